@@ -1,0 +1,1 @@
+"""Reading an autograd graph: loss terms, places where parameters enter, Jacobian factors."""

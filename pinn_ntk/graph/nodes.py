@@ -1,0 +1,81 @@
+"""Every private attribute of torch's autograd nodes that this package reads, and nothing else does.
+
+torch names a node after the backward formula of the operation that made it (``MmBackward0``)
+and keeps the operands that the formula needs as ``_saved_<operand>``. These names are private
+and may change with any torch release, so they are listed once, in `SAVED`; reading goes through
+`saved`, and `missing` says which rule is lost when an attribute has gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.autograd.graph import Node
+
+SAVED: dict[str, tuple[str, ...]] = {
+    # places where a parameter meets a point (graph/rules.py)
+    "AddmmBackward0": ("mat1", "mat2", "alpha", "beta"),
+    "MmBackward0": ("self", "mat2"),
+    "BmmBackward0": ("self", "mat2"),
+    "AddBackward0": ("alpha",),
+    "SubBackward0": ("alpha",),
+    "MulBackward0": ("self", "other"),
+    "DivBackward0": ("self", "other"),
+    "NativeLayerNormBackward0": ("input", "result1", "result2", "normalized_shape"),
+    "NativeLayerNormBackwardBackward0": ("grad_out", "input", "mean", "rstd", "normalized_shape"),
+    # heads of loss terms (graph/terms.py)
+    "PowBackward0": ("self", "exponent"),
+    "MseLossBackward0": ("self", "target", "reduction"),
+    "HuberLossBackward0": ("self", "target", "reduction", "delta"),
+    "SmoothL1LossBackward0": ("self", "target", "reduction", "beta"),
+    "AbsBackward0": ("self",),
+    "LinalgVectorNormBackward0": ("self", "ord"),
+    "CoshBackward0": ("self",),
+    "DotBackward0": ("self", "tensor"),
+}
+"""Node type -> operands read from it, without torch's ``_saved_`` prefix."""
+
+
+def kind(node: Node) -> str:
+    """Name of the node's type without its namespace, such as ``"MmBackward0"``."""
+    return node.name().rsplit("::", 1)[-1]
+
+
+def saved(node: Node, operand: str) -> Any:
+    """Operand ``operand`` that ``node`` keeps for its backward formula.
+
+    A saved tensor comes back alive, with its own place in the graph.
+
+    Raises:
+        KeyError: ``operand`` is not listed in `SAVED` for this node type.
+        AttributeError: this torch no longer keeps the operand under its expected name.
+        RuntimeError: the graph was freed by an earlier backward pass.
+    """
+    if operand not in SAVED[kind(node)]:
+        raise KeyError(f"{kind(node)} has no operand {operand!r} in SAVED: {SAVED[kind(node)]}")
+    return getattr(node, f"_saved_{operand}")
+
+
+def missing(node: Node) -> tuple[str, ...]:
+    """Operands of `SAVED` that this torch does not offer on ``node``; empty when all are there."""
+    attributes = dir(node)
+    return tuple(name for name in SAVED[kind(node)] if f"_saved_{name}" not in attributes)
+
+
+def leaf(node: Node) -> torch.Tensor | None:
+    """The leaf tensor that ``node`` accumulates a gradient into, or None for any other node."""
+    return node.variable if kind(node) == "AccumulateGrad" else None  # type: ignore[attr-defined,no-any-return]
+
+
+def inputs(node: Node) -> Iterator[tuple[int, Node, int]]:
+    """(position, producing node, number of that node's output) of each differentiable input."""
+    for position, (child, output) in enumerate(node.next_functions):
+        if child is not None:
+            yield position, child, output
+
+
+def output_shape(node: Node, output: int = 0) -> torch.Size:
+    """Shape of the ``output``-th tensor that the operation behind ``node`` made."""
+    return node._input_metadata[output].shape  # type: ignore[attr-defined,no-any-return]
