@@ -1,0 +1,90 @@
+"""Loss weights from kernel traces: Wang, Yu, Perdikaris 2022, Algorithm 1.
+
+A term whose kernel block has a small trace learns slowly; its weight is raised until all terms
+learn at one average rate. With unequal numbers of rows three readings of that rule exist, and
+they are not equivalent:
+
+| convention | weight before normalising by sum_b Tr K_bb | says |
+| --- | --- | --- |
+| "sum" | 1 / Tr K_aa | equal traces (the paper's eqs 6.5 and 6.6) |
+| "mean" | N_a / Tr K_aa | equal mean diagonals |
+| "rate" | N_a^2 / Tr K_aa | equal mean convergence rates of a mean-of-squares loss |
+
+"mean" and "rate" are scaled so that all three agree when every N_a is the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
+
+if TYPE_CHECKING:
+    from pinn_ntk.kernel import NTK
+
+Convention: TypeAlias = Literal["sum", "mean", "rate"]
+"""Which reading of the trace rule is used."""
+
+_EXPONENT = {"sum": 0, "mean": 1, "rate": 2}
+
+
+def trace_weights(kernel: NTK, convention: Convention = "sum") -> dict[str, float]:
+    """Loss weights that equalise how fast the terms learn.
+
+    lambda_a = sum_b Tr K_bb / Tr K_aa (Wang, Yu, Perdikaris 2022, Algorithm 1, eqs 6.5 and 6.6),
+    from the blocks of the unweighted residuals.
+
+    Args:
+        kernel: Kernel of the terms.
+        convention: "sum" (the paper), "mean" or "rate"; see the module.
+
+    Returns:
+        Term -> weight.
+
+    Raises:
+        ValueError: Unknown convention, or a block of trace zero, NaN or inf.
+
+    Example:
+        >>> import torch
+        >>> from pinn_ntk import empirical_ntk
+        >>> w = torch.tensor([1.0, 1.0], requires_grad=True)
+        >>> kernel = empirical_ntk({"pde": 3.0 * w[:1], "bc": w[1:]}, [w])
+        >>> trace_weights(kernel)
+        {'pde': 1.1111111111111112, 'bc': 10.0}
+    """
+    traces = {name: kernel.trace(name) for name in kernel.terms}
+    rows = {name: kernel.rows(name) for name in kernel.terms}
+    return weights_from_traces(traces, rows, convention)
+
+
+def weights_from_traces(
+    traces: Mapping[str, float], rows: Mapping[str, int], convention: Convention = "sum"
+) -> dict[str, float]:
+    """`trace_weights` from numbers: Tr K_aa and N_a of each term.
+
+    Args:
+        traces: Term -> trace of its block.
+        rows: Term -> number of its rows.
+        convention: "sum", "mean" or "rate".
+
+    Returns:
+        Term -> weight.
+
+    Raises:
+        ValueError: Unknown convention, or a block of trace zero, NaN or inf.
+
+    Example:
+        >>> weights_from_traces({"pde": 9.0, "bc": 1.0}, {"pde": 2, "bc": 1}, "mean")
+        {'pde': 1.4814814814814814, 'bc': 6.666666666666667}
+    """
+    if convention not in _EXPONENT:
+        raise ValueError(f"convention is {convention!r}; expected one of {get_args(Convention)}.")
+    for name, trace in traces.items():
+        if not 0.0 < trace < float("inf"):
+            raise ValueError(
+                f"the block of term {name!r} has trace {trace}; a weight needs a positive finite "
+                "one. Likely the term does not depend on any trained parameter, or it holds NaN."
+            )
+    exponent = _EXPONENT[convention]
+    mean_rows = sum(rows.values()) / len(rows)
+    total = sum(traces.values())
+    return {n: total / trace * (rows[n] / mean_rows) ** exponent for n, trace in traces.items()}
