@@ -1,0 +1,73 @@
+"""Neural tangent kernels of physics-informed neural networks, read off the live autograd graph.
+
+Use this package when a PINN trains badly and you want to know why: which loss term learns how
+fast (traces), which directions of it never will (spectra), what weights would even the terms out,
+and whether the kernel stays as constant as the theory assumes (drift). It takes the residuals or
+the loss of the training step that is running, whatever code made them, so the model needs no
+functional copy and no edit. For a kernel of a plain network on two sets of inputs, without
+differential operators, ``torch.func`` does the job in a few lines.
+
+`empirical_ntk` is the way in. With Lightning, add the callbacks of ``pinn_ntk.callbacks`` to the
+Trainer instead. Importing this package imports neither torch nor Lightning; the first use of a
+name does.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pinn_ntk.balance import trace_weights
+    from pinn_ntk.drift import Drift
+    from pinn_ntk.errors import IncompleteTermsError, NTKWarning, OpaqueLossError, ResidualError
+    from pinn_ntk.graph.terms import Term, find_terms
+    from pinn_ntk.jacobian import FactoredJacobian
+    from pinn_ntk.kernel import NTK, empirical_ntk
+    from pinn_ntk.reference import reference_ntk
+    from pinn_ntk.spectrum import Spectrum
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "NTK",
+    "Drift",
+    "FactoredJacobian",
+    "IncompleteTermsError",
+    "NTKWarning",
+    "OpaqueLossError",
+    "ResidualError",
+    "Spectrum",
+    "Term",
+    "empirical_ntk",
+    "find_terms",
+    "reference_ntk",
+    "trace_weights",
+]
+
+_MODULES = {
+    "NTK": "pinn_ntk.kernel",
+    "Drift": "pinn_ntk.drift",
+    "FactoredJacobian": "pinn_ntk.jacobian",
+    "IncompleteTermsError": "pinn_ntk.errors",
+    "NTKWarning": "pinn_ntk.errors",
+    "OpaqueLossError": "pinn_ntk.errors",
+    "ResidualError": "pinn_ntk.errors",
+    "Spectrum": "pinn_ntk.spectrum",
+    "Term": "pinn_ntk.graph.terms",
+    "empirical_ntk": "pinn_ntk.kernel",
+    "find_terms": "pinn_ntk.graph.terms",
+    "reference_ntk": "pinn_ntk.reference",
+    "trace_weights": "pinn_ntk.balance",
+}
+
+if not TYPE_CHECKING:  # a type checker that sees __getattr__ lets every misspelt name pass
+
+    def __getattr__(name: str) -> object:
+        if name not in _MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {__all__}")
+        return getattr(import_module(_MODULES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,62 @@
+"""Options, markers and fixtures shared by all tests: seeds, dtypes and devices come from here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--runslow", action="store_true", help="run tests marked slow, too")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--runslow"):
+        _skip(items, "slow", "slow; runs with --runslow")
+    if not torch.cuda.is_available():
+        _skip(items, "gpu", "no CUDA device")
+
+
+def _skip(items: list[pytest.Item], marker: str, reason: str) -> None:
+    for item in items:
+        if marker in item.keywords:
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture
+def seed() -> int:
+    """The seed every test starts from; for generators of a test's own."""
+    return 0
+
+
+@pytest.fixture(autouse=True)
+def _fresh_torch(seed: int) -> Iterator[None]:
+    """Seed torch, and undo what a test does to its global settings."""
+    dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    torch.manual_seed(seed)
+    yield
+    torch.set_default_dtype(dtype)
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(deterministic)
+
+
+@pytest.fixture(params=[torch.float32, torch.float64], ids=["float32", "float64"])
+def dtype(request: pytest.FixtureRequest) -> torch.dtype:
+    """Each dtype a model may have; the default dtype stays as it is."""
+    return request.param
+
+
+@pytest.fixture
+def float64() -> torch.dtype:
+    """Make float64 the default dtype for one test."""
+    torch.set_default_dtype(torch.float64)
+    return torch.float64
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> torch.device:
+    """Each device of this machine."""
+    return torch.device(request.param)

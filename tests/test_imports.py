@@ -1,0 +1,118 @@
+"""What importing costs, what it needs, and that every public name is there."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import pinn_ntk
+import pinn_ntk.callbacks
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = [pinn_ntk, pinn_ntk.callbacks]
+PUBLIC = [
+    pytest.param(package, name, id=f"{package.__name__}.{name}")
+    for package in PACKAGES
+    for name in package.__all__
+]
+
+BLOCK = """
+import sys
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        blocked = {"pytorch_lightning", "lightning", "lightning_fabric", "matplotlib"}
+        if name.partition(".")[0] in blocked:
+            raise ImportError(f"{name} is blocked by this test")
+
+sys.meta_path.insert(0, Blocked())
+"""
+
+TINY_KERNEL = """
+import pinn_ntk
+import torch
+
+for name in pinn_ntk.__all__:
+    getattr(pinn_ntk, name)
+
+net = torch.nn.Linear(2, 1).double()
+x = torch.tensor([[1.0, 2.0], [3.0, -1.0]], dtype=torch.float64)
+kernel = pinn_ntk.empirical_ntk({"data": net(x)}, net.parameters())
+expected = x @ x.T + 1  # a linear model and its bias
+torch.testing.assert_close(kernel["data"], expected, rtol=1e-14, atol=0)
+"""
+
+
+def run_fresh(code: str) -> str:
+    """Output of ``code`` in an interpreter that has imported nothing yet."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("package", ["pinn_ntk", "pinn_ntk.callbacks"])
+def test_import_alone_is_light(package):
+    heavy = {"torch", "lightning", "pytorch_lightning", "matplotlib", "numpy", "scipy"}
+    loaded = run_fresh(f"import sys, {package}; print(*sys.modules)").split()
+    assert package in loaded
+    assert heavy & set(loaded) == set()
+
+
+def test_kernel_needs_neither_lightning_nor_plotting():
+    run_fresh(BLOCK + TINY_KERNEL)
+
+
+@pytest.mark.parametrize("module", ["pytorch_lightning", "matplotlib"])
+def test_block_does_block(module: str):
+    code = f"try: import {module}\nexcept ImportError as error: print(error)"
+    assert run_fresh(BLOCK + code).strip() == f"{module} is blocked by this test"
+
+
+@pytest.mark.parametrize(("package", "name"), PUBLIC)
+def test_public_name_resolves_and_is_documented(package: ModuleType, name: str):
+    value = getattr(package, name)
+    assert value.__name__ == name
+    assert value.__module__ == package._MODULES[name]
+    doc = inspect.cleandoc(value.__doc__ or "")
+    assert len(doc.split()) > 3
+    assert not doc.startswith(f"{name}("), "the signature that dataclass puts in for a docstring"
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.__name__)
+def test_table_all_and_checked_imports_agree(package: ModuleType):
+    assert sorted(package._MODULES) == sorted(package.__all__)
+    assert imports_for_type_checkers(package) == package._MODULES
+    assert set(package.__all__) <= set(dir(package))
+
+
+def imports_for_type_checkers(package: ModuleType) -> dict[str, str]:
+    """Name -> module, as the imports under TYPE_CHECKING say."""
+    tree = ast.parse(Path(package.__file__).read_text())
+    guarded = [node for node in tree.body if isinstance(node, ast.If)]
+    imports = [node for block in guarded for node in block.body if isinstance(node, ast.ImportFrom)]
+    return {alias.name: node.module for node in imports for alias in node.names}
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.__name__)
+def test_misspelt_name_is_an_attribute_error(package: ModuleType):
+    with pytest.raises(AttributeError, match=r"has no attribute 'emprical_ntk'; it has \["):
+        _ = package.emprical_ntk
+
+
+def test_every_module_imports():
+    files = sorted((ROOT / "pinn_ntk").rglob("*.py")) + sorted((ROOT / "callbacks").glob("*.py"))
+    assert files
+    for file in files:
+        parts = file.relative_to(ROOT).with_suffix("").parts
+        name = ".".join(("pinn_ntk", *parts) if parts[0] == "callbacks" else parts)
+        assert importlib.import_module(name.removesuffix(".__init__"))
