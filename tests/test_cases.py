@@ -1,0 +1,245 @@
+"""The table of cases, and the property checks: true of a kernel, false of a broken one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import product
+
+import pytest
+import torch
+from scipy.sparse.linalg import LinearOperator, aslinearoperator
+from torch import Tensor
+
+from pinn_ntk.reference import reference_jacobian, reference_ntk
+from tests import asserts
+from tests.cases import CASES, Case, build_operator
+from tests.networks import NETWORKS
+from tests.operators import LAYOUTS, OPERATORS, SECOND, points
+
+
+class DenseJacobian:
+    """The interface of a Jacobian, over one written out, (R, P)."""
+
+    def __init__(self, rows: Tensor) -> None:
+        self.rows = rows
+        self.shape = tuple(rows.shape)
+
+    def dense(self) -> Tensor:
+        return self.rows
+
+    def matvec(self, v: Tensor) -> Tensor:
+        return self.rows @ v
+
+    def rmatvec(self, w: Tensor) -> Tensor:
+        return self.rows.mT @ w
+
+    def gram(self, other: DenseJacobian) -> Tensor:
+        return self.rows @ other.rows.mT
+
+    def as_linear_operator(self) -> LinearOperator:
+        return aslinearoperator(self.rows.numpy())
+
+
+class DenseKernel:
+    """The interface of a kernel, over Jacobians written out."""
+
+    def __init__(self, jacobians: dict[str, Tensor]) -> None:
+        self.terms = tuple(jacobians)
+        self.jacobians = {term: DenseJacobian(rows) for term, rows in jacobians.items()}
+        self.blocks = {(a, b): self.jacobian(a).gram(self.jacobian(b)) for a, b in self.pairs()}
+        self.certificate = dict.fromkeys(self.pairs(), 0.0)
+
+    def pairs(self) -> list[tuple[str, str]]:
+        return list(product(self.terms, self.terms))
+
+    def jacobian(self, term: str) -> DenseJacobian:
+        return self.jacobians[term]
+
+    def __getitem__(self, key: str | tuple[str, str]) -> Tensor:
+        return self.blocks[(key, key) if isinstance(key, str) else key]
+
+    def matrix(self) -> Tensor:
+        return torch.cat([torch.cat([self[a, b] for b in self.terms], 1) for a in self.terms])
+
+    def diagonal(self, term: str) -> Tensor:
+        return self[term].diagonal()
+
+    def trace(self, term: str) -> float:
+        return float(self.diagonal(term).sum())
+
+
+def dense_kernel(case: Case) -> DenseKernel:
+    residuals, params = case.build()
+    return DenseKernel({name: reference_jacobian(r, params) for name, r in residuals.items()})
+
+
+# --- The table
+
+
+def test_ids_are_unique_and_every_factory_is_used() -> None:
+    ids = [case.id for case in CASES]
+    assert len(set(ids)) == len(ids)
+    parts = {part for name in ids for part in name.split("-", maxsplit=1)}
+    words = {word for name in ids for word in name.split("-")} | parts
+    assert words >= {*NETWORKS, *OPERATORS, *LAYOUTS, *SECOND}
+    assert {case.path for case in CASES} == {"fast", "generic", "any"}
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_case_is_live_finite_and_reproducible(case: Case) -> None:
+    state = torch.get_rng_state()
+    residuals, _ = case.build()
+    again, _ = case.build()
+    assert torch.equal(torch.get_rng_state(), state)
+    assert len(residuals) == 2
+    for name, residual in residuals.items():
+        assert residual.requires_grad
+        assert residual.dtype == torch.float64
+        assert residual.isfinite().all()
+        assert torch.equal(residual, again[name])
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_reference_kernel_of_every_case_is_a_kernel(case: Case) -> None:
+    kernel = dense_kernel(case)
+    asserts.assert_symmetric(kernel)
+    asserts.assert_psd(kernel)
+    asserts.assert_cross_blocks_transpose(kernel)
+    for term in kernel.terms:
+        assert (kernel.trace(term) == 0) == (case.id == "mlp-zero_jacobian" and term == "pde")
+
+
+@pytest.mark.parametrize("network", ["mlp", "siren", "weight_factorised", "layer_norm_by_hand"])
+@pytest.mark.parametrize("style", [style for style in SECOND if style != "sum"])
+def test_all_styles_of_u_xx_have_one_kernel(network: str, style: str) -> None:
+    expected = reference_ntk(*build_operator(network, "u_xx", "sum"))
+    for pair, block in reference_ntk(*build_operator(network, "u_xx", style)).items():
+        asserts.assert_near(block, expected[pair], 1e-11, f"K{pair}")
+
+
+# --- The checks
+
+
+@pytest.fixture
+def case() -> Case:
+    return next(case for case in CASES if case.id == "mlp-u_xx-sum")
+
+
+def test_checks_accept_a_true_kernel(case: Case) -> None:
+    residuals, params = case.build()
+    asserts.assert_is_ntk_of(dense_kernel(case), residuals, params)
+    asserts.assert_certified(dense_kernel(case))
+
+
+def slightly_off(kernel: DenseKernel) -> None:
+    kernel.blocks["bc", "pde"] = kernel["bc", "pde"] * (1 + 1e-9)
+
+
+def square_of_a_sum(kernel: DenseKernel) -> None:
+    kernel.trace = lambda term: float(kernel[term].sum())
+
+
+def negative_direction(kernel: DenseKernel) -> None:
+    kernel.blocks["bc", "bc"] = kernel["bc"] - 1e-3 * kernel.trace("bc") * torch.eye(4)
+
+
+def indefinite_cross_block(kernel: DenseKernel) -> None:
+    kernel.blocks["pde", "bc"] = 10 * kernel["pde", "bc"]
+    kernel.blocks["bc", "pde"] = kernel["pde", "bc"].mT
+
+
+def lopsided(kernel: DenseKernel) -> None:
+    kernel.blocks["pde", "pde"] = kernel["pde"] + 1e-9 * kernel["pde"].triu()
+
+
+def swapped_columns(kernel: DenseKernel) -> None:
+    jacobian = kernel.jacobian("pde")
+    jacobian.rows = jacobian.rows.flip(1)
+
+
+def half_a_matvec(kernel: DenseKernel) -> None:
+    kernel.jacobian("bc").matvec = lambda v: kernel.jacobian("bc").dense() @ v / 2
+
+
+def half_an_rmatvec(kernel: DenseKernel) -> None:
+    kernel.jacobian("bc").rmatvec = lambda w: kernel.jacobian("bc").dense().mT @ w / 2
+
+
+def wrong_gram(kernel: DenseKernel) -> None:
+    kernel.jacobian("bc").gram = lambda other: 2 * kernel.jacobian("bc").dense() @ other.dense().mT
+
+
+def float32_block(kernel: DenseKernel) -> None:
+    kernel.blocks["bc", "bc"] = kernel["bc"].float()
+
+
+def column_for_a_row(kernel: DenseKernel) -> None:
+    kernel.diagonal = lambda term: kernel[term].diagonal().unsqueeze(1)
+
+
+def terms_left_out(kernel: DenseKernel) -> None:
+    kernel.terms = ("pde",)
+
+
+def uncertified(kernel: DenseKernel) -> None:
+    kernel.certificate.pop(("pde", "bc"))
+
+
+def refuted(kernel: DenseKernel) -> None:
+    kernel.certificate["pde", "bc"] = 1e-3
+
+
+Check = Callable[..., None]
+BROKEN: list[tuple[Callable[[DenseKernel], None], Check]] = [
+    (slightly_off, asserts.assert_matches_reference),
+    (float32_block, asserts.assert_matches_reference),
+    (terms_left_out, asserts.assert_matches_reference),
+    (lopsided, asserts.assert_symmetric),
+    (negative_direction, asserts.assert_psd),
+    (indefinite_cross_block, asserts.assert_psd),
+    (slightly_off, asserts.assert_cross_blocks_transpose),
+    (wrong_gram, asserts.assert_cross_blocks_transpose),
+    (square_of_a_sum, asserts.assert_trace_is_sum_of_squared_gradients),
+    (column_for_a_row, asserts.assert_trace_is_sum_of_squared_gradients),
+    (swapped_columns, asserts.assert_jacobians_match_reference),
+    (half_a_matvec, asserts.assert_linear_operator_consistent),
+    (half_an_rmatvec, asserts.assert_linear_operator_consistent),
+    (wrong_gram, asserts.assert_linear_operator_consistent),
+    (uncertified, asserts.assert_certified),
+    (refuted, asserts.assert_certified),
+]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "check"),
+    BROKEN,
+    ids=[f"{spoil.__name__}-{check.__name__}" for spoil, check in BROKEN],
+)
+def test_checks_refuse_a_broken_kernel(
+    case: Case, spoil: Callable[[DenseKernel], None], check: Check
+) -> None:
+    residuals, params = case.build()
+    arguments: dict[Check, tuple[object, ...]] = {
+        asserts.assert_matches_reference: (reference_ntk(residuals, params),),
+        asserts.assert_jacobians_match_reference: (residuals, params),
+        asserts.assert_trace_is_sum_of_squared_gradients: (residuals, params),
+    }
+    kernel = dense_kernel(case)
+    check(kernel, *arguments.get(check, ()))
+    spoil(kernel)
+    with pytest.raises(AssertionError):
+        check(kernel, *arguments.get(check, ()))
+
+
+def kernel_in_order(order: Tensor) -> DenseKernel:
+    net = NETWORKS["mlp"](1, 1)
+    x = points(6, 1).detach()[order].requires_grad_()
+    residuals = {"pde": OPERATORS["u_xx"].residual(net, x), "bc": net(points(3, 1, seed=1))}
+    return DenseKernel({name: reference_jacobian(r, net) for name, r in residuals.items()})
+
+
+def test_permutation_check() -> None:
+    asserts.assert_permutation_equivariant(kernel_in_order, "pde", 6)
+    in_place = kernel_in_order(torch.arange(6))
+    with pytest.raises(AssertionError, match=r"permuted K\[pde\]"):
+        asserts.assert_permutation_equivariant(lambda _order: in_place, "pde", 6)
