@@ -98,7 +98,8 @@ def capture(
         )
         if exact is not None:
             failures = Probe(exact, _factored_probe(residual, jacobian)).failed(_tolerance(residual))
-            reasons |= {n: f"the certificate is off by {e:.1e}" for n, e in failures.items()}
+            said = {n: f"the certificate is off by {e:.1e}" for n, e in failures.items()}
+            reasons = said | reasons
         _fall_back(term, residual, leaves, jacobian, reasons)
     except RuntimeError as error:
         if not is_freed(error):

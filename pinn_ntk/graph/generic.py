@@ -34,7 +34,7 @@ def row_gradients(residual: Tensor, leaves: Mapping[str, Tensor], budget: int) -
     for index, name in enumerate(leaves):
         columns = [part[index] for part in parts]
         if any(column is not None for column in columns):
-            result[name] = torch.cat([c.flatten(1) for c in columns if c is not None])
+            result[name] = torch.cat([c.reshape(len(c), -1) for c in columns if c is not None])
     return result
 
 

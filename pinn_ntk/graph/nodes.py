@@ -8,6 +8,7 @@ and may change with any torch release, so they are listed once, in `SAVED`; read
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,19 +20,30 @@ SAVED: dict[str, tuple[str, ...]] = {
     "AddmmBackward0": ("mat1", "mat2", "alpha", "beta"),
     "MmBackward0": ("self", "mat2"),
     "BmmBackward0": ("self", "mat2"),
+    "MvBackward0": ("self",),
     "AddBackward0": ("alpha",),
     "SubBackward0": ("alpha",),
     "MulBackward0": ("self", "other"),
     "DivBackward0": ("self", "other"),
     "NativeLayerNormBackward0": ("input", "result1", "result2", "normalized_shape"),
     "NativeLayerNormBackwardBackward0": ("grad_out", "input", "mean", "rstd", "normalized_shape"),
+    # transposes of a weight (graph/assemble.py)
+    "TransposeBackward0": ("dim0", "dim1"),
+    "PermuteBackward0": ("dims",),
+    # operations that keep points on axis 0 (graph/align.py)
+    "SumBackward1": ("dim",),
+    "MeanBackward1": ("dim",),
+    "SelectBackward0": ("dim",),
+    "SelectBackwardBackward0": ("dim",),
+    "StackBackward0": ("dim",),
     # heads of loss terms (graph/terms.py)
     "PowBackward0": ("self", "exponent"),
+    "PowBackward1": ("self", "exponent"),
     "MseLossBackward0": ("self", "target", "reduction"),
     "HuberLossBackward0": ("self", "target", "reduction", "delta"),
     "SmoothL1LossBackward0": ("self", "target", "reduction", "beta"),
     "AbsBackward0": ("self",),
-    "LinalgVectorNormBackward0": ("self", "ord"),
+    "LinalgVectorNormBackward0": ("self", "ord", "dim", "keepdim"),
     "CoshBackward0": ("self",),
     "DotBackward0": ("self", "tensor"),
 }
@@ -60,8 +72,17 @@ def saved(node: Node, operand: str) -> Any:
 
 def missing(node: Node) -> tuple[str, ...]:
     """Operands of `SAVED` that this torch does not offer on ``node``; empty when all are there."""
-    attributes = dir(node)
-    return tuple(name for name in SAVED[kind(node)] if f"_saved_{name}" not in attributes)
+    return _missing(type(node), kind(node))
+
+
+@functools.cache
+def _missing(node_type: type[Node], name: str) -> tuple[str, ...]:
+    return tuple(o for o in SAVED.get(name, ()) if not hasattr(node_type, f"_saved_{o}"))
+
+
+def signed(number: int) -> int:
+    """An integer operand as the user gave it; torch hands negative ones back modulo 2**64."""
+    return number if number < 2**63 else number - 2**64
 
 
 def leaf(node: Node) -> torch.Tensor | None:

@@ -1,0 +1,100 @@
+"""Which residual row each slot of a cotangent belongs to, read off two or three backward passes.
+
+With cotangent c_i at row i in one pass and (digit(i) + 1) c_i in another, a slot that belongs to
+row i alone shows the ratio digit(i) + 1. A slot that several rows share shows no whole number:
+the c_i are random, so that sums of rows cannot imitate a row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Precision:
+    """What decoding can resolve in one dtype.
+
+    Attributes:
+        base: Digits are 0 .. base - 1.
+        misfit: Largest relative deviation of a slot from a multiple of its first pass.
+        noise: Slots this much smaller than the largest may fail to decode; they are dropped.
+    """
+
+    base: int
+    misfit: float
+    noise: float
+
+
+PRECISION = {torch.float64: Precision(2**20, 1e-8, 1e-13), torch.float32: Precision(256, 1e-3, 1e-6)}
+LOW_PRECISION = Precision(8, 3e-2, 1e-2)
+
+
+class RowCode:
+    """Cotangents of the passes that label rows, and the reading of what comes back.
+
+    Attributes:
+        base: Random cotangent of the first pass, (R,), of either sign and magnitude 0.5 to 1.5.
+    """
+
+    def __init__(self, rows: int, dtype: torch.dtype, device: torch.device) -> None:
+        """Draw the cotangents from a private generator."""
+        self.precision = PRECISION.get(dtype, LOW_PRECISION)
+        generator = torch.Generator().manual_seed(0x5DEECE66D)
+        base = torch.rand(rows, generator=generator, dtype=torch.float64) + 0.5
+        base *= torch.randint(0, 2, (rows,), generator=generator) * 2 - 1
+        self.base = base.to(device, dtype)
+        self.digits: list[Tensor] = []
+        rest = torch.arange(rows, device=device)
+        while not self.digits or bool(rest.any()):
+            self.digits.append(rest % self.precision.base)
+            rest = rest // self.precision.base
+
+    def passes(self) -> list[Tensor]:
+        """Cotangents of all passes, the plain one first, each (R,)."""
+        return [self.base, *((digit + 1).to(self.base.dtype) * self.base for digit in self.digits)]
+
+    def owners(
+        self, cotangents: Sequence[Tensor], arrange: Callable[[Tensor], Tensor]
+    ) -> Tensor | None:
+        """Row that owns each slot.
+
+        Args:
+            cotangents: What the passes brought to one place, in the order of `passes`.
+            arrange: Brings such a tensor into slots, (M, f).
+
+        Returns:
+            (M,) row numbers, -1 for slots without gradient; None where rows share a slot.
+        """
+        plain = arrange(cotangents[0])
+        energy = plain.square().sum(1)
+        live = energy > 0
+        quiet = energy <= self.precision.noise**2 * energy.max()
+        owner = torch.zeros(len(plain), dtype=torch.long, device=plain.device)
+        scale = 1
+        for labelled in cotangents[1:]:
+            digit, clear = self._digit(plain, arrange(labelled), energy)
+            if not bool((clear | quiet | ~live).all()):
+                return None
+            live = live & clear
+            owner += scale * digit
+            scale *= self.precision.base
+        live &= (owner >= 0) & (owner < len(self.base))
+        if not bool((live | quiet).all()):
+            return None
+        return torch.where(live, owner, -1)
+
+    def _digit(self, plain: Tensor, labelled: Tensor, energy: Tensor) -> tuple[Tensor, Tensor]:
+        ratio = (plain * labelled).sum(1) / energy
+        label = ratio.nan_to_num(0.0, 0.0, 0.0).round().clamp(0, self.precision.base + 1)
+        misfit = (labelled - label[:, None] * plain).square().sum(1)
+        clear = misfit <= (self.precision.misfit * label).square() * energy
+        return label.long() - 1, clear & (label >= 1) & (label <= self.precision.base)
+
+
+def elementwise(tensor: Tensor) -> Tensor:
+    """Every entry a slot of its own, (numel, 1)."""
+    return tensor.reshape(-1, 1)
