@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
-from pinn_ntk.graph.capture import capture
+from pinn_ntk.graph.capture import Probe, capture
 from pinn_ntk.jacobian import DEFAULT_BUDGET, FactoredJacobian
 from pinn_ntk.params import ParamsLike, named_leaves
 from pinn_ntk.residuals import named_residuals
@@ -59,7 +59,10 @@ class NTK:
         return iter(self.terms)
 
     def jacobian(self, term: str) -> FactoredJacobian:
-        """J of one term, as a linear operator.
+        """J of one term.
+
+        Returns:
+            The Jacobian as a linear operator.
 
         Raises:
             KeyError: No such term.
@@ -165,12 +168,12 @@ def empirical_ntk(
         8.0
     """
     named, leaves = named_residuals(residuals), named_leaves(params)
-    jacobians, probes = {}, {}
+    jacobians: dict[str, FactoredJacobian] = {}
+    probes: dict[str, Probe] = {}
     for name, residual in named.items():
-        jacobians[name], probes[name] = capture(
+        jacobians[name], probe = capture(
             name, residual, leaves, certify=certify, dtype=dtype, memory_budget=memory_budget
         )
-    if not certify:
-        return NTK(jacobians)
-    errors = {(a, b): probes[a].error(probes[b]) for a in named for b in named}
-    return NTK(jacobians, errors)
+        if probe is not None:
+            probes[name] = probe
+    return NTK(jacobians, {(a, b): probes[a].error(probes[b]) for a in probes for b in probes})

@@ -89,7 +89,12 @@ class Spectrum:
 
 
 def _eigvalsh(symmetric: Tensor) -> Tensor:
+    """Eigenvalues, smallest first; on the CPU where the device's solver does not converge."""
+    eigenvalues: Tensor
     try:
-        return torch.linalg.eigvalsh(symmetric)
-    except torch.linalg.LinAlgError:
-        return torch.linalg.eigvalsh(symmetric.cpu()).to(symmetric.device)
+        eigenvalues = torch.linalg.eigvalsh(symmetric)
+    except RuntimeError:
+        if symmetric.device.type == "cpu":
+            raise
+        eigenvalues = torch.linalg.eigvalsh(symmetric.cpu()).to(symmetric.device)
+    return eigenvalues

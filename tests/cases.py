@@ -91,7 +91,7 @@ def network_cases() -> list[Case]:
 
 def operator_cases() -> list[Case]:
     return [
-        operator_case("mlp", name, style, "generic" if name == "integral" else "fast")
+        operator_case("mlp", name, style, "fast")
         for name in OPERATORS
         for style in ("sum", "ones_like")
         if name != "u_xx"

@@ -19,18 +19,72 @@ from pinn_ntk.graph.walk import Edge, Graph, Use
 _BROADCAST = {
     f"{name}Backward0"
     for name in (
-        "Abs Acos Add Addcdiv Addcmul Asin Atan Celu Clone Cos Cosh Div Elu EluBackward Erf Exp "
-        "Expm1 Gelu GeluBackward HardtanhBackward Log Log1P LogSigmoid Mish Mul Neg Pow Reciprocal "
-        "Relu Rsqrt Rsub Selu Sigmoid SigmoidBackward Sign Silu SiluBackward Sin Sinh Softplus "
-        "SoftplusBackward Sqrt Sub Tan Tanh TanhBackward ThresholdBackward ToCopy Where Expand"
-    ).split()
+        "Abs",
+        "Acos",
+        "Add",
+        "Addcdiv",
+        "Addcmul",
+        "Asin",
+        "Atan",
+        "Celu",
+        "Clone",
+        "Cos",
+        "Cosh",
+        "Div",
+        "Elu",
+        "EluBackward",
+        "Erf",
+        "Exp",
+        "Expm1",
+        "Gelu",
+        "GeluBackward",
+        "HardtanhBackward",
+        "Log",
+        "Log1P",
+        "LogSigmoid",
+        "Mish",
+        "Mul",
+        "Neg",
+        "Pow",
+        "Reciprocal",
+        "Relu",
+        "Rsqrt",
+        "Rsub",
+        "Selu",
+        "Sigmoid",
+        "SigmoidBackward",
+        "Sign",
+        "Silu",
+        "SiluBackward",
+        "Sin",
+        "Sinh",
+        "Softplus",
+        "SoftplusBackward",
+        "Sqrt",
+        "Sub",
+        "Tan",
+        "Tanh",
+        "TanhBackward",
+        "ThresholdBackward",
+        "ToCopy",
+        "Where",
+        "Expand",
+    )
 } | {"AddBackward1", "DivBackward1", "MulBackward1", "RsubBackward1", "SubBackward1"}
 """Elementwise operations, their first derivatives, and broadcasting."""
 
 _RESHAPE = {
-    f"{name}Backward0"
-    for name in "View UnsafeView ReshapeAlias Slice SliceBackward Cat Squeeze Unsqueeze".split()
-} | {"SqueezeBackward1", "SqueezeBackward2"}
+    "CatBackward0",
+    "ReshapeAliasBackward0",
+    "SliceBackward0",
+    "SliceBackwardBackward0",
+    "SqueezeBackward0",
+    "SqueezeBackward1",
+    "SqueezeBackward2",
+    "UnsafeViewBackward0",
+    "UnsqueezeBackward0",
+    "ViewBackward0",
+}
 """Operations that keep axis 0 whenever its length before and after is the number of rows."""
 
 _ALONG_AXIS = {

@@ -21,7 +21,7 @@ from pinn_ntk.graph import nodes
 from pinn_ntk.graph.generic import MAX_CHUNK
 from pinn_ntk.graph.walk import Edge, Graph
 
-COPIES = {"AliasBackward0", "CloneBackward0"}
+COPIES = {"AliasBackward0", "CloneBackward0", "ToCopyBackward0"}
 """Operations that leave a matrix as it is."""
 
 

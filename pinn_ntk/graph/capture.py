@@ -84,6 +84,7 @@ def capture(
 
     Raises:
         ResidualError: The graph was freed by an earlier backward pass.
+        RuntimeError: Autograd failed for another reason; passed on as it came.
     """
     try:
         factors, reasons = site_factors(residual, leaves)
@@ -97,7 +98,9 @@ def capture(
             memory_budget=memory_budget,
         )
         if exact is not None:
-            failures = Probe(exact, _factored_probe(residual, jacobian)).failed(_tolerance(residual))
+            failures = Probe(exact, _factored_probe(residual, jacobian)).failed(
+                _tolerance(residual)
+            )
             said = {n: f"the certificate is off by {e:.1e}" for n, e in failures.items()}
             reasons = said | reasons
         _fall_back(term, residual, leaves, jacobian, reasons)

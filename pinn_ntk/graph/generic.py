@@ -42,7 +42,9 @@ def _chunk(
     residual: Tensor, leaves: Sequence[Tensor], start: int, size: int
 ) -> tuple[Tensor | None, ...]:
     stop = min(start + size, residual.numel())
-    basis = torch.zeros(stop - start, residual.numel(), dtype=residual.dtype, device=residual.device)
+    basis = torch.zeros(
+        stop - start, residual.numel(), dtype=residual.dtype, device=residual.device
+    )
     basis[torch.arange(stop - start), torch.arange(start, stop)] = 1
     basis = basis.view(stop - start, *residual.shape)
     try:

@@ -3,10 +3,9 @@
 | symbol | meaning | shape |
 | --- | --- | --- |
 | r | unsquared residual of one loss term, the operand of a head | any, ``r.shape`` |
-| phi | what the head makes of r: r^2, abs(r), Huber, log cosh, or the 2-norm over some axes | ``r.shape`` |
-| phi' | its derivative with respect to each entry | ``r.shape`` |
-| g | gradient of the loss with respect to the output of the head | shape of that output |
-| w | coefficient of phi(r_i) in the loss: g, or g / N for a head that takes the mean itself | ``r.shape`` |
+| phi | what the head makes of r, see `pinn_ntk.graph.phi` | ``r.shape`` |
+| g | gradient of the loss with respect to the output of the head | that output's |
+| w | coefficient of phi(r_i) in the loss: g, or g / N if the head takes the mean | ``r.shape`` |
 """
 
 from __future__ import annotations
@@ -65,14 +64,17 @@ def head_at(node: Node) -> Head | None:
 
     What only transforms another head is none itself: the norm of a norm, the square of an RMSE.
     The square of an absolute value or of a 2-norm is the square of what is inside.
+
+    Returns:
+        The head, its residual alive.
     """
     head = rule_at(node)
     inner = None if head is None else _inner(head)
     if head is None or inner is None:
         return head
-    squared = head.phi is SQUARE and operation(node) in {"Pow", "Mul"} and below(node) == [inner.node]
+    squares = head.phi is SQUARE and operation(node) in {"Pow", "Mul"}
     two_norm = operation(inner.node) == "Abs" or inner.phi.kind == "norm"
-    if squared and two_norm and _inner(inner) is None:
+    if squares and two_norm and below(node) == [inner.node] and _inner(inner) is None:
         return replace(inner, node=node, phi=SQUARE)
     return None
 
@@ -120,7 +122,7 @@ def _square(node: Node) -> Head | None:
 
 
 def _product(node: Node) -> Head | None:
-    """r * r, and the dot product of r with itself, which einsum and matmul make a matrix product."""
+    """r * r, and the dot product of r with itself, which may come as a matrix product."""
     operands = [(child, output) for _, child, output in inputs(node)]
     if len(operands) != 2 or len({_source(*operand) for operand in operands}) == 2:
         return None
@@ -183,7 +185,7 @@ _RULES: Mapping[str, Callable[[Node], Head | None]] = {
     "DotBackward0": _product,
     "MmBackward0": _product,
     "BmmBackward0": _product,
-    "MseLossBackward0": _paired(lambda node: SQUARE),
+    "MseLossBackward0": _paired(lambda _: SQUARE),
     "HuberLossBackward0": _paired(lambda node: huber(saved(node, "delta"))),
     "SmoothL1LossBackward0": _paired(lambda node: smooth_l1(saved(node, "beta"))),
     "AbsBackward0": lambda node: Head(node, ABS, plain(saved(node, "self"))),

@@ -58,7 +58,8 @@ def kind(node: Node) -> str:
 def saved(node: Node, operand: str) -> Any:
     """Operand ``operand`` that ``node`` keeps for its backward formula.
 
-    A saved tensor comes back alive, with its own place in the graph.
+    Returns:
+        The operand; a saved tensor comes back alive, with its own place in the graph.
 
     Raises:
         KeyError: ``operand`` is not listed in `SAVED` for this node type.
@@ -87,7 +88,7 @@ def signed(number: int) -> int:
 
 def leaf(node: Node) -> torch.Tensor | None:
     """The leaf tensor that ``node`` accumulates a gradient into, or None for any other node."""
-    return node.variable if kind(node) == "AccumulateGrad" else None  # type: ignore[attr-defined,no-any-return]
+    return node.variable if kind(node) == "AccumulateGrad" else None  # type: ignore[attr-defined]
 
 
 def inputs(node: Node) -> Iterator[tuple[int, Node, int]]:
@@ -99,4 +100,4 @@ def inputs(node: Node) -> Iterator[tuple[int, Node, int]]:
 
 def output_shape(node: Node, output: int = 0) -> torch.Size:
     """Shape of the ``output``-th tensor that the operation behind ``node`` made."""
-    return node._input_metadata[output].shape  # type: ignore[attr-defined,no-any-return]
+    return torch.Size(node._input_metadata[output].shape)

@@ -104,6 +104,9 @@ def from_leaves(node: Node, *, data: bool) -> bool:
         node: Node to ask about.
         data: Whether data may take part, that is a constant factor of several entries, or a
             constant that is added: ``theta * x - y`` is a residual, ``3 * theta`` is not.
+
+    Returns:
+        Whether every path from ``node`` leads to a leaf through pointwise operations.
     """
     seen = {node}
     stack = [node]
@@ -129,20 +132,15 @@ def _without_data(node: Node) -> bool:
     return operation(node) not in {"Add", "Sub", "Rsub"}
 
 
-def leaves_below(roots: Iterable[Node]) -> dict[Node, Tensor]:
-    """The leaf tensors that the graph behind ``roots`` reaches, by their nodes."""
-    stack = list(roots)
-    seen = set(stack)
-    leaves: dict[Node, Tensor] = {}
+def nodes_below(roots: Iterable[Node]) -> dict[Node, None]:
+    """All nodes of the graph behind ``roots``, these among them, in a fixed order."""
+    seen = dict.fromkeys(roots)
+    stack = list(seen)
     while stack:
-        node = stack.pop()
-        tensor = leaf(node)
-        if tensor is not None:
-            leaves[node] = tensor
-        fresh = [child for child in below(node) if child not in seen]
-        seen.update(fresh)
+        fresh = [child for child in below(stack.pop()) if child not in seen]
+        seen.update(dict.fromkeys(fresh))
         stack.extend(fresh)
-    return leaves
+    return seen
 
 
 _BETWEEN = ABOVE | PRODUCTS | {"Abs", "LinalgVectorNorm"}  # also those that transform a head

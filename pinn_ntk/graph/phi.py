@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn.functional import huber_loss, smooth_l1_loss, softplus
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Phi:
 
 
 def _log_cosh(r: Tensor) -> Tensor:
-    return r.abs() + F.softplus(-2 * r.abs()) - math.log(2)
+    return r.abs() + softplus(-2 * r.abs()) - math.log(2)
 
 
 SQUARE = Phi("square", lambda r: r.abs().square(), lambda r: 2 * r)
@@ -40,22 +40,29 @@ LOG_COSH = Phi("log_cosh", _log_cosh, torch.tanh)
 
 
 def huber(delta: float) -> Phi:
+    """Huber's function, quadratic up to ``delta``."""
+
     def value(r: Tensor) -> Tensor:
-        return F.huber_loss(r, torch.zeros_like(r), reduction="none", delta=delta)
+        return huber_loss(r, torch.zeros_like(r), reduction="none", delta=delta)
 
     return Phi("huber", value, lambda r: r.clamp(-delta, delta))
 
 
 def smooth_l1(beta: float) -> Phi:
+    """Huber's function over ``beta``, quadratic up to ``beta``."""
+
     def value(r: Tensor) -> Tensor:
-        return F.smooth_l1_loss(r, torch.zeros_like(r), reduction="none", beta=beta)
+        return smooth_l1_loss(r, torch.zeros_like(r), reduction="none", beta=beta)
 
     return Phi("smooth_l1", value, lambda r: (r / beta).clamp(-1, 1))
 
 
 def norm(axes: tuple[int, ...]) -> Phi:
+    """The 2-norm over ``axes``, which stay as axes of length 1; over all axes if there are none."""
+
     def value(r: Tensor) -> Tensor:
-        return torch.linalg.vector_norm(r, dim=axes or None, keepdim=True)
+        size: Tensor = torch.linalg.vector_norm(r, dim=axes or None, keepdim=True)
+        return size
 
     def slope(r: Tensor) -> Tensor:
         size = value(r)

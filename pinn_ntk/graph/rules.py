@@ -50,6 +50,9 @@ def find_rule(node: Node, position: int, shape: torch.Size) -> SiteRule | None:
         node: Operation that takes the shared operand.
         position: Number of the operand.
         shape: Shape of the shared operand.
+
+    Returns:
+        What the operation does with the operand.
     """
     maker = _RULES.get(nodes.kind(node))
     if maker is None or nodes.missing(node):
@@ -58,7 +61,7 @@ def find_rule(node: Node, position: int, shape: torch.Size) -> SiteRule | None:
 
 
 def _matmul(self: Tensor | None, mat2: Tensor | None, position: int, scale: float) -> SiteRule:
-    """self (M, m) @ mat2 (m, n) with mat2 shared, or self (m, n) @ mat2 (n, M) with self shared."""
+    """Rule of self (M, m) @ mat2 (m, n), or of self (m, n) @ mat2 (n, M) when position is 0."""
     if position == 0:
         other = _other(mat2).mT * scale  # (M, n)
         return SiteRule(_transposed, lambda g: Outer(g[None], other[None]))
@@ -66,7 +69,7 @@ def _matmul(self: Tensor | None, mat2: Tensor | None, position: int, scale: floa
     return SiteRule(_identity, lambda g: Outer(other[None], g[None]))
 
 
-def _mm(node: Node, position: int, shape: torch.Size) -> SiteRule:
+def _mm(node: Node, position: int, _: torch.Size) -> SiteRule:
     return _matmul(nodes.saved(node, "self"), nodes.saved(node, "mat2"), position, 1)
 
 
@@ -86,7 +89,7 @@ def _bmm(node: Node, position: int, shape: torch.Size) -> SiteRule | None:
     return SiteRule(lambda t: rule.arrange(t.squeeze(0)), rule.contribute)
 
 
-def _mv(node: Node, position: int, shape: torch.Size) -> SiteRule | None:
+def _mv(node: Node, position: int, _: torch.Size) -> SiteRule | None:
     if position == 0:
         return None
     matrix = _other(nodes.saved(node, "self"))  # (M, numel)
@@ -112,12 +115,12 @@ def _div(node: Node, position: int, shape: torch.Size) -> SiteRule | None:
     return _broadcast(node, shape, -_other(nodes.saved(node, "self")) / divisor.square())
 
 
-def _expand(node: Node, position: int, shape: torch.Size) -> SiteRule | None:
+def _expand(node: Node, _: int, shape: torch.Size) -> SiteRule | None:
     return _broadcast(node, shape, 1.0)
 
 
 def _layer_norm(node: Node, position: int, shape: torch.Size) -> SiteRule | None:
-    """y = gain * (x - mean) / std + offset; operand 1 is the gain, 2 the offset."""
+    """Rule of y = gain * (x - mean) / std + offset; operand 1 is the gain, 2 the offset."""
     arrange = _normalised_slots(shape)
     if position == 2:
         return SiteRule(arrange, Dense)
@@ -129,12 +132,9 @@ def _layer_norm(node: Node, position: int, shape: torch.Size) -> SiteRule | None
 
 
 def _layer_norm_backward(node: Node, position: int, shape: torch.Size) -> SiteRule | None:
-    """dx = rstd (w - mean(w) - hat mean(w hat)), w = grad_out * gain; operand 4 is the gain.
-
-    Operand 5, the offset, does not enter.
-    """
+    """Rule of dx = rstd (w - mean(w) - hat mean(w hat)), w = grad_out * gain; 4 is the gain."""
     arrange = _normalised_slots(shape)
-    if position == 5:
+    if position == 5:  # the offset has no part in the derivative
         return SiteRule(arrange, lambda g: Dense(torch.zeros_like(g)))
     if position != 4:
         return None
@@ -155,7 +155,7 @@ def _normalised_slots(shape: torch.Size) -> Callable[[Tensor], Tensor]:
 
 
 def _broadcast(node: Node, shape: torch.Size, multiplier: Tensor | float) -> SiteRule | None:
-    """out = operand * multiplier (+ ...), the operand broadcast along the slots."""
+    """Rule of out = operand * multiplier (+ ...), the operand broadcast along the slots."""
     out = nodes.output_shape(node)
     padded = (1,) * (len(out) - len(shape)) + tuple(shape)
     spread = [axis for axis in range(len(out)) if padded[axis] != out[axis]]

@@ -31,10 +31,24 @@ MAX_AXES_TRIED = 8
 MAX_JOINED = 4
 """Most components joined along one axis that are looked for."""
 
+INTERACTING = "points interact, its rows do not decode"
+"""Reason for a parameter whose cotangents mix several rows."""
+
 VIEWS = {
-    f"{name}Backward0"
-    for name in "T Transpose Permute View UnsafeView ReshapeAlias Unsqueeze Alias ToCopy Clone".split()
-} | {"SqueezeBackward0", "SqueezeBackward1", "SqueezeBackward2", "SqueezeBackward5"}
+    "AliasBackward0",
+    "CloneBackward0",
+    "PermuteBackward0",
+    "ReshapeAliasBackward0",
+    "SqueezeBackward0",
+    "SqueezeBackward1",
+    "SqueezeBackward2",
+    "TBackward0",
+    "ToCopyBackward0",
+    "TransposeBackward0",
+    "UnsafeViewBackward0",
+    "UnsqueezeBackward0",
+    "ViewBackward0",
+}
 """Operations that give a shared tensor another shape or dtype, entry by entry."""
 
 
@@ -71,7 +85,7 @@ def site_factors(
         residual = residual.view_as(residual)
     graph = Graph(residual, leaves)
     if residual.numel() == 1:
-        return {}, {name: "one row" for name in graph.names.values()}
+        return {}, dict.fromkeys(graph.names.values(), "one row")
     reading = _read_aligned(graph, residual)
     if reading is None:
         reading = _read_decoded(graph, residual)
@@ -170,12 +184,12 @@ class _Decoder:
             if rule is not None and owners is not None:
                 self._record(edge, rule, found[0], owners)
             elif self.code.owners(found, elementwise) is not None:
-                reason = _no_rule(use) if rule is None else _unlike(use)
+                reason = _no_rule(use) if rule is None else INTERACTING
                 self._refuse(edge, reason, mixed=rule is not None)
             elif use.node in self.graph.parametric and use.node is not self.graph.root:
                 yield out
             else:
-                self._refuse(edge, _interacting(use), mixed=True)
+                self._refuse(edge, INTERACTING, mixed=True)
 
     def _refuse(self, edge: Edge, reason: str, *, mixed: bool) -> None:
         self.reading.reasons |= dict.fromkeys(_names(self.graph, edge), reason)
@@ -253,11 +267,3 @@ def _size(edge: Edge) -> torch.Size:
 
 def _no_rule(use: Use) -> str:
     return f"no rule for a parameter at input {use.position} of {nodes.kind(use.node)}"
-
-
-def _unlike(use: Use) -> str:
-    return f"rows lie across the features of {nodes.kind(use.node)}"
-
-
-def _interacting(use: Use) -> str:
-    return f"rows do not decode at {nodes.kind(use.node)}: points interact"

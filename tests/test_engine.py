@@ -1,0 +1,68 @@
+"""The kernel read off the live graph against the row-by-row one, over the whole table of cases."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from asserts import assert_certified, assert_is_ntk_of, assert_permutation_equivariant
+from cases import CASES, Case
+from path_table import PATH, table
+from torch import nn
+
+from pinn_ntk import NTKWarning, empirical_ntk
+
+FAST = [case for case in CASES if case.path == "fast"]
+GENERIC = [case for case in CASES if case.path == "generic"]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_every_block_equals_the_row_by_row_kernel(case: Case) -> None:
+    residuals, params = case.build()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NTKWarning)
+        kernel = empirical_ntk(residuals, params)
+    assert_is_ntk_of(kernel, residuals, params, tol=1e-12)
+    assert_certified(kernel, tol=1e-10)
+
+
+@pytest.mark.parametrize("case", FAST, ids=str)
+def test_fast_cases_take_the_fast_path_without_a_word(case: Case) -> None:
+    residuals, params = case.build()
+    kernel = empirical_ntk(residuals, params)
+    assert all(not kernel.jacobian(term).fallbacks for term in kernel.terms)
+
+
+@pytest.mark.parametrize("case", FAST, ids=str)
+def test_fast_cases_are_exact_without_a_certificate(case: Case) -> None:
+    residuals, params = case.build()
+    kernel = empirical_ntk(residuals, params, certify=False)
+    assert kernel.certificate == {}
+    assert_is_ntk_of(kernel, residuals, params, tol=1e-12)
+
+
+@pytest.mark.parametrize("case", GENERIC, ids=str)
+def test_generic_cases_say_so_once(case: Case) -> None:
+    residuals, params = case.build()
+    first = next(iter(residuals))
+    with pytest.warns(NTKWarning, match=f"term {first!r}: .*vector-Jacobian products") as said:
+        kernel = empirical_ntk({first: residuals[first]}, params)
+    assert len(said) == 1
+    assert kernel.jacobian(first).fallbacks
+
+
+def test_rows_follow_the_points() -> None:
+    net = nn.Sequential(nn.Linear(2, 6), nn.Tanh(), nn.Linear(6, 1)).double()
+    points = torch.rand(7, 2, dtype=torch.float64)
+    assert_permutation_equivariant(
+        lambda order: empirical_ntk({"pde": net(points[order]), "bc": net(points[:2])}, net),
+        "pde",
+        rows=7,
+    )
+
+
+def test_the_documented_table_is_what_the_engine_does() -> None:
+    documented = Path(PATH).read_text(encoding="utf-8")
+    assert documented == table(), "run: PYTHONPATH=tests:. python tests/path_table.py > docs/fast-path.md"
