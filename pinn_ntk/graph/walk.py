@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from torch import Tensor, nn
@@ -52,56 +52,54 @@ class Graph:
         self.parametric: set[Node] = set()
         self.uses: dict[Edge, list[Use]] = {}
         self.outputs: dict[Node, set[int]] = {self.root: {residual.output_nr}}
-        reaching: dict[Node, None] = {}
-        for node in _postorder(self.root):
-            self._classify(node, by_id, reaching)
-        self.order = list(reversed(reaching))
+        self._edges: dict[Node, list[tuple[int, Edge]]] = {}
+        for node, inputs in _postorder(self.root).items():
+            if inputs:
+                self._classify(node, inputs)
+            else:
+                self._classify_leaf(node, by_id)
+        self.order = list(reversed(self._edges))
         for node in self.order:
-            self._register(node, reaching)
+            for position, edge in self._edges[node]:
+                self.uses.setdefault(edge, []).append(Use(node, position))
+                self.outputs.setdefault(edge.node, set()).add(edge.output)
 
     def edges(self, node: Node) -> list[tuple[int, Edge]]:
         """(position, tensor) of the inputs of ``node`` behind which a trained leaf lies."""
-        return [
-            (position, Edge(child, output))
-            for position, child, output in nodes.inputs(node)
-            if child in self.outputs
-        ]
+        return self._edges[node]
 
-    def _classify(self, node: Node, by_id: Mapping[int, str], reaching: dict[Node, None]) -> None:
+    def _classify_leaf(self, node: Node, by_id: Mapping[int, str]) -> None:
         leaf = nodes.leaf(node)
-        if leaf is not None:
-            if id(leaf) in by_id:
-                self.names[node] = by_id[id(leaf)]
-                reaching[node] = None
-            if id(leaf) in by_id or isinstance(leaf, nn.Parameter):
-                self.parametric.add(node)
-            return
-        children = [child for _, child, _ in nodes.inputs(node)]
-        if any(child in reaching for child in children):
-            reaching[node] = None
-        if children and all(child in self.parametric for child in children):
+        if leaf is not None and id(leaf) in by_id:
+            self.names[node] = by_id[id(leaf)]
+            self._edges[node] = []
+        if leaf is not None and (id(leaf) in by_id or isinstance(leaf, nn.Parameter)):
             self.parametric.add(node)
 
-    def _register(self, node: Node, reaching: Mapping[Node, None]) -> None:
-        for position, child, output in nodes.inputs(node):
-            if child in reaching:
-                self.uses.setdefault(Edge(child, output), []).append(Use(node, position))
-                self.outputs.setdefault(child, set()).add(output)
+    def _classify(self, node: Node, inputs: Sequence[tuple[int, Edge]]) -> None:
+        edges = [(position, edge) for position, edge in inputs if edge.node in self._edges]
+        if edges:
+            self._edges[node] = edges
+        if all(edge.node in self.parametric for _, edge in inputs):
+            self.parametric.add(node)
 
 
-def _postorder(root: Node) -> list[Node]:
-    """All nodes behind ``root``, every node after all of its inputs."""
-    order: list[Node] = []
-    seen: set[Node] = {root}
-    stack = [(root, nodes.inputs(root))]
+def _postorder(root: Node) -> dict[Node, list[tuple[int, Edge]]]:
+    """Inputs of all nodes behind ``root``, every node after all of its inputs."""
+    inputs = {root: _inputs(root)}
+    order: dict[Node, list[tuple[int, Edge]]] = {}
+    stack = [(root, iter(inputs[root]))]
     while stack:
-        node, children = stack[-1]
-        for _, child, _ in children:
-            if child not in seen:
-                seen.add(child)
-                stack.append((child, nodes.inputs(child)))
-                break
-        else:
-            order.append(node)
+        node, rest = stack[-1]
+        child = next((edge.node for _, edge in rest if edge.node not in inputs), None)
+        if child is None:
+            order[node] = inputs[node]
             stack.pop()
+        else:
+            inputs[child] = _inputs(child)
+            stack.append((child, iter(inputs[child])))
     return order
+
+
+def _inputs(node: Node) -> list[tuple[int, Edge]]:
+    return [(position, Edge(child, output)) for position, child, output in nodes.inputs(node)]
