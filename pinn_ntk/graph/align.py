@@ -148,10 +148,10 @@ def _shared_inputs(graph: Graph, node: Node, rows: int) -> set[int] | None:
 
 
 def _holds_rows(node: Node, edge: Edge, rows: int) -> bool:
-    if nodes.leaf(edge.node) is not None:
-        return False
     shape, out = edge.shape, nodes.output_shape(node)
-    same_rank = nodes.kind(node) not in _BROADCAST or len(shape) == len(out)
+    kind = nodes.kind(node)
+    broadcasts = kind in _BROADCAST or kind in _MATMUL  # addmm broadcasts its first operand
+    same_rank = not broadcasts or len(shape) == len(out)
     return same_rank and shape[:1] == (rows,) and out[:1] == (rows,)
 
 
