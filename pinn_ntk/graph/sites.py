@@ -178,7 +178,8 @@ class _Decoder:
             out = Edge(use.node, output)
             if out not in passes[0]:
                 continue
-            found = [p[out] for p in passes]
+            nothing = torch.zeros_like(passes[0][out])
+            found = [p.get(out, nothing) for p in passes]
             rule = find_rule(use.node, use.position, _size(edge)) if output == 0 else None
             owners = None if rule is None else self.code.owners(found, rule.arrange)
             if rule is not None and owners is not None:
