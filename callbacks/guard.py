@@ -1,0 +1,78 @@
+"""Diagnostics never end training: one that fails is reported once and stays off for that fit."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from pinn_ntk.errors import NTKWarning
+
+T = TypeVar("T")
+
+
+class Guard:
+    """Runs diagnostics, catches what they raise, and keeps the time that they take.
+
+    Attributes:
+        owner: Name of the callback, for messages.
+        seconds: Time spent inside `run` and `timed` since `restart`.
+    """
+
+    def __init__(self, owner: str) -> None:
+        """Start with nothing failed."""
+        self.owner = owner
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin a new fit: everything may run again, the clock is at zero."""
+        self.seconds = 0.0
+        self._start = time.perf_counter()
+        self._off: set[str] = set()
+
+    def run(self, what: str, diagnostic: Callable[[], T], *, retry: bool = False) -> T | None:
+        """Result of a diagnostic, None when it fails or failed before.
+
+        Args:
+            what: Its name; names are switched off one by one.
+            diagnostic: The call.
+            retry: Let it run again after a failure; the warning is still given only once.
+
+        Returns:
+            What the call returns, or None.
+        """
+        if what in self._off and not retry:
+            return None
+        with self.timed():
+            try:
+                return diagnostic()
+            except Exception as error:  # noqa: BLE001 - whatever it is, training must go on
+                self._report(what, error, retry=retry)
+                return None
+
+    @contextmanager
+    def timed(self) -> Iterator[None]:
+        """Count the time of a block as ours."""
+        begin = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds += time.perf_counter() - begin
+
+    def elapsed(self) -> float:
+        """Wall time since `restart`."""
+        return time.perf_counter() - self._start
+
+    def _report(self, what: str, error: Exception, *, retry: bool) -> None:
+        if what in self._off:
+            return
+        self._off.add(what)
+        after = "is tried again when next due" if retry else "is switched off for this fit"
+        warnings.warn(
+            f"{self.owner}: {what} failed with {type(error).__name__}: {error} Training goes on; "
+            f"{what} {after}.",
+            NTKWarning,
+            stacklevel=4,
+        )

@@ -1,0 +1,68 @@
+"""Where results go: scalars to every logger, spectra, words and pictures to TensorBoard."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import pytorch_lightning as pl
+
+from pinn_ntk.measurement import Measurement
+from pinn_ntk.report import LAYOUT, pixels
+from pinn_ntk.tensorboard import add_spectrum
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def log_scalars(trainer: pl.Trainer, values: Mapping[str, float], step: int) -> None:
+    """Hand scalars to every logger at a step of our own, past ``log_every_n_steps``."""
+    for logger in trainer.loggers:
+        logger.log_metrics(dict(values), step=step)
+
+
+def log_spectra(trainer: pl.Trainer, measurement: Measurement) -> None:
+    """Write every spectrum as a tensor summary, and flush, so that it can be watched live."""
+    for writer in writers(trainer):
+        for term, spectrum in measurement.spectra.items():
+            add_spectrum(
+                writer,
+                f"ntk/spectrum/{term}",
+                spectrum.eigenvalues,
+                measurement.step,
+                rel_floor=spectrum.floor / (spectrum.lambda_max or 1.0),
+                block=term,
+                n_points=len(spectrum.eigenvalues),
+                n_params=measurement.n_params,
+                dtype=measurement.dtype,
+            )
+        writer.flush()
+
+
+def log_layout(trainer: pl.Trainer) -> None:
+    """Write the layout of the custom scalars tab; once a fit."""
+    for writer in writers(trainer):
+        writer.add_custom_scalars(LAYOUT)
+
+
+def log_text(trainer: pl.Trainer, tag: str, text: str, step: int) -> None:
+    """Write Markdown."""
+    for writer in writers(trainer):
+        writer.add_text(tag, text, step)
+
+
+def log_figure(trainer: pl.Trainer, tag: str, figure: Figure, step: int) -> None:
+    """Write a figure as an image, without pyplot (which ``add_figure`` would import)."""
+    for writer in writers(trainer):
+        writer.add_image(tag, pixels(figure), step, dataformats="HWC")
+        writer.flush()
+
+
+def writers(trainer: pl.Trainer) -> Iterator[Any]:
+    """The ``SummaryWriter`` of every TensorBoard logger; none on ranks that write nothing."""
+    for logger in trainer.loggers:
+        writer = getattr(logger, "experiment", None)
+        if writer is None or not hasattr(writer, "add_custom_scalars"):
+            continue
+        if writer._get_file_writer() is not None:
+            yield writer
