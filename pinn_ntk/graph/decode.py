@@ -31,7 +31,7 @@ class Precision:
 
 PRECISION = {
     torch.float64: Precision(2**20, 1e-8, 1e-13),
-    torch.float32: Precision(256, 1e-3, 1e-6),
+    torch.float32: Precision(256, 1e-3, 1e-5),
 }
 LOW_PRECISION = Precision(8, 3e-2, 1e-2)
 

@@ -14,6 +14,7 @@ slot contributes to the gradient of the shared operand.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -40,11 +41,11 @@ class SiteRule:
     contribute: Callable[[Tensor], Factor]
 
 
-_RuleMaker: TypeAlias = Callable[[Node, int, torch.Size], SiteRule | None]
+_RuleMaker: TypeAlias = Callable[[Node, int, torch.Size], SiteRule | list[SiteRule] | None]
 
 
-def find_rule(node: Node, position: int, shape: torch.Size) -> SiteRule | None:
-    """The rule for operand ``position`` of ``node``, or None where there is none.
+def find_rules(node: Node, position: int, shape: torch.Size) -> list[SiteRule]:
+    """Rules for operand ``position`` of ``node``: the same gradients, cut into slots differently.
 
     Args:
         node: Operation that takes the shared operand.
@@ -52,12 +53,11 @@ def find_rule(node: Node, position: int, shape: torch.Size) -> SiteRule | None:
         shape: Shape of the shared operand.
 
     Returns:
-        What the operation does with the operand.
+        The rules, larger slots first; the first fits points on axis 0. Empty where there is none.
     """
     maker = _RULES.get(nodes.kind(node))
-    if maker is None or nodes.missing(node):
-        return None
-    return maker(node, position, shape)
+    rules = None if maker is None or nodes.missing(node) else maker(node, position, shape)
+    return rules if isinstance(rules, list) else [rules] if rules else []
 
 
 def _matmul(self: Tensor | None, mat2: Tensor | None, position: int, scale: float) -> SiteRule:
@@ -73,7 +73,7 @@ def _mm(node: Node, position: int, _: torch.Size) -> SiteRule:
     return _matmul(nodes.saved(node, "self"), nodes.saved(node, "mat2"), position, 1)
 
 
-def _addmm(node: Node, position: int, shape: torch.Size) -> SiteRule | None:
+def _addmm(node: Node, position: int, shape: torch.Size) -> SiteRule | list[SiteRule]:
     if position == 0:
         return _broadcast(node, shape, float(nodes.saved(node, "beta")))
     mat1, mat2 = nodes.saved(node, "mat1"), nodes.saved(node, "mat2")
@@ -96,26 +96,26 @@ def _mv(node: Node, position: int, _: torch.Size) -> SiteRule | None:
     return SiteRule(lambda t: t[:, None], lambda g: Dense(g * matrix))
 
 
-def _add(node: Node, position: int, shape: torch.Size) -> SiteRule | None:
+def _add(node: Node, position: int, shape: torch.Size) -> list[SiteRule]:
     return _broadcast(node, shape, float(nodes.saved(node, "alpha")) if position else 1.0)
 
 
-def _sub(node: Node, position: int, shape: torch.Size) -> SiteRule | None:
+def _sub(node: Node, position: int, shape: torch.Size) -> list[SiteRule]:
     return _broadcast(node, shape, -float(nodes.saved(node, "alpha")) if position else 1.0)
 
 
-def _mul(node: Node, position: int, shape: torch.Size) -> SiteRule | None:
+def _mul(node: Node, position: int, shape: torch.Size) -> list[SiteRule]:
     return _broadcast(node, shape, _other(nodes.saved(node, "self" if position else "other")))
 
 
-def _div(node: Node, position: int, shape: torch.Size) -> SiteRule | None:
+def _div(node: Node, position: int, shape: torch.Size) -> list[SiteRule]:
     divisor = _other(nodes.saved(node, "other"))
     if position == 0:
         return _broadcast(node, shape, divisor.reciprocal())
     return _broadcast(node, shape, -_other(nodes.saved(node, "self")) / divisor.square())
 
 
-def _expand(node: Node, _: int, shape: torch.Size) -> SiteRule | None:
+def _expand(node: Node, _: int, shape: torch.Size) -> list[SiteRule]:
     return _broadcast(node, shape, 1.0)
 
 
@@ -154,22 +154,33 @@ def _normalised_slots(shape: torch.Size) -> Callable[[Tensor], Tensor]:
     return lambda tensor: tensor.reshape(-1, shape.numel())
 
 
-def _broadcast(node: Node, shape: torch.Size, multiplier: Tensor | float) -> SiteRule | None:
-    """Rule of out = operand * multiplier (+ ...), the operand broadcast along the slots."""
+def _broadcast(node: Node, shape: torch.Size, multiplier: Tensor | float) -> list[SiteRule]:
+    """Rules of out = operand * multiplier (+ ...); slots lie along one or all broadcast axes."""
     out = nodes.output_shape(node)
     padded = (1,) * (len(out) - len(shape)) + tuple(shape)
     spread = [axis for axis in range(len(out)) if padded[axis] != out[axis]]
-    if not spread:
-        return None
-    order = spread + [axis for axis in range(len(out)) if axis not in spread]
+    kept = [axis for axis in range(len(out)) if axis not in spread]
+    cuts = [[axis] for axis in spread] + ([spread] if len(spread) > 1 else [])
+    orders = [([*cut, *(a for a in spread if a not in cut), *kept], cut) for cut in cuts]
+    return [
+        _broadcast_rule(out, order, math.prod(out[axis] for axis in cut), shape, multiplier)
+        for order, cut in orders
+    ]
 
+
+def _broadcast_rule(
+    out: torch.Size, order: list[int], slots: int, shape: torch.Size, multiplier: Tensor | float
+) -> SiteRule:
     def arrange(tensor: Tensor) -> Tensor:
-        return tensor.expand(out).permute(order).reshape(-1, shape.numel())
+        return tensor.expand(out).permute(order).reshape(slots, -1)
 
-    if isinstance(multiplier, float):
-        return SiteRule(arrange, lambda g: Dense(g if multiplier == 1.0 else g * multiplier))
-    other = arrange(multiplier)
-    return SiteRule(arrange, lambda g: Dense(g * other))
+    other = multiplier if isinstance(multiplier, float) else arrange(multiplier)
+
+    def contribute(g: Tensor) -> Factor:
+        product = g if isinstance(other, float) and other == 1.0 else g * other
+        return Dense(product.view(slots, -1, shape.numel()).sum(1))
+
+    return SiteRule(arrange, contribute)
 
 
 def _other(operand: Tensor | None) -> Tensor:

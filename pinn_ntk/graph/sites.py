@@ -20,7 +20,7 @@ from pinn_ntk.graph import nodes
 from pinn_ntk.graph.align import aligned_uses
 from pinn_ntk.graph.assemble import Contribution, assemble
 from pinn_ntk.graph.decode import RowCode, elementwise
-from pinn_ntk.graph.rules import SiteRule, find_rule
+from pinn_ntk.graph.rules import SiteRule, find_rules
 from pinn_ntk.graph.walk import Edge, Graph, Use
 
 MAX_COMPONENTS = 256
@@ -100,18 +100,18 @@ def _read_aligned(graph: Graph, residual: Tensor) -> Reading | None:
     uses = aligned_uses(graph, rows) if components <= MAX_COMPONENTS else None
     if uses is None:
         return None
-    rules = [(use, edge, find_rule(use.node, use.position, _size(edge))) for use, edge in uses]
+    rules = [(use, edge, find_rules(use.node, use.position, _size(edge))) for use, edge in uses]
     reading = Reading()
     for component in range(components):
         members = torch.arange(rows, device=residual.device) * components + component
         ones = torch.ones(rows, dtype=residual.dtype, device=residual.device)
         cotangents = _cotangents(residual, members, ones, {Edge(use.node) for use, _ in uses})
-        for use, edge, rule in rules:
-            if rule is None:
+        for use, edge, fitting in rules:
+            if not fitting:
                 reading.reasons |= dict.fromkeys(_names(graph, edge), _no_rule(use))
             elif Edge(use.node) in cotangents:
-                arranged = rule.arrange(cotangents[Edge(use.node)])
-                factor = rule.contribute(arranged)
+                rule = fitting[0]
+                factor = rule.contribute(rule.arrange(cotangents[Edge(use.node)]))
                 reading.contributions.append(Contribution(edge, factor, members, None))
     return reading
 
@@ -180,13 +180,11 @@ class _Decoder:
                 continue
             nothing = torch.zeros_like(passes[0][out])
             found = [p.get(out, nothing) for p in passes]
-            rule = find_rule(use.node, use.position, _size(edge)) if output == 0 else None
-            owners = None if rule is None else self.code.owners(found, rule.arrange)
-            if rule is not None and owners is not None:
-                self._record(edge, rule, found[0], owners)
-            elif self.code.owners(found, elementwise) is not None:
-                reason = _no_rule(use) if rule is None else INTERACTING
-                self._refuse(edge, reason, mixed=rule is not None)
+            rules = find_rules(use.node, use.position, _size(edge)) if output == 0 else []
+            if self._recorded(edge, rules, found):
+                continue
+            if self.code.owners(found, elementwise) is not None:
+                self._refuse(edge, INTERACTING if rules else _no_rule(use), mixed=bool(rules))
             elif use.node in self.graph.parametric and use.node is not self.graph.root:
                 yield out
             else:
@@ -196,10 +194,16 @@ class _Decoder:
         self.reading.reasons |= dict.fromkeys(_names(self.graph, edge), reason)
         self.reading.mixed |= mixed
 
-    def _record(self, edge: Edge, rule: SiteRule, cotangent: Tensor, owners: Tensor) -> None:
-        scale = torch.where(owners < 0, 0, self.code.base.reciprocal()[owners])
-        factor = rule.contribute(rule.arrange(cotangent) * scale[:, None])
-        self.reading.contributions.append(Contribution(edge, factor, self.members, owners))
+    def _recorded(self, edge: Edge, rules: Sequence[SiteRule], found: Sequence[Tensor]) -> bool:
+        """Keep what the first rule gives under which every slot belongs to one row."""
+        for rule in rules:
+            owners = self.code.owners(found, rule.arrange)
+            if owners is not None:
+                scale = torch.where(owners < 0, 0, self.code.base.reciprocal()[owners])
+                factor = rule.contribute(rule.arrange(found[0]) * scale[:, None])
+                self.reading.contributions.append(Contribution(edge, factor, self.members, owners))
+                return True
+        return False
 
 
 def _cotangents(
