@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -100,7 +101,12 @@ def _inner(head: Head) -> Head | None:
 
 def operation(node: Node) -> str:
     """Name of the torch operation behind ``node``; other nodes keep their whole name."""
-    return re.sub(r"Backward\d+$", "", kind(node))
+    return _without_suffix(kind(node))
+
+
+@functools.cache
+def _without_suffix(name: str) -> str:
+    return re.sub(r"Backward\d+$", "", name)
 
 
 def below(node: Node) -> list[Node]:

@@ -28,9 +28,9 @@ ABOVE = CHAIN | {
 """Reductions, arithmetic and selections, which weigh and add up what heads have made."""
 
 POINTWISE = ABOVE | {
-    "Abs", "Cos", "Cosh", "Elu", "Erf", "Gelu", "LeakyRelu", "LinalgVectorNorm", "LogSigmoid",
-    "LogSoftmax", "Relu", "Sigmoid", "Silu", "Sin", "Sinh", "Softmax", "Softplus", "Tan", "Tanh",
-    "WeightNormInterface",
+    "Abs", "Cos", "Cosh", "Elu", "Erf", "ForeachNorm", "Gelu", "LeakyRelu", "LinalgVectorNorm",
+    "LogSigmoid", "LogSoftmax", "Relu", "Sigmoid", "Silu", "Sin", "Sinh", "Softmax", "Softplus",
+    "Tan", "Tanh", "WeightNormInterface",
 }  # fmt: skip
 """What may shape a penalty or a weight that is computed from leaves alone."""
 

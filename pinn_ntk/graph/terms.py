@@ -82,10 +82,13 @@ def find_terms(
 
     The graph is followed from the loss to the first square, absolute value, 2-norm, Huber,
     smooth L1 or log-cosh on each path; above may stand any reductions, arithmetic and weights.
-    A norm or RMSE and its square count as one; penalties on parameters, and weights computed from
-    leaves alone, are recognised and left out. A negated loss gives negative weights, see
-    `Term.ascends`. No gradient is accumulated in leaves and the graph stays as it is; call this
-    before registering hooks of your own on a head.
+    A norm or RMSE and its square count as one. A factor that is squared along with the residual
+    belongs to the residual. Penalties on parameters, and weights computed from leaves alone, are
+    recognised and left out. A negated loss gives negative weights, see `Term.ascends`.
+
+    Nothing is accumulated in leaves and the graph stays as it is, but hooks on tensors fire and
+    ``retain_grad`` accumulates, as with any ``torch.autograd.grad``. Call this before hooks are
+    registered on a head.
 
     Args:
         loss: One number with a live graph, as it is about to be differentiated.
