@@ -74,7 +74,7 @@ def weights_from_traces(
 
     Example:
         >>> weights_from_traces({"pde": 9.0, "bc": 1.0}, {"pde": 2, "bc": 1}, "mean")
-        {'pde': 1.4814814814814814, 'bc': 6.666666666666667}
+        {'pde': 1.4814814814814814, 'bc': 6.666666666666666}
     """
     if convention not in _EXPONENT:
         raise ValueError(f"convention is {convention!r}; expected one of {get_args(Convention)}.")

@@ -141,7 +141,7 @@ def add_gram(
         if same:
             _mirror(out, side)
         return
-    side = max(1, budget // (2 * a.numel * out.element_size()))
+    side = max(1, budget // max(1, 2 * a.numel * out.element_size()))
     for rows in _tiles(out.shape[0], side):
         left = a.slice(rows).to(dtype).rows()
         for cols in _tiles(out.shape[1], side):

@@ -32,7 +32,8 @@ def named_leaves(params: ParamsLike) -> dict[str, Tensor]:
 
     Raises:
         TypeError: An entry is neither a tensor nor a (name, tensor) pair.
-        ValueError: Nothing is trainable, a name occurs twice, or a tensor is not a leaf.
+        ValueError: Nothing is trainable, a name occurs twice, or a tensor is not a leaf or not
+            real.
 
     Example:
         >>> list(named_leaves(torch.nn.Linear(1, 2)))
@@ -84,4 +85,9 @@ def _check_leaf(name: str, tensor: Tensor, leaves: dict[str, Tensor]) -> None:
         raise ValueError(
             f"params[{name!r}] is not a leaf (made by {tensor.grad_fn}); the kernel is taken with "
             "respect to the tensors an optimizer would train. Pass the tensor it is computed from."
+        )
+    if tensor.is_complex():
+        raise ValueError(
+            f"params[{name!r}] is complex ({tensor.dtype}); the kernel is defined for real ones. "
+            "Train torch.view_as_real(w) as the parameter, and call torch.view_as_complex on it."
         )

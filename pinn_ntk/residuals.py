@@ -58,9 +58,10 @@ def _checked(name: str, residual: Tensor) -> Tensor:
             "residuals. Pass torch.view_as_real(r) for a complex one."
         )
     _check_finite(name, residual)
-    if type(residual) is not Tensor:
-        residual = residual.as_subclass(Tensor)
-    return residual if residual.ndim else residual.reshape(1)
+    with torch.enable_grad():  # callers often hold no_grad
+        if type(residual) is not Tensor:
+            residual = residual.as_subclass(Tensor)
+        return residual if residual.ndim else residual.reshape(1)
 
 
 def _check_finite(name: str, residual: Tensor) -> None:

@@ -18,7 +18,7 @@ from torch.autograd.graph import GradientEdge, Node
 
 from pinn_ntk.factors import Dense, Factor, Outer
 from pinn_ntk.graph import nodes
-from pinn_ntk.graph.generic import MAX_CHUNK
+from pinn_ntk.graph.generic import MAX_CHUNK, stacked
 from pinn_ntk.graph.walk import Edge, Graph
 
 COPIES = {"AliasBackward0", "CloneBackward0", "ToCopyBackward0"}
@@ -183,4 +183,4 @@ def _vjp(edge: Edge, leaves: Sequence[Tensor], cotangents: Tensor) -> tuple[Tens
         return pull(cotangents, batched=True)
     except RuntimeError:
         rows = [pull(cotangent, batched=False) for cotangent in cotangents]
-        return tuple(None if c[0] is None else torch.stack(c) for c in zip(*rows, strict=True))
+        return tuple(stacked(column) for column in zip(*rows, strict=True))

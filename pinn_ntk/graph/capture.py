@@ -21,7 +21,7 @@ from pinn_ntk.graph.sites import site_factors
 from pinn_ntk.jacobian import FactoredJacobian
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4}
-"""Largest certificate error by the dtype in which the factors were captured."""
+"""Largest certificate error by dtype: the coarsest in the graph, or that of the contraction."""
 LOW_PRECISION_TOLERANCE = 5e-2
 """The same for half precision."""
 SMALL_PARAMETER = 1e-3
@@ -87,7 +87,7 @@ def capture(
         RuntimeError: Autograd failed for another reason; passed on as it came.
     """
     try:
-        factors, reasons = site_factors(residual, leaves)
+        factors, reasons, coarsest = site_factors(residual, leaves)
         exact = _backward_probe(residual, leaves) if certify else None
         jacobian = FactoredJacobian(
             factors,
@@ -98,11 +98,11 @@ def capture(
             memory_budget=memory_budget,
         )
         if exact is not None:
-            failures = Probe(exact, _factored_probe(residual, jacobian)).failed(
-                _tolerance(residual)
-            )
+            tolerance = max(TOLERANCE.get(d, LOW_PRECISION_TOLERANCE) for d in (coarsest, dtype))
+            failures = Probe(exact, _factored_probe(residual, jacobian)).failed(tolerance)
             said = {n: f"the certificate is off by {e:.1e}" for n, e in failures.items()}
             reasons = said | reasons
+        reasons = {name: reasons[name] for name in leaves if name in reasons}
         _fall_back(term, residual, leaves, jacobian, reasons)
     except RuntimeError as error:
         if not is_freed(error):
@@ -177,10 +177,6 @@ def _probe_vector(residual: Tensor) -> Tensor:
     generator = torch.Generator().manual_seed(0x9E3779B9)
     probe = torch.randn(residual.numel(), generator=generator, dtype=torch.float64)
     return probe.to(residual.device, residual.dtype)
-
-
-def _tolerance(residual: Tensor) -> float:
-    return TOLERANCE.get(residual.dtype, LOW_PRECISION_TOLERANCE)
 
 
 def _dot(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> float:

@@ -43,9 +43,22 @@ class RowCode:
         base: Random cotangent of the first pass, (R,), of either sign and magnitude 0.5 to 1.5.
     """
 
-    def __init__(self, rows: int, dtype: torch.dtype, device: torch.device) -> None:
-        """Draw the cotangents from a private generator."""
-        self.precision = PRECISION.get(dtype, LOW_PRECISION)
+    def __init__(
+        self,
+        rows: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        coarsest: torch.dtype | None = None,
+    ) -> None:
+        """Draw the cotangents from a private generator.
+
+        Args:
+            rows: Number of rows, R.
+            dtype: Dtype of the cotangents.
+            device: Device of the cotangents.
+            coarsest: Lowest precision on their way to the slots; ``dtype`` when left out.
+        """
+        self.precision = PRECISION.get(coarsest or dtype, LOW_PRECISION)
         generator = torch.Generator().manual_seed(0x5DEECE66D)
         base = torch.rand(rows, generator=generator, dtype=torch.float64) + 0.5
         base *= torch.randint(0, 2, (rows,), generator=generator) * 2 - 1
@@ -72,6 +85,13 @@ class RowCode:
         Returns:
             (M,) row numbers, -1 for slots without gradient; None where rows share a slot.
         """
+        if cotangents[0].is_complex():
+            return None
+        top = cotangents[0].abs().max()
+        if not bool(torch.isfinite(top)):
+            return None
+        # scaled, or squares of large or small numbers leave the range of float32
+        cotangents = [cotangent / top for cotangent in cotangents]
         plain = arrange(cotangents[0])
         energy = plain.square().sum(1)
         live = energy > 0

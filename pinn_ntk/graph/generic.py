@@ -28,13 +28,19 @@ def row_gradients(residual: Tensor, leaves: Mapping[str, Tensor], budget: int) -
     """
     wanted = list(leaves.values())
     numel = sum(leaf.numel() for leaf in wanted)
-    chunk = max(1, min(MAX_CHUNK, budget // (numel * residual.element_size())))
-    parts = [_chunk(residual, wanted, start, chunk) for start in range(0, residual.numel(), chunk)]
+    chunk = max(1, min(MAX_CHUNK, budget // max(1, numel * residual.element_size())))
+    starts = range(0, residual.numel(), chunk)
+    parts = [_chunk(residual, wanted, start, chunk) for start in starts]
     result = {}
-    for index, name in enumerate(leaves):
+    for index, (name, leaf) in enumerate(leaves.items()):
         columns = [part[index] for part in parts]
         if any(column is not None for column in columns):
-            result[name] = torch.cat([c.reshape(len(c), -1) for c in columns if c is not None])
+            sizes = [min(chunk, residual.numel() - start) for start in starts]
+            filled = [
+                leaf.new_zeros(size, leaf.numel()) if column is None else column.reshape(size, -1)
+                for size, column in zip(sizes, columns, strict=True)
+            ]
+            result[name] = torch.cat(filled)
     return result
 
 
@@ -53,7 +59,7 @@ def _chunk(
         if is_freed(error):
             raise
         rows = [_vjp(residual, leaves, row, batched=False) for row in basis]
-        return tuple(None if c[0] is None else torch.stack(c) for c in zip(*rows, strict=True))
+        return tuple(stacked(column) for column in zip(*rows, strict=True))
 
 
 def _vjp(
@@ -67,6 +73,14 @@ def _vjp(
         allow_unused=True,
         is_grads_batched=batched,
     )
+
+
+def stacked(gradients: Sequence[Tensor | None]) -> Tensor | None:
+    """Gradients of one leaf in one tensor; autograd gives None for some that are zero."""
+    like = next((gradient for gradient in gradients if gradient is not None), None)
+    if like is None:
+        return None
+    return torch.stack([torch.zeros_like(like) if g is None else g for g in gradients])
 
 
 def is_freed(error: RuntimeError) -> bool:

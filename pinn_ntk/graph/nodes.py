@@ -101,3 +101,9 @@ def inputs(node: Node) -> Iterator[tuple[int, Node, int]]:
 def output_shape(node: Node, output: int = 0) -> torch.Size:
     """Shape of the ``output``-th tensor that the operation behind ``node`` made."""
     return torch.Size(node._input_metadata[output].shape)
+
+
+def output_dtype(node: Node, output: int = 0) -> torch.dtype:
+    """Dtype of the ``output``-th tensor that the operation behind ``node`` made."""
+    dtype: torch.dtype = node._input_metadata[output].dtype
+    return dtype

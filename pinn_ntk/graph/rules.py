@@ -56,7 +56,9 @@ def find_rules(node: Node, position: int, shape: torch.Size) -> list[SiteRule]:
         The rules, larger slots first; the first fits points on axis 0. Empty where there is none.
     """
     maker = _RULES.get(nodes.kind(node))
-    rules = None if maker is None or nodes.missing(node) else maker(node, position, shape)
+    if maker is None or nodes.missing(node) or nodes.output_dtype(node).is_complex:
+        return []
+    rules = maker(node, position, shape)
     return rules if isinstance(rules, list) else [rules] if rules else []
 
 

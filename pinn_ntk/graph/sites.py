@@ -69,7 +69,7 @@ class Reading:
 
 def site_factors(
     residual: Tensor, leaves: Mapping[str, Tensor]
-) -> tuple[dict[str, Factor], dict[str, str]]:
+) -> tuple[dict[str, Factor], dict[str, str], torch.dtype]:
     """Factors of the Jacobian of one residual.
 
     Args:
@@ -77,20 +77,23 @@ def site_factors(
         leaves: Parameter name -> leaf.
 
     Returns:
-        Parameter name -> factor, for those the residual depends on and that could be read; and
-        parameter name -> reason for those that could not. A residual of one row is left to the
-        one backward pass that it takes, without a word.
+        Parameter name -> factor, for those the residual depends on and that could be read;
+        parameter name -> reason for those that could not; and the dtype of lowest precision in
+        the graph. A residual of one row is left to the one backward pass that it takes, without
+        a word.
     """
     if residual.grad_fn is None:
-        residual = residual.view_as(residual)
+        with torch.enable_grad():
+            residual = residual.view_as(residual)
     graph = Graph(residual, leaves)
     if residual.numel() == 1:
-        return {}, dict.fromkeys(graph.names.values(), "one row")
+        return {}, dict.fromkeys(graph.names.values(), "one row"), graph.coarsest
     reading = _read_aligned(graph, residual)
     if reading is None:
         reading = _read_decoded(graph, residual)
     factors = assemble(graph, reading.contributions, residual.numel())
-    return {n: f for n, f in factors.items() if n not in reading.reasons}, reading.reasons
+    read = {n: f for n, f in factors.items() if n not in reading.reasons}
+    return read, reading.reasons, graph.coarsest
 
 
 def _read_aligned(graph: Graph, residual: Tensor) -> Reading | None:
@@ -137,7 +140,7 @@ class _Decoder:
 
     def __init__(self, graph: Graph, residual: Tensor, members: Tensor, reading: Reading) -> None:
         self.graph, self.residual, self.members, self.reading = graph, residual, members, reading
-        self.code = RowCode(len(members), residual.dtype, residual.device)
+        self.code = RowCode(len(members), residual.dtype, residual.device, graph.coarsest)
 
     def read(self) -> None:
         frontier = [Edge(leaf) for leaf in self.graph.names]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 
@@ -67,6 +68,12 @@ class Graph:
     def edges(self, node: Node) -> list[tuple[int, Edge]]:
         """(position, tensor) of the inputs of ``node`` behind which a trained leaf lies."""
         return self._edges[node]
+
+    @property
+    def coarsest(self) -> torch.dtype:
+        """Real dtype of the lowest precision among the tensors of the graph."""
+        dtypes = {nodes.output_dtype(n, o).to_real() for n, os in self.outputs.items() for o in os}
+        return max(dtypes, key=lambda dtype: torch.finfo(dtype).eps)
 
     def _classify_leaf(self, node: Node, by_id: Mapping[int, str]) -> None:
         leaf = nodes.leaf(node)
