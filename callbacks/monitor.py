@@ -137,10 +137,11 @@ class NTKMonitor(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor
     ) -> None:
         step = logged_step(trainer)
-        due = self._seen is None or is_due(step, self.every_n_steps, last_step(trainer))
-        if step == self._seen or not due or not trainer.is_global_zero:
+        if step == self._seen or not trainer.is_global_zero:
             return
-        self._seen = step
+        first, self._seen = self._seen is None, step
+        if not first and not is_due(step, self.every_n_steps, last_step(trainer)):
+            return
         weights: Mapping[str, float] = {}
         with ExitStack() as paused:
             for balancer in balancers(trainer):

@@ -66,6 +66,8 @@ def logged_step(trainer: pl.Trainer) -> int:
 def last_step(trainer: pl.Trainer) -> int | None:
     """The last step of the running fit, counted as in `logged_step`; None where it is not known.
 
+    To be asked before the first optimizer step of a batch.
+
     Returns:
         The step; None for an endless fit, and too late a one where ``max_time`` or early stopping
         ends the fit before ``max_steps`` and ``max_epochs`` do.

@@ -7,7 +7,7 @@ Only what stands above the noise floor of a spectrum enters a number or the pict
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,6 +37,9 @@ BRIGHTEST = 0.92
 
 CONSTANT, MOVED = 0.1, 0.5
 """Drift up to which the kernel passes for constant, and from which it plainly does not."""
+
+FEW = 20
+"""Eigenvalues below which a spectrum is drawn with its points, so that a single one shows."""
 
 UNEVEN = 3.0
 """Ratio of two traces from which the summary calls them uneven."""
@@ -118,15 +121,16 @@ def _balance(measurement: Measurement) -> str:
 
 def _resolved(term: str, spectrum: Spectrum) -> str:
     rank, size = spectrum.rank, len(spectrum.eigenvalues)
+    noise = f"; along the other {size - rank} nothing is learned" if rank < size else ""
     return (
         f"{term}: {spectrum.effective_rank:.2g} directions carry the kernel, {rank} of {size} "
-        f"stand above the rounding noise; along the other {size - rank} nothing is learned."
+        f"stand above the rounding noise{noise}."
     )
 
 
 def _drift(measurement: Measurement) -> str:
-    drift = measurement.drift.get("kernel")
-    if drift is None or not math.isfinite(drift):
+    drift, moved = measurement.drift.get("kernel"), measurement.drift.get("parameters")
+    if drift is None or not math.isfinite(drift) or not moved:
         return ""
     verdict = "in between: the linear theory of the first kernel holds roughly"
     if drift <= CONSTANT:
@@ -135,7 +139,7 @@ def _drift(measurement: Measurement) -> str:
         verdict = "changed: the linear theory of the first kernel no longer holds"
     return (
         f"Drift: the kernel has moved by {drift:.2g} of its norm since the first measurement, the "
-        f"parameters by {measurement.drift.get('parameters', math.nan):.2g}; {verdict}. Where "
+        f"parameters by {moved:.2g}; {verdict}. Where "
         "points are drawn anew each step this includes the change of points."
     )
 
@@ -192,11 +196,8 @@ def history_figure(history: Mapping[str, Sequence[tuple[int, Spectrum]]]) -> Fig
     figure = Figure(figsize=(1.2 + 4.2 * len(history), 3.6), layout="constrained")
     panels = figure.subplots(1, len(history), squeeze=False)[0]
     for axes, (term, series) in zip(panels, history.items(), strict=True):
-        for step, spectrum in _spread(series):
-            kept = spectrum.above_floor.numpy()
-            index = np.arange(1, len(kept) + 1)
-            axes.semilogy(index, kept, color=colours(norm(step)), linewidth=0.9)
-        _label(axes, term, series[-1][1])
+        _draw(axes, _spread(series), lambda step: colours(norm(step)))
+        axes.set_title(term, parse_math=False)
     figure.colorbar(ScalarMappable(norm, colours), ax=list(panels), label="training step")
     return figure
 
@@ -208,13 +209,22 @@ def _spread(series: Sequence[tuple[int, Spectrum]]) -> list[tuple[int, Spectrum]
     return [series[i] for i in picked]
 
 
-def _label(axes: Axes, term: str, last: Spectrum) -> None:
-    axes.set_title(term, parse_math=False)
-    axes.set_xlabel("index")
-    axes.set_ylabel("eigenvalue of $K$")
-    if last.floor > 0:
+def _draw(axes: Axes, series: Sequence[tuple[int, Spectrum]], colour: Callable[[int], Any]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    lines = [spectrum.above_floor.numpy() for _, spectrum in series]
+    for (step, _), kept in zip(series, lines, strict=True):
+        marker = "." if len(kept) < FEW else ""
+        index = np.arange(1, len(kept) + 1)
+        axes.semilogy(index, kept, marker=marker, ms=4, color=colour(step), lw=0.9)
+    if any(len(kept) for kept in lines):
+        last = series[-1][1]
         axes.axhline(last.floor, color="0.5", linestyle=":", linewidth=0.9)
-        axes.set_ylim(bottom=last.floor / 3)
+        shown = np.concatenate(lines)
+        axes.set_ylim(shown.min() / 3, shown.max() * 3)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlim(0.5, max(*map(len, lines), 1) + 0.5)
+    axes.set(xlabel="index", ylabel="eigenvalue of $K$")
 
 
 def pixels(figure: Figure) -> NDArray[Any]:

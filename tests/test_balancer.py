@@ -1,0 +1,452 @@
+"""NTKBalancer in a real Trainer, against a module that weights its own loss by hand."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.loggers import CSVLogger
+from pytorch_lightning.strategies import DDPStrategy, FSDPStrategy, SingleDeviceStrategy
+from torch import Tensor
+
+from pinn_ntk import empirical_ntk, reference_ntk, trace_weights
+from pinn_ntk.balance import Convention
+from pinn_ntk.callbacks import NTKBalancer, NTKMonitor
+from pinn_ntk.callbacks.checks import check_strategy
+from pinn_ntk.callbacks.ranks import from_all_ranks
+from pinn_ntk.errors import NTKWarning, OpaqueLossError
+from tests.pinn import Log, Pinn, batch, build, fit, same
+
+
+class Weighted(Pinn):
+    """Weights its own loss: what a user would write by hand, at the same steps."""
+
+    def __init__(
+        self, every: int, convention: Convention = "sum", ema: float = 0.0, **options: Any
+    ):
+        super().__init__(**options)
+        self.every, self.convention, self.ema = every, convention, ema
+        self.weights = {"pde": 1.0, "bc": 1.0}
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        residuals = self.residuals(batch)
+        if batch_idx % self.every == 0:
+            new = trace_weights(empirical_ntk(residuals, self), self.convention)
+            for name, old in self.weights.items():
+                self.weights[name] = self.ema * old + (1 - self.ema) * new[name]
+        losses = {n: (self.weights[n] * r.square()).mean() for n, r in residuals.items()}
+        return losses["pde"] + losses["bc"]
+
+
+def by_hand(residuals: dict[str, Tensor], module: pl.LightningModule) -> dict[str, float]:
+    """Wang's rule with the row-by-row kernel."""
+    kernel = reference_ntk(residuals, module)
+    traces = {name: float(kernel[name, name].trace()) for name in residuals}
+    return {name: sum(traces.values()) / trace for name, trace in traces.items()}
+
+
+def ours(warned: pytest.WarningsRecorder) -> list[warnings.WarningMessage]:
+    return [warning for warning in warned if issubclass(warning.category, NTKWarning)]
+
+
+# --- The weights, and that they act
+
+
+def test_first_weights_are_those_of_the_unweighted_kernel_at_the_first_step():
+    module, balancer = build(), NTKBalancer()
+    expected = by_hand(module.residuals(batch()), module)
+    fit(module, balancer, steps=1)
+    assert balancer.weights == pytest.approx(expected, rel=1e-12)
+    assert list(balancer.weights) == ["pde", "bc"]
+    assert balancer.weights["bc"] > 2  # the case has something to balance
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize(
+    ("convention", "ema"), [("sum", 0.0), ("mean", 0.0), ("rate", 0.0), ("sum", 0.9)]
+)
+def test_training_equals_a_loss_weighted_by_hand(
+    optimizer: str, convention: Convention, ema: float
+):
+    torch.manual_seed(1)
+    hand = Weighted(10, convention, ema, optimizer=optimizer)
+    balanced = build(optimizer=optimizer)
+    balancer = NTKBalancer(every_n_steps=10, convention=convention, ema=ema)
+    fit(hand, steps=50)
+    fit(balanced, balancer, steps=50)
+    assert same(hand, balanced)
+    assert balancer.weights == hand.weights
+    plain = build(optimizer=optimizer)
+    fit(plain, steps=50)
+    assert not same(plain, balanced)
+
+
+@pytest.mark.parametrize("log", ["tensor", "item", "dict", "sparse", "none"])
+def test_weights_act_however_terms_are_logged(log: Log):
+    torch.manual_seed(1)
+    hand = Weighted(5)
+    balanced, balancer = build(log=log), NTKBalancer(every_n_steps=5)
+    fit(hand, steps=12)
+    fit(balanced, balancer, steps=12)
+    assert same(hand, balanced)
+    names = ("term_0", "term_1") if log == "none" else ("pde", "bc")
+    assert balancer.weights == dict(zip(names, hand.weights.values(), strict=True))
+
+
+def test_accumulated_gradients_are_weighted_alike():
+    torch.manual_seed(1)
+    hand = Weighted(1000)
+    balanced = build()
+    fit(hand, steps=6, accumulate_grad_batches=2)
+    fit(balanced, NTKBalancer(every_n_steps=1000), steps=6, accumulate_grad_batches=2)
+    assert same(hand, balanced)
+
+
+def test_losses_are_logged_unweighted_and_weights_when_updated(tmp_path: Path):
+    class Losses(pl.Callback):
+        def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+            logged.append({k: float(v) for k, v in trainer.callback_metrics.items()})
+
+    logged: list[dict[str, float]] = []
+    module, logger = build(), CSVLogger(tmp_path)
+    first = {name: float(loss) for name, loss in detached(module).items()}
+    balancer = NTKBalancer(every_n_steps=3)
+    fit(module, balancer, Losses(), steps=5, logger=logger)
+    assert logged[0] == first
+    with (Path(logger.log_dir) / "metrics.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["ntk/weight/pde"]]
+    assert [row["step"] for row in rows] == ["0", "3"]
+    written = {n: float(rows[-1][f"ntk/weight/{n}"]) for n in ("pde", "bc")}
+    assert written == balancer.weights
+
+
+def detached(module: Pinn) -> dict[str, Tensor]:
+    return {n: loss.detach() for n, loss in module.losses(module.residuals(batch())).items()}
+
+
+# --- Other losses
+
+
+class Late(Pinn):
+    """ "bc" is absent from odd batches, "data" joins at batch 2."""
+
+    def residuals(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        residuals = super().residuals(batch)
+        if self.global_step % 2:
+            del residuals["bc"]
+        if self.global_step >= 2:
+            residuals["data"] = self.net(batch["x"][:2]) - 1
+        return residuals
+
+
+class Watch(pl.Callback):
+    """Notes the weights that were in force, and whose gradient was accumulated."""
+
+    def __init__(self, balancer: NTKBalancer) -> None:
+        self.balancer = balancer
+        self.weights: list[dict[str, float]] = []
+
+    def on_after_backward(self, *_: Any) -> None:
+        self.weights.append(dict(self.balancer.weights))
+
+
+def test_absent_terms_keep_their_weight_and_new_ones_start_at_one():
+    balancer = NTKBalancer(every_n_steps=3)
+    watch = Watch(balancer)
+    fit(Late(), balancer, watch, steps=5)
+    first, second, third, fourth, fifth = watch.weights
+    assert first == second
+    assert third == first | {"data": 1.0}
+    assert fourth["bc"] == first["bc"]  # absent at the update of step 3
+    assert fourth["data"] > 1.0
+    assert fourth["pde"] != first["pde"]
+    assert fifth == fourth
+
+
+def test_absent_terms_count_with_their_last_trace():
+    balancer = NTKBalancer(every_n_steps=1)
+    module = Late()
+    expected = by_hand(module.residuals(batch()), module)
+    fit(module, balancer, steps=2)
+    # Without the trace of "bc" the only term of step 1 would have weight 1.
+    assert balancer.weights["bc"] == pytest.approx(expected["bc"], rel=1e-12)
+    assert balancer.weights["pde"] > 1.0
+
+
+class MinMax(Pinn):
+    """Every batch: descend in the network, then ascend in the weights by the negated loss."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.gradients: list[Tensor] = []
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:  # type: ignore[override]
+        losses = self.losses(self.residuals(batch))
+        self.log_losses(losses, batch_idx)
+        loss = losses["pde"] + losses["bc"]
+        for sign in (1, 1, -1):
+            self.zero_grad()
+            self.manual_backward(sign * loss, retain_graph=True)
+            self.gradients.append(torch.cat([p.grad.flatten() for p in self.parameters()]))
+        self.optimizers().step()
+
+
+def test_a_graph_backpropagated_again_is_weighted_once_and_ascending_terms_never():
+    torch.manual_seed(1)
+    module, balancer = MinMax(), NTKBalancer()
+    pde, bc = (gradient(loss, module) for loss in module.losses(module.residuals(batch())).values())
+    fit(module, balancer, steps=1)
+    first, again, ascent = module.gradients
+    weighted = balancer.weights["pde"] * pde + balancer.weights["bc"] * bc
+    torch.testing.assert_close(first, weighted, rtol=1e-12, atol=1e-14)
+    assert torch.equal(again, first)
+    torch.testing.assert_close(ascent, -(pde + bc), rtol=1e-12, atol=1e-14)
+
+
+def gradient(loss: Tensor, module: Pinn) -> Tensor:
+    params = list(module.parameters())
+    grads = torch.autograd.grad(loss, params, retain_graph=True, materialize_grads=True)
+    return torch.cat([g.flatten() for g in grads])
+
+
+class Again(Pinn):
+    """Differentiates its loss before, in and after the backward pass of the step."""
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        self.loss = super().training_step(batch, batch_idx)
+        self.before = torch.autograd.grad(self.loss, list(self.parameters()), retain_graph=True)
+        return self.loss
+
+    def backward(self, loss: Tensor) -> None:  # type: ignore[override]
+        loss.backward(retain_graph=True)
+
+    def on_after_backward(self) -> None:
+        self.after = torch.autograd.grad(self.loss, list(self.parameters()))
+        self.within = [p.grad.clone() for p in self.parameters() if p.grad is not None]
+
+
+def test_hooks_do_not_outlive_the_backward_pass():
+    module = Again()
+    fit(module, NTKBalancer(), steps=1)
+    assert all(torch.equal(a, b) for a, b in zip(module.before, module.after, strict=True))
+    assert not any(torch.equal(a, b) for a, b in zip(module.before, module.within, strict=True))
+
+
+class Silent(Pinn):
+    """Nothing depends on the parameters in the boundary term until step 3."""
+
+    def residuals(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        residuals = super().residuals(batch)
+        if 2 <= self.global_step < 4:
+            residuals["bc"] = residuals["bc"] * 0
+        return residuals
+
+
+def test_failing_updates_keep_the_last_weights_and_warn_once():
+    balancer = NTKBalancer(every_n_steps=1)
+    watch = Watch(balancer)
+    with pytest.warns(
+        NTKWarning, match="the weight update failed with ValueError: .*trace 0"
+    ) as warned:
+        fit(Silent(), balancer, watch, steps=6)
+    assert len(ours(warned)) == 1
+    assert watch.weights[1] == watch.weights[2] == watch.weights[3]
+    assert watch.weights[4] != watch.weights[3]  # tried again
+    assert all(0 < w < float("inf") for weights in watch.weights for w in weights.values())
+
+
+def test_nan_keeps_the_last_weights():
+    class Nan(Pinn):
+        def residuals(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+            residuals = super().residuals(batch)
+            return residuals | {"pde": residuals["pde"] * float("nan" if self.global_step else "1")}
+
+    balancer = NTKBalancer(every_n_steps=1)
+    watch = Watch(balancer)
+    with pytest.warns(NTKWarning, match="the weight update failed with"):
+        fit(Nan(), balancer, watch, steps=3)
+    assert watch.weights[0] == watch.weights[1] == watch.weights[2]
+
+
+def test_a_loss_without_known_terms_is_an_error():
+    class Energy(Pinn):
+        def training_step(self, batch: dict[str, Tensor], _: int) -> Tensor:  # type: ignore[override]
+            return self.net(batch["x"]).mean()
+
+    with (
+        pytest.warns(NTKWarning, match="OpaqueLossError"),
+        pytest.raises(OpaqueLossError, match="without passing a residual"),
+    ):
+        fit(Energy(), NTKBalancer(), steps=1)
+
+
+# --- Together with the monitor
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_monitor_sees_the_unweighted_kernel_and_the_weighted_curvature(order: int):
+    alone, together = NTKMonitor(every_n_steps=2), NTKMonitor(every_n_steps=2)
+    balancer = NTKBalancer(every_n_steps=2)
+    fit(build(), alone, steps=1)
+    fit(build(), *[together, balancer][::order], steps=1)
+    for tag in ("ntk/trace/pde", "ntk/lambda_max/bc", "ntk/log10_condition/pde"):
+        assert together.history[tag] == alone.history[tag]
+    start = build()
+    kernel = empirical_ntk(start.residuals(batch()), start)
+    curvature = {n: 2 * balancer.weights[n] / kernel.rows(n) for n in kernel}
+    top = torch.linalg.eigvalsh(kernel.weighted_matrix(curvature))[-1]
+    assert together.history["ntk/max_stable_lr"][0][1] == pytest.approx(2 / float(top), rel=1e-10)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_monitor_does_not_disturb_the_balancer(order: int):
+    balanced, watched = build(optimizer="adam"), build(optimizer="adam")
+    fit(balanced, NTKBalancer(every_n_steps=7), steps=20)
+    callbacks = [NTKMonitor(every_n_steps=3), NTKBalancer(every_n_steps=7)]
+    fit(watched, *callbacks[::order], steps=20)
+    assert same(balanced, watched)
+
+
+# --- State, refusals, arguments
+
+
+def test_state_survives_a_restart(tmp_path: Path):
+    def run(steps: int, ckpt: Path | None = None) -> tuple[pl.Trainer, Pinn, NTKBalancer]:
+        module, balancer = build(optimizer="adam"), NTKBalancer(every_n_steps=4, ema=0.5)
+        # One batch an epoch: Lightning warns of a restart in the middle of an epoch.
+        options = {"max_epochs": -1, "limit_train_batches": 1}
+        return fit(module, balancer, steps=steps, ckpt=ckpt, **options), module, balancer
+
+    _, whole, expected = run(10)
+    half, _, _ = run(6)
+    half.save_checkpoint(tmp_path / "half.ckpt")
+    state = torch.load(tmp_path / "half.ckpt", weights_only=True)["callbacks"]["NTKBalancer"]
+    assert {type(weight) for weight in state["weights"].values()} == {float}
+    _, resumed, balancer = run(10, tmp_path / "half.ckpt")
+    assert balancer.weights == expected.weights
+    assert same(whole, resumed)
+
+
+def test_another_module_starts_anew_and_the_same_goes_on():
+    balancer, module = NTKBalancer(every_n_steps=100, ema=0.5), build()
+    fit(module, balancer, steps=1)
+    first = dict(balancer.weights)
+    fit(module, balancer, steps=1)
+    second = dict(balancer.weights)
+    assert second != first
+    fit(build(), balancer, steps=1)
+    assert balancer.weights == first
+
+
+def test_lbfgs_is_refused_with_the_reason():
+    with pytest.raises(
+        MisconfigurationException, match="line search of L-BFGS compares values of the"
+    ):
+        fit(build(optimizer="lbfgs"), NTKBalancer())
+
+
+def test_two_balancers_are_refused():
+    class Mine(NTKBalancer):
+        pass
+
+    with pytest.raises(MisconfigurationException, match="would multiply their weights"):
+        fit(build(), NTKBalancer(), Mine())
+
+
+@pytest.mark.parametrize(
+    ("strategy", "message"),
+    [
+        (FSDPStrategy, "shards them; use Trainer"),
+        (lambda: DDPStrategy(static_graph=True), "static_graph=True run apart"),
+    ],
+)
+def test_strategies_without_the_whole_graph_are_refused(strategy: Any, message: str):
+    trainer = cast("pl.Trainer", SimpleNamespace(strategy=strategy()))
+    with pytest.raises(MisconfigurationException, match=message):
+        check_strategy("NTKBalancer", trainer)
+
+
+@pytest.mark.parametrize("strategy", [DDPStrategy(), SingleDeviceStrategy(torch.device("cpu"))])
+def test_other_strategies_are_accepted(strategy: Any):
+    check_strategy("NTKBalancer", cast("pl.Trainer", SimpleNamespace(strategy=strategy)))
+
+
+@pytest.mark.parametrize(
+    ("ranks", "expected"),
+    [
+        ([{"pde": (2.0, 3)}, {"pde": (1.0, 4), "bc": (5.0, 1)}], {"pde": (3.0, 7), "bc": (5.0, 1)}),
+        ([{"pde": (2.0, 3)}, None], None),
+    ],
+)
+def test_traces_of_all_ranks(ranks: list[Any], expected: Any, monkeypatch: pytest.MonkeyPatch):
+    def gather(result: list[Any], local: Any) -> None:
+        assert local == ranks[0]
+        result[:] = ranks
+
+    monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
+    assert from_all_ranks(cast("pl.Trainer", SimpleNamespace(world_size=2)), ranks[0]) == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"every_n_steps": 0}, "every_n_steps is 0; expected an integer of at least 1"),
+        ({"rule": "gradnorm"}, "rule is 'gradnorm'; expected 'trace'"),
+        ({"convention": "median"}, "convention is 'median'; expected one of"),
+        ({"ema": 1.0}, r"ema is 1\.0; expected a number in \[0, 1\)"),
+        ({"ema": -0.1}, r"ema is -0\.1; expected a number in \[0, 1\)"),
+    ],
+)
+def test_arguments_are_checked(options: dict[str, Any], message: str):
+    with pytest.raises(ValueError, match=message):
+        NTKBalancer(**options)
+
+
+TWO_RANKS = """
+import torch
+from tests.pinn import N_PDE, Pinn, batch, fit
+from pinn_ntk.callbacks import NTKBalancer, NTKMonitor
+
+class Sharded(Pinn):
+    def residuals(self, batch):
+        mine = slice(self.global_rank, None, self.trainer.world_size)
+        return super().residuals({name: points[mine] for name, points in batch.items()})
+
+if __name__ == "__main__":
+    torch.manual_seed(1)
+    module, balancer, monitor = Sharded(), NTKBalancer(every_n_steps=3), NTKMonitor()
+    fit(module, monitor, balancer, steps=6, devices=2, strategy="ddp")
+    total = sum(float(p.detach().abs().sum()) for p in module.parameters())
+    weights = balancer.weights
+    print(f"RESULT {weights['pde']!r} {weights['bc']!r} {total!r}", flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_two_ranks_agree_with_each_other_and_with_one(tmp_path: Path):
+    script = tmp_path / "two_ranks.py"
+    script.write_text(TWO_RANKS)
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
+    done = subprocess.run(
+        [sys.executable, str(script)], env=env, capture_output=True, text=True, check=True
+    )
+    results = re.findall(r"RESULT (\S+) (\S+) (\S+)", done.stdout)
+    assert len(results) == 2
+    assert results[0] == results[1]
+    module, balancer = build(), NTKBalancer(every_n_steps=3)
+    fit(module, balancer, steps=6)
+    total = sum(float(p.detach().abs().sum()) for p in module.parameters())
+    expected = [balancer.weights["pde"], balancer.weights["bc"], total]
+    assert [float(number) for number in results[0]] == pytest.approx(expected, rel=1e-10)

@@ -1,0 +1,576 @@
+"""NTKMonitor in a real Trainer: every logged value against one computed by hand at that step."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import pickle
+import sys
+import warnings
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from numpy.typing import NDArray
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.util import tensor_util
+from torch import Tensor
+
+from pinn_ntk.callbacks import NTKBalancer, NTKMonitor
+from pinn_ntk.callbacks.names import LogRecorder, named_params
+from pinn_ntk.errors import NTKWarning
+from pinn_ntk.reference import reference_jacobian
+from tests.pinn import N_BC, N_PDE, Log, Pinn, batch, build, fit, same
+
+TERMS = ("pde", "bc")
+SCALARS = {
+    *(f"ntk/{what}/{t}" for t in TERMS for what in ("trace", "lambda_max", "effective_rank")),
+    *(f"ntk/{what}/{t}" for t in TERMS for what in ("log10_condition", "drift")),
+    *("ntk/drift/kernel", "ntk/drift/parameters", "ntk/max_stable_lr"),
+    *("ntk/certificate", "ntk/overhead_fraction"),
+}
+
+
+class ByHand(Pinn):
+    """Computes in every training step, row by row, what the monitor has to log at that step."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.jacobians: list[NDArray[Any]] = []  # (N_PDE + N_BC, P) of each step
+        self.theta: list[NDArray[Any]] = []
+
+    def residuals(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        residuals = super().residuals(batch)
+        rows = torch.cat([r.flatten() for r in residuals.values()])
+        self.jacobians.append(reference_jacobian(rows, self).numpy())
+        self.theta.append(torch.cat([p.detach().flatten() for p in self.parameters()]).numpy())
+        return residuals
+
+    def expected(self, step: int) -> dict[str, float]:
+        K, K_0 = (J @ J.T for J in (self.jacobians[step], self.jacobians[0]))
+        D = np.array([2 / N_PDE] * N_PDE + [2 / N_BC] * N_BC)
+        whole = np.linalg.eigvalsh(np.sqrt(D)[:, None] * K * np.sqrt(D))
+        values = {
+            "ntk/drift/kernel": change(K, K_0),
+            "ntk/drift/parameters": change(self.theta[step], self.theta[0]),
+            "ntk/max_stable_lr": 2 / whole[-1],
+        }
+        for term, rows in (("pde", slice(N_PDE)), ("bc", slice(N_PDE, None))):
+            block = K[rows, rows]
+            eigenvalues = np.linalg.eigvalsh(block)
+            floor = len(block) * np.finfo(float).eps * eigenvalues[-1]
+            kept = eigenvalues[eigenvalues > floor]
+            values[f"ntk/trace/{term}"] = (self.jacobians[step][rows] ** 2).sum()
+            values[f"ntk/lambda_max/{term}"] = eigenvalues[-1]
+            values[f"ntk/effective_rank/{term}"] = kept.sum() ** 2 / (kept**2).sum()
+            values[f"ntk/log10_condition/{term}"] = np.log10(kept[-1] / kept[0])
+            values[f"ntk/drift/{term}"] = change(block, K_0[rows, rows])
+        return values
+
+
+def change(now: NDArray[Any], start: NDArray[Any]) -> float:
+    return float(np.linalg.norm(now - start) / np.linalg.norm(start))
+
+
+def steps_of(monitor: NTKMonitor, tag: str = "ntk/drift/kernel") -> list[int]:
+    return [step for step, _ in monitor.history[tag]]
+
+
+def ours(warned: pytest.WarningsRecorder) -> list[warnings.WarningMessage]:
+    """The warnings of this package; Lightning adds its own, which the recorder does not filter."""
+    return [warning for warning in warned if issubclass(warning.category, NTKWarning)]
+
+
+def events(logger: TensorBoardLogger) -> EventAccumulator:
+    guidance = {"scalars": 0, "tensors": 0, "images": 0}
+    return EventAccumulator(logger.log_dir, size_guidance=guidance).Reload()
+
+
+def table(logger: CSVLogger) -> list[dict[str, str]]:
+    with (Path(logger.log_dir) / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+# --- What is measured, and when
+
+
+def test_every_value_is_that_of_the_step_it_is_logged_at():
+    torch.manual_seed(1)
+    module, monitor = ByHand(optimizer="adam"), NTKMonitor(every_n_steps=3)
+    fit(module, monitor, steps=8)
+    assert set(monitor.history) == SCALARS
+    for step in (0, 3, 6, 7):
+        got = {tag: dict(series)[step] for tag, series in monitor.history.items()}
+        for tag, value in module.expected(step).items():
+            # The smallest eigenvalue above the noise has few digits, its logarithm a few more.
+            tolerance = 1e-6 if "condition" in tag else 1e-10
+            assert got[tag] == pytest.approx(value, rel=tolerance, abs=1e-14), (tag, step)
+        assert 0 <= got["ntk/certificate"] < 1e-12
+        assert 0 < got["ntk/overhead_fraction"] < 1
+
+
+def test_trace_is_the_sum_of_squared_row_gradients():
+    module, monitor = build(), NTKMonitor()
+    start = copy.deepcopy(module)
+    fit(module, monitor, steps=1)
+    total = 0.0
+    for row in start.residuals(batch())["pde"].flatten():
+        gradients = torch.autograd.grad(
+            row, list(start.parameters()), retain_graph=True, allow_unused=True
+        )
+        total += sum(float(g.square().sum()) for g in gradients if g is not None)
+    assert monitor.history["ntk/trace/pde"] == [(0, pytest.approx(total, rel=1e-13))]
+
+
+@pytest.mark.parametrize(
+    ("every", "options", "expected"),
+    [
+        (3, {"steps": 8}, [0, 3, 6, 7]),
+        (3, {"steps": 7}, [0, 3, 6]),
+        (100, {"steps": 1}, [0]),
+        (2, {"steps": -1, "max_epochs": 2, "limit_train_batches": 2}, [0, 2, 3]),
+        (2, {"steps": 4, "accumulate_grad_batches": 2}, [0, 2, 3]),
+    ],
+)
+def test_steps_measured(every: int, options: dict[str, Any], expected: list[int]):
+    monitor = NTKMonitor(every_n_steps=every)
+    fit(build(), monitor, **options)
+    assert {tuple(steps_of(monitor, tag)) for tag in SCALARS} == {tuple(expected)}
+
+
+def test_accumulation_does_not_change_what_is_measured():
+    alone, accumulated = NTKMonitor(), NTKMonitor()
+    fit(build(), alone, steps=1)
+    fit(build(), accumulated, steps=1, accumulate_grad_batches=2)
+    for tag in SCALARS - {"ntk/overhead_fraction", "ntk/certificate"}:
+        (_, value), (_, expected) = accumulated.history[tag][0], alone.history[tag][0]
+        assert value == pytest.approx(expected, rel=1e-12), tag
+
+
+def test_lbfgs_is_measured_once_a_step_at_its_first_evaluation():
+    torch.manual_seed(1)
+    module, monitor = ByHand(optimizer="lbfgs"), NTKMonitor(every_n_steps=1)
+    fit(module, monitor, steps=3)
+    assert steps_of(monitor) == [0, 1, 2]
+    assert len(module.theta) > 3  # evaluations
+    first = module.expected(0)["ntk/trace/pde"]
+    assert monitor.history["ntk/trace/pde"][0][1] == pytest.approx(first, rel=1e-12)
+
+
+class TwoOptimizers(Pinn):
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.scale = torch.nn.Parameter(torch.ones(1, dtype=torch.float64))
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:  # type: ignore[override]
+        extra = torch.ones(2, dtype=torch.float64, requires_grad=True)
+        first = torch.optim.SGD([*self.net.parameters(), extra], lr=0.01)
+        return [first, torch.optim.SGD([self.scale, self.net[0].weight], lr=0.01)]
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:  # type: ignore[override]
+        for optimizer in self.optimizers():
+            losses = self.losses(self.residuals(batch))
+            self.log_losses(losses, batch_idx)
+            optimizer.zero_grad()
+            self.manual_backward(losses["pde"] + losses["bc"])
+            optimizer.step()
+
+
+def test_two_optimizers_make_one_step_and_one_set_of_parameters():
+    module, monitor = TwoOptimizers(), NTKMonitor(every_n_steps=2)
+    run = fit(module, monitor, steps=10)
+    assert steps_of(monitor) == [0, 2, 4]
+    names = list(named_params(run, module))
+    assert names == [
+        *(f"net.{n}" for n, _ in module.net.named_parameters()),
+        "optimizer_0.param_6",
+        "scale",
+    ]
+
+
+def test_rows_above_max_points_are_thinned_for_blocks_only():
+    torch.manual_seed(1)
+    module, monitor = ByHand(), NTKMonitor(max_points=4)
+    fit(module, monitor, steps=1)
+    J = module.jacobians[0][[0, 2, 4]]  # ceil(6 / 4) = 2; the 4 rows of bc are all kept
+    eigenvalues = np.linalg.eigvalsh(J @ J.T)[::-1]
+    ((_, spectrum),) = monitor.spectra["pde"]
+    np.testing.assert_allclose(
+        spectrum.eigenvalues.numpy(), eigenvalues, atol=1e-12 * eigenvalues[0]
+    )
+    assert monitor.history["ntk/lambda_max/pde"][0][1] == pytest.approx(eigenvalues[0], rel=1e-12)
+    for tag in ("ntk/trace/pde", "ntk/trace/bc", "ntk/lambda_max/bc"):
+        assert monitor.history[tag][0][1] == pytest.approx(module.expected(0)[tag], rel=1e-12)
+    whole = np.concatenate([J, module.jacobians[0][N_PDE:]])
+    D = np.array([2 / N_PDE * 2] * 3 + [2 / N_BC] * N_BC)  # each row of pde stands for two
+    top = np.linalg.eigvalsh(np.sqrt(D)[:, None] * (whole @ whole.T) * np.sqrt(D))[-1]
+    assert monitor.history["ntk/max_stable_lr"][0][1] == pytest.approx(2 / top, rel=1e-12)
+
+
+class Alternating(Pinn):
+    """The boundary term vanishes on odd batches, and is an L1 loss otherwise."""
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        residuals = self.residuals(batch)
+        losses = {"pde": residuals["pde"].square().mean()}
+        if batch_idx % 2 == 0:
+            losses["bc"] = residuals["bc"].abs().mean()
+        self.log_losses(losses, batch_idx)
+        return torch.stack(list(losses.values())).sum()
+
+
+def test_absent_term_leaves_a_gap_and_other_losses_have_no_step_size():
+    monitor = NTKMonitor(every_n_steps=1)
+    fit(Alternating(), monitor, steps=4)
+    assert steps_of(monitor, "ntk/trace/pde") == [0, 1, 2, 3]
+    assert steps_of(monitor, "ntk/trace/bc") == [0, 2]
+    assert steps_of(monitor, "ntk/drift/kernel") == [0, 2]  # the whole of other terms is another
+    assert steps_of(monitor, "ntk/max_stable_lr") == [1, 3]
+
+
+# --- Training stays as it is
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "lbfgs"])
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_training_is_bit_identical(tmp_path: Path, optimizer: str, dropout: float):
+    finals, states = [], []
+    for callbacks in ([], [NTKMonitor(every_n_steps=7, max_points=4)]):
+        module = build(optimizer=optimizer, dropout=dropout)
+        fit(module, *callbacks, steps=50, logger=TensorBoardLogger(tmp_path))
+        finals.append(module)
+        states.append((torch.get_rng_state(), np.random.get_state()[1]))  # noqa: NPY002
+    assert same(*finals)
+    assert torch.equal(states[0][0], states[1][0])
+    assert np.array_equal(states[0][1], states[1][1])
+    assert not same(finals[0], build(optimizer=optimizer, dropout=dropout))
+
+
+def test_gradients_and_graph_are_left_alone():
+    class Check(pl.Callback):
+        def on_before_backward(self, _: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor):
+            assert all(p.grad is None for p in pl_module.parameters())
+            assert loss.grad_fn is not None
+
+    monitor = NTKMonitor(every_n_steps=1)
+    fit(build(), monitor, Check(), steps=2)
+    assert steps_of(monitor) == [0, 1]
+
+
+def test_failing_diagnostic_warns_once_and_training_goes_on(monkeypatch: pytest.MonkeyPatch):
+    plain, watched = build(), build()
+    fit(plain, steps=6)
+
+    def broken(*args: Any, **kwargs: Any) -> None:
+        raise RuntimeError("no such luck.")
+
+    monkeypatch.setattr("pinn_ntk.callbacks.monitor.empirical_ntk", broken)
+    monitor = NTKMonitor(every_n_steps=1)
+    with pytest.warns(NTKWarning, match="RuntimeError: no such luck") as warned:
+        fit(watched, monitor, steps=6)
+    (warning,) = ours(warned)
+    assert "switched off for this fit" in str(warning.message)
+    assert monitor.history == {}
+    assert same(plain, watched)
+
+
+class Energy(Pinn):
+    """A Deep Ritz loss: the mean of the network's output is no residual."""
+
+    def training_step(self, batch: dict[str, Tensor], _: int) -> Tensor:  # type: ignore[override]
+        return self.losses(self.residuals(batch))["pde"] + self.net(batch["x"]).mean()
+
+
+class Diverged(Pinn):
+    """NaN in one row of the boundary term, from the third step on."""
+
+    def residuals(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        residuals = super().residuals(batch)
+        bad = torch.zeros_like(residuals["bc"])
+        bad[0] = float("nan") if self.global_step >= 2 else 0.0
+        return {"pde": residuals["pde"], "bc": residuals["bc"] + bad}
+
+
+@pytest.mark.parametrize(
+    ("module", "error", "measured"), [(Energy, "OpaqueLossError", []), (Diverged, "", [0, 1])]
+)
+def test_what_has_no_kernel_is_reported_once(module: type[Pinn], error: str, measured: list[int]):
+    monitor = NTKMonitor(every_n_steps=1)
+    with pytest.warns(NTKWarning, match=f"measurement failed with {error}") as warned:
+        run = fit(module(), monitor, steps=5)
+    assert len(ours(warned)) == 1
+    assert run.global_step == 5
+    assert [step for step, _ in monitor.history.get("ntk/trace/pde", [])] == measured
+
+
+def test_a_failing_logger_stops_nothing(tmp_path: Path):
+    class Full(CSVLogger):
+        def log_metrics(self, metrics: Any, **_: Any) -> None:
+            if any(key.startswith("ntk/") for key in metrics):
+                raise OSError("No space left on device.")
+
+    monitor = NTKMonitor(every_n_steps=1)
+    with pytest.warns(NTKWarning, match="logging scalars failed with OSError") as warned:
+        fit(build(), monitor, steps=3, logger=Full(tmp_path))
+    assert len(ours(warned)) == 1
+    assert steps_of(monitor) == [0, 1, 2]
+
+
+# --- Names
+
+
+@pytest.mark.parametrize("log", ["tensor", "item", "dict", "keyword", "sparse"])
+def test_terms_are_named_after_logged_keys(log: Log):
+    monitor = NTKMonitor(every_n_steps=4)
+    fit(build(log=log), monitor, steps=6)
+    assert set(monitor.history) == SCALARS
+    assert set(monitor.spectra) == set(TERMS)
+    assert steps_of(monitor) == [0, 4, 5]
+
+
+def test_terms_that_are_not_logged_are_numbered():
+    monitor = NTKMonitor()
+    fit(build(log="none"), monitor, steps=1)
+    assert set(monitor.spectra) == {"term_0", "term_1"}
+
+
+class OwnLog(Pinn):
+    """Overrides ``log`` and calls it with everything that Lightning allows."""
+
+    def __init__(self, calls: list[Any]) -> None:
+        super().__init__()
+        self.calls = calls
+
+    def log(self, name: str, value: Any, **options: Any) -> None:  # type: ignore[override]
+        self.calls.append((name, float(value.detach()), options))
+        super().log(name, value, **options)
+
+
+def test_log_behaves_as_without_the_monitor(tmp_path: Path):
+    seen, tables = [], []
+    for number, callbacks in enumerate(([], [NTKMonitor(every_n_steps=2)])):
+        torch.manual_seed(1)
+        calls: list[Any] = []
+        logger = CSVLogger(tmp_path, version=number)
+        fit(OwnLog(calls), *callbacks, steps=4, logger=logger, log_every_n_steps=1)
+        seen.append(calls)
+        rows = [row for row in table(logger) if row["pde"]]
+        tables.append([(row["step"], row["pde"], row["bc"]) for row in rows])
+    assert seen[0] == seen[1]
+    assert len(seen[0]) == 8
+    assert tables[0] == tables[1]
+    assert len(tables[0]) == 4
+
+
+# --- Where it is logged
+
+
+@pytest.fixture(scope="module")
+def logged(tmp_path_factory: pytest.TempPathFactory) -> tuple[NTKMonitor, EventAccumulator]:
+    logger, monitor = (
+        TensorBoardLogger(tmp_path_factory.mktemp("logs")),
+        NTKMonitor(every_n_steps=3),
+    )
+    with warnings.catch_warnings():
+        # Lightning's own use of torch.utils._pytree, as in pyproject.toml.
+        warnings.filterwarnings("ignore", message=r"`isinstance\(treespec", category=FutureWarning)
+        fit(build(), monitor, steps=8, logger=logger, log_every_n_steps=1)
+    return monitor, events(logger)
+
+
+def test_scalars_are_in_the_event_file_at_lightnings_step(
+    logged: tuple[NTKMonitor, EventAccumulator],
+):
+    monitor, log = logged
+    assert {tag for tag in log.Tags()["scalars"] if tag.startswith("ntk/")} == SCALARS
+    for tag, series in monitor.history.items():
+        written = [(event.step, event.value) for event in log.Scalars(tag)]
+        assert written == [(step, np.float32(value)) for step, value in series]
+        assert [step for step, _ in written] == [0, 3, 6, 7]
+    assert [event.step for event in log.Scalars("pde")] == list(range(8))
+
+
+def test_spectra_are_tensor_summaries(logged: tuple[NTKMonitor, EventAccumulator]):
+    monitor, log = logged
+    assert set(log.PluginTagToContent("spectra")) == {"ntk/spectrum/pde", "ntk/spectrum/bc"}
+    for term in TERMS:
+        written = log.Tensors(f"ntk/spectrum/{term}")
+        assert [event.step for event in written] == [0, 3, 6, 7]
+        for event, (_, spectrum) in zip(written, monitor.spectra[term], strict=True):
+            values = tensor_util.make_ndarray(event.tensor_proto)
+            np.testing.assert_array_equal(values, spectrum.eigenvalues.float().numpy())
+
+
+def test_summary_figure_and_layout_are_written(logged: tuple[NTKMonitor, EventAccumulator]):
+    monitor, log = logged
+    texts = log.Tensors("ntk/summary/text_summary")
+    assert [event.step for event in texts] == [0, 7]
+    trace = dict(monitor.history["ntk/trace/pde"])[7]
+    assert (
+        f"| pde | 6 | {trace:.3g} |" in tensor_util.make_ndarray(texts[1].tensor_proto)[0].decode()
+    )
+    (image,) = log.Images("ntk/figure/history")
+    assert image.step == 7
+    assert image.width > image.height > 100
+    assert len(log.Tensors("custom_scalars__config__")) == 1
+
+
+def test_other_loggers_get_the_scalars(tmp_path: Path):
+    logger, monitor = CSVLogger(tmp_path), NTKMonitor(every_n_steps=3)
+    fit(build(), monitor, steps=5, logger=[logger, TensorBoardLogger(tmp_path)])
+    rows = [row for row in table(logger) if row["ntk/trace/pde"]]
+    assert [int(row["step"]) for row in rows] == [0, 3, 4]
+    for tag in SCALARS:
+        assert [float(row[tag]) for row in rows] == [value for _, value in monitor.history[tag]]
+
+
+class Interrupted(Pinn):
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        if batch_idx == 3:
+            raise ZeroDivisionError("in the user's code")
+        return super().training_step(batch, batch_idx)
+
+
+def test_exception_still_leaves_figure_and_summary_and_a_clean_module(tmp_path: Path):
+    logger, monitor, module = (
+        TensorBoardLogger(tmp_path),
+        NTKMonitor(every_n_steps=2),
+        Interrupted(),
+    )
+    with pytest.raises(ZeroDivisionError, match="in the user's code"):
+        fit(module, monitor, logger=logger)
+    assert "log" not in vars(module)
+    log = events(logger)
+    assert [image.step for image in log.Images("ntk/figure/history")] == [2]
+    assert [event.step for event in log.Tensors("ntk/summary/text_summary")] == [0, 2]
+
+
+def test_no_figure_and_a_hint_without_matplotlib(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    logger = TensorBoardLogger(tmp_path)
+    with caplog.at_level("INFO"):
+        fit(build(), NTKMonitor(), steps=2, logger=logger)
+    assert len([r for r in caplog.records if "no history figure" in r.getMessage()]) == 1
+    assert events(logger).Tags()["images"] == []
+
+
+def test_figure_does_without_pyplot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
+    logger = TensorBoardLogger(tmp_path)
+    fit(build(), NTKMonitor(), steps=2, logger=logger)
+    assert events(logger).Tags()["images"] == ["ntk/figure/history"]
+
+
+# --- What is left behind, and what is carried on
+
+
+def test_module_is_left_as_it_was_found():
+    module, calls = build(), []
+
+    def own(*args: Any, **kwargs: Any) -> None:
+        calls.append(args)
+
+    vars(module)["log"] = own
+    fit(module, NTKMonitor(), NTKBalancer(), steps=3)
+    assert vars(module)["log"] is own
+    assert len(calls) == 6
+
+
+def test_recorders_may_leave_in_any_order():
+    module = build()
+    first, second = LogRecorder(), LogRecorder()
+    first.attach(module)
+    second.attach(module)
+    first.detach()
+    module.trainer = pl.Trainer(logger=False, barebones=True)
+    with pytest.warns(UserWarning, match="barebones"):
+        module.log("pde", 1.0)
+    assert (first.logged, second.logged) == ({}, {"pde": 1.0})
+    second.detach()
+    assert "log" not in vars(module)
+
+
+class Copies(Pinn):
+    """Copies itself in the middle of a step, when live tensors have been logged."""
+
+    copies: ClassVar[list[Pinn]] = []
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        loss = super().training_step(batch, batch_idx)
+        self.copies += [copy.deepcopy(self), pickle.loads(pickle.dumps(self))]
+        return loss
+
+
+def test_module_may_be_copied_and_pickled_while_it_is_listened_to():
+    module = Copies()
+    Copies.copies.clear()
+    fit(module, NTKMonitor(), steps=1)
+    for clone in Copies.copies:
+        assert clone.log.module is clone
+        assert clone.log.recorders == []
+        with pytest.warns(UserWarning, match="`self.trainer` reference is not registered"):
+            clone.log("pde", 1.0)  # as without a Trainer
+
+
+def test_second_fit_of_the_same_module_goes_on():
+    module, monitor = build(optimizer="adam"), NTKMonitor(every_n_steps=2)
+    fit(module, monitor, steps=3)
+    module.optimizer = "lbfgs"
+    fit(module, monitor, steps=3)
+    assert steps_of(monitor) == [0, 2, 0, 2]
+    drift = [value for _, value in monitor.history["ntk/drift/parameters"]]
+    assert drift[0] == 0
+    assert drift[2] > drift[1] > 0  # still since the very first measurement
+
+
+def test_another_module_starts_anew():
+    monitor = NTKMonitor(every_n_steps=2)
+    fit(build(), monitor, steps=3)
+    fit(build(), monitor, steps=1)
+    assert monitor.history["ntk/drift/parameters"] == [(0, 0.0)]
+
+
+@pytest.mark.parametrize("save_start", [True, False])
+def test_drift_over_a_restart(tmp_path: Path, save_start: bool):
+    def run(
+        steps: int, ckpt: Path | None = None, save: bool = save_start
+    ) -> tuple[Any, NTKMonitor]:
+        monitor, module = NTKMonitor(every_n_steps=2, save_start=save), build(optimizer="adam")
+        # One batch an epoch: Lightning warns of a restart in the middle of an epoch.
+        options = {"max_epochs": -1, "limit_train_batches": 1}
+        return fit(module, monitor, steps=steps, ckpt=ckpt, **options), monitor
+
+    _, whole = run(6)
+    half, _ = run(3)
+    half.save_checkpoint(tmp_path / "half.ckpt")
+    _, resumed = run(6, tmp_path / "half.ckpt")
+    expected = dict(whole.history["ntk/drift/kernel"])
+    got = dict(resumed.history["ntk/drift/kernel"])
+    assert list(got) == [3, 4, 5]  # the first step of a fit is always measured
+    if save_start:
+        assert {step: got[step] for step in (4, 5)} == {step: expected[step] for step in (4, 5)}
+    else:
+        assert got[3] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"every_n_steps": 0}, r"every_n_steps is 0; expected an integer of at least 1"),
+        ({"every_n_steps": 2.5}, r"every_n_steps is 2\.5; expected an integer"),
+        ({"every_n_steps": True}, r"every_n_steps is True; expected an integer"),
+        ({"max_points": -1}, r"max_points is -1; expected an integer of at least 1"),
+    ],
+)
+def test_arguments_are_checked(options: dict[str, Any], message: str):
+    with pytest.raises(ValueError, match=message):
+        NTKMonitor(**options)
