@@ -18,7 +18,8 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
-from pinn_ntk.graph.capture import Probe, capture
+from pinn_ntk.graph.capture import capture
+from pinn_ntk.graph.certificate import Probe
 from pinn_ntk.jacobian import DEFAULT_BUDGET, FactoredJacobian
 from pinn_ntk.params import ParamsLike, named_leaves
 from pinn_ntk.residuals import named_residuals
