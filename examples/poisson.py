@@ -167,10 +167,10 @@ class Report(Callback):
 
     def on_train_end(self, trainer: Trainer, model: Poisson) -> None:
         """Log the error, write the figure, print the report."""
-        x = trainer.datamodule.test
+        x, step = trainer.datamodule.test, trainer.global_step - 1  # the step of the last batch
         error = float(model.error(x))
         for logger in trainer.loggers:
-            logger.log_metrics({"rel_l2": error}, step=trainer.global_step)
+            logger.log_metrics({"rel_l2": error}, step=step)
         path = save_figure(draw(model, x), trainer)
         rows = {
             "relative L2 error": f"{error:.2e}",
@@ -223,7 +223,7 @@ def save_figure(figure: Figure, trainer: Trainer) -> Path:
     pixels = np.asarray(canvas.buffer_rgba())[..., :3]  # (height, width, 3)
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
-            step = trainer.global_step
+            step = trainer.global_step - 1
             logger.experiment.add_image("prediction", pixels, step, dataformats="HWC")
             logger.experiment.flush()
     return path
