@@ -17,8 +17,9 @@ use: sum_a J_a^T s_a = dL/dtheta.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -30,6 +31,7 @@ from pinn_ntk.graph.heads import Head
 from pinn_ntk.graph.names import name_terms
 from pinn_ntk.graph.nodes import kind, output_shape
 from pinn_ntk.graph.paths import Paths, trace
+from pinn_ntk.graph.phi import Phi
 
 __all__ = ["Term", "completeness_error", "find_terms", "name_terms"]
 
@@ -48,20 +50,60 @@ class Term:
         slope: weight * phi'(r), the gradient of the loss with respect to r through this term
             alone (not through other residuals that r feeds). Shape of r.
         head: Node at which the gradient enters the term; factors of it weigh the term.
+        phi: What is applied to r, with its slope.
+        coefficient: The weight in a shape that broadcasts to that of phi(r).
         value: The term's contribution, sum of weight * phi(r). Shape ().
         mean: Mean of phi(r), without weights. Shape ().
         total: Sum of phi(r), without weights. Shape ().
     """
 
     name: str
-    kind: str
-    residual: Tensor = field(repr=False)
-    weight: Tensor = field(repr=False)
-    slope: Tensor = field(repr=False)
-    head: Node = field(repr=False)
-    value: Tensor
-    mean: Tensor
-    total: Tensor
+    residual: Tensor
+    head: Node
+    phi: Phi
+    coefficient: Tensor
+
+    def __repr__(self) -> str:
+        return (
+            f"Term(name={self.name!r}, kind={self.kind!r}, value={self.value!r}, "
+            f"mean={self.mean!r}, total={self.total!r})"
+        )
+
+    @property
+    def kind(self) -> str:
+        """Name of phi."""
+        return self.phi.kind
+
+    @functools.cached_property
+    def weight(self) -> Tensor:
+        """Coefficient of phi(r_i) in the loss, shape of r."""
+        return self.coefficient.expand(self.residual.shape).contiguous()
+
+    @functools.cached_property
+    def slope(self) -> Tensor:
+        """weight * phi'(r), shape of r."""
+        with torch.no_grad():
+            return self.weight * self.phi.slope(self.residual.detach())
+
+    @functools.cached_property
+    def value(self) -> Tensor:
+        """Sum of weight * phi(r), shape ()."""
+        return (self.coefficient * self._applied).sum()
+
+    @functools.cached_property
+    def mean(self) -> Tensor:
+        """Mean of phi(r), shape ()."""
+        return self._applied.mean()
+
+    @functools.cached_property
+    def total(self) -> Tensor:
+        """Sum of phi(r), shape ()."""
+        return self._applied.sum()
+
+    @functools.cached_property
+    def _applied(self) -> Tensor:
+        with torch.no_grad():
+            return self.phi.value(self.residual.detach())
 
     @property
     def ascends(self) -> bool:
@@ -69,7 +111,7 @@ class Term:
 
         So it is in the step of a min-max scheme that trains the weights by a negated loss.
         """
-        return bool((self.weight <= 0).all() and (self.weight < 0).any())
+        return bool((self.coefficient <= 0).all() and (self.coefficient < 0).any())
 
 
 def find_terms(
@@ -140,24 +182,10 @@ def _weighted(loss: Tensor, heads: Sequence[Head]) -> list[Term]:
     return [_term(f"term_{position}", head, g) for position, (head, g) in pairs]
 
 
-@torch.no_grad()
 def _term(name: str, head: Head, incoming: Tensor | None) -> Term:
-    residual = head.residual.detach()
     if incoming is None:  # an operation above passes no gradient on
-        incoming = residual.new_zeros(output_shape(head.node))
-    weight, phi = head.coefficient(incoming), head.phi.value(residual)
-    full = weight.expand(residual.shape).contiguous()
-    return Term(
-        name=name,
-        kind=head.phi.kind,
-        residual=head.residual,
-        weight=full,
-        slope=full * head.phi.slope(residual),
-        head=head.node,
-        value=(weight * phi).sum(),
-        mean=phi.mean(),
-        total=phi.sum(),
-    )
+        incoming = head.residual.detach().new_zeros(output_shape(head.node))
+    return Term(name, head.residual, head.node, head.phi, head.coefficient(incoming))
 
 
 def _names(
