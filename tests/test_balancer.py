@@ -215,6 +215,42 @@ def test_a_graph_backpropagated_again_is_weighted_once_and_ascending_terms_never
     torch.testing.assert_close(ascent, -(pde + bc), rtol=1e-12, atol=1e-14)
 
 
+class Retries(MinMax):
+    """The first backward pass of a batch fails, say for want of memory, and is done again."""
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:  # type: ignore[override]
+        self.fail = True
+        with pytest.raises(MemoryError):
+            super().training_step(batch, batch_idx)
+        self.fail = False
+        super().training_step(batch, batch_idx)
+
+    def residuals(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        if self.fail:
+            self.kept = super().residuals(batch)
+        return self.kept
+
+    def losses(self, residuals: dict[str, Tensor]) -> dict[str, Tensor]:
+        if self.fail:
+            self.kept_losses = super().losses(residuals)
+        return self.kept_losses
+
+    def backward(self, loss: Tensor, **options: Any) -> None:  # type: ignore[override]
+        if self.fail:
+            raise MemoryError
+        super().backward(loss, **options)
+
+
+def test_a_backward_pass_done_again_is_weighted_once():
+    torch.manual_seed(1)
+    plain = MinMax()
+    fit(plain, NTKBalancer(), steps=1)
+    torch.manual_seed(1)
+    module = Retries()
+    fit(module, NTKBalancer(), steps=1)
+    assert torch.equal(module.gradients[0], plain.gradients[0])
+
+
 def gradient(loss: Tensor, module: Pinn) -> Tensor:
     params = list(module.parameters())
     grads = torch.autograd.grad(loss, params, retain_graph=True, materialize_grads=True)

@@ -266,14 +266,18 @@ def test_failing_diagnostic_warns_once_and_training_goes_on(monkeypatch: pytest.
     plain, watched = build(), build()
     fit(plain, steps=6)
 
-    def broken(*args: Any, **kwargs: Any) -> None:
+    def broken(residuals: dict[str, Tensor], *args: Any, **kwargs: Any) -> None:
+        calls.append(set(residuals))
         raise RuntimeError("no such luck.")
+
+    calls: list[set[str]] = []
 
     monkeypatch.setattr("pinn_ntk.callbacks.monitor.empirical_ntk", broken)
     monitor = NTKMonitor(every_n_steps=1)
     with pytest.warns(NTKWarning, match="RuntimeError: no such luck") as warned:
         fit(watched, monitor, steps=6)
     (warning,) = ours(warned)
+    assert calls == [{"pde", "bc"}]
     assert "switched off for this fit" in str(warning.message)
     assert monitor.history == {}
     assert same(plain, watched)
@@ -418,6 +422,15 @@ def test_summary_figure_and_layout_are_written(logged: tuple[NTKMonitor, EventAc
     assert image.step == 7
     assert image.width > image.height > 100
     assert len(log.Tensors("custom_scalars__config__")) == 1
+
+
+def test_one_measurement_is_told_once(tmp_path: Path):
+    logger = TensorBoardLogger(tmp_path)
+    fit(build(), NTKMonitor(), steps=1, logger=logger)
+    log = events(logger)
+    assert (
+        len(log.Tensors("ntk/summary/text_summary")) == len(log.Images("ntk/figure/history")) == 1
+    )
 
 
 def test_other_loggers_get_the_scalars(tmp_path: Path):

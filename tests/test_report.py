@@ -163,6 +163,8 @@ def test_drift_leaves_out_other_terms_and_other_shapes():
     drift.update(linear(pde=rows(3), bc=rows(2))[0], theta)
     assert set(drift.update(linear(pde=rows(3))[0], theta)) == {"pde", "parameters"}
     assert set(drift.update(linear(pde=rows(4), bc=rows(2))[0], theta)) == {"bc", "parameters"}
+    renamed = drift.update(linear(pde=rows(3), ic=rows(2))[0], theta)
+    assert set(renamed) == {"pde", "ic", "parameters"}  # of the same shape, yet another whole
     third = drift.update(linear(pde=rows(3), bc=rows(2))[0], theta)
     assert third == {"pde": 0.0, "bc": 0.0, "kernel": 0.0, "parameters": 0.0}
 
