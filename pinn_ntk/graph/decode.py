@@ -2,7 +2,8 @@
 
 With cotangent c_i at row i in one pass and (digit(i) + 1) c_i in another, a slot that belongs to
 row i alone shows the ratio digit(i) + 1. A slot that several rows share shows no whole number:
-the c_i are random, so that sums of rows cannot imitate a row.
+the c_i are random, so that sums of rows cannot imitate a row. Rows are numbered in random order
+for this, because rows that interact are often neighbours, and 200 and 201 are hard to tell apart.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ class RowCode:
 
     Attributes:
         base: Random cotangent of the first pass, (R,), of either sign and magnitude 0.5 to 1.5.
+        digits: Digits of the number of each row, the lowest first, (R,) each.
     """
 
     def __init__(
@@ -64,7 +66,8 @@ class RowCode:
         base *= torch.randint(0, 2, (rows,), generator=generator) * 2 - 1
         self.base = base.to(device, dtype)
         self.digits: list[Tensor] = []
-        rest = torch.arange(rows, device=device)
+        rest = torch.randperm(rows, generator=generator).to(device)
+        self._row = rest.argsort()
         while not self.digits or bool(rest.any()):
             self.digits.append(rest % self.precision.base)
             rest = rest // self.precision.base
@@ -96,19 +99,19 @@ class RowCode:
         energy = plain.square().sum(1)
         live = energy > 0
         quiet = energy <= self.precision.noise**2 * energy.max()
-        owner = torch.zeros(len(plain), dtype=torch.long, device=plain.device)
+        number = torch.zeros(len(plain), dtype=torch.long, device=plain.device)
         scale = 1
         for labelled in cotangents[1:]:
             digit, clear = self._digit(plain, arrange(labelled), energy)
             if not bool((clear | quiet | ~live).all()):
                 return None
             live = live & clear
-            owner += scale * digit
+            number += scale * digit
             scale *= self.precision.base
-        live &= (owner >= 0) & (owner < len(self.base))
+        live &= (number >= 0) & (number < len(self.base))
         if not bool((live | quiet).all()):
             return None
-        return torch.where(live, owner, -1)
+        return torch.where(live, self._row[number.clamp(0, len(self.base) - 1)], -1)
 
     def _digit(self, plain: Tensor, labelled: Tensor, energy: Tensor) -> tuple[Tensor, Tensor]:
         ratio = (plain * labelled).sum(1) / energy
