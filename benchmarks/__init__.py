@@ -1,0 +1,1 @@
+"""Benchmarks, apart from the tests: they need an idle machine and judge nothing but speed."""

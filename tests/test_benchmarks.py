@@ -1,0 +1,376 @@
+"""The benchmarks, shrunk: what they compute and report is right; no test asserts a time."""
+
+from __future__ import annotations
+
+import gc
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import kernel as bench
+from benchmarks import measure, peers
+from benchmarks.environment import ROOT, environment, torch_config
+from benchmarks.measure import Contestant, Record, Timing
+from pinn_ntk.reference import reference_ntk
+
+# torch's own use, at its first forward-mode derivative in a process.
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is:DeprecationWarning")
+
+CPU = torch.device("cpu")
+MB = 10**6
+WIDTH, POINTS = 6, 5
+ENGINE = [
+    "training step",
+    "backward pass",
+    "factors",
+    "factors, trace",
+    "full kernel",
+    "factors, certified",
+    "full kernel, certified",
+    "full kernel from scratch",
+]
+PEERS = ["torch.func", "torch.func, lean", "rows in batches"]
+
+
+def byte_tensor(size: int) -> torch.Tensor:
+    return torch.empty(size, dtype=torch.uint8)
+
+
+def small(dtype: torch.dtype = torch.float64) -> peers.Problem:
+    return peers.make_problem(WIDTH, POINTS, dtype, CPU)
+
+
+def truth(problem: peers.Problem) -> torch.Tensor:
+    return reference_ntk(problem.residual(), problem.model)["residual", "residual"]
+
+
+# --- Memory
+
+
+def test_peak_of_a_known_allocation_that_is_freed_again():
+    def allocate() -> int:
+        return byte_tensor(100 * MB).numel()
+
+    assert measure.peak_extra_memory(allocate, CPU) == (100 * MB, 100 * MB)
+
+
+def test_allocations_after_one_another_count_once():
+    def allocate() -> None:
+        for size in (10 * MB, 30 * MB, 20 * MB):
+            byte_tensor(size)
+
+    assert measure.peak_extra_memory(allocate, CPU)[1] == 30 * MB
+
+
+def test_allocations_at_the_same_time_add_up_with_the_result():
+    def allocate() -> torch.Tensor:
+        scratch = byte_tensor(10 * MB)
+        result = byte_tensor(20 * MB)
+        del scratch
+        return result
+
+    result, peak = measure.peak_extra_memory(allocate, CPU)
+    assert (result.numel(), peak) == (20 * MB, 30 * MB)
+
+
+def test_what_was_live_before_does_not_count():
+    held = [byte_tensor(50 * MB)]
+
+    def replace() -> None:
+        held.clear()
+        held.append(byte_tensor(10 * MB))
+
+    assert measure.peak_extra_memory(replace, CPU)[1] == 10 * MB
+
+
+def test_temporaries_of_an_expression_count():
+    x = torch.ones(MB)
+
+    def allocate() -> None:
+        (x.double() ** 2).sum()
+
+    assert measure.peak_extra_memory(allocate, CPU)[1] == 16 * MB  # two tensors of float64
+
+
+def test_memory_of_a_backward_pass_counts():
+    x = torch.ones(MB, requires_grad=True)
+    y = (x * x).sum()
+    peak = measure.peak_extra_memory(lambda: torch.autograd.grad(y, x, retain_graph=True), CPU)[1]
+    assert 4 * MB <= peak <= 16 * MB
+
+
+@pytest.mark.gpu
+def test_peak_on_cuda():
+    device = torch.device("cuda")
+
+    def allocate() -> int:
+        return torch.empty(100 * 2**20, dtype=torch.uint8, device=device).numel()
+
+    assert measure.peak_extra_memory(allocate, device)[1] == 100 * 2**20
+
+
+# --- Time
+
+
+def test_ratios_are_medians_over_common_rounds():
+    assert measure.ratio([2.0, 30.0, 4.0], [1.0, 10.0, 1.0]) == 3.0
+    assert measure.ratio([2.0, 8.0], [1.0, 2.0, 100.0]) == 3.0
+    assert measure.extra_in_units([5.0, 9.0], [3.0, 3.0, 3.0], [2.0, 2.0, 2.0]) == 2.0
+
+
+def test_rounds_are_interleaved():
+    calls: list[str] = []
+    functions = {name: lambda name=name: calls.append(name) for name in "abc"}
+    timings = measure.interleaved(functions, repeats=4, max_seconds=60.0, device=CPU)
+    assert [sorted(calls[i : i + 3]) for i in range(0, 12, 3)] == [list("abc")] * 4
+    assert len({tuple(calls[i : i + 3]) for i in range(0, 12, 3)}) > 1
+    assert all(len(t.wall) == len(t.cpu) == 4 for t in timings.values())
+    assert all(t.minimum <= t.median for t in timings.values())
+
+
+def test_slow_contestants_run_twice(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(measure, "SLOW_SECONDS", 0.0)
+    timings = measure.interleaved({"a": lambda: None}, repeats=9, max_seconds=60.0, device=CPU)
+    assert len(timings["a"].wall) == measure.SLOW_REPEATS
+
+
+def test_limit_ends_repetitions_but_lets_each_contestant_run():
+    functions = {name: lambda: None for name in "ab"}
+    timings = measure.interleaved(functions, repeats=9, max_seconds=0.0, device=CPU)
+    assert [len(t.wall) for t in timings.values()] == [1, 1]
+    assert not Timing().enough(0.0)
+    assert Timing(wall=[1.0], cpu=[1.0]).enough(1.5)
+    assert not Timing(wall=[1.0], cpu=[1.0]).enough(2.0)
+
+
+def test_collection_of_garbage_is_on_again_after_an_error():
+    def fail() -> None:
+        raise RuntimeError("no")
+
+    with pytest.raises(RuntimeError, match="no"):
+        measure.interleaved({"a": fail}, repeats=1, max_seconds=1.0, device=CPU)
+    assert gc.isenabled()
+
+
+def test_measured_compares_with_the_truth():
+    expected = torch.tensor([3.0, 4.0], dtype=torch.float64)
+    contestants = {
+        "base": Contestant(lambda: byte_tensor(MB)),
+        "right": Contestant(expected.clone, lambda value, true: (value, true)),
+        "wrong": Contestant(lambda: expected + 1, lambda value, true: (value, true)),
+    }
+    records = measure.measured(
+        contestants, expected, base="base", peer="right", repeats=2, max_seconds=60.0
+    )
+    assert records["base"].error is None
+    assert records["right"].error == 0.0
+    assert records["wrong"].error == pytest.approx(2**0.5 / 5)
+    assert records["base"].per_base == records["right"].speedup == 1.0
+    assert records["right"].memory_per_base == 16 / MB
+    assert records["base"].memory_saving == 16 / MB
+
+
+# --- Peers
+
+
+def test_problem_is_the_same_in_every_dtype():
+    single, double = small(torch.float32), small(torch.float64)
+    for a, b in zip(single.model.parameters(), double.model.parameters(), strict=True):
+        assert torch.equal(a.double(), b)
+    assert torch.equal(single.points.double(), double.points)
+    assert small().parameters == 3 * WIDTH + 2 * WIDTH**2 + 2 * WIDTH + 1
+    assert len(small().first(2).points) == 2
+
+
+def test_problem_leaves_the_random_state_alone():
+    state = torch.get_rng_state()
+    small()
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("form", peers.SECOND_DERIVATIVES)
+@pytest.mark.parametrize("way", [peers.torch_func_kernel, peers.torch_func_kernel_lean])
+def test_torch_func_is_right(form: str, way, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(peers, "CHUNK_BYTES", 2 * small().parameters * 8)
+    monkeypatch.setattr(peers, "BLOCK_ENTRIES", 7 * POINTS)
+    assert peers.chunk_points(small()) == 2
+    torch.testing.assert_close(way(small(), form), truth(small()), rtol=1e-12, atol=1e-12)
+
+
+def test_rows_in_batches_are_right(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(peers, "CHUNK_ROWS", 2)
+    problem = small()
+    kernel = peers.row_batched(problem, problem.residual())
+    torch.testing.assert_close(kernel, truth(problem), rtol=1e-12, atol=1e-12)
+
+
+def test_fastest_form_is_one_of_them():
+    assert peers.fastest_form(small(), repeats=1) in peers.SECOND_DERIVATIVES
+
+
+def test_true_kernel_is_right_and_in_float64():
+    kernel = bench.true_kernel(small(torch.float32))
+    torch.testing.assert_close(kernel, truth(small()), rtol=1e-12, atol=1e-12)
+
+
+# --- The whole benchmark
+
+
+def run(folder: Path, *arguments: str) -> dict:
+    target = folder / "results" / "kernel.json"
+    size = f"{WIDTH}x{POINTS}"
+    bench.main(["--sizes", size, "--repeats", "2", "--json", str(target), *arguments])
+    return json.loads(target.read_text())
+
+
+def test_contestants_agree(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    report = run(tmp_path)
+    assert [c["dtype"] for c in report["configurations"]] == ["float32", "float64"]
+    for configuration, tolerance in zip(report["configurations"], [1e-5, 1e-12], strict=True):
+        errors = {name: c["error"] for name, c in configuration["contestants"].items()}
+        assert list(errors) == ENGINE + PEERS
+        assert [name for name, error in errors.items() if error is None] == ENGINE[:2]
+        assert all(error is None or error < tolerance for error in errors.values())
+    printed = capsys.readouterr().out
+    assert all(printed.count(name) >= 2 for name in ENGINE + PEERS)
+    assert f"w = {WIDTH}, N = {POINTS}, float32" in printed
+
+
+def test_report_has_its_schema(tmp_path: Path):
+    report = run(tmp_path, "--dtype", "float64")
+    assert set(report) == {"schema", "environment", "repeats", "configurations"}
+    assert (report["schema"], report["repeats"]) == (bench.SCHEMA, 2)
+    (configuration,) = report["configurations"]
+    assert {k: configuration[k] for k in ("width", "points", "dtype", "parameters", "targets")} == {
+        "width": WIDTH,
+        "points": POINTS,
+        "dtype": "float64",
+        "parameters": small().parameters,
+        "targets": [],
+    }
+    assert configuration["torch_func_form"] in peers.SECOND_DERIVATIVES
+    for figures in configuration["contestants"].values():
+        assert set(figures) == set(Record.__dataclass_fields__)
+        assert len(figures["wall_s"]) == len(figures["cpu_s"]) == 2
+        assert 0 < figures["minimum_s"] <= figures["median_s"]
+        assert figures["peak_bytes"] > 0
+    assert configuration["contestants"]["training step"]["per_base"] == 1.0
+    assert configuration["contestants"]["torch.func"]["memory_saving"] == 1.0
+
+
+def test_slow_peers_can_be_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(bench, "SLOW_WORK", 0)
+    monkeypatch.setattr(bench, "PARTIAL_POINTS", 3)
+    report = run(tmp_path, "--skip-slow", "--dtype", "float64")
+    (configuration,) = report["configurations"]
+    assert list(configuration["contestants"]) == ENGINE
+    for name, figures in configuration["contestants"].items():
+        assert figures["speedup"] is figures["memory_saving"] is None
+        assert (figures["error"] is None) == (name in ENGINE[:2])
+    assert bench.wrong(configuration) == []
+
+
+def test_threads_are_set(tmp_path: Path):
+    report = run(tmp_path, "--dtype", "float32", "--threads", "2")
+    assert report["environment"]["threads"] == torch.get_num_threads() == 2
+
+
+def test_wrong_contestants_end_the_run_with_their_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(bench, "row_batched", lambda *_: torch.eye(POINTS).double())
+    with pytest.raises(SystemExit, match=r"not equal .*: rows in batches$"):
+        run(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--sizes", "64"], ["--sizes", "64xa"], ["--dtype", "float16"]], ids=" ".join
+)
+def test_bad_options_are_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit):
+        bench.main(arguments)
+    assert arguments[0] in capsys.readouterr().err
+
+
+# --- Targets
+
+
+def record(seconds: float, peak: int = 1) -> Record:
+    return Record(seconds, seconds, 1.0, None, peak, 1.0, None, None, [seconds] * 2, [seconds] * 2)
+
+
+TIMES = {
+    "training step": record(10.0),
+    "backward pass": record(4.0),
+    "factors": record(3.0),
+    "factors, trace": record(5.0),
+    "full kernel": record(20.0, 10),
+    "factors, certified": record(9.0),
+    "full kernel from scratch": record(40.0, 3 * 10**8),
+    "torch.func": record(600.0, 300),
+    "torch.func, lean": record(500.0, 100),
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "met"),
+    [
+        ("factors and trace, training steps", 0.5, True),
+        ("full kernel, training steps", 2.0, True),
+        ("torch.func (faster form) / full kernel, time", 25.0, True),
+        ("torch.func / full kernel, memory", 30.0, True),
+        ("torch.func, lean / full kernel, memory", 10.0, False),
+        ("certificate, backward passes", 1.5, False),
+        ("full kernel from scratch, seconds", 40.0, False),
+        ("full kernel from scratch, MB", 300.0, False),
+    ],
+)
+def test_target_is_judged(text: str, value: float, met: bool):
+    (target,) = [target for target in bench.TARGETS if target.text == text]
+    verdict = target.judged(TIMES)
+    assert (verdict["value"], verdict["met"]) == (pytest.approx(value), met)
+
+
+def test_target_is_not_judged_without_its_contestants():
+    records = {name: TIMES[name] for name in ("training step", "full kernel")}
+    verdicts = {t.text: t.judged(records)["met"] for t in bench.TARGETS}
+    assert verdicts["full kernel, training steps"] is True
+    assert verdicts["torch.func / full kernel, memory"] is None
+
+
+def test_verdicts_are_printed():
+    verdicts = [target.judged(TIMES) for target in bench.TARGETS]
+    printed = bench.table(
+        {"width": 500, "points": 256, "dtype": "float32", "parameters": 1, "contestants": {}}
+        | {"targets": verdicts}
+    )
+    assert [line.split()[-1] for line in printed.splitlines()[2:4]] == ["met", "met"]
+    assert printed.splitlines()[7].endswith("NOT MET")
+
+
+def test_targets_are_for_default_sizes():
+    assert {target.size for target in bench.TARGETS} <= set(bench.SIZES)
+
+
+# --- Environment
+
+
+def test_environment_says_what_it_ran_on():
+    found = environment(CPU)
+    assert {"date", "commit", "cpu", "cores", "load_average", "threads"} <= set(found)
+    assert found["torch"] == torch.__version__
+    assert found["threads"] == torch.get_num_threads()
+    json.dumps(found)
+
+
+def test_environment_names_no_path():
+    text = json.dumps(environment(CPU))
+    assert str(ROOT) not in text
+    assert str(Path.home()) + "/" not in text
+
+
+def test_torch_config_names_no_path():
+    assert "/" not in json.dumps(torch_config()).replace("N/A", "")
+    assert "BLAS_INFO" in torch_config()
