@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from pinn_ntk.balance import Convention, weights_from_traces
+from pinn_ntk.callbacks.base import Callback
 from pinn_ntk.callbacks.checks import at_least, check_optimizers, check_strategy
 from pinn_ntk.callbacks.guard import Guard
 from pinn_ntk.callbacks.names import LogRecorder, named_params
@@ -29,7 +30,7 @@ from pinn_ntk.callbacks.sinks import log_scalars
 from pinn_ntk.kernel import empirical_ntk
 
 
-class NTKBalancer(pl.Callback):
+class NTKBalancer(Callback):
     """Weights loss terms so that their kernels have equal traces; no edit of the module needed.
 
     Every ``every_n_steps`` steps, from step 0 on, before the backward pass: lambda_a = sum_b Tr
@@ -42,6 +43,11 @@ class NTKBalancer(pl.Callback):
     weight 1 until the next update. A term that the loss ascends (negative weight, as in min-max
     schemes) is left alone. An update that fails (zero trace, NaN) keeps the last weights, warns
     once, and is tried again when next due. Under DDP the traces of all ranks are added up first.
+
+    Terms of other kinds than squares (L1, Huber) are weighted by the trace of their residual all
+    the same. Where one residual is computed from the loss term of another, that path gets both
+    weights. A loss whose terms cannot be found ends the fit with an `OpaqueLossError`: to train it
+    unweighted would not be what was asked for. L-BFGS is refused when the fit starts.
 
     Logged, to all loggers, whenever updated:
 

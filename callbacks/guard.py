@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -11,6 +12,8 @@ from typing import TypeVar
 from pinn_ntk.errors import NTKWarning
 
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 
 class Guard:
@@ -70,9 +73,10 @@ class Guard:
             return
         self._off.add(what)
         after = "is tried again when next due" if retry else "is switched off for this fit"
+        log.debug("%s: %s failed", self.owner, what, exc_info=error)
         warnings.warn(
             f"{self.owner}: {what} failed with {type(error).__name__}: {error} Training goes on; "
-            f"{what} {after}.",
+            f"{what} {after}. With logging.basicConfig(level='DEBUG') the traceback is shown.",
             NTKWarning,
             stacklevel=4,
         )

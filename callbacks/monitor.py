@@ -13,6 +13,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_info  # type: ignore
 from torch import Tensor
 
 from pinn_ntk.callbacks.balancer import balancers
+from pinn_ntk.callbacks.base import Callback
 from pinn_ntk.callbacks.checks import at_least, check_strategy
 from pinn_ntk.callbacks.guard import Guard
 from pinn_ntk.callbacks.names import LogRecorder, named_params
@@ -31,7 +32,7 @@ from pinn_ntk.report import history_figure, scalars, summary
 from pinn_ntk.spectrum import Spectrum
 
 
-class NTKMonitor(pl.Callback):
+class NTKMonitor(Callback):
     """Measures the kernel of every loss term on the points that the step trains on.
 
     It reads the live graph before the backward pass, so the module needs no edit, nothing is run

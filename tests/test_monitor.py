@@ -8,6 +8,7 @@ import pickle
 import sys
 import warnings
 from pathlib import Path
+from types import ModuleType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -21,6 +22,7 @@ from tensorboard.util import tensor_util
 from torch import Tensor
 
 from pinn_ntk.callbacks import NTKBalancer, NTKMonitor
+from pinn_ntk.callbacks.base import callback_class
 from pinn_ntk.callbacks.names import LogRecorder, named_params
 from pinn_ntk.errors import NTKWarning
 from pinn_ntk.reference import reference_jacobian
@@ -496,6 +498,17 @@ def test_module_is_left_as_it_was_found():
     fit(module, NTKMonitor(), NTKBalancer(), steps=3)
     assert vars(module)["log"] is own
     assert len(calls) == 6
+
+
+def test_callbacks_belong_to_both_names_of_lightning(monkeypatch: pytest.MonkeyPatch):
+    other = ModuleType("lightning.pytorch")
+    other.Callback = type("Callback", (), {})  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "lightning", ModuleType("lightning"))
+    monkeypatch.setitem(sys.modules, "lightning.pytorch", other)
+    assert callback_class().__bases__ == (pl.Callback, other.Callback)
+    monkeypatch.setitem(sys.modules, "lightning.pytorch", None)
+    assert callback_class() is pl.Callback
+    assert issubclass(NTKMonitor, pl.Callback)
 
 
 def test_recorders_may_leave_in_any_order():
