@@ -9,7 +9,6 @@ import warnings
 from pathlib import Path
 
 from cases import CASES, Case
-
 from pinn_ntk import NTKWarning, empirical_ntk
 
 PATH = Path(__file__).parent.parent / "docs" / "fast-path.md"

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
+
 from asserts import assert_certified, assert_is_ntk_of, assert_permutation_equivariant
 from cases import CASES, Case
 from path_table import PATH, table
-from torch import nn
-
 from pinn_ntk import NTKWarning, empirical_ntk
 
 FAST = [case for case in CASES if case.path == "fast"]
@@ -65,4 +65,6 @@ def test_rows_follow_the_points() -> None:
 
 def test_the_documented_table_is_what_the_engine_does() -> None:
     documented = Path(PATH).read_text(encoding="utf-8")
-    assert documented == table(), "run: PYTHONPATH=tests:. python tests/path_table.py > docs/fast-path.md"
+    assert documented == table(), (
+        "run: PYTHONPATH=tests:. python tests/path_table.py > docs/fast-path.md"
+    )
