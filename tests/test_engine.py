@@ -53,6 +53,20 @@ def test_generic_cases_say_so_once(case: Case) -> None:
     assert kernel.jacobian(first).fallbacks
 
 
+def test_the_kernel_stays_on_the_device(device: str) -> None:
+    net = nn.Sequential(nn.Linear(1, 20), nn.Tanh(), nn.Linear(20, 20), nn.Tanh(), nn.Linear(20, 2))
+    net = net.double().to(device)
+    points = torch.linspace(-1, 1, 9, dtype=torch.float64, device=device)[:, None].requires_grad_()
+    u = net(points)
+    u_x = torch.autograd.grad(u.sum(), points, create_graph=True)[0]
+    u_xx = torch.autograd.grad(u_x.sum(), points, create_graph=True)[0]
+    residuals = {"pde": u_xx, "bc": u[torch.tensor([0, 8], device=device)]}
+    kernel = empirical_ntk(residuals, net)
+    assert kernel["pde", "bc"].device.type == device
+    assert_is_ntk_of(kernel, residuals, net, tol=1e-12)
+    assert_certified(kernel, tol=1e-10)
+
+
 def test_rows_follow_the_points() -> None:
     net = nn.Sequential(nn.Linear(2, 6), nn.Tanh(), nn.Linear(6, 1)).double()
     points = torch.rand(7, 2, dtype=torch.float64)
