@@ -150,8 +150,8 @@ class FactoredJacobian:
         return LinearOperator(
             shape=self.shape,
             dtype=self._zeros(0).cpu().numpy().dtype,
-            matvec=lambda v: self.matvec(torch.as_tensor(v)).cpu().numpy(),
-            rmatvec=lambda w: self.rmatvec(torch.as_tensor(w)).cpu().numpy(),
+            matvec=lambda v: self.matvec(torch.as_tensor(v.copy())).cpu().numpy(),
+            rmatvec=lambda w: self.rmatvec(torch.as_tensor(w.copy())).cpu().numpy(),
         )
 
     def _split(self, vector: Tensor) -> dict[str, Tensor]:
