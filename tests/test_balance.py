@@ -1,0 +1,94 @@
+"""Trace weights in the three conventions, against numbers computed by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from pinn_ntk import empirical_ntk, trace_weights
+from pinn_ntk.balance import Convention, weights_from_traces
+
+CONVENTIONS: list[Convention] = ["sum", "mean", "rate"]
+
+# pde: 4 rows, trace 8; bc: 2 rows, trace 2; ic: 3 rows, trace 30. Sum of traces 40, mean rows 3.
+TRACES, ROWS = {"pde": 8.0, "bc": 2.0, "ic": 30.0}, {"pde": 4, "bc": 2, "ic": 3}
+BY_HAND: dict[Convention, dict[str, float]] = {
+    "sum": {"pde": 5.0, "bc": 20.0, "ic": 4 / 3},
+    "mean": {"pde": 5.0 * 4 / 3, "bc": 20.0 * 2 / 3, "ic": 4 / 3},
+    "rate": {"pde": 5.0 * 16 / 9, "bc": 20.0 * 4 / 9, "ic": 4 / 3},
+}
+
+
+@pytest.mark.parametrize("convention", CONVENTIONS)
+def test_weights_by_hand(convention: Convention) -> None:
+    weights = weights_from_traces(TRACES, ROWS, convention)
+    assert weights == pytest.approx(BY_HAND[convention], rel=1e-15)
+    assert list(weights) == list(TRACES)
+
+
+def rate(weight: float, trace: float, rows: int) -> dict[Convention, float]:
+    """What each convention makes equal over the terms."""
+    return {
+        "sum": weight * trace,
+        "mean": weight * trace / rows,
+        "rate": weight * trace / rows**2,
+    }
+
+
+@pytest.mark.parametrize("convention", CONVENTIONS)
+def test_weighted_terms_learn_at_one_rate(convention: Convention) -> None:
+    weights = weights_from_traces(TRACES, ROWS, convention)
+    rates = {n: rate(weights[n], TRACES[n], ROWS[n])[convention] for n in TRACES}
+    assert rates == pytest.approx(dict.fromkeys(TRACES, rates["pde"]), rel=1e-14)
+
+
+def test_all_conventions_agree_when_all_terms_have_as_many_rows() -> None:
+    rows = dict.fromkeys(TRACES, 7)
+    by_sum, by_mean, by_rate = (weights_from_traces(TRACES, rows, c) for c in CONVENTIONS)
+    assert by_sum == pytest.approx(by_mean, rel=1e-15)
+    assert by_sum == pytest.approx(by_rate, rel=1e-15)
+    assert by_sum == BY_HAND["sum"]
+
+
+def test_the_papers_weights_are_shares_turned_over() -> None:
+    """sum_a 1 / lambda_a = 1, since 1 / lambda_a is the share of term a in the trace."""
+    generator = torch.Generator().manual_seed(2)
+    for terms in range(1, 6):
+        exponents = 20 * torch.rand(terms, generator=generator, dtype=torch.float64) - 10
+        traces = {str(i): float(10**e) for i, e in enumerate(exponents)}
+        weights = weights_from_traces(traces, dict.fromkeys(traces, 3), "sum")
+        assert sum(1 / w for w in weights.values()) == pytest.approx(1.0, rel=1e-14)
+        assert min(weights.values()) >= 1.0
+
+
+def test_one_term_keeps_the_weight_one() -> None:
+    for convention in CONVENTIONS:
+        assert weights_from_traces({"pde": 0.3}, {"pde": 11}, convention) == {"pde": 1.0}
+
+
+def two_terms() -> tuple[dict[str, Tensor], list[Tensor]]:
+    """pde: 2 rows with gradients (3, 0) and (0, 4); bc: 1 row with gradient (1, 1)."""
+    w = torch.ones(2, dtype=torch.float64, requires_grad=True)
+    return {"pde": torch.tensor([3.0, 4.0]).double().diag() @ w, "bc": w.sum()}, [w]
+
+
+def test_weights_of_a_kernel() -> None:
+    """Traces 25 and 2, rows 2 and 1."""
+    kernel = empirical_ntk(*two_terms())
+    assert trace_weights(kernel) == {"pde": 27 / 25, "bc": 27 / 2}
+    expected = {"pde": 27 / 25 * 4 / 3, "bc": 27 / 2 * 2 / 3}
+    assert trace_weights(kernel, "mean") == pytest.approx(expected, rel=1e-15)
+    expected = {"pde": 27 / 25 * 16 / 9, "bc": 27 / 2 * 4 / 9}
+    assert trace_weights(kernel, convention="rate") == pytest.approx(expected, rel=1e-15)
+
+
+@pytest.mark.parametrize("trace", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_term_without_a_positive_trace_is_named(trace: float) -> None:
+    with pytest.raises(ValueError, match=rf"the block of term 'bc' has trace {trace}; a weight"):
+        weights_from_traces({"pde": 1.0, "bc": trace}, {"pde": 1, "bc": 1})
+
+
+def test_unknown_convention_is_named() -> None:
+    with pytest.raises(ValueError, match=r"'product'; expected one of \('sum', 'mean', 'rate'\)"):
+        trace_weights(empirical_ntk(*two_terms()), "product")  # type: ignore[arg-type]

@@ -1,0 +1,126 @@
+"""Outer-product and written-out factors against plain einsum, in every tiling."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from pinn_ntk import factors
+from pinn_ntk.factors import Dense, Factor, Outer, add_gram
+from pinn_ntk.jacobian import DEFAULT_BUDGET
+from tests.asserts import assert_near
+
+R, OTHER_R, M, N = 7, 5, 3, 4
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+
+def outer(sites: int, rows: int = R) -> Outer:
+    return Outer(torch.randn(sites, rows, M), torch.randn(sites, rows, N))
+
+
+def written_out(factor: Factor) -> Tensor:
+    """Row gradients, term by term."""
+    if isinstance(factor, Dense):
+        return factor.gradients
+    rows = torch.zeros(factor.left.shape[1], factor.numel)
+    for left, right in zip(factor.left, factor.right, strict=True):
+        rows += torch.stack([torch.outer(a, b).flatten() for a, b in zip(left, right, strict=True)])
+    return rows
+
+
+FACTORS: dict[str, Callable[[], Factor]] = {
+    "one_site": lambda: outer(1),
+    "three_sites": lambda: outer(3),
+    "dense": lambda: Dense(torch.randn(R, M * N)),
+}
+SECOND: dict[str, Callable[[], Factor]] = {
+    "two_sites": lambda: outer(2, OTHER_R),
+    "dense": lambda: Dense(torch.randn(OTHER_R, M * N)),
+}
+
+
+@pytest.fixture(params=FACTORS)
+def factor(request: pytest.FixtureRequest) -> Factor:
+    return FACTORS[request.param]()
+
+
+def test_products_with_one_factor(factor: Factor) -> None:
+    rows, v, w = written_out(factor), torch.randn(M * N), torch.randn(R)
+    assert factor.numel == M * N
+    assert_near(factor.rows(), rows, 1e-14, "rows")
+    assert_near(factor.diagonal(), rows.square().sum(1), 1e-14, "diagonal")
+    assert_near(factor.matvec(v), rows @ v, 1e-14, "matvec")
+    assert_near(factor.rmatvec(w), rows.mT @ w, 1e-14, "rmatvec")
+    assert_near(factor.slice(slice(2, 5)).rows(), rows[2:5], 1e-14, "slice")
+
+
+def test_dtype_of_products_is_the_one_asked_for(factor: Factor) -> None:
+    low = factor.to(torch.float32)
+    assert low.rows().dtype == torch.float32
+    assert_near(low.to(torch.float64).rows(), written_out(factor), 1e-6, "rows through float32")
+
+
+# --- Blocks of the kernel
+
+
+BUDGETS = {"whole": DEFAULT_BUDGET, "tiles": 4 * 8 * 4, "one_by_one": 1}  # tiles of 2 x 2
+FORMULA = {"chosen": None, "outer": True, "written_out": False}
+
+
+@pytest.fixture(params=FORMULA)
+def formula(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    forced = FORMULA[request.param]
+    if forced is not None:
+        monkeypatch.setattr(factors, "_outer_is_cheaper", lambda *_, **_kwargs: forced)
+    return request.param
+
+
+@pytest.mark.parametrize("budget", BUDGETS.values(), ids=BUDGETS)
+@pytest.mark.parametrize("second", SECOND.values(), ids=SECOND)
+def test_cross_block(
+    factor: Factor, second: Callable[[], Factor], budget: int, formula: str
+) -> None:
+    other, start = second(), torch.randn(R, OTHER_R)
+    block = start.clone()
+    add_gram(block, factor, other, torch.float64, budget, same=False)
+    expected = start + written_out(factor) @ written_out(other).mT
+    assert_near(block, expected, 1e-14, f"block by {formula}")
+
+
+@pytest.mark.parametrize("budget", BUDGETS.values(), ids=BUDGETS)
+def test_own_block_adds_to_what_is_there_and_is_symmetric(
+    factor: Factor, budget: int, formula: str
+) -> None:
+    start = torch.randn(R, R)
+    start = start + start.mT
+    block = start.clone()
+    add_gram(block, factor, factor, torch.float64, budget, same=True)
+    rows = written_out(factor)
+    assert_near(block, start + rows @ rows.mT, 1e-14, f"block by {formula}")
+    assert_near(block, block.mT, 1e-15, "symmetry")
+
+
+@pytest.mark.parametrize(
+    ("sites", "width", "is_outer"), [(1, 64, True), (2, 64, True), (6, 64, False), (1, 4, False)]
+)
+def test_formula_follows_the_cost(
+    sites: int, width: int, is_outer: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wide = Outer(torch.randn(sites, 3, width), torch.randn(sites, 3, width))
+    used = []
+    monkeypatch.setattr(factors, "_add_outer", lambda *_args, **_kwargs: used.append(1))
+    add_gram(torch.zeros(3, 3), wide, wide, torch.float64, DEFAULT_BUDGET, same=False)
+    assert bool(used) == is_outer
+
+
+def test_contraction_in_float32() -> None:
+    factor = outer(2)
+    block = torch.zeros(R, R, dtype=torch.float32)
+    add_gram(block, factor, factor, torch.float32, DEFAULT_BUDGET, same=True)
+    expected = written_out(factor) @ written_out(factor).mT
+    assert_near(block.double(), expected, 1e-6, "block in float32")
+    assert float((block.double() - expected).norm()) > 0

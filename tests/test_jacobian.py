@@ -1,0 +1,173 @@
+"""The Jacobian as a linear operator against the same one written out."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.sparse.linalg import svds
+from torch import Tensor
+
+from pinn_ntk.factors import Dense, Factor, Outer
+from pinn_ntk.jacobian import FactoredJacobian
+from tests.asserts import assert_near
+
+SIZES = {"w": 6, "unused": 4, "b": 2, "a": 3}  # w is a (2, 3) matrix; P = 15
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+
+def made(rows: int, dtype: torch.dtype = torch.float64, budget: int = 2**20) -> FactoredJacobian:
+    """Factors in an order of their own, one as outer products, and a parameter without any."""
+    factors: dict[str, Factor] = {
+        "a": Dense(torch.randn(rows, 3)),
+        "w": Outer(torch.randn(3, rows, 2), torch.randn(3, rows, 3)),
+        "b": Dense(torch.randn(rows, 2)),
+    }
+    return FactoredJacobian(factors, SIZES, rows, dtype=dtype, memory_budget=budget)
+
+
+def written_out(jacobian: FactoredJacobian) -> Tensor:
+    w, a, b = (jacobian.factors[name] for name in ("w", "a", "b"))
+    weight = torch.einsum("sri,srj->rij", w.left, w.right).flatten(1)
+    return torch.cat([weight, torch.zeros(jacobian.rows, 4), b.gradients, a.gradients], dim=1)
+
+
+def test_columns_stand_in_the_order_of_the_parameters() -> None:
+    jacobian = made(5)
+    assert jacobian.shape == (5, 15)
+    assert_near(jacobian.dense(), written_out(jacobian), 1e-14, "dense")
+
+
+def test_products() -> None:
+    jacobian, v, w = made(5), torch.randn(15), torch.randn(5)
+    dense = written_out(jacobian)
+    assert_near(jacobian.matvec(v), dense @ v, 1e-14, "J v")
+    assert_near(jacobian.rmatvec(w), dense.mT @ w, 1e-14, "J^T w")
+    assert_near(jacobian.diagonal(), dense.square().sum(1), 1e-14, "diagonal")
+    assert jacobian.trace() == pytest.approx(float(dense.square().sum()), rel=1e-14)
+    by_name = jacobian.rmatvec_by_parameter(w)
+    assert set(by_name) == {"w", "a", "b"}
+    assert_near(by_name["b"], dense[:, 10:12].mT @ w, 1e-14, "J^T w at b")
+
+
+def test_vectors_of_any_shape_and_dtype_with_a_graph() -> None:
+    jacobian = made(5)
+    v = torch.randn(5, 3, dtype=torch.float32, requires_grad=True)
+    product = jacobian.matvec(v)
+    assert not product.requires_grad
+    assert_near(product, written_out(jacobian) @ v.detach().double().flatten(), 1e-14, "J v")
+
+
+def test_adjoint() -> None:
+    jacobian, v, w = made(5), torch.randn(15), torch.randn(5)
+    assert float(w @ jacobian.matvec(v)) == pytest.approx(float(jacobian.rmatvec(w) @ v))
+
+
+def test_blocks() -> None:
+    one, other = made(5), made(3)
+    assert_near(one.gram(), written_out(one) @ written_out(one).mT, 1e-14, "J J^T")
+    assert_near(one.gram(one), one.gram(), 1e-15, "J J^T of itself")
+    assert_near(one.gram(other), written_out(one) @ written_out(other).mT, 1e-14, "J J'^T")
+    assert_near(other.gram(one), one.gram(other).mT, 1e-15, "J' J^T")
+
+
+@pytest.mark.parametrize("budget", [1, 100, 1000])
+def test_budget_changes_nothing(budget: int, seed: int) -> None:
+    torch.manual_seed(seed)
+    whole = made(9)
+    tiled = FactoredJacobian(whole.factors, SIZES, 9, memory_budget=budget)
+    assert_near(tiled.gram(), whole.gram(), 1e-15, "J J^T")
+    assert_near(tiled.gram(whole), whole.gram(), 1e-15, "J J'^T")
+
+
+def test_a_parameter_missing_on_one_side_gives_nothing() -> None:
+    one, other = made(4), made(4)
+    del other.factors["w"]
+    expected = written_out(one)[:, 10:] @ other.dense()[:, 10:].mT
+    assert_near(one.gram(other), expected, 1e-14, "J J'^T")
+
+
+def test_nothing_depends_on_any_parameter() -> None:
+    jacobian = FactoredJacobian({}, SIZES, 3)
+    assert torch.equal(jacobian.gram(), torch.zeros(3, 3))
+    assert torch.equal(jacobian.dense(), torch.zeros(3, 15))
+    assert torch.equal(jacobian.rmatvec(torch.ones(3)), torch.zeros(15))
+    assert jacobian.trace() == 0.0
+
+
+def test_contraction_in_float32() -> None:
+    low = made(5, torch.float32)
+    dense = written_out(low)
+    results = {
+        "J": (low.dense(), dense),
+        "J v": (low.matvec(torch.ones(15)), dense.sum(1)),
+        "J^T w": (low.rmatvec(torch.ones(5)), dense.sum(0)),
+        "J J^T": (low.gram(), dense @ dense.mT),
+        "diagonal": (low.diagonal(), dense.square().sum(1)),
+    }
+    for what, (value, expected) in results.items():
+        assert value.dtype == torch.float32
+        assert_near(value.double(), expected, 1e-6, what)
+
+
+# --- SciPy
+
+
+@pytest.fixture
+def arrays() -> dict[str, np.ndarray]:
+    """Vectors (15,) as NumPy has them."""
+    plain = np.arange(15.0)
+    frozen = plain.copy()
+    frozen.setflags(write=False)
+    return {
+        "plain": plain,
+        "column": plain[:, None],
+        "reversed": plain[::-1],
+        "strided": np.arange(30.0)[::2],
+        "read_only": frozen,
+        "float32": plain.astype(np.float32),
+        "integers": np.arange(15),
+    }
+
+
+@pytest.mark.parametrize(
+    "kind", ["plain", "column", "reversed", "strided", "read_only", "float32", "integers"]
+)
+def test_scipy_operator_takes_any_array(arrays: dict[str, np.ndarray], kind: str) -> None:
+    jacobian, v = made(5), arrays[kind]
+    product = jacobian.as_linear_operator().matvec(v)
+    assert product.dtype == np.float64
+    assert product.shape == (5, *v.shape[1:])
+    np.testing.assert_allclose(product, written_out(jacobian).numpy() @ v, rtol=1e-13)
+
+
+def test_scipy_operator_takes_matrices_and_has_an_adjoint() -> None:
+    jacobian, matrix = made(5), np.random.default_rng(0).normal(size=(15, 2))
+    operator, dense = jacobian.as_linear_operator(), written_out(jacobian).numpy()
+    np.testing.assert_allclose(operator @ matrix, dense @ matrix, rtol=1e-12)
+    np.testing.assert_allclose(operator.H @ np.ones(5), dense.T @ np.ones(5), rtol=1e-12)
+
+
+def test_singular_values_by_scipy() -> None:
+    jacobian = made(8)
+    found = svds(jacobian.as_linear_operator(), k=3, return_singular_vectors=False)
+    exact = torch.linalg.svdvals(written_out(jacobian))[:3]
+    np.testing.assert_allclose(np.sort(found)[::-1], exact.numpy(), rtol=1e-10)
+
+
+# --- Errors
+
+
+def test_vectors_of_the_wrong_length_are_refused() -> None:
+    jacobian = made(5)
+    with pytest.raises(ValueError, match=r"15 entries for a Jacobian of shape \(5, 15\), got 5"):
+        jacobian.matvec(torch.ones(5))
+    with pytest.raises(ValueError, match=r"expected a vector of 5 entries.*got 15"):
+        jacobian.rmatvec(torch.ones(15))
+
+
+def test_other_parameters_are_refused() -> None:
+    other = FactoredJacobian({}, {"v": 15}, 5)
+    with pytest.raises(ValueError, match=r"\['w', 'unused', 'b', 'a'\] and \['v'\]"):
+        made(5).gram(other)

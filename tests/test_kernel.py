@@ -1,0 +1,260 @@
+"""The kernel of several terms: blocks, traces, weights, what it keeps and what it leaves alone."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pinn_ntk import FactoredJacobian, empirical_ntk, reference_ntk
+from pinn_ntk.factors import Dense
+from pinn_ntk.kernel import NTK
+from tests.asserts import assert_near
+from tests.networks import NETWORKS
+from tests.operators import grad, laplacian, points
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+
+def terms(net: nn.Module) -> dict[str, Tensor]:
+    """u_xx + u and u at the same 6 points of one network call, and u at 4 others."""
+    x = points(6, 1)
+    u = net(x)
+    return {"pde": laplacian(u, x) + u, "data": u - 1, "bc": net(points(4, 1, seed=1)).squeeze(1)}
+
+
+@pytest.fixture
+def net() -> nn.Module:
+    return NETWORKS["mlp"](1, 1)
+
+
+@pytest.fixture
+def kernel(net: nn.Module) -> NTK:
+    return empirical_ntk(terms(net), net)
+
+
+def explicit(**rows: list[list[float]]) -> NTK:
+    """A kernel of Jacobians written out."""
+    return NTK(
+        {
+            name: FactoredJacobian(
+                {"w": Dense(torch.tensor(values))}, {"w": len(values[0])}, len(values)
+            )
+            for name, values in rows.items()
+        }
+    )
+
+
+# --- Blocks
+
+
+def test_blocks_by_hand() -> None:
+    kernel = explicit(a=[[1.0, 2.0], [0.0, 3.0]], b=[[1.0, -1.0]])
+    assert kernel.terms == tuple(kernel) == ("a", "b")
+    assert kernel["a"].tolist() == [[5.0, 6.0], [6.0, 9.0]]
+    assert kernel["a", "b"].tolist() == [[-1.0], [-3.0]]
+    assert kernel["b", "a"].tolist() == [[-1.0, -3.0]]
+    assert kernel.matrix().tolist() == [[5.0, 6.0, -1.0], [6.0, 9.0, -3.0], [-1.0, -3.0, 2.0]]
+    assert kernel.diagonal("a").tolist() == [5.0, 9.0]
+    assert (kernel.trace("a"), kernel.trace("b")) == (14.0, 2.0)
+    assert (kernel.rows("a"), kernel.rows("b")) == (2, 1)
+    assert kernel.spectrum("b").eigenvalues.tolist() == [2.0]
+    assert kernel.spectrum("a").trace == pytest.approx(14.0)
+    assert kernel.spectrum().trace == pytest.approx(16.0)
+    assert kernel.certificate == {}
+
+
+def test_terms_of_the_same_points(net: nn.Module, kernel: NTK) -> None:
+    for (a, b), block in reference_ntk(terms(net), net).items():
+        assert_near(kernel[a, b], block, 1e-13, f"K[{a}, {b}]")
+
+
+@pytest.mark.parametrize("first", [("pde", "bc"), ("bc", "pde")])
+def test_a_block_is_formed_once(
+    kernel: NTK, first: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    formed = []
+    gram = FactoredJacobian.gram
+
+    def counted(self: FactoredJacobian, other: FactoredJacobian) -> Tensor:
+        formed.append((self.rows, other.rows))
+        return gram(self, other)
+
+    monkeypatch.setattr(FactoredJacobian, "gram", counted)
+    block = kernel[first]
+    assert kernel[first] is block
+    assert torch.equal(kernel[first[::-1]], block.mT)
+    kernel.matrix()
+    kernel.matrix()
+    assert len(formed) == 6
+
+
+def test_a_trace_forms_no_block(kernel: NTK, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FactoredJacobian, "gram", None)
+    for term in kernel:
+        assert kernel.trace(term) == float(kernel.diagonal(term).sum())
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda kernel: kernel["nope"],
+        lambda kernel: kernel["pde", "nope"],
+        lambda kernel: kernel["nope", "pde"],
+        lambda kernel: kernel.trace("nope"),
+        lambda kernel: kernel.diagonal("nope"),
+        lambda kernel: kernel.rows("nope"),
+        lambda kernel: kernel.jacobian("nope"),
+        lambda kernel: kernel.spectrum("nope"),
+    ],
+)
+def test_unknown_terms_are_named(kernel: NTK, ask: Callable[[NTK], object]) -> None:
+    with pytest.raises(KeyError, match=r"no term 'nope' in this kernel; it has \['pde', 'data'"):
+        ask(kernel)
+
+
+# --- Weights
+
+
+WEIGHTS: dict[str, dict[str, float | Tensor]] = {
+    "numbers": {"a": 2.0, "b": 0.5},
+    "zero": {"a": 0.0, "b": 1.0},
+    "scalar_tensors": {"a": torch.tensor(2.0), "b": torch.tensor([0.5])},
+    "by_row": {"a": torch.tensor([1.0, 4.0]), "b": 3.0},
+    "column": {"a": torch.tensor([[1.0], [4.0]]), "b": torch.tensor(3)},
+    "live": {"a": torch.tensor([1.0, 4.0], requires_grad=True), "b": 3.0},
+    "more_terms": {"a": 1.0, "b": 2.0, "c": 3.0},
+}
+
+
+@pytest.mark.parametrize("weights", WEIGHTS.values(), ids=WEIGHTS)
+def test_weighted_matrix(weights: dict[str, float | Tensor]) -> None:
+    kernel = explicit(a=[[1.0, 2.0], [0.0, 3.0]], b=[[1.0, -1.0]])
+    diagonal = torch.cat(
+        [
+            torch.as_tensor(weights[n]).detach().flatten() * torch.ones(m)
+            for n, m in (("a", 2), ("b", 1))
+        ]
+    )
+    root = diagonal.sqrt().diag()
+    found = kernel.weighted_matrix(weights)
+    assert not found.requires_grad
+    assert_near(found, root @ kernel.matrix() @ root, 1e-15, "D^(1/2) K D^(1/2)")
+    assert_near(found, found.mT, 1e-15, "symmetry")
+
+
+def test_weighted_matrix_says_where_gradient_descent_becomes_unstable(net: nn.Module) -> None:
+    """Lambda_max is that of the Hessian 2 J^T D J of sum_a c_a mean(r_a^2) in Gauss-Newton form."""
+    residuals = terms(net)
+    kernel = empirical_ntk(residuals, net)
+    shares = {
+        name: 2 * c / kernel.rows(name) for name, c in zip(kernel, (1.0, 10.0, 0.1), strict=True)
+    }
+    hessian = sum(
+        shares[name] * kernel.jacobian(name).dense().mT @ kernel.jacobian(name).dense()
+        for name in kernel
+    )
+    found = torch.linalg.eigvalsh(kernel.weighted_matrix(shares))[-1]
+    assert float(found) == pytest.approx(float(torch.linalg.eigvalsh(hessian)[-1]), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ({"a": 1.0}, r"no weight for term 'b'; got weights for \['a'\]"),
+        ({"a": -1.0, "b": 1.0}, r"'a' has shape \(\) and minimum -1.0; expected one number or 2"),
+        ({"a": torch.ones(3), "b": 1.0}, r"'a' has shape \(3,\)"),
+        ({"a": torch.tensor([1.0, -2.0]), "b": 1.0}, "minimum -2.0"),
+    ],
+)
+def test_weights_that_do_not_fit(weights: dict[str, float | Tensor], message: str) -> None:
+    kernel = explicit(a=[[1.0, 2.0], [0.0, 3.0]], b=[[1.0, -1.0]])
+    with pytest.raises(ValueError, match=message):
+        kernel.weighted_matrix(weights)
+
+
+# --- Options
+
+
+def test_contraction_in_float32(net: nn.Module) -> None:
+    residuals = terms(net)
+    kernel = empirical_ntk(residuals, net, dtype=torch.float32)
+    exact = reference_ntk(residuals, net)
+    for pair, block in exact.items():
+        assert kernel[pair].dtype == torch.float32
+        assert_near(kernel[pair].double(), block, 1e-5, f"K{pair}")
+        assert not torch.equal(kernel[pair].double(), block)
+    assert all(not kernel.jacobian(term).fallbacks for term in kernel)
+    assert max(kernel.certificate.values()) < 1e-5
+
+
+@pytest.mark.parametrize("budget", [1, 3000])
+def test_budget_changes_nothing(net: nn.Module, kernel: NTK, budget: int) -> None:
+    tiled = empirical_ntk(terms(net), net, memory_budget=budget)
+    assert_near(tiled.matrix(), kernel.matrix(), 1e-14, "matrix")
+
+
+def test_uncertified_kernel_is_the_same(net: nn.Module, kernel: NTK) -> None:
+    bare = empirical_ntk(terms(net), net, certify=False)
+    assert bare.certificate == {}
+    assert torch.equal(bare.matrix(), kernel.matrix())
+
+
+# --- What it leaves alone
+
+
+@pytest.mark.parametrize("network", ["mlp", "batch_norm"])
+@pytest.mark.filterwarnings("ignore::pinn_ntk.NTKWarning")
+def test_training_goes_on_bit_by_bit(network: str) -> None:
+    def gradients(measure: Callable[[dict[str, Tensor], nn.Module], object]) -> list[Tensor]:
+        net = NETWORKS[network](1, 1)
+        x = points(6, 1)
+        u = net(x)
+        residuals = {"pde": grad(u, x) - u, "data": u}
+        for p in net.parameters():
+            p.grad = torch.full_like(p, 0.1)
+        measure(residuals, net)
+        assert x.grad is None
+        assert all(bool((p.grad == 0.1).all()) for p in net.parameters())
+        sum(r.square().mean() for r in residuals.values()).backward()
+        return [p.grad for p in net.parameters()]
+
+    plain = gradients(lambda *_: None)
+    measured = gradients(lambda residuals, net: empirical_ntk(residuals, net).matrix())
+    assert all(torch.equal(a, b) for a, b in zip(plain, measured, strict=True))
+
+
+@pytest.mark.parametrize("network", ["mlp", "dropout", "batch_norm"])
+@pytest.mark.filterwarnings("ignore::pinn_ntk.NTKWarning")
+def test_random_state_and_buffers_stay_as_they_are(network: str) -> None:
+    net = NETWORKS[network](1, 1)
+    residual = net(points(6, 1)).flip(0)
+    states = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()  # noqa: NPY002
+    buffers = {name: buffer.clone() for name, buffer in net.named_buffers()}
+    empirical_ntk(residual, net).spectrum()
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert np.random.get_state()[1].tolist() == states[1]  # noqa: NPY002
+    assert random.getstate() == states[2]
+    for name, buffer in net.named_buffers():
+        assert torch.equal(buffer, buffers[name])
+
+
+def test_twice_the_same_to_the_last_bit(net: nn.Module) -> None:
+    residuals = terms(net)
+    first, second = (empirical_ntk(residuals, net) for _ in range(2))
+    assert torch.equal(first.matrix(), second.matrix())
+    assert first.certificate == second.certificate
+
+
+@pytest.mark.parametrize("no_grad", [False, True], ids=["grad", "no_grad"])
+def test_nothing_of_it_is_live(net: nn.Module, no_grad: bool) -> None:
+    residuals = terms(net)
+    with torch.set_grad_enabled(not no_grad):
+        kernel = empirical_ntk(residuals, net)
+        assert not kernel.matrix().requires_grad
+        assert not kernel.jacobian("pde").dense().requires_grad
+    assert_near(kernel["pde"], reference_ntk(residuals, net)["pde", "pde"], 1e-13, "K_pde")
