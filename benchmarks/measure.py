@@ -10,7 +10,7 @@ its result included. On the CPU it comes from the profiler's record of every all
 release, on CUDA from the allocator's own counter. It is exact to the byte for tensors, temporaries
 inside an operation included, and repeats itself; resident memory depends on what malloc keeps.
 Where malloc is told to give every page back (MALLOC_MMAP_THRESHOLD_=65536), the rise of
-`ru_maxrss` in a fresh process agrees: for w = 500, N = 256, float32 it is 30.3 MB where the profiler
+`ru_maxrss` in a fresh process agrees: for w = 500, N = 256, float32 it is 30.3 MB where this
 says 29.7 MB for a full kernel, and 1034 MB where it says 1027 MB for torch.func. Not counted:
 Python objects, and what a BLAS library allocates for itself.
 """
