@@ -140,6 +140,7 @@ class _Decoder:
 
     def __init__(self, graph: Graph, residual: Tensor, members: Tensor, reading: Reading) -> None:
         self.graph, self.residual, self.members, self.reading = graph, residual, members, reading
+        self.climbed = False
         self.code = RowCode(len(members), residual.dtype, residual.device, graph.coarsest)
 
     def read(self) -> None:
@@ -158,6 +159,7 @@ class _Decoder:
                     if mixed not in seen:
                         seen.add(mixed)
                         frontier.append(mixed)
+            self.climbed = True  # rows were mixed below: another partition may mend that
 
     def _uses(self, frontier: Sequence[Edge], seen: set[Edge]) -> Iterator[tuple[Use, Edge]]:
         """Consumers of shared tensors, seen through views."""
@@ -187,7 +189,8 @@ class _Decoder:
             if self._recorded(edge, rules, found):
                 continue
             if self.code.owners(found, elementwise) is not None:
-                self._refuse(edge, INTERACTING if rules else _no_rule(use), mixed=bool(rules))
+                mixed = bool(rules) or self.climbed
+                self._refuse(edge, INTERACTING if rules else _no_rule(use), mixed=mixed)
             elif use.node in self.graph.parametric and use.node is not self.graph.root:
                 yield out
             else:
