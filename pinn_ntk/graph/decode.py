@@ -8,6 +8,8 @@ for this, because rows that interact are often neighbours, and 200 and 201 are h
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -20,7 +22,8 @@ class Precision:
     """What decoding can resolve in one dtype.
 
     Attributes:
-        base: Digits are 0 .. base - 1.
+        base: Digits are below it. Were ``base * misfit`` not far below 1/2, a sum of rows would
+            pass for a row by chance.
         misfit: Largest relative deviation of a slot from a multiple of its first pass.
         noise: Slots this much smaller than the largest may fail to decode; they are dropped.
     """
@@ -32,7 +35,7 @@ class Precision:
 
 PRECISION = {
     torch.float64: Precision(2**20, 1e-8, 1e-13),
-    torch.float32: Precision(256, 1e-3, 1e-5),
+    torch.float32: Precision(32, 1e-3, 1e-5),
 }
 LOW_PRECISION = Precision(8, 3e-2, 1e-2)
 
@@ -42,6 +45,7 @@ class RowCode:
 
     Attributes:
         base: Random cotangent of the first pass, (R,), of either sign and magnitude 0.5 to 1.5.
+        radix: Digits are 0 .. radix - 1.
         digits: Digits of the number of each row, the lowest first, (R,) each.
     """
 
@@ -65,12 +69,12 @@ class RowCode:
         base = torch.rand(rows, generator=generator, dtype=torch.float64) + 0.5
         base *= torch.randint(0, 2, (rows,), generator=generator) * 2 - 1
         self.base = base.to(device, dtype)
-        self.digits: list[Tensor] = []
-        rest = torch.randperm(rows, generator=generator).to(device)
-        self._row = rest.argsort()
-        while not self.digits or bool(rest.any()):
-            self.digits.append(rest % self.precision.base)
-            rest = rest // self.precision.base
+        number = torch.randperm(rows, generator=generator).to(device)
+        self._row = number.argsort()
+        count = next(n for n in itertools.count(1) if self.precision.base**n >= rows)
+        # no larger than it need be: the smaller a label, the clearer it reads
+        self.radix = max(2, math.ceil(rows ** (1 / count)))
+        self.digits = [number // self.radix**place % self.radix for place in range(count)]
 
     def passes(self) -> list[Tensor]:
         """Cotangents of all passes, the plain one first, each (R,)."""
@@ -107,7 +111,7 @@ class RowCode:
                 return None
             live = live & clear
             number += scale * digit
-            scale *= self.precision.base
+            scale *= self.radix
         live &= (number >= 0) & (number < len(self.base))
         if not bool((live | quiet).all()):
             return None
@@ -115,10 +119,10 @@ class RowCode:
 
     def _digit(self, plain: Tensor, labelled: Tensor, energy: Tensor) -> tuple[Tensor, Tensor]:
         ratio = (plain * labelled).sum(1) / energy
-        label = ratio.nan_to_num(0.0, 0.0, 0.0).round().clamp(0, self.precision.base + 1)
+        label = ratio.nan_to_num(0.0, 0.0, 0.0).round().clamp(0, self.radix + 1)
         misfit = (labelled - label[:, None] * plain).square().sum(1)
         clear = misfit <= (self.precision.misfit * label).square() * energy
-        return label.long() - 1, clear & (label >= 1) & (label <= self.precision.base)
+        return label.long() - 1, clear & (label >= 1) & (label <= self.radix)
 
 
 def elementwise(tensor: Tensor) -> Tensor:
