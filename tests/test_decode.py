@@ -1,0 +1,227 @@
+"""Which row a slot belongs to, on synthetic cotangents: single rows are found, sums never are."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from pinn_ntk.graph.decode import PRECISION, RowCode, elementwise
+
+CPU = torch.device("cpu")
+DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
+EPS = {dtype: torch.finfo(dtype).eps for dtype in DTYPES}
+
+
+def decode(code: RowCode, mixing: Tensor, features: int = 3, noise: float = 0.0) -> Tensor | None:
+    """Owners of slots whose cotangent is sum_i mixing[slot, i] c_i g_slot, each of a direction g.
+
+    Args:
+        code: The code under test.
+        mixing: Share of each row in each slot, (M, R).
+        features: Entries of a slot.
+        noise: Relative rounding of what arrives, in units of eps.
+    """
+    dtype = code.base.dtype
+    generator = torch.Generator().manual_seed(1)
+    direction = torch.randn(len(mixing), features, generator=generator, dtype=torch.float64)
+    arrived = []
+    for cotangent in code.passes():
+        slots = (mixing @ cotangent.double())[:, None] * direction
+        rounding = torch.randn(slots.shape, generator=generator, dtype=torch.float64)
+        arrived.append((slots * (1 + noise * EPS[dtype] * rounding)).to(dtype))
+    return code.owners(arrived, lambda tensor: tensor)
+
+
+def owned(owners: list[int], rows: int, scale: Tensor | float = 1.0) -> Tensor:
+    """One row a slot; -1 for slots of none."""
+    mixing = torch.zeros(len(owners), rows, dtype=torch.float64)
+    for slot, row in enumerate(owners):
+        if row >= 0:
+            mixing[slot, row] = 1
+    return mixing * scale
+
+
+# --- What decodes
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("rows", [1, 2, 7, 8, 9, 255, 256, 257])
+def test_every_row_is_found(rows: int, dtype: torch.dtype) -> None:
+    code = RowCode(rows, dtype, CPU)
+    order = torch.randperm(rows)
+    owners = decode(code, owned(order.tolist(), rows), noise=0.5 if EPS[dtype] > 1e-4 else 4.0)
+    assert owners is not None
+    assert torch.equal(owners, order)
+
+
+@pytest.mark.parametrize(("dtype", "passes"), [*zip(DTYPES, [2, 4, 6, 6], strict=True)], ids=str)
+def test_five_thousand_rows_take_several_digits(dtype: torch.dtype, passes: int) -> None:
+    code = RowCode(5000, dtype, CPU)
+    assert len(code.passes()) == passes
+    arrived = [
+        cotangent[:, None] * torch.tensor([1.0, -2.0], dtype=dtype) for cotangent in code.passes()
+    ]
+    owners = code.owners(arrived, lambda tensor: tensor)
+    assert owners is not None
+    assert torch.equal(owners, torch.arange(5000))
+
+
+def test_two_digits_in_float64() -> None:
+    rows = PRECISION[torch.float64].base + 5
+    code = RowCode(rows, torch.float64, CPU)
+    owners = code.owners([c[:, None] for c in code.passes()], lambda tensor: tensor)
+    assert len(code.digits) == 2
+    assert owners is not None
+    assert torch.equal(owners, torch.arange(rows))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_a_row_may_own_several_slots_and_a_slot_no_row(dtype: torch.dtype) -> None:
+    wanted = [3, -1, 0, 3, 3, -1, 2]
+    owners = decode(RowCode(4, dtype, CPU), owned(wanted, 4))
+    assert owners is not None
+    assert owners.tolist() == wanted
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-30, 1e30, 1e300])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+def test_scale_does_not_matter(scale: float, dtype: torch.dtype) -> None:
+    if not torch.finfo(dtype).tiny < scale < torch.finfo(dtype).max:
+        return
+    owners = decode(RowCode(5, dtype, CPU), owned([4, 1, 0], 5, scale))
+    assert owners is not None
+    assert owners.tolist() == [4, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "span"), [(torch.float64, 1e-100), (torch.float32, 1e-15), (torch.bfloat16, 1e-15)]
+)
+def test_rows_of_very_different_size(dtype: torch.dtype, span: float) -> None:
+    scale = torch.tensor([1.0, span, span**0.5], dtype=torch.float64)[:, None]
+    owners = decode(RowCode(3, dtype, CPU), owned([2, 1, 0], 3, scale))
+    assert owners is not None
+    assert owners.tolist() == [2, 1, 0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+def test_rounding_noise_in_place_of_a_zero_is_dropped(dtype: torch.dtype) -> None:
+    code = RowCode(6, dtype, CPU)
+    generator = torch.Generator().manual_seed(2)
+    arrived = [cotangent[:, None].clone() for cotangent in code.passes()]
+    for tensor in arrived:
+        tensor[2] = float(torch.randn((), generator=generator)) * EPS[dtype] * 0.1
+    owners = code.owners(arrived, lambda tensor: tensor)
+    assert owners is not None
+    assert owners.tolist() == [0, 1, -1, 3, 4, 5]
+
+
+def test_precision_is_that_of_the_coarsest_dtype_on_the_way() -> None:
+    """A float64 residual of a float32 network decodes with float32 digits and tolerance."""
+    mixing = owned(list(range(50)), 50)
+    strict = RowCode(50, torch.float64, CPU)
+    lenient = RowCode(50, torch.float64, CPU, torch.float32)
+    noise = EPS[torch.float32] / EPS[torch.float64]
+    assert decode(strict, mixing, noise=noise) is None
+    owners = decode(lenient, mixing, noise=noise)
+    assert owners is not None
+    assert torch.equal(owners, torch.arange(50))
+
+
+# --- What never decodes
+
+
+def neighbours(rows: int, share: float) -> Tensor:
+    eye = torch.eye(rows, dtype=torch.float64)
+    return eye + share * eye.roll(1, 0)
+
+
+MIXED: dict[str, Tensor] = {
+    "sum_of_all": torch.ones(1, 40, dtype=torch.float64),
+    "sum_of_two": owned([3], 40) + owned([17], 40),
+    "difference_of_two": owned([3], 40) - owned([17], 40),
+    "symmetric_neighbours": owned([9], 40) + owned([11], 40),
+    "second_difference": owned([9], 40) - 2 * owned([10], 40) + owned([11], 40),
+    "mean_removed": torch.eye(40, dtype=torch.float64) - 1 / 40,
+    "all_equal": torch.ones(40, 40, dtype=torch.float64),
+    "smoothed": neighbours(40, 1.0) + neighbours(40, 1.0).T,
+    "some_of_a_neighbour": neighbours(40, 0.2),
+    "difference_of_neighbours": owned([9], 40) - owned([10], 40),
+    "one_of_many": torch.cat([torch.eye(39, 40, dtype=torch.float64), torch.ones(1, 40)]).double(),
+    "even_and_odd": torch.arange(40).remainder(2).double()[None],
+    "growing": torch.arange(1, 41).double()[None],
+}
+
+
+@pytest.mark.parametrize("mixing", MIXED.values(), ids=MIXED)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+def test_sums_of_rows_do_not_pass_for_a_row(mixing: Tensor, dtype: torch.dtype) -> None:
+    assert decode(RowCode(40, dtype, CPU), mixing) is None
+
+
+@pytest.mark.parametrize("name", ["mean_removed", "all_equal", "smoothed", "some_of_a_neighbour"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_in_half_precision_sums_in_every_slot_do_not_pass(name: str, dtype: torch.dtype) -> None:
+    """A single slot may pass by chance there, and is left to the certificate."""
+    assert decode(RowCode(40, dtype, CPU), MIXED[name]) is None
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+def test_no_pair_of_neighbours_passes_for_a_row(dtype: torch.dtype) -> None:
+    """Of 600 rows each alone with a tenth of the next: labels that differ by one would pass."""
+    rows = 600
+    code = RowCode(rows, dtype, CPU)
+    arrived = [(c + 0.1 * c.roll(-1))[:, None] for c in code.passes()]
+    passed = [
+        slot
+        for slot in range(rows)
+        if code.owners([a[slot : slot + 1] for a in arrived], lambda tensor: tensor) is not None
+    ]
+    assert len(passed) <= rows // 100
+
+
+def test_a_slot_of_two_rows_in_different_entries_is_shared() -> None:
+    code = RowCode(4, torch.float64, CPU)
+    arrived = [c.view(2, 2) for c in code.passes()]
+    assert code.owners(arrived, lambda tensor: tensor) is None
+    owners = code.owners(arrived, elementwise)
+    assert owners is not None
+    assert owners.tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("number", [0, 1])
+def test_what_is_not_finite_does_not_decode(bad: float, number: int) -> None:
+    code = RowCode(4, torch.float64, CPU)
+    arrived = [c[:, None].clone() for c in code.passes()]
+    arrived[number][2] = bad
+    assert code.owners(arrived, lambda tensor: tensor) is None
+
+
+def test_complex_slots_do_not_decode() -> None:
+    code = RowCode(4, torch.float64, CPU)
+    assert code.owners([c[:, None] * 1j for c in code.passes()], lambda tensor: tensor) is None
+
+
+# --- The code itself
+
+
+def test_the_code_is_the_same_each_time_and_touches_no_global_state() -> None:
+    state = torch.get_rng_state()
+    first, second = RowCode(9, torch.float32, CPU), RowCode(9, torch.float32, CPU)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(a, b) for a, b in zip(first.passes(), second.passes(), strict=True))
+    assert first.base.dtype == torch.float32
+    assert 0.5 <= float(first.base.abs().min()) <= float(first.base.abs().max()) <= 1.5
+    assert set(first.base.sign().tolist()) == {-1.0, 1.0}
+
+
+def test_labels_of_rows_are_all_different() -> None:
+    code = RowCode(5000, torch.float32, CPU)
+    labels = torch.stack(code.digits)
+    assert int(labels.max()) < code.radix == 18  # 18^3 >= 5000 > 32^2
+    assert len(torch.unique(labels, dim=1).T) == 5000
+
+
+def test_elementwise_makes_every_entry_a_slot() -> None:
+    assert elementwise(torch.arange(6).view(2, 3).T).flatten().tolist() == [0, 3, 1, 4, 2, 5]

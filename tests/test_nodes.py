@@ -1,0 +1,271 @@
+"""Every private attribute of autograd nodes that the package reads, on nodes of this very torch.
+
+When one of these fails after a change of torch, the engine still gives the right kernel, by the
+slow path; the failure says which rule is lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import Node
+from torch.nn.functional import huber_loss, layer_norm, mse_loss, smooth_l1_loss
+
+from pinn_ntk import NTKWarning, empirical_ntk, reference_ntk
+from pinn_ntk.graph import nodes
+from tests.asserts import assert_near
+
+
+def live(*shape: int) -> Tensor:
+    return torch.rand(shape, dtype=torch.float64).requires_grad_()
+
+
+def twice(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """The backward pass of ``function``, as an operation of its own."""
+    out = function(x)
+    seed = torch.ones_like(out).requires_grad_()
+    return torch.autograd.grad(out, x, seed, create_graph=True)[0]
+
+
+MAKE: dict[str, Callable[[], Tensor]] = {
+    "AddmmBackward0": lambda: torch.addmm(live(3), live(2, 4), live(4, 3), alpha=2, beta=3),
+    "MmBackward0": lambda: live(2, 4) @ live(4, 3),
+    "BmmBackward0": lambda: torch.bmm(live(1, 2, 4), live(1, 4, 3)),
+    "MvBackward0": lambda: live(2, 4) @ live(4),
+    "AddBackward0": lambda: torch.add(live(2), live(2), alpha=2),
+    "SubBackward0": lambda: torch.sub(live(2), live(2), alpha=2),
+    "MulBackward0": lambda: live(2) * live(2),
+    "DivBackward0": lambda: live(2) / live(2),
+    "NativeLayerNormBackward0": lambda: layer_norm(live(2, 3), (3,), live(3), live(3)),
+    "NativeLayerNormBackwardBackward0": lambda: twice(
+        lambda x: layer_norm(x, (3,), live(3), live(3)), live(2, 3)
+    ),
+    "TransposeBackward0": lambda: live(2, 3).transpose(0, -1),
+    "PermuteBackward0": lambda: live(2, 3).permute(1, 0),
+    "SumBackward1": lambda: live(2, 3).sum(-1),
+    "MeanBackward1": lambda: live(2, 3).mean(-1),
+    "SelectBackward0": lambda: live(2, 3)[:, -1],
+    "SelectBackwardBackward0": lambda: twice(lambda x: x.select(-1, 0), live(2, 3)),
+    "StackBackward0": lambda: torch.stack([live(2), live(2)], dim=-1),
+    "PowBackward0": lambda: live(2) ** 2,
+    "PowBackward1": lambda: live(2) ** torch.full((2,), 2.0, dtype=torch.float64),
+    "MseLossBackward0": lambda: mse_loss(live(2), live(2)),
+    "HuberLossBackward0": lambda: huber_loss(live(2), live(2), delta=0.5),
+    "SmoothL1LossBackward0": lambda: smooth_l1_loss(live(2), live(2), beta=0.5),
+    "AbsBackward0": lambda: live(2).abs(),
+    "LinalgVectorNormBackward0": lambda: torch.linalg.vector_norm(live(2, 3), dim=1),
+    "CoshBackward0": lambda: live(2).cosh(),
+    "DotBackward0": lambda: live(2) @ live(2),
+}
+
+
+def node_of(tensor: Tensor) -> Node:
+    assert tensor.grad_fn is not None
+    return tensor.grad_fn
+
+
+# --- Attributes
+
+
+@pytest.mark.parametrize("kind", nodes.SAVED)
+def test_torch_offers_every_operand(kind: str) -> None:
+    assert kind in MAKE, f"no operation in this test makes a {kind}; add one"
+    node = node_of(MAKE[kind]())
+    assert nodes.kind(node) == kind, f"torch calls the node {nodes.kind(node)}: its rules are lost"
+    lost = nodes.missing(node)
+    assert lost == (), f"torch keeps no operand {lost} on {kind}: its rule is lost"
+    for operand in nodes.SAVED[kind]:
+        nodes.saved(node, operand)
+
+
+def test_every_node_made_here_is_one_that_is_read() -> None:
+    assert set(MAKE) == set(nodes.SAVED)
+
+
+VALUES: dict[str, tuple[str, object]] = {
+    "AddmmBackward0": ("alpha", 2),
+    "AddBackward0": ("alpha", 2),
+    "SubBackward0": ("alpha", 2),
+    "TransposeBackward0": ("dim1", -1),
+    "PermuteBackward0": ("dims", (1, 0)),
+    "SumBackward1": ("dim", (-1,)),
+    "MeanBackward1": ("dim", (-1,)),
+    "SelectBackward0": ("dim", 1),
+    "SelectBackwardBackward0": ("dim", 1),
+    "StackBackward0": ("dim", 1),
+    "PowBackward0": ("exponent", 2),
+    "HuberLossBackward0": ("delta", 0.5),
+    "SmoothL1LossBackward0": ("beta", 0.5),
+    "LinalgVectorNormBackward0": ("dim", (1,)),
+    "NativeLayerNormBackward0": ("normalized_shape", (3,)),
+}
+
+
+def signed(value: object) -> object:
+    if isinstance(value, tuple):
+        return tuple(signed(entry) for entry in value)
+    return nodes.signed(value) if isinstance(value, int) else value
+
+
+@pytest.mark.parametrize("kind", VALUES)
+def test_numbers_among_the_operands(kind: str) -> None:
+    """Torch may or may not have counted a negative axis from the front; both mean the same."""
+    operand, expected = VALUES[kind]
+    found = signed(nodes.saved(node_of(MAKE[kind]()), operand))
+    if operand.startswith("dim"):
+        wrapped = expected if isinstance(expected, tuple) else (expected,)
+        found = tuple(d % 2 for d in (found if isinstance(found, tuple) else (found,)))
+        expected = tuple(d % 2 for d in wrapped)
+    assert found == expected
+
+
+def test_saved_tensors_are_the_operands() -> None:
+    x, w = live(2, 4), live(4, 3)
+    node = node_of(x @ w)
+    assert torch.equal(nodes.saved(node, "self"), x)
+    assert torch.equal(nodes.saved(node, "mat2"), w)
+    assert nodes.saved(node, "mat2").requires_grad
+
+
+@pytest.mark.parametrize("operand", ["mat1", "_saved_self", ""])
+def test_operands_that_are_not_listed_are_refused(operand: str) -> None:
+    with pytest.raises(KeyError, match=r"MmBackward0 has no operand .* \('self', 'mat2'\)"):
+        nodes.saved(node_of(live(2, 4) @ live(4, 3)), operand)
+
+
+def test_node_types_that_are_not_listed_are_refused() -> None:
+    with pytest.raises(KeyError, match="TanhBackward0"):
+        nodes.saved(node_of(live(2).tanh()), "result")
+
+
+def test_a_freed_graph_says_so() -> None:
+    out = live(2, 4) @ live(4, 3)
+    out.sum().backward()
+    with pytest.raises(RuntimeError, match="backward through the graph a second time"):
+        nodes.saved(node_of(out), "self")
+
+
+# --- The graph
+
+
+def test_shapes_and_dtypes_of_outputs() -> None:
+    parts = live(4, 6).split(3, dim=1)
+    assert nodes.output_shape(node_of(parts[0])) == (4, 3)
+    assert nodes.output_shape(node_of(live(4, 6).sum())) == ()
+    assert nodes.output_dtype(node_of(live(2) * 2)) == torch.float64
+    assert nodes.output_dtype(node_of(live(2).bfloat16())) == torch.bfloat16
+    assert nodes.output_dtype(node_of(live(2) * 1j)) == torch.complex128
+
+
+def test_inputs_skip_constants_and_number_outputs() -> None:
+    first, second = live(4, 6).split(3, dim=1)
+    found = list(nodes.inputs(node_of(torch.addcmul(torch.ones(4, 3), second, first))))
+    split = node_of(first)
+    assert found == [(1, split, 1), (2, split, 0)]
+
+
+def test_leaf() -> None:
+    w = live(3)
+    ((_, child, _),) = nodes.inputs(node_of(w * 2))
+    assert nodes.leaf(child) is w
+    assert nodes.leaf(node_of(w * 2)) is None
+
+
+def test_kind_has_no_namespace() -> None:
+    assert nodes.kind(node_of(live(2) * 2)) == "MulBackward0"
+    ((_, child, _),) = nodes.inputs(node_of(live(3) * 2))
+    assert nodes.kind(child) == "AccumulateGrad"
+
+
+@pytest.mark.parametrize(("given", "meant"), [(0, 0), (3, 3), (2**64 - 1, -1), (2**64 - 2, -2)])
+def test_signed(given: int, meant: int) -> None:
+    assert nodes.signed(given) == meant
+
+
+# --- A torch that has lost an attribute
+
+
+class Everything(nn.Module):
+    """Uses a rule of each kind, first on points in rows, then on points in columns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm = nn.Linear(2, 4), nn.LayerNorm(4)
+        self.mm, self.by_column = nn.Parameter(torch.rand(4, 3)), nn.Parameter(torch.rand(3, 3))
+        self.gain, self.divisor = nn.Parameter(torch.rand(3) + 1), nn.Parameter(torch.rand(1) + 1)
+        self.offset, self.shift = nn.Parameter(torch.rand(3)), nn.Parameter(torch.rand(()))
+        self.last = nn.Parameter(torch.rand(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.norm(self.first(x)).tanh() @ self.mm
+        h = torch.tanh(h * self.gain / self.divisor + self.offset - self.shift)
+        h = torch.tanh(self.by_column.T @ h.T).T
+        return h @ self.last
+
+
+RULES = [
+    "AddmmBackward0",
+    "MmBackward0",
+    "MvBackward0",
+    "AddBackward0",
+    "SubBackward0",
+    "MulBackward0",
+    "DivBackward0",
+    "NativeLayerNormBackward0",
+]
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("kind", RULES)
+def test_a_lost_attribute_costs_time_not_truth(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    net, x = Everything(), torch.rand(5, 2)
+    residual = net(x).square()
+    expected = reference_ntk(residual, net)["residual", "residual"]
+    assert_near(empirical_ntk(residual, net)["residual"], expected, 1e-13, "K before")
+
+    there = nodes._missing
+    monkeypatch.setattr(
+        nodes, "_missing", lambda made, name: ("lost",) if name == kind else there(made, name)
+    )
+    with pytest.warns(NTKWarning, match=f"no rule for a parameter at input . of {kind}") as said:
+        kernel = empirical_ntk(residual, net)
+    assert len(said) == 1
+    assert kernel.jacobian("residual").fallbacks
+    assert_near(kernel["residual"], expected, 1e-13, "K after")
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize(
+    ("kind", "write"),
+    [
+        ("SumBackward1", lambda h: h.sum(1)),
+        ("MeanBackward1", lambda h: h.mean(1)),
+        ("SelectBackward0", lambda h: h[:, 0]),
+        ("StackBackward0", lambda h: torch.stack([h, h], dim=1).flatten(1)),
+    ],
+)
+def test_a_lost_axis_costs_the_proof_only(
+    kind: str, write: Callable[[Tensor], Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net, x = nn.Linear(2, 3), torch.rand(5, 2)
+    residual = write(net(x))
+    there = nodes._missing
+    monkeypatch.setattr(
+        nodes, "_missing", lambda made, name: ("lost",) if name == kind else there(made, name)
+    )
+    kernel = empirical_ntk(residual, net, certify=False)
+    expected = reference_ntk(residual, net)["residual", "residual"]
+    assert_near(kernel["residual"], expected, 1e-13, "K without the axis")
+
+
+def test_missing_looks_at_the_node_type(monkeypatch: pytest.MonkeyPatch) -> None:
+    node = node_of(live(2, 4) @ live(4, 3))
+    monkeypatch.setitem(nodes.SAVED, "MmBackward0", ("self", "nothing_like_it"))
+    nodes._missing.cache_clear()
+    assert nodes.missing(node) == ("nothing_like_it",)
+    monkeypatch.undo()
+    nodes._missing.cache_clear()
+    assert nodes.missing(node) == ()

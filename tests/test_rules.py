@@ -1,0 +1,228 @@
+"""Every rule alone, slot by slot, against backward passes of the operation that it describes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import conv1d, layer_norm, linear
+
+from pinn_ntk.factors import Dense, Outer
+from pinn_ntk.graph import nodes
+from pinn_ntk.graph.rules import SiteRule, find_rules
+from tests.asserts import assert_near
+
+N, K, M = 5, 3, 4  # points, inner width, outer width
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+Operation = Callable[[Tensor], Tensor]
+"""Shared operand -> output of one operation."""
+
+
+def rand(*shape: int) -> Tensor:
+    return torch.rand(shape) + 0.5
+
+
+def points(*shape: int) -> Tensor:
+    """What the points bring, itself with a gradient."""
+    return rand(*shape).requires_grad_()
+
+
+def double_backward(x: Tensor, gain: Tensor, offset: Tensor) -> Tensor:
+    """The backward pass of a layer normalisation, as an operation of its own."""
+    seed = points(*x.shape)
+    out = layer_norm(x, gain.shape, gain, offset)
+    return torch.autograd.grad(out, x, seed, create_graph=True)[0]
+
+
+# id -> (shape of the shared operand, operation)
+CASES: dict[str, tuple[tuple[int, ...], Operation]] = {
+    "mm_right": ((K, M), lambda w: points(N, K) @ w),
+    "mm_right_square": ((N, N), lambda w: points(N, N) @ w),
+    "mm_left": ((M, K), lambda w: w @ points(K, N)),
+    "mm_left_square": ((N, N), lambda w: w @ points(N, N)),
+    "mm_one_column": ((K, 1), lambda w: points(N, K) @ w),
+    "mm_one_point": ((K, M), lambda w: points(1, K) @ w),
+    "mm_constant_points": ((K, M), lambda w: rand(N, K) @ w),
+    "mm_points_not_contiguous": ((K, M), lambda w: points(K, N).T @ w),
+    "addmm_weight": ((K, M), lambda w: torch.addmm(points(M), points(N, K), w)),
+    "addmm_weight_alpha": (
+        (K, M),
+        lambda w: torch.addmm(points(M), points(N, K), w, alpha=-3, beta=2),
+    ),
+    "addmm_left": ((M, K), lambda w: torch.addmm(points(N), w, points(K, N))),
+    "addmm_left_alpha": (
+        (M, K),
+        lambda w: torch.addmm(points(N), w, points(K, N), alpha=0.5, beta=2),
+    ),
+    "addmm_bias": ((M,), lambda w: torch.addmm(w, points(N, K), points(K, M))),
+    "addmm_bias_beta": ((M,), lambda w: torch.addmm(w, points(N, K), points(K, M), beta=-2)),
+    "addmm_bias_row": ((1, M), lambda w: torch.addmm(w, points(N, K), points(K, M), beta=2)),
+    "addmm_bias_column": ((M, 1), lambda w: torch.addmm(w, points(M, K), points(K, N))),
+    "addmm_bias_number": ((), lambda w: torch.addmm(w, points(N, K), points(K, M), alpha=3)),
+    "linear_bias": ((M,), lambda w: linear(points(N, K), points(M, K), w)),
+    "bmm_right": ((1, K, M), lambda w: torch.bmm(points(1, N, K), w)),
+    "bmm_left": ((1, M, K), lambda w: torch.bmm(w, points(1, K, N))),
+    "mv": ((K,), lambda w: points(N, K) @ w),
+    "add_right": ((M,), lambda w: points(N, M) + w),
+    "add_left": ((M,), lambda w: w + points(N, M)),
+    "add_alpha": ((M,), lambda w: torch.add(points(N, M), w, alpha=-3)),
+    "add_alpha_left": ((M,), lambda w: torch.add(w, points(N, M), alpha=-3)),
+    "sub_right": ((M,), lambda w: points(N, M) - w),
+    "sub_left": ((M,), lambda w: w - points(N, M)),
+    "sub_alpha": ((M,), lambda w: torch.sub(points(N, M), w, alpha=0.5)),
+    "mul_right": ((M,), lambda w: points(N, M) * w),
+    "mul_left": ((M,), lambda w: w * points(N, M)),
+    "div_numerator": ((M,), lambda w: w / points(N, M)),
+    "div_denominator": ((M,), lambda w: points(N, M) / w),
+    "expand": ((M,), lambda w: w.expand(N, M)),
+    "expand_number": ((), lambda w: w.expand(N, M)),
+    "layer_norm_gain": ((K,), lambda w: layer_norm(points(N, K), (K,), w, points(K))),
+    "layer_norm_offset": ((K,), lambda w: layer_norm(points(N, K), (K,), points(K), w)),
+    "layer_norm_two_axes": (
+        (K, M),
+        lambda w: layer_norm(points(N, K, M), (K, M), w, points(K, M)),
+    ),
+    "layer_norm_many_batches": ((K,), lambda w: layer_norm(points(N, M, K), (K,), w, points(K))),
+    "layer_norm_backward_gain": ((K,), lambda w: double_backward(points(N, K), w, points(K))),
+    "layer_norm_backward_offset": ((K,), lambda w: double_backward(points(N, K), points(K), w)),
+    "layer_norm_backward_two_axes": (
+        (K, M),
+        lambda w: double_backward(points(N, K, M), w, points(K, M)),
+    ),
+}
+
+BROADCAST: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
+    "number": ((), (N,)),
+    "number_to_matrix": ((), (N, M)),
+    "one_entry": ((1,), (N,)),
+    "one_entry_to_matrix": ((1,), (N, M)),
+    "one_by_one": ((1, 1), (N, M)),
+    "features": ((M,), (N, M)),
+    "row": ((1, M), (N, M)),
+    "column": ((M, 1), (M, N)),
+    "row_square": ((1, N), (N, N)),
+    "column_square": ((N, 1), (N, N)),
+    "features_square": ((N,), (N, N)),
+    "grid": ((M,), (2, N, M)),
+    "middle": ((1, K, 1), (N, K, 2)),
+    "outside": ((2, 1, M), (2, N, M)),
+    "two_axes": ((K, M), (N, K, M)),
+}
+ELEMENTWISE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "add": lambda w, x: x + w,
+    "mul": lambda w, x: w * x,
+    "mul_right": lambda w, x: x * w,
+    "sub": lambda w, x: x - w,
+    "div": lambda w, x: w / x,
+    "div_by": lambda w, x: x / w,
+}
+CASES |= {
+    f"{name}_{kind}": (
+        shape,
+        lambda w, operation=operation, out=out: operation(w, points(*out)),
+    )
+    for name, operation in ELEMENTWISE.items()
+    for kind, (shape, out) in BROADCAST.items()
+}
+
+
+def rules_of(out: Tensor, w: Tensor) -> list[SiteRule]:
+    """Rules for the one place where the node behind ``out`` takes ``w``."""
+    node = out.grad_fn
+    (position,) = [p for p, child, _ in nodes.inputs(node) if nodes.leaf(child) is w]
+    return find_rules(node, position, w.shape)
+
+
+@pytest.mark.parametrize(("shape", "operation"), CASES.values(), ids=CASES)
+def test_each_slot_gives_its_share_of_the_gradient(
+    shape: tuple[int, ...], operation: Operation
+) -> None:
+    w = rand(*shape).requires_grad_()
+    out = operation(w)
+    cotangent = torch.randn(out.shape)
+    numbers = torch.arange(out.numel(), dtype=torch.float64).view(out.shape)
+    rules = rules_of(out, w)
+    assert rules
+    for rule in rules:
+        slots = rule.arrange(numbers).long()  # (M, f)
+        assert slots.flatten().sort().values.tolist() == list(range(out.numel()))
+        factor = rule.contribute(rule.arrange(cotangent))
+        expected = torch.zeros(len(slots), w.numel())
+        for slot, entries in enumerate(slots):
+            part = torch.zeros(out.numel())
+            part[entries] = cotangent.flatten()[entries]
+            (gradient,) = torch.autograd.grad(
+                out, w, part.view(out.shape), retain_graph=True, allow_unused=True
+            )
+            expected[slot] = 0 if gradient is None else gradient.flatten()
+        assert_near(factor.rows(), expected, 1e-13, "gradients by slot")
+        assert not factor.rows().requires_grad
+
+
+@pytest.mark.parametrize("name", [n for n in CASES if n.startswith(("mm", "addmm_w", "bmm"))])
+def test_weights_stay_in_outer_product_form(name: str) -> None:
+    shape, operation = CASES[name]
+    w = rand(*shape).requires_grad_()
+    out = operation(w)
+    (rule,) = rules_of(out, w)
+    factor = rule.contribute(rule.arrange(torch.ones(out.shape)))
+    assert isinstance(factor, Outer)
+    assert (factor.left.shape[2], factor.right.shape[2]) == shape[-2:]
+
+
+@pytest.mark.parametrize(
+    ("shape", "out", "slots"),
+    [
+        ((), (N, M), [N, M, N * M]),
+        ((1,), (N,), [N]),
+        ((M,), (N, M), [N]),
+        ((M,), (2, N, M), [2, N, 2 * N]),
+        ((1, K, 1), (N, K, 2), [N, 2, 2 * N]),
+    ],
+)
+def test_slots_lie_along_each_broadcast_axis_then_all(
+    shape: tuple[int, ...], out: tuple[int, ...], slots: list[int]
+) -> None:
+    w = rand(*shape).requires_grad_()
+    product = points(*out) * w
+    found = [rule.arrange(product.detach()).shape for rule in rules_of(product, w)]
+    assert [count for count, _ in found] == slots
+    assert [count * size for count, size in found] == [product.numel()] * len(slots)
+
+
+NO_RULE: dict[str, tuple[tuple[int, ...], Operation]] = {
+    "same_shape": ((N, M), lambda w: points(N, M) * w),
+    "same_shape_sum": ((N, M), lambda w: points(N, M) + w),
+    "batch_of_weights": ((2, K, M), lambda w: torch.bmm(points(2, N, K), w)),
+    "matrix_of_mv": ((N, K), lambda w: w @ points(K)),
+    "layer_norm_input": ((N, K), lambda w: layer_norm(w, (K,), points(K), points(K))),
+    "reversed_difference": ((M,), lambda w: 1 - w),
+    "activation": ((M,), torch.tanh),
+    "convolution": ((2, 1, 3), lambda w: conv1d(points(N, 1, 6), w)),
+    "outer_power": ((M,), lambda w: points(N, M) ** w),
+    "complex_points": ((K, M), lambda w: torch.mm(points(N, K) * 1j, w * (1 + 0j))),
+}
+
+
+@pytest.mark.parametrize(("shape", "operation"), NO_RULE.values(), ids=NO_RULE)
+def test_the_rest_has_no_rule(shape: tuple[int, ...], operation: Operation) -> None:
+    w = rand(*shape).requires_grad_()
+    out = operation(w)
+    for position, child, output in nodes.inputs(out.grad_fn):
+        operand_shape = nodes.output_shape(child, output)
+        leaf = nodes.leaf(child)
+        if leaf is w or out.is_complex():
+            assert find_rules(out.grad_fn, position, operand_shape) == []
+
+
+def test_gain_of_torchs_module_through_two_derivatives() -> None:
+    """The node of the first derivative and that of the value both take the gain."""
+    norm, x = nn.LayerNorm(K), points(N, K)
+    slope = torch.autograd.grad(norm(x).square().sum(), x, create_graph=True)[0]
+    assert nodes.kind(slope.grad_fn) == "NativeLayerNormBackwardBackward0"
+    (rule,) = rules_of(slope, norm.weight)
+    assert isinstance(rule.contribute(rule.arrange(torch.ones(N, K))), Dense)

@@ -1,0 +1,130 @@
+"""The graph between a residual and the parameters: order, uses, and what is computed from what."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pinn_ntk.graph import nodes
+from pinn_ntk.graph.walk import Edge, Graph, Use
+from tests.networks import NETWORKS
+from tests.operators import laplacian, points
+
+
+def graph_of(residual: Tensor, **leaves: Tensor) -> Graph:
+    return Graph(residual, leaves)
+
+
+def kinds(graph: Graph) -> list[str]:
+    return [nodes.kind(node) for node in graph.order]
+
+
+def test_order_holds_what_reaches_a_trained_leaf_only() -> None:
+    w, frozen = torch.ones(3, requires_grad=True), torch.ones(3, requires_grad=True)
+    x = torch.ones(3, requires_grad=True)
+    residual = (x.sin() * w).exp() + frozen.cos()
+    graph = graph_of(residual, w=w)
+    assert kinds(graph) == ["AddBackward0", "ExpBackward0", "MulBackward0", "AccumulateGrad"]
+    assert graph.root is residual.grad_fn
+    assert list(graph.names.values()) == ["w"]
+
+
+def test_every_consumer_stands_before_its_inputs() -> None:
+    net, x = NETWORKS["gated"](1, 1), points(3, 1)
+    graph = Graph(laplacian(net(x), x), dict(net.named_parameters()))
+    place = {node: number for number, node in enumerate(graph.order)}
+    assert len(place) == len(graph.order) > 100
+    assert graph.order[0] is graph.root
+    for node in graph.order:
+        for _, edge in graph.edges(node):
+            assert place[edge.node] > place[node]
+
+
+def test_uses_name_consumer_and_position() -> None:
+    w = torch.ones(3, requires_grad=True)
+    square, data = w * w, torch.ones(3)
+    residual = data - square
+    graph = graph_of(residual, w=w)
+    (leaf,) = graph.names
+    assert graph.uses[Edge(leaf)] == [Use(square.grad_fn, 0), Use(square.grad_fn, 1)]
+    assert graph.uses[Edge(square.grad_fn)] == [Use(residual.grad_fn, 1)]
+    assert graph.edges(residual.grad_fn) == [(1, Edge(square.grad_fn, 0))]
+    assert graph.outputs[square.grad_fn] == {0}
+
+
+def test_outputs_of_an_operation_with_several() -> None:
+    w = torch.ones(2, 6, requires_grad=True)
+    _, second, third = w.split(2, dim=1)
+    graph = graph_of(second * third, w=w)
+    assert graph.outputs[second.grad_fn] == {1, 2}
+    assert Edge(second.grad_fn, 2).shape == (2, 2)
+    assert graph_of(third, w=w).outputs[third.grad_fn] == {2}
+
+
+def test_parametric_means_from_parameters_alone() -> None:
+    scale, weight = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2, 2))
+    frozen_out = nn.Parameter(torch.ones(2))  # trained by someone else
+    x = torch.ones(3, 2, requires_grad=True)
+    made = scale.exp() * weight * frozen_out
+    through_points = x @ made
+    graph = graph_of(through_points, scale=scale, weight=weight)
+    assert made.grad_fn in graph.parametric
+    assert through_points.grad_fn not in graph.parametric
+    constant_points = x.detach() @ made
+    assert constant_points.grad_fn in graph_of(constant_points, scale=scale).parametric
+
+
+def test_one_leaf_under_two_names_counts_once() -> None:
+    w = torch.ones(3, requires_grad=True)
+    assert len(graph_of(w * 2, a=w).names) == 1
+
+
+def test_a_residual_that_depends_on_no_parameter() -> None:
+    x, w = torch.ones(3, requires_grad=True), torch.ones(3, requires_grad=True)
+    graph = graph_of(x * 2, w=w)
+    assert graph.order == []
+    assert graph.names == {}
+
+
+def test_a_detached_copy_is_no_use() -> None:
+    w = torch.ones(3, requires_grad=True)
+    residual = w.detach() * w + w.clone().detach()
+    graph = graph_of(residual, w=w)
+    (leaf,) = graph.names
+    (use,) = graph.uses[Edge(leaf)]
+    assert (nodes.kind(use.node), use.position) == ("MulBackward0", 1)
+
+
+def test_a_leaf_has_no_graph() -> None:
+    w = torch.ones(3, requires_grad=True)
+    with pytest.raises(ValueError, match="the residual is a leaf"):
+        graph_of(w, w=w)
+
+
+def test_long_chains_need_no_recursion() -> None:
+    w = torch.ones(2, requires_grad=True)
+    out = w
+    for _ in range(3000):
+        out = out * 1.0
+    assert len(graph_of(out, w=w).order) == 3001
+
+
+@pytest.mark.parametrize(
+    ("through", "coarsest"),
+    [
+        ([], torch.float64),
+        ([torch.float32], torch.float32),
+        ([torch.float32, torch.bfloat16, torch.float64], torch.bfloat16),
+        ([torch.float16, torch.float32], torch.float16),
+        ([torch.complex64], torch.float32),
+        ([torch.complex128], torch.float64),
+    ],
+    ids=str,
+)
+def test_coarsest_dtype_on_the_way(through: list[torch.dtype], coarsest: torch.dtype) -> None:
+    w = torch.ones(2, dtype=torch.float64, requires_grad=True)
+    out = w * 1.0
+    for dtype in through:
+        out = out.to(dtype) * 1.0
+    assert graph_of(out, w=w).coarsest == coarsest
