@@ -74,6 +74,7 @@ _BROADCAST = {
 """Elementwise operations, their first derivatives, and broadcasting."""
 
 _RESHAPE = {
+    "AliasBackward0",
     "CatBackward0",
     "ReshapeAliasBackward0",
     "SliceBackward0",
@@ -88,11 +89,15 @@ _RESHAPE = {
 """Operations that keep axis 0 whenever its length before and after is the number of rows."""
 
 _ALONG_AXIS = {
-    "SumBackward1",
+    "LinalgVectorNormBackward0",
     "MeanBackward1",
     "SelectBackward0",
     "SelectBackwardBackward0",
+    "SplitBackward0",
+    "SplitWithSizesBackward0",
     "StackBackward0",
+    "SumBackward1",
+    "UnbindBackward0",
 }
 """Operations that keep axis 0 unless it is the axis they work along."""
 

@@ -36,6 +36,9 @@ SAVED: dict[str, tuple[str, ...]] = {
     "SelectBackward0": ("dim",),
     "SelectBackwardBackward0": ("dim",),
     "StackBackward0": ("dim",),
+    "SplitBackward0": ("dim",),
+    "SplitWithSizesBackward0": ("dim",),
+    "UnbindBackward0": ("dim",),
     # heads of loss terms (graph/terms.py)
     "PowBackward0": ("self", "exponent"),
     "PowBackward1": ("self", "exponent"),
