@@ -5,7 +5,7 @@
 | R | rows: entries of one residual, flattened | |
 | S | sites: places in the graph where the weight meets the points | |
 | W | one weight matrix | (m, n) |
-| left, right | factors, d r_i / d W = sum_s left[s, i] right[s, i]^T | (S, R, m), (S, R, n) |
+| left, right | factors, d r_i / d W = sum_s left[s][i] right[s][i]^T | S times (R, m), (R, n) |
 | rows | row gradients written out, one flattened parameter a row | (R, numel) |
 
 Every product is taken in the dtype asked for, whatever dtype the factors were captured in.
@@ -14,7 +14,7 @@ Every product is taken in the dtype asked for, whatever dtype the factors were c
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -23,50 +23,68 @@ from torch import Tensor
 
 _PASS_COST = 16
 """Multiply-adds that one elementwise pass over a product costs, for choosing a formula."""
+_CACHED = 2**15
+"""Entries of a factor that are converted and contracted together while they lie in cache."""
 
 
 @dataclass(frozen=True)
 class Outer:
-    """Row gradients of one weight matrix as sums of outer products.
+    """Row gradients of one weight matrix as sums of outer products, a term a site.
 
     Attributes:
-        left: Factor along the weight's rows, (S, R, m).
-        right: Factor along the weight's columns, (S, R, n).
+        left: Factors along the weight's rows, S tensors (R, m).
+        right: Factors along the weight's columns, S tensors (R, n).
     """
 
-    left: Tensor
-    right: Tensor
+    left: tuple[Tensor, ...]
+    right: tuple[Tensor, ...]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(m, n)."""
+        return self.left[0].shape[1], self.right[0].shape[1]
 
     @property
     def numel(self) -> int:
         """Entries of the weight, m * n."""
-        return self.left.shape[2] * self.right.shape[2]
+        return math.prod(self.shape)
 
     def to(self, dtype: torch.dtype) -> Outer:
         """The same factors in ``dtype``."""
-        return Outer(self.left.to(dtype), self.right.to(dtype))
+        return Outer(tuple(x.to(dtype) for x in self.left), tuple(x.to(dtype) for x in self.right))
 
     def slice(self, rows: slice) -> Outer:
         """Factors of some rows only."""
-        return Outer(self.left[:, rows], self.right[:, rows])
+        return Outer(tuple(x[rows] for x in self.left), tuple(x[rows] for x in self.right))
 
     def rows(self) -> Tensor:
         """Row gradients written out, (R, m * n)."""
-        return torch.einsum("srm,srn->rmn", self.left, self.right).flatten(1)
+        sites = zip(self.left, self.right, strict=True)
+        first, *others = (left[:, :, None] * right[:, None, :] for left, right in sites)
+        for other in others:
+            first += other
+        return first.flatten(1)
 
-    def diagonal(self) -> Tensor:
-        """Squared norm of each row gradient, (R,)."""
-        return (_site_products(self.left) * _site_products(self.right)).sum((1, 2))
+    def diagonal(self, dtype: torch.dtype) -> Tensor:
+        """Squared norm of each row gradient, contracted in ``dtype``, (R,)."""
+        side = 1 + _CACHED // max(self.shape)
+        parts = [self.slice(rows) for rows in _tiles(len(self.left[0]), side)]
+        products = [_site_products(p.left, dtype) * _site_products(p.right, dtype) for p in parts]
+        return torch.cat([product.sum((1, 2)) for product in products])
 
     def matvec(self, vector: Tensor) -> Tensor:
         """Row gradients times a flattened weight, (m * n,) -> (R,)."""
-        weight = vector.view(self.left.shape[2], self.right.shape[2])
-        return ((self.left @ weight) * self.right).sum((0, 2))
+        weight, total = vector.view(self.shape), vector.new_zeros(len(self.left[0]))
+        for left, right in zip(self.left, self.right, strict=True):
+            total += ((left @ weight) * right).sum(1)
+        return total
 
     def rmatvec(self, vector: Tensor) -> Tensor:
         """Weighted sum of the row gradients, (R,) -> (m * n,)."""
-        left = (self.left * vector[:, None]).flatten(0, 1)  # (S R, m)
-        return (left.mT @ self.right.flatten(0, 1)).flatten()
+        total = vector.new_zeros(self.shape)
+        for left, right in zip(self.left, self.right, strict=True):
+            total.addmm_((left * vector[:, None]).mT, right)
+        return total.flatten()
 
 
 @dataclass(frozen=True)
@@ -96,9 +114,10 @@ class Dense:
         """Row gradients written out, (R, numel)."""
         return self.gradients
 
-    def diagonal(self) -> Tensor:
-        """Squared norm of each row gradient, (R,)."""
-        return self.gradients.square().sum(1)
+    def diagonal(self, dtype: torch.dtype) -> Tensor:
+        """Squared norm of each row gradient, contracted in ``dtype``, (R,)."""
+        parts = self.gradients.split(1 + 4 * _CACHED // self.numel)
+        return torch.cat([part.to(dtype).square().sum(1) for part in parts])
 
     def matvec(self, vector: Tensor) -> Tensor:
         """Row gradients times a flattened parameter, (numel,) -> (R,)."""
@@ -136,8 +155,9 @@ def add_gram(
                 if same and cols.start < rows.start:
                     continue
                 diagonal = same and cols.start == rows.start
-                tile = out[rows, cols]
-                _add_outer(tile, a.slice(rows).to(dtype), b.slice(cols).to(dtype), same=diagonal)
+                wide = a.slice(rows).to(dtype)
+                other = wide if diagonal else b.slice(cols).to(dtype)
+                _add_outer(out[rows, cols], wide, other, same=diagonal)
         if same:
             _mirror(out, side)
         return
@@ -149,28 +169,31 @@ def add_gram(
             out[rows, cols] += left @ right.mT
 
 
-def _site_products(factor: Tensor) -> Tensor:
-    """Inner products <factor[s, i], factor[t, i]>, (R, S, S)."""
-    by_row = factor.transpose(0, 1)
-    # without the contiguous copy the batched product in float64 takes 1.5 times as long on a CPU
-    return by_row @ by_row.mT.contiguous()
+def _site_products(factors: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
+    """Inner products <factors[s][i], factors[t][i]>, (R, S, S)."""
+    by_row = torch.stack([factor.to(dtype) for factor in factors], dim=1)  # (R, S, m)
+    return by_row @ by_row.mT
 
 
 def _outer_is_cheaper(a: Outer, b: Outer, *, same: bool) -> bool:
-    pairs = a.left.shape[0] * b.left.shape[0]
-    if same:
-        pairs = a.left.shape[0] * (a.left.shape[0] + 1) // 2
-    return pairs * (a.left.shape[2] + a.right.shape[2] + _PASS_COST) < a.numel
+    sites = len(a.left)
+    pairs = sites * (sites + 1) // 2 if same else sites * len(b.left)
+    return pairs * (sum(a.shape) + _PASS_COST) < a.numel
 
 
 def _add_outer(out: Tensor, a: Outer, b: Outer, *, same: bool) -> None:
-    for s in range(a.left.shape[0]):
-        for t in range(s if same else 0, b.left.shape[0]):
-            product = a.left[s] @ b.left[t].mT
-            product *= a.right[s] @ b.right[t].mT
-            out += product
-            if same and t > s:
-                out += product.mT
+    if not same:
+        for left, right in zip(a.left, a.right, strict=True):
+            for other_left, other_right in zip(b.left, b.right, strict=True):
+                out.addcmul_(left @ other_left.mT, right @ other_right.mT)
+        return
+    half = torch.zeros_like(out)  # pairs s < t; their mirror images are added at the end
+    for s, (left, right) in enumerate(zip(a.left, a.right, strict=True)):
+        out.addcmul_(left @ left.mT, right @ right.mT)
+        for t in range(s + 1, len(a.left)):
+            half.addcmul_(left @ a.left[t].mT, right @ a.right[t].mT)
+    out += half
+    out += half.mT
 
 
 def _mirror(out: Tensor, side: int) -> None:

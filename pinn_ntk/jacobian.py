@@ -27,7 +27,7 @@ DEFAULT_BUDGET = 2**27
 class FactoredJacobian:
     """d r / d theta of one residual, as per-parameter factors.
 
-    A weight used at S places of the graph is kept as left (S, R, m) and right (S, R, n) factors,
+    A weight used at S places of the graph is kept as S left (R, m) and S right (R, n) factors,
     which takes R S (m + n) numbers where the written-out Jacobian takes R m n.
 
     Attributes:
@@ -76,7 +76,7 @@ class FactoredJacobian:
         """Diagonal of J J^T, the squared norm of each row gradient, (R,). Exact."""
         total = self._zeros(self.rows)
         for factor in self.factors.values():
-            total += factor.to(self.dtype).diagonal()
+            total += factor.diagonal(self.dtype)
         return total
 
     def trace(self) -> float:

@@ -21,7 +21,7 @@ def made(rows: int, dtype: torch.dtype = torch.float64, budget: int = 2**20) -> 
     """Factors in an order of their own, one as outer products, and a parameter without any."""
     factors: dict[str, Factor] = {
         "a": Dense(torch.randn(rows, 3)),
-        "w": Outer(torch.randn(3, rows, 2), torch.randn(3, rows, 3)),
+        "w": Outer(tuple(torch.randn(3, rows, 2)), tuple(torch.randn(3, rows, 3))),
         "b": Dense(torch.randn(rows, 2)),
     }
     return FactoredJacobian(factors, SIZES, rows, dtype=dtype, memory_budget=budget)
@@ -29,7 +29,7 @@ def made(rows: int, dtype: torch.dtype = torch.float64, budget: int = 2**20) -> 
 
 def written_out(jacobian: FactoredJacobian) -> Tensor:
     w, a, b = (jacobian.factors[name] for name in ("w", "a", "b"))
-    weight = torch.einsum("sri,srj->rij", w.left, w.right).flatten(1)
+    weight = torch.einsum("sri,srj->rij", torch.stack(w.left), torch.stack(w.right)).flatten(1)
     return torch.cat([weight, torch.zeros(jacobian.rows, 4), b.gradients, a.gradients], dim=1)
 
 

@@ -30,7 +30,7 @@ class Contribution(NamedTuple):
 
     Attributes:
         edge: The shared tensor.
-        factor: `Outer` with (1, M, m) and (1, M, n), or `Dense` with (M, numel).
+        factor: `Outer` with one (M, m) and one (M, n), or `Dense` with (M, numel).
         members: Flat residual rows that the pass covered, (R_c,).
         owners: Member of each slot, (M,); None where slots go through the members in order.
     """
@@ -76,13 +76,14 @@ def _by_row(contribution: Contribution, rows: int) -> Factor:
     if owners is None:
         owners = torch.arange(len(members), device=members.device)
     slots, filled = _slot_table(members, owners, rows)
-    left = torch.where(filled[..., None], factor.left[0][slots], 0)
-    return Outer(left, factor.right[0][slots])
+    left = torch.where(filled[..., None], factor.left[0][slots], 0)  # (S, R, m)
+    return Outer(tuple(left), tuple(factor.right[0][slots]))
 
 
 def _sum_slots(gradients: Tensor, members: Tensor, owners: Tensor | None, rows: int) -> Tensor:
     if owners is None:
-        gradients = gradients.view(len(members), -1, gradients.shape[1]).sum(1)
+        if len(gradients) > len(members):
+            gradients = gradients.view(len(members), -1, gradients.shape[1]).sum(1)
         if len(members) == rows:
             return gradients
         target = members
@@ -115,11 +116,33 @@ def _total(factors: Sequence[Factor]) -> Factor:
         return factors[0]
     outers = [factor for factor in factors if isinstance(factor, Outer)]
     if len(outers) == len(factors):
-        return Outer(torch.cat([f.left for f in outers]), torch.cat([f.right for f in outers]))
+        return _merged([site for f in outers for site in zip(f.left, f.right, strict=True)])
     total = factors[0].rows()
     for factor in factors[1:]:
         total = total + factor.rows()
     return Dense(total)
+
+
+def _merged(sites: Sequence[tuple[Tensor, Tensor]]) -> Outer:
+    """Sum of outer products; those that share a factor become one."""
+    lefts: list[Tensor] = []
+    rights: list[Tensor] = []
+    for left, right in sites:
+        for i in range(len(lefts)):
+            if _equal(right, rights[i]):
+                lefts[i] = lefts[i] + left
+                break
+            if _equal(left, lefts[i]):
+                rights[i] = rights[i] + right
+                break
+        else:
+            lefts.append(left)
+            rights.append(right)
+    return Outer(tuple(lefts), tuple(rights))
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    return torch.equal(a[:1], b[:1]) and torch.equal(a, b)
 
 
 def _at_leaves(graph: Graph, edge: Edge, factor: Factor) -> list[tuple[str, Factor]]:

@@ -101,10 +101,13 @@ def factored_probe(
 def _product(factor: Factor, probe: Tensor, leaf: Tensor) -> Tensor:
     sketch = _sketch(leaf)
     if sketch is None or not isinstance(factor, Outer):
-        kind = torch.float64 if isinstance(factor, Outer) else factor.gradients.dtype
-        return _sketched(factor.to(kind).rmatvec(probe.to(kind)), leaf)
-    wide = factor.to(torch.float64)
-    return Outer(wide.left, wide.right @ sketch).rmatvec(probe.double())
+        dtype = factor.left[0].dtype if isinstance(factor, Outer) else factor.gradients.dtype
+        return _sketched(factor.rmatvec(probe.to(dtype)), leaf)
+    total = torch.zeros(len(leaf), SKETCH, dtype=torch.float64, device=leaf.device)
+    for left, right in zip(factor.left, factor.right, strict=True):
+        narrow = (right @ sketch.to(right.dtype)) * probe.to(right.dtype)[:, None]  # (R, SKETCH)
+        total += left.mT @ narrow
+    return total.flatten()
 
 
 def _sketched(gradient: Tensor, leaf: Tensor) -> Tensor:

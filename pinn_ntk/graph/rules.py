@@ -34,7 +34,7 @@ class SiteRule:
     Attributes:
         arrange: Output-shaped tensor -> slots, (M, f).
         contribute: Arranged cotangent (M, f) -> gradients of the shared operand, one a slot:
-            `Outer` with factors (1, M, m) and (1, M, n), or `Dense` (M, numel).
+            `Outer` with one (M, m) and one (M, n), or `Dense` (M, numel).
     """
 
     arrange: Callable[[Tensor], Tensor]
@@ -66,9 +66,9 @@ def _matmul(self: Tensor | None, mat2: Tensor | None, position: int, scale: floa
     """Rule of self (M, m) @ mat2 (m, n), or of self (m, n) @ mat2 (n, M) when position is 0."""
     if position == 0:
         other = _other(mat2).mT * scale  # (M, n)
-        return SiteRule(_transposed, lambda g: Outer(g[None], other[None]))
+        return SiteRule(_transposed, lambda g: Outer((g,), (other,)))
     other = _other(self) * scale if scale != 1 else _other(self)  # (M, m)
-    return SiteRule(_identity, lambda g: Outer(other[None], g[None]))
+    return SiteRule(_identity, lambda g: Outer((other,), (g,)))
 
 
 def _mm(node: Node, position: int, _: torch.Size) -> SiteRule:
@@ -180,7 +180,8 @@ def _broadcast_rule(
 
     def contribute(g: Tensor) -> Factor:
         product = g if isinstance(other, float) and other == 1.0 else g * other
-        return Dense(product.view(slots, -1, shape.numel()).sum(1))
+        whole = product.shape[1] == shape.numel()
+        return Dense(product if whole else product.view(slots, -1, shape.numel()).sum(1))
 
     return SiteRule(arrange, contribute)
 

@@ -229,7 +229,12 @@ def _cotangents(
         allow_unused=True,
     )
     pairs = zip(wanted, gradients, strict=True)
-    return {edge: g.detach() for edge, g in pairs if g is not None and bool(g.any())}
+    return {edge: g.detach() for edge, g in pairs if g is not None and _any(g)}
+
+
+def _any(tensor: Tensor) -> bool:
+    first = tensor[:1] if tensor.ndim else tensor
+    return bool(first.any()) or bool(tensor.any())
 
 
 def _partitions(residual: Tensor) -> Iterator[Tensor]:
