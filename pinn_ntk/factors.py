@@ -116,7 +116,7 @@ class Dense:
 
     def diagonal(self, dtype: torch.dtype) -> Tensor:
         """Squared norm of each row gradient, contracted in ``dtype``, (R,)."""
-        parts = self.gradients.split(1 + 4 * _CACHED // self.numel)
+        parts = self.gradients.split(1 + 4 * _CACHED // max(1, self.numel))
         return torch.cat([part.to(dtype).square().sum(1) for part in parts])
 
     def matvec(self, vector: Tensor) -> Tensor:
