@@ -25,7 +25,7 @@ from pinn_ntk.graph.nodes import leaf
 from pinn_ntk.graph.paths import nodes_below, trace
 
 if TYPE_CHECKING:
-    from pinn_ntk.graph.terms import Term
+    from pinn_ntk.graph.term import Term
 
 
 def completeness_error(loss: Tensor, terms: Mapping[str, Term] | Iterable[Term]) -> float:

@@ -11,7 +11,7 @@ from torch import Tensor
 from pinn_ntk.graph.paths import reached
 
 if TYPE_CHECKING:
-    from pinn_ntk.graph.terms import Term
+    from pinn_ntk.graph.term import Term
 
 
 def name_terms(terms: Sequence[Term], logged: Mapping[str, Tensor | float]) -> list[str]:
