@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from pinn_ntk.balance import trace_weights
     from pinn_ntk.drift import Drift
     from pinn_ntk.errors import IncompleteTermsError, NTKWarning, OpaqueLossError, ResidualError
-    from pinn_ntk.graph.terms import Term, find_terms
+    from pinn_ntk.graph.term import Term
+    from pinn_ntk.graph.terms import find_terms
     from pinn_ntk.jacobian import FactoredJacobian
     from pinn_ntk.kernel import NTK, empirical_ntk
     from pinn_ntk.reference import reference_ntk
@@ -54,7 +55,7 @@ _MODULES = {
     "OpaqueLossError": "pinn_ntk.errors",
     "ResidualError": "pinn_ntk.errors",
     "Spectrum": "pinn_ntk.spectrum",
-    "Term": "pinn_ntk.graph.terms",
+    "Term": "pinn_ntk.graph.term",
     "empirical_ntk": "pinn_ntk.kernel",
     "find_terms": "pinn_ntk.graph.terms",
     "reference_ntk": "pinn_ntk.reference",

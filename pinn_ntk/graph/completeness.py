@@ -111,7 +111,8 @@ def _minus(left: Sequence[Tensor], right: Sequence[Tensor]) -> tuple[Tensor, ...
 
 def _size(gradient: Sequence[Tensor]) -> float:
     """2-norm of all entries together."""
-    return math.hypot(*(float(torch.linalg.vector_norm(g.detach().abs().double())) for g in gradient))
+    sizes = (torch.linalg.vector_norm(g.detach().abs().double()) for g in gradient)
+    return math.hypot(*map(float, sizes))
 
 
 def _rounding(graph: Iterable[Node], residuals: Iterable[Tensor]) -> float:

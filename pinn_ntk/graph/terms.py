@@ -22,7 +22,7 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 
 from pinn_ntk.errors import OpaqueLossError
 from pinn_ntk.graph.completeness import check_complete, checked, completeness_error, cut, explained
