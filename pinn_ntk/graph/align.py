@@ -101,8 +101,8 @@ _ALONG_AXIS = {
 }
 """Operations that keep axis 0 unless it is the axis they work along."""
 
-_MATMUL = {"MmBackward0": (0,), "AddmmBackward0": (0, 1)}
-"""Matrix products -> operands that may hold points."""
+_MATMUL = {"MmBackward0": {0}, "AddmmBackward0": {0, 1}}
+"""Matrix products -> operands that may hold points; the left matrix always does."""
 
 
 def aligned_uses(graph: Graph, rows: int) -> list[tuple[Use, Edge]] | None:
@@ -144,10 +144,7 @@ def _shared_inputs(graph: Graph, node: Node, rows: int) -> set[int] | None:
     if kind in _BROADCAST:
         return {position for position, _ in edges} - held
     if kind in _MATMUL:
-        points = {p for p in held if p in _MATMUL[kind]}
-        mixing = {1} if kind == "AddmmBackward0" else {0}
-        others = {position for position, _ in edges} - points
-        return None if others & mixing else others
+        return {position for position, _ in edges} - (held & _MATMUL[kind])
     keeps = kind in _RESHAPE or (kind in _ALONG_AXIS and not _along_rows(node))
     return set() if keeps and len(held) == len(edges) else None
 
