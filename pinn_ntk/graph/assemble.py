@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -124,10 +125,11 @@ def _total(factors: Sequence[Factor]) -> Factor:
 
 
 def _merged(sites: Sequence[tuple[Tensor, Tensor]]) -> Outer:
-    """Sum of outer products; those that share a factor become one."""
+    """Sum of outer products, in the widest of their dtypes; those that share a factor become one."""
+    dtype = functools.reduce(torch.promote_types, (left.dtype for left, _ in sites))
     lefts: list[Tensor] = []
     rights: list[Tensor] = []
-    for left, right in sites:
+    for left, right in ((a.to(dtype), b.to(dtype)) for a, b in sites):
         for i in range(len(lefts)):
             if _equal(right, rights[i]):
                 lefts[i] = lefts[i] + left
