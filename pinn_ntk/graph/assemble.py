@@ -125,7 +125,7 @@ def _total(factors: Sequence[Factor]) -> Factor:
 
 
 def _merged(sites: Sequence[tuple[Tensor, Tensor]]) -> Outer:
-    """Sum of outer products, in the widest of their dtypes; those that share a factor become one."""
+    """Sum of outer products in the widest of their dtypes; those that share a factor are joined."""
     dtype = functools.reduce(torch.promote_types, (left.dtype for left, _ in sites))
     lefts: list[Tensor] = []
     rights: list[Tensor] = []
