@@ -1,0 +1,261 @@
+"""Contributions of sites -> factors of parameters: slots to rows, shared tensors to leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from pinn_ntk.factors import Dense, Factor, Outer
+from pinn_ntk.graph import assemble as module
+from pinn_ntk.graph.assemble import Contribution, assemble
+from pinn_ntk.graph.walk import Edge, Graph
+from tests.asserts import assert_near
+
+R, M, N = 6, 3, 4
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+ALL = torch.arange(R)
+EVEN, ODD = torch.arange(0, R, 2), torch.arange(1, R, 2)
+
+
+def outer(slots: int) -> Outer:
+    return Outer((torch.randn(slots, M),), (torch.randn(slots, N),))
+
+
+def dense(slots: int) -> Dense:
+    return Dense(torch.randn(slots, M * N))
+
+
+KINDS: dict[str, Callable[[int], Factor]] = {"outer": outer, "dense": dense}
+
+
+@pytest.fixture
+def weight() -> Tensor:
+    return torch.randn(M, N, requires_grad=True)
+
+
+@pytest.fixture
+def graph(weight: Tensor) -> Graph:
+    """Some graph in which the weight is a leaf."""
+    return Graph(torch.randn(R, M) @ weight, {"w": weight})
+
+
+def leaf_edge(graph: Graph) -> Edge:
+    return Edge(next(iter(graph.names)))
+
+
+def by_hand(contribution: Contribution) -> Tensor:
+    """Slots added up one by one, (R, M * N)."""
+    rows, slots = torch.zeros(R, M * N), contribution.factor.rows()
+    owners = contribution.owners
+    if owners is None:
+        owners = torch.arange(len(slots)) // (len(slots) // len(contribution.members))
+    for slot, owner in zip(slots, owners.tolist(), strict=True):
+        if owner >= 0:
+            rows[contribution.members[owner]] += slot
+    return rows
+
+
+# owners of the slots, and the rows that the pass covered
+PLACES: dict[str, tuple[int, Tensor, Tensor | None]] = {
+    "in_order": (R, ALL, None),
+    "every_second_row": (R // 2, EVEN, None),
+    "permuted": (R, ALL, torch.tensor([3, 0, 5, 1, 4, 2])),
+    "several_slots_a_row": (9, ALL, torch.tensor([0, 0, 1, 5, 5, 5, 2, 3, 0])),
+    "none_for_some": (7, ALL, torch.tensor([-1, 4, -1, 0, 0, -1, 2])),
+    "none_at_all": (3, ALL, torch.tensor([-1, -1, -1])),
+    "some_rows_permuted": (3, ODD, torch.tensor([2, 0, 1])),
+    "some_rows_twice": (5, ODD, torch.tensor([2, 2, -1, 0, 2])),
+}
+
+
+@pytest.mark.parametrize("make", KINDS.values(), ids=KINDS)
+@pytest.mark.parametrize(("slots", "members", "owners"), PLACES.values(), ids=PLACES)
+def test_slots_go_to_their_rows(
+    graph: Graph, make: Callable[[int], Factor], slots: int, members: Tensor, owners: Tensor | None
+) -> None:
+    contribution = Contribution(leaf_edge(graph), make(slots), members, owners)
+    factor = assemble(graph, [contribution], R)["w"]
+    assert isinstance(factor, type(contribution.factor))
+    assert_near(factor.rows(), by_hand(contribution), 1e-15, "rows")
+
+
+def test_slots_in_order_may_be_several_a_row(graph: Graph) -> None:
+    contribution = Contribution(leaf_edge(graph), dense(2 * R), ALL, None)
+    assert_near(
+        assemble(graph, [contribution], R)["w"].rows(), by_hand(contribution), 1e-15, "rows"
+    )
+
+
+@pytest.mark.parametrize(
+    "kinds", [["outer", "outer"], ["outer", "dense"], ["dense", "dense"], ["outer"] * 4]
+)
+def test_sites_add_up(graph: Graph, kinds: list[str]) -> None:
+    places = list(PLACES.values())
+    made = [
+        Contribution(leaf_edge(graph), KINDS[kind](slots), members, owners)
+        for kind, (slots, members, owners) in zip(kinds, places, strict=False)
+    ]
+    factor = assemble(graph, made, R)["w"]
+    assert isinstance(factor, Outer) == ("dense" not in kinds)
+    assert_near(factor.rows(), sum(by_hand(c) for c in made), 1e-14, "rows")
+
+
+@pytest.mark.parametrize("shared", ["left", "right", "both", "neither"])
+def test_sites_that_share_a_factor_are_joined(graph: Graph, shared: str) -> None:
+    first, second = outer(R), outer(R)
+    if shared in {"left", "both"}:
+        second = Outer((first.left[0].clone(),), second.right)
+    if shared in {"right", "both"}:
+        second = Outer(second.left, (first.right[0].clone(),))
+    third = outer(R)
+    made = [Contribution(leaf_edge(graph), f, ALL, None) for f in (first, third, second)]
+    factor = assemble(graph, made, R)["w"]
+    assert len(factor.left) == (3 if shared == "neither" else 2)
+    assert_near(factor.rows(), sum(by_hand(c) for c in made), 1e-14, "rows")
+
+
+def test_sites_that_agree_in_their_first_row_only_are_not_joined(graph: Graph) -> None:
+    first, second = outer(R), outer(R)
+    second.left[0][0] = first.left[0][0]
+    second.right[0][0] = first.right[0][0]
+    made = [Contribution(leaf_edge(graph), f, ALL, None) for f in (first, second)]
+    assert len(assemble(graph, made, R)["w"].left) == 2
+
+
+def test_sites_of_several_dtypes_take_the_widest(graph: Graph) -> None:
+    made = [Contribution(leaf_edge(graph), f, ALL, None) for f in (outer(R), outer(R))]
+    low = Outer(
+        *(tuple(x.bfloat16() for x in side) for side in (made[0].factor.left, made[0].factor.right))
+    )
+    factor = assemble(graph, [made[0]._replace(factor=low), made[1]], R)["w"]
+    assert {x.dtype for x in factor.left + factor.right} == {torch.float64}
+    assert_near(factor.rows(), by_hand(made[0]) + by_hand(made[1]), 2e-2, "rows")
+
+
+# --- From a shared tensor to the leaves behind it
+
+KEPT: dict[str, tuple[Callable[[Tensor], Tensor], bool]] = {
+    # view of a weight -> whether it is transposed
+    "t": (lambda w: w.t(), True),
+    "T": (lambda w: w.T, True),
+    "mT": (lambda w: w.mT, True),
+    "transpose": (lambda w: w.transpose(0, 1), True),
+    "transpose_from_the_back": (lambda w: w.transpose(-1, -2), True),
+    "transpose_mixed": (lambda w: w.transpose(-1, 0), True),
+    "transpose_of_one_axis": (lambda w: w.transpose(1, -1), False),
+    "permute": (lambda w: w.permute(1, 0), True),
+    "permute_from_the_back": (lambda w: w.permute(-1, -2), True),
+    "permute_to_itself": (lambda w: w.permute(0, 1), False),
+    "twice": (lambda w: w.t().t(), False),
+    "three_times": (lambda w: w.t().transpose(0, 1).permute(1, 0), True),
+    "copied": (lambda w: w.clone(), False),
+    "copied_and_transposed": (lambda w: w.clone().t().contiguous(), True),
+    "alias": (lambda w: w[:, :].t(), True),
+    "other_dtype": (lambda w: w.float().t(), True),
+}
+
+COMPUTED: dict[str, Callable[[Tensor], Tensor]] = {
+    "scaled": lambda w: 2 * w,
+    "reshaped": lambda w: w.reshape(2, 6),
+    "exp": lambda w: w.exp(),
+    "normalised": lambda w: w / w.norm(dim=1, keepdim=True),
+    "of_itself": lambda w: w @ w.T,
+    "first_row": lambda w: w[:1] * w.sum(),
+    "transposed_and_scaled": lambda w: w.t() * w.sum(),
+}
+
+
+def shared_by_points(made: Tensor, weight: Tensor) -> tuple[Graph, Edge]:
+    """A graph that uses ``made``, and the edge of ``made`` in it."""
+    assert made.grad_fn is not None
+    residual = torch.randn(R, len(made), dtype=made.dtype) @ made
+    return Graph(residual, {"w": weight}), Edge(made.grad_fn)
+
+
+def cotangents_times_jacobian(rows: Tensor, made: Tensor, weight: Tensor) -> Tensor:
+    pulled = [
+        torch.autograd.grad(made, weight, row.view(made.shape).to(made.dtype), retain_graph=True)[0]
+        for row in rows
+    ]
+    return torch.stack(pulled).flatten(1)
+
+
+@pytest.mark.parametrize(("view", "transposed"), KEPT.values(), ids=KEPT)
+def test_views_of_a_weight_keep_its_factors(
+    weight: Tensor, view: Callable[[Tensor], Tensor], transposed: bool
+) -> None:
+    made = view(weight)
+    graph, edge = shared_by_points(made, weight)
+    factor = Outer((torch.randn(R, made.shape[0]),), (torch.randn(R, made.shape[1]),))
+    found = assemble(graph, [Contribution(edge, factor, ALL, None)], R)["w"]
+    assert isinstance(found, Outer)
+    assert (found.left is factor.left) != transposed
+    expected = cotangents_times_jacobian(factor.rows(), made, weight)
+    assert_near(found.rows(), expected, 1e-6 if made.dtype == torch.float32 else 1e-14, "rows")
+
+
+@pytest.mark.parametrize("compute", (KEPT | COMPUTED).values(), ids=KEPT | COMPUTED)
+@pytest.mark.parametrize("chunk", [64, 2])
+def test_rows_of_a_shared_tensor_are_pulled_back(
+    weight: Tensor, compute: object, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_CHUNK", chunk)
+    function = compute[0] if isinstance(compute, tuple) else compute
+    made = function(weight)  # type: ignore[operator]
+    graph, edge = shared_by_points(made, weight)
+    factor = Dense(torch.randn(R, made.numel(), dtype=made.dtype))
+    found = assemble(graph, [Contribution(edge, factor, ALL, None)], R)["w"]
+    expected = cotangents_times_jacobian(factor.gradients, made, weight)
+    tol = 1e-6 if made.dtype == torch.float32 else 1e-13
+    assert_near(found.rows().double(), expected, tol, "rows")
+
+
+@pytest.mark.parametrize("size", [2, R + 2], ids=["fewer_than_rows", "more_than_rows"])
+def test_several_leaves_behind_one_tensor(size: int) -> None:
+    scale, direction = torch.rand(size, requires_grad=True), torch.rand(size, requires_grad=True)
+    unused = torch.rand(2, requires_grad=True)
+    made = scale.exp() * direction
+    graph = Graph(torch.randn(R, size) * made, {"s": scale, "d": direction, "unused": unused})
+    factor = Dense(torch.randn(R, size))
+    found = assemble(graph, [Contribution(Edge(made.grad_fn), factor, ALL, None)], R)
+    assert set(found) == {"s", "d"}
+    assert_near(found["d"].rows(), factor.gradients * scale.detach().exp(), 1e-14, "direction")
+    assert_near(found["s"].rows(), factor.gradients * made.detach(), 1e-14, "scale")
+
+
+def test_uses_of_a_leaf_and_of_a_tensor_computed_from_it_add_up(weight: Tensor) -> None:
+    made = 2 * weight
+    residual = torch.randn(R, M) @ made + torch.randn(R, M) @ weight
+    graph = Graph(residual, {"w": weight})
+    one, other = outer(R), outer(R)
+    contributions = [
+        Contribution(Edge(made.grad_fn), one, ALL, None),
+        Contribution(leaf_edge(graph), other, ALL, None),
+    ]
+    found = assemble(graph, contributions, R)["w"]
+    assert_near(found.rows(), 2 * one.rows() + other.rows(), 1e-14, "rows")
+
+
+class Unbatched(torch.autograd.Function):
+    """Twice the input; its backward pass cannot be batched over cotangents."""
+
+    @staticmethod
+    def forward(_ctx: object, x: Tensor) -> Tensor:
+        return 2 * x
+
+    @staticmethod
+    def backward(_ctx: object, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        return gradient * float(gradient.abs().max() >= 0) * 2
+
+
+def test_operations_that_cannot_be_batched_are_pulled_back_one_by_one(weight: Tensor) -> None:
+    made = Unbatched.apply(weight)
+    graph, edge = shared_by_points(made, weight)
+    factor = dense(R)
+    found = assemble(graph, [Contribution(edge, factor, ALL, None)], R)["w"]
+    assert_near(found.rows(), 2 * factor.gradients, 1e-15, "rows")

@@ -1,0 +1,328 @@
+"""The certificate finds what is wrong, and what it finds is mended, said once, and right."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import Node
+
+from pinn_ntk import NTKWarning, empirical_ntk
+from pinn_ntk.factors import Dense, Outer
+from pinn_ntk.graph import capture, certificate, rules, sites
+from pinn_ntk.graph.certificate import LOW_PRECISION_TOLERANCE, TOLERANCE, Probe, tolerance
+from pinn_ntk.graph.rules import SiteRule
+from pinn_ntk.graph.walk import Edge, Graph, Use
+from pinn_ntk.kernel import NTK
+from pinn_ntk.reference import reference_jacobian
+from tests.asserts import assert_certified, assert_near
+from tests.networks import NETWORKS, LayerNormByHand, stack
+from tests.operators import grad, laplacian, points
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+N = 6
+
+
+def measured(residual: Tensor, net: nn.Module, match: str) -> tuple[NTK, str]:
+    """The kernel, right although it took a fallback, and what was said, once."""
+    with pytest.warns(NTKWarning, match=match) as said:
+        kernel = empirical_ntk({"pde": residual}, net)
+    assert len(said) == 1
+    assert said[0].filename == __file__, "the warning points into the package"
+    expected = reference_jacobian(residual, net)
+    assert_near(kernel.jacobian("pde").dense(), expected, 1e-11, "J after the fallback")
+    assert_certified(kernel)
+    return kernel, str(said[0].message)
+
+
+# --- Rules that have gone wrong
+
+
+def spoilt(maker: Callable[..., object], spoil: Callable[[Outer | Dense], Outer | Dense]) -> object:
+    """A rule maker whose contributions are spoilt."""
+
+    def make(node: Node, position: int, shape: torch.Size) -> list[SiteRule]:
+        made = maker(node, position, shape)
+        listed = made if isinstance(made, list) else [made]
+        return [SiteRule(r.arrange, lambda g, r=r: spoil(r.contribute(g))) for r in listed if r]
+
+    return make
+
+
+def scaled(factor: Outer | Dense, by: float = 1 + 1e-6) -> Outer | Dense:
+    if isinstance(factor, Dense):
+        return Dense(factor.gradients * by)
+    return Outer(tuple(x * by for x in factor.left), factor.right)
+
+
+def negated(factor: Outer | Dense) -> Outer | Dense:
+    return scaled(factor, -1.0)
+
+
+def shifted(factor: Outer | Dense) -> Outer | Dense:
+    """Rows given to the next row: the sum over all rows stays the same."""
+    if isinstance(factor, Dense):
+        return Dense(factor.gradients.roll(1, 0))
+    return Outer(
+        tuple(x.roll(1, 0) for x in factor.left), tuple(x.roll(1, 0) for x in factor.right)
+    )
+
+
+def dropped(factor: Outer | Dense) -> Outer | Dense:
+    return scaled(factor, 0.0)
+
+
+SPOIL = [scaled, negated, shifted, dropped]
+
+
+@pytest.mark.parametrize("spoil", SPOIL)
+@pytest.mark.parametrize("kind", ["MmBackward0", "AddmmBackward0"])
+@pytest.mark.parametrize("width", [5, 20], ids=["plain", "sketched"])
+def test_a_wrong_rule_is_mended(
+    kind: str, spoil: Callable, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net, x = stack([1, width, width, 1]), points(N, 1)
+    residual = grad(net(x), x) + net(x)
+    monkeypatch.setitem(rules._RULES, kind, spoilt(rules._RULES[kind], spoil))
+    kernel, message = measured(residual, net, r"term 'pde': the certificate is off by \d")
+    found = kernel.jacobian("pde").fallbacks
+    assert set(found) >= {"0.weight", "2.weight", "4.weight"}
+    for name, reason in found.items():
+        assert reason.startswith("the certificate is off by")
+        assert name in message
+    trained = sum(net.get_parameter(name).numel() for name in found)
+    cost = f"{N} vector-Jacobian products, {N * trained * 8 / 2**20:.1f} MiB"
+    assert message.endswith(f"Its exact rows were computed one by one instead: {cost}.")
+
+
+@pytest.mark.parametrize("spoil", SPOIL)
+def test_only_what_is_wrong_is_computed_again(
+    spoil: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = nn.Sequential(nn.Linear(1, 5), LayerNormByHand(5), nn.Tanh(), nn.Linear(5, 1))
+    residual = net(points(N, 1))
+    monkeypatch.setitem(rules._RULES, "MulBackward0", spoilt(rules._RULES["MulBackward0"], spoil))
+    kernel, message = measured(residual, net, r"\(parameter 1.gain\)")
+    assert list(kernel.jacobian("pde").fallbacks) == ["1.gain"]
+    assert isinstance(kernel.jacobian("pde").factors["0.weight"], Outer)
+    assert "0.weight" not in message
+
+
+def test_a_parameter_of_little_weight_is_checked_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gain enters with 1e-6 of the whole gradient, and is off by one in a thousand."""
+    net, gain = nn.Linear(1, 1), nn.Parameter(torch.ones(1))
+    net.register_parameter("gain", gain)
+    x = points(N, 1)
+    residual = net(x) + 1e-6 * gain * x.sin()
+    spoil = spoilt(rules._RULES["MulBackward0"], lambda f: scaled(f, 1.001))
+    monkeypatch.setitem(rules._RULES, "MulBackward0", spoil)
+    kernel, _ = measured(residual, net, r"\(parameter gain\)")
+    assert list(kernel.jacobian("pde").fallbacks) == ["gain"]
+
+
+def test_without_the_certificate_nothing_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = NETWORKS["mlp"](1, 1)
+    residual = net(points(N, 1))
+    monkeypatch.setitem(
+        rules._RULES, "AddmmBackward0", spoilt(rules._RULES["AddmmBackward0"], negated)
+    )
+    kernel = empirical_ntk(residual, net, certify=False)
+    assert kernel.certificate == {}
+    assert kernel.jacobian("residual").fallbacks == {}
+    assert_near(kernel.jacobian("residual").dense(), -reference_jacobian(residual, net), 1e-13, "J")
+
+
+# --- A proof, a walk or a decoding that has gone wrong
+
+
+def everything_is_aligned(graph: Graph, _rows: int) -> list[tuple[Use, Edge]]:
+    """A broken proof: each use of a leaf meets the points in order."""
+    leaves = {Edge(leaf) for leaf in graph.names}
+    return [(use, edge) for edge in leaves for use in graph.uses[edge]]
+
+
+@pytest.mark.parametrize("mix", ["batch_norm", "centred", "attention"])
+def test_a_wrong_proof_is_mended(mix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if mix == "batch_norm":
+        net = nn.Sequential(nn.Linear(1, 5), nn.BatchNorm1d(5), nn.Tanh(), nn.Linear(5, 1))
+        residual = net(points(N, 1))
+    else:
+        net = NETWORKS["mlp"](1, 1)
+        u = net(points(N, 1))
+        residual = u - u.mean() if mix == "centred" else (u @ u.T).softmax(1) @ u
+    monkeypatch.setattr(sites, "aligned_uses", everything_is_aligned)
+    measured(residual, net, "the certificate is off by")
+
+
+def test_a_missed_use_is_mended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A weight takes part in the value and in the sweep back; one of the two is forgotten."""
+    net, x = NETWORKS["mlp"](1, 1), points(N, 1)
+    residual = grad(net(x), x)
+    aligned = sites.aligned_uses
+
+    def forgetful(graph: Graph, rows: int) -> list[tuple[Use, Edge]] | None:
+        uses = aligned(graph, rows)
+        assert uses is not None
+        return uses[1:]
+
+    monkeypatch.setattr(sites, "aligned_uses", forgetful)
+    kernel, _ = measured(residual, net, "the certificate is off by")
+    assert len(kernel.jacobian("pde").fallbacks) == 1
+
+
+def test_wrong_owners_are_mended(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = NETWORKS["mlp"](1, 1)
+    residual = net(points(N, 1)).flip(0)
+    owners = sites.RowCode.owners
+    monkeypatch.setattr(
+        sites.RowCode, "owners", lambda *args: None if (o := owners(*args)) is None else o.flip(0)
+    )
+    measured(residual, net, "the certificate is off by")
+
+
+def test_a_factor_that_is_not_finite_is_mended(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = NETWORKS["mlp"](1, 1)
+    residual = net(points(N, 1))
+    spoil = spoilt(rules._RULES["AddmmBackward0"], lambda f: scaled(f, float("nan")))
+    monkeypatch.setitem(rules._RULES, "AddmmBackward0", spoil)
+    measured(residual, net, "the certificate is off by nan")
+
+
+def test_a_hook_that_mixes_rows_is_mended() -> None:
+    """No graph shows it: only the certificate can."""
+    net = NETWORKS["mlp"](1, 1)
+    hidden = net[0](points(N, 1))
+    hidden.register_hook(lambda gradient: gradient - gradient.mean(0))
+    kernel, _ = measured(net[1:](hidden), net, "the certificate is off by")
+    assert set(kernel.jacobian("pde").fallbacks) == {"0.weight", "0.bias"}
+
+
+# --- What has no fast path
+
+
+BEYOND: dict[str, tuple[str, set[str]]] = {
+    "batch_norm": ("points interact", set()),
+    "conv1d": ("no rule for a parameter at input 1 of Convolution", {"conv.weight", "conv.bias"}),
+}
+
+
+@pytest.mark.parametrize("network", BEYOND)
+def test_networks_beyond_the_fast_path(network: str) -> None:
+    match, names = BEYOND[network]
+    net, x = NETWORKS[network](2, 1), points(N, 2)
+    kernel, message = measured(grad(net(x), x), net, match)
+    found = kernel.jacobian("pde").fallbacks
+    assert set(found) == names or (network == "batch_norm" and len(found) > 4)
+    assert all(name in message for name in found)
+
+
+def test_reasons_are_grouped_and_parameters_in_order() -> None:
+    net = nn.Sequential(nn.Linear(1, 4), nn.PReLU(), nn.Bilinear(4, 4, 1))
+    x = points(N, 1)
+    h = net[1](net[0](x))
+    _, message = measured(net[2](h, h), net, "no rule")
+    assert "(parameter 1.weight)" in message
+    assert message.count("no rule for a parameter") == 2
+
+
+def test_each_term_speaks_for_itself() -> None:
+    net = NETWORKS["batch_norm"](1, 1)
+    residuals = {
+        "pde": net(points(N, 1)),
+        "bc": net(points(4, 1)) * 2,
+        "one": net(points(3, 1))[:1],
+    }
+    with pytest.warns(NTKWarning) as said:
+        empirical_ntk(residuals, net)
+    assert [str(w.message).split(":")[0] for w in said] == ["term 'pde'", "term 'bc'"]
+
+
+def test_the_warning_can_be_filtered_alone() -> None:
+    net = NETWORKS["batch_norm"](1, 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", category=NTKWarning)
+        empirical_ntk(net(points(N, 1)), net)
+
+
+# --- The numbers of the certificate
+
+
+def column(*values: float) -> Tensor:
+    return torch.tensor(values)
+
+
+def test_error_by_hand() -> None:
+    """<(3, 4), (6, 8)> = 50 against <(3, 4), (6, 9)> = 54, over 5 * 10."""
+    a = Probe({"w": column(3.0, 4.0)}, {"w": column(3.0, 4.0)})
+    b = Probe({"w": column(6.0), "v": column(8.0)}, {"w": column(6.0), "v": column(9.0)})
+    c = Probe({"w": column(6.0, 8.0)}, {"w": column(6.0, 9.0)})
+    assert a.error(a) == 0.0
+    assert a.error(c) == c.error(a) == pytest.approx(4 / 50)
+    assert c.error(c) == pytest.approx(17 / 100)
+    assert b.error(b) == pytest.approx(17 / 100)
+
+
+def test_error_without_a_gradient() -> None:
+    nothing, something = Probe({}, {}), Probe({}, {"w": column(1.0)})
+    assert nothing.error(nothing) == 0.0
+    assert something.error(something) == float("inf")
+
+
+def test_failures_by_hand() -> None:
+    exact = {"w": column(3.0, 4.0), "small": column(1e-6), "lost": column(1.0), "same": column(2.0)}
+    factored = {
+        "w": column(3.0, 5.0),
+        "small": column(2e-6),
+        "extra": column(1e-3),
+        "same": column(2.0),
+    }
+    whole = 1e-3 * (25 + 1e-12 + 1 + 4) ** 0.5
+    assert Probe(exact, factored).failed(1e-9) == pytest.approx(
+        {
+            "w": 1 / (5 + whole),
+            "small": 1e-6 / (1e-6 + whole),
+            "lost": 1 / (1 + whole),
+            "extra": 1e-3 / whole,
+        }
+    )
+    assert list(Probe(exact, factored).failed(0.19)) == ["w", "lost"]
+    assert list(Probe({"w": column(1.0)}, {"w": column(float("nan"))}).failed(1e-9)) == ["w"]
+    assert Probe({"w": column(0.0)}, {}).failed(1e-9) == {}
+
+
+def test_every_pair_of_terms_is_certified() -> None:
+    net, x = NETWORKS["mlp"](1, 1), points(N, 1)
+    kernel = empirical_ntk({"pde": laplacian(net(x), x), "bc": net(points(3, 1))}, net)
+    assert_certified(kernel, tol=1e-13)
+    assert max(kernel.certificate.values()) > 0.0
+
+
+@pytest.mark.parametrize(
+    ("dtype", "expected"),
+    [*TOLERANCE.items(), (torch.bfloat16, LOW_PRECISION_TOLERANCE), (torch.float16, 5e-2)],
+)
+def test_tolerance_by_dtype(dtype: torch.dtype, expected: float) -> None:
+    assert tolerance(dtype) == expected
+
+
+@pytest.mark.parametrize("shape", [(17, 17), (40, 20)], ids=str)
+@pytest.mark.parametrize("entry", [0, -1])
+def test_a_sketch_sees_each_entry(shape: tuple[int, int], entry: int) -> None:
+    """One wrong entry of a gradient is still wrong after the sketch along the columns."""
+    leaf, gradient = torch.zeros(shape), torch.randn(shape)
+    assert certificate._sketch(leaf) is not None
+    wrong = gradient.clone()
+    wrong.view(-1)[entry] += 1e-6
+    error = certificate._sketched(wrong, leaf) - certificate._sketched(gradient, leaf)
+    assert float(error.norm()) > 1e-7
+    assert len(error) < gradient.numel()
+
+
+def test_reasons_are_listed_by_reason() -> None:
+    listed = capture._listed({"a": "one", "b": "other", "c": "one"})
+    assert listed == "one (parameter a, c); other (parameter b)"

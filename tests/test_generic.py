@@ -1,0 +1,174 @@
+"""Row-by-row gradients: batched, in chunks, and one at a time where nothing else works."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pinn_ntk import NTKWarning, ResidualError, empirical_ntk, reference_ntk
+from pinn_ntk.graph import generic
+from pinn_ntk.graph.generic import row_gradients, stacked
+from pinn_ntk.reference import reference_jacobian
+from tests.asserts import assert_near
+from tests.networks import NETWORKS
+from tests.operators import OPERATORS, points
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+
+@pytest.fixture
+def passes(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bool]]:
+    """Whether each backward pass was batched."""
+    made: list[bool] = []
+    grad = torch.autograd.grad
+
+    def counted(*args: object, **kwargs: object) -> object:
+        made.append(bool(kwargs.get("is_grads_batched")))
+        return grad(*args, **kwargs)
+
+    monkeypatch.setattr(torch.autograd, "grad", counted)
+    return made
+
+
+def stack_of(gradients: dict[str, Tensor]) -> Tensor:
+    return torch.cat(list(gradients.values()), dim=1)
+
+
+@pytest.mark.parametrize(
+    ("rows", "budget", "chunks"),
+    [(7, 2**20, 1), (64, 2**20, 1), (65, 2**20, 2), (7, 1, 7), (7, 3 * 81 * 8, 3)],
+)
+def test_rows_come_in_chunks_of_bounded_memory(
+    rows: int, budget: int, chunks: int, passes: list[bool]
+) -> None:
+    net = NETWORKS["mlp"](2, 1)  # 81 numbers are trained
+    residual = OPERATORS["burgers"].residual(net, points(rows, 2))
+    leaves = dict(net.named_parameters())
+    assert sum(leaf.numel() for leaf in leaves.values()) == 81
+    passes.clear()
+    found = row_gradients(residual, leaves, budget)
+    assert passes == [True] * chunks
+    assert_near(stack_of(found), reference_jacobian(residual, net), 1e-13, "J")
+
+
+@pytest.mark.parametrize("shape", [(6,), (6, 1), (2, 3), (1, 2, 3)])
+def test_rows_are_the_entries_in_row_major_order(shape: tuple[int, ...]) -> None:
+    net = NETWORKS["mlp"](1, 1)
+    residual = net(points(6, 1)).reshape(shape).contiguous()
+    transposed = residual.mT if residual.ndim > 1 else residual
+    for r in (residual, transposed):
+        found = row_gradients(r, dict(net.named_parameters()), 2**20)
+        assert_near(stack_of(found), reference_jacobian(r, net), 1e-14, "J")
+
+
+def test_unused_leaves_are_left_out() -> None:
+    used, unused = torch.ones(3, requires_grad=True), torch.ones(2, requires_grad=True)
+    found = row_gradients(used**2, {"unused": unused, "used": used}, 2**20)
+    assert set(found) == {"used"}
+    assert torch.equal(found["used"], 2 * torch.eye(3))
+
+
+# --- Operations that cannot be batched, and gradients that are left out
+
+
+class Picky(torch.autograd.Function):
+    """x * w with a number w. Backward reads numbers out, and gives nothing where all is zero."""
+
+    @staticmethod
+    def forward(ctx: object, x: Tensor, w: Tensor) -> Tensor:
+        ctx.save_for_backward(x, w)  # type: ignore[attr-defined]
+        return x * w
+
+    @staticmethod
+    def backward(ctx: object, gradient: Tensor) -> tuple[None, Tensor | None]:  # type: ignore[override]
+        x, _ = ctx.saved_tensors  # type: ignore[attr-defined]
+        total = float((gradient * x).sum())
+        return None, (torch.tensor([total]) if total else None)
+
+
+@pytest.mark.parametrize("zeros", [[], [0], [2], [0, 1], [4], [0, 1, 2, 3, 4]], ids=str)
+@pytest.mark.parametrize("budget", [2**20, 2 * 8], ids=["whole", "chunks"])
+def test_gradients_that_autograd_leaves_out_are_zero(
+    zeros: list[int], budget: int, passes: list[bool]
+) -> None:
+    w, x = torch.ones(1, requires_grad=True), torch.arange(1.0, 6.0)
+    x[zeros] = 0
+    found = row_gradients(Picky.apply(x, w), {"w": w}, budget)
+    assert passes.count(False) == 5
+    if len(zeros) == 5:
+        assert found == {}
+    else:
+        assert torch.equal(found["w"], x[:, None])
+
+
+def test_such_an_operation_in_a_kernel() -> None:
+    w, x = torch.ones(1, requires_grad=True), torch.tensor([0.0, 2.0, 3.0])
+    residual = Picky.apply(x, w)
+    with pytest.warns(NTKWarning, match="no rule for a parameter at input 1 of PickyBackward"):
+        kernel = empirical_ntk(residual, {"w": w})
+    assert torch.equal(kernel["residual"], torch.outer(x, x))
+
+
+def test_stacked() -> None:
+    a = torch.ones(2)
+    assert stacked([None, None]) is None
+    found = stacked([None, a, None])
+    assert found is not None
+    assert found.tolist() == [[0.0, 0.0], [1.0, 1.0], [0.0, 0.0]]
+
+
+def test_a_parameter_without_entries() -> None:
+    w, empty = torch.ones(1, requires_grad=True), torch.ones(0, requires_grad=True)
+    residual = torch.arange(3.0) * w + empty.sum()
+    kernel = empirical_ntk(residual, [empty, w])
+    assert kernel.jacobian("residual").shape == (3, 1)
+    assert torch.equal(kernel["residual"], torch.outer(torch.arange(3.0), torch.arange(3.0)))
+
+
+# --- A graph that is gone
+
+
+@pytest.mark.parametrize("network", ["mlp", "conv1d"])
+@pytest.mark.parametrize("term", ["pde", "bc"])
+@pytest.mark.filterwarnings("ignore::pinn_ntk.NTKWarning")
+def test_a_freed_graph_is_named(network: str, term: str) -> None:
+    net = NETWORKS[network](1, 1)
+    residuals = {"pde": net(points(4, 1)), "bc": net(points(3, 1))}
+    residuals[term].sum().backward()
+    with pytest.raises(ResidualError, match=f"graph of residual '{term}' was already freed"):
+        empirical_ntk(residuals, net)
+
+
+def test_a_freed_graph_is_told_from_other_failures() -> None:
+    assert generic.is_freed(RuntimeError("Trying to backward through the graph a second time (or"))
+    assert not generic.is_freed(RuntimeError("out of memory"))
+
+
+class Failing(torch.autograd.Function):
+    @staticmethod
+    def forward(_ctx: object, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(_ctx: object, _gradient: Tensor) -> Tensor:  # type: ignore[override]
+        raise RuntimeError("no derivative here")
+
+
+def test_other_failures_are_passed_on() -> None:
+    net = nn.Linear(1, 1)
+    with pytest.raises(RuntimeError, match="no derivative here"):
+        empirical_ntk(Failing.apply(net(points(4, 1))), net)
+
+
+def test_a_graph_kept_on_purpose_is_fine() -> None:
+    net = NETWORKS["mlp"](1, 1)
+    residual = net(points(4, 1))
+    residual.sum().backward(retain_graph=True)
+    before = [p.grad.clone() for p in net.parameters()]
+    kernel = empirical_ntk(residual, net)
+    expected = reference_ntk(residual, net)["residual", "residual"]
+    assert_near(kernel["residual"], expected, 1e-13, "K")
+    assert all(torch.equal(p.grad, b) for p, b in zip(net.parameters(), before, strict=True))

@@ -1,0 +1,254 @@
+"""Residuals whose rows share points, and weights that meet the points by a detour.
+
+All without the certificate, which would mend what goes wrong here.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pinn_ntk import NTKWarning, empirical_ntk
+from pinn_ntk.graph import sites
+from pinn_ntk.graph.sites import site_factors
+from pinn_ntk.reference import reference_jacobian
+from tests.asserts import assert_near
+from tests.networks import NETWORKS
+from tests.operators import grad, navier_stokes_parts, points
+
+N = 6
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+
+def fallbacks(residual: Tensor, params: nn.Module | list[Tensor]) -> dict[str, str]:
+    """Parameters that were not read off the graph, after the Jacobian was found to be right."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NTKWarning)
+        jacobian = empirical_ntk(residual, params, certify=False).jacobian("residual")
+    assert_near(jacobian.dense(), reference_jacobian(residual, params), 1e-11, "J")
+    return jacobian.fallbacks
+
+
+# --- Ways to part the rows
+
+
+def parts(shape: tuple[int, ...]) -> list[list[list[int]]]:
+    return [partition.tolist() for partition in sites._partitions(torch.zeros(shape))]
+
+
+def test_first_all_rows_together_then_by_axis_then_joined() -> None:
+    assert parts((2, 3)) == [
+        [[0, 1, 2, 3, 4, 5]],
+        [[0, 1, 2], [3, 4, 5]],  # components on axis 0
+        [[0, 3], [1, 4], [2, 5]],  # components on axis 1
+        [[0, 1, 2], [3, 4, 5]],  # two joined
+        [[0, 2, 4], [1, 3, 5]],  # two in turn
+        [[0, 1], [2, 3], [4, 5]],
+        [[0, 3], [1, 4], [2, 5]],
+    ]
+
+
+def test_components_may_lie_on_two_axes() -> None:
+    assert [[0, 4, 8], [1, 5, 9], [2, 6, 10], [3, 7, 11]] in parts((3, 2, 2))
+
+
+@pytest.mark.parametrize("shape", [(7,), (8, 1), (2, 3), (1, 7), (5, 2, 2), (2, 2, 2, 2)], ids=str)
+def test_every_partition_holds_each_row_once(shape: tuple[int, ...]) -> None:
+    found = parts(shape)
+    rows = torch.zeros(shape).numel()
+    assert found[0] == [list(range(rows))]
+    for partition in found:
+        assert sorted(row for part in partition for row in part) == list(range(rows))
+        assert len({len(part) for part in partition}) == 1
+
+
+def test_no_part_holds_one_row_only_because_of_an_axis() -> None:
+    assert all(len(partition) < 5 for partition in parts((5, 1)))
+
+
+def test_many_components_are_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sites, "MAX_COMPONENTS", 2)
+    assert [len(partition) for partition in parts((2, 3))] == [1, 2, 2, 2, 3, 3]
+
+
+# --- Rows that share points
+
+
+def flow() -> tuple[tuple[Tensor, ...], nn.Module]:
+    """Three residuals (N, 1) each at the same points."""
+    net = NETWORKS["mlp"](2, 3)
+    return navier_stokes_parts(net, points(N, 2)), net
+
+
+ORDER = [3, 0, 5, 2, 1, 4]
+
+JOINED: dict[str, Callable[[tuple[Tensor, ...]], Tensor]] = {
+    "columns": lambda p: torch.cat(p, dim=1),  # (N, 3)
+    "columns_permuted": lambda p: torch.cat(p, dim=1)[ORDER],
+    "rows": lambda p: torch.cat(p, dim=1).T,  # (3, N)
+    "rows_permuted": lambda p: torch.stack(p).squeeze(2)[:, ORDER],
+    "two_axes": lambda p: torch.stack([p[0], p[1], p[1], p[2]], dim=2).view(N, 2, 2),
+    "two_axes_permuted": lambda p: torch.stack([p[0], p[1], p[1], p[2]], 2).view(N, 2, 2)[ORDER],
+    "two_axes_first": lambda p: torch.stack([p[0], p[1], p[1], p[2]]).view(2, 2, N),
+    "points_between": lambda p: torch.stack(
+        [torch.cat(p[:2], 1), torch.cat(p[1:], 1)]
+    ),  # (2, N, 2)
+    "one_after_another": torch.cat,  # (3 N, 1)
+    "one_after_another_flat": lambda p: torch.cat(p).squeeze(1),
+    "two_after_another": lambda p: torch.cat(p[:2]),
+    "four_after_another": lambda p: torch.cat([*p, p[0] * p[1]]),
+    "in_turn": lambda p: torch.cat(p, dim=1).flatten(),  # (3 N,)
+    "in_turn_column": lambda p: torch.cat(p, dim=1).reshape(-1, 1),
+    "two_in_turn": lambda p: torch.stack(p[:2], dim=1).reshape(-1),
+    "norm_of_all": lambda p: torch.cat(p, dim=1).norm(dim=1)[ORDER],
+    "twice_the_same": lambda p: torch.cat([p[0], p[0]]),
+}
+
+
+@pytest.mark.parametrize("join", JOINED.values(), ids=JOINED)
+def test_components_are_told_from_points(join: Callable[[tuple[Tensor, ...]], Tensor]) -> None:
+    residuals, net = flow()
+    assert fallbacks(join(residuals), net) == {}
+
+
+HALF_SHARED: dict[str, Callable[[tuple[Tensor, ...]], Tensor]] = {
+    "some_points_twice": lambda p: torch.cat([p[0], p[1][:5]]),
+    "five_joined": lambda p: torch.cat([*p, p[0] * p[1], p[1] * p[2]]),
+    "shuffled_components": lambda p: torch.cat(p)[torch.randperm(3 * N)],
+    "differences": lambda p: p[0].diff(dim=0),
+    "pairs_of_points": lambda p: p[0] - p[1].T,
+}
+
+
+@pytest.mark.parametrize("join", HALF_SHARED.values(), ids=HALF_SHARED)
+def test_no_partition_fits(join: Callable[[tuple[Tensor, ...]], Tensor]) -> None:
+    residuals, net = flow()
+    assert set(fallbacks(join(residuals), net).values()) == {sites.INTERACTING}
+
+
+def test_terms_of_different_points_in_one_tensor() -> None:
+    net = NETWORKS["mlp"](1, 1)
+    x, y = points(N, 1), points(4, 1, seed=1)
+    residual = torch.cat([grad(net(x), x), 10 * net(y)])
+    assert fallbacks(residual, net) == {}
+
+
+def test_more_components_than_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sites, "MAX_COMPONENTS", 2)
+    residuals, net = flow()
+    reasons = fallbacks(torch.stack(residuals).squeeze(2)[:, ORDER].mT, net)
+    assert set(reasons.values()) <= {sites.INTERACTING}
+
+
+# --- Weights that meet the points by a detour
+
+
+class Detour(nn.Module):
+    """x -> tanh(x W(theta)) v, with W (4, 5) computed from parameters in some way."""
+
+    def __init__(self, compute: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.a, self.b = nn.Parameter(torch.randn(4, 5)), nn.Parameter(torch.randn(5, 4))
+        self.c = nn.Parameter(torch.rand(5) + 0.5)
+        self.v, self.compute = nn.Parameter(torch.randn(5, 1)), compute
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh(x @ self.compute(self.a, self.b, self.c)) @ self.v
+
+
+DETOURS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "itself": lambda a, _b, _c: a,
+    "transposed": lambda _a, b, _c: b.T,
+    "scaled": lambda a, _b, c: a * c,
+    "product": lambda a, b, _c: a @ b @ a,
+    "low_rank": lambda a, b, _c: a[:, :2] @ b[:2].T[:2].repeat(1, 2)[:, :1].expand(2, 5),
+    "normalised": lambda a, _b, c: a / a.norm(dim=0) * c,
+    "softmax": lambda a, _b, _c: a.softmax(0),
+    "sum_of_two": lambda a, b, _c: a + b.T,
+    "split": lambda a, b, _c: torch.cat([a.split(2, 1)[1], b.T.split([1, 3, 1], 1)[1]], 1),
+    "unbound": lambda a, _b, _c: torch.stack(a.unbind(0)[::-1]),
+    "qr": lambda _a, b, _c: torch.linalg.qr(b).Q.T,
+    "singular_vectors": lambda a, _b, c: torch.linalg.svd(a, full_matrices=False).Vh * c,
+    "inverse": lambda a, b, _c: torch.linalg.solve(a @ b + 5 * torch.eye(4), a),
+    "exponential": lambda a, b, _c: torch.matrix_exp((a @ b) / 9) @ a,
+    "sorted": lambda a, _b, _c: a.sort(1).values,
+    "masked": lambda a, _b, _c: a.tril(),
+    "gathered": lambda a, _b, _c: a[:, [4, 0, 0, 1, 2]],
+    "used_twice": lambda a, b, _c: a * a.mean() + b.T.exp(),
+    "detached_in_part": lambda a, b, _c: a.detach() * b.T + a * b.T.detach(),
+    "copied": lambda a, _b, _c: a.clone().contiguous().view(4, 5),
+    "written_into": lambda a, _b, c: a.clone().index_add_(0, torch.tensor([1]), c[None]),
+    "in_place": lambda a, _b, c: (a * 1).mul_(c).add_(1),
+}
+
+
+@pytest.mark.parametrize("compute", DETOURS.values(), ids=DETOURS)
+@pytest.mark.parametrize("derivative", [False, True], ids=["u", "u_x"])
+@pytest.mark.parametrize("order", [slice(None), ORDER], ids=["in_order", "permuted"])
+def test_weights_computed_from_parameters(
+    compute: Callable[[Tensor, Tensor, Tensor], Tensor], derivative: bool, order: slice | list[int]
+) -> None:
+    net, x = Detour(compute), points(N, 4)
+    residual = grad(net(x), x) if derivative else net(x)
+    assert fallbacks(residual[order], net) == {}
+
+
+def test_frozen_parts_of_a_weight() -> None:
+    net, x = Detour(DETOURS["normalised"]), points(N, 4)
+    net.a.requires_grad_(False)
+    assert fallbacks(grad(net(x), x), net) == {}
+
+
+def test_a_weight_scaled_by_a_tensor_that_is_no_parameter() -> None:
+    """It might be a coordinate, so that the product might differ from point to point."""
+    scale = torch.ones((), requires_grad=True)
+    net = Detour(lambda a, _b, _c: a * scale)
+    assert list(fallbacks(net(points(N, 4)), net)) == ["a"]
+
+
+# --- Coordinates and residuals that are parameters themselves
+
+
+@pytest.mark.parametrize("tracked", [False, True])
+def test_trained_points(tracked: bool) -> None:
+    net, x = NETWORKS["mlp"](1, 1), nn.Parameter(points(N, 1).detach())
+    residual = grad(net(x), x) + net(x)
+    reasons = fallbacks(residual, [*net.parameters(), *([x] if tracked else [])])
+    assert list(reasons) == (["param_8"] if tracked else [])
+
+
+@pytest.mark.parametrize("shape", [(4,), (2, 3), (5, 1)], ids=str)
+def test_a_residual_that_is_a_parameter(shape: tuple[int, ...]) -> None:
+    w = nn.Parameter(torch.randn(shape))
+    assert list(fallbacks(w, [w])) == ["param_0"]
+
+
+def test_a_parameter_of_one_row_only() -> None:
+    net, shift = NETWORKS["mlp"](1, 1), nn.Parameter(torch.ones(1))
+    u = net(points(N, 1))
+    residual = torch.cat([u[:2], u[2:3] * shift, u[3:]])
+    fallbacks(residual, [*net.parameters(), shift])
+
+
+def test_a_residual_that_depends_on_nothing_trained() -> None:
+    net, x = NETWORKS["mlp"](1, 1), points(N, 1)
+    kernel = empirical_ntk({"pde": x.sin(), "bc": net(x)}, net)
+    assert torch.equal(kernel["pde"], torch.zeros(N, N))
+    assert kernel.certificate["pde", "pde"] == 0.0
+
+
+@pytest.mark.parametrize("shape", [(1,), (1, 1), (1, 1, 1)], ids=str)
+def test_one_row_is_left_to_one_backward_pass(shape: tuple[int, ...]) -> None:
+    net = NETWORKS["batch_norm"](1, 1)
+    residual = net(points(N, 1)).mean().view(shape)
+    factors, reasons, _ = site_factors(residual, dict(net.named_parameters()))
+    assert factors == {}
+    assert set(reasons) == set(dict(net.named_parameters()))
+    kernel = empirical_ntk(residual, net)  # a warning would be an error here
+    assert kernel.jacobian("residual").fallbacks == {}
+    assert_near(kernel.jacobian("residual").dense(), reference_jacobian(residual, net), 1e-14, "J")
