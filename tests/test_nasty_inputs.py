@@ -1,0 +1,389 @@
+"""Inputs that are unkind on purpose, and at the end the honest list of what is not supported."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from pinn_ntk import NTKWarning, ResidualError, empirical_ntk, reference_ntk
+from pinn_ntk.reference import reference_jacobian
+from tests.asserts import assert_certified, assert_is_ntk_of, assert_near, assert_psd
+from tests.networks import NETWORKS, FourierFeatures, stack
+from tests.operators import grad, laplacian, points
+
+N = 6
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+Params = list[Tensor]
+
+
+def mlp() -> nn.Module:
+    return NETWORKS["mlp"](1, 1)
+
+
+def of_u_xx(change: Callable[[Tensor], Tensor], x: Tensor | None = None) -> tuple[Tensor, Params]:
+    """u_xx + u passed through ``change``."""
+    net = mlp()
+    x = points(N, 1) if x is None else x.requires_grad_()
+    u = net(x)
+    return change(laplacian(u, x) + u), list(net.parameters())
+
+
+# --- Degenerate kernels, shapes and scales
+
+
+class Labelled(Tensor):
+    """A subclass of Tensor."""
+
+
+def growing(decades: int) -> Tensor:
+    """A column (N, 1) from 10^-decades to 10^decades."""
+    return torch.logspace(-decades, decades, N)[:, None]
+
+
+def rank_one() -> tuple[Tensor, Params]:
+    w = nn.Parameter(torch.ones(1))
+    return torch.arange(1.0, N + 1) * w, [w]
+
+
+def more_rows_than_parameters() -> tuple[Tensor, Params]:
+    net = nn.Linear(1, 1)
+    return net(points(20, 1)), list(net.parameters())
+
+
+def with_parameters_scaled(scale: float) -> tuple[Tensor, Params]:
+    net = mlp()
+    with torch.no_grad():
+        for p in net.parameters():
+            p.mul_(scale)
+    return net(points(N, 1)).flip(0), list(net.parameters())
+
+
+def parameters_of_all_sizes() -> tuple[Tensor, Params]:
+    """u = a 1e8 x + b 1e-8 sin(x) + c."""
+    a, b, c = (nn.Parameter(torch.tensor([v])) for v in (1e-8, 1e8, 0.0))
+    x = points(N, 1)
+    return a * 1e8 * x + b * 1e-8 * x.sin() + c, [a, b, c]
+
+
+def dead_neurons() -> tuple[Tensor, Params]:
+    net = stack([1, 8, 1], nn.ReLU)
+    x = points(N, 1)
+    return grad(net(x), x) + net(x), list(net.parameters())
+
+
+def shared_by_terms_and_rows() -> tuple[Tensor, Params]:
+    net, gain = mlp(), nn.Parameter(torch.tensor(2.0))
+    x = points(N, 1)
+    return torch.cat([gain * net(x), net(x.detach() + 1) / gain]), [*net.parameters(), gain]
+
+
+def ill_conditioned() -> tuple[Tensor, Params]:
+    x = torch.linspace(0, 1e-6, N)[:, None]
+    return of_u_xx(lambda r: r, x)
+
+
+def high_frequency() -> tuple[Tensor, Params]:
+    net = nn.Sequential(FourierFeatures(1, trained=True), stack([6, 5, 1]))
+    with torch.no_grad():
+        net[0].frequencies *= 50
+    x = points(N, 1)
+    return laplacian(net(x), x), list(net.parameters())
+
+
+CASES: dict[str, Callable[[], tuple[Tensor, Params]]] = {
+    "rank_one": rank_one,
+    "more_rows_than_parameters": more_rows_than_parameters,
+    "all_points_equal": lambda: of_u_xx(lambda r: r, torch.zeros(N, 1)),
+    "points_in_pairs": lambda: of_u_xx(lambda r: r, torch.rand(3, 1).repeat(2, 1)),
+    "points_nearly_equal": ill_conditioned,
+    "one_row": lambda: of_u_xx(lambda r: r, torch.rand(1, 1)),
+    "one_row_0d": lambda: of_u_xx(lambda r: r.squeeze(), torch.rand(1, 1)),
+    "two_rows": lambda: of_u_xx(lambda r: r, torch.rand(2, 1)),
+    "zero_residual": lambda: of_u_xx(lambda r: r - r.detach()),
+    "zero_jacobian": lambda: of_u_xx(lambda r: 0 * r),
+    "some_rows_zero": lambda: of_u_xx(lambda r: r * torch.tensor([[1.0, 0, 0, 1, 0, 1]]).T),
+    "rows_of_very_different_size": lambda: of_u_xx(lambda r: r * growing(12)),
+    "such_rows_permuted": lambda: of_u_xx(
+        lambda r: (r * growing(6))[[3, 1, 0, 5, 2, 4]]
+    ),
+    "scale_1e-60": lambda: of_u_xx(lambda r: 1e-60 * r),
+    "scale_1e-10": lambda: of_u_xx(lambda r: 1e-10 * r),
+    "scale_1e15": lambda: of_u_xx(lambda r: 1e15 * r),
+    "scale_1e60": lambda: of_u_xx(lambda r: 1e60 * r.flip(0)),
+    "parameters_1e-6": lambda: with_parameters_scaled(1e-6),
+    "parameters_1e6": lambda: with_parameters_scaled(1e6),
+    "parameters_of_all_sizes": parameters_of_all_sizes,
+    "dead_neurons": dead_neurons,
+    "parameter_shared_by_rows": shared_by_terms_and_rows,
+    "high_frequency": high_frequency,
+    "strided": lambda: of_u_xx(lambda r: r[::2]),
+    "not_contiguous": lambda: of_u_xx(lambda r: torch.stack([r, r * r], 2).squeeze(1).T),
+    "expanded": lambda: of_u_xx(lambda r: r.expand(N, 3)),
+    "expanded_in_front": lambda: of_u_xx(lambda r: r.squeeze(1).expand(3, N)),
+    "leading_ones": lambda: of_u_xx(lambda r: r[None, :, None]),
+    "subclass": lambda: of_u_xx(lambda r: r.as_subclass(Labelled)),
+    "seen_twice": lambda: of_u_xx(lambda r: torch.cat([r, r])),
+    "written_into": lambda: of_u_xx(
+        lambda r: torch.zeros(2 * N, 1).index_copy(0, torch.arange(N), r)
+    ),
+    "slice_assigned": lambda: of_u_xx(lambda r: torch.zeros(N, 2).slice_scatter(r * r, 1, 0, 1)),
+    "in_place": lambda: of_u_xx(lambda r: r.clone().mul_(3).add_(1)),
+    "checkpointed": lambda: of_u_xx(lambda r: checkpoint(torch.sin, r, use_reentrant=False)),
+    "through_numpy_and_back": lambda: of_u_xx(lambda r: r * torch.from_numpy(r.detach().numpy())),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("build", CASES.values(), ids=CASES)
+@pytest.mark.filterwarnings("ignore::pinn_ntk.NTKWarning")
+def test_kernel_is_right(build: Callable[[], tuple[Tensor, Params]]) -> None:
+    residual, params = build()
+    kernel = empirical_ntk({"pde": residual}, params)
+    plain = {"pde": residual.as_subclass(Tensor)}
+    assert_is_ntk_of(kernel, plain, params, tol=1e-11)
+    assert_certified(kernel)
+
+
+def test_rank_and_noise_of_duplicated_points() -> None:
+    residual, params = of_u_xx(lambda r: r, torch.rand(3, 1).repeat(4, 1))
+    spectrum = empirical_ntk(residual, params).spectrum()
+    assert len(spectrum.eigenvalues) == 12
+    assert spectrum.rank <= 3
+
+
+def test_a_parameter_shared_between_terms() -> None:
+    net, gain = mlp(), nn.Parameter(torch.tensor([2.0]))
+    residuals = {"a": gain * net(points(N, 1)), "b": net(points(4, 1, seed=1)) - gain}
+    kernel = empirical_ntk(residuals, [*net.parameters(), gain])
+    assert_is_ntk_of(kernel, residuals, [*net.parameters(), gain])
+    assert_certified(kernel)
+
+
+# --- Many rows
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("order", ["as_given", "permuted"])
+def test_five_thousand_rows(order: str, dtype: torch.dtype) -> None:
+    rows = 5000
+    net = stack([1, 3, 1]).to(dtype)
+    x = points(rows, 1).detach().to(dtype)
+    residual = net(x)[:, 0]
+    if order == "permuted":
+        residual = residual[torch.randperm(rows)]
+    kernel = empirical_ntk(residual, net)
+    assert max(kernel.certificate.values()) < 1e-5
+    picked = torch.randint(rows, (12,))
+    expected = reference_jacobian(residual[picked], net)
+    tol = 1e-13 if dtype == torch.float64 else 1e-5
+    assert_near(kernel.jacobian("residual").dense()[picked], expected, tol, "some rows of J")
+    assert kernel.trace("residual") == pytest.approx(
+        float(kernel.jacobian("residual").dense().square().sum()), rel=1e-12
+    )
+
+
+# --- Low precision
+
+LOW: dict[str, tuple[torch.dtype, float]] = {
+    "float32": (torch.float32, 2e-5),
+    "bfloat16": (torch.bfloat16, 5e-2),
+    "float16": (torch.float16, 1e-2),
+}
+
+
+def in_order(u: Tensor, _: Tensor) -> Tensor:
+    return u
+
+
+def permuted(u: Tensor, _: Tensor) -> Tensor:
+    return u[[3, 0, 5, 2, 1, 4]]
+
+
+def second_derivative(u: Tensor, x: Tensor) -> Tensor:
+    return laplacian(u, x) + u
+
+
+def widened(u: Tensor, _: Tensor) -> Tensor:
+    return u.double() ** 2
+
+
+@pytest.mark.parametrize(("dtype", "tol"), LOW.values(), ids=LOW)
+@pytest.mark.parametrize("make", [in_order, permuted, second_derivative, widened])
+@pytest.mark.filterwarnings("ignore::pinn_ntk.NTKWarning")
+def test_models_of_low_precision(
+    make: Callable[[Tensor, Tensor], Tensor], dtype: torch.dtype, tol: float
+) -> None:
+    net = mlp().to(dtype)
+    x = points(N, 1).detach().to(dtype).requires_grad_()
+    residual = make(net(x), x)
+    kernel = empirical_ntk(residual, net)
+    expected = reference_ntk(residual, net)["residual", "residual"]
+    assert_near(kernel["residual"], expected, tol, f"K of a model in {dtype}")
+    assert_psd(kernel)
+    assert kernel.certificate["residual", "residual"] <= tol
+
+
+@pytest.mark.parametrize("make", [in_order, permuted, second_derivative, widened])
+@pytest.mark.parametrize("scale", [1e-25, 1.0, 1e20], ids=str)
+def test_float32_stays_on_the_fast_path(
+    make: Callable[[Tensor, Tensor], Tensor], scale: float
+) -> None:
+    """No warning: a warning is an error here."""
+    net = mlp().float()
+    x = points(N, 1).detach().float().requires_grad_()
+    residual = scale * make(net(x), x)
+    kernel = empirical_ntk(residual, net)
+    expected = reference_ntk(residual, net)["residual", "residual"]
+    assert_near(kernel["residual"], expected, 1e-4, "K of a float32 model")
+
+
+def test_mixed_precision_in_one_graph() -> None:
+    net = mlp().float()
+    x = points(N, 1).detach().float()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        low = net(x)
+    residual = low.double() + net(x)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NTKWarning)
+        kernel = empirical_ntk(residual, net)
+    expected = reference_ntk(residual, net)["residual", "residual"]
+    assert_near(kernel["residual"], expected, 5e-2, "K under autocast")
+
+
+# --- Numbers that are none
+
+
+def test_a_gradient_that_is_not_finite_is_said() -> None:
+    """|u|^(1/2) at u = 0 has a finite value and no derivative."""
+    net = nn.Linear(1, 1, bias=False)
+    residual = net(torch.tensor([[0.0], [1.0], [2.0]])).abs().sqrt()
+    with pytest.warns(NTKWarning, match="the certificate is off by nan"):
+        kernel = empirical_ntk(residual, net)
+    assert not kernel["residual"][0, 0].isfinite()
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_parameter_that_is_not_finite_is_refused_with_its_residual(bad: float) -> None:
+    net = mlp()
+    with torch.no_grad():
+        net[2].weight[0, 0] = bad
+        net[2].bias[:] = bad
+    with pytest.raises(ResidualError, match="residual 'residual' holds NaN or inf in 6 of 6 rows"):
+        empirical_ntk(net(points(N, 1)) * bad, net)
+
+
+# --- Hooks
+
+
+@pytest.mark.filterwarnings("ignore::pinn_ntk.NTKWarning")
+@pytest.mark.parametrize("hooked", ["weight", "hidden"])
+def test_hooks_on_tensors_are_part_of_the_gradient(hooked: str) -> None:
+    net = mlp()
+    hidden = net[0](points(N, 1))
+    (net[0].weight if hooked == "weight" else hidden).register_hook(lambda g: 3 * g)
+    residual = net[1:](hidden)
+    kernel = empirical_ntk(residual, net)
+    expected = reference_ntk(residual, net)["residual", "residual"]
+    assert_near(kernel["residual"], expected, 1e-13, "K with a hook")
+
+
+def test_hooks_of_accumulation_are_not_run() -> None:
+    net, ran = mlp(), []
+    for p in net.parameters():
+        p.register_post_accumulate_grad_hook(ran.append)
+    empirical_ntk(net(points(N, 1)), net)
+    assert ran == []
+
+
+# --- What is not supported
+
+
+def not_supported(reason: str, raises: type[Exception] = AssertionError) -> pytest.MarkDecorator:
+    return pytest.mark.xfail(reason=reason, strict=True, raises=raises)
+
+
+@not_supported("autograd fills .grad of intermediate tensors that retain it")
+def test_retained_gradients_stay_as_they_are() -> None:
+    net = mlp()
+    hidden = net[0](points(N, 1))
+    hidden.retain_grad()
+    empirical_ntk(net[1:](hidden), net)
+    assert hidden.grad is None
+
+
+@not_supported("hooks on intermediate tensors run once more at each backward pass")
+def test_hooks_run_as_often_as_in_training() -> None:
+    net, ran = mlp(), []
+    hidden = net[0](points(N, 1))
+    hidden.register_hook(lambda _: ran.append(1))
+    empirical_ntk(net[1:](hidden), net)
+    assert ran == []
+
+
+@not_supported("a hook that mixes rows is seen by the certificate only")
+def test_a_mixing_hook_without_the_certificate() -> None:
+    net = mlp()
+    hidden = net[0](points(N, 1))
+    hidden.register_hook(lambda g: g - g.mean(0))
+    residual = net[1:](hidden)
+    kernel = empirical_ntk(residual, net, certify=False)
+    expected = reference_ntk(residual, net)["residual", "residual"]
+    assert_near(kernel["residual"], expected, 1e-10, "K")
+
+
+@not_supported("reentrant checkpointing hides the parameters from the graph: a kernel of zeros")
+def test_reentrant_checkpointing() -> None:
+    net, x = mlp(), points(N, 1)
+    expected = reference_ntk(net(x), net)["residual", "residual"]
+    kernel = empirical_ntk(checkpoint(net, x, use_reentrant=True), net)
+    assert_near(kernel["residual"], expected, 1e-10, "K")
+
+
+class Hidden(torch.autograd.Function):
+    """A layer that fetches its weight from elsewhere instead of taking it as an argument."""
+
+    weight: Tensor
+
+    @staticmethod
+    def forward(_ctx: object, x: Tensor) -> Tensor:
+        return x @ Hidden.weight
+
+    @staticmethod
+    def backward(_ctx: object, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        Hidden.weight.grad = torch.ones_like(Hidden.weight)
+        return gradient @ Hidden.weight.T
+
+
+@not_supported("a weight that a custom function does not take as an argument is not in the graph")
+def test_a_weight_behind_the_graphs_back() -> None:
+    Hidden.weight = nn.Parameter(torch.ones(1, 1))
+    x = points(N, 1)
+    kernel = empirical_ntk(Hidden.apply(x), [Hidden.weight])
+    assert_near(kernel["residual"], (x @ x.T).detach(), 1e-10, "K")
+
+
+@not_supported("sparse gradients", raises=RuntimeError)
+@pytest.mark.filterwarnings("ignore::pinn_ntk.NTKWarning")
+def test_sparse_embeddings() -> None:
+    table = nn.Embedding(4, 3, sparse=True)
+    empirical_ntk(table(torch.tensor([0, 1, 1, 3])).sum(1), table)
+
+
+@not_supported("complex parameters", raises=ValueError)
+def test_complex_parameters() -> None:
+    w = nn.Parameter(torch.ones(2, dtype=torch.cdouble))
+    empirical_ntk((torch.rand(N, 2).to(torch.cdouble) @ w).abs(), [w])
+
+
+@not_supported("a scalar residual in inference mode", raises=ValueError)
+def test_a_scalar_in_inference_mode() -> None:
+    net = mlp()
+    residual = net(points(1, 1)).squeeze()
+    with torch.inference_mode():
+        empirical_ntk(residual, net)
