@@ -55,6 +55,11 @@ class NTK:
             self._blocks[a, b] = self.jacobian(a).gram(self.jacobian(b))
         return self._blocks[a, b]
 
+    def __repr__(self) -> str:
+        """Terms with their rows, and the number of parameters."""
+        rows = ", ".join(f"{term}: {self.rows(term)} rows" for term in self.terms)
+        return f"NTK({rows}; {next(iter(self._jacobians.values())).shape[1]} parameters)"
+
     def __iter__(self) -> Iterator[str]:
         """Iterate over the names of the terms."""
         return iter(self.terms)
@@ -161,6 +166,8 @@ def empirical_ntk(
         >>> a = torch.tensor(2.0, requires_grad=True)
         >>> b = torch.tensor(1.0, requires_grad=True)
         >>> kernel = empirical_ntk({"data": a * x + b}, {"a": a, "b": b})
+        >>> kernel
+        NTK(data: 3 rows; 2 parameters)
         >>> kernel["data"]  # x x' + 1
         tensor([[1., 1., 1.],
                 [1., 2., 3.],

@@ -39,7 +39,7 @@ def _checked(name: str, residual: Tensor) -> Tensor:
     if not isinstance(residual, Tensor):
         raise TypeError(
             f"residual {name!r} is a {type(residual).__name__}; expected the live tensor that the "
-            "loss squares (not .item(), not a NumPy array)."
+            "loss squares (not .item(), not a NumPy array; of a found term, its .residual)."
         )
     if not residual.requires_grad:
         raise ResidualError(

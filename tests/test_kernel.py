@@ -258,3 +258,9 @@ def test_nothing_of_it_is_live(net: nn.Module, no_grad: bool) -> None:
         assert not kernel.matrix().requires_grad
         assert not kernel.jacobian("pde").dense().requires_grad
     assert_near(kernel["pde"], reference_ntk(residuals, net)["pde", "pde"], 1e-13, "K_pde")
+
+
+def test_kernel_says_what_it_holds():
+    net = nn.Linear(2, 1)
+    kernel = empirical_ntk({"pde": net(torch.ones(3, 2)), "bc": net(torch.rand(2, 2))}, net)
+    assert repr(kernel) == "NTK(pde: 3 rows, bc: 2 rows; 3 parameters)"
