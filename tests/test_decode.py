@@ -198,6 +198,14 @@ def test_what_is_not_finite_does_not_decode(bad: float, number: int) -> None:
     assert code.owners(arrived, lambda tensor: tensor) is None
 
 
+def test_a_number_beyond_the_rows_belongs_to_none() -> None:
+    """40 rows have the numbers 0 to 39 in two digits below 7; 3 + 6 * 7 = 45 is none of them."""
+    code = RowCode(40, torch.float32, CPU)
+    assert (len(code.digits), code.radix) == (2, 7)
+    slot = torch.ones(1, 1)
+    assert code.owners([slot, 4 * slot, 7 * slot], lambda tensor: tensor) is None
+
+
 def test_complex_slots_do_not_decode() -> None:
     code = RowCode(4, torch.float64, CPU)
     assert code.owners([c[:, None] * 1j for c in code.passes()], lambda tensor: tensor) is None
@@ -221,6 +229,12 @@ def test_labels_of_rows_are_all_different() -> None:
     labels = torch.stack(code.digits)
     assert int(labels.max()) < code.radix == 18  # 18^3 >= 5000 > 32^2
     assert len(torch.unique(labels, dim=1).T) == 5000
+
+
+def test_neighbours_have_labels_far_apart() -> None:
+    """Rows that interact are often neighbours, and the labels 24 and 25 are hard to tell apart."""
+    (lowest, _) = RowCode(600, torch.float32, CPU).digits
+    assert float((lowest.diff().abs() == 1).double().mean()) < 0.15
 
 
 def test_elementwise_makes_every_entry_a_slot() -> None:

@@ -126,6 +126,7 @@ def test_a_parameter_without_entries() -> None:
     kernel = empirical_ntk(residual, [empty, w])
     assert kernel.jacobian("residual").shape == (3, 1)
     assert torch.equal(kernel["residual"], torch.outer(torch.arange(3.0), torch.arange(3.0)))
+    assert row_gradients(residual, {"empty": empty}, 2**20)["empty"].shape == (3, 0)
 
 
 # --- A graph that is gone
