@@ -734,7 +734,7 @@ def test_error_is_the_share_of_the_missing_term(problem: Problem):
 
     def size(part: Tensor) -> float:
         gradient = torch.autograd.grad(part, leaves, retain_graph=True, materialize_grads=True)
-        return float(torch.cat([g.flatten() for g in gradient]).norm())
+        return float(torch.cat([g.detach().flatten() for g in gradient]).norm())
 
     terms = find_terms(loss)
     missing_bc = completeness_error(loss, [terms["term_0"]])

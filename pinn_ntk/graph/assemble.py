@@ -170,6 +170,9 @@ def _swaps_axes(node: Node) -> bool | None:
         return kind == "TBackward0"
     if len(nodes.output_shape(node)) != 2 or nodes.missing(node):
         return None
+    if kind == "SliceBackward0":  # older torch: w[:] is a slice of everything
+        _, child, output = next(nodes.inputs(node))
+        return False if nodes.output_shape(child, output) == nodes.output_shape(node) else None
     if kind == "TransposeBackward0":
         dims = [nodes.signed(nodes.saved(node, operand)) for operand in ("dim0", "dim1")]
         return (dims[0] - dims[1]) % 2 == 1
