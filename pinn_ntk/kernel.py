@@ -140,7 +140,8 @@ def empirical_ntk(
     """Kernel of live residual tensors, read off the graph they carry; nothing is run again.
 
     Call it before the graph is freed, that is before ``loss.backward()``. The graph, the
-    gradients in ``.grad`` and the random state stay as they are.
+    parameters' ``.grad`` and the random state stay as they are; hooks on tensors run, and tensors
+    with ``retain_grad`` are filled, as with any ``torch.autograd.grad``.
 
     Args:
         residuals: One live tensor (called "residual") or name -> live tensor, of any shapes.
