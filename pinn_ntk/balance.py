@@ -4,13 +4,13 @@ A term whose kernel block has a small trace learns slowly; its weight is raised 
 learn at one average rate. With unequal numbers of rows three readings of that rule exist, and
 they are not equivalent:
 
-| convention | weight before normalising by sum_b Tr K_bb | says |
+| convention | c_a, in lambda_a = sum_b c_b / c_a | says |
 | --- | --- | --- |
-| "sum" | 1 / Tr K_aa | equal traces (the paper's eqs 6.5 and 6.6) |
-| "mean" | N_a / Tr K_aa | equal mean diagonals |
-| "rate" | N_a^2 / Tr K_aa | equal mean convergence rates of a mean-of-squares loss |
+| "sum" | Tr K_aa | equal traces (the paper's eqs 6.5 and 6.6) |
+| "mean" | Tr K_aa / N_a | equal mean diagonals |
+| "rate" | Tr K_aa / N_a^2 | equal mean convergence rates of a mean-of-squares loss |
 
-"mean" and "rate" are scaled so that all three agree when every N_a is the same.
+All three agree when every N_a is the same.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def weights_from_traces(
 
     Example:
         >>> weights_from_traces({"pde": 9.0, "bc": 1.0}, {"pde": 2, "bc": 1}, "mean")
-        {'pde': 1.4814814814814814, 'bc': 6.666666666666666}
+        {'pde': 1.2222222222222223, 'bc': 5.5}
     """
     if convention not in _EXPONENT:
         raise ValueError(f"convention is {convention!r}; expected one of {get_args(Convention)}.")
@@ -84,7 +84,6 @@ def weights_from_traces(
                 f"the block of term {name!r} has trace {trace}; a weight needs a positive finite "
                 "one. Likely the term does not depend on any trained parameter, or it holds NaN."
             )
-    exponent = _EXPONENT[convention]
-    mean_rows = sum(rows.values()) / len(rows)
-    total = sum(traces.values())
-    return {n: total / trace * (rows[n] / mean_rows) ** exponent for n, trace in traces.items()}
+    cost = {name: trace / rows[name] ** _EXPONENT[convention] for name, trace in traces.items()}
+    total = sum(cost.values())
+    return {name: total / own for name, own in cost.items()}

@@ -11,12 +11,12 @@ from pinn_ntk.balance import Convention, weights_from_traces
 
 CONVENTIONS: list[Convention] = ["sum", "mean", "rate"]
 
-# pde: 4 rows, trace 8; bc: 2 rows, trace 2; ic: 3 rows, trace 30. Sum of traces 40, mean rows 3.
+# pde: 4 rows, trace 8; bc: 2 rows, trace 2; ic: 3 rows, trace 30. Sum of traces 40.
 TRACES, ROWS = {"pde": 8.0, "bc": 2.0, "ic": 30.0}, {"pde": 4, "bc": 2, "ic": 3}
 BY_HAND: dict[Convention, dict[str, float]] = {
     "sum": {"pde": 5.0, "bc": 20.0, "ic": 4 / 3},
-    "mean": {"pde": 5.0 * 4 / 3, "bc": 20.0 * 2 / 3, "ic": 4 / 3},
-    "rate": {"pde": 5.0 * 16 / 9, "bc": 20.0 * 4 / 9, "ic": 4 / 3},
+    "mean": {"pde": 6.5, "bc": 13.0, "ic": 1.3},
+    "rate": {"pde": 26 / 3, "bc": 26 / 3, "ic": 1.3},
 }
 
 
@@ -77,9 +77,9 @@ def test_weights_of_a_kernel() -> None:
     """Traces 25 and 2, rows 2 and 1."""
     kernel = empirical_ntk(*two_terms())
     assert trace_weights(kernel) == {"pde": 27 / 25, "bc": 27 / 2}
-    expected = {"pde": 27 / 25 * 4 / 3, "bc": 27 / 2 * 2 / 3}
+    expected = {"pde": 14.5 / 12.5, "bc": 14.5 / 2}
     assert trace_weights(kernel, "mean") == pytest.approx(expected, rel=1e-15)
-    expected = {"pde": 27 / 25 * 16 / 9, "bc": 27 / 2 * 4 / 9}
+    expected = {"pde": 8.25 / 6.25, "bc": 8.25 / 2}
     assert trace_weights(kernel, convention="rate") == pytest.approx(expected, rel=1e-15)
 
 
