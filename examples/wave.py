@@ -25,6 +25,7 @@ from pytorch_lightning import LightningDataModule, LightningModule
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from report import Report, run
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 PUBLISHED = "4.518e-01 without weights, 1.728e-03 with (paper); 3.858e-03 with (notebook)"
 Batch = dict[str, Tensor]
@@ -102,9 +103,9 @@ class Points(LightningDataModule):
         """A single epoch of ``steps`` batches."""
         return Draws(self, self.steps)
 
-    def val_dataloader(self) -> list[Tensor]:
+    def val_dataloader(self) -> DataLoader[Tensor]:
         """All test points in one batch."""
-        return [self.test]
+        return DataLoader([self.test], batch_size=None)
 
 
 class Network(nn.Module):
