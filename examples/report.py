@@ -100,5 +100,6 @@ def run(
         data,
         seed_everything_default=0,
         trainer_defaults={"max_steps": max_steps, "callbacks": [report]},
+        save_config_kwargs={"overwrite": True},  # a resumed run goes on in its folder
         auto_configure_optimizers=False,
     )
