@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from pinn_ntk.factors import Factor, add_gram
+from pinn_ntk.factors import Dense, Factor, Outer, add_gram
 
 if TYPE_CHECKING:
     from scipy.sparse.linalg import LinearOperator
@@ -82,6 +82,34 @@ class FactoredJacobian:
     def trace(self) -> float:
         """Trace of J J^T. Exact, no block is formed."""
         return float(self.diagonal().sum())
+
+    def squared_norms(self) -> dict[str, float]:
+        """Parameter name -> its share of the trace, the squared Frobenius norm of its columns."""
+        norms = dict.fromkeys(self.sizes, 0.0)
+        for name, factor in self.factors.items():
+            norms[name] = float(factor.diagonal(self.dtype).sum())
+        return norms
+
+    def take(self, rows: slice | Tensor) -> FactoredJacobian:
+        """The Jacobian of some rows.
+
+        Args:
+            rows: A slice, which copies nothing, or indices (R_kept,).
+
+        Returns:
+            J of these rows, over the same parameters.
+        """
+        if isinstance(rows, Tensor):
+            rows = rows.to(self.device)
+        return FactoredJacobian(
+            {name: _taken(factor, rows) for name, factor in self.factors.items()},
+            self.sizes,
+            len(torch.arange(self.rows, device=self.device)[rows]),
+            dtype=self.dtype,
+            device=self.device,
+            fallbacks=self.fallbacks,
+            memory_budget=self.memory_budget,
+        )
 
     def gram(self, other: FactoredJacobian | None = None) -> Tensor:
         """J J'^T, one block of the kernel.
@@ -168,3 +196,9 @@ class FactoredJacobian:
 
     def _zeros(self, *size: int) -> Tensor:
         return torch.zeros(size, dtype=self.dtype, device=self.device)
+
+
+def _taken(factor: Factor, rows: slice | Tensor) -> Factor:
+    if isinstance(factor, Dense):
+        return Dense(factor.gradients[rows])
+    return Outer(tuple(x[rows] for x in factor.left), tuple(x[rows] for x in factor.right))

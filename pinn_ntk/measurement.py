@@ -3,30 +3,50 @@
 | symbol | meaning | shape |
 | --- | --- | --- |
 | K_aa | kernel block of loss term ``a`` | (R_a, R_a) |
-| w | coefficient of r_i^2 in the loss, entry by entry | shape of r |
-| lambda | weight that a balancer puts on the term | () |
-| D | curvature of the loss, 2 lambda w, which turns K into the operator of training | (R_a,) |
+| J_g | columns of the Jacobian that belong to a group ``g`` of parameters | (R_a, P_g) |
+| D | curvature of the loss, see `pinn_ntk.step_size` | (R_a,) |
 
-Blocks and spectra of a term with more than ``max_points`` rows are those of every k-th row only,
-so that their cost stays bounded; traces are always exact and of all rows.
+Blocks and spectra of a term with more than ``max_points`` rows are those of some rows only, so
+that their cost stays bounded; traces are always exact and of all rows.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from pinn_ntk.drift import Drift, flat
-from pinn_ntk.jacobian import FactoredJacobian
 from pinn_ntk.kernel import NTK
+from pinn_ntk.kernel_drift import KernelDrift
+from pinn_ntk.rows import kernel_of_rows, stratified_rows, thinned
 from pinn_ntk.spectrum import Spectrum
+from pinn_ntk.step_size import (
+    curvature,
+    curvature_of_rows,
+    effective_weights,
+    max_stable_lr,
+    uniform_weight,
+)
 
-if TYPE_CHECKING:
-    from pinn_ntk.graph.terms import Term
+__all__ = [
+    "BATCH",
+    "PROBE",
+    "KernelDrift",
+    "Measurement",
+    "curvature",
+    "curvature_of_rows",
+    "effective_weights",
+    "kernel_of_rows",
+    "max_stable_lr",
+    "measure",
+    "stratified_rows",
+    "thinned",
+    "uniform_weight",
+]
+
+BATCH = "the training batch"
+PROBE = "a fixed probe"
 
 
 @dataclass(frozen=True)
@@ -35,14 +55,21 @@ class Measurement:
 
     Attributes:
         step: Training step.
-        rows: Term -> rows of its residual.
+        rows: Term -> rows of its residual; without the undefined terms.
         n_params: Number of parameters that the kernel is taken over.
         traces: Term -> trace of its block, of all rows.
         spectra: Term -> spectrum of its block, of the rows kept.
-        drift: Change of each tensor of `KernelDrift.update` since the first measurement.
+        drift: What `KernelDrift.update` gave.
         max_stable_lr: Largest stable learning rate of gradient descent; None where not defined.
         certificate: Largest relative error against ordinary backward passes; None if unchecked.
         dtype: Dtype of the model, in which the factors of the kernel were captured.
+        points: What the kernel was taken on, `BATCH` or `PROBE`.
+        group_traces: Group of parameters -> term -> trace of J_g J_g^T, of all rows; empty
+            unless residuals depend on more than one group.
+        effective_weights: Term -> sum of its coefficients in the loss, see
+            `pinn_ntk.step_size.effective_weights`.
+        undefined: Terms whose residual holds NaN or inf, and which have no kernel.
+        moved_points: Terms whose points changed since the first measurement.
     """
 
     step: int
@@ -54,10 +81,15 @@ class Measurement:
     max_stable_lr: float | None = None
     certificate: float | None = None
     dtype: str = "float32"
+    points: str = BATCH
+    group_traces: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    effective_weights: Mapping[str, float] = field(default_factory=dict)
+    undefined: tuple[str, ...] = ()
+    moved_points: tuple[str, ...] = ()
 
 
 def measure(
-    kernel: NTK,
+    kernel: NTK | None,
     step: int,
     *,
     drift: KernelDrift,
@@ -65,163 +97,90 @@ def measure(
     curvature: Mapping[str, Tensor] | None = None,
     max_points: int = 512,
     dtype: str = "float32",
+    points: str = BATCH,
+    fingerprints: Mapping[str, str | None] | None = None,
+    groups: Mapping[str, str] | None = None,
+    effective_weights: Mapping[str, float] | None = None,
+    undefined: tuple[str, ...] = (),
+    rows_kept: Mapping[str, Tensor] | None = None,
 ) -> Measurement:
     """Take everything that is reported off a kernel.
 
     Args:
-        kernel: Kernel of all rows.
+        kernel: Kernel of all rows; None where every term is undefined.
         step: Training step.
         drift: Knows the first measurement; updated.
         params: Name -> parameter, for their drift.
         curvature: Term -> D, (R_a,), see `curvature`; None leaves `max_stable_lr` out.
         max_points: Rows of a term above which blocks are formed of evenly strided rows only.
         dtype: Dtype of the model, for the record.
+        points: What the kernel was taken on; points of a probe are known not to change.
+        fingerprints: Term -> fingerprint of its points, see `pinn_ntk.graph.inputs`.
+        groups: Parameter name -> group, for traces and drift of each group.
+        effective_weights: Term -> sum of its coefficients in the loss, for the record.
+        undefined: Terms that the kernel lacks since their residual holds NaN or inf.
+        rows_kept: Term -> indices of the rows of which blocks are formed, instead of
+            ``max_points``, see `stratified_rows`; all rows of a term that is absent.
 
     Returns:
         The measurement.
     """
-    kept = thinned(kernel, max_points)
-    spectra = {term: kept.spectrum(term) for term in kept.terms}
+    kept = None
+    if kernel is not None:
+        kept = thinned(kernel, max_points)
+        if rows_kept is not None:
+            kept = kernel_of_rows(kernel, rows_kept)
+    moved = drift.update(kept, params, fingerprints, fixed=points != BATCH, groups=groups)
+    traces, group_traces = _traces(kernel, groups or {})
+    step_size = None
+    if curvature is not None and kernel is not None and kept is not None:
+        step_size = max_stable_lr(kept, kernel, curvature, rows_kept)
     return Measurement(
         step=step,
-        rows={term: kernel.rows(term) for term in kernel.terms},
-        n_params=kernel.jacobian(kernel.terms[0]).shape[1],
-        traces={term: kernel.trace(term) for term in kernel.terms},
-        spectra={t: Spectrum(s.eigenvalues.cpu(), s.floor) for t, s in spectra.items()},
-        drift=drift.update(kept, params),
-        max_stable_lr=None if curvature is None else max_stable_lr(kept, kernel, curvature),
-        certificate=max(kernel.certificate.values(), default=None),
+        rows={} if kernel is None else {term: kernel.rows(term) for term in kernel.terms},
+        n_params=_n_params(kernel, params),
+        traces=traces,
+        spectra={} if kept is None else {term: _spectrum(kept, term) for term in kept.terms},
+        drift=moved,
+        max_stable_lr=step_size,
+        certificate=None if kernel is None else max(kernel.certificate.values(), default=None),
         dtype=dtype,
+        points=points,
+        group_traces=group_traces,
+        effective_weights=effective_weights or {},
+        undefined=undefined,
+        moved_points=drift.moved_points,
     )
 
 
-def thinned(kernel: NTK, max_points: int) -> NTK:
-    """The kernel of at most ``max_points`` rows a term: rows 0, k, 2k, ... of its residual.
-
-    Args:
-        kernel: Kernel of all rows.
-        max_points: Rows to keep of a term at most.
-
-    Returns:
-        The same kernel where no term has more rows, else one of fewer rows; its factors are views
-        of the given ones, and nothing is differentiated again.
-
-    Example:
-        >>> import torch
-        >>> from pinn_ntk import empirical_ntk
-        >>> w = torch.tensor(1.0, requires_grad=True)
-        >>> thinned(empirical_ntk(w * torch.arange(5.0), [w]), 3)["residual"].diag().tolist()
-        [0.0, 4.0, 16.0]
-    """
-    if all(kernel.rows(term) <= max_points for term in kernel.terms):
-        return kernel
-    return NTK({term: _every(kernel.jacobian(term), max_points) for term in kernel.terms})
-
-
-def _every(jacobian: FactoredJacobian, max_points: int) -> FactoredJacobian:
-    rows = slice(0, jacobian.rows, math.ceil(jacobian.rows / max_points))
-    return FactoredJacobian(
-        {name: factor.slice(rows) for name, factor in jacobian.factors.items()},
-        jacobian.sizes,
-        len(range(jacobian.rows)[rows]),
-        dtype=jacobian.dtype,
-        device=jacobian.device,
-        memory_budget=jacobian.memory_budget,
-    )
-
-
-def curvature(terms: Mapping[str, Term], factors: Mapping[str, float]) -> dict[str, Tensor] | None:
-    """D of each term, for the operator that governs training.
-
-    Args:
-        terms: Terms of the loss.
-        factors: Term -> what its weight in the loss is to be multiplied with, 1 where absent.
-
-    Returns:
-        Term -> D, (R_a,); None where the loss is no sum of squares with weights above 0, for which
-        D is not constant or gradient descent not a descent.
-    """
-    if any(term.kind != "square" or bool((term.weight < 0).any()) for term in terms.values()):
-        return None
-    return {
-        name: 2 * factors.get(name, 1.0) * term.weight.detach().double().flatten()
-        for name, term in terms.items()
+def _traces(
+    kernel: NTK | None, groups: Mapping[str, str]
+) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
+    """Trace of each term, and of each group of parameters if residuals depend on several."""
+    if kernel is None:
+        return {}, {}
+    jacobians = {term: kernel.jacobian(term) for term in kernel.terms}
+    used = {groups[n] for jacobian in jacobians.values() for n in jacobian.factors if n in groups}
+    if len(used) < 2:
+        return {term: jacobian.trace() for term, jacobian in jacobians.items()}, {}
+    shares = {term: jacobian.squared_norms() for term, jacobian in jacobians.items()}
+    by_group = {
+        group: {
+            term: sum(share for name, share in of_term.items() if groups.get(name) == group)
+            for term, of_term in shares.items()
+        }
+        for group in dict.fromkeys(groups.values())
+        if group in used
     }
+    return {term: sum(of_term.values()) for term, of_term in shares.items()}, by_group
 
 
-def max_stable_lr(kept: NTK, kernel: NTK, curvature: Mapping[str, Tensor]) -> float:
-    """2 / lambda_max of D^(1/2) K D^(1/2): above it gradient descent diverges.
-
-    The gradient flow of a sum of weighted squares is dr/dt = -K D r (Wang, Yu, Perdikaris 2022,
-    eq. 6.3, with our D).
-
-    Args:
-        kept: Kernel of the rows kept. Where some were left out, each row stands for R_a / R_kept
-            of them, and the result is an estimate.
-        kernel: Kernel of all rows.
-        curvature: Term -> D of all rows, (R_a,).
-
-    Returns:
-        The learning rate; inf for a zero kernel.
-    """
-    weights = {}
-    for term in kernel.terms:
-        every = math.ceil(kernel.rows(term) / kept.rows(term))
-        weights[term] = curvature[term][::every] * (kernel.rows(term) / kept.rows(term))
-    top = Spectrum.of(kept.weighted_matrix(weights)).lambda_max
-    return 2 / top if top else math.inf
+def _n_params(kernel: NTK | None, params: Mapping[str, Tensor]) -> int:
+    if kernel is None:
+        return sum(parameter.numel() for parameter in params.values())
+    return kernel.jacobian(kernel.terms[0]).shape[1]
 
 
-class KernelDrift:
-    """Relative change of each block, of the whole kernel and of the parameters.
-
-    What has another shape than when it was first seen is left out, since drift is only defined on
-    the same rows.
-
-    Attributes:
-        start: Tag -> what was seen first.
-        terms: Terms of the kernel that was seen first.
-    """
-
-    def __init__(self) -> None:
-        """Start with nothing seen."""
-        self._drift = Drift()
-        self.terms: tuple[str, ...] = ()
-
-    @property
-    def start(self) -> dict[str, Tensor]:
-        """Name -> tensor that was seen first."""
-        return self._drift.start
-
-    def update(self, kernel: NTK, params: Mapping[str, Tensor]) -> dict[str, float]:
-        """Drift since the first call.
-
-        Args:
-            kernel: The kernel now.
-            params: The parameters now.
-
-        Returns:
-            Term -> drift of its block; "kernel" -> of all blocks with their cross blocks, while
-            the terms are those of the first call; "parameters" -> of the parameters. A term of
-            that name goes as "kernel_" or "parameters_".
-        """
-        self.terms = self.terms or kernel.terms
-        now = {f"{t}_" if t in {"kernel", "parameters"} else t: kernel[t] for t in kernel.terms}
-        if kernel.terms == self.terms:
-            now["kernel"] = kernel.matrix()
-        now["parameters"] = flat(params)
-        same = {n: t for n, t in now.items() if self.start.get(n, t).shape == t.shape}
-        self.start.update(
-            {n: self.start[n].to(t.device) for n, t in same.items() if n in self.start}
-        )
-        return self._drift.update(same)
-
-    def state_dict(self) -> dict[str, Any]:
-        """What was seen first, on the CPU."""
-        start = {name: tensor.cpu() for name, tensor in self.start.items()}
-        return {"terms": list(self.terms), "start": start}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what another instance saw first."""
-        self.terms = tuple(state["terms"])
-        self._drift.start = dict(state["start"])
+def _spectrum(kernel: NTK, term: str) -> Spectrum:
+    spectrum = kernel.spectrum(term)
+    return Spectrum(spectrum.eigenvalues.cpu(), spectrum.floor)

@@ -4,37 +4,17 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable
 from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
-from pinn_ntk import NTK, Spectrum, Term, empirical_ntk, find_terms
+from pinn_ntk import Spectrum
 from pinn_ntk.measurement import (
-    KernelDrift,
     Measurement,
-    curvature,
-    max_stable_lr,
-    measure,
-    thinned,
 )
 from pinn_ntk.report import MAX_LINES, history_figure, pixels, scalars, summary
-
-
-def linear(**matrices: Tensor) -> tuple[NTK, Tensor]:
-    """Kernel of residuals A theta, whose Jacobian is A."""
-    theta = torch.ones(
-        next(iter(matrices.values())).shape[1], dtype=torch.float64, requires_grad=True
-    )
-    return empirical_ntk({name: A @ theta for name, A in matrices.items()}, {"theta": theta}), theta
-
-
-def rows(count: int, seed: int = 0) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(count, 4, generator=generator, dtype=torch.float64)
 
 
 def spectrum(*eigenvalues: float, floor: float = 1e-12) -> Spectrum:
@@ -53,134 +33,6 @@ def measured(**changes: Any) -> Measurement:
         "certificate": 3e-8,
     }
     return Measurement(**(start | changes))
-
-
-# --- Rows kept
-
-
-@pytest.mark.parametrize(
-    ("count", "most", "kept"),
-    [(5, 5, [0, 1, 2, 3, 4]), (6, 5, [0, 2, 4]), (10, 3, [0, 4, 8]), (9, 1, [0])],
-)
-def test_thinning_keeps_every_kth_row(count: int, most: int, kept: list[int]):
-    A, B = rows(count), rows(1, seed=1)
-    kernel, _ = linear(pde=A, bc=B)
-    thin = thinned(kernel, most)
-    torch.testing.assert_close(thin["pde"], A[kept] @ A[kept].mT)
-    torch.testing.assert_close(thin["pde", "bc"], A[kept] @ B.mT)
-    assert (thin is kernel) == (count <= most)
-    assert thin.rows("pde") == len(kept) <= most
-
-
-def test_traces_are_of_all_rows_and_spectra_of_those_kept():
-    A = rows(10)
-    kernel, theta = linear(pde=A)
-    m = measure(kernel, 3, drift=KernelDrift(), params={"theta": theta}, max_points=5)
-    assert (m.step, m.rows, m.n_params) == (3, {"pde": 10}, 4)
-    assert m.traces["pde"] == pytest.approx(float(A.square().sum()))
-    assert m.spectra["pde"].trace == pytest.approx(float(A[::2].square().sum()))
-    assert m.max_stable_lr is None
-
-
-# --- Step size
-
-
-def test_gradient_descent_is_stable_just_below_the_step_size_and_not_above():
-    matrices, weights = {"pde": rows(6), "bc": rows(3, seed=1)}, {"pde": 1.0, "bc": 20.0}
-    kernel, theta = linear(**matrices)
-    loss = sum(weights[n] * (A @ theta).square().mean() for n, A in matrices.items())
-    terms = find_terms(cast("Tensor", loss), names=["pde", "bc"])
-    limit = max_stable_lr(kernel, kernel, cast("dict[str, Tensor]", curvature(terms, {})))
-
-    def after(lr: float) -> float:
-        x = torch.ones(4, dtype=torch.float64)
-        for _ in range(3000):
-            gradient = sum(2 * weights[n] / len(A) * A.mT @ (A @ x) for n, A in matrices.items())
-            x = x - lr * cast("Tensor", gradient)
-        return float(x.norm())
-
-    assert after(0.99 * limit) < 2.0
-    assert after(1.01 * limit) > 1e6
-
-
-def test_factors_enter_the_curvature():
-    _, theta = linear(pde=rows(6))
-    loss = 3 * (rows(6) @ theta).square().mean()
-    (D,) = cast(
-        "dict[str, Tensor]", curvature(find_terms(loss, names=["pde"]), {"pde": 5.0})
-    ).values()
-    torch.testing.assert_close(D, torch.full((6,), 2 * 3 / 6 * 5, dtype=torch.float64))
-
-
-@pytest.mark.parametrize(
-    "loss",
-    [
-        lambda r: r.abs().mean(),
-        lambda r: -r.square().mean(),
-        lambda r: torch.nn.functional.huber_loss(r, 0 * r),
-    ],
-    ids=["abs", "negated", "huber"],
-)
-def test_no_curvature_without_a_descending_square(loss: Callable[[Tensor], Tensor]):
-    _, theta = linear(pde=rows(6))
-    both = loss(rows(6) @ theta) + (rows(2) @ theta).square().mean()
-    terms: dict[str, Term] = find_terms(both)
-    assert len(terms) == 2
-    assert curvature(terms, {}) is None
-
-
-def test_rows_kept_stand_for_those_left_out():
-    A = rows(3).repeat_interleave(2, dim=0)  # every row twice: thinning by two loses nothing
-    kernel, _ = linear(pde=A)
-    D = {"pde": torch.full((6,), 0.5, dtype=torch.float64)}
-    exact = max_stable_lr(kernel, kernel, D)
-    assert max_stable_lr(thinned(kernel, 3), kernel, D) == pytest.approx(exact, rel=1e-12)
-
-
-def test_zero_kernel_bounds_no_step_size():
-    kernel, _ = linear(pde=torch.zeros(2, 4, dtype=torch.float64))
-    assert max_stable_lr(kernel, kernel, {"pde": torch.ones(2)}) == math.inf
-
-
-# --- Drift
-
-
-def test_drift_of_blocks_whole_and_parameters():
-    drift, theta = KernelDrift(), torch.tensor([3.0, 4.0])
-    first, _ = linear(pde=rows(3), bc=rows(2, seed=1))
-    second, _ = linear(pde=2 * rows(3), bc=rows(2, seed=1))
-    assert set(drift.update(first, {"theta": theta}).values()) == {0.0}
-    now = drift.update(second, {"theta": torch.tensor([3.0, 5.0])})
-    assert now["pde"] == pytest.approx(3.0)  # 4 K - K
-    assert now["bc"] == 0.0
-    whole = float((second.matrix() - first.matrix()).norm() / first.matrix().norm())
-    assert now["kernel"] == pytest.approx(whole)
-    assert now["parameters"] == pytest.approx(0.2)
-
-
-def test_drift_leaves_out_other_terms_and_other_shapes():
-    drift, theta = KernelDrift(), {"theta": torch.ones(4)}
-    drift.update(linear(pde=rows(3), bc=rows(2))[0], theta)
-    assert set(drift.update(linear(pde=rows(3))[0], theta)) == {"pde", "parameters"}
-    assert set(drift.update(linear(pde=rows(4), bc=rows(2))[0], theta)) == {"bc", "parameters"}
-    renamed = drift.update(linear(pde=rows(3), ic=rows(2))[0], theta)
-    assert set(renamed) == {"pde", "ic", "parameters"}  # of the same shape, yet another whole
-    third = drift.update(linear(pde=rows(3), bc=rows(2))[0], theta)
-    assert third == {"pde": 0.0, "bc": 0.0, "kernel": 0.0, "parameters": 0.0}
-
-
-def test_terms_called_like_the_whole_do_not_hide_it():
-    kernel, theta = linear(kernel=rows(3), parameters=rows(2))
-    drift = KernelDrift().update(kernel, {"theta": theta})
-    assert set(drift) == {"kernel_", "parameters_", "kernel", "parameters"}
-
-
-def test_drift_goes_on_from_a_saved_state():
-    first, second, theta = linear(pde=rows(3))[0], linear(pde=2 * rows(3))[0], {"t": torch.ones(2)}
-    drift, other = KernelDrift(), KernelDrift()
-    drift.update(first, theta)
-    other.load_state_dict(drift.state_dict())
-    assert other.update(second, theta) == drift.update(second, theta)
 
 
 # --- Scalars

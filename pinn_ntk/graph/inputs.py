@@ -1,0 +1,143 @@
+"""Fingerprint of the points behind a residual: equal while they stay, another once they change.
+
+Points are what meets trained parameters without depending on any: leaves that are no parameters
+(coordinates with ``requires_grad``), and operands of matrix products that hold no parameter (the
+batch that enters the first layer, also where it needs no gradient, is standardised or mapped to
+Fourier features). What an elementwise product multiplies with counts only where it scales a bare
+parameter: elsewhere it may be the mask of a dropout.
+
+The sweeps of reverse mode that make derivatives start from constants, which enter matrix products
+as points do. Ones do no harm, since they do not change. The slopes of a piecewise linear
+output activation do change, so a constant of at most two values counts only where nothing else is
+found.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import Node
+
+from pinn_ntk.graph import nodes
+
+PRODUCTS = {
+    "AddmmBackward0": {1: "mat2", 2: "mat1"},
+    "MmBackward0": {0: "mat2", 1: "self"},
+    "BmmBackward0": {0: "mat2", 1: "self"},
+    "MvBackward0": {1: "self"},
+}
+"""Matrix products: position of an operand -> name of the other one, which is saved for it."""
+
+VIEWS = {"ExpandBackward0", "SelectBackward0", "TBackward0", "UnsqueezeBackward0", "ViewBackward0"}
+"""Operations through which a parameter is still seen as itself."""
+
+SIZE = 16
+"""Bytes of a digest."""
+
+SCALED = {"MulBackward0": {0: "other", 1: "self"}, "DivBackward0": {0: "other", 1: "self"}}
+"""The same of elementwise products."""
+
+
+def fingerprint(residual: Tensor, params: Mapping[str, Tensor]) -> str | None:
+    """Digest of the network's inputs behind a live residual, over all its networks.
+
+    It depends on values, shapes and dtypes of the points alone, not on parameters or targets. An
+    input that is itself masked at random counts as another point each time.
+
+    Args:
+        residual: Live tensor, its graph not freed.
+        params: Name -> trained parameter.
+
+    Returns:
+        Hex digest; None where no inputs are found, as where points enter through operations that
+        keep no operand and need no gradient.
+
+    Raises:
+        RuntimeError: The graph was freed by an earlier backward pass.
+
+    Example:
+        >>> w = torch.ones(2, 1, requires_grad=True)
+        >>> x, y = torch.tensor([[0.0, 1.0]]), torch.tensor([[0.5, 1.0]])
+        >>> first = fingerprint((x @ w).tanh(), {"w": w})
+        >>> first == fingerprint((x @ w).cos() - 3, {"w": w})
+        True
+        >>> first == fingerprint((y @ w).tanh(), {"w": w})
+        False
+    """
+    if residual.grad_fn is None:
+        return None
+    trained, points = _behind(residual.grad_fn, {id(p) for p in params.values()})
+    certain = {_digest(point) for point in points}
+    doubtful: set[bytes] = set()
+    for operand in _operands(trained):
+        plain = not operand.requires_grad and _at_most_two_values(operand)
+        (doubtful if plain else certain).add(_digest(operand))
+    found = sorted(certain or doubtful)
+    return hashlib.blake2b(b"".join(found), digest_size=SIZE).hexdigest() if found else None
+
+
+def _behind(root: Node, params: set[int]) -> tuple[set[Node], list[Tensor]]:
+    """Nodes that depend on a trained parameter, and leaves that are points."""
+    trained: set[Node] = set()
+    points: list[Tensor] = []
+    seen: set[Node] = set()
+    stack = [(root, False)]
+    while stack:
+        node, ready = stack.pop()
+        children = [child for child, _ in node.next_functions if child is not None]
+        if ready:
+            if not trained.isdisjoint(children):
+                trained.add(node)
+        elif node not in seen:
+            seen.add(node)
+            if children:
+                stack.append((node, True))
+                stack += [(child, False) for child in children]
+                continue
+            leaf = nodes.leaf(node)
+            if leaf is not None and id(leaf) in params:
+                trained.add(node)
+            elif leaf is not None and not isinstance(leaf, nn.Parameter):
+                points.append(leaf.detach())
+    return trained, points
+
+
+def _operands(trained: set[Node]) -> Iterator[Tensor]:
+    """Operands without a parameter that meet a tensor with one."""
+    for node in trained:
+        kind = nodes.kind(node)
+        names = PRODUCTS.get(kind) or SCALED.get(kind)
+        if names is None or nodes.missing(node):
+            continue
+        live = {position: child for position, child, _ in nodes.inputs(node) if child in trained}
+        if len(live) > 1 and len(live.keys() & names.keys()) > 1:
+            continue
+        for position, child in live.items():
+            if position in names and (kind in PRODUCTS or _is_bare(child)):
+                operand = nodes.saved(node, names[position])
+                if isinstance(operand, Tensor):
+                    yield operand
+
+
+def _is_bare(node: Node) -> bool:
+    """Whether ``node`` is a leaf, seen through views."""
+    while nodes.kind(node) in VIEWS:
+        node = next(nodes.inputs(node))[1]
+    return nodes.leaf(node) is not None
+
+
+def _at_most_two_values(tensor: Tensor) -> bool:
+    flat = tensor.flatten()
+    return not len(flat) or bool(((flat == flat.min()) | (flat == flat.max())).all())
+
+
+def _digest(tensor: Tensor) -> bytes:
+    tensor = tensor.detach().contiguous().cpu()
+    if tensor.is_complex():
+        tensor = torch.view_as_real(tensor)
+    head = f"{tuple(tensor.shape)} {tensor.dtype}".encode()
+    data = tensor.reshape(-1).view(torch.uint8).numpy()
+    return hashlib.blake2b(head + data.tobytes(), digest_size=SIZE).digest()
