@@ -1,10 +1,144 @@
-"""When to measure, as pure functions of the step, and which step a trainer is at."""
+"""When to measure, as functions of the step, and which step a trainer is at."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-import pytorch_lightning as pl
+import numpy as np
+
+from pinn_ntk.callbacks.checks import at_least
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
+
+
+class Schedule:
+    """When to act: by one rule for the steps, and within a share of the wall time.
+
+    The rule is ``steps`` where given, else ``per_decade`` where given, else ``every_n_steps``. The
+    last step of a fit counts as due under each of them. A due step that the budget does not allow
+    is made up for as soon as it does; the last step is acted on whatever it costs.
+
+    Args:
+        owner: Name of the callback, for messages.
+        every_n_steps: Every n-th step, from 0 on.
+        steps: These steps.
+        per_decade: Step 0 and this many to every factor of ten, evenly on a logarithmic axis:
+            round(10^(k / per_decade)) for k = 0, 1, ...
+        budget: Share of the wall time that may be spent, in (0, 1]; None for no limit.
+
+    Raises:
+        ValueError: An argument is out of range, or both ``steps`` and ``per_decade`` are given.
+
+    Example:
+        >>> schedule = Schedule("NTKMonitor", per_decade=3)
+        >>> [step for step in range(101) if schedule.is_due(step)]
+        [0, 1, 2, 5, 10, 22, 46, 100]
+        >>> Schedule("NTKMonitor", budget=0.05).affords(spent=2.0, elapsed=60.0)
+        True
+    """
+
+    def __init__(
+        self,
+        owner: str,
+        every_n_steps: int = 500,
+        steps: Sequence[int] | None = None,
+        per_decade: int | None = None,
+        budget: float | None = None,
+    ) -> None:
+        if steps is not None and per_decade is not None:
+            raise ValueError(
+                f"{owner}: steps is {steps!r} and per_decade is {per_decade!r}; give one of them."
+            )
+        self.every_n_steps = at_least(owner, "every_n_steps", every_n_steps, 1)
+        self.steps = None if steps is None else _checked_steps(owner, steps)
+        if per_decade is not None:
+            at_least(owner, "per_decade", per_decade, 1)
+        self.per_decade = per_decade
+        self.budget = None if budget is None else _checked_budget(owner, budget)
+        self._postponed = False
+
+    def is_due(self, step: int, last_step: int | None = None) -> bool:
+        """Whether the rule asks for a step, whatever the budget.
+
+        Args:
+            step: The running step, counted from 0.
+            last_step: The last step, None where it is not known.
+
+        Returns:
+            Whether the step is due.
+        """
+        if step == last_step:
+            return True
+        if self.steps is not None:
+            return step in self.steps
+        if self.per_decade is not None:
+            return _is_evenly_spaced(step, self.per_decade)
+        return is_due(step, self.every_n_steps)
+
+    def affords(self, spent: float, elapsed: float) -> bool:
+        """Whether the share of the wall time spent so far is within the budget.
+
+        Args:
+            spent: Seconds spent on what is scheduled here.
+            elapsed: Seconds since the fit began.
+
+        Returns:
+            Whether spent <= budget * elapsed; True without a budget.
+        """
+        return self.budget is None or spent <= self.budget * elapsed
+
+    def due(self, step: int, last_step: int | None, spent: float, elapsed: float) -> bool:
+        """Whether to act now; to be asked once a step.
+
+        Args:
+            step: The running step, counted from 0.
+            last_step: The last step, None where it is not known.
+            spent: Seconds spent so far, see `affords`.
+            elapsed: Seconds since the fit began.
+
+        Returns:
+            Whether the step, or an earlier one that was put off, is due and the budget allows it.
+        """
+        if not (self._postponed or self.is_due(step, last_step)):
+            return False
+        self._postponed = step != last_step and not self.affords(spent, elapsed)
+        return not self._postponed
+
+    def state_dict(self) -> dict[str, Any]:
+        """Whether a due step is still to be made up for."""
+        return {"postponed": self._postponed}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` gave; the rule stays that of the constructor."""
+        self._postponed = bool(state.get("postponed", False))
+
+
+def _checked_steps(owner: str, steps: object) -> frozenset[int]:
+    listed = list(steps) if isinstance(steps, Iterable) and not isinstance(steps, str) else []
+    if not listed:
+        raise ValueError(f"{owner}: steps is {steps!r}; expected a list of steps, as in [0, 1000].")
+    plain = [int(step) if isinstance(step, np.integer) else step for step in listed]
+    return frozenset(at_least(owner, f"steps[{i}]", step, 0) for i, step in enumerate(plain))
+
+
+def _checked_budget(owner: str, budget: float) -> float:
+    number = isinstance(budget, int | float) and not isinstance(budget, bool)
+    if not number or not 0 < budget <= 1:
+        raise ValueError(
+            f"{owner}: budget is {budget!r}; expected a share of the wall time in (0, 1], as in "
+            "0.05 for 5 %."
+        )
+    return float(budget)
+
+
+def _is_evenly_spaced(step: int, per_decade: int) -> bool:
+    if step < 1:
+        return step == 0
+    k = per_decade * math.log10(step)
+    return step in {round(10 ** (j / per_decade)) for j in (math.floor(k), math.ceil(k))}
 
 
 def is_due(step: int, every_n_steps: int, last_step: int | None = None) -> bool:

@@ -23,10 +23,13 @@ if TYPE_CHECKING:
     from pinn_ntk.errors import IncompleteTermsError, NTKWarning, OpaqueLossError, ResidualError
     from pinn_ntk.graph.term import Term
     from pinn_ntk.graph.terms import find_terms
+    from pinn_ntk.history import History
     from pinn_ntk.jacobian import FactoredJacobian
     from pinn_ntk.kernel import NTK, empirical_ntk
+    from pinn_ntk.loss_weights import LossWeights
     from pinn_ntk.reference import reference_ntk
     from pinn_ntk.spectrum import Spectrum
+    from pinn_ntk.taps import tap
 
 __version__ = "0.1.0"
 
@@ -34,7 +37,9 @@ __all__ = [
     "NTK",
     "Drift",
     "FactoredJacobian",
+    "History",
     "IncompleteTermsError",
+    "LossWeights",
     "NTKWarning",
     "OpaqueLossError",
     "ResidualError",
@@ -43,6 +48,7 @@ __all__ = [
     "empirical_ntk",
     "find_terms",
     "reference_ntk",
+    "tap",
     "trace_weights",
 ]
 
@@ -50,7 +56,9 @@ _MODULES = {
     "NTK": "pinn_ntk.kernel",
     "Drift": "pinn_ntk.drift",
     "FactoredJacobian": "pinn_ntk.jacobian",
+    "History": "pinn_ntk.history",
     "IncompleteTermsError": "pinn_ntk.errors",
+    "LossWeights": "pinn_ntk.loss_weights",
     "NTKWarning": "pinn_ntk.errors",
     "OpaqueLossError": "pinn_ntk.errors",
     "ResidualError": "pinn_ntk.errors",
@@ -59,6 +67,7 @@ _MODULES = {
     "empirical_ntk": "pinn_ntk.kernel",
     "find_terms": "pinn_ntk.graph.terms",
     "reference_ntk": "pinn_ntk.reference",
+    "tap": "pinn_ntk.taps",
     "trace_weights": "pinn_ntk.balance",
 }
 

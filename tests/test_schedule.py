@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 
-from pinn_ntk.callbacks.schedule import final_step, is_due, last_step, logged_step
+from pinn_ntk.callbacks.schedule import Schedule, final_step, is_due, last_step, logged_step
 from tests.pinn import Pinn, build, fit
 
 
@@ -26,6 +29,112 @@ from tests.pinn import Pinn, build, fit
 )
 def test_due_steps(every: int, last: int | None, expected: list[int]):
     assert [step for step in range(9) if is_due(step, every, last)] == expected
+
+
+DUE = [
+    ({"every_n_steps": 3}, None, [0, 3, 6]),
+    ({"every_n_steps": 3}, 7, [0, 3, 6, 7]),
+    ({"steps": [5, 2, 2]}, None, [2, 5]),
+    ({"steps": np.array([2, 5])}, 7, [2, 5, 7]),
+    ({"steps": (0,), "every_n_steps": 1}, None, [0]),
+    ({"per_decade": 1}, None, [0, 1]),
+    ({"per_decade": 2}, 8, [0, 1, 3, 8]),
+    ({"per_decade": 1, "every_n_steps": 1}, None, [0, 1]),
+]
+
+
+@pytest.mark.parametrize(("rule", "last", "expected"), DUE, ids=str)
+def test_steps_of_each_rule(rule: dict[str, Any], last: int | None, expected: list[int]):
+    schedule = Schedule("NTKMonitor", **rule)
+    assert [step for step in range(9) if schedule.is_due(step, last)] == expected
+    assert [step for step in range(9) if schedule.due(step, last, 1.0, 0.0)] == expected
+
+
+@pytest.mark.parametrize("per_decade", [1, 2, 3, 7, 10, 64, 1000])
+def test_decades_are_those_of_the_formula(per_decade: int):
+    schedule = Schedule("NTKMonitor", per_decade=per_decade)
+    expected = {0} | {round(10 ** (k / per_decade)) for k in range(4 * per_decade + 1)}
+    assert {step for step in range(10_001) if schedule.is_due(step)} == expected
+
+
+@given(st.integers(1, 200), st.integers(0, 2400))
+def test_every_step_of_the_formula_is_due(per_decade: int, k: int):
+    step = round(10 ** (k % (12 * per_decade) / per_decade))
+    assert Schedule("NTKMonitor", per_decade=per_decade).is_due(step)
+
+
+@pytest.mark.parametrize(
+    ("budget", "spent", "elapsed", "affordable"),
+    [
+        (None, 1e9, 0.0, True),
+        (0.25, 0.0, 0.0, True),
+        (0.25, 1.0, 4.0, True),
+        (0.25, 1.001, 4.0, False),
+        (1, 3.0, 3.0, True),
+    ],
+)
+def test_budget(budget: float | None, spent: float, elapsed: float, affordable: bool):
+    assert Schedule("NTKMonitor", budget=budget).affords(spent, elapsed) is affordable
+
+
+def walk(schedule: Schedule, cost: float, last: int | None, steps: range) -> list[int]:
+    """Steps acted on when a step takes one second and acting takes ``cost`` more."""
+    done: list[int] = []
+    for step in steps:
+        spent = cost * len(done)
+        if schedule.due(step, last, spent, step + spent):
+            done.append(step)
+    return done
+
+
+def test_what_the_budget_puts_off_is_made_up_for_as_soon_as_it_can_be():
+    # After the first, 4 s are spent; 4 <= (t + 4) / 2 from t = 4 on, 8 <= (t + 8) / 2 from t = 8 on
+    schedule = Schedule("NTKMonitor", every_n_steps=3, budget=0.5)
+    assert walk(schedule, cost=4.0, last=None, steps=range(14)) == [0, 4, 8, 12]
+    assert walk(Schedule("NTKMonitor", every_n_steps=3), 4.0, None, range(14)) == [0, 3, 6, 9, 12]
+
+
+def test_the_last_step_is_acted_on_whatever_it_costs():
+    schedule = Schedule("NTKMonitor", every_n_steps=2, budget=0.01)
+    assert walk(schedule, cost=100.0, last=7, steps=range(8)) == [0, 7]
+    assert schedule.state_dict() == {"postponed": False}
+
+
+def test_a_postponed_step_survives_a_checkpoint():
+    schedule = Schedule("NTKMonitor", every_n_steps=4, budget=0.5)
+    assert walk(schedule, cost=6.0, last=None, steps=range(6)) == [0]
+    restored = Schedule("NTKMonitor", every_n_steps=4, budget=0.5)
+    restored.load_state_dict(schedule.state_dict())
+    assert [one.due(5, None, 0.0, 1.0) for one in (schedule, restored)] == [True, True]
+    assert [one.due(5, None, 0.0, 1.0) for one in (schedule, restored)] == [False, False]
+    restored.load_state_dict({})
+    assert restored.due(5, None, 0.0, 1.0) is False
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"every_n_steps": 0}, "every_n_steps is 0; expected an integer of at least 1"),
+        ({"every_n_steps": 2.0}, r"every_n_steps is 2\.0"),
+        ({"steps": []}, r"steps is \[\]; expected a list of steps"),
+        ({"steps": 5}, "steps is 5; expected a list of steps"),
+        ({"steps": "12"}, "steps is '12'; expected a list of steps"),
+        ({"steps": [0, -1]}, r"steps\[1\] is -1; expected an integer of at least 0"),
+        ({"steps": [True]}, r"steps\[0\] is True"),
+        ({"steps": np.array([0.5])}, r"steps\[0\] is .*0\.5"),
+        ({"per_decade": 0}, "per_decade is 0; expected an integer of at least 1"),
+        ({"per_decade": True}, "per_decade is True"),
+        ({"steps": [1], "per_decade": 2}, r"steps is \[1\] and per_decade is 2; give one"),
+        ({"budget": 0}, r"budget is 0; expected a share of the wall time in \(0, 1\]"),
+        ({"budget": 5}, "budget is 5"),
+        ({"budget": math.nan}, "budget is nan"),
+        ({"budget": True}, "budget is True"),
+        ({"budget": "5%"}, "budget is '5%'"),
+    ],
+)
+def test_arguments_that_are_refused(arguments: dict[str, Any], said: str):
+    with pytest.raises(ValueError, match=f"^NTKMonitor: {said}"):
+        Schedule("NTKMonitor", **arguments)
 
 
 @pytest.mark.parametrize(

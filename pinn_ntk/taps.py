@@ -1,0 +1,96 @@
+"""Residuals pointed out by the user, for losses whose terms the graph does not show.
+
+Where a loss is a custom ``autograd.Function``, compiled, or sent backward by hand, `tap` in the
+``training_step`` says which tensors are residuals and what they are called. Nothing else changes:
+a tap returns the tensor that it was given.
+
+Whoever wants to hear of taps is a `Listener`. The list of listeners is global to the process
+because a ``training_step`` has nothing but the import to call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+__all__ = ["Listener", "listen", "tap", "tell_weighted", "unlisten"]
+
+
+class Listener(Protocol):
+    """What wants to hear of residuals and of loss terms while a step runs."""
+
+    def tapped(self, name: str, residual: Tensor) -> None:
+        """Take note of an unsquared residual of any shape, alive in the graph."""
+
+    def weighted(self, name: str, loss: Tensor) -> None:
+        """Take note of a loss term (one number) before its weight is multiplied on."""
+
+
+_listeners: list[Listener] = []
+
+
+def tap(residual: Tensor, name: str) -> Tensor:
+    """Name a residual of the running step; the loss may then do with it what it likes.
+
+    Costs nothing where nobody listens. Inside ``torch.compile`` a tap that is listened to ends the
+    compiled graph there and begins another one behind it, which ``fullgraph=True`` does not allow.
+
+    Args:
+        residual: Unsquared residual, any shape, one row an entry.
+        name: Name of the loss term.
+
+    Returns:
+        The very tensor that was given.
+
+    Raises:
+        TypeError: The arguments are no tensor and name.
+
+    Example:
+        >>> r = torch.tensor([0.5, -1.0], requires_grad=True)
+        >>> tap(r, "pde") is r
+        True
+        >>> loss = tap(r, "pde").pow(4).mean()
+    """
+    if not isinstance(residual, Tensor) or not isinstance(name, str):
+        raise TypeError(
+            f"tap expects a residual tensor and a name, as in tap(residual, 'pde'); it got a "
+            f"{type(residual).__name__} and a {type(name).__name__}. Were they swapped?"
+        )
+    if _listeners:
+        _tell_tapped(name, residual)
+    return residual
+
+
+def listen(listener: Listener) -> None:
+    """Let a listener hear of everything from now on; one that listens already hears it once."""
+    if not any(known is listener for known in _listeners):
+        _listeners.append(listener)
+
+
+def unlisten(listener: Listener) -> None:
+    """Let a listener hear of nothing any more; one that never listened is fine."""
+    _listeners[:] = [known for known in _listeners if known is not listener]
+
+
+def tell_weighted(name: str, loss: Tensor) -> None:
+    """Tell all listeners of a loss term (one number, not yet weighted)."""
+    if _listeners:
+        _tell_weighted(name, loss)
+
+
+def _each_tapped(name: str, residual: Tensor) -> None:
+    for listener in tuple(_listeners):
+        listener.tapped(name, residual)
+
+
+def _each_weighted(name: str, loss: Tensor) -> None:
+    for listener in tuple(_listeners):
+        listener.weighted(name, loss)
+
+
+# Inside of a compiled graph a residual would be a by-product that the loss does not depend on.
+_tell_tapped: Callable[[str, Tensor], None] = torch.compiler.disable(_each_tapped)
+_tell_weighted: Callable[[str, Tensor], None] = torch.compiler.disable(_each_weighted)
