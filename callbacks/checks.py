@@ -1,10 +1,15 @@
-"""What is refused before training starts, with the reason and the next step."""
+"""What callbacks cannot work with, found before training starts, with the next step."""
 
 from __future__ import annotations
 
-import pytorch_lightning as pl
+from typing import TYPE_CHECKING
+
 import torch
-from lightning_fabric.utilities.exceptions import MisconfigurationException
+
+from pinn_ntk.callbacks.base import MisconfigurationException
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
 
 SHARDING = {"FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy"}
 """Strategies that leave only a shard of each parameter on a rank."""
@@ -30,23 +35,44 @@ def at_least(owner: str, name: str, value: int, least: int) -> int:
     return value
 
 
+def unsupported_strategy(trainer: pl.Trainer) -> str | None:
+    """Why the live graph of a rank does not hold the whole kernel under a trainer's strategy.
+
+    Args:
+        trainer: The trainer, its strategy set up.
+
+    Returns:
+        The reason and what to change, in sentences; None where all is well.
+    """
+    strategy = trainer.strategy
+    if SHARDING & {kind.__name__ for kind in type(strategy).__mro__}:
+        return (
+            f"{type(strategy).__name__} shards the parameters, but the kernel needs whole "
+            "parameters on every rank; use Trainer(strategy='ddp') or a single device."
+        )
+    if getattr(strategy, "_ddp_kwargs", {}).get("static_graph"):
+        return (
+            "DDP with static_graph=True records one backward pass, and differentiating once more "
+            "lets its ranks run apart; use DDPStrategy(static_graph=False)."
+        )
+    return None
+
+
 def check_strategy(owner: str, trainer: pl.Trainer) -> None:
-    """Refuse strategies under which the live graph of a rank does not hold the whole kernel.
+    """Refuse what `unsupported_strategy` names.
 
     Raises:
         MisconfigurationException: Parameters are sharded, or DDP records its graph once.
     """
-    kinds = {kind.__name__ for kind in type(trainer.strategy).__mro__}
-    if kinds & SHARDING:
-        raise MisconfigurationException(
-            f"{owner} needs whole parameters on every rank, but {type(trainer.strategy).__name__} "
-            "shards them; use Trainer(strategy='ddp') or leave the callback out."
-        )
-    if getattr(trainer.strategy, "_ddp_kwargs", {}).get("static_graph"):
-        raise MisconfigurationException(
-            f"{owner} differentiates the loss once more, which lets the ranks of DDP with "
-            "static_graph=True run apart; use DDPStrategy(static_graph=False)."
-        )
+    reason = unsupported_strategy(trainer)
+    if reason is not None:
+        raise MisconfigurationException(f"{owner}: {reason}")
+
+
+def has_lbfgs(trainer: pl.Trainer) -> bool:
+    """Whether an optimizer is an L-BFGS, of torch or of another package that calls it so."""
+    kinds = [kind for optimizer in trainer.optimizers for kind in type(optimizer).__mro__]
+    return any(kind is torch.optim.LBFGS or "lbfgs" in kind.__name__.lower() for kind in kinds)
 
 
 def check_optimizers(trainer: pl.Trainer) -> None:
@@ -55,10 +81,11 @@ def check_optimizers(trainer: pl.Trainer) -> None:
     Raises:
         MisconfigurationException: L-BFGS is among them.
     """
-    if any(isinstance(optimizer, torch.optim.LBFGS) for optimizer in trainer.optimizers):
+    if has_lbfgs(trainer):
         raise MisconfigurationException(
             "NTKBalancer weights gradients, but the line search of L-BFGS compares values of the "
-            "loss, which stays unweighted: the two would not belong together. Train with Adam or "
-            "SGD under NTKBalancer first, then multiply the loss terms of the L-BFGS fit by the "
-            "weights that NTKBalancer.weights holds, and leave the callback out there."
+            "loss, which stays unweighted: the two would not belong together. Let the loss hold "
+            "the weights: self.weights = pinn_ntk.LossWeights(['pde', 'bc']) in the module's "
+            "__init__, and return self.weights({'pde': pde_loss, 'bc': bc_loss}) from "
+            "training_step; NTKBalancer then updates them after each batch."
         )

@@ -34,6 +34,7 @@ class Guard:
         self.seconds = 0.0
         self._start = time.perf_counter()
         self._off: set[str] = set()
+        self._warned: set[str] = set()
 
     def run(self, what: str, diagnostic: Callable[[], T], *, retry: bool = False) -> T | None:
         """Result of a diagnostic, None when it fails or failed before.
@@ -68,15 +69,26 @@ class Guard:
         """Wall time since `restart`."""
         return time.perf_counter() - self._start
 
+    def warn_once(self, what: str, message: str) -> None:
+        """Give an `NTKWarning`, once a fit.
+
+        Args:
+            what: What it is about; each is warned of on its own.
+            message: The warning, in sentences; the owner's name is put before it.
+        """
+        if what not in self._warned:
+            self._warned.add(what)
+            warnings.warn(f"{self.owner}: {message}", NTKWarning, stacklevel=3)
+
     def _report(self, what: str, error: Exception, *, retry: bool) -> None:
         if what in self._off:
             return
         self._off.add(what)
         after = "is tried again when next due" if retry else "is switched off for this fit"
-        log.debug("%s: %s failed", self.owner, what, exc_info=error)
+        log.warning("%s: %s failed; training goes on.", self.owner, what, exc_info=error)
         warnings.warn(
             f"{self.owner}: {what} failed with {type(error).__name__}: {error} Training goes on; "
-            f"{what} {after}. With logging.basicConfig(level='DEBUG') the traceback is shown.",
+            f"{what} {after}. The traceback is in the log.",
             NTKWarning,
             stacklevel=4,
         )

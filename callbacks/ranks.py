@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
-import pytorch_lightning as pl
 import torch
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
 
 Traces = dict[str, tuple[float, int]]
 """Term -> trace of its block, number of its rows."""

@@ -5,20 +5,53 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-import pytorch_lightning as pl
+import torch
 
 from pinn_ntk.measurement import Measurement
 from pinn_ntk.report import LAYOUT, pixels
 from pinn_ntk.tensorboard import add_spectrum
 
 if TYPE_CHECKING:
+    import pytorch_lightning as pl
     from matplotlib.figure import Figure
+    from pytorch_lightning.loggers import Logger
 
 
 def log_scalars(trainer: pl.Trainer, values: Mapping[str, float], step: int) -> None:
-    """Hand scalars to every logger at a step of our own, past ``log_every_n_steps``."""
-    for logger in trainer.loggers:
-        logger.log_metrics(dict(values), step=step)
+    """Hand scalars to every logger at a step of our own, past ``log_every_n_steps``.
+
+    Args:
+        trainer: Owner of the loggers.
+        values: Tag -> number.
+        step: The step.
+
+    Raises:
+        Exception: What the first logger that fails raises, after all others had their turn.
+    """
+    attempts = [_attempt(logger, dict(values), step) for logger in trainer.loggers]
+    for error in filter(None, attempts):
+        raise error
+
+
+def _attempt(logger: Logger, values: dict[str, float], step: int) -> Exception | None:
+    """What the logger raises, if anything: one logger must not keep values from the others."""
+    try:
+        logger.log_metrics(values, step=step)
+    except Exception as error:  # noqa: BLE001 - raised by the caller in the end
+        return error
+    return None
+
+
+def publish(trainer: pl.Trainer, values: Mapping[str, float]) -> None:
+    """Let other callbacks of the trainer (early stopping, checkpoints) read scalars.
+
+    They stay in ``trainer.callback_metrics`` until the next values of those tags, or the next run.
+
+    Args:
+        trainer: The trainer, in a fit.
+        values: Tag -> number.
+    """
+    trainer.callback_metrics.update({tag: torch.tensor(value) for tag, value in values.items()})
 
 
 def log_spectra(trainer: pl.Trainer, measurement: Measurement) -> None:
