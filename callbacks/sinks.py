@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from pinn_ntk.measurement import Measurement
-from pinn_ntk.report import LAYOUT, pixels
+from pinn_ntk.report import layout, pixels
 from pinn_ntk.tensorboard import add_spectrum
 
 if TYPE_CHECKING:
@@ -51,16 +51,17 @@ def publish(trainer: pl.Trainer, values: Mapping[str, float]) -> None:
         trainer: The trainer, in a fit.
         values: Tag -> number.
     """
-    trainer.callback_metrics.update({tag: torch.tensor(value) for tag, value in values.items()})
+    tensors = {tag: torch.tensor(value, dtype=torch.float64) for tag, value in values.items()}
+    trainer.callback_metrics.update(tensors)
 
 
-def log_spectra(trainer: pl.Trainer, measurement: Measurement) -> None:
+def log_spectra(trainer: pl.Trainer, measurement: Measurement, *, prefix: str = "ntk") -> None:
     """Write every spectrum as a tensor summary, and flush, so that it can be watched live."""
     for writer in writers(trainer):
         for term, spectrum in measurement.spectra.items():
             add_spectrum(
                 writer,
-                f"ntk/spectrum/{term}",
+                f"{prefix}/spectrum/{term}",
                 spectrum.eigenvalues,
                 measurement.step,
                 rel_floor=spectrum.floor / (spectrum.lambda_max or 1.0),
@@ -72,10 +73,10 @@ def log_spectra(trainer: pl.Trainer, measurement: Measurement) -> None:
         writer.flush()
 
 
-def log_layout(trainer: pl.Trainer) -> None:
+def log_layout(trainer: pl.Trainer, prefix: str = "ntk") -> None:
     """Write the layout of the custom scalars tab; once a fit."""
     for writer in writers(trainer):
-        writer.add_custom_scalars(LAYOUT)
+        writer.add_custom_scalars(layout(prefix))
 
 
 def log_text(trainer: pl.Trainer, tag: str, text: str, step: int) -> None:
