@@ -1,4 +1,4 @@
-"""Measurements of the kernel as scalars, as words and as one picture.
+"""Measurements of the kernel as scalars and as one picture; as words in `pinn_ntk.words`.
 
 Pure functions of `pinn_ntk.measurement.Measurement`; nothing here knows of a Trainer or a logger.
 Only what stands above the noise floor of a spectrum enters a number or the picture.
@@ -7,27 +7,22 @@ Only what stands above the noise floor of a spectrum enters a number or the pict
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pinn_ntk.balance import weights_from_traces
-from pinn_ntk.measurement import Measurement
+from pinn_ntk.measurement import BATCH, Measurement
 from pinn_ntk.spectrum import Spectrum
+from pinn_ntk.words import summary
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-LAYOUT = {
-    "NTK": {
-        "trace of each block": ["Multiline", [r"ntk/trace/.*"]],
-        "loss weights": ["Multiline", [r"ntk/weight/.*"]],
-    }
-}
-"""Layout of TensorBoard's custom scalars tab; the innermost entries are regular expressions."""
+__all__ = ["LAYOUT", "MAX_LINES", "history_figure", "layout", "pixels", "scalars", "summary"]
 
 MAX_LINES = 40
 """Spectra in one panel at most: the first, the last, and evenly many between."""
@@ -35,151 +30,74 @@ MAX_LINES = 40
 BRIGHTEST = 0.92
 """Where the colour map ends: its last yellow does not show on white."""
 
-CONSTANT, MOVED = 0.1, 0.5
-"""Drift up to which the kernel passes for constant, and from which it plainly does not."""
-
 FEW = 20
 """Eigenvalues below which a spectrum is drawn with its points, so that a single one shows."""
 
-UNEVEN = 3.0
-"""Ratio of two traces from which the summary calls them uneven."""
+
+def layout(prefix: str = "ntk") -> dict[str, dict[str, list[object]]]:
+    """Layout of TensorBoard's custom scalars tab; the innermost entries are regular expressions.
+
+    Args:
+        prefix: First part of all tags.
+
+    Returns:
+        Category -> chart -> kind and tags.
+    """
+    tags = re.escape(prefix)
+    return {
+        prefix.upper(): {
+            "trace of each block": ["Multiline", [rf"{tags}/trace/.*"]],
+            "loss weights": ["Multiline", [rf"{tags}/weight/.*"]],
+            "weights in the loss": ["Multiline", [rf"{tags}/effective_weight/.*"]],
+        }
+    }
 
 
-def scalars(measurement: Measurement) -> dict[str, float]:
-    """Tag -> number, as listed in the docstring of ``NTKMonitor``; what is not finite is left out.
+LAYOUT = layout()
+"""The layout for tags that start with "ntk"."""
+
+
+def scalars(measurement: Measurement, *, prefix: str = "ntk") -> dict[str, float]:
+    """Tag -> number, as listed in the docstring of ``NTKMonitor``.
+
+    What is not finite is left out, but for the trace of an undefined term, which is NaN.
 
     Args:
         measurement: What was measured at one step.
+        prefix: First part of all tags.
 
     Returns:
-        The scalars, all tags starting with ``ntk/``.
+        The scalars, such as ``ntk/trace/pde``.
     """
-    values = {f"ntk/trace/{term}": trace for term, trace in measurement.traces.items()}
+    values = {f"trace/{term}": trace for term, trace in measurement.traces.items()}
+    for group, traces in measurement.group_traces.items():
+        values |= {f"trace_{group}/{term}": trace for term, trace in traces.items()}
     for term, spectrum in measurement.spectra.items():
-        values[f"ntk/lambda_max/{term}"] = spectrum.lambda_max
-        values[f"ntk/effective_rank/{term}"] = spectrum.effective_rank
-        values[f"ntk/log10_condition/{term}"] = math.log10(spectrum.condition)
-    values |= {f"ntk/drift/{name}": value for name, value in measurement.drift.items()}
+        values[f"lambda_max/{term}"] = spectrum.lambda_max
+        values[f"effective_rank/{term}"] = spectrum.effective_rank
+        values[f"log10_condition/{term}"] = math.log10(spectrum.condition)
+    weights = measurement.effective_weights
+    values |= {f"effective_weight/{term}": weight for term, weight in weights.items()}
+    values |= {f"drift/{name}": value for name, value in measurement.drift.items()}
     if measurement.max_stable_lr is not None:
-        values["ntk/max_stable_lr"] = measurement.max_stable_lr
+        values["max_stable_lr"] = measurement.max_stable_lr
     if measurement.certificate is not None:
-        values["ntk/certificate"] = measurement.certificate
-    return {tag: value for tag, value in values.items() if math.isfinite(value)}
+        values["certificate"] = measurement.certificate
+    finite = {tag: value for tag, value in values.items() if math.isfinite(value)}
+    finite |= {f"trace/{term}": math.nan for term in measurement.undefined}
+    return {f"{prefix}/{tag}": value for tag, value in finite.items()}
 
 
-def summary(measurement: Measurement, *, max_points: int | None = None) -> str:
-    """What a measurement says, in words, as Markdown.
-
-    Args:
-        measurement: What was measured at one step.
-        max_points: The limit that was in force, to be named where rows were left out.
-
-    Returns:
-        A table of the loss terms and a list of findings.
-    """
-    findings = [
-        _balance(measurement),
-        *(_resolved(term, spectrum) for term, spectrum in measurement.spectra.items()),
-        _drift(measurement),
-        _step_size(measurement),
-        _trust(measurement),
-        *(_left_out(term, measurement, max_points) for term in measurement.spectra),
-    ]
-    lines = [f"**Kernel at step {measurement.step}**", "", *_table(measurement), ""]
-    return "\n".join(lines + [f"- {finding}" for finding in findings if finding])
-
-
-def _table(measurement: Measurement) -> list[str]:
-    lines = [
-        "| term | rows | trace | lambda_max | effective rank | condition | drift |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    for term, s in measurement.spectra.items():
-        drift = measurement.drift.get(term, math.nan)
-        lines.append(
-            f"| {term} | {measurement.rows[term]} | {measurement.traces[term]:.3g} | "
-            f"{s.lambda_max:.3g} | {s.effective_rank:.3g} | {s.condition:.1e} | {drift:.3g} |"
-        )
-    return lines
-
-
-def _balance(measurement: Measurement) -> str:
-    traces = {term: trace for term, trace in measurement.traces.items() if trace > 0}
-    if len(traces) < 2:
-        return ""
-    slow, fast = min(traces, key=traces.__getitem__), max(traces, key=traces.__getitem__)
-    ratio = traces[fast] / traces[slow]
-    if ratio < UNEVEN:
-        return f"Traces: within a factor of {ratio:.2g}; with equal weights no term lags behind."
-    weights = weights_from_traces(traces, measurement.rows)
-    listed = ", ".join(f"{term} {weight:.3g}" for term, weight in weights.items())
-    return (
-        f"Traces: that of {fast} is {ratio:.3g} times that of {slow}, so with equal weights {slow} "
-        f"lags behind. Weights that even the traces out: {listed}."
-    )
-
-
-def _resolved(term: str, spectrum: Spectrum) -> str:
-    rank, size = spectrum.rank, len(spectrum.eigenvalues)
-    noise = f"; along the other {size - rank} nothing is learned" if rank < size else ""
-    return (
-        f"{term}: {spectrum.effective_rank:.2g} directions carry the kernel, {rank} of {size} "
-        f"stand above the rounding noise{noise}."
-    )
-
-
-def _drift(measurement: Measurement) -> str:
-    drift, moved = measurement.drift.get("kernel"), measurement.drift.get("parameters")
-    if drift is None or not math.isfinite(drift) or not moved:
-        return ""
-    verdict = "in between: the linear theory of the first kernel holds roughly"
-    if drift <= CONSTANT:
-        verdict = "nearly constant: the linear theory of the first kernel describes the training"
-    elif drift >= MOVED:
-        verdict = "changed: the linear theory of the first kernel no longer holds"
-    return (
-        f"Drift: the kernel has moved by {drift:.2g} of its norm since the first measurement, the "
-        f"parameters by {moved:.2g}; {verdict}. Where "
-        "points are drawn anew each step this includes the change of points."
-    )
-
-
-def _step_size(measurement: Measurement) -> str:
-    if measurement.max_stable_lr is None:
-        return ""
-    return (
-        f"Step size: plain gradient descent on this loss is unstable above "
-        f"{measurement.max_stable_lr:.2g}; Adam and others follow another rule."
-    )
-
-
-def _trust(measurement: Measurement) -> str:
-    if measurement.certificate is None:
-        return "Certificate: the kernel was not checked against ordinary backward passes."
-    return (
-        f"Certificate: the kernel agrees with ordinary backward passes to "
-        f"{measurement.certificate:.0e}."
-    )
-
-
-def _left_out(term: str, measurement: Measurement, max_points: int | None) -> str:
-    rows, kept = measurement.rows[term], len(measurement.spectra[term].eigenvalues)
-    if rows == kept:
-        return ""
-    limit = "" if max_points is None else f" (max_points={max_points})"
-    return (
-        f"{term}: spectrum, lambda_max, ranks, condition and drift are those of {kept} of its "
-        f"{rows} rows, evenly strided{limit}; the trace is of all rows, the step size an estimate."
-    )
-
-
-def history_figure(history: Mapping[str, Sequence[tuple[int, Spectrum]]]) -> Figure:
+def history_figure(
+    history: Mapping[str, Sequence[tuple[int, Spectrum]]], *, points: str = BATCH
+) -> Figure:
     """Spectrum of every term over training: one panel a term, thin lines from dark to bright.
 
     Needs matplotlib; pyplot is not touched.
 
     Args:
         history: Term -> (step, spectrum) in the order measured.
+        points: What the kernels were taken on, for the title.
 
     Returns:
         The figure. Eigenvalues at and below the noise floor are not drawn; the floor of the last
@@ -198,6 +116,7 @@ def history_figure(history: Mapping[str, Sequence[tuple[int, Spectrum]]]) -> Fig
     for axes, (term, series) in zip(panels, history.items(), strict=True):
         _draw(axes, _spread(series), lambda step: colours(norm(step)))
         axes.set_title(term, parse_math=False)
+    figure.suptitle(f"Spectra on {points}", fontsize="medium")
     figure.colorbar(ScalarMappable(norm, colours), ax=list(panels), label="training step")
     return figure
 

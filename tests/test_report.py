@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import math
+import re
 import sys
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.utils.tensorboard import SummaryWriter
 
 from pinn_ntk import Spectrum
-from pinn_ntk.measurement import (
-    Measurement,
-)
-from pinn_ntk.report import MAX_LINES, history_figure, pixels, scalars, summary
+from pinn_ntk.measurement import PROBE, Measurement
+from pinn_ntk.report import LAYOUT, MAX_LINES, history_figure, layout, pixels, scalars, summary
+from pinn_ntk.tensorboard import add_spectrum
 
 
 def spectrum(*eigenvalues: float, floor: float = 1e-12) -> Spectrum:
@@ -57,6 +61,45 @@ def test_scalars_by_tag():
     }
 
 
+def test_scalars_that_are_measured_in_some_trainings_only():
+    m = measured(
+        effective_weights={"pde": 1.0, "bc": 100.0, "ic": math.inf},
+        group_traces={"network": {"pde": 100.0, "bc": 3.0}, "inverse": {"pde": 11.0, "bc": 0.0}},
+        drift={"parameters": 0.1, "parameters_network": 0.05, "parameters_inverse": math.nan},
+        undefined=("ic",),
+    )
+    found = scalars(m)
+    assert math.isnan(found.pop("ntk/trace/ic"))
+    new = {tag: v for tag, v in found.items() if tag not in scalars(measured(drift={}))}
+    assert new == {
+        "ntk/effective_weight/pde": 1.0,
+        "ntk/effective_weight/bc": 100.0,
+        "ntk/trace_network/pde": 100.0,
+        "ntk/trace_network/bc": 3.0,
+        "ntk/trace_inverse/pde": 11.0,
+        "ntk/trace_inverse/bc": 0.0,
+        "ntk/drift/parameters": 0.1,
+        "ntk/drift/parameters_network": 0.05,
+    }
+
+
+def test_scalars_and_layout_take_a_prefix():
+    assert scalars(measured(), prefix="probe") == {
+        tag.replace("ntk/", "probe/"): value for tag, value in scalars(measured()).items()
+    }
+    assert layout("ntk") == LAYOUT
+    charts = layout("a+b")["A+B"]
+    ((_, (pattern,)), *_) = cast("list[tuple[str, list[str]]]", list(charts.values()))
+    assert re.fullmatch(pattern, "a+b/trace/pde")
+    assert not re.fullmatch(pattern, "aab/trace/pde")
+
+
+def test_every_chart_of_the_layout_shows_tags_that_are_logged():
+    tags = [*scalars(measured(effective_weights={"pde": 1.0})), "ntk/weight/pde"]
+    for _, patterns in cast("Any", LAYOUT["NTK"].values()):
+        assert all(any(re.fullmatch(pattern, tag) for tag in tags) for pattern in patterns)
+
+
 def test_what_is_not_finite_or_not_measured_is_left_out():
     m = measured(
         spectra={"pde": spectrum(0.0, 0.0, floor=0.0)},
@@ -76,7 +119,7 @@ def test_what_is_not_finite_or_not_measured_is_left_out():
 
 def test_summary_has_a_row_a_term():
     lines = summary(measured()).splitlines()
-    assert lines[0] == "**Kernel at step 20**"
+    assert lines[0] == "**Kernel at step 20** on the training batch"
     assert "| pde | 3 | 111 | 100 | 1.2 | 1.0e+01 | 0.2 |" in lines
     assert "| bc | 2 | 3 | 2 | 1.8 | 2.0e+00 | 0.01 |" in lines
 
@@ -89,7 +132,22 @@ def test_summary_has_a_row_a_term():
         ({"traces": {"pde": 2.0, "bc": 3.0}}, "within a factor of 1.5"),
         ({}, "pde: 1.2 directions carry the kernel, 2 of 3 stand above the rounding noise; along"),
         ({}, "bc: 1.8 directions carry the kernel, 2 of 2 stand above the rounding noise."),
-        ({}, "the kernel has moved by 0.19 of its norm since the first measurement"),
+        ({}, "relative to the norm: the kernel 0.19, the parameters 0.05; in between"),
+        ({"drift": {"pde": 0.6, "bc": 0.02, "parameters": 0.1}}, "the kernel of pde 0.6, the ker"),
+        ({"drift": {"pde": 0.6, "bc": 0.02, "parameters": 0.1}}, "no longer holds"),
+        ({"drift": {"bc": 0.02, "parameters": 0.1}}, "norm: the kernel of bc 0.02, the parameters"),
+        ({"drift": {}}, "| pde | 3 | 111 | 100 | 1.2 | 1.0e+01 | - |"),
+        ({"moved_points": ("pde", "bc")}, "those of pde, bc changed since the first measurement"),
+        ({"moved_points": ("pde",)}, "NTKMonitor(probe=...) measures on points that stay"),
+        ({"points": PROBE}, "**Kernel at step 20** on a fixed probe"),
+        ({"undefined": ("ic",)}, "Undefined: ic, whose residual holds NaN or inf."),
+        ({"undefined": ("ic",)}, "| ic | - | undefined | - | - | - | - |"),
+        ({"undefined": ("term_2",)}, "term_2 are not logged: pass names=[...] or log each term"),
+        ({"effective_weights": {"pde": 1.0, "bc": 100.0}}, "plain mean over the rows: pde 1, bc 1"),
+        (
+            {"group_traces": {"network": {"pde": 100.0}, "inverse": {"pde": 11.0}}},
+            "pde: shares of the groups of parameters in its trace: network 0.9, inverse 0.099.",
+        ),
         ({"drift": {"kernel": 0.09, "parameters": 0.1}}, "nearly constant"),
         ({"drift": {"kernel": 0.3, "parameters": 0.1}}, "in between"),
         ({"drift": {"kernel": 0.7, "parameters": 0.1}}, "no longer holds"),
@@ -99,6 +157,10 @@ def test_summary_has_a_row_a_term():
         (
             {"rows": {"pde": 9, "bc": 2}},
             "are those of 3 of its 9 rows, evenly strided (max_points=4)",
+        ),
+        (
+            {"rows": {"pde": 9, "bc": 2}, "points": PROBE},
+            "are those of 3 of its 9 rows, drawn from equal strata (max_points=4)",
         ),
     ],
 )
@@ -110,7 +172,14 @@ def test_summary_says_what_the_numbers_mean(changes: dict[str, Any], said: str):
     ("changes", "unsaid"),
     [
         ({"drift": {"kernel": 0.0, "parameters": 0.0}}, "Drift"),  # the first measurement
-        ({"drift": {"pde": 0.1, "parameters": 0.1}}, "Drift"),
+        ({"drift": {"parameters": 0.1}}, "Drift"),
+        ({"drift": {"pde": 0.1}}, "Drift"),
+        ({"drift": {}}, "nan"),
+        ({}, "Points"),
+        ({}, "Undefined"),
+        ({}, "Names"),
+        ({}, "shares of the groups"),
+        ({"effective_weights": {"pde": 1.0, "bc": 1.0 - 1e-7}}, "Weights in force"),
         ({"max_stable_lr": None}, "Step size"),
         ({"traces": {"pde": 1.0}, "spectra": {"pde": spectrum(1.0)}}, "Traces"),
         ({"traces": {"pde": 1.0, "bc": 0.0}}, "Traces"),
@@ -142,6 +211,7 @@ def test_figure_draws_what_is_above_the_floor_from_dark_to_bright():
     assert list(cast("Any", floor.get_ydata())) == [1e-12, 1e-12]
     assert pde.get_yscale() == "log"
     assert pde.get_ylim()[0] > 0.1  # the axis does not reach down into the noise
+    assert figure.get_suptitle() == "Spectra on the training batch"
     assert bc.lines[0].get_marker() == "."  # a single eigenvalue makes no line
 
 
@@ -160,3 +230,17 @@ def test_any_name_and_a_zero_kernel_can_be_drawn(name: str, monkeypatch: pytest.
     assert image.dtype == np.uint8
     assert image.shape == (360, 540, 3)
     assert image.std() > 0
+
+
+def test_figure_says_on_which_points():
+    assert history_figure({"pde": history(2)}, points=PROBE).get_suptitle() == (
+        "Spectra on a fixed probe"
+    )
+
+
+def test_spectra_say_on_which_points(tmp_path: Path):
+    with SummaryWriter(str(tmp_path)) as writer:
+        add_spectrum(writer, "ntk/spectrum/pde", [2.0, 1.0], 0, rel_floor=1e-14, points=PROBE)
+    log = EventAccumulator(str(tmp_path)).Reload()
+    content = json.loads(log.PluginTagToContent("spectra")["ntk/spectrum/pde"])
+    assert content["points"] == "a fixed probe"

@@ -6,7 +6,7 @@ Format of a series, version 1:
 | --- | --- |
 | tensor of an event | eigenvalues, largest first, (n,) float32; noise below the floor included |
 | metadata | plugin name "spectra", data class TENSOR |
-| plugin content | JSON: v, kind, block, n_points, n_params, dtype, rel_floor |
+| plugin content | JSON: v, kind, block, n_points, n_params, dtype, rel_floor, points (if told) |
 
 ``rel_floor`` times the largest eigenvalue of an event is the noise floor of that event. The
 metadata stands on every event, so that truncated or merged files stay readable; TensorBoard keeps
@@ -41,6 +41,7 @@ def add_spectrum(
     n_points: int = 0,
     n_params: int = 0,
     dtype: str = "float64",
+    points: str = "",
 ) -> None:
     """Write one spectrum; on ranks that write nothing this does nothing.
 
@@ -55,6 +56,7 @@ def add_spectrum(
         n_points: Number of rows of the block.
         n_params: Number of parameters that the kernel is taken over.
         dtype: Dtype of the residual, in which the factors of the kernel were captured.
+        points: What the kernel was taken on, such as "a fixed probe".
 
     Raises:
         ValueError: ``eigenvalues`` is not one-dimensional.
@@ -63,7 +65,7 @@ def add_spectrum(
         values = np.asarray(eigenvalues).astype(np.float32)
     if values.ndim != 1:
         raise ValueError(f"expected eigenvalues of shape (n,), got {values.shape}.")
-    content = {
+    content: dict[str, Any] = {
         "v": FORMAT_VERSION,
         "kind": kind,
         "block": block,
@@ -72,6 +74,8 @@ def add_spectrum(
         "dtype": dtype,
         "rel_floor": rel_floor,
     }
+    if points:
+        content["points"] = points
     file_writer = writer._get_file_writer()  # also what Lightning writes hyperparameters with
     if file_writer is not None:
         file_writer.add_summary(_summary(tag, values, content), step)
