@@ -2,35 +2,47 @@
 
 A weight lambda_a multiplies the gradient where it enters the term, at the head of the live graph.
 What reaches the parameters is the gradient of sum_a lambda_a L_a; the loss itself, and with it
-all that is logged, stays unweighted.
+all that is logged, stays unweighted. A module that multiplies its loss by a `LossWeights` gets the
+weights there instead.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 from weakref import ref
 
-import pytorch_lightning as pl
-from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from pinn_ntk.balance import Convention, weights_from_traces
-from pinn_ntk.callbacks.base import Callback
-from pinn_ntk.callbacks.checks import at_least, check_optimizers, check_strategy
+from pinn_ntk.callbacks.base import MisconfigurationException
+from pinn_ntk.callbacks.checks import check_optimizers, unsupported_strategy
 from pinn_ntk.callbacks.guard import Guard
-from pinn_ntk.callbacks.names import LogRecorder, named_params
+from pinn_ntk.callbacks.options import check_rule
+from pinn_ntk.callbacks.parameters import Patterns, matches, trained_parameters
 from pinn_ntk.callbacks.ranks import Traces, from_all_ranks
-from pinn_ntk.callbacks.schedule import is_due, logged_step
-from pinn_ntk.callbacks.sinks import log_scalars
+from pinn_ntk.callbacks.raw import RawBackward, measuring, weighted, weighted_all
+from pinn_ntk.callbacks.routes import Route
+from pinn_ntk.callbacks.schedule import Schedule, logged_step
+from pinn_ntk.callbacks.sinks import log_scalars, publish
+from pinn_ntk.callbacks.source import Found, Source
+from pinn_ntk.callbacks.state import StatefulCallback
+from pinn_ntk.callbacks.steps import StepCount
+from pinn_ntk.callbacks.written import WeightsInLoss
+from pinn_ntk.history import History
 from pinn_ntk.kernel import empirical_ntk
 
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
 
-class NTKBalancer(Callback):
+UNWEIGHTED = "the loss is trained on unweighted"
+UPDATE = "weighting the loss"
+
+
+class NTKBalancer(StatefulCallback):
     """Weights loss terms so that their kernels have equal traces; no edit of the module needed.
 
     Every ``every_n_steps`` steps, from step 0 on, before the backward pass: lambda_a = sum_b Tr
@@ -83,61 +95,90 @@ class NTKBalancer(Callback):
     def __init__(
         self,
         every_n_steps: int = 100,
+        steps: Sequence[int] | None = None,
+        per_decade: int | None = None,
         rule: Literal["trace"] = "trace",
         convention: Convention = "sum",
         ema: float = 0.0,
+        min_weight: float = 0.0,
+        max_weight: float = math.inf,
+        names: Sequence[str] | None = None,
+        include: str | Sequence[str] | None = None,
+        params: str | Sequence[str] | None = None,
+        residuals: Route = None,
         certify: bool = True,
+        prefix: str = "ntk",
     ) -> None:
-        self.every_n_steps = at_least("NTKBalancer", "every_n_steps", every_n_steps, 1)
-        if rule != "trace":
-            raise ValueError(f"NTKBalancer: rule is {rule!r}; expected 'trace'.")
-        if convention not in get_args(Convention):
-            raise ValueError(
-                f"NTKBalancer: convention is {convention!r}; expected one of "
-                f"{get_args(Convention)}."
-            )
-        if not 0 <= ema < 1:
-            raise ValueError(f"NTKBalancer: ema is {ema!r}; expected a number in [0, 1).")
+        self._remember(locals())
+        check_rule(rule, convention, ema, min_weight, max_weight)
         self.rule, self.convention, self.ema, self.certify = rule, convention, ema, certify
-        self.weights: dict[str, float] = {}
+        self.min_weight, self.max_weight, self.prefix = min_weight, max_weight, prefix
+        self.params: Patterns = params
+        self.schedule = Schedule("NTKBalancer", every_n_steps, steps, per_decade)
+        self.source = Source(names, include, residuals)
         self.guard = Guard("NTKBalancer")
+        self.weights: dict[str, float] = {}
+        self.history = History()
         self._traces: Traces = {}
-        self._recorder = LogRecorder()
+        self._raw = RawBackward(self.source.recorder, self._look, self._weight)
         self._handles: list[RemovableHandle] = []
-        self._paused = False
-        self._seen: int | None = None
         self._module: ref[pl.LightningModule] | None = None
+        self._count, self._resumed = StepCount(), False
+        self._restart()
+
+    def _restart(self) -> None:
+        self._step: int | None = None
+        self._loss: ref[Tensor] | None = None
+        self._done: set[str] = set()
+        self._certified: set[str] = set()
+        self._in_loss: WeightsInLoss | None = None
+        self._active = True
+        self.guard.restart()
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        check_strategy("NTKBalancer", trainer)
-        check_optimizers(trainer)
         if len(balancers(trainer)) > 1:
             raise MisconfigurationException(
                 "Two NTKBalancer callbacks would multiply their weights; keep one of them."
             )
+        self._restart()
+        refused = unsupported_strategy(trainer)
+        if refused is not None:
+            self._active = False
+            self.guard.warn_once("strategy", f"{refused} So {UNWEIGHTED}.")
+            return
         if self._module is not None and self._module() is not pl_module:
             self.weights, self._traces = {}, {}
+            self.history, self._count = History(), StepCount()
         self._module = ref(pl_module)
-        self._seen = None
-        self.guard.restart()
-        self._recorder.attach(pl_module)
+        self._in_loss = WeightsInLoss.of(pl_module)
+        if self._in_loss is None:
+            check_optimizers(trainer)
+        else:
+            self.weights = self._in_loss.weights.as_dict()
+        self._count.open(logged_step(trainer), resumed=self._resumed)
+        self.source.recorder.attach(pl_module)
+        self._raw.attach(trainer, pl_module)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._active:
+            publish(trainer, self.history.last())  # of a run that goes on
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        self._recorder.logged.clear()
+        if self._active:
+            self._raw.begin()
+            self.source.begin(batch)
 
     def on_before_backward(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor
     ) -> None:
-        self._release()
-        self.refresh(trainer, pl_module, loss)
-        with self.guard.timed():
-            for name, term in self._recorder.terms(loss, check=False).items():
-                weight = self.weights.setdefault(name, 1.0)
-                if not term.ascends:
-                    hook = partial(self._scale, weight)
-                    self._handles.append(term.head.register_prehook(hook))
+        if self._active:
+            self._raw.lightning_saw_it()
+            self._release()
+            self._look(trainer, pl_module, loss)
+            if self._in_loss is None:
+                self.guard.run(UPDATE, partial(self._weigh, loss), retry=True)
 
     def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._release()
@@ -150,7 +191,16 @@ class NTKBalancer(Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        self._recorder.logged.clear()
+        if self._active:
+            self.source.end()
+            self._raw.end(self.guard, UNWEIGHTED)
+            self._count(self._step or 0)
+            if self._in_loss is not None:
+                self._in_loss.write(trainer)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._active:
+            self._raw.epoch_end(self.guard, UNWEIGHTED)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._undo()
@@ -164,58 +214,86 @@ class NTKBalancer(Callback):
         self._undo()
 
     def state_dict(self) -> dict[str, Any]:
-        return {"weights": dict(self.weights), "traces": dict(self._traces)}
+        return {
+            "weights": dict(self.weights),
+            "traces": dict(self._traces),
+            "history": self.history.state_dict(),
+            "names": self.source.recorder.state_dict(),
+            "count": self._count.state_dict(),
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._module = None  # the state belongs to whatever module is fitted next
         self.weights = dict(state_dict["weights"])
         self._traces = dict(state_dict["traces"])
+        if "history" in state_dict:
+            self.history.load_state_dict(state_dict["history"])
+            self.source.recorder.load_state_dict(state_dict["names"])
+            self._count.load_state_dict(state_dict["count"])
+            self._resumed = True
 
     def refresh(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor | None
     ) -> dict[str, float]:
         """Update the weights if that is due and not yet done in this step.
 
         Args:
             trainer: The trainer, in ``on_before_backward``.
             pl_module: Its module.
-            loss: The live loss.
+            loss: The live loss; None inside a backward pass that Lightning does not see.
 
         Returns:
             The weights in force in this step.
         """
-        step = logged_step(trainer)
-        if step != self._seen and is_due(step, self.every_n_steps):
-            self._seen = step
+        if self._active and self._is_due(trainer, pl_module, loss):
             measure = partial(self._measure, trainer, pl_module, loss)
-            local = self.guard.run("the weight update", measure, retry=True)
+            local = self.guard.run(UPDATE, measure, retry=True)
             traces = from_all_ranks(trainer, local)
-            if traces is not None:
-                update = partial(self._update, trainer, traces, step)
-                self.guard.run("the weight update", update, retry=True)
-        return self.weights
+            if traces:
+                update = partial(self._update, trainer, traces, self._step or 0)
+                self.guard.run(UPDATE, update, retry=True)
+        return self.weights if self._in_loss is None else {}
 
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Within, the hooks on the live graph pass gradients on unweighted."""
-        self._paused = True
-        try:
-            yield
-        finally:
-            self._paused = False
+    def _look(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor | None
+    ) -> None:
+        self.refresh(trainer, pl_module, loss)
 
-    def _measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> Traces:
-        terms = self._recorder.terms(loss, check=self.certify)
-        residuals = {
-            name: term.residual
-            for name, term in terms.items()
-            if term.residual.numel() and not term.ascends
-        }
-        if not residuals:
-            return {}
-        params = named_params(trainer, pl_module)
-        kernel = empirical_ntk(residuals, params, certify=self.certify)
-        return {name: (kernel.trace(name), kernel.rows(name)) for name in kernel.terms}
+    def _is_due(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor | None
+    ) -> bool:
+        """Once a step, and again for each further loss of a step in manual optimisation."""
+        step = logged_step(trainer)
+        if step != self._step:
+            self._step, self._done = step, set()
+        elif pl_module.automatic_optimization or not self._is_new(loss):
+            return False
+        self._loss = None if loss is None else ref(loss)
+        return self.schedule.is_due(step)
+
+    def _is_new(self, loss: Tensor | None) -> bool:
+        if loss is None:
+            return not self._done.issuperset(self.source.recorder.taps)
+        return self._loss is None or self._loss() is not loss
+
+    def _measure(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor | None
+    ) -> Traces:
+        with measuring():
+            found = self.source.find(trainer, pl_module, loss, check=False)
+            found = found.of(lambda n: n not in self._done and not _ascends(found, n))
+            if not found.residuals:
+                return {}
+            self._done |= set(found.residuals)
+            certify = self.certify and found.likeness not in self._certified
+            if certify and loss is not None and self.source.route is None:
+                self.source.terms(loss, check=True)
+            params = trained_parameters(trainer, pl_module, self.params)
+            kernel = empirical_ntk(found.residuals, params, certify=certify)
+        if not any(kernel.jacobian(term).fallbacks for term in kernel.terms):
+            self._certified.add(found.likeness)
+        traces = {name: (kernel.trace(name), kernel.rows(name)) for name in kernel.terms}
+        return traces if self._in_loss is None else self._in_loss.grouped(traces)
 
     def _update(self, trainer: pl.Trainer, measured: Traces, step: int) -> None:
         traces = self._traces | measured  # a term that this batch lacks counts with its last trace
@@ -228,14 +306,33 @@ class NTKBalancer(Callback):
         weights = {name: old + (1 - self.ema) * new[name] for name, old in kept.items()}
         if not all(map(math.isfinite, weights.values())):
             raise ValueError(f"the weights {weights} are not finite; the traces are {traces}.")
+        low, high = self.min_weight, self.max_weight
+        weights = {name: min(max(weight, low), high) for name, weight in weights.items()}
         self.weights |= weights
         self._traces = traces
-        log_scalars(trainer, {f"ntk/weight/{n}": w for n, w in weights.items()}, step)
+        if self._in_loss is not None:
+            self._in_loss.prepare(weights)
+        values = {f"{self.prefix}/weight/{name}": weight for name, weight in weights.items()}
+        self.history.add(self._count(step), values)
+        publish(trainer, values)
+        log_scalars(trainer, values, step)
 
-    def _scale(self, weight: float, gradients: Sequence[Tensor | None]) -> Any:
-        if self._paused:
-            return tuple(gradients)
-        return tuple(None if g is None else weight * g for g in gradients)
+    def _weigh(self, loss: Tensor) -> None:
+        """Put each weight on the gradient that is about to enter its term."""
+        terms = self.source.terms(loss, check=False)
+        for name, term in terms.items():
+            if not term.ascends:
+                hook = partial(weighted_all, self._weight(name))
+                self._handles.append(term.head.register_prehook(hook))
+        for name, residual in self.source.recorder.taps.items():
+            if name not in terms and matches(name, self.source.include):
+                weigh = partial(weighted, self._weight(name))
+                self._handles.append(residual.register_hook(weigh))
+
+    def _weight(self, name: str) -> float:
+        if self._in_loss is not None or not matches(name, self.source.include):
+            return 1.0
+        return self.weights.setdefault(name, 1.0)
 
     def _release(self) -> None:
         for handle in self._handles:
@@ -244,10 +341,16 @@ class NTKBalancer(Callback):
 
     def _undo(self) -> None:
         self._release()
-        self._recorder.detach()
+        self.source.recorder.detach()
+        self._resumed = False
 
 
 def balancers(trainer: pl.Trainer) -> list[NTKBalancer]:
     """Every NTKBalancer among the callbacks of a trainer."""
     callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
     return [callback for callback in callbacks if isinstance(callback, NTKBalancer)]
+
+
+def _ascends(found: Found, name: str) -> bool:
+    term = found.terms.get(name)
+    return term is not None and term.ascends

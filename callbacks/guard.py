@@ -58,12 +58,12 @@ class Guard:
 
     @contextmanager
     def timed(self) -> Iterator[None]:
-        """Count the time of a block as ours."""
-        begin = time.perf_counter()
+        """Count the time of a block as ours; that of a block within a block only once."""
+        begin, before = time.perf_counter(), self.seconds
         try:
             yield
         finally:
-            self.seconds += time.perf_counter() - begin
+            self.seconds = before + time.perf_counter() - begin
 
     def elapsed(self) -> float:
         """Wall time since `restart`."""
@@ -78,7 +78,7 @@ class Guard:
         """
         if what not in self._warned:
             self._warned.add(what)
-            warnings.warn(f"{self.owner}: {message}", NTKWarning, stacklevel=3)
+            warnings.warn(f"{self.owner}: {message}", NTKWarning, stacklevel=2)
 
     def _report(self, what: str, error: Exception, *, retry: bool) -> None:
         if what in self._off:
@@ -86,9 +86,10 @@ class Guard:
         self._off.add(what)
         after = "is tried again when next due" if retry else "is switched off for this fit"
         log.warning("%s: %s failed; training goes on.", self.owner, what, exc_info=error)
+        said = f"{type(error).__name__}: {error}".rstrip(": .")
         warnings.warn(
-            f"{self.owner}: {what} failed with {type(error).__name__}: {error} Training goes on; "
-            f"{what} {after}. The traceback is in the log.",
+            f"{self.owner}: {what} failed with {said}. Training goes on; {what} {after}. "
+            "The traceback is in the log.",
             NTKWarning,
             stacklevel=4,
         )

@@ -2,50 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import ref
 
-import pytorch_lightning as pl
-from pytorch_lightning.utilities.rank_zero import rank_zero_info  # type: ignore[attr-defined]
 from torch import Tensor
 
 from pinn_ntk.callbacks.balancer import balancers
-from pinn_ntk.callbacks.base import Callback
-from pinn_ntk.callbacks.checks import at_least, check_strategy
+from pinn_ntk.callbacks.checks import at_least, unsupported_strategy
 from pinn_ntk.callbacks.guard import Guard
-from pinn_ntk.callbacks.names import LogRecorder, named_params
-from pinn_ntk.callbacks.schedule import is_due, last_step, logged_step
-from pinn_ntk.callbacks.sinks import (
-    log_figure,
-    log_layout,
-    log_scalars,
-    log_spectra,
-    log_text,
-    writers,
-)
+from pinn_ntk.callbacks.logbook import Logbook
+from pinn_ntk.callbacks.parameters import Patterns, parameter_groups, trained_parameters
+from pinn_ntk.callbacks.raw import RawBackward, measuring
+from pinn_ntk.callbacks.routes import Route
+from pinn_ntk.callbacks.schedule import Schedule, last_step, logged_step
+from pinn_ntk.callbacks.sinks import publish
+from pinn_ntk.callbacks.source import Source
+from pinn_ntk.callbacks.state import StatefulCallback
+from pinn_ntk.history import History
 from pinn_ntk.kernel import empirical_ntk
-from pinn_ntk.measurement import KernelDrift, Measurement, curvature, measure
-from pinn_ntk.report import history_figure, scalars, summary
+from pinn_ntk.kernel_drift import KernelDrift
+from pinn_ntk.measurement import Measurement, measure
 from pinn_ntk.spectrum import Spectrum
+from pinn_ntk.step_size import effective_weights
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
 
 
-class NTKMonitor(Callback):
+class NTKMonitor(StatefulCallback):
     """Measures the kernel of every loss term on the points that the step trains on.
 
     It reads the live graph before the backward pass, so the module needs no edit, nothing is run
-    twice, and training goes on to the last bit as it would without. Of steps with several backward
-    passes (L-BFGS, accumulated gradients, several optimizers) the first one is measured. A
-    diagnostic that fails warns once and stays off for the rest of the fit.
+    twice, and training goes on to the last bit as it would without. Of L-BFGS and of accumulated
+    gradients the first backward pass of a step is measured; of several losses in one step
+    (manual optimisation), each. A diagnostic that fails warns once and stays off for that fit.
 
-    Measured are the first step of a fit, every ``every_n_steps``-th, and the last; the last is not
-    known beforehand where early stopping, ``max_time`` or nothing at all ends the fit. Terms are
-    named after the keys under which the module logs them before the backward pass, else
-    ``term_0``, ``term_1``, ... Under DDP, rank 0 measures its own points.
+    Terms are named after the keys under which the module logs them before the backward pass, else
+    ``term_0``, ``term_1``, ... (or ``names``). What a walk from the loss cannot see (a custom
+    ``autograd.Function``, a compiled loss, ``loss.backward()`` in manual optimisation) is marked by
+    `pinn_ntk.tap` in ``training_step``, or computed by ``residuals``. Under DDP, rank 0 measures
+    its own points.
 
-    Logged to all loggers, at the step that ``self.log`` uses, for each loss term a:
+    Measured are the first step of a fit, those of the schedule, and the last; the last is not
+    known beforehand where early stopping, ``max_time`` or nothing at all ends the fit. Logged to
+    all loggers, at the step that ``self.log`` uses, and to ``trainer.callback_metrics``:
 
     | key | meaning | unit |
     | --- | --- | --- |
@@ -53,6 +55,7 @@ class NTKMonitor(Callback):
     | ``ntk/lambda_max/<term>`` | largest eigenvalue of K_aa: the fastest rate | (r / theta)^2 |
     | ``ntk/effective_rank/<term>`` | directions that carry K_aa, Tr^2 / Frobenius^2 | 1 |
     | ``ntk/log10_condition/<term>`` | log10 of lambda_max over the last above the noise | 1 |
+    | ``ntk/effective_weight/<term>`` | weight in the loss in force: 1 for a plain mean | 1 |
     | ``ntk/drift/<term>`` | relative change of K_aa since the first measurement | 1 |
     | ``ntk/drift/kernel`` | the same of all blocks, cross blocks included | 1 |
     | ``ntk/drift/parameters`` | the same of the parameters | 1 |
@@ -60,9 +63,14 @@ class NTKMonitor(Callback):
     | ``ntk/certificate`` | largest relative error against ordinary backward passes | 1 |
     | ``ntk/overhead_fraction`` | share of the fit's wall time spent in NTK callbacks | 1 |
 
+    Where network, inverse and loss-weight parameters are trained together, also
+    ``ntk/trace_<group>/<term>`` and ``ntk/drift/parameters_<group>``. The trace of a term that
+    holds NaN or inf is logged as NaN.
+
     ``ntk/max_stable_lr`` holds for plain gradient descent on a sum of weighted squares, with the
-    weights of an `NTKBalancer` if there is one; it is left out for other losses. Drift on points
-    that are drawn anew each step includes the change of points.
+    weights of an `NTKBalancer` if there is one; it is left out for other losses. Drift of kernels
+    is logged while the points stay what they were at the first measurement, from the second one
+    on; for points that are drawn anew each step give a ``probe``.
 
     TensorBoard loggers get besides: all eigenvalues as tensor summaries ``ntk/spectrum/<term>``;
     the text ``ntk/summary`` on the first and the last measurement; a layout for the custom scalars
@@ -76,14 +84,29 @@ class NTKMonitor(Callback):
 
     Args:
         every_n_steps: Steps between measurements.
+        steps: Steps to measure at, instead.
+        per_decade: Measurements per factor of ten in steps, evenly on a logarithmic axis, instead.
+        budget: Share of wall time that may be spent; what is due waits until it is affordable.
+        names: Names of the terms, in the order in which the loss is written.
+        include: Pattern or patterns of the names to measure, such as "pde*".
+        params: The same for the parameters that the kernel is taken over, such as "net.*".
+        residuals: Function that returns ``{name: residual}``, in place of the terms of the loss:
+            a method of the module that takes the batch, by name, or a function (or its import
+            path) of module and batch. It is run once more a measurement.
+        probe: The same on points that stay, for all figures: it gets a copy of the first batch
+            seen, which checkpoints keep.
         max_points: Rows of a term up to which its block is formed of all rows; above, of every
-            k-th row, so that at most this many remain. The trace is always of all rows.
+            k-th row (on a probe, of one drawn from each of so many strata). The trace is always of
+            all rows.
         certify: Check every kernel against ordinary backward passes with a random probe.
         save_start: Keep the first kernel and parameters in checkpoints, so that drift goes on
-            after a restart instead of starting anew; 8 (sum R)^2 bytes and more.
+            after a restart; 8 (sum R)^2 bytes and more.
+        prefix: First part of all tags. A second monitor of a Trainer with the same one gets
+            "<prefix>_2".
 
     Attributes:
-        history: Key -> (step, value) of every scalar measured, whatever the loggers.
+        history: Tag -> array of (step, value), of all that was measured, whatever the loggers.
+            Steps count on over fits. Kept in checkpoints.
         spectra: Term -> (step, spectrum).
 
     Raises:
@@ -97,61 +120,149 @@ class NTKMonitor(Callback):
     def __init__(
         self,
         every_n_steps: int = 500,
+        steps: Sequence[int] | None = None,
+        per_decade: int | None = None,
+        budget: float | None = None,
+        names: Sequence[str] | None = None,
+        include: str | Sequence[str] | None = None,
+        params: str | Sequence[str] | None = None,
+        residuals: Route = None,
+        probe: Route = None,
         max_points: int = 512,
         certify: bool = True,
-        save_start: bool = False,
+        save_start: bool = True,
+        prefix: str = "ntk",
     ) -> None:
-        self.every_n_steps = at_least("NTKMonitor", "every_n_steps", every_n_steps, 1)
+        self._remember(locals())
         self.max_points = at_least("NTKMonitor", "max_points", max_points, 1)
-        self.certify, self.save_start = certify, save_start
+        self.certify, self.save_start, self.prefix = certify, save_start, prefix
+        self.params: Patterns = params
+        self.schedule = Schedule("NTKMonitor", every_n_steps, steps, per_decade, budget)
+        self.source = Source(names, include, residuals, probe, max_points)
         self.guard = Guard("NTKMonitor")
-        self._recorder = LogRecorder()
+        self._raw = RawBackward(self.source.recorder, self._look)
         self._module: ref[pl.LightningModule] | None = None
+        self._resumed = False
         self._forget()
+        self._restart()
+
+    @property
+    def history(self) -> History:
+        """Tag -> array of (step, value), (n, 2)."""
+        return self._book.history
+
+    @property
+    def spectra(self) -> dict[str, list[tuple[int, Spectrum]]]:
+        """Term -> (step, spectrum)."""
+        return self._book.spectra
 
     def _forget(self) -> None:
-        self.history: dict[str, list[tuple[int, float]]] = {}
-        self.spectra: dict[str, list[tuple[int, Spectrum]]] = {}
+        self._book = Logbook(self.guard, self.max_points)
         self._drift = KernelDrift()
-        self._restart()
 
     def _restart(self) -> None:
         self._seen: int | None = None
-        self._last: Measurement | None = None
-        self._told: int | None = None
+        self._due, self._done = False, set[str]()
+        self._active = True
         self.guard.restart()
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        check_strategy("NTKMonitor", trainer)
         if self._module is not None and self._module() is not pl_module:
             self._forget()
         self._module = ref(pl_module)
         self._restart()
-        self._recorder.attach(pl_module)
+        refused = unsupported_strategy(trainer)
+        if refused is not None:
+            self._active = False
+            self.guard.warn_once("strategy", f"{refused} Nothing is measured.")
+            return
+        self._book.open(self._own_prefix(trainer), logged_step(trainer), resumed=self._resumed)
+        self.source.recorder.attach(pl_module)
+        self._raw.attach(trainer, pl_module)
+
+    def _own_prefix(self, trainer: pl.Trainer) -> str:
+        twins = [monitor for monitor in monitors(trainer) if monitor.prefix == self.prefix]
+        position = twins.index(self) + 1
+        return self.prefix if position == 1 else f"{self.prefix}_{position}"
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._active and self._resumed:
+            publish(trainer, self.history.last())  # for callbacks that look before we measure
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        self._recorder.logged.clear()
+        if self._active:
+            self._raw.begin()
+            self.guard.run("keeping the batch", partial(self.source.begin, batch))
 
     def on_before_backward(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor
     ) -> None:
-        step = logged_step(trainer)
-        if step == self._seen or not trainer.is_global_zero:
-            return
-        first, self._seen = self._seen is None, step
-        if not first and not is_due(step, self.every_n_steps, last_step(trainer)):
+        if self._active:
+            self._raw.lightning_saw_it()
+            self._look(trainer, pl_module, loss)
+
+    def _look(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor | None
+    ) -> None:
+        """Measure, if that is due at this backward pass."""
+        if not trainer.is_global_zero or not self._is_due(trainer, pl_module):
             return
         weights: Mapping[str, float] = {}
-        with ExitStack() as paused:
-            for balancer in balancers(trainer):
-                weights = balancer.refresh(trainer, pl_module, loss)
-                paused.enter_context(balancer.paused())
-            read = partial(self._measure, trainer, pl_module, loss, weights)
-            measurement = self.guard.run("the measurement", read)
+        for balancer in balancers(trainer):
+            weights = balancer.refresh(trainer, pl_module, loss)
+        read = partial(self._measure, trainer, pl_module, loss, weights)
+        measurement = self.guard.run("the measurement", read)
         if measurement is not None:
-            self._keep(trainer, measurement)
+            self._book.keep(trainer, measurement, self._overhead(trainer))
+
+    def _is_due(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> bool:
+        step, before = logged_step(trainer), self._seen
+        if step == before:  # several losses in one step
+            return self._due and not pl_module.automatic_optimization
+        self._seen, self._done = step, set()
+        spent, elapsed = self.guard.seconds, self.guard.elapsed()
+        due = self.schedule.due(step, last_step(trainer), spent, elapsed)
+        self._due = due or (before is None and not self._resumed)
+        return self._due
+
+    def _measure(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        loss: Tensor | None,
+        weights: Mapping[str, float],
+    ) -> Measurement | None:
+        with measuring():
+            check = self.certify and loss is not None and bool(loss.isfinite())
+            found = self.source.find(trainer, pl_module, loss, check=check)
+            found = found.of(lambda name: name not in self._done)
+            if not found.residuals or found.ascends:
+                return None
+            self._done |= set(found.residuals)
+            finite = found.finite
+            params = trained_parameters(trainer, pl_module, self.params)
+            kernel = None
+            if finite.residuals:
+                kernel = empirical_ntk(finite.residuals, params, certify=self.certify)
+            scale = 1 / loss_scale(trainer)
+            factors = {name: scale * weights.get(name, 1.0) for name in found.residuals}
+            return measure(
+                kernel,
+                logged_step(trainer),
+                drift=self._drift,
+                params=params,
+                curvature=finite.curvature(factors),
+                max_points=self.max_points,
+                dtype=finite.dtype,
+                points=found.points,
+                fingerprints=finite.fingerprints(params),
+                groups=parameter_groups(pl_module, params, kernel, loss),
+                effective_weights=effective_weights(found.terms, factors),
+                undefined=tuple(n for n in found.residuals if n not in finite.residuals),
+                rows_kept=found.rows,
+            )
 
     def on_train_batch_end(
         self,
@@ -161,98 +272,68 @@ class NTKMonitor(Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        self._recorder.logged.clear()
+        if self._active:
+            self.source.end()
+            self._book.count(logged_step(trainer))
+            self._raw.end(self.guard, "nothing is measured")
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._active:
+            self._raw.epoch_end(self.guard, "nothing is measured")
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._conclude(trainer)
+        self._book.conclude(trainer)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._recorder.detach()
+        self._undo()
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        self._recorder.detach()
+        self._undo()
 
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
-        self._conclude(trainer)
-        self._recorder.detach()
+        self._book.conclude(trainer)
+        self._undo()
+
+    def _undo(self) -> None:
+        self.source.recorder.detach()
+        self._resumed = False
 
     def state_dict(self) -> dict[str, Any]:
-        return self._drift.state_dict() if self.save_start else {}
+        probe = self.source.probe
+        return {
+            "book": self._book.state_dict(),
+            "names": self.source.recorder.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "drift": self._drift.state_dict() if self.save_start else {},
+            "probe": {} if probe is None else probe.state_dict(),
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._module = None  # the state belongs to whatever module is fitted next
-        if state_dict:
-            self._drift.load_state_dict(state_dict)
-
-    def _measure(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        loss: Tensor,
-        weights: Mapping[str, float],
-    ) -> Measurement:
-        found = self._recorder.terms(loss, check=True)
-        terms = {name: term for name, term in found.items() if term.residual.numel()}
-        residuals = {name: term.residual for name, term in terms.items()}
-        params = named_params(trainer, pl_module)
-        scale = 1 / loss_scale(trainer)
-        return measure(
-            empirical_ntk(residuals, params, certify=self.certify),
-            logged_step(trainer),
-            drift=self._drift,
-            params=params,
-            curvature=curvature(terms, {n: scale * weights.get(n, 1.0) for n in terms}),
-            max_points=self.max_points,
-            dtype=str(next(iter(residuals.values())).dtype).removeprefix("torch."),
-        )
-
-    def _keep(self, trainer: pl.Trainer, measurement: Measurement) -> None:
-        """Add to the history and hand to the loggers."""
-        step, first = measurement.step, self._last is None
-        self._last = measurement
-        values = scalars(measurement) | {"ntk/overhead_fraction": self._overhead(trainer)}
-        for tag, value in values.items():
-            self.history.setdefault(tag, []).append((step, value))
-        for term, spectrum in measurement.spectra.items():
-            self.spectra.setdefault(term, []).append((step, spectrum))
-        self.guard.run("logging scalars", partial(log_scalars, trainer, values, step))
-        self.guard.run("logging spectra", partial(log_spectra, trainer, measurement))
-        if first:
-            self.guard.run("logging the layout", partial(log_layout, trainer))
-            self._tell(trainer, measurement)
-
-    def _conclude(self, trainer: pl.Trainer) -> None:
-        """Log the last summary and the figure, once a fit, if anything was measured."""
-        last, self._last = self._last, None
-        if last is None:
+        self._forget()
+        if "book" not in state_dict:
             return
-        if last.step != self._told:
-            self._tell(trainer, last)
-        self.guard.run("the history figure", partial(self._draw, trainer, last.step))
-
-    def _tell(self, trainer: pl.Trainer, measurement: Measurement) -> None:
-        self._told = measurement.step
-        text = summary(measurement, max_points=self.max_points)
-        log = partial(log_text, trainer, "ntk/summary", text, measurement.step)
-        self.guard.run("the summary", log)
-
-    def _draw(self, trainer: pl.Trainer, step: int) -> None:
-        if next(writers(trainer), None) is None:
-            return
-        try:
-            figure = history_figure(self.spectra)
-        except ModuleNotFoundError as error:
-            if (error.name or "").partition(".")[0] != "matplotlib":
-                raise
-            rank_zero_info("NTKMonitor: no history figure without matplotlib; pip install it.")
-            return
-        log_figure(trainer, "ntk/figure/history", figure, step)
+        self._resumed = True
+        self._book.load_state_dict(state_dict["book"])
+        self.source.recorder.load_state_dict(state_dict["names"])
+        self.schedule.load_state_dict(state_dict["schedule"])
+        if state_dict["drift"]:
+            self._drift.load_state_dict(state_dict["drift"])
+        if self.source.probe is not None:
+            self.source.probe.load_state_dict(state_dict["probe"])
 
     def _overhead(self, trainer: pl.Trainer) -> float:
-        guards = [self.guard, *(balancer.guard for balancer in balancers(trainer))]
+        guards = [monitor.guard for monitor in monitors(trainer)]
+        guards += [balancer.guard for balancer in balancers(trainer)]
         return sum(guard.seconds for guard in guards) / self.guard.elapsed()
+
+
+def monitors(trainer: pl.Trainer) -> list[NTKMonitor]:
+    """Every NTKMonitor among the callbacks of a trainer."""
+    callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    return [callback for callback in callbacks if isinstance(callback, NTKMonitor)]
 
 
 def loss_scale(trainer: pl.Trainer) -> float:

@@ -1,0 +1,125 @@
+"""What a monitor keeps and hands to the loggers: scalars, spectra, words and the history figure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from pinn_ntk.callbacks.base import rank_zero_info
+from pinn_ntk.callbacks.guard import Guard
+from pinn_ntk.callbacks.sinks import (
+    log_figure,
+    log_layout,
+    log_scalars,
+    log_spectra,
+    log_text,
+    publish,
+    writers,
+)
+from pinn_ntk.callbacks.steps import StepCount
+from pinn_ntk.history import History
+from pinn_ntk.measurement import Measurement
+from pinn_ntk.report import history_figure, scalars, summary
+from pinn_ntk.spectrum import Spectrum
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
+
+
+class Logbook:
+    """Keeps every measurement of a monitor, over fits and restarts, and logs it.
+
+    Args:
+        guard: Runs what may fail.
+        max_points: Limit on the rows of a block, to be named in words.
+
+    Attributes:
+        history: Tag -> array of (step, value).
+        spectra: Term -> (step, spectrum).
+        prefix: First part of all tags.
+        count: Steps over all fits.
+    """
+
+    def __init__(self, guard: Guard, max_points: int) -> None:
+        """Nothing measured yet."""
+        self.guard, self.max_points = guard, max_points
+        self.history = History()
+        self.spectra: dict[str, list[tuple[int, Spectrum]]] = {}
+        self.prefix = "ntk"
+        self.count = StepCount()
+        self._last: Measurement | None = None
+        self._told: int | None = None
+
+    def open(self, prefix: str, step: int, *, resumed: bool) -> None:
+        """A fit starts at a step of Lightning's."""
+        self.prefix, self._last, self._told = prefix, None, None
+        self.count.open(step, resumed=resumed)
+
+    def keep(self, trainer: pl.Trainer, measurement: Measurement, overhead: float) -> None:
+        """Add a measurement, and hand it to the loggers."""
+        step, first = measurement.step, self._last is None
+        self._last = measurement
+        overheads = {f"{self.prefix}/overhead_fraction": overhead}
+        values = scalars(measurement, prefix=self.prefix) | overheads
+        self.history.add(self.count(step), values)
+        for term, spectrum in measurement.spectra.items():
+            self.spectra.setdefault(term, []).append((self.count(step), spectrum))
+        publish(trainer, values)
+        self.guard.run("logging scalars", partial(log_scalars, trainer, values, step))
+        spectra = partial(log_spectra, trainer, measurement, prefix=self.prefix)
+        self.guard.run("logging spectra", spectra)
+        if first:
+            self.guard.run("logging the layout", partial(log_layout, trainer, self.prefix))
+            self._tell(trainer, measurement)
+
+    def conclude(self, trainer: pl.Trainer) -> None:
+        """Log the last summary and the figure, once a fit, if anything was measured."""
+        last, self._last = self._last, None
+        if last is None:
+            return
+        if last.step != self._told:
+            self._tell(trainer, last)
+        draw = partial(self._draw, trainer, last.step, last.points)
+        self.guard.run("the history figure", draw)
+
+    def _tell(self, trainer: pl.Trainer, measurement: Measurement) -> None:
+        self._told = measurement.step
+        text = summary(measurement, max_points=self.max_points)
+        log = partial(log_text, trainer, f"{self.prefix}/summary", text, measurement.step)
+        self.guard.run("the summary", log)
+
+    def _draw(self, trainer: pl.Trainer, step: int, points: str) -> None:
+        if next(writers(trainer), None) is None or not self.spectra:
+            return
+        try:
+            figure = history_figure(self.spectra, points=points)
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] != "matplotlib":
+                raise
+            rank_zero_info("NTKMonitor: no history figure without matplotlib; pip install it.")
+            return
+        log_figure(trainer, f"{self.prefix}/figure/history", figure, step)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain values only."""
+        return {
+            "history": self.history.state_dict(),
+            "spectra": {term: _plain(series) for term, series in self.spectra.items()},
+            "count": self.count.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on with what another logbook has kept."""
+        self.history.load_state_dict(state["history"])
+        self.spectra = {
+            term: [(step, Spectrum(values, floor)) for step, values, floor in series]
+            for term, series in state["spectra"].items()
+        }
+        self.count.load_state_dict(state["count"])
+
+
+def _plain(series: Sequence[tuple[int, Spectrum]]) -> list[tuple[int, Tensor, float]]:
+    return [(step, spectrum.eigenvalues, spectrum.floor) for step, spectrum in series]

@@ -1,0 +1,124 @@
+"""Backward passes for which Lightning has no hook: raw ``loss.backward()``, manual optimisation.
+
+There the moment to look is when the first gradient reaches a tapped residual: the graph below is
+still whole then. Without taps there is nothing to see, and that is said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from pinn_ntk.callbacks.recorder import Recorder
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
+
+    from pinn_ntk.callbacks.guard import Guard
+
+PATIENCE = 100
+"""Batches without a backward pass seen after which it is said, if the epoch is not over before."""
+
+_measuring: list[str] = []
+
+
+@contextmanager
+def measuring() -> Iterator[None]:
+    """Within, the gradients that pass are those of a diagnostic: no hook of ours acts on them."""
+    _measuring.append("")
+    try:
+        yield
+    finally:
+        _measuring.pop()
+
+
+def is_measuring() -> bool:
+    """Whether some callback is measuring now."""
+    return bool(_measuring)
+
+
+def weighted_all(weight: float, gradients: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
+    """Pre-hook of a node: its incoming gradients times a weight, save those of a diagnostic."""
+    if is_measuring():
+        return tuple(gradients)
+    return tuple(None if g is None else weight * g for g in gradients)
+
+
+def weighted(weight: float, gradient: Tensor) -> Tensor | None:
+    """The same as hook of a tensor, save where the user differentiates the residual itself."""
+    return None if is_measuring() or torch.is_grad_enabled() else weight * gradient
+
+
+class RawBackward:
+    """Calls back at the first gradient that reaches each tapped residual.
+
+    Args:
+        recorder: Hears of the taps.
+        look: Called with trainer, module and no loss.
+        weight: Name of a tapped residual -> factor to put on its gradient.
+    """
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        look: Callable[[pl.Trainer, pl.LightningModule, Tensor | None], None],
+        weight: Callable[[str], float] | None = None,
+    ) -> None:
+        """Nothing seen yet."""
+        self.recorder, self.look, self.weight = recorder, look, weight
+        self._manual = False
+        self._by_lightning = False
+        self._backwards = self._batches = 0
+
+    def attach(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """A fit starts."""
+        self._manual = not module.automatic_optimization
+        self._backwards = self._batches = 0
+        listen = partial(self._listen, trainer, module) if self._manual else None
+        self.recorder.on_tap = listen
+
+    def begin(self) -> None:
+        """A batch starts."""
+        self._by_lightning = False
+
+    def lightning_saw_it(self) -> None:
+        """The hook of Lightning ran: in this batch nothing is left to do here."""
+        self._by_lightning = True
+        self._backwards += 1
+
+    def end(self, guard: Guard, consequence: str) -> None:
+        """The batch is over."""
+        self._batches += 1
+        if self._batches == PATIENCE:
+            self.epoch_end(guard, consequence)
+
+    def epoch_end(self, guard: Guard, consequence: str) -> None:
+        """Say, once a fit, if no backward pass was seen so far."""
+        if self._manual and self._batches and not self._backwards:
+            guard.warn_once(
+                "raw backward",
+                f"in {self._batches} batches no backward pass was seen, so {consequence}. Likely "
+                "training_step calls loss.backward(), which Lightning has no hook for. Call "
+                "self.manual_backward(loss) instead, or mark each residual with "
+                "r = pinn_ntk.tap(r, 'name') before it is squared.",
+            )
+
+    def _listen(
+        self, trainer: pl.Trainer, module: pl.LightningModule, name: str, residual: Tensor
+    ) -> None:
+        residual.register_hook(partial(self._arrived, trainer, module, name))
+
+    def _arrived(
+        self, trainer: pl.Trainer, module: pl.LightningModule, name: str, gradient: Tensor
+    ) -> Tensor | None:
+        # Where grad mode is on, the user differentiates the residual itself.
+        if self._by_lightning or is_measuring() or torch.is_grad_enabled():
+            return None
+        self._backwards += 1
+        self.look(trainer, module, None)
+        return None if self.weight is None else self.weight(name) * gradient

@@ -1,0 +1,221 @@
+"""Where a callback's residuals come from: the loss, taps, a function of the user, a fixed probe.
+
+All routes end in the same thing, live residual tensors by name. See `Source.find`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+from torch.autograd.graph import Node
+
+from pinn_ntk.callbacks.parameters import Patterns, matches
+from pinn_ntk.callbacks.recorder import Recorder
+from pinn_ntk.callbacks.routes import FixedProbe, Route, copied, residuals_of
+from pinn_ntk.errors import IncompleteTermsError, OpaqueLossError
+from pinn_ntk.graph.inputs import fingerprint
+from pinn_ntk.graph.nodes import kind
+from pinn_ntk.graph.term import Term
+from pinn_ntk.measurement import BATCH, PROBE
+from pinn_ntk.step_size import curvature, curvature_of_rows, uniform_weight
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
+
+ADVICE = (
+    "In the callback's case: mark each residual in training_step with r = pinn_ntk.tap(r, 'name'), "
+    "before it is squared; or give the callback residuals='method', the name of a method of the "
+    "module that returns {'name': r, ...} for a batch."
+)
+"""What a user can do whose terms cannot be found."""
+
+RESHAPES = ("View", "Reshape", "UnsafeView", "Squeeze", "Unsqueeze", "Alias", "Clone")
+"""Nodes between a tapped residual and its square that leave its numbers as they are."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """The loss terms of one backward pass.
+
+    Attributes:
+        residuals: Name -> live residual tensor, before it is squared.
+        terms: Name -> term of the loss, for those of the residuals that were found in it.
+        points: On which points the residuals are.
+        rows: Term -> rows to keep, of a probe.
+        elsewhere: Whether the residuals are other tensors than those of the terms.
+    """
+
+    residuals: Mapping[str, Tensor]
+    terms: Mapping[str, Term]
+    points: str = BATCH
+    rows: Mapping[str, Tensor] | None = None
+    elsewhere: bool = False
+
+    def of(self, keep: Callable[[str], bool]) -> Found:
+        """What is left of it with the names to keep; residuals without rows go as well."""
+        residuals = {n: r for n, r in self.residuals.items() if keep(n) and r.numel()}
+        terms = {name: term for name, term in self.terms.items() if name in residuals}
+        return replace(self, residuals=residuals, terms=terms)
+
+    @property
+    def finite(self) -> Found:
+        """What is left of it without terms that hold NaN or inf."""
+        return self.of(lambda name: bool(self.residuals[name].isfinite().all()))
+
+    @property
+    def dtype(self) -> str:
+        """Dtype of the residuals, in words."""
+        dtypes = [str(residual.dtype) for residual in self.residuals.values()]
+        return dtypes[0].removeprefix("torch.") if dtypes else "float32"
+
+    def fingerprints(self, params: Mapping[str, Tensor]) -> dict[str, str | None]:
+        """Term -> fingerprint of its points; empty on a probe, whose points stay."""
+        if self.points == PROBE:
+            return {}
+        return {name: fingerprint(r, params) for name, r in self.residuals.items()}
+
+    def curvature(self, factors: Mapping[str, float]) -> dict[str, Tensor] | None:
+        """D of each row, see `pinn_ntk.step_size`; None where a term has none or is unknown."""
+        if not self.residuals or self.residuals.keys() != self.terms.keys():
+            return None
+        of_batch = curvature(self.terms, factors)
+        if of_batch is None or not self.elsewhere:
+            return of_batch
+        sums = {n: _times(uniform_weight(term), factors[n]) for n, term in self.terms.items()}
+        return curvature_of_rows(sums, {n: r.numel() for n, r in self.residuals.items()})
+
+    @property
+    def likeness(self) -> str:
+        """Names and shapes of the residuals: the same while the graph is built the same way."""
+        return " ".join(f"{name}{tuple(r.shape)}" for name, r in self.residuals.items())
+
+    @property
+    def ascends(self) -> bool:
+        """Whether this is the ascent of a min-max scheme: every term has a negative weight."""
+        found = [self.terms.get(name) for name in self.residuals]
+        return bool(found) and all(term is not None and term.ascends for term in found)
+
+
+class Source:
+    """Finds the residuals of a step by the route that the user chose.
+
+    Args:
+        names: Names of the terms in the order in which the loss was written.
+        include: Patterns of names to keep.
+        residuals: Function that computes the residuals on a batch.
+        probe: The same on points that stay; it takes the place of all other routes.
+        max_points: Rows of a probe's term at most.
+
+    Attributes:
+        recorder: What the running step told.
+    """
+
+    def __init__(
+        self,
+        names: Sequence[str] | None = None,
+        include: Patterns = None,
+        residuals: Route = None,
+        probe: Route = None,
+        max_points: int = 512,
+    ) -> None:
+        """Nothing is evaluated yet."""
+        self.recorder = Recorder(names)
+        self.include, self.route = include, residuals
+        self.probe = None if probe is None else FixedProbe(probe, max_points)
+        self._batch: Any = None
+
+    def begin(self, batch: Any) -> None:
+        """A batch starts."""
+        self.recorder.begin()
+        if self.probe is not None:
+            self.probe.freeze(batch)
+        self._batch = batch if self.route is not None else None
+
+    def end(self) -> None:
+        """The batch is over."""
+        self.recorder.end()
+        self._batch = None
+
+    def find(
+        self,
+        trainer: pl.Trainer,
+        module: pl.LightningModule,
+        loss: Tensor | None,
+        *,
+        check: bool,
+    ) -> Found:
+        """The residuals to take the kernel of, and the terms of the loss they belong to.
+
+        Args:
+            trainer: The trainer.
+            module: Its module.
+            loss: The live loss; None inside a backward pass that Lightning does not see.
+            check: Whether the terms found are to make up the whole gradient of the loss.
+
+        Returns:
+            What was found, by the first route that there is: probe, function, taps, the loss.
+
+        Raises:
+            OpaqueLossError: The only route is the loss, and its terms cannot be found.
+            IncompleteTermsError: The same, and what was found is not all of it.
+        """
+        if self.probe is not None:
+            residuals = self._kept(self.probe.residuals(trainer, module))
+            return Found(residuals, self._aside(loss), PROBE, dict(self.probe.rows), elsewhere=True)
+        if self.route is not None:
+            residuals = residuals_of(self.route, trainer, module, copied(self._batch))
+            return Found(self._kept(residuals), self._aside(loss), elsewhere=True)
+        terms = self.terms(loss, check=check)
+        taps = self._kept(self.recorder.taps)
+        return Found(taps or {name: term.residual for name, term in terms.items()}, terms)
+
+    def terms(self, loss: Tensor | None, *, check: bool) -> dict[str, Term]:
+        """Terms of the loss by name; where residuals are tapped, those only, as far as found.
+
+        Raises:
+            OpaqueLossError: Nothing is tapped, and the terms cannot be found.
+            IncompleteTermsError: The same, and what was found is not all of it.
+        """
+        taps = self._kept(self.recorder.taps)
+        if taps:
+            return _matched(taps, self._aside(loss))
+        if loss is None:
+            return {}
+        try:
+            return self._kept(self.recorder.terms(loss, check=check))
+        except (OpaqueLossError, IncompleteTermsError) as error:
+            raise type(error)(f"{error} {ADVICE}") from error
+
+    def _aside(self, loss: Tensor | None) -> dict[str, Term]:
+        """Terms of the loss where they can be found; another route has the residuals."""
+        if loss is None:
+            return {}
+        try:
+            return self._kept(self.recorder.terms(loss, check=False))
+        except ValueError:  # an opaque loss is what the other routes are for
+            return {}
+
+    def _kept(self, named: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: item for name, item in named.items() if matches(name, self.include)}
+
+
+def _matched(taps: Mapping[str, Tensor], terms: Mapping[str, Term]) -> dict[str, Term]:
+    """Tap -> the term whose residual it is."""
+    made_by = {_origin(term.residual): term for term in terms.values()}
+    origins = {name: _origin(tap) for name, tap in taps.items()}
+    return {name: made_by[o] for name, o in origins.items() if o is not None and o in made_by}
+
+
+def _origin(residual: Tensor) -> tuple[Node, int] | None:
+    """The operation behind a tensor, and which of its outputs it is; reshapes are looked through."""
+    node, output = residual.grad_fn, residual.output_nr
+    while node is not None and kind(node).removesuffix("Backward0").startswith(RESHAPES):
+        node, output = node.next_functions[0]
+    return None if node is None else (node, output)
+
+
+def _times(number: float | None, factor: float) -> float | None:
+    return None if number is None else number * factor

@@ -1,0 +1,55 @@
+"""Checkpoint keys of callbacks of which a Trainer may hold several, with different settings."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from pinn_ntk.callbacks.base import Callback
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
+
+
+class StatefulCallback(Callback):
+    """A callback whose state goes under its class and those settings that are not the default.
+
+    A checkpoint written with other settings is not lost: the state goes to the callback of its
+    class that finds none of its own, where there is no choice.
+    """
+
+    _settings: Mapping[str, Any] = {}
+
+    def _remember(self, given: Mapping[str, Any]) -> None:
+        """Keep the settings that differ from the defaults; call it with ``locals()``."""
+        parameters = inspect.signature(type(self).__init__).parameters.values()
+        self._settings = {
+            p.name: given[p.name]
+            for p in parameters
+            if p.name in given and p.name != "self" and given[p.name] != p.default
+        }
+
+    @property
+    def state_key(self) -> str:
+        """Class and settings, such as ``NTKMonitor{'every_n_steps': 100}``."""
+        named = {name: _plain(value) for name, value in self._settings.items()}
+        return type(self).__name__ + (repr(named) if named else "")
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        states = checkpoint.get("callbacks", {})
+        callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        taken = {callback.state_key for callback in callbacks}
+        left = [key for key in states if _is_of(key, type(self)) and key not in taken]
+        if self.state_key not in states and len(left) == 1:
+            states[self.state_key] = states.pop(left[0])
+
+
+def _is_of(key: str, kind: type) -> bool:
+    return key.partition("{")[0] == kind.__name__
+
+
+def _plain(value: Any) -> Any:
+    return getattr(value, "__qualname__", value)
