@@ -49,7 +49,8 @@ def fingerprint(residual: Tensor, params: Mapping[str, Tensor]) -> str | None:
 
     Args:
         residual: Live tensor, its graph not freed.
-        params: Name -> trained parameter.
+        params: Name -> trained parameter, all of them: another leaf passes for points unless it
+            is an ``nn.Parameter``.
 
     Returns:
         Hex digest; None where no inputs are found, as where points enter through operations that
@@ -118,7 +119,7 @@ def _operands(trained: set[Node]) -> Iterator[Tensor]:
         for position, child in live.items():
             if position in names and (kind in PRODUCTS or _is_bare(child)):
                 operand = nodes.saved(node, names[position])
-                if isinstance(operand, Tensor):
+                if isinstance(operand, Tensor) and (kind in PRODUCTS or operand.ndim):
                     yield operand
 
 
@@ -130,8 +131,11 @@ def _is_bare(node: Node) -> bool:
 
 
 def _at_most_two_values(tensor: Tensor) -> bool:
-    flat = tensor.flatten()
-    return not len(flat) or bool(((flat == flat.min()) | (flat == flat.max())).all())
+    flat = tensor.detach().flatten()
+    if not len(flat):
+        return True
+    others = flat[flat != flat[0]]
+    return not len(others) or bool((others == others[0]).all())
 
 
 def _digest(tensor: Tensor) -> bytes:

@@ -1,0 +1,274 @@
+"""Fingerprints of points: equal while the points stay, another once they change, and no sooner."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pinn_ntk.graph.inputs import fingerprint
+
+Residual = Callable[[Any, Tensor], Tensor]
+
+
+class Net(nn.Module):
+    """Everything that the residuals below are made with; `features` is no parameter."""
+
+    def __init__(self, activation: Callable[[], nn.Module] = nn.Tanh, dropout: float = 0.0) -> None:
+        super().__init__()
+        drop = nn.Dropout(dropout)
+        self.body = nn.Sequential(
+            nn.Linear(2, 5),
+            activation(),
+            drop,
+            nn.Linear(5, 5),
+            activation(),
+            drop,
+            nn.Linear(5, 1),
+        )
+        self.other = nn.Sequential(nn.Linear(6, 4), nn.Tanh(), nn.Linear(4, 1))
+        self.nu = nn.Parameter(torch.tensor(0.7))
+        self.frozen = nn.Parameter(torch.ones(5), requires_grad=False)
+        self.register_buffer("features", torch.linspace(-2, 2, 6).reshape(2, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x)
+
+
+def derivatives(u: Tensor, x: Tensor) -> Tensor:
+    """u_x + u_yy by two sweeps."""
+    (first,) = torch.autograd.grad(u, x, torch.ones_like(u), create_graph=True)
+    (second,) = torch.autograd.grad(first[:, 1].sum(), x, create_graph=True)
+    return first[:, :1] + second[:, 1:]
+
+
+def live(x: Tensor) -> Tensor:
+    return x.clone().requires_grad_()
+
+
+def plain(net: Net, x: Tensor) -> Tensor:
+    return net(x) - 1
+
+
+def standardised(net: Net, x: Tensor) -> Tensor:
+    return net((x - 0.5) / 0.3)
+
+
+def operator(net: Net, x: Tensor) -> Tensor:
+    x = live(x)
+    return net.nu * derivatives(net(x), x)
+
+
+def operator_standardised(net: Net, x: Tensor) -> Tensor:
+    x = live(x)
+    return derivatives(net((x - 0.5) / 0.3), x)
+
+
+def hard_constraint(net: Net, x: Tensor) -> Tensor:
+    x = live(x)
+    return derivatives((x * (1 - x)).prod(1, keepdim=True) * net(x), x)
+
+
+def constraint_without_gradient(net: Net, x: Tensor) -> Tensor:
+    return (x * (1 - x)).prod(1, keepdim=True) * net(x)
+
+
+def fourier(net: Net, x: Tensor) -> Tensor:
+    phase = x @ net.features
+    return net.other(torch.cat([phase.sin(), phase.cos()], 1))
+
+
+def fourier_operator(net: Net, x: Tensor) -> Tensor:
+    x = live(x)
+    return derivatives(fourier(net, x), x)
+
+
+def one_coordinate_live(net: Net, x: Tensor) -> Tensor:
+    t = live(x[:, :1])
+    u = net(torch.cat([t, x[:, 1:]], 1))
+    return torch.autograd.grad(u.sum(), t, create_graph=True)[0]
+
+
+def two_networks(net: Net, x: Tensor) -> Tensor:
+    return net(x.flip(1)) * fourier(net, x)
+
+
+def inner_product(net: Net, x: Tensor) -> Tensor:
+    """Branch and trunk: only the trunk's points are live."""
+    trunk = live(torch.linspace(0, 1, len(x)).to(x)[:, None].expand(-1, 2))
+    u = (net.body[:2](x) * net.body[:2](trunk)).sum(1, keepdim=True)
+    return torch.autograd.grad(u.sum(), trunk, create_graph=True)[0]
+
+
+def slope_of_relu_output(net: Net, x: Tensor) -> Tensor:
+    x = live(x)
+    return torch.autograd.grad(net(x).relu().sum(), x, create_graph=True)[0]
+
+
+def on_an_axis_of_its_own(net: Net, x: Tensor) -> Tensor:
+    return net(x.reshape(2, -1, 2))
+
+
+def scaled_parameter(net: Net, x: Tensor) -> Tensor:
+    return net.nu * x - 1
+
+
+RESIDUALS: dict[str, Residual] = {
+    f.__name__: f
+    for f in (
+        *(plain, standardised, operator, operator_standardised, hard_constraint),
+        *(constraint_without_gradient, fourier, fourier_operator, one_coordinate_live),
+        *(two_networks, inner_product, slope_of_relu_output, on_an_axis_of_its_own),
+        scaled_parameter,
+    )
+}
+
+
+def trained(net: nn.Module) -> dict[str, Tensor]:
+    return {name: p for name, p in net.named_parameters() if p.requires_grad}
+
+
+def step(net: nn.Module, seed: int) -> None:
+    """Change every parameter."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in trained(net).values():
+            parameter += 0.5 * torch.randn(parameter.shape, generator=generator)
+
+
+def points(dtype: torch.dtype, seed: int = 3) -> Tensor:
+    return torch.rand(8, 2, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+@pytest.mark.parametrize("residual", RESIDUALS.values(), ids=RESIDUALS)
+def test_it_follows_the_points_and_nothing_else(residual: Residual, dtype: torch.dtype) -> None:
+    net, x = Net().to(dtype), points(dtype)
+    first = fingerprint(residual(net, x), trained(net))
+    assert first is not None
+    for seed in range(4):
+        step(net, seed)
+        assert fingerprint(residual(net, x.clone()), trained(net)) == first
+    assert fingerprint(residual(net, points(dtype, seed=4)), trained(net)) != first
+    one_entry = x.clone()
+    one_entry[5, 1] += 1e-3
+    assert fingerprint(residual(net, one_entry), trained(net)) != first
+    assert fingerprint(residual(net, x[:6]), trained(net)) != first
+
+
+ACTIVATIONS = [nn.ReLU, nn.LeakyReLU, nn.SiLU, nn.GELU]
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS, ids=lambda a: a.__name__)
+def test_slopes_of_activations_are_no_points(activation: Callable[[], nn.Module]) -> None:
+    net, x = Net(activation), points(torch.float64).float()
+    first = {fingerprint(r(net, x), trained(net)) for r in (operator, slope_of_relu_output)}
+    assert len(first) == 1
+    for seed in range(6):
+        step(net, seed)
+        later = {fingerprint(r(net, x), trained(net)) for r in (operator, slope_of_relu_output)}
+        assert later == first
+
+
+@pytest.mark.parametrize("name", ["plain", "operator", "hard_constraint", "inner_product"])
+def test_masks_of_dropout_are_no_points(name: str) -> None:
+    net, x = Net(dropout=0.5), points(torch.float32)
+    outputs, prints = [], set()
+    for _ in range(5):
+        outputs.append(RESIDUALS[name](net, x))
+        prints.add(fingerprint(outputs[-1], trained(net)))
+    if name != "inner_product":  # which holds no dropout
+        assert not torch.equal(outputs[0], outputs[1])
+    assert len(prints) == 1
+    assert fingerprint(RESIDUALS[name](net, points(torch.float32, 4)), trained(net)) not in prints
+
+
+def test_points_of_two_values_are_told_from_others() -> None:
+    net, x = Net(), torch.tensor([[0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
+    first = fingerprint(net(x), trained(net))
+    step(net, 0)
+    assert fingerprint(net(x), trained(net)) == first
+    assert fingerprint(net(x.flip(0)), trained(net)) != first
+
+
+def test_targets_are_no_points() -> None:
+    net, x = Net(), points(torch.float32)
+    prints = {fingerprint(net(x) - torch.randn(8, 1), trained(net)) for _ in range(3)}
+    assert len(prints) == 1
+
+
+def test_order_of_the_rows_counts() -> None:
+    net, x = Net(), points(torch.float32)
+    assert fingerprint(net(x), trained(net)) != fingerprint(net(x.flip(0)), trained(net))
+
+
+def test_dtype_counts() -> None:
+    x = points(torch.float32)
+    narrow, wide = Net(), Net().double()
+    ours = fingerprint(plain(narrow, x), trained(narrow))
+    assert ours != fingerprint(plain(wide, x.double()), trained(wide))
+
+
+def test_autocast_and_bfloat16_points() -> None:
+    net, x = Net(), points(torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        first = fingerprint(net(x), trained(net))
+        step(net, 0)
+        assert fingerprint(net(x), trained(net)) == first is not None
+        assert fingerprint(net(points(torch.float32, 4)), trained(net)) != first
+
+
+def test_complex_points() -> None:
+    w = torch.ones(2, dtype=torch.complex64, requires_grad=True)
+    x = torch.tensor([[1 + 2j, 0.5j]])
+    first = fingerprint((x @ w[:, None]).real, {"w": w})
+    assert first == fingerprint((x @ w[:, None]).imag, {"w": w})
+    assert first != fingerprint((x.conj() @ w[:, None]).real, {"w": w})
+
+
+def add_only(net: Net, x: Tensor) -> Tensor:
+    return (x[:, :1] + net.nu).sin()
+
+
+NOTHING: Mapping[str, Residual] = {
+    "points_enter_by_a_sum_without_gradient": add_only,
+    "parameters_alone": lambda net, x: net.nu * 2,
+    "a_parameter_itself": lambda net, x: net.nu,
+    "mask_on_activations": lambda net, x: (net.nu + x[:, :1]).tanh() * (x[:, :1] > 0.5),
+}
+
+
+@pytest.mark.parametrize("residual", NOTHING.values(), ids=NOTHING)
+def test_none_where_no_inputs_are_found(residual: Residual) -> None:
+    net = Net()
+    assert fingerprint(residual(net, points(torch.float32)), trained(net)) is None
+
+
+def test_other_parameters_are_no_points() -> None:
+    """Of two optimizers, the one trains what the kernel of the other is not taken over."""
+    net, x = Net(), points(torch.float32)
+    body = {name: p for name, p in trained(net).items() if name.startswith("body")}
+    ours = fingerprint(net.nu * net(x), body)
+    with torch.no_grad():
+        net.nu += 1
+    assert fingerprint(net.nu * net(x), body) == ours is not None
+
+
+def test_nothing_is_left_behind() -> None:
+    net, x = Net(), points(torch.float32)
+    residual = operator(net, x)
+    state = torch.get_rng_state()
+    fingerprint(residual, trained(net))
+    assert torch.equal(state, torch.get_rng_state())
+    assert all(p.grad is None for p in net.parameters())
+    residual.sum().backward()  # the graph is alive
+
+
+def test_a_freed_graph_says_so() -> None:
+    net, x = Net(), points(torch.float32)
+    residual = net(x)
+    residual.sum().backward()
+    with pytest.raises(RuntimeError, match="second time"):
+        fingerprint(residual, trained(net))
