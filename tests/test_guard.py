@@ -1,0 +1,150 @@
+"""The guard around diagnostics: what fails is told once, with its traceback in the log."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from pinn_ntk import NTKWarning
+from pinn_ntk.callbacks import guard as module
+from pinn_ntk.callbacks.guard import Guard
+
+
+def fail() -> int:
+    return 1 // 0
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """A clock that stands still; ``now`` is in seconds."""
+    standing = SimpleNamespace(now=100.0)
+    monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: standing.now))
+    return standing
+
+
+def test_results_come_through():
+    assert Guard("NTKMonitor").run("adding", lambda: 2 + 3) == 5
+
+
+def test_a_failure_is_one_warning_with_its_traceback_in_the_log(caplog: pytest.LogCaptureFixture):
+    guard = Guard("NTKMonitor")
+    with pytest.warns(NTKWarning) as warned:
+        assert guard.run("the ratio", fail) is None
+    (warning,) = warned
+    assert str(warning.message) == (
+        "NTKMonitor: the ratio failed with ZeroDivisionError: integer division or modulo by zero. "
+        "Training goes on; the ratio is switched off for this fit. The traceback is in the log."
+    )
+    (record,) = caplog.records
+    assert (record.levelno, record.name) == (logging.WARNING, "pinn_ntk.callbacks.guard")
+    assert record.getMessage() == "NTKMonitor: the ratio failed; training goes on."
+    assert record.exc_info is not None
+    assert "return 1 // 0" in caplog.text
+
+
+def test_what_failed_is_off_until_the_next_fit(caplog: pytest.LogCaptureFixture):
+    guard, calls = Guard("NTKMonitor"), []
+
+    def count() -> None:
+        calls.append(1)
+        fail()
+
+    for fit in (1, 2):
+        with pytest.warns(NTKWarning) as warned:
+            assert [guard.run("counting", count) for _ in range(3)] == [None] * 3
+        assert (len(warned), len(calls), len(caplog.records)) == (1, fit, fit)
+        assert guard.run("something else", lambda: 7) == 7
+        guard.restart()
+
+
+def test_a_retry_runs_again_and_is_told_once(caplog: pytest.LogCaptureFixture):
+    guard, results = Guard("NTKBalancer"), iter([0, 0, 4])
+    with pytest.warns(NTKWarning, match="the update is tried again when next due") as warned:
+        done = [guard.run("the update", lambda: 8 // next(results), retry=True) for _ in range(3)]
+    assert done == [None, None, 2]
+    assert (len(warned), len(caplog.records)) == (1, 1)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_what_ends_the_program_is_not_caught(error: type[BaseException]):
+    def stop() -> None:
+        raise error
+
+    with pytest.raises(error):
+        Guard("NTKMonitor").run("stopping", stop)
+
+
+def test_time_is_counted_even_of_what_fails(clock: SimpleNamespace):
+    guard = Guard("NTKMonitor")
+
+    def slow_failure() -> None:
+        clock.now += 2.0
+        fail()
+
+    with guard.timed():
+        clock.now += 1.0
+    clock.now += 5.0
+    with pytest.warns(NTKWarning):
+        guard.run("a slow failure", slow_failure)
+    assert (guard.seconds, guard.elapsed()) == (3.0, 8.0)
+    guard.restart()
+    assert (guard.seconds, guard.elapsed()) == (0.0, 0.0)
+
+
+def test_time_within_time_is_counted_once(clock: SimpleNamespace):
+    guard = Guard("NTKMonitor")
+
+    def tick() -> None:
+        clock.now += 1.0
+
+    def outer() -> None:
+        tick()
+        guard.run("an inner call", tick)
+        with guard.timed():
+            tick()
+
+    guard.run("an outer call", outer)
+    assert guard.seconds == 3.0
+    guard.run("the next call", tick)
+    assert guard.seconds == 4.0
+
+
+def test_the_clock_is_wall_time():
+    guard = Guard("NTKMonitor")
+    guard.run("sleeping", lambda: time.sleep(0.02))
+    assert 0.02 <= guard.seconds <= guard.elapsed() < 5.0
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [(ValueError("no rows."), "ValueError: no rows. Tr"), (ValueError(), "ValueError. Tr")],
+)
+def test_sentences_of_the_warning_are_apart(error: Exception, said: str):
+    def refuse() -> None:
+        raise error
+
+    with pytest.warns(NTKWarning, match=re.escape(f"failed with {said}aining goes on;")):
+        Guard("NTKMonitor").run("the sum", refuse)
+
+
+def test_a_warning_is_given_once_a_fit():
+    guard = Guard("NTKMonitor")
+    for _ in range(2):
+        with pytest.warns(NTKWarning, match=r"^NTKMonitor: No taps were seen\.$") as warned:
+            guard.warn_once("taps", "No taps were seen.")
+        assert [warning.filename for warning in warned] == [__file__]
+        guard.warn_once("taps", "No taps were seen, again.")
+        with pytest.warns(NTKWarning, match=r"^NTKMonitor: Parameters are sharded\.$"):
+            guard.warn_once("strategy", "Parameters are sharded.")
+        guard.restart()
+
+
+def test_a_warning_that_is_an_error_does_not_come_twice():
+    guard = Guard("NTKMonitor")  # the suite makes errors of warnings
+    with pytest.raises(NTKWarning):
+        guard.warn_once("taps", "No taps were seen.")
+    guard.warn_once("taps", "No taps were seen.")

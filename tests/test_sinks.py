@@ -1,0 +1,138 @@
+"""Where scalars go: to every logger whatever another one does, and to other callbacks of a fit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+from torch.utils.data import DataLoader
+
+from pinn_ntk.callbacks.sinks import log_scalars, publish
+from tests.pinn import Pinn, batch, build, fit, trainer
+
+
+class OnlyMetrics:
+    """A logger that can do nothing but this."""
+
+    def __init__(self) -> None:
+        self.got: list[tuple[dict[str, float], int]] = []
+
+    def log_metrics(self, metrics: dict[str, float], step: int) -> None:
+        self.got.append((dict(metrics), step))
+        metrics.clear()  # what one logger does to its values is nothing to the next
+
+
+class Failing(OnlyMetrics):
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+    def log_metrics(self, metrics: dict[str, float], step: int) -> None:
+        super().log_metrics(metrics, step)
+        raise self.error
+
+
+def with_loggers(*loggers: OnlyMetrics) -> pl.Trainer:
+    return cast("pl.Trainer", SimpleNamespace(loggers=list(loggers)))
+
+
+VALUES = {"ntk/trace/pde": 2.5, "ntk/trace/bc": math.inf}
+
+
+def test_every_logger_gets_every_scalar_at_our_step():
+    loggers = [OnlyMetrics(), OnlyMetrics()]
+    log_scalars(with_loggers(*loggers), VALUES, 700)
+    assert [logger.got for logger in loggers] == [[(VALUES, 700)]] * 2
+    log_scalars(with_loggers(), VALUES, 700)  # without loggers there is nothing to do
+
+
+def test_all_loggers_have_their_turn_before_the_first_error_is_raised():
+    loggers = [OnlyMetrics(), Failing(OSError("disk")), OnlyMetrics(), Failing(ValueError("nan"))]
+    with pytest.raises(OSError, match=r"^disk$"):
+        log_scalars(with_loggers(*loggers), VALUES, 3)
+    assert [logger.got for logger in loggers] == [[(VALUES, 3)]] * 4
+
+
+class Publisher(pl.Callback):
+    """Publishes one value a step at the steps that it has values for."""
+
+    def __init__(self, values: Mapping[int, float]) -> None:
+        self.values, self.batches = values, 0
+        self.read: list[float | None] = []
+
+    def on_before_backward(self, trainer: pl.Trainer, *_: Any) -> None:
+        if self.batches in self.values:
+            publish(trainer, {"ntk/trace/pde": self.values[self.batches]})
+        self.batches += 1
+
+    def on_validation_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        value = trainer.callback_metrics.get("ntk/trace/pde")
+        self.read.append(None if value is None else value.item())
+
+
+class Validated(Pinn):  # results are reset by each validation
+    def validation_step(self, data: dict[str, torch.Tensor], batch_idx: int) -> None:
+        self.log("val", data["x"].sum(), batch_size=1)
+
+
+def test_values_outlive_epochs_and_validation():
+    publisher = Publisher({0: 1.0, 5: 1 / 3})
+    torch.manual_seed(1)
+    run = trainer(publisher, steps=8, num_sanity_val_steps=1)
+    loader = DataLoader([batch()] * 2, batch_size=None)
+    run.fit(Validated(), loader, loader)
+    # Once for the sanity check, then after each of four epochs of two steps.
+    assert publisher.read == [None, 1.0, 1.0, 1 / 3, 1 / 3]
+    kept = run.callback_metrics["ntk/trace/pde"]
+    assert (kept.item(), kept.dtype, kept.device.type) == (1 / 3, torch.float64, "cpu")
+
+
+def test_early_stopping_reads_them():
+    stopping = EarlyStopping("ntk/trace/pde", mode="min", patience=2, check_on_train_epoch_end=True)
+    values = {0: 8.0, 2: 4.0, 4: 5.0, 6: 6.0, 8: 1.0}
+    torch.manual_seed(1)
+    run = trainer(Publisher(values), stopping, steps=20)
+    run.fit(build(), DataLoader([batch()] * 2, batch_size=None))
+    assert (run.global_step, stopping.best_score.item()) == (8, 4.0)
+
+
+def test_checkpoints_go_by_them(tmp_path: Path):
+    best = ModelCheckpoint(
+        tmp_path,
+        filename="{step}",
+        monitor="ntk/trace/pde",
+        mode="max",
+        save_top_k=2,
+        every_n_train_steps=1,
+    )
+    values = {0: 1.0, 1: 1e300, 3: 2.0, 4: -1.0, 6: 5.0}
+    fit(build(), Publisher(values), best, steps=8, enable_checkpointing=True)
+    assert best.best_model_score.item() == 1e300
+    # The value of step 1 holds for the step after it, too.
+    assert {Path(path).name: score.item() for path, score in best.best_k_models.items()} == {
+        "step=2.ckpt": 1e300,
+        "step=3.ckpt": 1e300,
+    }
+    state = torch.load(best.best_model_path, weights_only=True)
+    (kept,) = [saved for key, saved in state["callbacks"].items() if "ModelCheckpoint" in key]
+    assert kept["best_model_score"].item() == 1e300
+
+
+def test_a_learning_rate_schedule_goes_by_them():
+    def configure() -> dict[str, Any]:
+        optimizer = torch.optim.SGD(module.parameters(), lr=0.001)
+        schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=0)
+        monitor = {"scheduler": schedule, "monitor": "ntk/trace/pde", "interval": "step"}
+        return {"optimizer": optimizer, "lr_scheduler": monitor}
+
+    module = build()
+    module.configure_optimizers = configure
+    run = fit(module, Publisher({0: 3.0, 1: 2.0, 2: 2.5, 3: 2.5}), steps=4)
+    assert run.optimizers[0].param_groups[0]["lr"] == 0.001 / 4
