@@ -45,47 +45,71 @@ UPDATE = "weighting the loss"
 class NTKBalancer(StatefulCallback):
     """Weights loss terms so that their kernels have equal traces; no edit of the module needed.
 
-    Every ``every_n_steps`` steps, from step 0 on, before the backward pass: lambda_a = sum_b Tr
-    K_bb / Tr K_aa with the kernel of the unweighted residuals (Wang, Yu, Perdikaris 2022,
-    Algorithm 1, eqs 6.5 and 6.6). In every step each lambda_a multiplies the gradient that enters
-    term a. Weights that the loss itself holds stay in force beside them: leave those at 1.
+    On schedule, from step 0 on, before the backward pass: lambda_a = sum_b Tr K_bb / Tr K_aa with
+    the kernel of the unweighted residuals (Wang, Yu, Perdikaris 2022, Algorithm 1, eqs 6.5 and
+    6.6). In every step each lambda_a multiplies the gradient that enters term a. Weights that the
+    loss itself holds stay in force beside them: leave those at 1.
 
     Terms are named after the keys under which the module logs them before the backward pass, else
-    ``term_0``, ``term_1``, ... A term that is absent from a batch keeps its weight. A new one has
-    weight 1 until the next update. A term that the loss ascends (negative weight, as in min-max
-    schemes) is left alone. An update that fails (zero trace, NaN) keeps the last weights, warns
-    once, and is tried again when next due. Under DDP the traces of all ranks are added up first.
+    ``term_0``, ``term_1``, ... (or ``names``). A term that is absent from a batch keeps its weight.
+    A new one has weight 1 until the next update. A term that the loss ascends (negative weight, as
+    in min-max schemes) is left alone. An update that fails (zero trace, NaN, inf) keeps the last
+    weights, warns once, and is tried again when next due. Under DDP the traces of all ranks are
+    added up first.
+
+    A loss whose terms cannot be found (a custom ``autograd.Function``, a compiled loss) is trained
+    on unweighted, with one warning; mark its residuals with `pinn_ntk.tap`. So is, with manual
+    optimisation, ``loss.backward()`` without taps: call ``self.manual_backward``.
+
+    L-BFGS compares values of the loss, so weights on gradients are refused when the fit starts:
+    multiply the loss by a `pinn_ntk.LossWeights`, which is a part of your module. Where there is
+    one, with any optimizer, new weights are written into it when the step is over (L-BFGS then
+    forgets its memory, which is of another loss), and gradients are left alone.
 
     Terms of other kinds than squares (L1, Huber) are weighted by the trace of their residual all
     the same. Where one residual is computed from the loss term of another, that path gets both
-    weights. A loss whose terms cannot be found ends the fit with an `OpaqueLossError`: to train it
-    unweighted would not be what was asked for. L-BFGS is refused when the fit starts.
+    weights.
 
-    Logged, to all loggers, whenever updated:
+    Logged, to all loggers and to ``trainer.callback_metrics``, whenever updated:
 
     | key | meaning | unit |
     | --- | --- | --- |
     | ``ntk/weight/<term>`` | lambda_a | 1 |
 
     Cost: in every step a walk through the upper part of the graph, from the loss to its terms,
-    about a millisecond. An update computes the factors of each term's kernel, about one backward
-    pass a term, and their traces; ``certify`` adds one backward pass a term for the kernel and
-    two to three for the completeness of the terms.
+    about a tenth of a millisecond a term. An update computes the factors of each term's kernel,
+    about one backward pass a term, and their traces; the first one, and each whose terms are new,
+    adds with ``certify`` one backward pass a term for the kernel and two to three for the
+    completeness of the terms.
 
     Args:
         every_n_steps: Steps between updates.
+        steps: Steps to update at, instead.
+        per_decade: Updates per factor of ten in steps, evenly on a logarithmic axis, instead.
         rule: How weights follow from the kernel; there is one so far.
         convention: What "equal traces" means for terms of unequal numbers of rows: "sum" (the
             paper), "mean" or "rate", see `pinn_ntk.balance`.
         ema: Share of the old weight that an update keeps, w <- ema * old + (1 - ema) * new; 0
             replaces it, as the paper does.
-        certify: Check kernel and terms at every update.
+        min_weight: Smallest weight.
+        max_weight: Largest weight.
+        names: Names of the terms, in the order in which the loss is written.
+        include: Pattern or patterns of the names to weigh, such as "pde*"; others keep weight 1.
+        params: The same for the parameters that the kernel is taken over, such as "net.*".
+        residuals: Function that returns ``{name: residual}`` to take the traces of, as in
+            `NTKMonitor`; weights go to the terms of the loss that have these names.
+        certify: Check kernel and terms at the first update, and whenever terms or their shapes
+            are new.
+        prefix: First part of all tags.
 
     Attributes:
         weights: Term -> lambda_a in force. Kept in checkpoints.
+        history: Tag -> array of (step, value). Steps count on over fits. Kept in checkpoints.
 
     Raises:
         ValueError: An argument is out of range.
+        MisconfigurationException: When a fit starts: L-BFGS without a `LossWeights`, or a second
+            NTKBalancer.
 
     Example:
         >>> balancer = NTKBalancer(every_n_steps=100)

@@ -58,6 +58,13 @@ def residuals_of(
 def resolved(route: Route, module: pl.LightningModule) -> Callable[[Any], Any]:
     """The route as a function of the batch alone.
 
+    Args:
+        route: The route.
+        module: The module that it is evaluated for.
+
+    Returns:
+        The function.
+
     Raises:
         AttributeError: Neither a method of the module nor an importable path.
     """

@@ -175,6 +175,13 @@ class Source:
     def terms(self, loss: Tensor | None, *, check: bool) -> dict[str, Term]:
         """Terms of the loss by name; where residuals are tapped, those only, as far as found.
 
+        Args:
+            loss: The live loss.
+            check: Whether they are to make up its whole gradient.
+
+        Returns:
+            Name -> term.
+
         Raises:
             OpaqueLossError: Nothing is tapped, and the terms cannot be found.
             IncompleteTermsError: The same, and what was found is not all of it.
@@ -210,7 +217,7 @@ def _matched(taps: Mapping[str, Tensor], terms: Mapping[str, Term]) -> dict[str,
 
 
 def _origin(residual: Tensor) -> tuple[Node, int] | None:
-    """The operation behind a tensor, and which of its outputs it is; reshapes are looked through."""
+    """The operation behind a tensor and which of its outputs it is, reshapes looked through."""
     node, output = residual.grad_fn, residual.output_nr
     while node is not None and kind(node).removesuffix("Backward0").startswith(RESHAPES):
         node, output = node.next_functions[0]

@@ -39,6 +39,12 @@ class WeightsInLoss:
     def grouped(self, traces: Traces) -> Traces:
         """Traces added up by the names of the weights: one weight may stand before several terms.
 
+        Args:
+            traces: Term -> trace and rows.
+
+        Returns:
+            Name of a weight -> trace and rows.
+
         Raises:
             ValueError: A term has no weight in the loss.
         """
