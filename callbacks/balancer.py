@@ -144,7 +144,7 @@ class NTKBalancer(StatefulCallback):
         self.weights: dict[str, float] = {}
         self.history = History()
         self._traces: Traces = {}
-        self._raw = RawBackward(self.source.recorder, self._look, self._weight)
+        self.raw = RawBackward(self.source.recorder, self._look, self._weight)
         self._handles: list[RemovableHandle] = []
         self._module: ref[pl.LightningModule] | None = None
         self._count, self._resumed = StepCount(), False
@@ -181,7 +181,7 @@ class NTKBalancer(StatefulCallback):
             self.weights = self._in_loss.weights.as_dict()
         self._count.open(logged_step(trainer), resumed=self._resumed)
         self.source.recorder.attach(pl_module)
-        self._raw.attach(trainer, pl_module)
+        self.raw.attach(trainer, pl_module)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._active:
@@ -191,14 +191,14 @@ class NTKBalancer(StatefulCallback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         if self._active:
-            self._raw.begin()
+            self.raw.begin()
             self.source.begin(batch)
 
     def on_before_backward(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor
     ) -> None:
         if self._active:
-            self._raw.lightning_saw_it()
+            self.raw.lightning_saw_it()
             self._release()
             self._look(trainer, pl_module, loss)
             if self._in_loss is None:
@@ -217,14 +217,14 @@ class NTKBalancer(StatefulCallback):
     ) -> None:
         if self._active:
             self.source.end()
-            self._raw.end(self.guard, UNWEIGHTED)
+            self.raw.end(self.guard)
             self._count(self._step or 0)
             if self._in_loss is not None:
                 self._in_loss.write(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._active:
-            self._raw.epoch_end(self.guard, UNWEIGHTED)
+            self.raw.epoch_end(self.guard)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._undo()

@@ -140,7 +140,7 @@ class NTKMonitor(StatefulCallback):
         self.schedule = Schedule("NTKMonitor", every_n_steps, steps, per_decade, budget)
         self.source = Source(names, include, residuals, probe, max_points)
         self.guard = Guard("NTKMonitor")
-        self._raw = RawBackward(self.source.recorder, self._look)
+        self.raw = RawBackward(self.source.recorder, self._look)
         self._module: ref[pl.LightningModule] | None = None
         self._resumed = False
         self._forget()
@@ -178,7 +178,7 @@ class NTKMonitor(StatefulCallback):
             return
         self._book.open(self._own_prefix(trainer), logged_step(trainer), resumed=self._resumed)
         self.source.recorder.attach(pl_module)
-        self._raw.attach(trainer, pl_module)
+        self.raw.attach(trainer, pl_module)
 
     def _own_prefix(self, trainer: pl.Trainer) -> str:
         twins = [monitor for monitor in monitors(trainer) if monitor.prefix == self.prefix]
@@ -193,14 +193,14 @@ class NTKMonitor(StatefulCallback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         if self._active:
-            self._raw.begin()
+            self.raw.begin()
             self.guard.run("keeping the batch", partial(self.source.begin, batch))
 
     def on_before_backward(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor
     ) -> None:
         if self._active:
-            self._raw.lightning_saw_it()
+            self.raw.lightning_saw_it()
             self._look(trainer, pl_module, loss)
 
     def _look(
@@ -275,11 +275,11 @@ class NTKMonitor(StatefulCallback):
         if self._active:
             self.source.end()
             self._book.count(logged_step(trainer))
-            self._raw.end(self.guard, "nothing is measured")
+            self.raw.end(self.guard)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._active:
-            self._raw.epoch_end(self.guard, "nothing is measured")
+            self.raw.epoch_end(self.guard)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._book.conclude(trainer)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -71,13 +71,16 @@ class RawBackward:
     ) -> None:
         """Nothing seen yet."""
         self.recorder, self.look, self.weight = recorder, look, weight
-        self._manual = False
+        self._manual = self._speaks = False
         self._by_lightning = False
         self._backwards = self._batches = 0
 
     def attach(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """A fit starts."""
         self._manual = not module.automatic_optimization
+        callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+        first = next(callback for callback in callbacks if hasattr(callback, "raw"))
+        self._speaks = first.raw is self  # one warning is enough
         self._backwards = self._batches = 0
         listen = partial(self._listen, trainer, module) if self._manual else None
         self.recorder.on_tap = listen
@@ -91,21 +94,21 @@ class RawBackward:
         self._by_lightning = True
         self._backwards += 1
 
-    def end(self, guard: Guard, consequence: str) -> None:
+    def end(self, guard: Guard) -> None:
         """The batch is over."""
         self._batches += 1
         if self._batches == PATIENCE:
-            self.epoch_end(guard, consequence)
+            self.epoch_end(guard)
 
-    def epoch_end(self, guard: Guard, consequence: str) -> None:
+    def epoch_end(self, guard: Guard) -> None:
         """Say, once a fit, if no backward pass was seen so far."""
-        if self._manual and self._batches and not self._backwards:
+        if self._manual and self._speaks and self._batches and not self._backwards:
             guard.warn_once(
                 "raw backward",
-                f"in {self._batches} batches no backward pass was seen, so {consequence}. Likely "
-                "training_step calls loss.backward(), which Lightning has no hook for. Call "
-                "self.manual_backward(loss) instead, or mark each residual with "
-                "r = pinn_ntk.tap(r, 'name') before it is squared.",
+                f"in {self._batches} batches no backward pass was seen, so nothing is measured and "
+                "the loss is trained on as it is. Likely training_step calls loss.backward(), "
+                "which Lightning has no hook for. Call self.manual_backward(loss) instead, or "
+                "mark each residual with r = pinn_ntk.tap(r, 'name') before it is squared.",
             )
 
     def _listen(
