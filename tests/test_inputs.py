@@ -136,7 +136,7 @@ def step(net: nn.Module, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in trained(net).values():
-            parameter += 0.5 * torch.randn(parameter.shape, generator=generator)
+            parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.5)
 
 
 def points(dtype: torch.dtype, seed: int = 3) -> Tensor:

@@ -8,16 +8,21 @@ from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import pytest
+import scipy.sparse.linalg
 import torch
 from torch import Tensor
 
 from pinn_ntk import NTK, Term, empirical_ntk, find_terms
 from pinn_ntk.kernel_drift import KernelDrift
-from pinn_ntk.measurement import measure
-from pinn_ntk.rows import thinned
+from pinn_ntk.measurement import BATCH, PROBE, Measurement, measure
+from pinn_ntk.rows import kernel_of_rows, stratified_rows, thinned
+from pinn_ntk.spectrum import DIRECT, largest_eigenvalue
 from pinn_ntk.step_size import (
     curvature,
+    curvature_of_rows,
+    effective_weights,
     max_stable_lr,
+    uniform_weight,
 )
 
 
@@ -59,6 +64,152 @@ def test_traces_are_of_all_rows_and_spectra_of_those_kept():
     assert m.traces["pde"] == pytest.approx(float(A.square().sum()))
     assert m.spectra["pde"].trace == pytest.approx(float(A[::2].square().sum()))
     assert m.max_stable_lr is None
+
+
+@pytest.mark.parametrize(("count", "most"), [(10, 10), (11, 10), (100, 7), (5, 1), (3, 8), (0, 2)])
+def test_strata_part_the_rows_evenly(count: int, most: int):
+    drawn = stratified_rows(count, most, seed=5)
+    if count <= most:
+        assert drawn.tolist() == list(range(count))
+        return
+    bounds = [i * count // most for i in range(most + 1)]
+    for index, low, high in zip(drawn.tolist(), bounds[:-1], bounds[1:], strict=True):
+        assert low <= index < high
+    assert drawn.dtype == torch.int64
+
+
+def test_strata_keep_every_part_of_a_joined_batch():
+    kept = stratified_rows(1300, 13, seed=0)
+    assert [int(((kept >= a) & (kept < a + 100)).sum()) for a in range(0, 1300, 100)] == [1] * 13
+
+
+def test_every_row_of_a_stratum_is_drawn_as_often():
+    drawn = torch.stack([stratified_rows(12, 3, seed=s) for s in range(2000)])
+    shares = torch.stack([(drawn == row).double().sum(1).mean() for row in range(12)])
+    torch.testing.assert_close(
+        shares, torch.full((12,), 0.25, dtype=torch.float64), atol=0.04, rtol=0
+    )
+
+
+def test_strata_are_drawn_from_a_generator_of_their_own():
+    state = torch.get_rng_state()
+    first = stratified_rows(1000, 30, seed=1)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(123)
+    assert torch.equal(stratified_rows(1000, 30, seed=1), first)
+    assert not torch.equal(stratified_rows(1000, 30, seed=2), first)
+
+
+def test_no_rows_cannot_be_kept():
+    with pytest.raises(ValueError, match="max_points is 0; expected 1 or more"):
+        stratified_rows(10, 0, seed=0)
+
+
+def test_kernel_of_some_rows_in_the_order_given():
+    A, B = rows(6), rows(2, seed=1)
+    kernel, _ = linear(pde=A, bc=B)
+    kept = [4, 0, 5]
+    some = kernel_of_rows(kernel, {"pde": torch.tensor(kept)})
+    torch.testing.assert_close(some["pde"], A[kept] @ A[kept].mT)
+    torch.testing.assert_close(some["pde", "bc"], A[kept] @ B.mT)
+    assert (some.rows("pde"), some.rows("bc")) == (3, 2)
+
+
+def test_factors_of_weights_are_taken_row_by_row():
+    net = torch.nn.Linear(30, 30).double()
+    kernel = empirical_ntk(net(rows(8).repeat(1, 8)[:, :30]).tanh()[:, :2], net)
+    kept = torch.tensor([3, 0, 9])
+    expected = kernel["residual"][kept][:, kept]
+    torch.testing.assert_close(kernel_of_rows(kernel, {"residual": kept})["residual"], expected)
+
+
+# --- Measurement
+
+
+def test_rows_kept_by_index_take_the_place_of_a_stride():
+    A, kept = rows(10), [0, 3, 9]
+    kernel, theta = linear(pde=A)
+    D = {"pde": torch.linspace(1, 2, 10, dtype=torch.float64)}
+    m = measure(
+        kernel,
+        0,
+        drift=KernelDrift(),
+        params={"theta": theta},
+        curvature=D,
+        max_points=2,
+        rows_kept={"pde": torch.tensor(kept)},
+    )
+    root = D["pde"][kept].sqrt()[:, None] * A[kept]
+    top = torch.linalg.eigvalsh(root @ root.mT)[-1] * 10 / 3
+    assert m.max_stable_lr == pytest.approx(2 / float(top), rel=1e-12)
+    assert m.spectra["pde"].trace == pytest.approx(float(A[kept].square().sum()))
+    assert (m.rows, m.traces["pde"]) == ({"pde": 10}, pytest.approx(float(A.square().sum())))
+
+
+def grouped(groups: Mapping[str, str]) -> Measurement:
+    """r_pde = A theta + c x, r_bc = B theta; d r_pde / d c is x."""
+    theta = torch.ones(4, dtype=torch.float64, requires_grad=True)
+    c = torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
+    x = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)
+    params = {"theta": theta, "c": c, "lam": torch.ones(3, requires_grad=True)}
+    residuals = {"pde": rows(3) @ theta + c * x, "bc": rows(2, seed=1) @ theta}
+    kernel = empirical_ntk(residuals, params)
+    return measure(kernel, 0, drift=KernelDrift(), params=params, groups=groups)
+
+
+def test_traces_of_groups_of_parameters():
+    m = grouped({"theta": "network", "c": "inverse", "lam": "loss_weights"})
+    network = {"pde": rows(3).square().sum().item(), "bc": rows(2, seed=1).square().sum().item()}
+    assert list(m.group_traces) == ["network", "inverse"]  # no residual has loss weights
+    assert m.group_traces["network"] == pytest.approx(network)
+    assert m.group_traces["inverse"] == pytest.approx({"pde": 14.0, "bc": 0.0})
+    assert m.traces == pytest.approx(network | {"pde": network["pde"] + 14.0})
+    assert {"parameters_network", "parameters_inverse", "parameters_loss_weights"} < set(m.drift)
+
+
+@pytest.mark.parametrize(
+    "groups",
+    [{}, {"theta": "network", "c": "network"}, {"theta": "network", "lam": "loss_weights"}],
+)
+def test_a_single_group_has_no_traces_of_its_own(groups: dict[str, str]):
+    m = grouped(groups)
+    assert m.group_traces == {}
+    assert m.traces["pde"] == pytest.approx(rows(3).square().sum().item() + 14.0)
+
+
+def test_without_a_kernel_there_are_still_parameters_and_weights():
+    m = measure(
+        None,
+        7,
+        drift=KernelDrift(),
+        params={"theta": torch.ones(4)},
+        curvature={"pde": torch.ones(2)},
+        effective_weights={"pde": 3.0},
+        undefined=("pde",),
+    )
+    assert (m.step, m.n_params, m.rows, m.traces, m.spectra) == (7, 4, {}, {}, {})
+    assert (m.max_stable_lr, m.certificate, m.drift) == (None, None, {"parameters": 0.0})
+    assert (m.undefined, m.effective_weights) == (("pde",), {"pde": 3.0})
+
+
+@pytest.mark.parametrize(("points", "at_once"), [(BATCH, False), (PROBE, True)])
+def test_only_on_a_probe_drift_is_known_at_once(points: str, at_once: bool):
+    kernel, theta = linear(pde=rows(3))
+    drift = KernelDrift()
+    options: dict[str, Any] = {"drift": drift, "params": {"theta": theta}, "points": points}
+    first, second = (measure(kernel, n, **options) for n in (0, 1))
+    assert ("pde" in first.drift) == ("kernel" in first.drift) == at_once
+    assert second.drift == {"pde": 0.0, "kernel": 0.0, "parameters": 0.0}
+    assert first.points == points
+
+
+def test_points_that_moved_are_named():
+    kernel, theta = linear(pde=rows(3), bc=rows(2))
+    options: dict[str, Any] = {"drift": KernelDrift(), "params": {"theta": theta}}
+    measure(kernel, 0, fingerprints={"pde": "a", "bc": "c"}, **options)
+    m = measure(kernel, 1, fingerprints={"pde": "b", "bc": "c"}, **options)
+    assert m.moved_points == ("pde",)
+    assert m.drift == {"bc": 0.0, "parameters": 0.0}
 
 
 # --- Step size
@@ -114,6 +265,87 @@ def test_rows_kept_stand_for_those_left_out():
     D = {"pde": torch.full((6,), 0.5, dtype=torch.float64)}
     exact = max_stable_lr(kernel, kernel, D)
     assert max_stable_lr(thinned(kernel, 3), kernel, D) == pytest.approx(exact, rel=1e-12)
+
+
+@pytest.mark.parametrize("size", [DIRECT - 1, DIRECT + 1, 3 * DIRECT])
+@pytest.mark.parametrize("decay", [1.0, 0.1, 1e-4], ids=["steep", "slow", "flat"])
+def test_largest_eigenvalue_is_that_of_the_direct_method(size: int, decay: float):
+    values = torch.exp(-decay * torch.arange(size, dtype=torch.float64))
+    generator = torch.Generator().manual_seed(size)
+    basis = torch.randn(size, size, generator=generator, dtype=torch.float64)
+    basis = torch.linalg.qr(basis).Q
+    matrix = 1e6 * basis @ torch.diag(values) @ basis.mT
+    top = largest_eigenvalue(matrix)
+    assert top == pytest.approx(float(torch.linalg.eigvalsh(matrix)[-1]), rel=1e-10)
+    assert top == pytest.approx(1e6, rel=1e-10)
+    assert largest_eigenvalue(matrix) == top
+
+
+@pytest.mark.parametrize("scale", [1e-290, 1e-30, 1e30, 1e290])
+def test_largest_eigenvalue_at_any_scale(scale: float):
+    vector = torch.linspace(1, 2, 2 * DIRECT, dtype=torch.float64)
+    top = largest_eigenvalue(scale * torch.outer(vector, vector))
+    assert top == pytest.approx(scale * float(vector.square().sum()), rel=1e-12)
+
+
+@pytest.mark.parametrize("size", [2, 2 * DIRECT])
+def test_largest_eigenvalue_of_odd_matrices(size: int):
+    assert largest_eigenvalue(torch.zeros(size, size)) == 0.0
+    assert largest_eigenvalue(torch.eye(size)) == pytest.approx(1.0, rel=1e-6)
+    with pytest.raises(ValueError, match="NaN or inf"):
+        largest_eigenvalue(torch.full((size, size), math.nan))
+
+
+def test_largest_eigenvalue_where_lanczos_does_not_converge(monkeypatch: pytest.MonkeyPatch):
+    def fail(*_: Any, **__: Any) -> None:
+        raise scipy.sparse.linalg.ArpackNoConvergence("no", [], [])
+
+    monkeypatch.setattr(scipy.sparse.linalg, "eigsh", fail)
+    matrix = torch.diag(torch.linspace(1, 7, 2 * DIRECT, dtype=torch.float64))
+    assert largest_eigenvalue(matrix) == pytest.approx(7.0, rel=1e-14)
+
+
+LOSSES: dict[str, tuple[Callable[[Tensor], Tensor], float, float | None]] = {
+    "mean": (lambda r: r.square().mean(), 1.0, 1.0),
+    "sum": (lambda r: r.square().sum(), 6.0, 6.0),
+    "scaled": (lambda r: 100 * torch.nn.functional.mse_loss(r, r * 0), 100.0, 100.0),
+    "abs": (lambda r: 3 * r.abs().mean(), 3.0, 3.0),
+    "norm": (lambda r: 5 * torch.linalg.vector_norm(r), 5.0, 5.0),
+    "norms": (lambda r: torch.linalg.vector_norm(r.view(3, 2), dim=1).mean(), 1.0, 1.0),
+    "pointwise": (lambda r: (torch.arange(6.0).double() * r.square()).mean(), 2.5, None),
+    "negated": (lambda r: -r.square().mean(), -1.0, -1.0),
+    "nan": (lambda r: math.nan * r.square().mean(), math.nan, None),
+}
+
+
+@pytest.mark.parametrize(("loss", "total", "uniform"), LOSSES.values(), ids=LOSSES)
+def test_weights_of_a_term(loss: Callable[[Tensor], Tensor], total: float, uniform: float | None):
+    r = rows(6) @ torch.ones(4, dtype=torch.float64, requires_grad=True)
+    (term,) = find_terms(loss(r), check=False).values()
+    weights = effective_weights({"a": term}, {"a": 0.5})
+    assert weights == pytest.approx({"a": 0.5 * total}, nan_ok=True)
+    assert uniform_weight(term) == (None if uniform is None else pytest.approx(uniform))
+
+
+def test_uniform_weights_in_float32_are_uniform_up_to_rounding():
+    r = rows(600).float() @ torch.ones(4, requires_grad=True)
+    (term,) = find_terms((r / 3).square().mean() / 7).values()
+    assert uniform_weight(term) == pytest.approx(1 / 7, rel=1e-6)
+
+
+def test_curvature_on_other_points_gives_the_same_step_size():
+    A = rows(3)
+    few, many = linear(pde=A)[0], linear(pde=A.repeat(4, 1))[0]  # the same points, four times
+    theta = torch.ones(4, dtype=torch.float64, requires_grad=True)
+    terms = find_terms(5 * (A.repeat(4, 1) @ theta).square().mean(), names=["pde"])
+    exact = max_stable_lr(many, many, cast("dict[str, Tensor]", curvature(terms, {})))
+    D = curvature_of_rows({"pde": uniform_weight(terms["pde"])}, {"pde": 3})
+    assert max_stable_lr(few, few, cast("dict[str, Tensor]", D)) == pytest.approx(exact, rel=1e-12)
+
+
+@pytest.mark.parametrize("sums", [{}, {"pde": None}, {"pde": -1.0}, {"bc": 1.0}])
+def test_no_curvature_on_other_points_without_a_weight(sums: dict[str, float | None]):
+    assert curvature_of_rows(sums, {"pde": 3}) is None
 
 
 def test_zero_kernel_bounds_no_step_size():

@@ -139,7 +139,7 @@ def _at_most_two_values(tensor: Tensor) -> bool:
 
 
 def _digest(tensor: Tensor) -> bytes:
-    tensor = tensor.detach().contiguous().cpu()
+    tensor = tensor.detach().resolve_conj().resolve_neg().contiguous().cpu()
     if tensor.is_complex():
         tensor = torch.view_as_real(tensor)
     head = f"{tuple(tensor.shape)} {tensor.dtype}".encode()
