@@ -14,21 +14,17 @@ Every setting of the YAML can be changed behind it, e.g. ``--model.width 500 --s
 from __future__ import annotations
 
 import math
-import warnings
-from pathlib import Path
 
 import numpy as np
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
+from pytorch_lightning import LightningDataModule, LightningModule
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
-from pytorch_lightning.loggers import TensorBoardLogger
+from report import Report, run
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from pinn_ntk.callbacks import NTKBalancer, NTKMonitor
-
+TITLE = "Poisson 1D, a = {model.a:g}"
 PUBLISHED = "2.40e-01 without weights, 1.63e-03 with lambda_b = 100 (a = 4, width 100)"
 
 
@@ -166,41 +162,6 @@ class Main(LightningCLI):
         parser.link_arguments("data.std", "model.std", apply_on="instantiate")
 
 
-class Report(Callback):
-    """Logs the final error and the figure, and prints what came out, when training is over."""
-
-    def on_train_end(self, trainer: Trainer, model: Poisson) -> None:
-        """Log the error, write the figure, print the report."""
-        x, step = trainer.datamodule.test, trainer.global_step - 1  # the step of the last batch
-        error = float(model.error(x))
-        for logger in trainer.loggers:
-            logger.log_metrics({"rel_l2": error}, step=step)
-        path = save_figure(draw(model, x), trainer)
-        rows = {
-            "relative L2 error": f"{error:.2e}",
-            "published": PUBLISHED,
-            **kernel_rows(trainer),
-            "figure": str(path),
-            "curves and images": "tensorboard --logdir logs",
-        }
-        print(f"\nPoisson 1D, a = {model.a:g}, {trainer.global_step} steps of gradient descent")
-        print("\n".join(f"  {label:<20}{text}" for label, text in rows.items()))
-
-
-def kernel_rows(trainer: Trainer) -> dict[str, str]:
-    """What the callbacks say of the kernel at the end: loss weights and drift."""
-    rows = {}
-    for callback in trainer.callbacks:
-        if isinstance(callback, NTKBalancer):
-            weights = [f"{name} {weight:.5g}" for name, weight in callback.weights.items()]
-            rows["loss weights"] = ", ".join(weights)
-        if isinstance(callback, NTKMonitor):
-            for what in ("kernel", "parameters"):
-                for _, drift in callback.history.get(f"ntk/drift/{what}", [])[-1:]:
-                    rows[f"drift, {what}"] = f"{drift:.3g}"
-    return rows
-
-
 @torch.no_grad()
 def draw(model: Poisson, x: Tensor) -> Figure:
     """Prediction on the exact solution, and the pointwise error below."""
@@ -217,38 +178,9 @@ def draw(model: Poisson, x: Tensor) -> Figure:
     return figure
 
 
-def save_figure(figure: Figure, trainer: Trainer) -> Path:
-    """Write the figure into the log folder as PNG, and to TensorBoard as an image."""
-    path = Path(trainer.log_dir or ".") / "prediction.png"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    pixels = np.asarray(canvas.buffer_rgba())[..., :3]  # (height, width, 3)
-    for logger in trainer.loggers:
-        if isinstance(logger, TensorBoardLogger):
-            step = trainer.global_step - 1
-            logger.experiment.add_image("prediction", pixels, step, dataformats="HWC")
-            logger.experiment.flush()
-    return path
-
-
 def main() -> None:
     """Run the command line."""
-    torch.set_num_threads(1)  # the matrices are small: a second thread costs more than it does
-    # The batch lies in memory, so worker processes would only slow it down; a GPU would as well.
-    warnings.filterwarnings("ignore", message=".* does not have many workers")
-    warnings.filterwarnings("ignore", message="GPU available but not used")
-    # Lightning's own use of torch.utils._pytree.
-    warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)` is deprecated")
-    defaults = {"max_steps": 40_001, "callbacks": [Report()]}
-    Main(
-        Poisson,
-        Points,
-        seed_everything_default=0,
-        trainer_defaults=defaults,
-        auto_configure_optimizers=False,
-    )
+    run(Main, Poisson, Points, Report(TITLE, PUBLISHED, draw), max_steps=40_001)
 
 
 if __name__ == "__main__":

@@ -23,14 +23,12 @@ class Report(Callback):
     """Logs the final error and the figure, and prints what came out, when training is over.
 
     Args:
-        title: Name of the problem.
+        title: Name of the problem; what stands in braces, such as ``{model.a}``, is filled in.
         published: The error in the literature, in words.
         draw: The figure of a model on the test points.
     """
 
-    def __init__(
-        self, title: str, published: str, draw: Callable[[Any, Tensor], Figure]
-    ) -> None:
+    def __init__(self, title: str, published: str, draw: Callable[[Any, Tensor], Figure]) -> None:
         self.title, self.published, self.draw = title, published, draw
 
     def on_train_end(self, trainer: Trainer, model: LightningModule) -> None:
@@ -47,7 +45,7 @@ class Report(Callback):
             "figure": str(path),
             "curves and images": "tensorboard --logdir logs",
         }
-        print(f"\n{self.title}, {trainer.global_step} steps")
+        print(f"\n{self.title.format(model=model)}, {trainer.global_step} steps")
         print("\n".join(f"  {label:<20}{text}" for label, text in rows.items()))
 
 
@@ -93,6 +91,8 @@ def run(
     # The batch lies in memory, so worker processes would only slow it down; a GPU would as well.
     warnings.filterwarnings("ignore", message=".* does not have many workers")
     warnings.filterwarnings("ignore", message="GPU available but not used")
+    # A resumed run goes on in its folder.
+    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
     # Lightning's own use of torch.utils._pytree.
     warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)` is deprecated")
     cli(
@@ -100,6 +100,6 @@ def run(
         data,
         seed_everything_default=0,
         trainer_defaults={"max_steps": max_steps, "callbacks": [report]},
-        save_config_kwargs={"overwrite": True},  # a resumed run goes on in its folder
+        save_config_kwargs={"overwrite": True},
         auto_configure_optimizers=False,
     )

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from itertools import pairwise
 
 import torch
 from matplotlib.figure import Figure
@@ -123,7 +124,7 @@ class Network(nn.Module):
         super().__init__()
         self.register_buffer("angles", scale * torch.randn(2, frequencies // 2))
         sizes = [frequencies or 2, *[width] * depth, 1]
-        self.layers = nn.ModuleList(nn.Linear(n, m) for n, m in zip(sizes, sizes[1:], strict=False))
+        self.layers = nn.ModuleList(nn.Linear(n, m) for n, m in pairwise(sizes))
         for layer in self.layers:
             nn.init.xavier_normal_(layer.weight)
             nn.init.zeros_(layer.bias)

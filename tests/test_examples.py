@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import operator
 import os
 import re
 import subprocess
@@ -16,6 +17,8 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+import yaml
+from matplotlib.figure import Figure
 from matplotlib.image import imread
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
@@ -25,6 +28,9 @@ STEPS = 60
 
 
 def load(name: str) -> ModuleType:
+    """An example under its own name; what it shares with others is imported by its bare name."""
+    if str(ROOT / "examples") not in sys.path:
+        sys.path.append(str(ROOT / "examples"))
     spec = importlib.util.spec_from_file_location(name, ROOT / "examples" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
@@ -36,6 +42,11 @@ def load(name: str) -> ModuleType:
 @pytest.fixture(scope="module")
 def poisson() -> ModuleType:
     return load("poisson")
+
+
+@pytest.fixture(scope="module")
+def wave() -> ModuleType:
+    return load("wave")
 
 
 class Sine(nn.Module):
@@ -269,3 +280,227 @@ def test_help_needs_no_config(
         "--seed_everything",
     ):
         assert option in shown
+
+
+# --- Wave
+
+
+class Exact(nn.Module):
+    """The exact solution of the wave equation in place of the network, a and c as in the paper."""
+
+    def forward(self, points: Tensor) -> Tensor:
+        t, x = (math.pi * points).split(1, 1)
+        return x.sin() * (2 * t).cos() + 0.5 * (4 * x).sin() * (8 * t).cos()
+
+
+def points_inside(n: int) -> Tensor:
+    return torch.rand(n, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+
+def test_exact_wave_solves_every_equation(wave: ModuleType):
+    model, points = wave.Wave(width=2, depth=1), points_inside(100)
+    model.net = Exact()
+    u_tt = 64 * math.pi**2  # the size of the terms that cancel
+    assert float(model.residual(points).detach().abs().max()) < 1e-12 * u_tt
+    start = points * torch.tensor([0.0, 1.0])
+    assert float(model.velocity(start).detach().abs().max()) < 1e-12 * u_tt
+    for side in (0.0, 1.0):
+        ends = torch.stack([points[:, 0], torch.full((100,), side)], 1)
+        assert float(model.exact(ends).abs().max()) < 1e-14 * u_tt
+    torch.testing.assert_close(model.exact(points), Exact()(points))
+    assert float(model.error(points)) < 1e-14
+
+
+def test_exact_wave_has_no_loss(wave: ModuleType, monkeypatch: pytest.MonkeyPatch):
+    model = wave.Wave(width=2, depth=1)
+    model.net = Exact()
+    logged = {}
+    monkeypatch.setattr(model, "log", lambda name, value: logged.update({name: value}))
+    batch = {name: points.double() for name, points in wave.Points().draw(1).items()}
+    assert float(model.training_step(batch).detach()) < 1e-20
+    assert set(logged) == {"loss_u", "loss_ut", "loss_r"}
+
+
+def test_loss_of_u_is_the_sum_of_three_means(wave: ModuleType, monkeypatch: pytest.MonkeyPatch):
+    model = wave.Wave(width=3, depth=2).double()
+    logged = {}
+    monkeypatch.setattr(model, "log", lambda name, value: logged.update({name: value}))
+    batch = {name: points.double() for name, points in wave.Points().draw(1).items()}
+    model.training_step(batch)
+    initial, left, right = batch["u"].split(100)
+    means = [(model.net(initial) - Exact()(initial)).square().mean()]
+    means += [model.net(side).square().mean() for side in (left, right)]
+    torch.testing.assert_close(logged["loss_u"], sum(means))
+
+
+def test_residual_of_fourier_features_is_that_of_plane_waves(wave: ModuleType):
+    """Without hidden layers u = sum_k v_k sin(w_k . (t, x)) + ..., so u_tt = -w_t^2 u_k."""
+    model = wave.Wave(c=3.0, depth=0, frequencies=10, scale=4.0).double()
+    points, out = points_inside(20), model.net.layers[0]
+    w_t, w_x = model.net.angles  # (5,) each
+    phase = points @ model.net.angles
+    factor = 3.0**2 * w_x**2 - w_t**2
+    expected = torch.cat([factor * phase.sin(), factor * phase.cos()], 1) @ out.weight.mT
+    torch.testing.assert_close(model.residual(points), expected)
+
+
+def test_derivatives_are_in_physical_units(wave: ModuleType):
+    """By hand with z = sqrt(12) (p - 1/2): each derivative brings a factor sqrt(12) w."""
+    model, points = wave.Wave(c=3.0, depth=1, width=7).double(), points_inside(11)
+    hidden, out = model.net.layers
+    w_t, w_x = (math.sqrt(12) * hidden.weight).unbind(1)
+    tanh = torch.tanh(math.sqrt(12) * (points - 0.5) @ hidden.weight.mT + hidden.bias)
+    first, second = 1 - tanh**2, -2 * tanh * (1 - tanh**2)
+    torch.testing.assert_close(model.velocity(points), (w_t * first) @ out.weight.mT)
+    u_tt, u_xx = ((w**2 * second) @ out.weight.mT for w in (w_t, w_x))
+    torch.testing.assert_close(model.residual(points), u_tt - 9.0 * u_xx)
+
+
+def test_wave_starts_from_glorot_and_zero_biases(wave: ModuleType):
+    first, *_, last = wave.Wave(width=500).net.layers
+    for layer, fans in ((first, 502), (last, 501)):
+        weight = layer.weight.detach()
+        deviation = math.sqrt(2 / fans)
+        assert float(weight.std()) == pytest.approx(deviation, rel=5 / math.sqrt(weight.numel()))
+        assert not layer.bias.any()
+
+
+def test_draws_lie_on_their_sides(wave: ModuleType):
+    data = wave.Points(n_initial=30, n_boundary=20, n_residual=50)
+    batch = data.draw(3)
+    initial, left, right = batch["u"].split([30, 20, 20])
+    assert torch.equal(initial, batch["ut"])
+    for points, axis, value in ((initial, 0, 0.0), (left, 1, 0.0), (right, 1, 1.0)):
+        assert torch.equal(points[:, axis], torch.full((len(points),), value))
+        assert points[:, 1 - axis].unique().numel() == len(points)
+    assert batch["r"].shape == (50, 2)
+    for free in (initial[:, 1], left[:, 0], right[:, 0], *batch["r"].T):
+        assert 0 <= float(free.min()) < 0.3 < 0.7 < float(free.max()) < 1
+    assert data.test.shape == (200**2, 2)
+    assert data.test[[0, 1, -1]].tolist() == [[0, 0], [0, pytest.approx(1 / 199)], [1, 1]]
+
+
+def flat(batch: dict[str, Tensor]) -> Tensor:
+    return torch.cat([batch[name].flatten() for name in ("u", "ut", "r")])
+
+
+def test_draws_are_decided_by_seed_and_number(wave: ModuleType):
+    first, again, other = (wave.Points(seed=seed) for seed in (0, 0, 1))
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    assert torch.equal(flat(first.draw(4)), flat(again.draw(4)))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not torch.equal(first.draw(4)["r"], first.draw(5)["r"])
+    assert not torch.equal(first.draw(4)["r"], other.draw(4)["r"])
+
+
+@pytest.mark.parametrize("done", [0, 2, 6])
+def test_draws_go_on_where_they_were(wave: ModuleType, done: int):
+    points = wave.Points(n_initial=2, n_boundary=2, n_residual=2)
+    whole = [flat(batch) for batch in wave.Draws(points, 7)]
+    interrupted, resumed = wave.Draws(points, 7), wave.Draws(points, 7)
+    batches = iter(interrupted)
+    for _ in range(done):
+        next(batches)
+    resumed.load_state_dict(interrupted.state_dict())
+    rest = [flat(batch) for batch in resumed]
+    assert len(whole) == len(resumed) == 7
+    assert len(rest) == 7 - done
+    assert all(torch.equal(a, b) for a, b in zip(rest, whole[done:], strict=True))
+
+
+def shrunk(steps: int, without: str = "") -> dict[str, object]:
+    """``wave_paper.yaml`` with few steps of 20 neurons on a few points, a checkpoint every 5."""
+    settings = yaml.safe_load((ROOT / "configs" / "wave_paper.yaml").read_text())
+    settings["model"] |= {"width": 10, "depth": 2}
+    settings["data"] |= {"n_initial": 6, "n_boundary": 6, "n_residual": 9, "n_test": 12}
+    settings["trainer"] |= {"max_steps": steps, "val_check_interval": 5, "log_every_n_steps": 1}
+    callbacks = {c["class_path"].rpartition(".")[2]: c for c in settings["trainer"]["callbacks"]}
+    callbacks["ModelCheckpoint"]["init_args"]["every_n_train_steps"] = 5
+    for kind in ("NTKMonitor", "NTKBalancer"):
+        callbacks[kind]["init_args"]["every_n_steps"] = 4
+    settings["trainer"]["callbacks"] = [c for kind, c in callbacks.items() if kind != without]
+    return settings
+
+
+@dataclass
+class Shell:
+    """Runs an example's command line in this process, in a folder of its own."""
+
+    module: ModuleType
+    monkeypatch: pytest.MonkeyPatch
+    folder: Path
+
+    def fit(self, settings: dict[str, object], *arguments: str) -> Path:
+        """Train; the log folder of the run."""
+        self.folder.mkdir(exist_ok=True)
+        self.monkeypatch.chdir(self.folder)
+        Path("config.yaml").write_text(yaml.safe_dump(settings))
+        command = ["example.py", "fit", "--config", "config.yaml", *arguments]
+        self.monkeypatch.setattr(sys, "argv", command)
+        self.module.main()
+        (log,) = Path("logs").glob("*/*")
+        return log.absolute()
+
+
+@pytest.fixture
+def shell(wave: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Shell:
+    monkeypatch.setenv("PL_GLOBAL_SEED", "0")  # restored afterwards
+    monkeypatch.setenv("PL_SEED_WORKERS", "0")
+    return Shell(wave, monkeypatch, tmp_path / "cwd")
+
+
+def flatten(value: object, path: str = "") -> dict[str, object]:
+    """Leaves of nested dicts and lists by their path."""
+    if isinstance(value, dict):
+        items = value.items()
+    elif isinstance(value, list | tuple):
+        items = enumerate(value)
+    else:
+        return {path: value}
+    return {k: v for key, item in items for k, v in flatten(item, f"{path}/{key}").items()}
+
+
+def test_stopped_wave_goes_on_as_if_it_had_not_been(shell: Shell, tmp_path: Path):
+    """One run of 10 steps; another, lost after 7, resumed from its checkpoint of step 5."""
+    shell.monkeypatch.setattr(shell.module, "draw", lambda model, points: Figure((1, 1)))
+    parts = ("state_dict", "optimizer_states", "lr_schedulers", "global_step")
+    whole = shell.fit(shrunk(10, without="NTKMonitor")) / "checkpoints" / "last.ckpt"
+    ends = {"whole": torch.load(whole, weights_only=True)}
+    shell.folder = tmp_path / "again"
+    last = shell.fit(shrunk(7, without="NTKMonitor")) / "checkpoints" / "last.ckpt"
+    assert torch.load(last, weights_only=True)["global_step"] == 5
+    shell.fit(shrunk(10, without="NTKMonitor"), "--ckpt_path", "last")
+    ends["resumed"] = torch.load(last, weights_only=True)
+    for part in parts:
+        one, other = (flatten(end[part]) for end in ends.values())
+        assert one.keys() == other.keys()
+        for key, value in one.items():
+            equal = torch.equal if isinstance(value, Tensor) else operator.eq
+            assert equal(value, other[key]), (part, key)
+
+
+def test_wave_reports_and_logs(shell: Shell, capsys: pytest.CaptureFixture[str]):
+    log = shell.fit(shrunk(10))
+    events = EventAccumulator(str(log), size_guidance={"scalars": 0, "images": 0}).Reload()
+    run = Run("wave_paper", capsys.readouterr().out, "", log, events)
+    logged = run.scalar("rel_l2")
+    assert [step for step, _ in logged] == [4, 9, 9]
+    assert run.number("relative L2 error") == pytest.approx(logged[-1][1], rel=5e-3)
+    assert "4.518e-01 without weights" in run.stdout
+    for term in ("loss_u", "loss_ut", "loss_r"):
+        assert [step for step, _ in run.scalar(f"ntk/weight/{term}")] == [0, 4, 8]
+        (weight,) = re.findall(rf"{term} ([.\de+]+)", run.stdout)
+        assert float(weight) == pytest.approx(run.scalar(f"ntk/weight/{term}")[-1][1], rel=1e-4)
+    assert imread(log / "prediction.png").shape[:2] == (510, 1650)
+
+
+def test_wave_figure_shows_exact_prediction_and_error(wave: ModuleType):
+    model, data = wave.Wave(width=4, depth=1), wave.Points(n_test=9)
+    figure = wave.draw(model, data.test)
+    exact, prediction, error = (axes.images[0].get_array() for axes in figure.axes[:3])
+    t, x = np.meshgrid(np.linspace(0, 1, 9), np.linspace(0, 1, 9))  # rows x, columns t
+    points = torch.tensor(np.stack([t.ravel(), x.ravel()], 1), dtype=torch.float32)
+    np.testing.assert_allclose(exact.ravel(), Exact()(points)[:, 0].numpy(), atol=1e-5)
+    np.testing.assert_allclose(prediction.ravel(), model.net(points).detach()[:, 0], atol=1e-5)
+    np.testing.assert_allclose(error, abs(prediction - exact), atol=1e-6)
