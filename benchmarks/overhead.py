@@ -1,0 +1,269 @@
+"""What NTKMonitor and NTKBalancer cost in training, at their default settings.
+
+    python -m benchmarks.overhead
+
+A real Trainer trains the wave equation with the model and the data of ``configs/wave.yaml``:
+
+| contestant | callbacks |
+| --- | --- |
+| plain | none |
+| monitor | `NTKMonitor()`: a measurement every 500 steps |
+| balancer | `NTKBalancer()`: an update every 100 steps |
+| both | both |
+
+All train in turns, in an order drawn anew for each round. The clock runs from the end of step 0 to
+the end of step ``--steps``, a multiple of 500, so each contestant does exactly its usual share of
+work in it; what happens once (the first step, which draws the layout and imports; the figure at
+the end) is timed apart. The share of a contestant is 1 - plain / contestant within a round, the
+median over rounds is what counts. Beside it stands the share that the callbacks say of
+themselves: the growth of their own clocks, from which ``ntk/overhead_fraction`` is made, in the
+same window. The first says what they cost, hooks and caches included, the second is the one
+with less noise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import logging
+import random
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from statistics import median
+from types import ModuleType
+from typing import Any
+
+import torch
+import yaml
+from pytorch_lightning import Callback, Trainer, seed_everything
+from pytorch_lightning.loggers import TensorBoardLogger
+
+from benchmarks.environment import ROOT, environment, load_average
+from pinn_ntk.callbacks import NTKBalancer, NTKMonitor
+
+SCHEMA = 1
+RESULTS = Path(__file__).parent / "results" / "overhead.json"
+EVERY = 500
+"""Steps after which the work of both callbacks repeats itself."""
+TARGET = 0.02
+"""Largest share of wall time that both callbacks together are meant to take."""
+PLAIN = "plain"
+CALLBACKS: dict[str, Callable[[], list[Callback]]] = {
+    PLAIN: list,
+    "monitor": lambda: [NTKMonitor()],
+    "balancer": lambda: [NTKBalancer()],
+    "both": lambda: [NTKMonitor(), NTKBalancer()],
+}
+FRACTION = "ntk/overhead_fraction"
+
+
+@dataclass(frozen=True)
+class Run:
+    """Seconds of one training run.
+
+    Attributes:
+        wall_s: Wall time of the window.
+        cpu_s: Processor time of the process in the window.
+        own_s: Time in the window that the callbacks count as theirs.
+        once_s: Wall time of the fit outside the window.
+        fraction: ``ntk/overhead_fraction`` at the last measurement; None without a monitor.
+    """
+
+    wall_s: float
+    cpu_s: float
+    own_s: float
+    once_s: float
+    fraction: float | None
+
+
+class Clock(Callback):
+    """Reads all clocks after step 0 and after step ``steps``."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+        self.readings: list[tuple[float, float, float]] = []  # wall, processor, callbacks
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        """Read them."""
+        if trainer.global_step in (1, self.steps + 1):
+            own = sum(callback.guard.seconds for callback in ntk_callbacks(trainer))
+            self.readings.append((time.perf_counter(), time.process_time(), own))
+
+
+def ntk_callbacks(trainer: Trainer) -> list[Any]:
+    """The callbacks of this package among those of a trainer."""
+    return [c for c in trainer.callbacks if isinstance(c, NTKMonitor | NTKBalancer)]
+
+
+def train(
+    wave: ModuleType, config: Mapping[str, Any], make: Callable[[], list[Callback]], steps: int
+) -> Run:
+    """One fit from the same start; two more steps than are timed, the last is measured, too."""
+    seed_everything(0, verbose=False)
+    model = wave.Wave(**config["model"])
+    data = wave.Points(**config["data"], steps=steps + 2)
+    clock = Clock(steps)
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = Trainer(
+            accelerator="cpu",
+            max_steps=steps + 2,
+            log_every_n_steps=config["trainer"]["log_every_n_steps"],
+            limit_val_batches=0,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            logger=TensorBoardLogger(folder),
+            callbacks=[*make(), clock],
+        )
+        begin = time.perf_counter()
+        trainer.fit(model, datamodule=data)
+        total = time.perf_counter() - begin
+    wall, cpu, own = (b - a for a, b in zip(*clock.readings, strict=True))
+    return Run(wall, cpu, own, total - wall, _fraction(trainer))
+
+
+def _fraction(trainer: Trainer) -> float | None:
+    for callback in ntk_callbacks(trainer):
+        if isinstance(callback, NTKMonitor):
+            return float(callback.history[FRACTION][-1][1])
+    return None
+
+
+def in_turns(
+    contestants: Mapping[str, Callable[[], Run]], rounds: int, say: Callable[[str], object] = print
+) -> dict[str, list[Run]]:
+    """Run all contestants in rounds, after one of each that is thrown away.
+
+    Args:
+        contestants: Name -> one training run.
+        rounds: How often each is to run.
+        say: Where progress goes.
+
+    Returns:
+        Name -> its runs, the i-th of the i-th round.
+    """
+    for contestant in contestants.values():
+        contestant()
+    runs: dict[str, list[Run]] = {name: [] for name in contestants}
+    for number in range(rounds):
+        for name in random.Random(number).sample(list(contestants), len(contestants)):
+            runs[name].append(contestants[name]())
+        say(f"round {number + 1} of {rounds}: load {load_average()}")
+    return runs
+
+
+def figures(runs: Mapping[str, Sequence[Run]]) -> dict[str, dict[str, Any]]:
+    """Medians and shares of each contestant, ready for JSON.
+
+    Args:
+        runs: Name -> its runs; the one called "plain" is what the others are compared with.
+
+    Returns:
+        Name -> figures, the runs themselves among them.
+    """
+    found = {}
+    for name, own in runs.items():
+        pairs = list(zip(runs[PLAIN], own, strict=True))
+        fractions = [run.fraction for run in own if run.fraction is not None]
+        found[name] = {
+            "median_s": median(run.wall_s for run in own),
+            "once_s": median(run.once_s for run in own),
+            "share": median(1 - plain.wall_s / run.wall_s for plain, run in pairs),
+            "share_cpu": median(1 - plain.cpu_s / run.cpu_s for plain, run in pairs),
+            "share_own": median(run.own_s / run.wall_s for run in own),
+            "fraction_logged": median(fractions) if fractions else None,
+            "runs": [asdict(run) for run in own],
+        }
+    return found
+
+
+def table(contestants: Mapping[str, Mapping[str, Any]], steps: int) -> str:
+    """The figures as text."""
+    columns = "ms a step   share  of CPU  by own clock  logged   once"
+    lines = [f"{'':10}{columns}"]
+    for name, own in contestants.items():
+        logged = own["fraction_logged"]
+        lines.append(
+            f"{name:10}{own['median_s'] / steps * 1e3:9.3f}{own['share']:8.2%}"
+            f"{own['share_cpu']:8.2%}{own['share_own']:14.2%}"
+            f"{'-' if logged is None else format(logged, '.2%'):>8}{own['once_s']:6.2f}s"
+        )
+    return "\n".join(lines)
+
+
+def load_example(name: str) -> ModuleType:
+    """A module of ``examples``; what it shares with its siblings is imported by its bare name."""
+    folder = ROOT / "examples"
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
+    spec = importlib.util.spec_from_file_location(name, folder / f"{name}.py")
+    if spec is None or spec.loader is None:
+        raise ImportError(f"no example {name!r} in {folder}.")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _quiet() -> None:
+    """Silence what Lightning says of a short fit without validation or workers."""
+    for package in ("pytorch_lightning", "lightning.pytorch"):
+        logging.getLogger(f"{package}.utilities.rank_zero").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", message=".* does not have many workers")
+    warnings.filterwarnings("ignore", message="GPU available but not used")
+    warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)` is deprecated")
+
+
+def _steps(text: str) -> int:
+    steps = int(text)
+    if steps < EVERY or steps % EVERY:
+        raise argparse.ArgumentTypeError(f"{steps} is no positive multiple of {EVERY}")
+    return steps
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--config", type=Path, default=ROOT / "configs" / "wave.yaml")
+    add("--steps", type=_steps, default=EVERY, help=f"timed steps, a multiple of {EVERY}")
+    add("--rounds", type=int, default=7)
+    add("--threads", type=int, default=1)
+    add("--json", type=Path, default=RESULTS, help="where the figures go")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print a table and keep all figures as JSON."""
+    options = _options(arguments)
+    torch.set_num_threads(options.threads)
+    _quiet()
+    config = yaml.safe_load(options.config.read_text())
+    wave = load_example("wave")
+    contestants = {
+        name: partial(train, wave, config, make, options.steps) for name, make in CALLBACKS.items()
+    }
+    report: dict[str, Any] = {
+        "schema": SCHEMA,
+        "environment": environment(torch.device("cpu")),
+        "steps": options.steps,
+        "rounds": options.rounds,
+        "model": config["model"],
+        "data": config["data"],
+        "target": TARGET,
+        "contestants": figures(in_turns(contestants, options.rounds)),
+    }
+    print(table(report["contestants"], options.steps))
+    options.json.parent.mkdir(parents=True, exist_ok=True)
+    options.json.write_text(json.dumps(report, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
