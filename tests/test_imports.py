@@ -104,6 +104,14 @@ def imports_for_type_checkers(package: ModuleType) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.__name__)
+def test_no_module_is_called_like_a_public_name(package: ModuleType):
+    """Its import would put the module where the name is looked up."""
+    modules = {file.stem for folder in package.__path__ for file in Path(folder).iterdir()}
+    assert "__init__" in modules
+    assert modules & set(package.__all__) == set()
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.__name__)
 def test_misspelt_name_is_an_attribute_error(package: ModuleType):
     with pytest.raises(AttributeError, match=r"has no attribute 'emprical_ntk'; it has \["):
         _ = package.emprical_ntk
