@@ -22,6 +22,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
+from torch.utils.tensorboard import SummaryWriter
 
 ROOT = Path(__file__).resolve().parents[1]
 STEPS = 60
@@ -504,3 +505,77 @@ def test_wave_figure_shows_exact_prediction_and_error(wave: ModuleType):
     np.testing.assert_allclose(exact.ravel(), Exact()(points)[:, 0].numpy(), atol=1e-5)
     np.testing.assert_allclose(prediction.ravel(), model.net(points).detach()[:, 0], atol=1e-5)
     np.testing.assert_allclose(error, abs(prediction - exact), atol=1e-6)
+
+
+# --- Milestones
+
+CURVES: dict[str, dict[int, float]] = {
+    "rel_l2": {999: 0.5, 1999: 0.25},
+    "loss_u": {995: 1.0, 1003: 2.0, 1995: 0.5},
+    "loss_r": {995: 8.0, 1003: 4.0, 1995: 2.0},
+    "ntk/weight/loss_u": {0: 10.0, 1000: 100.0, 2000: 300.0},
+    "ntk/weight/loss_r": {0: 1.5, 1000: 1.25, 2000: 1.125},
+}
+HEAD = "| step | relative L2 error | weighted loss | loss_u | loss_r | weight of u | weight of r |"
+
+
+@pytest.fixture(scope="module")
+def milestones() -> ModuleType:
+    return load("milestones")
+
+
+def rows(text: str) -> list[list[str]]:
+    return [line.strip("| ").split(" | ") for line in text.splitlines()[2:]]
+
+
+def test_milestones_are_read_from_event_files(
+    milestones: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    with SummaryWriter(str(tmp_path)) as writer:
+        for tag, curve in CURVES.items():
+            for step, value in curve.items():
+                writer.add_scalar(tag, value, step)
+    milestones.main([str(tmp_path), "1000", "2000", "5000"])
+    printed = capsys.readouterr().out
+    assert printed.splitlines()[0] == HEAD
+    assert rows(printed) == [
+        ["1000", "5.000e-01", "2.050e+02", "2.000e+00", "4.000e+00", "100", "1.25"],
+        ["2000", "2.500e-01", "1.522e+02", "5.000e-01", "2.000e+00", "300", "1.125"],
+        ["5000", *6 * ["-"]],
+    ]
+
+
+def test_milestones_without_balancer_have_weights_of_one(milestones: ModuleType):
+    plain = {tag: curve for tag, curve in CURVES.items() if "weight" not in tag}
+    assert rows(milestones.table(plain, [995])) == [
+        ["995", "5.000e-01", "9.000e+00", "1.000e+00", "8.000e+00", "1", "1"]
+    ]
+
+
+def test_milestone_without_its_weight_has_no_total(milestones: ModuleType):
+    (row,) = rows(milestones.table(CURVES | {"ntk/weight/loss_u": {0: 10.0}}, [1000]))
+    assert row[2] == row[5] == "-"
+    assert row[3] == "2.000e+00"
+
+
+@pytest.mark.parametrize(
+    ("logged", "step", "value"),
+    [
+        ({}, 0, None),
+        ({0: 3.0}, 0, 3.0),
+        ({0: 3.0}, 10, 3.0),
+        ({0: 3.0}, 11, None),
+        ({79_999: 1.0, 80_000: 2.0}, 80_000, 2.0),
+        ({9_900: 1.0}, 10_000, 1.0),
+        ({9_899: 1.0}, 10_000, None),
+    ],
+)
+def test_nearest_value_is_near(
+    milestones: ModuleType, logged: dict[int, float], step: int, value: float | None
+):
+    assert milestones.nearest(logged, step) == value
+
+
+def test_folder_without_events_is_named(milestones: ModuleType, tmp_path: Path):
+    with pytest.raises(FileNotFoundError, match=rf"no event files in {re.escape(str(tmp_path))}"):
+        milestones.read(tmp_path)
