@@ -83,11 +83,12 @@ class NTK:
 
     def diagonal(self, term: str) -> Tensor:
         """Diagonal of K_aa, (R,). Exact; no block is formed."""
-        return self.jacobian(term).diagonal()
+        block = self._blocks.get((term, term))
+        return self.jacobian(term).diagonal() if block is None else block.diagonal().clone()
 
     def trace(self, term: str) -> float:
         """Trace of K_aa. Exact; no block is formed."""
-        return self.jacobian(term).trace()
+        return float(self.diagonal(term).sum())
 
     def matrix(self) -> Tensor:
         """All blocks in the order of `terms`, (sum R, sum R)."""

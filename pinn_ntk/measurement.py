@@ -131,7 +131,8 @@ def measure(
         if rows_kept is not None:
             kept = kernel_of_rows(kernel, rows_kept)
     moved = drift.update(kept, params, fingerprints, fixed=points != BATCH, groups=groups)
-    traces, group_traces = _traces(kernel, groups or {})
+    spectra = {} if kept is None else {term: _spectrum(kept, term) for term in kept.terms}
+    traces, group_traces = _traces(kernel, groups or {})  # off the blocks, where those are whole
     step_size = None
     if curvature is not None and kernel is not None and kept is not None:
         step_size = max_stable_lr(kept, kernel, curvature, rows_kept)
@@ -140,7 +141,7 @@ def measure(
         rows={} if kernel is None else {term: kernel.rows(term) for term in kernel.terms},
         n_params=_n_params(kernel, params),
         traces=traces,
-        spectra={} if kept is None else {term: _spectrum(kept, term) for term in kept.terms},
+        spectra=spectra,
         drift=moved,
         max_stable_lr=step_size,
         certificate=None if kernel is None else max(kernel.certificate.values(), default=None),
@@ -162,7 +163,7 @@ def _traces(
     jacobians = {term: kernel.jacobian(term) for term in kernel.terms}
     used = {groups[n] for jacobian in jacobians.values() for n in jacobian.factors if n in groups}
     if len(used) < 2:
-        return {term: jacobian.trace() for term, jacobian in jacobians.items()}, {}
+        return {term: kernel.trace(term) for term in kernel.terms}, {}
     shares = {term: jacobian.squared_norms() for term, jacobian in jacobians.items()}
     by_group = {
         group: {

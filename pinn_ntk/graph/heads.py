@@ -57,7 +57,7 @@ class Head:
         """The weight w that belongs to g = ``incoming``, in a shape that broadcasts to r."""
         for axis in sorted(self.axes):
             incoming = incoming.unsqueeze(axis)
-        return incoming * self.share
+        return incoming if self.share == 1.0 else incoming * self.share
 
 
 def head_at(node: Node) -> Head | None:
@@ -111,7 +111,7 @@ def _without_suffix(name: str) -> str:
 
 def below(node: Node) -> list[Node]:
     """The distinct nodes that made the differentiable operands of ``node``, in order."""
-    return list(dict.fromkeys(child for _, child, _ in inputs(node)))
+    return list({child: None for child, _ in node.next_functions if child is not None})
 
 
 def plain(tensor: Tensor) -> Tensor:

@@ -55,7 +55,18 @@ SAVED: dict[str, tuple[str, ...]] = {
 
 def kind(node: Node) -> str:
     """Name of the node's type without its namespace, such as ``"MmBackward0"``."""
-    return node.name().rsplit("::", 1)[-1]
+    return _KINDS.get(type(node)) or _named(node)
+
+
+_KINDS: dict[type[Node], str] = {}
+"""What was found for each type; graphs are walked at every training step."""
+
+
+def _named(node: Node) -> str:
+    name = node.name().rsplit("::", 1)[-1]
+    if type(node).__name__ == name:  # else one type of Python stands for several operations
+        _KINDS[type(node)] = name
+    return name
 
 
 def saved(node: Node, operand: str) -> Any:

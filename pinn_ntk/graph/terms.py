@@ -18,7 +18,6 @@ use: sum_a J_a^T s_a = dL/dtheta.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -88,7 +87,9 @@ def find_terms(
         found = trace(get_gradient_edge(loss).node)
         _refuse_opaque(found)
         terms = _weighted(loss, found.heads)
-        terms = [replace(t, name=n) for t, n in zip(terms, _names(terms, names), strict=True)]
+        if names is not None:
+            named = zip(terms, _names(terms, names), strict=True)
+            terms = [Term(n, t.residual, t.head, t.phi, t.coefficient) for t, n in named]
         if check:
             check_complete(loss, terms)
     return {term.name: term for term in terms}
@@ -110,10 +111,8 @@ def _term(name: str, head: Head, incoming: Tensor | None) -> Term:
 
 
 def _names(
-    terms: Sequence[Term], names: Sequence[str] | Mapping[str, Tensor | float] | None
+    terms: Sequence[Term], names: Sequence[str] | Mapping[str, Tensor | float]
 ) -> Sequence[str]:
-    if names is None:
-        return [term.name for term in terms]
     if isinstance(names, str):
         raise TypeError(f"names is the string {names!r}; expected a list of names or a mapping")
     if isinstance(names, Mapping):
