@@ -58,17 +58,6 @@ def unsupported_strategy(trainer: pl.Trainer) -> str | None:
     return None
 
 
-def check_strategy(owner: str, trainer: pl.Trainer) -> None:
-    """Refuse what `unsupported_strategy` names.
-
-    Raises:
-        MisconfigurationException: Parameters are sharded, or DDP records its graph once.
-    """
-    reason = unsupported_strategy(trainer)
-    if reason is not None:
-        raise MisconfigurationException(f"{owner}: {reason}")
-
-
 def has_lbfgs(trainer: pl.Trainer) -> bool:
     """Whether an optimizer is an L-BFGS, of torch or of another package that calls it so."""
     kinds = [kind for optimizer in trainer.optimizers for kind in type(optimizer).__mro__]

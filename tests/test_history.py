@@ -6,6 +6,7 @@ import io
 import math
 import pickle
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -144,20 +145,36 @@ def test_repr_counts_points(history: History):
     assert repr(history) == "History(trace: 3, drift: 1, weight: 1)"
 
 
+STEPS = [0, 250, 500, 1000]
+COLUMNS = {
+    "trace": [8.0, math.nan, 6.0, math.nan],
+    "drift": [0.0, 0.2, math.nan, math.nan],
+    "weight": [math.nan, math.nan, math.nan, 1e300],
+}
+
+
+def test_what_a_dataframe_is_made_of(history: History, monkeypatch: pytest.MonkeyPatch):
+    made = []
+    recorder = SimpleNamespace(
+        Index=lambda values, name, dtype: (values, name, dtype),
+        DataFrame=lambda columns, index, dtype: made.append((columns, index, dtype)),
+    )
+    monkeypatch.setitem(sys.modules, "pandas", recorder)
+    history.add(250, {"drift": 0.2})  # out of order
+    history.to_dataframe()
+    ((columns, index, dtype),) = made
+    assert (index, dtype) == ((STEPS, "step", "int64"), "float64")
+    assert list(columns) == list(COLUMNS)
+    np.testing.assert_array_equal(list(columns.values()), list(COLUMNS.values()))
+
+
 def test_dataframe(history: History):
     pandas = pytest.importorskip("pandas")
     history.add(250, {"drift": 0.2})
-    frame = history.to_dataframe()
-    expected = pandas.DataFrame(
-        {
-            "trace": [8.0, math.nan, 6.0, math.nan],
-            "drift": [0.0, 0.2, math.nan, math.nan],
-            "weight": [math.nan, math.nan, math.nan, 1e300],
-        },
-        index=pandas.Index([0, 250, 500, 1000], name="step"),
-    )
-    pandas.testing.assert_frame_equal(frame, expected)
-    assert History().to_dataframe().shape == (0, 0)
+    expected = pandas.DataFrame(COLUMNS, index=pandas.Index(STEPS, name="step"))
+    pandas.testing.assert_frame_equal(history.to_dataframe(), expected)
+    empty = History().to_dataframe()
+    assert (empty.shape, empty.index.name) == ((0, 0), "step")
 
 
 def test_without_pandas_the_error_says_what_to_install(
