@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from benchmarks import kernel as bench
-from benchmarks import measure, peers
+from benchmarks import measure, overhead, peers
 from benchmarks.environment import ROOT, environment, torch_config
 from benchmarks.measure import Contestant, Record, Timing
 from pinn_ntk.reference import reference_ntk
@@ -374,3 +374,102 @@ def test_environment_names_no_path():
 def test_torch_config_names_no_path():
     assert "/" not in json.dumps(torch_config()).replace("N/A", "")
     assert "BLAS_INFO" in torch_config()
+
+
+# --- Overhead of the callbacks
+
+
+def timed(wall: float, cpu: float = 1.0, own: float = 0.0, fraction: float | None = None):
+    return overhead.Run(wall, cpu, own, 0.5, fraction)
+
+
+def test_shares_are_taken_within_rounds():
+    runs = {
+        "plain": [timed(9.0, 8.0), timed(90.0, 16.0), timed(8.0, 9.0)],
+        "both": [timed(10.0, 10.0, 0.5), timed(100.0, 20.0, 1.0), timed(10.0, 10.0, 2.0)],
+    }
+    found = overhead.figures(runs)["both"]
+    assert found["share"] == pytest.approx(0.1)  # of 0.1, 0.1 and 0.2
+    assert found["share_cpu"] == pytest.approx(0.2)  # of 0.2, 0.2 and 0.1
+    assert found["share_least_cpu"] == pytest.approx(0.2)  # 8 and 10
+    assert found["share_own"] == pytest.approx(0.05)  # of 0.05, 0.01 and 0.2
+    assert (found["median_s"], found["once_s"]) == (10.0, 0.5)
+    assert found["fraction_logged"] is None
+    assert found["runs"][1]["wall_s"] == 100.0
+
+
+def test_logged_fraction_is_the_median_of_those_that_have_one():
+    runs = {"plain": [timed(1.0)] * 3, "monitor": [timed(1.0, fraction=f) for f in (3.0, 1, 2)]}
+    found = overhead.figures(runs)
+    assert found["monitor"]["fraction_logged"] == 2.0
+    assert found["plain"]["share"] == 0.0
+    lines = overhead.table(found, steps=500).splitlines()
+    assert lines[1].split() == ["plain", "2.000", *4 * ["0.00%"], "-", "0.50s"]
+    assert lines[2].split()[-2:] == ["200.00%", "0.50s"]
+
+
+def test_contestants_take_turns_after_a_run_that_does_not_count():
+    calls: list[str] = []
+
+    def contestant(name: str):
+        return lambda: calls.append(name) or timed(len(calls))
+
+    runs = overhead.in_turns({name: contestant(name) for name in "abcd"}, 3, say=len)
+    turns = [calls[i : i + 4] for i in range(0, 16, 4)]
+    assert [sorted(turn) for turn in turns] == [list("abcd")] * 4
+    assert len(set(map(tuple, turns))) > 1
+    assert sorted(run.wall_s for own in runs.values() for run in own) == list(range(5, 17))
+
+
+SHRUNK = {
+    "model": {"width": 4, "depth": 1},
+    "data": {"n_initial": 3, "n_boundary": 3, "n_residual": 4},
+    "trainer": {"log_every_n_steps": 5},
+}
+
+
+@pytest.mark.parametrize("name", overhead.CALLBACKS)
+def test_clock_runs_from_the_first_step_to_the_last_but_one(
+    name: str, monkeypatch: pytest.MonkeyPatch
+):
+    """Ten steps of a clock that ticks once a step, and callbacks that take a quarter of a tick."""
+    ticks = {"now": 0.0}
+    wave = overhead.load_example("wave")
+    step = wave.Wave.training_step
+
+    def training_step(model: object, batch: object) -> torch.Tensor:
+        ticks["now"] += 1.0
+        for callback in overhead.ntk_callbacks(model.trainer):
+            callback.guard.seconds += 0.25
+        return step(model, batch)
+
+    monkeypatch.setattr(wave.Wave, "training_step", training_step)
+    monkeypatch.setattr(overhead.time, "perf_counter", lambda: ticks["now"])
+    run = overhead.train(wave, SHRUNK, overhead.CALLBACKS[name], steps=10)
+    assert (run.wall_s, run.once_s) == (10.0, 2.0)
+    expected = 2.5 * len(overhead.CALLBACKS[name]())
+    assert run.own_s == pytest.approx(expected)
+    assert (run.fraction is None) == (name in ("plain", "balancer"))
+
+
+def test_overhead_is_kept_as_json(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    shares = iter([1.0, 2.0, 4.0, 8.0] * 2)
+    monkeypatch.setattr(overhead, "_quiet", lambda: None)  # it sets loggers of the process
+    monkeypatch.setattr(overhead, "train", lambda *_: timed(next(shares)))
+    path = tmp_path / "results" / "overhead.json"
+    overhead.main(["--rounds", "1", "--json", str(path)])
+    kept = json.loads(path.read_text())
+    assert list(kept["contestants"]) == list(overhead.CALLBACKS)
+    assert kept["steps"] == overhead.EVERY
+    assert kept["model"]["frequencies"] > 0
+    assert kept["environment"]["torch"] == torch.__version__
+    assert "by own clock" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("steps", ["0", "-500", "499", "750"])
+def test_steps_hold_the_usual_share_of_measurements(steps: str, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit, match="2"):
+        overhead.main(["--steps", steps])
+    assert f"{steps} is no positive multiple of 500" in capsys.readouterr().err
