@@ -221,6 +221,7 @@ class NTKBalancer(StatefulCallback):
             self._count(self._step or 0)
             if self._in_loss is not None:
                 self._in_loss.write(trainer)
+                self.weights |= self._in_loss.weights.as_dict()  # rounded to the buffer's dtype
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._active:

@@ -43,6 +43,8 @@ def trained_parameters(
 ) -> dict[str, Tensor]:
     """What the trainer's optimizers train, each tensor once, under its name in the module.
 
+    Frozen tensors (``requires_grad=False``) are left out.
+
     Args:
         trainer: Owner of the optimizers.
         module: Owner of the names.
@@ -60,6 +62,8 @@ def trained_parameters(
     for i, optimizer in enumerate(trainer.optimizers):
         tensors = [p for group in optimizer.param_groups for p in group["params"]]
         for j, tensor in enumerate(tensors):
+            if not tensor.requires_grad:
+                continue  # frozen
             name = names.get(id(tensor), f"optimizer_{i}.param_{j}")
             found.setdefault(id(tensor), (name, tensor))
     named = dict(found.values())
