@@ -50,7 +50,7 @@ def test_steps_of_each_rule(rule: dict[str, Any], last: int | None, expected: li
     assert [step for step in range(9) if schedule.due(step, last, 1.0, 0.0)] == expected
 
 
-@pytest.mark.parametrize("per_decade", [1, 2, 3, 7, 10, 64, 1000])
+@pytest.mark.parametrize("per_decade", [1, 2, 3, 5, 7, 10, 64, 1000])
 def test_decades_are_those_of_the_formula(per_decade: int):
     schedule = Schedule("NTKMonitor", per_decade=per_decade)
     expected = {0} | {round(10 ** (k / per_decade)) for k in range(4 * per_decade + 1)}

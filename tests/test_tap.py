@@ -136,9 +136,9 @@ def test_a_compiled_step_runs_through_without_listeners_and_breaks_where_one_lis
         return tap(3 * x, "pde").square().sum()
 
     x = torch.tensor([1.0, 2.0], requires_grad=True)
-    whole = torch.compile(loss, backend="eager", fullgraph=True)
+    whole = torch.compile(loss, backend="aot_eager", fullgraph=True)
     assert whole(x).item() == 45.0
-    broken = torch.compile(loss, backend="eager")
+    broken = torch.compile(loss, backend="aot_eager")
     assert broken(x).item() == 45.0
     notes = Notes()
     listen(notes)
