@@ -1,0 +1,352 @@
+"""What a batch may be, where points come from, and how losses are made of residuals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import mse_loss
+
+from pinn_ntk.callbacks import NTKBalancer, NTKMonitor
+from pinn_ntk.errors import NTKWarning
+from pinn_ntk.reference import reference_jacobian
+from tests.pinn import N_BC, N_PDE, batch, same
+from tests.zoo import (
+    Inverse,
+    Noted,
+    OwnLoss,
+    Resampled,
+    Residuals,
+    Stored,
+    TwoNetworks,
+    assert_close,
+    assert_traces,
+    make,
+    series,
+    steps_of,
+    train,
+)
+
+STEPS = [0, 2, 4]
+
+
+# --- Batches
+
+
+class Points(torch.Tensor):
+    """Points that know their domain, as geometry packages hand them out."""
+
+
+def as_subclass(found: dict[str, Tensor]) -> Any:
+    return {name: x.as_subclass(Points) for name, x in found.items()}
+
+
+BATCHES: dict[str, tuple[Callable[[dict[str, Tensor]], Any], Callable[[Any], Any]]] = {
+    "list": (lambda b: [b["x"], b["ends"]], lambda b: {"x": b[0], "ends": b[1]}),
+    "tuple": (lambda b: (b["x"], b["ends"]), lambda b: {"x": b[0], "ends": b[1]}),
+    "nested": (
+        lambda b: {"inner": [b["x"]], "ends": (b["ends"], 7)},
+        lambda b: {"x": b["inner"][0], "ends": b["ends"][0]},
+    ),
+    "tensor": (
+        lambda b: torch.cat([b["x"], b["ends"]]),
+        lambda b: {"x": b[:N_PDE], "ends": b[N_PDE:]},
+    ),
+    "subclass": (as_subclass, lambda b: b),
+}
+
+
+class Packed(Noted):
+    def __init__(self, unpack: Callable[[Any], Any], **options: Any) -> None:
+        super().__init__(**options)
+        self.unpack = unpack
+
+    def residuals(self, batch: Any) -> Residuals:
+        return super().residuals(self.unpack(batch))
+
+
+@pytest.mark.parametrize("probe", [None, "residuals"], ids=["running", "probe"])
+@pytest.mark.parametrize(("pack", "unpack"), BATCHES.values(), ids=list(BATCHES))
+def test_kinds_of_batches(pack: Any, unpack: Any, probe: str | None):
+    module = make(Packed, unpack)
+    monitor = NTKMonitor(every_n_steps=2, probe=probe)
+    train(module, monitor, steps=5, batches=[pack(batch()) for _ in range(5)])
+    assert_traces(monitor, module, STEPS)
+    assert steps_of(monitor, "ntk/drift/pde") == (STEPS if probe else [2, 4])
+
+
+class Overwriting(Noted):
+    """Draws its points into the tensors of the batch."""
+
+    def training_step(self, points: Any, batch_idx: int) -> Tensor:
+        self.note(self.residuals(batch()))  # on the points that were loaded at first
+        points["x"].uniform_(-1, 1)
+        losses = self.losses(self.residuals(points))
+        self.log_losses(losses, batch_idx)
+        return self.total(losses)
+
+
+def test_the_probe_is_a_copy_of_the_batch_as_it_was_loaded():
+    module, points = make(Overwriting, optimizer="adam"), batch()
+    monitor = NTKMonitor(every_n_steps=2, probe="residuals")
+    train(module, monitor, steps=5, batches=[points] * 5)
+    assert not torch.equal(points["x"], batch()["x"])
+    assert_traces(monitor, module, STEPS)
+    expected = at(changes(module.jacobians, ("pde", "bc")), STEPS)
+    assert series(monitor, "ntk/drift/kernel") == pytest.approx(expected, rel=1e-8)
+
+
+# --- Where points come from
+
+
+class Drawn(Resampled):
+    """Notes what its residuals are on the points of the batch, too."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        self.fixed = getattr(self, "fixed", {})
+        on_grid = self.on_grid(batch)
+        jacobians = {n: reference_jacobian(r, self.trained()) for n, r in on_grid.items()}
+        self.fixed[self.step] = jacobians
+        return super().training_step(batch, batch_idx)
+
+
+def changes(jacobians: dict[int, Residuals], names: tuple[str, ...]) -> dict[int, float]:
+    """Relative change of the kernel of the terms together since step 0."""
+    stacked = {s: torch.cat([J[name] for name in names]) for s, J in jacobians.items()}
+    start = stacked[0] @ stacked[0].T
+    return {s: float((J @ J.T - start).norm() / start.norm()) for s, J in stacked.items()}
+
+
+def at(values: dict[int, float], steps: list[int]) -> dict[int, float]:
+    return {step: values[step] for step in steps}
+
+
+def test_points_drawn_anew_have_no_drift_of_their_kernel():
+    module, monitor = make(Drawn, optimizer="adam"), NTKMonitor(every_n_steps=2)
+    train(module, monitor, steps=5)
+    assert_traces(monitor, module, STEPS)
+    assert "ntk/drift/pde" not in monitor.history
+    assert "ntk/drift/kernel" not in monitor.history
+    ends = changes(module.jacobians, ("bc",))  # these points stay
+    assert series(monitor, "ntk/drift/bc") == pytest.approx(at(ends, [2, 4]), rel=1e-8)
+    moved = {step: module.moved(step) for step in STEPS}
+    assert series(monitor, "ntk/drift/parameters") == pytest.approx(moved, rel=1e-10)
+
+
+def test_a_probe_has_drift_though_points_are_drawn_anew():
+    module = make(Drawn, optimizer="adam")
+    monitor = NTKMonitor(every_n_steps=2, probe="on_grid")
+    train(module, monitor, steps=5)
+    for name in ("pde", "bc"):
+        expected = at(changes(module.fixed, (name,)), STEPS)
+        assert series(monitor, f"ntk/drift/{name}") == pytest.approx(expected, rel=1e-8)
+        traces = {step: float(module.fixed[step][name].square().sum()) for step in STEPS}
+        assert series(monitor, f"ntk/trace/{name}") == pytest.approx(traces, rel=1e-10)
+    whole = at(changes(module.fixed, ("pde", "bc")), STEPS)
+    assert whole[0] == 0.0
+    assert series(monitor, "ntk/drift/kernel") == pytest.approx(whole, rel=1e-8)
+
+
+def test_points_that_stay_have_drift_from_the_second_measurement_on():
+    module, monitor = make(Noted, optimizer="adam"), NTKMonitor(every_n_steps=2)
+    train(module, monitor, steps=5)
+    expected = at(changes(module.jacobians, ("pde", "bc")), [2, 4])
+    assert series(monitor, "ntk/drift/kernel") == pytest.approx(expected, rel=1e-8)
+    assert steps_of(monitor, "ntk/drift/pde") == [2, 4]
+
+
+@pytest.mark.parametrize("dummy", [torch.zeros(1), 0, {"idle": torch.zeros(1)}, [torch.zeros(0)]])
+def test_points_kept_by_the_module(dummy: Any):
+    hand = make(Stored, optimizer="adam", weigh_every=2)
+    module = make(Stored, optimizer="adam")
+    monitor, balancer = NTKMonitor(every_n_steps=2), NTKBalancer(every_n_steps=2)
+    train(hand, steps=5, batches=[dummy] * 5)
+    train(module, monitor, balancer, steps=5, batches=[dummy] * 5)
+    assert_traces(monitor, module, STEPS)
+    assert_close(module, hand)
+
+
+# --- How losses are made of residuals
+
+
+def sums(module: Any, r: Residuals) -> tuple[Tensor, dict[str, float]]:
+    return r["pde"].square().sum() + (r["bc"] ** 2).sum(), {"pde": N_PDE, "bc": N_BC}
+
+
+def functional(module: Any, r: Residuals) -> tuple[Tensor, dict[str, float]]:
+    equation = mse_loss(r["pde"], torch.zeros_like(r["pde"]))
+    ends = nn.MSELoss()(r["bc"], torch.zeros_like(r["bc"]))
+    return equation + 0.5 * ends, {"pde": 1.0, "bc": 0.5}
+
+
+def products(module: Any, r: Residuals) -> tuple[Tensor, dict[str, float]]:
+    return torch.mean(r["pde"] * r["pde"]) + 100 * torch.mean(torch.pow(r["bc"], 2)), {
+        "pde": 1.0,
+        "bc": 100.0,
+    }
+
+
+def pointwise(module: Any, r: Residuals) -> tuple[Tensor, dict[str, float]]:
+    weight = torch.linspace(1, 4, N_PDE, dtype=torch.float64)[:, None]
+    loss = (weight * r["pde"] ** 2).mean() + (r["bc"] ** 2).mean()
+    return loss, {"pde": 2.5, "bc": 1.0}
+
+
+def causal(module: Any, r: Residuals) -> tuple[Tensor, dict[str, float]]:
+    """Wang, Sankaran, Perdikaris 2022: what lies later waits for what comes before."""
+    squares = r["pde"].square().flatten()
+    before = torch.cat([squares.new_zeros(1), squares.cumsum(0)[:-1]])
+    weight = torch.exp(-0.5 * before).detach()
+    loss = (weight * squares).mean() + 10 * r["bc"].square().mean()
+    return loss, {"pde": float(weight.mean()), "bc": 10.0}
+
+
+def penalised(module: Any, r: Residuals) -> tuple[Tensor, dict[str, float]]:
+    penalty = sum(p.square().sum() for p in module.parameters())
+    return r["pde"].square().mean() + r["bc"].square().mean() + 1e-2 * penalty, {
+        "pde": 1.0,
+        "bc": 1.0,
+    }
+
+
+def per_equation(module: Any, r: Residuals) -> tuple[Tensor, dict[str, float]]:
+    """A mean over the points of a sum over the equations; here there is one."""
+    return (r["pde"] ** 2).sum(dim=1).mean() + (r["bc"] ** 2).sum(-1).mean(), {"pde": 1, "bc": 1}
+
+
+LOSSES = [sums, functional, products, pointwise, causal, penalised, per_equation]
+
+
+@pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss.__name__)
+def test_effective_weights_are_those_that_stand_in_the_loss(loss: Any):
+    plain, module = make(OwnLoss, loss), make(OwnLoss, loss)
+    monitor = NTKMonitor(every_n_steps=2)
+    train(plain, steps=5)
+    train(module, monitor, steps=5)
+    assert same(plain, module)
+    assert_traces(monitor, module, STEPS)
+    for term in ("pde", "bc"):
+        expected = {step: module.effective[step][term] for step in STEPS}
+        got = series(monitor, f"ntk/effective_weight/{term}")
+        assert got == pytest.approx(expected, rel=1e-10), term
+
+
+class Learned(Noted):
+    """Log variances learned along with the network (Kendall, Gal, Cipolla 2018)."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        start = {"pde": 0.3, "bc": -0.4}
+        self.log_variance = nn.ParameterDict(
+            {n: nn.Parameter(torch.tensor(v, dtype=torch.float64)) for n, v in start.items()}
+        )
+
+    def total(self, losses: dict[str, Tensor]) -> Tensor:
+        weights = {name: 0.5 * torch.exp(-s) for name, s in self.log_variance.items()}
+        self.effective[self.step] = {name: weight.item() for name, weight in weights.items()}
+        parts = [weights[n] * loss + 0.5 * self.log_variance[n] for n, loss in losses.items()]
+        return torch.stack(parts).sum()
+
+
+def test_learned_weights():
+    plain, module = make(Learned, optimizer="adam"), make(Learned, optimizer="adam")
+    monitor = NTKMonitor(every_n_steps=2)
+    train(plain, steps=5)
+    train(module, monitor, steps=5)
+    assert same(plain, module)
+    assert_traces(monitor, module, STEPS)
+    for term in ("pde", "bc"):
+        expected = {step: module.effective[step][term] for step in STEPS}
+        got = series(monitor, f"ntk/effective_weight/{term}")
+        assert got == pytest.approx(expected, rel=1e-10)
+        assert got[0] != got[4]
+    split = {"network": slice(0, -2), "loss_weights": slice(-2, None)}
+    assert_group_drift(monitor, module, split)
+
+
+def assert_group_drift(monitor: NTKMonitor, module: Noted, split: dict[str, slice]) -> None:
+    for group, entries in split.items():
+        start = module.theta[0][entries]
+        moved = {s: float((module.theta[s][entries] - start).norm() / start.norm()) for s in STEPS}
+        got = series(monitor, f"ntk/drift/parameters_{group}")
+        assert got == pytest.approx(moved, rel=1e-10), group
+
+
+# --- Several networks, unknown coefficients
+
+
+@pytest.mark.parametrize("owned", [True, False], ids=["of_the_module", "of_the_optimizer"])
+def test_unknown_coefficients_are_a_group(owned: bool):
+    module, monitor = make(Inverse, owned=owned), NTKMonitor(every_n_steps=2)
+    train(module, monitor, steps=5)
+    assert_traces(monitor, module, STEPS)
+    for group, entries in {"inverse": slice(-1, None), "network": slice(0, -1)}.items():
+        for term in ("pde", "bc"):
+            jacobians = {step: module.jacobians[step][term][:, entries] for step in STEPS}
+            expected = {step: float(J.square().sum()) for step, J in jacobians.items()}
+            got = series(monitor, f"ntk/trace_{group}/{term}")
+            assert got == pytest.approx(expected, rel=1e-10), (group, term)
+    assert_group_drift(monitor, module, {"inverse": slice(-1, None), "network": slice(0, -1)})
+
+
+@pytest.mark.parametrize("owned", [True, False])
+def test_balanced_training_with_an_unknown_coefficient(owned: bool):
+    hand, module = make(Inverse, owned=owned, weigh_every=2), make(Inverse, owned=owned)
+    train(hand, steps=5)
+    train(module, NTKBalancer(every_n_steps=2), steps=5)
+    assert_close(module, hand)
+    assert module.coefficient.item() == pytest.approx(hand.coefficient.item(), rel=1e-9)
+    assert module.coefficient.item() != pytest.approx(0.7, abs=0.1)
+
+
+def test_several_networks_are_one_group():
+    hand = make(TwoNetworks, optimizer="adam", weigh_every=2)
+    module = make(TwoNetworks, optimizer="adam")
+    monitor, balancer = NTKMonitor(every_n_steps=2), NTKBalancer(every_n_steps=2)
+    train(hand, steps=5)
+    train(module, monitor, balancer, steps=5)
+    assert_traces(monitor, module, STEPS)
+    assert_close(module, hand)
+    assert not any("trace_" in tag for tag in monitor.history)
+
+
+# --- Names
+
+
+class OnlyTotal(Noted):
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        residuals = self.residuals(batch)
+        self.note(residuals)
+        loss = self.total(self.losses(residuals))
+        self.log("loss", loss)
+        return loss
+
+
+def test_names_are_given_where_only_the_total_is_logged():
+    hand, module = make(OnlyTotal, weigh_every=2), make(OnlyTotal)
+    monitor = NTKMonitor(every_n_steps=2, names=["pde", "bc"])
+    balancer = NTKBalancer(every_n_steps=2, names=["pde", "bc"])
+    train(hand, steps=5)
+    train(module, monitor, balancer, steps=5)
+    assert_traces(monitor, module, STEPS)
+    assert balancer.weights == pytest.approx(hand.weights, rel=1e-9)
+    assert_close(module, hand)
+
+
+def test_terms_logged_as_numbers_are_told_apart_by_value():
+    module, monitor = make(Noted, log="item"), NTKMonitor(every_n_steps=2)
+    train(module, monitor, steps=5)
+    assert_traces(monitor, module, STEPS)
+
+
+def test_names_that_do_not_fit_are_told_once():
+    plain, module = make(OnlyTotal), make(OnlyTotal)
+    monitor = NTKMonitor(every_n_steps=1, names=["pde", "bc", "data"])
+    train(plain, steps=3)
+    with pytest.warns(NTKWarning, match="names") as warned:
+        train(module, monitor, steps=3)
+    assert len([w for w in warned if issubclass(w.category, NTKWarning)]) == 1
+    assert same(plain, module)

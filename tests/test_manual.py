@@ -1,0 +1,203 @@
+"""Both callbacks under manual optimisation: several optimizers, raw backward passes, taps."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from pinn_ntk import tap
+from pinn_ntk.callbacks import NTKBalancer, NTKMonitor
+from pinn_ntk.errors import NTKWarning
+from tests.pinn import same
+from tests.zoo import (
+    Manual,
+    Noted,
+    SelfAdaptive,
+    TwoNetworks,
+    assert_close,
+    assert_traces,
+    make,
+    series,
+    steps_of,
+    train,
+)
+
+EPOCHS = {"steps": -1, "max_epochs": 1, "limit_train_batches": 5}
+STEPS = [0, 2, 4]
+
+KINDS: dict[str, tuple[type[Noted], dict[str, Any], dict[str, Any]]] = {
+    "manual_backward": (Manual, {"optimizer": "adam"}, {"steps": 5}),
+    "raw_with_taps": (Manual, {"optimizer": "adam", "raw": True, "taps": True}, {"steps": 5}),
+    "manual_with_taps": (Manual, {"optimizer": "adam", "taps": True}, {"steps": 5}),
+    "bare_optimizer": (Manual, {"pl_optimizer": False}, EPOCHS),
+    "bare_optimizer_raw": (Manual, {"pl_optimizer": False, "raw": True, "taps": True}, EPOCHS),
+    "generator_of_weights": (SelfAdaptive, {}, {"steps": 10}),
+    "two_losses": (TwoNetworks, {"manual": True}, {"steps": 10}),
+}
+
+
+@pytest.fixture(params=KINDS.values(), ids=list(KINDS))
+def case(request: pytest.FixtureRequest) -> tuple[type[Noted], dict[str, Any], dict[str, Any]]:
+    return request.param
+
+
+def test_every_loss_is_measured_and_training_the_same(case: Any):
+    kind, of_module, of_trainer = case
+    plain, module = make(kind, **of_module), make(kind, **of_module)
+    monitor = NTKMonitor(every_n_steps=2)
+    train(plain, **of_trainer)
+    train(module, monitor, **of_trainer)
+    assert same(plain, module)
+    assert_traces(monitor, module, STEPS)
+    if of_module.get("raw"):
+        assert not [
+            tag for tag in monitor.history if "effective_weight" in tag
+        ]  # no loss to be seen
+        return
+    for term in module.jacobians[0]:
+        expected = {s: module.effective.get(s, {}).get(term, 1.0) for s in STEPS}
+        got = series(monitor, f"ntk/effective_weight/{term}")
+        assert got == pytest.approx(expected, rel=1e-10), term
+
+
+def test_balanced_training_is_that_of_losses_weighted_by_hand(case: Any):
+    kind, of_module, of_trainer = case
+    if kind is TwoNetworks:
+        pytest.skip("its weights depend on the order in which the losses come; see below")
+    hand, module = make(kind, weigh_every=2, **of_module), make(kind, **of_module)
+    balancer = NTKBalancer(every_n_steps=2)
+    train(hand, **of_trainer)
+    train(module, balancer, **of_trainer)
+    assert balancer.weights == pytest.approx(hand.weights, rel=1e-9)
+    assert_close(module, hand)
+    plain = make(kind, **of_module)
+    train(plain, **of_trainer)
+    with pytest.raises(AssertionError):
+        assert_close(module, plain, rel=1e-4)
+
+
+def test_both_losses_of_a_step_are_weighted():
+    """Each loss of its own optimizer; their terms are balanced against each other in the end."""
+    module, balancer = make(TwoNetworks, manual=True), NTKBalancer(every_n_steps=1)
+    train(module, balancer, steps=6)
+    assert set(balancer.weights) == {"pde", "bc", "data"}
+    traces = module.traces(2)
+    expected = sum(traces.values()) / traces["data"]
+    assert balancer.weights["data"] == pytest.approx(expected, rel=1e-9)
+
+
+def test_frozen_counter_of_lightning_does_not_stop_ours():
+    module, monitor = make(Manual, pl_optimizer=False), NTKMonitor(every_n_steps=2)
+    run = train(module, monitor, **EPOCHS)
+    assert run.global_step == 0
+    assert steps_of(monitor) == STEPS
+    moved = {step: module.moved(step) for step in STEPS}
+    assert series(monitor, "ntk/drift/parameters") == pytest.approx(moved, rel=1e-10)
+    assert moved[4] > moved[2] > 0
+
+
+# --- Raw backward passes
+
+
+def ours(warned: pytest.WarningsRecorder) -> list[warnings.WarningMessage]:
+    return [warning for warning in warned if issubclass(warning.category, NTKWarning)]
+
+
+@pytest.mark.parametrize("callback", [NTKMonitor, NTKBalancer])
+def test_an_unseen_backward_pass_is_told_once_after_the_first_epoch(callback: Any):
+    def fit(module: Manual, *callbacks: Any) -> None:
+        train(module, *callbacks, steps=-1, max_epochs=3, limit_train_batches=4)
+
+    plain, module = make(Manual, raw=True), make(Manual, raw=True)
+    fit(plain)
+    with pytest.warns(NTKWarning, match=r"(?s)manual_backward.*tap") as warned:
+        fit(module, callback(every_n_steps=2))
+    (warning,) = ours(warned)
+    assert callback.__name__ in str(warning.message)
+    assert same(plain, module)
+
+
+def test_the_warning_comes_with_the_first_epoch():
+    class Epochs(Manual):
+        def on_train_epoch_start(self) -> None:
+            counts.append(len(ours(warned)))
+
+    counts: list[int] = []
+    module = make(Epochs, raw=True)
+    with pytest.warns(NTKWarning) as warned:
+        train(module, NTKMonitor(), steps=-1, max_epochs=3, limit_train_batches=2)
+    assert counts == [0, 1, 1]
+
+
+class Accumulating(Manual):
+    """Raw backward passes, a term at a time, each with its residual tapped."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
+        optimizer = self.optimizers()
+        optimizer.zero_grad()
+        self.note(self.residuals(batch))
+        for name, residual in self.residuals(batch).items():
+            loss = self.losses({name: tap(residual, name)})[name]
+            (self.weights.get(name, 1.0) * loss).backward(retain_graph=True)
+        optimizer.step()
+
+
+def test_taps_of_losses_differentiated_one_by_one():
+    plain, module = make(Accumulating), make(Accumulating)
+    monitor = NTKMonitor(every_n_steps=2)
+    train(plain, steps=3)
+    train(module, monitor, steps=3)
+    assert same(plain, module)
+    assert_traces(monitor, module, [0, 2])
+
+
+def test_taps_of_a_graph_differentiated_before_and_twice():
+    """Gradients that pass a tapped residual for other ends are neither weighted nor in the way."""
+
+    class Penalised(Manual):
+        def training_step(self, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
+            optimizer = self.optimizers()
+            residuals = self.residuals(batch)
+            self.note(residuals)
+            residuals = {name: tap(r, name) for name, r in residuals.items()}
+            loss = self.total(self.losses(residuals))
+            optimizer.zero_grad()
+            loss.backward(retain_graph=True)
+            first = [p.grad.clone() for p in self.parameters()]  # type: ignore[union-attr]
+            optimizer.zero_grad()
+            loss.backward()
+            second = [p.grad for p in self.parameters()]
+            self.again = all(map(torch.equal, first, second))
+            optimizer.step()
+
+    hand, module = make(Penalised, weigh_every=2), make(Penalised)
+    balancer, monitor = NTKBalancer(every_n_steps=2), NTKMonitor(every_n_steps=2)
+    train(hand, steps=4)
+    train(module, balancer, monitor, steps=4)
+    assert module.again
+    assert_close(module, hand)
+    assert_traces(monitor, module, [0, 2, 3])
+
+
+def test_several_backward_passes_of_one_step_measure_the_first():
+    class Twice(Manual):
+        """A second pass over other points, as in resampling within a step."""
+
+        def training_step(self, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
+            optimizer = self.optimizers()
+            for shift in (0.0, 0.05):
+                residuals = self.residuals({name: x + shift for name, x in batch.items()})
+                self.note(residuals)  # keeps the first
+                losses: dict[str, Tensor] = self.losses(residuals)
+                self.log_losses(losses, batch_idx)
+                optimizer.zero_grad()
+                self.manual_backward(self.total(losses))
+                optimizer.step()
+
+    module, monitor = make(Twice), NTKMonitor(every_n_steps=2)
+    train(module, monitor, steps=10)
+    assert_traces(monitor, module, STEPS)

@@ -1,0 +1,286 @@
+"""Runs that are killed or go on from a checkpoint equal those that were left alone, bit for bit."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+
+from pinn_ntk.callbacks import NTKBalancer, NTKMonitor
+from tests.pinn import batch, same, trainer
+from tests.zoo import Explicit, Noted, assert_traces, make, series, steps_of
+
+KILLED = '''
+"""Train in child processes that kill themselves, then once more without; save what comes out."""
+
+import logging, os, random, signal, sys, warnings
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
+
+from pinn_ntk.callbacks import NTKBalancer, NTKMonitor
+from tests.pinn import batch, trainer
+from tests.zoo import Explicit, Manual, Noted, make
+
+STEPS = 30
+HOOKS = ("on_train_batch_start", "on_before_optimizer_step", "on_train_batch_end")
+
+
+class Stream:
+    """A loader that knows where it is; its points are drawn with a seed of their own."""
+
+    def __init__(self):
+        self.position = 0
+
+    def __len__(self):
+        return 20
+
+    def __iter__(self):
+        while self.position < len(self):
+            self.position += 1
+            generator = torch.Generator().manual_seed(self.position)
+            x = 2 * torch.rand(6, 1, dtype=torch.float64, generator=generator) - 1
+            yield batch() | {"x": x}
+        self.position = 0
+
+    def state_dict(self):
+        return {"position": self.position}
+
+    def load_state_dict(self, state):
+        self.position = state["position"]
+
+
+class Kill(pl.Callback):
+    def __init__(self, step, hook):
+        def kill(trainer, *_):
+            if trainer.global_step == step:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        setattr(self, hook, kill)
+
+
+def fit(kind, folder, kill=None):
+    module = {
+        "adam": lambda: make(Noted, optimizer="adam", log="sparse"),
+        "explicit": lambda: make(Explicit, optimizer="lbfgs"),
+        "manual": lambda: make(Manual, optimizer="adam", raw=True, taps=True),
+    }[kind]()
+    module.note = lambda residuals: None
+    monitors = [
+        NTKMonitor(every_n_steps=4, probe="residuals", max_points=4),
+        NTKMonitor(per_decade=3, prefix="live"),
+    ]
+    balancer = NTKBalancer(every_n_steps=3, ema=0.5)
+    keep = ModelCheckpoint(folder, every_n_train_steps=3, save_last=True)
+    callbacks = [*monitors, balancer, keep, *([] if kill is None else [Kill(*kill)])]
+    run = trainer(*callbacks, steps=STEPS, enable_checkpointing=True)
+    run.fit(module, Stream(), ckpt_path="last")
+    result = {
+        "parameters": dict(module.state_dict()),
+        "weights": balancer.weights,
+        "steps": run.global_step,
+        "history": {
+            f"{i}:{tag}": torch.as_tensor(callback.history[tag])
+            for i, callback in enumerate([*monitors, balancer])
+            for tag in callback.history
+            if "overhead" not in tag
+        },
+    }
+    torch.save(result, folder / "result.pt")
+
+
+def child(*arguments):
+    """Signal that ended the fit, 0 for none."""
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            fit(*arguments)
+            status = 0
+        finally:
+            sys.stderr.flush()
+            os._exit(status)
+    _, status = os.waitpid(pid, 0)
+    if os.WIFEXITED(status) and os.WEXITSTATUS(status):
+        sys.exit(f"{arguments} failed")
+    return os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+
+
+if __name__ == "__main__":
+    warnings.filterwarnings("ignore")
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    torch.set_num_threads(1)
+    kind, folder, number, seed = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+    draw = random.Random(seed)
+    kills = sorted(draw.sample(range(1, STEPS - 1), number))
+    for step in kills:
+        assert child(kind, folder / "killed", (step, draw.choice(HOOKS))) == signal.SIGKILL
+    assert child(kind, folder / "killed") == child(kind, folder / "whole") == 0
+    print("KILLED AT", *kills)
+'''
+
+
+@pytest.fixture(scope="module")
+def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("script") / "killed.py"
+    path.write_text(KILLED)
+    return path
+
+
+def killed_and_whole(script: Path, folder: Path, *arguments: Any) -> tuple[Any, Any]:
+    root = Path(__file__).resolve().parents[1]
+    environment = {**os.environ, "PYTHONPATH": str(root), "MKL_CBWR": "COMPATIBLE"}
+    command = [sys.executable, str(script), arguments[0], str(folder), *map(str, arguments[1:])]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-500:] + done.stderr[-3000:]
+    assert "KILLED AT" in done.stdout
+    return tuple(torch.load(folder / name / "result.pt") for name in ("killed", "whole"))
+
+
+def assert_same_run(killed: dict[str, Any], whole: dict[str, Any]) -> None:
+    assert killed["steps"] == whole["steps"] == 30
+    assert killed["history"].keys() == whole["history"].keys()
+    for tag, values in whole["history"].items():
+        np.testing.assert_array_equal(killed["history"][tag], values, err_msg=tag)
+    assert killed["weights"] == whole["weights"]
+    for name, parameter in whole["parameters"].items():
+        assert torch.equal(killed["parameters"][name], parameter), name
+
+
+CASES = [
+    ("adam", 2, 0),
+    *(pytest.param(kind, 5, seed, marks=pytest.mark.slow)
+      for kind in ("adam", "explicit", "manual") for seed in (1, 2)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "kills", "seed"), CASES)
+def test_a_run_killed_at_random_steps_equals_one_left_alone(
+    script: Path, tmp_path: Path, kind: str, kills: int, seed: int
+):
+    killed, whole = killed_and_whole(script, tmp_path, kind, kills, seed)
+    assert_same_run(killed, whole)
+    history = whole["history"]
+    probe = [0, 4, 8, 12, 16, 20, 24, 28, 29]
+    assert history["0:ntk/drift/kernel"][:, 0].tolist() == probe
+    assert history["1:live/trace/pde"][:, 0].tolist() == [0, 1, 2, 5, 10, 22, 29]
+    assert history["2:ntk/weight/bc"][:, 0].tolist() == list(range(0, 30, 3))
+    assert whole["weights"]["bc"] > 1.1
+
+
+# --- In one process
+
+ONE_BATCH = {"max_epochs": -1, "limit_train_batches": 1}
+"""One batch an epoch: Lightning warns of a restart in the middle of an epoch."""
+
+
+def fit(
+    steps: int, *callbacks: pl.Callback, ckpt: Path | None = None, kind: type[Noted] = Noted
+) -> tuple[pl.Trainer, Noted]:
+    module = make(kind, optimizer="adam")
+    run = trainer(*callbacks, steps=steps, **ONE_BATCH)
+    run.fit(module, torch.utils.data.DataLoader([batch()], batch_size=None), ckpt_path=ckpt)
+    return run, module
+
+
+def saved(path: Path, steps: int, *callbacks: pl.Callback, kind: type[Noted] = Noted) -> Path:
+    run, _ = fit(steps, *callbacks, kind=kind)
+    run.save_checkpoint(path / "half.ckpt")
+    return path / "half.ckpt"
+
+
+def assert_same_history(got: Any, expected: Any) -> None:
+    assert set(got.history) == set(expected.history)
+    for tag in set(expected.history) - {"ntk/overhead_fraction", "coarse/overhead_fraction"}:
+        np.testing.assert_array_equal(got.history[tag], expected.history[tag], err_msg=tag)
+
+
+def test_states_of_two_monitors_are_kept_apart(tmp_path: Path):
+    def monitors() -> list[NTKMonitor]:
+        coarse = NTKMonitor(every_n_steps=3, max_points=3, probe="residuals", prefix="coarse")
+        return [NTKMonitor(every_n_steps=2), coarse]
+
+    whole, resumed = monitors(), monitors()
+    _, expected = fit(9, *whole)
+    half = saved(tmp_path, 4, *monitors())
+    _, module = fit(9, *resumed[::-1], ckpt=half)  # in another order, too
+    assert same(expected, module)
+    # The last step of the first half is measured as well: it was the last one of its fit.
+    for got, reference in zip(resumed, whole, strict=True):
+        tag = f"{reference.prefix}/trace/bc"
+        only = {3} - set(steps_of(reference, tag))
+        pairs = {s: v for s, v in series(got, tag).items() if s not in only}
+        assert pairs == series(reference, tag)
+        drift = f"{reference.prefix}/drift/kernel"
+        pairs = {s: v for s, v in series(got, drift).items() if s not in only}
+        assert pairs == series(reference, drift)
+    assert steps_of(whole[0]) == [0, 2, 4, 6, 8]
+    assert steps_of(whole[1], "coarse/trace/bc") == [0, 3, 6, 8]
+
+
+@pytest.mark.parametrize("kind", [Noted, Explicit])
+def test_both_callbacks_go_on_where_they_were(tmp_path: Path, kind: type[Noted]):
+    def callbacks() -> tuple[NTKMonitor, NTKBalancer]:
+        return NTKMonitor(every_n_steps=2), NTKBalancer(every_n_steps=3, ema=0.5)
+
+    whole, resumed = callbacks(), callbacks()
+    _, expected = fit(9, *whole, kind=kind)
+    half = saved(tmp_path, 5, *callbacks(), kind=kind)
+    _, module = fit(9, *resumed, ckpt=half, kind=kind)
+    assert same(expected, module)
+    assert resumed[1].weights == whole[1].weights
+    for got, reference in zip(resumed, whole, strict=True):
+        assert_same_history(got, reference)
+
+
+def test_a_checkpoint_holds_tensors_and_plain_values_only(tmp_path: Path):
+    half = saved(tmp_path, 3, NTKMonitor(probe="residuals"), NTKBalancer())
+    states = torch.load(half, weights_only=True)["callbacks"]
+    names = sorted(key.partition("{")[0] for key in states)
+    assert names == ["NTKBalancer", "NTKMonitor"]
+
+
+def test_a_checkpoint_of_a_run_without_us_loads(tmp_path: Path):
+    half = saved(tmp_path, 4)
+    monitor, balancer = NTKMonitor(every_n_steps=3), NTKBalancer(every_n_steps=3)
+    _, module = fit(8, monitor, balancer, ckpt=half)
+    jacobians = {step + 4: J for step, J in module.jacobians.items()}  # the module counts from 0
+    assert steps_of(monitor, "ntk/trace/pde") == [4, 6, 7]
+    for step, value in series(monitor, "ntk/trace/pde").items():
+        assert value == pytest.approx(float(jacobians[step]["pde"].square().sum()), rel=1e-10)
+    assert series(monitor, "ntk/drift/parameters")[4] == 0.0
+    assert series(balancer, "ntk/weight/bc")[6] == pytest.approx(module.rule(2)["bc"], rel=1e-10)
+
+
+@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`:UserWarning")
+def test_a_checkpoint_of_other_settings_loads(tmp_path: Path):
+    half = saved(tmp_path, 5, NTKMonitor(every_n_steps=2), NTKBalancer(every_n_steps=2))
+    monitor, balancer = NTKMonitor(every_n_steps=3, max_points=5), NTKBalancer(every_n_steps=5)
+    fit(11, monitor, balancer, ckpt=half)
+    assert steps_of(monitor, "ntk/trace/pde") == [0, 2, 4, 6, 9, 10]
+    assert list(series(balancer, "ntk/weight/bc")) == [0, 2, 4, 5, 10]
+    whole = NTKMonitor(every_n_steps=2)
+    _, reference = fit(1, whole)
+    assert_traces(whole, reference, [0])
+    assert series(monitor, "ntk/trace/pde")[0] == series(whole, "ntk/trace/pde")[0]
+    assert series(monitor, "ntk/drift/parameters")[6] > series(monitor, "ntk/drift/parameters")[2]
+
+
+def test_weights_of_a_checkpoint_act_in_the_first_step(tmp_path: Path):
+    half = saved(tmp_path, 4, NTKBalancer(every_n_steps=3))
+    hand = make(Noted, optimizer="adam", weigh_every=3)
+    run = trainer(steps=6, **ONE_BATCH)
+    run.fit(hand, torch.utils.data.DataLoader([batch()], batch_size=None))
+    balancer = NTKBalancer(every_n_steps=3)
+    _, module = fit(6, balancer, ckpt=half)
+    for p, q in zip(module.parameters(), hand.parameters(), strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-9, atol=1e-12)

@@ -1,0 +1,343 @@
+"""Explicit routes to the terms: taps, a residual function, a probe, and what is left out."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.strategies import DeepSpeedStrategy, FSDPStrategy, SingleDeviceStrategy
+from torch import Tensor, nn
+
+from pinn_ntk import tap
+from pinn_ntk.callbacks import NTKBalancer, NTKMonitor
+from pinn_ntk.callbacks.checks import unsupported_strategy
+from pinn_ntk.errors import NTKWarning
+from tests.pinn import N_PDE, batch, same
+from tests.zoo import (
+    Inverse,
+    Noted,
+    Residuals,
+    TwoNetworks,
+    assert_close,
+    assert_traces,
+    make,
+    series,
+    steps_of,
+    train,
+)
+
+STEPS = [0, 2, 4]
+
+
+def ours(warned: pytest.WarningsRecorder) -> list[warnings.WarningMessage]:
+    return [warning for warning in warned if issubclass(warning.category, NTKWarning)]
+
+
+# --- Losses that cannot be looked into
+
+
+class MeanSquare(torch.autograd.Function):
+    """A mean of squares with a backward pass of its own."""
+
+    @staticmethod
+    def forward(ctx: Any, residual: Tensor) -> Tensor:
+        ctx.save_for_backward(residual)
+        return residual.square().mean()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (residual,) = ctx.saved_tensors
+        return gradient * 2 / residual.numel() * residual
+
+
+def sum_of_squares(pde: Tensor, bc: Tensor) -> Tensor:
+    return pde.square().mean() + bc.square().mean()
+
+
+class Opaque(Noted):
+    """A custom Function as the loss, or a compiled one; tapped or not."""
+
+    compiled: Callable[..., Tensor] | None = None
+
+    def __init__(self, taps: bool = False, compiled: str = "", **options: Any) -> None:
+        super().__init__(**options)
+        self.taps = taps
+        if compiled:
+            self.compiled = torch.compile(sum_of_squares, backend=compiled)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        residuals = self.residuals(batch)
+        self.note(residuals)
+        if self.taps:
+            residuals = {name: tap(r, name) for name, r in residuals.items()}
+        if self.compiled is not None:
+            return self.compiled(**residuals)
+        return self.total({name: MeanSquare.apply(r) for name, r in residuals.items()})
+
+
+KINDS = {"function": "", "compiled": "aot_eager"}
+TRACING = "ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning"
+"""Of torch.compile itself, where it looks at a tensor that is no leaf."""
+
+
+@pytest.mark.filterwarnings(TRACING)
+@pytest.mark.parametrize("compiled", KINDS.values(), ids=list(KINDS))
+@pytest.mark.parametrize("callback", [NTKMonitor, NTKBalancer])
+def test_an_opaque_loss_is_told_once_and_trained_as_it_is(callback: Any, compiled: str):
+    plain, module = make(Opaque, compiled=compiled), make(Opaque, compiled=compiled)
+    train(plain, steps=5)
+    with pytest.warns(NTKWarning, match=r"(?s)tap.*|residuals=") as warned:
+        train(module, callback(every_n_steps=2), steps=5)
+    (warning,) = ours(warned)
+    assert "tap" in str(warning.message)
+    assert "residuals" in str(warning.message)
+    assert same(plain, module)
+
+
+@pytest.mark.filterwarnings(TRACING)
+@pytest.mark.parametrize("compiled", KINDS.values(), ids=list(KINDS))
+def test_an_opaque_loss_with_taps_is_measured(compiled: str):
+    plain, module = make(Opaque, compiled=compiled), make(Opaque, True, compiled=compiled)
+    monitor = NTKMonitor(every_n_steps=2)
+    train(plain, steps=5)
+    train(module, monitor, steps=5)
+    assert same(plain, module)
+    assert_traces(monitor, module, STEPS)
+    assert set(monitor.spectra) == {"pde", "bc"}
+
+
+def test_an_opaque_loss_with_taps_is_weighted():
+    hand, module = make(Opaque, weigh_every=2), make(Opaque, True)
+    balancer = NTKBalancer(every_n_steps=2)
+    train(hand, steps=5)
+    train(module, balancer, steps=5)
+    assert balancer.weights == pytest.approx(hand.weights, rel=1e-9)
+    assert_close(module, hand)
+
+
+def test_an_opaque_loss_is_measured_by_a_residual_function():
+    plain, module = make(Opaque), make(Opaque)
+    monitor = NTKMonitor(every_n_steps=2, residuals="residuals")
+    train(plain, steps=5)
+    train(module, monitor, steps=5)
+    assert same(plain, module)
+    assert_traces(monitor, module, STEPS)
+
+
+class SomeTapped(Noted):
+    """Taps are the terms where there are any: "bc" is not among them, "pde" has a new name."""
+
+    def losses(self, residuals: Residuals) -> Residuals:
+        tapped = {"equation": tap(residuals["pde"], "equation")}
+        assert tapped["equation"] is residuals["pde"]
+        return super().losses(residuals)
+
+
+def test_taps_are_the_terms_where_there_are_any():
+    plain, module = make(Noted), make(SomeTapped)
+    monitor = NTKMonitor(every_n_steps=2)
+    train(plain, steps=3)
+    train(module, monitor, steps=3)
+    assert same(plain, module)
+    expected = {step: module.traces(step)["pde"] for step in (0, 2)}
+    assert series(monitor, "ntk/trace/equation") == pytest.approx(expected, rel=1e-10)
+    assert set(monitor.spectra) == {"equation"}
+
+
+@pytest.mark.parametrize("strategy", [FSDPStrategy, DeepSpeedStrategy])
+def test_sharded_strategies_have_a_reason(strategy: type):
+    trainer = cast("pl.Trainer", SimpleNamespace(strategy=object.__new__(strategy)))
+    assert "shard" in (unsupported_strategy(trainer) or "")
+
+
+def test_a_plain_strategy_has_none():
+    strategy = SingleDeviceStrategy(torch.device("cpu"))
+    trainer = cast("pl.Trainer", SimpleNamespace(strategy=strategy))
+    assert unsupported_strategy(trainer) is None
+
+
+@pytest.mark.parametrize("callback", [NTKMonitor, NTKBalancer])
+def test_a_sharded_run_is_told_once_and_left_alone(callback: Any):
+    pretending = type("FSDPStrategy", (SingleDeviceStrategy,), {})
+    plain, module = make(Noted), make(Noted)
+    train(plain, steps=3)
+    with pytest.warns(NTKWarning, match="FSDPStrategy shards the parameters") as warned:
+        train(module, callback(every_n_steps=1), steps=3, strategy=pretending("cpu"))
+    assert len(ours(warned)) == 1
+    assert same(plain, module)
+
+
+# --- A residual function
+
+
+def module_function(module: Any, batch: Any) -> Residuals:
+    """What ``residuals="tests.test_routes.module_function"`` names."""
+    return module.residuals(batch)
+
+
+ROUTES: dict[str, Any] = {
+    "method": "residuals",
+    "callable": module_function,
+    "dotted": f"{__name__}.module_function",
+}
+
+
+@pytest.mark.parametrize("route", ROUTES.values(), ids=list(ROUTES))
+def test_a_residual_function_is_measured_and_weighs(route: Any):
+    hand, module = make(Noted, weigh_every=2), make(Noted)
+    monitor = NTKMonitor(every_n_steps=2, residuals=route)
+    balancer = NTKBalancer(every_n_steps=2, residuals=route)
+    train(hand, steps=5)
+    train(module, monitor, balancer, steps=5)
+    assert_traces(monitor, module, STEPS)
+    assert balancer.weights == pytest.approx(hand.weights, rel=1e-9)
+    assert_close(module, hand)
+
+
+class Restless(Noted):
+    """Its residuals leave traces: random numbers, running means, counters of steps, logs."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(dropout=0.5, **options)
+        self.norm = nn.BatchNorm1d(1).double()
+        self.register_buffer("calls", torch.zeros(()))
+
+    def residuals(self, batch: Any) -> Residuals:
+        self.calls += 1
+        noise = 1e-3 * torch.randn(N_PDE, 1, dtype=torch.float64)
+        found = super().residuals({"x": batch["x"] + noise, "ends": batch["ends"]})
+        self.log("inside", self.calls)
+        return {"pde": self.norm(found["pde"]), "bc": found["bc"]}
+
+
+@pytest.mark.filterwarnings("ignore:term 'pde'. points interact:pinn_ntk.errors.NTKWarning")
+@pytest.mark.parametrize("route", [{"residuals": "residuals"}, {"probe": "residuals"}], ids=str)
+def test_a_residual_function_leaves_no_trace(route: dict[str, str]):
+    class Logged(pl.Callback):
+        def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+            logged[-1].append(float(trainer.callback_metrics["inside"]))
+
+    modules, states = [], []
+    logged: list[list[float]] = []
+    for callbacks in ([], [NTKMonitor(every_n_steps=2, **route)]):
+        logged.append([])
+        module = make(Restless, optimizer="adam")
+        train(module, *callbacks, Logged(), steps=6)
+        modules.append(module)
+        states.append(torch.get_rng_state())
+    monitor = callbacks[0]
+    assert same(*modules)
+    assert torch.equal(*states)
+    for (name, buffer), other in zip(modules[0].named_buffers(), modules[1].buffers(), strict=True):
+        assert torch.equal(buffer, other), name
+    assert logged[0] == logged[1] == [1, 2, 3, 4, 5, 6]
+    assert steps_of(monitor, "ntk/trace/pde") == [0, 2, 4, 5]
+    assert all(value > 0 for value in series(monitor, "ntk/trace/pde").values())
+
+
+def test_a_residual_function_that_fails_is_told_once():
+    def broken(module: Any, batch: Any) -> Residuals:
+        raise KeyError("pressure")
+
+    plain, module = make(Noted), make(Noted)
+    train(plain, steps=4)
+    with pytest.warns(NTKWarning, match=r"KeyError.*pressure") as warned:
+        train(module, NTKMonitor(every_n_steps=1, residuals=broken), steps=4)
+    assert len(ours(warned)) == 1
+    assert same(plain, module)
+
+
+# --- A probe
+
+
+def many(count: int) -> dict[str, Tensor]:
+    return batch() | {"x": torch.linspace(-1, 1, count, dtype=torch.float64)[:, None]}
+
+
+def test_a_probe_holds_at_most_max_points_of_a_term_for_good():
+    """Rows of a term drawn from every stratum; the trace is that of some of the rows."""
+    module = make(Noted, optimizer="adam")
+    monitor = NTKMonitor(every_n_steps=2, probe="residuals", max_points=8)
+    train(module, monitor, steps=5, batches=[many(40)] * 5)
+    for step, spectrum in monitor.spectra["pde"]:
+        assert len(spectrum.eigenvalues) == 8
+        rows = module.jacobians[step]["pde"].square().sum(1).reshape(8, 5)
+        low, high = float(rows.amin(1).sum()), float(rows.amax(1).sum())
+        assert low <= float(spectrum.eigenvalues.sum()) <= high
+    assert series(monitor, "ntk/drift/kernel")[0] == 0.0
+    assert series(monitor, "ntk/drift/kernel")[4] > 0
+
+
+def test_a_probe_draws_the_same_rows_in_every_run():
+    results = []
+    for _ in range(2):
+        torch.rand(7)  # the global generator is elsewhere
+        module = make(Noted)
+        monitor = NTKMonitor(every_n_steps=2, probe="residuals", max_points=3)
+        train(module, monitor, steps=5, batches=[many(20)] * 5)
+        results.append(series(monitor, "ntk/trace/pde"))
+    assert results[0] == results[1]
+
+
+# --- What is left out
+
+
+def test_included_terms_are_measured_and_weighted_alone():
+    module, monitor = make(TwoNetworks), NTKMonitor(every_n_steps=2, include="[pd]*")
+    train(module, monitor, steps=3)
+    assert set(monitor.spectra) == {"pde", "data"}
+    expected = {step: module.traces(step)["data"] for step in (0, 2)}
+    assert series(monitor, "ntk/trace/data") == pytest.approx(expected, rel=1e-10)
+    assert "ntk/trace/bc" not in monitor.history
+
+
+def test_included_terms_are_balanced_alone():
+    module, balancer = make(TwoNetworks), NTKBalancer(include=["pde", "data"])
+    train(module, balancer, steps=1)
+    traces = {name: module.traces(0)[name] for name in ("pde", "data")}
+    expected = {name: sum(traces.values()) / trace for name, trace in traces.items()}
+    weights = {name: weight for name, weight in balancer.weights.items() if name in expected}
+    assert weights == pytest.approx(expected, rel=1e-10)
+    assert balancer.weights.get("bc", 1.0) == 1.0
+
+
+class LastLayer(Noted):
+    def trained(self) -> list[Tensor]:
+        return [self.net[-1].weight, self.net[-1].bias]
+
+
+@pytest.mark.parametrize("pattern", ["net.5.*", ["net.5.weight", "net.5.bias"], ["*.5.*"]])
+def test_parameters_by_pattern(pattern: Any):
+    plain, module = make(LastLayer), make(LastLayer)
+    monitor = NTKMonitor(every_n_steps=2, params=pattern)
+    train(plain, steps=5)
+    train(module, monitor, steps=5)
+    assert same(plain, module)
+    assert_traces(monitor, module, STEPS)
+    moved = {step: module.moved(step) for step in STEPS}
+    assert series(monitor, "ntk/drift/parameters") == pytest.approx(moved, rel=1e-10)
+
+
+class NetworkOnly(Inverse):
+    def trained(self) -> list[Tensor]:
+        return list(self.net.parameters())
+
+
+def test_balance_of_some_parameters():
+    hand, module = make(NetworkOnly, weigh_every=2), make(NetworkOnly)
+    balancer = NTKBalancer(every_n_steps=2, params="net.*")
+    train(hand, steps=5)
+    train(module, balancer, steps=5)
+    assert balancer.weights == pytest.approx(hand.weights, rel=1e-9)
+    assert_close(module, hand)
+    assert module.coefficient.item() == pytest.approx(hand.coefficient.item(), rel=1e-9)
+
+
+def test_a_pattern_that_fits_nothing_is_told_with_what_there_is():
+    with pytest.warns(NTKWarning, match=r"(?s)encoder.*net\.0\.weight"):
+        train(make(Noted), NTKMonitor(params="encoder.*"), steps=2)

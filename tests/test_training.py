@@ -1,0 +1,367 @@
+"""Both callbacks under automatic optimisation, whatever optimizer, schedule and precision."""
+
+from __future__ import annotations
+
+import copy
+import signal
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.plugins import MixedPrecision
+from torch import Tensor
+
+from pinn_ntk import tap
+from pinn_ntk.callbacks import NTKBalancer, NTKMonitor
+from tests.pinn import N_BC, N_PDE, Pinn, batch, same, trainer
+from tests.zoo import (
+    Explicit,
+    Noted,
+    assert_close,
+    assert_traces,
+    make,
+    series,
+    steps_of,
+    train,
+)
+
+
+def decay_groups(module: Any) -> torch.optim.Optimizer:
+    """Biases first and undecayed, weights after them: not in the order of the module."""
+    split: dict[bool, list[Tensor]] = {True: [], False: []}
+    for p in module.parameters():
+        split[p.ndim > 1].append(p)
+    groups = [{"params": split[False], "weight_decay": 0.0}, {"params": split[True], "lr": 0.02}]
+    return torch.optim.AdamW(groups, lr=0.01, weight_decay=0.1)
+
+
+def plateau(module: Any) -> dict[str, Any]:
+    optimizer = torch.optim.Adam(module.parameters(), lr=0.01)
+    schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=0, threshold=10.0)
+    config = {"scheduler": schedule, "monitor": "pde", "interval": "step"}
+    return {"optimizer": optimizer, "lr_scheduler": config}
+
+
+def step_schedule(module: Any) -> Any:
+    optimizer = torch.optim.Adam(module.parameters(), lr=0.01)
+    schedule = torch.optim.lr_scheduler.StepLR(optimizer, step_size=2, gamma=0.5)
+    return [optimizer], [{"scheduler": schedule, "interval": "step"}]
+
+
+WAYS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "adam": ("adam", {}),
+    "adamw_groups": (decay_groups, {}),
+    "step_schedule": (step_schedule, {}),
+    "plateau": (plateau, {}),
+    "accumulated": ("adam", {"accumulate_grad_batches": 2}),
+    "clipped_norm": ("sgd", {"gradient_clip_val": 0.1}),
+    "clipped_value": ("sgd", {"gradient_clip_val": 0.1, "gradient_clip_algorithm": "value"}),
+}
+
+
+@pytest.fixture(params=WAYS.values(), ids=list(WAYS))
+def way(request: pytest.FixtureRequest) -> tuple[Any, dict[str, Any]]:
+    return request.param
+
+
+def test_what_is_logged_is_the_kernel_of_the_step_and_training_the_same(way: Any):
+    optimizer, options = way
+    plain, module = make(Noted, optimizer=optimizer), make(Noted, optimizer=optimizer)
+    monitor = NTKMonitor(every_n_steps=3)
+    train(plain, steps=6, **options)
+    train(module, monitor, steps=6, **options)
+    assert same(plain, module)
+    assert_traces(monitor, module, [0, 3, 5])
+    moved = {step: module.moved(step) for step in (0, 3, 5)}
+    assert series(monitor, "ntk/drift/parameters") == pytest.approx(moved, rel=1e-10)
+    for term in ("pde", "bc"):
+        weights = series(monitor, f"ntk/effective_weight/{term}")
+        assert weights == pytest.approx(dict.fromkeys((0, 3, 5), 1.0), rel=1e-12)
+
+
+def test_balanced_training_is_that_of_a_loss_weighted_by_hand(way: Any):
+    optimizer, options = way
+    hand = make(Noted, optimizer=optimizer, weigh_every=3)
+    module, plain = make(Noted, optimizer=optimizer), make(Noted, optimizer=optimizer)
+    balancer = NTKBalancer(every_n_steps=3)
+    train(hand, steps=6, **options)
+    train(module, balancer, steps=6, **options)
+    train(plain, steps=6, **options)
+    assert_close(module, hand)
+    assert balancer.weights == pytest.approx(hand.weights, rel=1e-9)
+    with pytest.raises(AssertionError):
+        assert_close(module, plain, rel=1e-3)  # the weights make a difference
+
+
+# --- Precision
+
+
+class Scaled(MixedPrecision):
+    """The gradient scaler of 16-mixed without the rounding, so that only the factor is left."""
+
+    def __init__(self, scale: float = 2.0**16) -> None:
+        scaler = torch.amp.GradScaler("cpu", init_scale=scale, growth_interval=3)
+        super().__init__("16-mixed", "cpu", scaler=scaler)
+
+    def autocast_context_manager(self) -> torch.autocast:
+        return torch.autocast("cpu", enabled=False)
+
+
+def curvature(module: Noted, step: int) -> float:
+    """Largest eigenvalue of the Hessian that Gauss and Newton would take."""
+    scaled = {"pde": (2 / N_PDE) ** 0.5, "bc": (2 / N_BC) ** 0.5}
+    J = torch.cat([scaled[name] * J for name, J in module.jacobians[step].items()])
+    return float(torch.linalg.eigvalsh(J @ J.T)[-1])
+
+
+@pytest.mark.parametrize("options", [{}, {"accumulate_grad_batches": 2}])
+def test_the_scale_of_the_loss_is_not_seen(options: dict[str, Any]):
+    plain, module = make(Noted, optimizer="adam"), make(Noted, optimizer="adam")
+    monitor = NTKMonitor(every_n_steps=2)
+    train(plain, steps=5, **options)
+    train(module, monitor, steps=5, plugins=[Scaled()], **options)
+    assert same(plain, module)  # a power of two costs no digit
+    assert_traces(monitor, module, [0, 2, 4])
+    rates = {step: 2 / curvature(module, step) for step in (0, 2, 4)}
+    assert series(monitor, "ntk/max_stable_lr") == pytest.approx(rates, rel=1e-10)
+    weights = series(monitor, "ntk/effective_weight/pde")
+    assert weights == pytest.approx(dict.fromkeys((0, 2, 4), 1.0), rel=1e-12)
+
+
+def test_balanced_training_does_not_see_the_scale_of_the_loss():
+    results = []
+    for plugins in ([], [Scaled()]):
+        module, balancer = make(Noted, optimizer="adam"), NTKBalancer(every_n_steps=2)
+        monitor = NTKMonitor(every_n_steps=2)
+        train(module, balancer, monitor, steps=5, plugins=plugins)
+        results.append((module, balancer.weights, series(monitor, "ntk/effective_weight/bc")))
+    (plain, weights, effective), (scaled, of_scaled, effective_scaled) = results
+    assert same(plain, scaled)
+    assert of_scaled == weights
+    assert effective_scaled == pytest.approx(effective, rel=1e-12)
+    assert effective[4] == pytest.approx(weights["bc"], rel=1e-12)
+
+
+def test_double_precision_by_lightning_keeps_all_digits():
+    module, monitor = make(Noted, dtype=torch.float32), NTKMonitor(every_n_steps=2)
+    train(module, monitor, steps=3, batches=[batch(torch.float32)] * 3, precision="64-true")
+    assert next(module.parameters()).dtype == torch.float64
+    assert_traces(monitor, module, [0, 2])
+    rates = {step: 2 / curvature(module, step) for step in (0, 2)}
+    assert series(monitor, "ntk/max_stable_lr") == pytest.approx(rates, rel=1e-10)
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "fp16"])
+def test_half_precision_measures_without_complaints_and_within_its_digits(dtype: str):
+    half = {"precision": "bf16-mixed"}
+    if dtype == "fp16":
+        scaler = torch.amp.GradScaler("cpu", init_scale=2.0**8)
+        half = {"plugins": [MixedPrecision("16-mixed", "cpu", scaler=scaler)]}
+    results = []
+    for options in ({}, half):
+        module, monitor = make(Noted, dtype=torch.float32), NTKMonitor(every_n_steps=1)
+        train(module, monitor, steps=2, batches=[batch(torch.float32)] * 2, **options)
+        results.append(monitor)
+    whole, rounded = results
+    for tag in ("ntk/trace/pde", "ntk/trace/bc", "ntk/lambda_max/bc", "ntk/max_stable_lr"):
+        assert series(rounded, tag) == pytest.approx(series(whole, tag), rel=0.05), tag
+        assert series(rounded, tag) != series(whole, tag)  # it was half precision
+    for tag in ("ntk/effective_weight/pde", "ntk/effective_weight/bc"):
+        assert series(rounded, tag) == pytest.approx({0: 1.0, 1: 1.0}, rel=0.01), tag
+
+
+# --- Losses that hold their weights: LossWeights
+
+
+def by_closure(steps: int, every: int, optimizer: torch.optim.Optimizer, module: Pinn) -> Any:
+    """A plain loop: weights of the first evaluation of a step act from the next one on.
+
+    With new weights the loss is another one, of which L-BFGS remembers nothing.
+    """
+    weights = {"pde": 1.0, "bc": 1.0}
+    history = []
+    for step in range(steps):
+        residuals = module.residuals(batch())
+        new = traces_to_weights(module, residuals)
+
+        def closure(weights: dict[str, float] = weights) -> Tensor:
+            losses = module.losses(module.residuals(batch()))
+            loss = weights["pde"] * losses["pde"] + weights["bc"] * losses["bc"]
+            optimizer.zero_grad()
+            loss.backward()
+            return loss
+
+        optimizer.step(closure)
+        if step % every == 0:
+            weights = new
+            if isinstance(optimizer, torch.optim.LBFGS):
+                optimizer.state.clear()
+        history.append(weights)
+    return history
+
+
+def traces_to_weights(module: Pinn, residuals: dict[str, Tensor]) -> dict[str, float]:
+    traces = {}
+    for name, residual in residuals.items():
+        rows = [
+            torch.autograd.grad(
+                row, list(module.parameters()), retain_graph=True, allow_unused=True
+            )
+            for row in residual.flatten()
+        ]
+        traces[name] = sum(float(g.square().sum()) for row in rows for g in row if g is not None)
+    return {name: sum(traces.values()) / trace for name, trace in traces.items()}
+
+
+OPTIMIZERS = {
+    "lbfgs": lambda module: torch.optim.LBFGS(module.parameters(), lr=0.1, max_iter=3),
+    "wolfe": lambda module: torch.optim.LBFGS(
+        module.parameters(), max_iter=4, line_search_fn="strong_wolfe"
+    ),
+    "adam": lambda module: torch.optim.Adam(module.parameters(), lr=0.01),
+}
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_explicit_weights_are_updated_after_the_batch(optimizer: str):
+    hand = make(Pinn)
+    expected = by_closure(5, 2, OPTIMIZERS[optimizer](hand), hand)
+    module = make(Explicit, optimizer=OPTIMIZERS[optimizer])
+    balancer, seen = NTKBalancer(every_n_steps=2), []
+
+    class Watch(pl.Callback):
+        def on_train_batch_start(self, *_: Any) -> None:
+            seen.append(module.loss_weights.as_dict())
+
+    train(module, balancer, Watch(), steps=5)
+    assert seen[0] == {"pde": 1.0, "bc": 1.0}
+    for got, weights in zip([*seen[1:], balancer.weights], expected, strict=True):
+        assert got == pytest.approx(weights, rel=1e-6)
+    assert expected[0] == expected[1] != expected[2]
+    assert_close(module, hand, rel=1e-6)
+
+
+def test_explicit_weights_are_measured_once():
+    """No hook multiplies the gradient by weights that the loss holds already."""
+    module = make(Explicit, {"pde": 2.0, "bc": 5.0}, optimizer="adam")
+    monitor, balancer = NTKMonitor(every_n_steps=1), NTKBalancer(every_n_steps=2)
+    train(module, monitor, balancer, steps=4)
+    for term in ("pde", "bc"):
+        expected = {step: weights[term] for step, weights in module.effective.items()}
+        got = series(monitor, f"ntk/effective_weight/{term}")
+        assert got == pytest.approx(expected, rel=1e-12)
+    assert module.effective[0] == {"pde": 2.0, "bc": 5.0}
+    assert module.effective[1] == pytest.approx(module.rule(0), rel=1e-10)
+    assert_traces(monitor, module, [0, 1, 2, 3])  # of the unweighted residuals
+
+
+def test_explicit_weights_are_in_the_checkpoint(tmp_path: Path):
+    module, balancer = make(Explicit, optimizer=OPTIMIZERS["lbfgs"]), NTKBalancer()
+    run = train(module, balancer, steps=2)
+    run.save_checkpoint(tmp_path / "last.ckpt")
+    state = torch.load(tmp_path / "last.ckpt", weights_only=True)["state_dict"]
+    saved = state["loss_weights.values"]
+    assert saved.tolist() == pytest.approx(list(module.rule(0).values()), rel=1e-10)
+    assert saved.tolist() == [balancer.weights[name] for name in module.loss_weights.names]
+
+
+def test_lbfgs_without_explicit_weights_is_refused_and_the_way_out_named():
+    with pytest.raises(MisconfigurationException, match="LossWeights"):
+        train(make(Noted, optimizer="lbfgs"), NTKBalancer(), steps=1)
+
+
+def test_lbfgs_is_measured_at_the_first_evaluation_of_each_step():
+    module, monitor = make(Noted, optimizer="lbfgs"), NTKMonitor(every_n_steps=2)
+    plain = make(Noted, optimizer="lbfgs")
+    train(plain, steps=4)
+    train(module, monitor, steps=4)
+    assert_traces(monitor, module, [0, 2, 3])
+    assert same(plain, module)
+
+
+# --- Several fits, short fits, fits that are cut off
+
+
+def test_two_fits_count_on():
+    module, monitor = make(Noted, optimizer="adam"), NTKMonitor(every_n_steps=2)
+    train(module, monitor, steps=4)
+    module.optimizer = "lbfgs"
+    train(module, monitor, steps=4)
+    assert_traces(monitor, module, [0, 2, 3, 4, 6, 7])
+    moved = {step: module.moved(step) for step in (0, 2, 3, 4, 6, 7)}
+    assert series(monitor, "ntk/drift/parameters") == pytest.approx(moved, rel=1e-10)
+
+
+def test_the_same_trainer_goes_on():
+    module, monitor = make(Noted, optimizer="adam"), NTKMonitor(every_n_steps=2)
+    run = trainer(monitor, steps=-1, max_epochs=1)
+    loader = torch.utils.data.DataLoader([batch()] * 4, batch_size=None)
+    run.fit(module, loader)
+    run.fit_loop.max_epochs = 2
+    run.fit(module, loader)
+    assert_traces(monitor, module, [0, 2, 3, 4, 6, 7])
+
+
+LIMITS: dict[str, tuple[dict[str, Any], list[int]]] = {
+    "fast_dev_run": ({"steps": -1, "fast_dev_run": 4}, [0, 3]),
+    "limited": ({"steps": -1, "max_epochs": 2, "limit_train_batches": 3}, [0, 3, 5]),
+    "overfitted": ({"steps": -1, "max_epochs": 3, "overfit_batches": 2}, [0, 3, 5]),
+    "out_of_time": ({"steps": -1, "max_time": timedelta(microseconds=1)}, [0]),
+}
+
+
+@pytest.mark.filterwarnings("ignore:You requested to overfit:UserWarning")
+@pytest.mark.parametrize(("options", "steps"), LIMITS.values(), ids=list(LIMITS))
+def test_short_fits(options: dict[str, Any], steps: list[int]):
+    module, monitor = make(Noted, optimizer="adam"), NTKMonitor(every_n_steps=3)
+    train(module, monitor, NTKBalancer(every_n_steps=2), **options)
+    assert_traces(monitor, module, steps)
+    assert steps_of(monitor, "ntk/trace/pde") == steps
+
+
+@pytest.fixture
+def _interrupts() -> Iterator[None]:
+    """Lightning ignores the signal from the first Ctrl+C on."""
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+class CutOff(Noted):
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        loss = super().training_step(batch, batch_idx)
+        if batch_idx == 3:
+            raise self.error
+        return loss
+
+
+@pytest.mark.usefixtures("_interrupts")
+@pytest.mark.parametrize(
+    ("error", "seen"),
+    [(KeyboardInterrupt(), SystemExit), (ZeroDivisionError("mine"), ZeroDivisionError)],
+    ids=["ctrl_c", "exception"],
+)
+def test_a_fit_cut_off_leaves_nothing_behind(error: BaseException, seen: type[BaseException]):
+    module = make(CutOff)
+    module.error = error
+    monitor, balancer = NTKMonitor(every_n_steps=2), NTKBalancer(every_n_steps=2)
+    with pytest.raises(seen):
+        train(module, monitor, balancer, steps=6)
+    assert_traces(monitor, module, [0, 2])
+    assert "log" not in vars(module)
+    before = copy.deepcopy(module.net)
+    residual = module.residuals(batch())["pde"]
+    tapped = tap(residual, "pde")
+    assert tapped is residual
+    assert not residual._backward_hooks
+    (gradient,) = torch.autograd.grad(tapped.square().sum(), residual, retain_graph=True)
+    assert torch.equal(gradient, 2 * residual)  # unweighted
+    assert steps_of(monitor, "ntk/trace/pde") == [0, 2]
+    assert same(before, module.net)
+    assert np.isfinite(list(balancer.weights.values())).all()

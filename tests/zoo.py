@@ -1,0 +1,305 @@
+"""LightningModules as people write them, around the problem of `tests.pinn`.
+
+Each notes, row by row, what callbacks have to find in its steps, and may weight its loss by hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from pinn_ntk import LossWeights, tap
+from pinn_ntk.callbacks import NTKMonitor
+from pinn_ntk.reference import reference_jacobian
+from tests.pinn import N_PDE, Pinn, batch, trainer
+
+Residuals: TypeAlias = dict[str, Tensor]
+
+
+class Noted(Pinn):
+    """Notes the Jacobian of every term in every step; of several evaluations, the first one's."""
+
+    def __init__(
+        self,
+        weigh_every: int | None = None,
+        optimizer: str | Callable[[Any], Any] = "sgd",
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        self.configure = optimizer if callable(optimizer) else None
+        self.optimizer = "sgd" if callable(optimizer) else optimizer
+        self.weigh_every = weigh_every
+        self.weights: dict[str, float] = {}
+        self.jacobians: dict[int, Residuals] = {}
+        self.theta: dict[int, Tensor] = {}
+        self.effective: dict[int, dict[str, float]] = {}
+        self.batches = 0
+
+    def configure_optimizers(self) -> Any:
+        return super().configure_optimizers() if self.configure is None else self.configure(self)
+
+    def trained(self) -> list[Tensor]:
+        return [p for p in self.parameters() if p.requires_grad]
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self.batches += 1
+
+    @property
+    def step(self) -> int:
+        return self.batches // self.trainer.accumulate_grad_batches
+
+    def note(self, residuals: Residuals) -> None:
+        noted = self.jacobians.setdefault(self.step, {})
+        for name in residuals.keys() - noted.keys():
+            noted[name] = reference_jacobian(residuals[name], self.trained())
+        theta = torch.cat([p.detach().flatten().double() for p in self.trained()])
+        self.theta.setdefault(self.step, theta)
+        if self.weigh_every and self.step % self.weigh_every == 0:
+            self.weights = self.rule(self.step)
+
+    def traces(self, step: int) -> dict[str, float]:
+        return {name: float(J.square().sum()) for name, J in self.jacobians[step].items()}
+
+    def rule(self, step: int) -> dict[str, float]:
+        """Weights by Wang's rule, of the step's own traces."""
+        traces = self.traces(step)
+        return {name: sum(traces.values()) / trace for name, trace in traces.items()}
+
+    def moved(self, step: int) -> float:
+        start = self.theta[min(self.theta)]
+        return float((self.theta[step] - start).norm() / start.norm())
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        residuals = self.residuals(batch)
+        self.note(residuals)
+        losses = self.losses(residuals)
+        self.log_losses(losses, batch_idx)
+        return self.total(losses)
+
+    def total(self, losses: dict[str, Tensor]) -> Tensor:
+        return torch.stack([self.weights.get(n, 1.0) * loss for n, loss in losses.items()]).sum()
+
+
+class OwnLoss(Noted):
+    """The loss, and the effective weights it stands for, come from a function."""
+
+    def __init__(self, loss: Callable[..., tuple[Tensor, dict[str, float]]], **options: Any):
+        super().__init__(**options)
+        self.loss = loss
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        residuals = self.residuals(batch)
+        self.note(residuals)
+        self.log_losses(self.losses(residuals), batch_idx)
+        loss, self.effective[self.step] = self.loss(self, residuals)
+        return loss
+
+
+class Explicit(Noted):
+    """Weights its loss with a LossWeights module, by default of the network's dtype."""
+
+    def __init__(
+        self,
+        initial: dict[str, float] | None = None,
+        weights_dtype: torch.dtype = torch.float64,
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        self.loss_weights = LossWeights(["pde", "bc"], initial).to(weights_dtype)
+
+    def total(self, losses: dict[str, Tensor]) -> Tensor:
+        self.effective.setdefault(self.step, self.loss_weights.as_dict())
+        return self.loss_weights(losses)
+
+
+class Manual(Noted):
+    """Manual optimisation with one optimizer; a raw backward pass, taps and the like on demand."""
+
+    def __init__(self, raw: bool = False, taps: bool = False, pl_optimizer: bool = True, **o: Any):
+        super().__init__(**o)
+        self.automatic_optimization = False
+        self.raw, self.taps, self.pl_optimizer = raw, taps, pl_optimizer
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
+        optimizer = self.optimizers(use_pl_optimizer=self.pl_optimizer)
+        residuals = self.residuals(batch)
+        self.note(residuals)
+        if self.taps:
+            residuals = {name: tap(r, name) for name, r in residuals.items()}
+        losses = self.losses(residuals)
+        self.log_losses(losses, batch_idx)
+        optimizer.zero_grad()
+        if self.raw:
+            self.total(losses).backward()
+        else:
+            self.manual_backward(self.total(losses))
+        optimizer.step()
+
+
+class SelfAdaptive(Noted):
+    """A generator of weights: the network descends, then pointwise weights ascend."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.automatic_optimization = False
+        mask = torch.linspace(0.5, 2, N_PDE, dtype=torch.float64)[:, None]
+        self.mask = nn.Parameter(mask)
+
+    def trained(self) -> list[Tensor]:
+        return [*self.net.parameters(), self.mask]
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:  # type: ignore[override]
+        network = torch.optim.Adam(self.net.parameters(), lr=0.01)
+        return [network, torch.optim.Adam([self.mask], lr=0.1)]
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
+        for optimizer, sign in zip(self.optimizers(), (1, -1), strict=True):
+            residuals = self.residuals(batch)
+            self.note(residuals)
+            self.effective.setdefault(
+                self.step, {"pde": float(self.mask.detach().mean()), "bc": 1.0}
+            )
+            losses = {"pde": (self.mask * residuals["pde"] ** 2).mean()}
+            losses["bc"] = (residuals["bc"] ** 2).mean()
+            self.log_losses(losses, batch_idx)
+            optimizer.zero_grad()
+            total = self.total(losses) if sign == 1 else losses["pde"] + losses["bc"]
+            self.manual_backward(sign * total)
+            optimizer.step()
+
+
+class TwoNetworks(Noted):
+    """u and its source f are networks of their own; f enters the PDE and is fitted to data."""
+
+    def __init__(self, manual: bool = False, **options: Any) -> None:
+        super().__init__(**options)
+        self.automatic_optimization = not manual
+        layers = [nn.Linear(1, 4), nn.Tanh(), nn.Linear(4, 1)]
+        self.source = nn.Sequential(*layers).double()
+
+    def configure_optimizers(self) -> Any:
+        if self.automatic_optimization:
+            return super().configure_optimizers()
+        networks = (self.net, self.source)
+        return [torch.optim.Adam(network.parameters(), lr=0.01) for network in networks]
+
+    def residuals(self, batch: Any) -> Residuals:
+        x = batch["x"]
+        found = super().residuals(batch)
+        pde = found["pde"] + torch.sin(3 * x) - self.source(x)
+        return {"pde": pde, "bc": found["bc"], "data": self.source(x[:3]) - torch.sin(3 * x[:3])}
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        if self.automatic_optimization:
+            return super().training_step(batch, batch_idx)
+        for optimizer, names in zip(self.optimizers(), (("pde", "bc"), ("data",)), strict=True):
+            residuals = self.residuals(batch)
+            residuals = {name: residuals[name] for name in names}
+            self.note(residuals)
+            losses = self.losses(residuals)
+            self.log_losses(losses, batch_idx)
+            optimizer.zero_grad()
+            self.manual_backward(self.total(losses))
+            optimizer.step()
+        return None
+
+
+class Resampled(Noted):
+    """Draws the points of the PDE in each step with the global generator."""
+
+    def residuals(self, batch: Any) -> Residuals:
+        x = 2 * torch.rand(N_PDE, 1, dtype=batch["x"].dtype) - 1
+        return super().residuals(batch | {"x": x})
+
+    def on_grid(self, batch: Any) -> Residuals:
+        return super().residuals(batch)
+
+
+class Stored(Noted):
+    """Keeps its points to itself; what the loader yields is not looked at."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.points = batch()
+
+    def residuals(self, batch: Any) -> Residuals:
+        return super().residuals(self.points)
+
+
+class Inverse(Noted):
+    """An unknown coefficient in the PDE; ``owned`` by the module, or only by the optimizer."""
+
+    def __init__(self, owned: bool = True, **options: Any) -> None:
+        super().__init__(**options)
+        self.owned = owned
+        if owned:
+            self.coefficient = nn.Parameter(torch.full((1,), 0.7, dtype=torch.float64))
+
+    def trained(self) -> list[Tensor]:
+        return [*self.net.parameters(), self.coefficient]
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        if not self.owned:
+            start = torch.full((1,), 0.7, dtype=torch.float64)
+            self.coefficient = start.requires_grad_()
+        groups = [{"params": self.net.parameters()}, {"params": [self.coefficient], "lr": 0.1}]
+        return torch.optim.Adam(groups, lr=0.01)
+
+    def residuals(self, batch: Any) -> Residuals:
+        x = batch["x"].clone().requires_grad_()
+        u = self.net(3 * x)
+        (u_x,) = torch.autograd.grad(u, x, torch.ones_like(u), create_graph=True)
+        (u_xx,) = torch.autograd.grad(u_x, x, torch.ones_like(u), create_graph=True)
+        return {"pde": self.coefficient * u_xx + u, "bc": self.net(3 * batch["ends"]) - 1}
+
+
+def train(
+    module: pl.LightningModule,
+    *callbacks: pl.Callback,
+    batches: Iterable[Any] | None = None,
+    **options: Any,
+) -> pl.Trainer:
+    """Fit, without checkpoints and loggers unless asked for; by default on one batch."""
+    run = trainer(*callbacks, **options)
+    data = [batch()] * 100 if batches is None else list(batches)
+    run.fit(module, DataLoader(data, batch_size=None))  # type: ignore[arg-type]
+    return run
+
+
+def make(kind: type[Noted] = Noted, /, *arguments: Any, **options: Any) -> Any:
+    """A module that starts from the same parameters whenever it is made."""
+    torch.manual_seed(1)
+    return kind(*arguments, **options)
+
+
+def series(monitor: NTKMonitor, tag: str) -> dict[int, float]:
+    return {int(step): float(value) for step, value in monitor.history[tag]}
+
+
+def steps_of(monitor: NTKMonitor, tag: str = "ntk/drift/parameters") -> list[int]:
+    return list(series(monitor, tag))
+
+
+def assert_traces(
+    monitor: NTKMonitor, module: Noted, steps: Sequence[int], rel: float = 1e-10
+) -> None:
+    """Every trace logged is that of the row-by-row Jacobian, at just these steps."""
+    for term in module.jacobians[steps[0]]:
+        got = series(monitor, f"ntk/trace/{term}")
+        expected = {step: module.traces(step)[term] for step in steps}
+        assert got == pytest.approx(expected, rel=rel), term
+
+
+def assert_close(a: nn.Module, b: nn.Module, rel: float = 1e-9) -> None:
+    """Parameters agree but for the rounding of differently computed weights."""
+    for (name, p), q in zip(a.named_parameters(), b.parameters(), strict=True):
+        np.testing.assert_allclose(
+            p.detach().numpy(), q.detach().numpy(), rtol=rel, atol=1e-12, err_msg=name
+        )
