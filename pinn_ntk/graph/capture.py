@@ -15,10 +15,19 @@ from torch import Tensor
 
 from pinn_ntk.errors import NTKWarning, ResidualError
 from pinn_ntk.factors import Dense, Factor
-from pinn_ntk.graph.certificate import Probe, backward_probe, factored_probe, tolerance
+from pinn_ntk.graph.certificate import (
+    Probe,
+    backward_probe,
+    factored_probe,
+    magnitudes,
+    tolerance,
+)
 from pinn_ntk.graph.generic import is_freed, row_gradients
 from pinn_ntk.graph.sites import site_factors
 from pinn_ntk.jacobian import FactoredJacobian
+
+SINGLE = 32
+"""Bits below which a dtype is of low precision."""
 
 FREED = (
     "the graph of residual {!r} was already freed. Likely loss.backward() ran before; compute the "
@@ -65,11 +74,11 @@ def capture(
         exact = backward_probe(residual, leaves) if certify else None
         probe = None
         if exact is not None:
-            probe = Probe(exact, factored_probe(residual, leaves, factors))
+            low = torch.finfo(coarsest).bits < SINGLE
+            sizes = magnitudes(residual, leaves, factors) if low else {}
+            probe = Probe(exact, factored_probe(residual, leaves, factors), sizes)
             failures = probe.failed(tolerance(coarsest))
-            reasons = {
-                n: f"the certificate is off by {e:.1e}" for n, e in failures.items()
-            } | reasons
+            reasons = {n: _off_by(e, tolerance(coarsest)) for n, e in failures.items()} | reasons
         if reasons:
             _fall_back(term, residual, leaves, jacobian, reasons)
         if reasons and exact is not None:
@@ -79,6 +88,11 @@ def capture(
             raise ResidualError(FREED.format(term)) from error
         raise
     return jacobian, probe
+
+
+def _off_by(error: float, most: float) -> str:
+    """The reason in words without the error itself, so that every step gives the same warning."""
+    return f"the certificate is off by {f'more than {most:.0e}' if error > most else error}"
 
 
 def _fall_back(
