@@ -227,7 +227,14 @@ def test_states_of_two_monitors_are_kept_apart(tmp_path: Path):
     assert steps_of(whole[1], "coarse/trace/bc") == [0, 3, 6, 8]
 
 
-@pytest.mark.parametrize("kind", [Noted, Explicit])
+class Rounded(Explicit):
+    """Its weights are float32, as LossWeights are made."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(weights_dtype=torch.float32, **options)
+
+
+@pytest.mark.parametrize("kind", [Noted, Explicit, Rounded])
 def test_both_callbacks_go_on_where_they_were(tmp_path: Path, kind: type[Noted]):
     def callbacks() -> tuple[NTKMonitor, NTKBalancer]:
         return NTKMonitor(every_n_steps=2), NTKBalancer(every_n_steps=3, ema=0.5)

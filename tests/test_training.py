@@ -54,9 +54,15 @@ def step_schedule(module: Any) -> Any:
     return [optimizer], [{"scheduler": schedule, "interval": "step"}]
 
 
+def frozen_layer(module: Any) -> torch.optim.Optimizer:
+    module.net[0].requires_grad_(requires_grad=False)
+    return torch.optim.Adam(module.parameters(), lr=0.01)
+
+
 WAYS: dict[str, tuple[Any, dict[str, Any]]] = {
     "adam": ("adam", {}),
     "adamw_groups": (decay_groups, {}),
+    "frozen_layer": (frozen_layer, {}),
     "step_schedule": (step_schedule, {}),
     "plateau": (plateau, {}),
     "accumulated": ("adam", {"accumulate_grad_batches": 2}),
@@ -267,7 +273,8 @@ def test_explicit_weights_are_in_the_checkpoint(tmp_path: Path):
     run.save_checkpoint(tmp_path / "last.ckpt")
     state = torch.load(tmp_path / "last.ckpt", weights_only=True)["state_dict"]
     saved = state["loss_weights.values"]
-    assert saved.tolist() == pytest.approx(list(module.rule(0).values()), rel=1e-10)
+    expected = [module.rule(0)[name] for name in module.loss_weights.names]
+    assert saved.tolist() == pytest.approx(expected, rel=1e-10)
     assert saved.tolist() == [balancer.weights[name] for name in module.loss_weights.names]
 
 

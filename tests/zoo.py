@@ -57,8 +57,9 @@ class Noted(Pinn):
 
     def note(self, residuals: Residuals) -> None:
         noted = self.jacobians.setdefault(self.step, {})
-        for name in residuals.keys() - noted.keys():
-            noted[name] = reference_jacobian(residuals[name], self.trained())
+        for name, residual in residuals.items():
+            if name not in noted:
+                noted[name] = reference_jacobian(residual, self.trained())
         theta = torch.cat([p.detach().flatten().double() for p in self.trained()])
         self.theta.setdefault(self.step, theta)
         if self.weigh_every and self.step % self.weigh_every == 0:
