@@ -16,7 +16,6 @@ from pinn_ntk.callbacks.sinks import (
     log_scalars,
     log_spectra,
     log_text,
-    publish,
     writers,
 )
 from pinn_ntk.callbacks.steps import StepCount
@@ -58,8 +57,19 @@ class Logbook:
         self.prefix, self._last, self._told = prefix, None, None
         self.count.open(step, resumed=resumed)
 
-    def keep(self, trainer: pl.Trainer, measurement: Measurement, overhead: float) -> None:
-        """Add a measurement, and hand it to the loggers."""
+    def keep(
+        self, trainer: pl.Trainer, measurement: Measurement, overhead: float
+    ) -> dict[str, float]:
+        """Add a measurement, and hand it to the loggers.
+
+        Args:
+            trainer: Owner of the loggers.
+            measurement: What was measured.
+            overhead: Share of wall time spent.
+
+        Returns:
+            Tag -> number.
+        """
         step, first = measurement.step, self._last is None
         self._last = measurement
         overheads = {f"{self.prefix}/overhead_fraction": overhead}
@@ -67,13 +77,13 @@ class Logbook:
         self.history.add(self.count(step), values)
         for term, spectrum in measurement.spectra.items():
             self.spectra.setdefault(term, []).append((self.count(step), spectrum))
-        publish(trainer, values)
         self.guard.run("logging scalars", partial(log_scalars, trainer, values, step))
         spectra = partial(log_spectra, trainer, measurement, prefix=self.prefix)
         self.guard.run("logging spectra", spectra)
         if first:
             self.guard.run("logging the layout", partial(log_layout, trainer, self.prefix))
             self._tell(trainer, measurement)
+        return values
 
     def conclude(self, trainer: pl.Trainer) -> None:
         """Log the last summary and the figure, once a fit, if anything was measured."""

@@ -206,16 +206,21 @@ class NTKMonitor(StatefulCallback):
     def _look(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor | None
     ) -> None:
-        """Measure, if that is due at this backward pass."""
-        if not trainer.is_global_zero or not self._is_due(trainer, pl_module):
+        """Measure, if that is due at this backward pass; every rank comes here alike."""
+        if not self._is_due(trainer, pl_module):
             return
         weights: Mapping[str, float] = {}
         for balancer in balancers(trainer):
             weights = balancer.refresh(trainer, pl_module, loss)
-        read = partial(self._measure, trainer, pl_module, loss, weights)
-        measurement = self.guard.run("the measurement", read)
-        if measurement is not None:
-            self._book.keep(trainer, measurement, self._overhead(trainer))
+        values: dict[str, float] = {}
+        if trainer.is_global_zero:
+            read = partial(self._measure, trainer, pl_module, loss, weights)
+            measurement = self.guard.run("the measurement", read)
+            if measurement is not None:
+                values = self._book.keep(trainer, measurement, self._overhead(trainer))
+        if trainer.world_size > 1 and self.schedule.budget is None:  # a budget is of one clock
+            values = trainer.strategy.broadcast(values)
+        publish(trainer, values)
 
     def _is_due(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> bool:
         step, before = logged_step(trainer), self._seen
