@@ -39,7 +39,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -144,26 +144,23 @@ def _fraction(trainer: Trainer) -> float | None:
 
 
 def in_turns(
-    contestants: Mapping[str, Callable[[], Run]], rounds: int, say: Callable[[str], object] = print
-) -> dict[str, list[Run]]:
-    """Run all contestants in rounds, after one of each that is thrown away.
+    contestants: Mapping[str, Callable[[], Run]], rounds: int
+) -> Iterator[dict[str, list[Run]]]:
+    """Run all contestants in rounds, behind a run of the last one that is thrown away.
 
     Args:
         contestants: Name -> one training run.
         rounds: How often each is to run.
-        say: Where progress goes.
 
-    Returns:
-        Name -> its runs, the i-th of the i-th round.
+    Yields:
+        Name -> its runs so far, after each round; the i-th of the i-th round.
     """
-    for contestant in contestants.values():
-        contestant()
+    list(contestants.values())[-1]()
     runs: dict[str, list[Run]] = {name: [] for name in contestants}
     for number in range(rounds):
         for name in random.Random(number).sample(list(contestants), len(contestants)):
             runs[name].append(contestants[name]())
-        say(f"round {number + 1} of {rounds}: load {load_average()}")
-    return runs
+        yield runs
 
 
 def figures(runs: Mapping[str, Sequence[Run]]) -> dict[str, dict[str, Any]]:
@@ -253,7 +250,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print a table and keep all figures as JSON."""
+    """Print a table and keep all figures as JSON, after each round."""
     options = _options(arguments)
     torch.set_num_threads(options.threads)
     _quiet()
@@ -266,15 +263,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "schema": SCHEMA,
         "environment": environment(torch.device("cpu")),
         "steps": options.steps,
-        "rounds": options.rounds,
         "model": config["model"],
         "data": config["data"],
         "target": TARGET,
-        "contestants": figures(in_turns(contestants, options.rounds)),
     }
-    print(table(report["contestants"], options.steps))
     options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps(report, indent=1) + "\n")
+    for number, runs in enumerate(in_turns(contestants, options.rounds), 1):
+        report |= {"rounds": number, "contestants": figures(runs)}
+        options.json.write_text(json.dumps(report, indent=1) + "\n")
+        print(f"round {number} of {options.rounds}, load {load_average()}")
+        print(table(report["contestants"], options.steps), flush=True)
 
 
 if __name__ == "__main__":

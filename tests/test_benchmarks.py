@@ -408,17 +408,25 @@ def test_logged_fraction_is_the_median_of_those_that_have_one():
     assert lines[2].split()[-2:] == ["200.00%", "0.50s"]
 
 
-def test_contestants_take_turns_after_a_run_that_does_not_count():
+def test_contestants_take_turns_behind_a_run_that_does_not_count():
     calls: list[str] = []
 
     def contestant(name: str):
-        return lambda: calls.append(name) or timed(len(calls))
+        return lambda: calls.append(name) or timed(1.0)
 
-    runs = overhead.in_turns({name: contestant(name) for name in "abcd"}, 3, say=len)
-    turns = [calls[i : i + 4] for i in range(0, 16, 4)]
-    assert [sorted(turn) for turn in turns] == [list("abcd")] * 4
+    rounds = overhead.in_turns({name: contestant(name) for name in "abcd"}, 3)
+    done = [sum(map(len, runs.values())) for runs in rounds]
+    assert done == [4, 8, 12]
+    first, turns = calls[0], [calls[i : i + 4] for i in range(1, 13, 4)]
+    assert first == "d"
+    assert [sorted(turn) for turn in turns] == [list("abcd")] * 3
     assert len(set(map(tuple, turns))) > 1
-    assert sorted(run.wall_s for own in runs.values() for run in own) == list(range(5, 17))
+
+
+def test_all_rounds_are_kept():
+    walls = iter(range(1, 9))
+    *_, runs = overhead.in_turns({name: lambda: timed(next(walls)) for name in "ab"}, 3)
+    assert sorted(run.wall_s for own in runs.values() for run in own) == [2, 3, 4, 5, 6, 7]
 
 
 SHRUNK = {
@@ -462,6 +470,7 @@ def test_overhead_is_kept_as_json(
     overhead.main(["--rounds", "1", "--json", str(path)])
     kept = json.loads(path.read_text())
     assert list(kept["contestants"]) == list(overhead.CALLBACKS)
+    assert kept["rounds"] == 1
     assert kept["steps"] == overhead.EVERY
     assert kept["model"]["frequencies"] > 0
     assert kept["environment"]["torch"] == torch.__version__
