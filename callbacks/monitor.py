@@ -194,7 +194,8 @@ class NTKMonitor(StatefulCallback):
     ) -> None:
         if self._active:
             self.raw.begin()
-            self.guard.run("keeping the batch", partial(self.source.begin, batch))
+            self.source.begin(batch)
+            self.guard.run("freezing the probe", partial(self.source.freeze, batch))
 
     def on_before_backward(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor

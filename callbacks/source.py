@@ -130,9 +130,12 @@ class Source:
     def begin(self, batch: Any) -> None:
         """A batch starts."""
         self.recorder.begin()
+        self._batch = batch if self.route is not None else None
+
+    def freeze(self, batch: Any) -> None:
+        """Let the probe keep a copy of the first batch."""
         if self.probe is not None:
             self.probe.freeze(batch)
-        self._batch = batch if self.route is not None else None
 
     def end(self) -> None:
         """The batch is over."""
