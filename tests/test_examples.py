@@ -12,6 +12,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -505,6 +506,34 @@ def test_wave_figure_shows_exact_prediction_and_error(wave: ModuleType):
     np.testing.assert_allclose(exact.ravel(), Exact()(points)[:, 0].numpy(), atol=1e-5)
     np.testing.assert_allclose(prediction.ravel(), model.net(points).detach()[:, 0], atol=1e-5)
     np.testing.assert_allclose(error, abs(prediction - exact), atol=1e-6)
+
+
+# --- Configurations
+
+
+def settings(config: str) -> dict[str, Any]:
+    """What a configuration says, without where it is logged; callbacks by class."""
+    said = yaml.safe_load((ROOT / "configs" / f"{config}.yaml").read_text())
+    del said["trainer"]["logger"]
+    callbacks = {c["class_path"].rpartition(".")[2]: c for c in said["trainer"].pop("callbacks")}
+    callbacks.get("ModelCheckpoint", {"init_args": {}})["init_args"].pop("dirpath", None)
+    return {**said, "callbacks": callbacks}
+
+
+@pytest.mark.parametrize("config", ["poisson", "wave", "wave_paper"])
+def test_plain_configuration_lacks_the_balancer_and_nothing_else(config: str):
+    weighted, plain = settings(config), settings(f"{config}_plain")
+    assert weighted["callbacks"].pop("NTKBalancer")["init_args"]["every_n_steps"] == 100
+    assert weighted == plain
+
+
+@pytest.mark.parametrize("config", ["wave", "wave_paper"])
+def test_configuration_fits_its_classes(wave: ModuleType, config: str):
+    said = settings(config)
+    model, data = wave.Wave(**said["model"]), wave.Points(**said["data"])
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    assert model.residual(data.draw(1)["r"]).shape == (300, 1)
+    assert len(model.net.layers) == said["model"]["depth"] + 1
 
 
 # --- Milestones
