@@ -173,6 +173,7 @@ class NTKBalancer(StatefulCallback):
         if self._module is not None and self._module() is not pl_module:
             self.weights, self._traces = {}, {}
             self.history, self._count = History(), StepCount()
+            self.source.forget()
         self._module = ref(pl_module)
         self._in_loss = WeightsInLoss.of(pl_module)
         if self._in_loss is None:

@@ -159,6 +159,7 @@ class NTKMonitor(StatefulCallback):
     def _forget(self) -> None:
         self._book = Logbook(self.guard, self.max_points)
         self._drift = KernelDrift()
+        self.source.forget()
 
     def _restart(self) -> None:
         self._seen: int | None = None

@@ -127,6 +127,12 @@ class Source:
         self.probe = None if probe is None else FixedProbe(probe, max_points)
         self._batch: Any = None
 
+    def forget(self) -> None:
+        """Another module is trained: its names and its batch are others."""
+        self.recorder.load_state_dict({})
+        if self.probe is not None:
+            self.probe = FixedProbe(self.probe.route, self.probe.max_points)
+
     def begin(self, batch: Any) -> None:
         """A batch starts."""
         self.recorder.begin()
