@@ -180,10 +180,12 @@ def empirical_ntk(
     named, leaves = named_residuals(residuals), named_leaves(params)
     jacobians: dict[str, FactoredJacobian] = {}
     probes: dict[str, Probe] = {}
-    for name, residual in named.items():
-        jacobians[name], probe = capture(
-            name, residual, leaves, certify=certify, dtype=dtype, memory_budget=memory_budget
-        )
-        if probe is not None:
-            probes[name] = probe
+    device = next(iter(named.values())).device.type
+    with torch.autocast(device, enabled=False):  # it would narrow products of our own
+        for name, residual in named.items():
+            jacobians[name], probe = capture(
+                name, residual, leaves, certify=certify, dtype=dtype, memory_budget=memory_budget
+            )
+            if probe is not None:
+                probes[name] = probe
     return NTK(jacobians, {(a, b): probes[a].error(probes[b]) for a in probes for b in probes})

@@ -405,6 +405,16 @@ def test_a_use_that_was_missed_still_shows_in_half_precision(
     assert "2.weight" in kernel.jacobian("residual").fallbacks
 
 
+def test_autocast_around_the_call_changes_nothing() -> None:
+    net, x = stack([2, 20, 20, 1]).float(), points(30, 2).float().detach().requires_grad_()
+    residual = wave(net, x)
+    plain = empirical_ntk(residual, net)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = empirical_ntk(residual, net)
+    assert torch.equal(inside["residual"], plain["residual"])
+    assert inside.certificate == plain.certificate
+
+
 def test_a_failure_that_repeats_is_said_in_the_same_words() -> None:
     net, x, said = stack([1, 5, 1]), points(N, 1), set()
     for seed in range(3):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pinn_ntk import NTKWarning, empirical_ntk
-from pinn_ntk.graph import sites
+from pinn_ntk.graph import mixing, sites
 from pinn_ntk.graph.sites import site_factors
 from pinn_ntk.reference import reference_jacobian
 from tests.asserts import assert_near
@@ -246,9 +246,59 @@ def test_a_residual_that_depends_on_nothing_trained() -> None:
 def test_one_row_is_left_to_one_backward_pass(shape: tuple[int, ...]) -> None:
     net = NETWORKS["batch_norm"](1, 1)
     residual = net(points(N, 1)).mean().view(shape)
-    factors, reasons, _ = site_factors(residual, dict(net.named_parameters()))
+    factors, reasons, *_ = site_factors(residual, dict(net.named_parameters()))
     assert factors == {}
     assert set(reasons) == set(dict(net.named_parameters()))
     kernel = empirical_ntk(residual, net)  # a warning would be an error here
     assert kernel.jacobian("residual").fallbacks == {}
     assert_near(kernel.jacobian("residual").dense(), reference_jacobian(residual, net), 1e-14, "J")
+
+
+# --- Results that rows share as a whole
+
+
+def smooth(rows: int, size: int) -> Tensor:
+    """A dense operator, such as quadrature or a change of basis."""
+    return torch.cos(torch.arange(rows)[:, None] * torch.arange(size) / 7)
+
+
+def on_points(net: nn.Module, size: int) -> Tensor:
+    return smooth(8, size) @ net(points(size, 1).detach())
+
+
+def on_points_in_rows(net: nn.Module, size: int) -> Tensor:
+    return (net(points(size, 1).detach()).mT @ smooth(size, 8)).sin()
+
+
+MIXED = {"columns": on_points, "rows": on_points_in_rows}
+
+
+@pytest.mark.parametrize("residual", MIXED.values(), ids=MIXED)
+def test_a_matrix_times_the_network_is_exact_and_said(residual: Callable) -> None:
+    net = NETWORKS["mlp"](1, 1)
+    live = residual(net, mixing.FEW + 1)
+    with pytest.warns(
+        NTKWarning, match="all rows share 257 entries that the network computes"
+    ) as w:
+        kernel = empirical_ntk({"pde": live}, net)
+    assert len(w) == 1
+    assert w[0].filename == __file__
+    assert set(kernel.jacobian("pde").fallbacks) == set(dict(net.named_parameters()))
+    assert_near(kernel.jacobian("pde").dense(), reference_jacobian(live, net), 1e-12, "J")
+
+
+@pytest.mark.parametrize("residual", MIXED.values(), ids=MIXED)
+def test_a_small_matrix_times_the_network_is_not_worth_a_word(residual: Callable) -> None:
+    net = NETWORKS["mlp"](1, 1)
+    live = residual(net, mixing.FEW)
+    kernel = empirical_ntk({"pde": live}, net)  # a warning would be an error here
+    assert kernel.jacobian("pde").fallbacks == {}
+    assert_near(kernel.jacobian("pde").dense(), reference_jacobian(live, net), 1e-12, "J")
+
+
+def test_a_weight_made_of_a_trained_and_a_fixed_factor_is_no_result_of_the_network() -> None:
+    factor = torch.randn(30, 2, requires_grad=True)
+    live = (torch.randn(5, 30) @ (factor @ smooth(2, 30))).tanh().sum(1)
+    kernel = empirical_ntk({"pde": live}, [factor])  # 900 entries; a warning would be an error
+    assert kernel.jacobian("pde").fallbacks == {}
+    assert_near(kernel.jacobian("pde").dense(), reference_jacobian(live, [factor]), 1e-12, "J")

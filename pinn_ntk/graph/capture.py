@@ -8,7 +8,7 @@ interact, a wrong rule: each shows in it at once. v differs from every cotangent
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -62,7 +62,7 @@ def capture(
         RuntimeError: Autograd failed for another reason; passed on as it came.
     """
     try:
-        factors, reasons, coarsest = site_factors(residual, leaves)
+        factors, reasons, mixed, coarsest = site_factors(residual, leaves)
         jacobian = FactoredJacobian(
             factors,
             {name: leaf.numel() for name, leaf in leaves.items()},
@@ -80,7 +80,9 @@ def capture(
             failures = probe.failed(tolerance(coarsest))
             reasons = {n: _off_by(e, tolerance(coarsest)) for n, e in failures.items()} | reasons
         if reasons:
-            _fall_back(term, residual, leaves, jacobian, reasons)
+            _fall_back(residual, leaves, jacobian, reasons)
+        if (reasons or mixed) and jacobian.rows > 1:
+            _report(term, leaves, jacobian, mixed | reasons)
         if reasons and exact is not None:
             probe = Probe(exact, factored_probe(residual, leaves, jacobian.factors))
     except RuntimeError as error:
@@ -96,32 +98,38 @@ def _off_by(error: float, most: float) -> str:
 
 
 def _fall_back(
-    term: str,
     residual: Tensor,
     leaves: Mapping[str, Tensor],
     jacobian: FactoredJacobian,
-    reasons: Mapping[str, str],
+    names: Iterable[str],
 ) -> None:
-    """Replace the factors of the parameters in ``reasons`` by rows computed one by one."""
-    reasons = {name: reasons[name] for name in leaves if name in reasons}
-    for name in reasons:
+    """Replace the factors of the parameters ``names`` by rows computed one by one."""
+    failed = {name: leaf for name, leaf in leaves.items() if name in set(names)}
+    for name in failed:
         jacobian.factors.pop(name, None)
-    failed = {name: leaves[name] for name in reasons}
     rows: dict[str, Factor] = {
         name: Dense(gradients)
         for name, gradients in row_gradients(residual, failed, jacobian.memory_budget).items()
     }
     jacobian.factors |= rows
-    if jacobian.rows > 1:
-        jacobian.fallbacks |= reasons
-        numel = sum(leaf.numel() for leaf in failed.values())
-        megabytes = jacobian.rows * numel * residual.element_size() / 2**20
-        warnings.warn(
-            f"term {term!r}: {_listed(reasons)}. Its exact rows were computed one by one instead: "
-            f"{jacobian.rows} vector-Jacobian products, {megabytes:.1f} MiB.",
-            NTKWarning,
-            stacklevel=4,
-        )
+
+
+def _report(
+    term: str,
+    leaves: Mapping[str, Tensor],
+    jacobian: FactoredJacobian,
+    reasons: Mapping[str, str],
+) -> None:
+    """Say which parameters took a backward pass a row, and at what cost."""
+    reasons = {name: reasons[name] for name in leaves if name in reasons}
+    jacobian.fallbacks |= reasons
+    size = sum(leaves[name].numel() * leaves[name].element_size() for name in reasons)
+    warnings.warn(
+        f"term {term!r}: {_listed(reasons)}. Its exact rows were computed one by one instead: "
+        f"{jacobian.rows} vector-Jacobian products, {jacobian.rows * size / 2**20:.1f} MiB.",
+        NTKWarning,
+        stacklevel=4,
+    )
 
 
 def _listed(reasons: Mapping[str, str]) -> str:

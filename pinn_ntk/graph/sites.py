@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,6 +21,7 @@ from pinn_ntk.graph import nodes
 from pinn_ntk.graph.align import aligned_uses
 from pinn_ntk.graph.assemble import Contribution, assemble
 from pinn_ntk.graph.decode import RowCode, elementwise
+from pinn_ntk.graph.mixing import mixed_results
 from pinn_ntk.graph.rules import SiteRule, find_rules
 from pinn_ntk.graph.walk import Edge, Graph, Use
 
@@ -67,9 +69,23 @@ class Reading:
     mixed: bool = False
 
 
-def site_factors(
-    residual: Tensor, leaves: Mapping[str, Tensor]
-) -> tuple[dict[str, Factor], dict[str, str], torch.dtype]:
+class Sites(NamedTuple):
+    """What the sites of one residual gave.
+
+    Attributes:
+        factors: Parameter name -> factor, for those the residual depends on and that could be read.
+        reasons: Parameter name -> why it has no factor.
+        mixed: Parameter name -> why its factor took a pass a row, see `graph.mixing`.
+        coarsest: Dtype of lowest precision in the graph.
+    """
+
+    factors: dict[str, Factor]
+    reasons: dict[str, str]
+    mixed: dict[str, str]
+    coarsest: torch.dtype
+
+
+def site_factors(residual: Tensor, leaves: Mapping[str, Tensor]) -> Sites:
     """Factors of the Jacobian of one residual.
 
     Args:
@@ -77,9 +93,7 @@ def site_factors(
         leaves: Parameter name -> leaf.
 
     Returns:
-        Parameter name -> factor, for those the residual depends on and that could be read;
-        parameter name -> reason for those that could not; and the dtype of lowest precision in
-        the graph. A residual of one row is left to the one backward pass that it takes, without
+        The factors. A residual of one row is left to the one backward pass that it takes, without
         a word.
     """
     if residual.grad_fn is None:
@@ -87,13 +101,14 @@ def site_factors(
             residual = residual.view_as(residual)
     graph = Graph(residual, leaves)
     if residual.numel() == 1:
-        return {}, dict.fromkeys(graph.names.values(), "one row"), graph.coarsest
+        return Sites({}, dict.fromkeys(graph.names.values(), "one row"), {}, graph.coarsest)
     reading = _read_aligned(graph, residual)
     if reading is None:
         reading = _read_decoded(graph, residual)
     factors = assemble(graph, reading.contributions, residual.numel())
     read = {n: f for n, f in factors.items() if n not in reading.reasons}
-    return read, reading.reasons, graph.coarsest
+    mixed = mixed_results(graph, reading.contributions)
+    return Sites(read, reading.reasons, mixed, graph.coarsest)
 
 
 def _read_aligned(graph: Graph, residual: Tensor) -> Reading | None:
