@@ -246,14 +246,25 @@ def test_none_where_no_inputs_are_found(residual: Residual) -> None:
     assert fingerprint(residual(net, points(torch.float32)), trained(net)) is None
 
 
-def test_other_parameters_are_no_points() -> None:
-    """Of two optimizers, the one trains what the kernel of the other is not taken over."""
+@pytest.mark.parametrize("pattern", ["body.0", "body.6", "nu", "nothing"])
+def test_parameters_that_the_kernel_leaves_out_are_no_points(pattern: str) -> None:
     net, x = Net(), points(torch.float32)
-    body = {name: p for name, p in trained(net).items() if name.startswith("body")}
-    ours = fingerprint(net.nu * net(x), body)
+    some = {name: p for name, p in trained(net).items() if name.startswith(pattern)}
+    first = fingerprint(operator(net, x), some)
+    assert first == fingerprint(operator(net, x), trained(net))
+    step(net, 0)
+    assert fingerprint(operator(net, x), some) == first
+    assert fingerprint(operator(net, points(torch.float32, 4)), some) != first
+
+
+def test_trained_tensors_that_are_no_parameters_are_told_by_params() -> None:
+    net, x = Net(), points(torch.float32)
+    coefficient = torch.tensor(1.0, requires_grad=True)
+    params = trained(net) | {"coefficient": coefficient}
+    first = fingerprint(coefficient * net(x), params)
     with torch.no_grad():
-        net.nu += 1
-    assert fingerprint(net.nu * net(x), body) == ours is not None
+        coefficient += 1
+    assert fingerprint(coefficient * net(x), params) == first == fingerprint(net(x), params)
 
 
 def test_nothing_is_left_behind() -> None:

@@ -51,6 +51,42 @@ def test_products() -> None:
     assert_near(by_name["b"], dense[:, 10:12].mT @ w, 1e-14, "J^T w at b")
 
 
+def test_squared_norms_add_up_to_the_trace() -> None:
+    jacobian = made(5)
+    dense, norms = written_out(jacobian), jacobian.squared_norms()
+    assert list(norms) == list(SIZES)
+    columns = dense.split(list(SIZES.values()), dim=1)
+    assert list(norms.values()) == pytest.approx([float(c.square().sum()) for c in columns])
+    assert norms["unused"] == 0.0
+    assert sum(norms.values()) == pytest.approx(jacobian.trace(), rel=1e-14)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [slice(None), slice(0, 5, 2), slice(3, 3), torch.tensor([4, 0, 4]), torch.tensor([2])],
+    ids=["all", "strided", "none", "repeated", "one"],
+)
+def test_some_rows(rows: slice | Tensor) -> None:
+    jacobian = made(5, budget=777)
+    jacobian.fallbacks["a"] = "said"
+    some = jacobian.take(rows)
+    assert torch.equal(some.dense(), jacobian.dense()[rows])
+    assert some.shape == tuple(jacobian.dense()[rows].shape)
+    assert_near(some.gram(jacobian), jacobian.gram()[rows], 1e-14, "K")
+    assert (some.memory_budget, some.dtype, some.fallbacks) == (777, jacobian.dtype, {"a": "said"})
+
+
+def test_strided_rows_copy_nothing() -> None:
+    jacobian = made(6)
+    some = jacobian.take(slice(0, 6, 3))
+    for name in ("w", "a"):
+        whole, part = (getattr(j.factors[name], "left", None) for j in (jacobian, some))
+        whole = whole[0] if whole else jacobian.factors[name].gradients
+        part = part[0] if part else some.factors[name].gradients
+        assert part.data_ptr() == whole.data_ptr()
+        assert len(part) == 2
+
+
 def test_vectors_of_any_shape_and_dtype_with_a_graph() -> None:
     jacobian = made(5)
     v = torch.randn(5, 3, dtype=torch.float32, requires_grad=True)

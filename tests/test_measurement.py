@@ -123,6 +123,15 @@ def test_factors_of_weights_are_taken_row_by_row():
     torch.testing.assert_close(kernel_of_rows(kernel, {"residual": kept})["residual"], expected)
 
 
+def test_a_trace_is_the_same_before_and_after_its_block_is_formed():
+    kernel, _ = linear(pde=rows(10))
+    before, diagonal = kernel.trace("pde"), kernel.diagonal("pde")
+    block = kernel["pde"]
+    assert kernel.trace("pde") == pytest.approx(before, rel=1e-14)
+    kernel.diagonal("pde").zero_()
+    torch.testing.assert_close(block.diagonal(), diagonal)
+
+
 # --- Measurement
 
 

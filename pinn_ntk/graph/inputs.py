@@ -49,8 +49,8 @@ def fingerprint(residual: Tensor, params: Mapping[str, Tensor]) -> str | None:
 
     Args:
         residual: Live tensor, its graph not freed.
-        params: Name -> trained parameter, all of them: another leaf passes for points unless it
-            is an ``nn.Parameter``.
+        params: Name -> trained parameter. Any ``nn.Parameter`` passes for one, too; other leaves
+            that are trained have to be among them, or they pass for points.
 
     Returns:
         Hex digest; None where no inputs are found, as where points enter through operations that
@@ -99,9 +99,9 @@ def _behind(root: Node, params: set[int]) -> tuple[set[Node], list[Tensor]]:
                 stack += [(child, False) for child in children]
                 continue
             leaf = nodes.leaf(node)
-            if leaf is not None and id(leaf) in params:
+            if leaf is not None and (id(leaf) in params or isinstance(leaf, nn.Parameter)):
                 trained.add(node)
-            elif leaf is not None and not isinstance(leaf, nn.Parameter):
+            elif leaf is not None:
                 points.append(leaf.detach())
     return trained, points
 
