@@ -1,0 +1,219 @@
+"""In the company of other callbacks, loaders, trainers and launchers."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from pytorch_lightning.callbacks import (
+    BackboneFinetuning,
+    GradientAccumulationScheduler,
+    StochasticWeightAveraging,
+)
+from pytorch_lightning.utilities import CombinedLoader
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, IterableDataset
+
+from pinn_ntk.callbacks import NTKBalancer, NTKMonitor
+from tests.pinn import batch, same, trainer
+from tests.zoo import (
+    Manual,
+    Noted,
+    Residuals,
+    assert_close,
+    assert_traces,
+    make,
+    series,
+    steps_of,
+    train,
+)
+
+STEPS = [0, 2, 4]
+
+
+# --- Other callbacks
+
+
+def test_weight_averaging_copies_the_module():
+    """It copies the module deeply when it starts, while we listen to its log."""
+    results = []
+    for callbacks in ([], [NTKMonitor(every_n_steps=2), NTKBalancer(every_n_steps=100)]):
+        module = make(Noted, optimizer="sgd", weigh_every=None if callbacks else 100)
+        average = StochasticWeightAveraging(swa_lrs=1e-3, swa_epoch_start=1, annealing_epochs=1)
+        options = {"steps": -1, "max_epochs": 4, "limit_train_batches": 2}
+        train(module, *callbacks, average, **options)
+        results.append(module)
+    hand, module = results
+    assert_close(module, hand)
+    monitor = callbacks[0]
+    assert_traces(monitor, module, [0, 2, 4, 6, 7])
+
+
+def test_accumulation_that_changes_on_the_way():
+    results = []
+    for callbacks in ([], [NTKMonitor(every_n_steps=1), NTKBalancer(every_n_steps=1000)]):
+        module = make(Noted, weigh_every=None if callbacks else 1000)
+        schedule = GradientAccumulationScheduler({0: 1, 1: 2})
+        options = {"steps": -1, "max_epochs": 2, "limit_train_batches": 4}
+        train(module, *callbacks, schedule, **options)
+        results.append(module)
+    hand, module = results
+    monitor, balancer = callbacks
+    assert_close(module, hand)
+    weights = series(monitor, "ntk/effective_weight/bc")
+    assert weights == pytest.approx(dict.fromkeys(range(6), balancer.weights["bc"]), rel=1e-10)
+
+
+def test_finetuning_of_a_backbone():
+    class Backbone(Noted):
+        def __init__(self, **options: Any) -> None:
+            super().__init__(**options)
+            self.backbone = self.net[:3]
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.Adam([p for p in self.parameters() if p.requires_grad], lr=0.01)
+
+    results = []
+    for callbacks in ([], [NTKMonitor(every_n_steps=2), NTKBalancer(every_n_steps=2)]):
+        module = make(Backbone, weigh_every=None if callbacks else 2)
+        tuning = BackboneFinetuning(unfreeze_backbone_at_epoch=2, backbone_initial_lr=1e-3)
+        train(module, *callbacks, tuning, steps=-1, max_epochs=3, limit_train_batches=2)
+        results.append(module)
+    hand, module = results
+    assert_close(module, hand)
+    assert_traces(callbacks[0], module, [0, 2, 4, 5])
+
+
+@pytest.mark.parametrize("option", [{"detect_anomaly": True}, {"deterministic": True}], ids=str)
+@pytest.mark.filterwarnings("ignore:Anomaly Detection has been enabled:UserWarning")
+def test_modes_of_the_trainer(option: dict[str, Any]):
+    plain, module = make(Noted), make(Noted)
+    monitor = NTKMonitor(every_n_steps=2)
+    train(plain, steps=3, **option)
+    train(module, monitor, steps=3, **option)
+    assert same(plain, module)
+    assert_traces(monitor, module, [0, 2])
+
+
+# --- Loaders
+
+
+class Endless(IterableDataset):
+    def __init__(self, length: int) -> None:
+        self.length = length
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        return iter([batch()] * self.length)
+
+
+def test_a_loader_of_unknown_length():
+    module, monitor = make(Noted), NTKMonitor(every_n_steps=2)
+    run = trainer(monitor, steps=-1, max_epochs=2)
+    run.fit(module, DataLoader(Endless(3), batch_size=None))
+    assert_traces(monitor, module, [0, 2, 4])
+
+
+class Combined(Noted):
+    """A loader for the equation and one for the ends, of which the shorter one runs dry."""
+
+    def residuals(self, batches: Any) -> Residuals:
+        points, ends = batches["pde"], batches["bc"]
+        found = super().residuals(points)
+        return found if ends is not None else {"pde": found["pde"]}
+
+
+@pytest.mark.parametrize("probe", [None, "residuals"])
+def test_combined_loaders_of_which_one_runs_dry(probe: str | None):
+    loaders = {
+        "pde": DataLoader([batch()] * 5, batch_size=None),
+        "bc": DataLoader([batch()] * 3, batch_size=None),
+    }
+    module, monitor = make(Combined), NTKMonitor(every_n_steps=2, probe=probe)
+    run = trainer(monitor, NTKBalancer(every_n_steps=3), steps=-1, max_epochs=1)
+    run.fit(module, CombinedLoader(loaders, "max_size"))
+    expected = {step: module.traces(step)["pde"] for step in STEPS}
+    assert series(monitor, "ntk/trace/pde") == pytest.approx(expected, rel=1e-10)
+    assert steps_of(monitor, "ntk/trace/bc") == (STEPS if probe else [0, 2])
+
+
+class FromIterator(Noted):
+    """Takes its batches from the loader by itself."""
+
+    def log_losses(self, losses: Residuals, batch_idx: int) -> None:
+        self.log_dict(losses, batch_size=1)
+
+    def training_step(self, dataloader_iter: Any) -> Tensor:  # type: ignore[override]
+        points, batch_idx, _ = next(dataloader_iter)
+        return super().training_step(points, batch_idx)
+
+
+@pytest.mark.filterwarnings("ignore:.*dataloader_iter:UserWarning")
+def test_a_step_that_takes_its_batches_itself():
+    module, monitor = make(FromIterator), NTKMonitor(every_n_steps=2)
+    train(module, monitor, steps=5)
+    assert_traces(monitor, module, STEPS)
+
+
+# --- Copies, and a Ctrl+C in the middle of a measurement
+
+
+@pytest.mark.parametrize("fitted", [False], ids=["fresh"])
+@pytest.mark.parametrize("way", [copy.deepcopy, lambda c: pickle.loads(pickle.dumps(c))])
+def test_callbacks_may_be_copied(way: Any, fitted: bool):
+    """As by launchers that start processes, tuners and the like."""
+    callbacks: list[Any] = [
+        NTKMonitor(every_n_steps=2, probe="residuals"),
+        NTKBalancer(every_n_steps=2, ema=0.5),
+    ]
+    if fitted:
+        train(make(Noted), *callbacks, steps=3)
+    monitor, balancer = map(way, callbacks)
+    assert balancer.weights == callbacks[1].weights
+    assert set(monitor.history) == set(callbacks[0].history)
+    module = make(Noted)
+    train(module, monitor, balancer, steps=3)
+    last = max(steps_of(monitor, "ntk/trace/pde"))
+    trace = series(monitor, "ntk/trace/pde")[last]
+    assert trace == pytest.approx(module.traces(2)["pde"], rel=1e-10)
+
+
+def test_ctrl_c_within_a_measurement():
+    class Interrupts(Noted):
+        def __init__(self, draws: int) -> None:
+            super().__init__()
+            self.draws = draws
+            self.norm = nn.BatchNorm1d(1).double()
+
+        def looked_at(self, batch: Any) -> Residuals:
+            torch.rand(self.draws)
+            self.norm(torch.ones(4, 1, dtype=torch.float64))
+            raise KeyboardInterrupt
+
+    handler, states = signal.getsignal(signal.SIGINT), []
+    for draws in (0, 3):
+        module = make(Interrupts, draws)
+        try:
+            with pytest.raises(SystemExit):
+                train(module, NTKMonitor(residuals="looked_at"), NTKBalancer(), steps=2)
+        finally:
+            signal.signal(signal.SIGINT, handler)
+        states.append(torch.get_rng_state())
+        assert "log" not in vars(module)
+        assert module.norm.num_batches_tracked == 0
+    assert torch.equal(*states)
+    other, again = make(Noted), NTKMonitor()
+    train(other, again, steps=1)
+    assert_traces(again, other, [0])
+
+
+def test_a_manual_fit_after_an_automatic_one_with_the_same_callbacks():
+    monitor = NTKMonitor(every_n_steps=2)
+    train(make(Noted), monitor, steps=3)
+    module = make(Manual, raw=True, taps=True)
+    train(module, monitor, steps=3)
+    assert_traces(monitor, module, [0, 2])
