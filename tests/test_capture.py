@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 
-from pinn_ntk import NTKWarning, empirical_ntk
+from pinn_ntk import NTKWarning, empirical_ntk, find_terms
 from pinn_ntk.factors import Dense, Outer
 from pinn_ntk.graph import capture, certificate, rules, sites
 from pinn_ntk.graph.certificate import LOW_PRECISION_TOLERANCE, TOLERANCE, Probe, tolerance
+from pinn_ntk.graph.completeness import completeness_error
 from pinn_ntk.graph.rules import SiteRule
 from pinn_ntk.graph.walk import Edge, Graph, Use
 from pinn_ntk.kernel import NTK
@@ -403,6 +404,21 @@ def test_a_use_that_was_missed_still_shows_in_half_precision(
         with pytest.warns(NTKWarning, match=r"the certificate is off by more than \de-0\d"):
             kernel = empirical_ntk(residual, net)
     assert "2.weight" in kernel.jacobian("residual").fallbacks
+
+
+@pytest.mark.parametrize("scale", [1.0, 2.0**16, 2.0**-16], ids=str)
+def test_terms_of_a_scaled_loss_are_complete_in_float16(scale: float) -> None:
+    """A GradScaler starts from 2^16; the gradient of such a loss leaves the range of float16."""
+    net, x = stack([2, 20, 20, 1]).float(), points(100, 2).float().detach().requires_grad_()
+    with torch.autocast("cpu", torch.float16):
+        residuals = [net(x) - 1, 3 * wave(net, x)]
+    parts = [scale * r.float().square().sum() for r in residuals]
+    terms = find_terms(sum(parts), names=["u", "pde"])  # checks that they are complete
+    assert completeness_error(sum(parts), terms) < 0.02
+    assert completeness_error(sum(parts), [terms["u"]]) > 0.1
+    assert completeness_error(sum(parts), [terms["pde"]]) > 0.1
+    (gradient,) = torch.autograd.grad(sum(parts), [net[2].weight])
+    assert bool(gradient.isfinite().all()) == (scale <= 1.0)
 
 
 def test_autocast_around_the_call_changes_nothing() -> None:

@@ -28,6 +28,13 @@ if TYPE_CHECKING:
     from pinn_ntk.graph.term import Term
 
 
+LOW_PRECISION = 1e-2
+"""Tolerance above which some tensor of the graph is in half precision."""
+
+HEADROOM = 16.0
+"""How far below 1 the largest slope is brought there: sums over rows and layers are larger."""
+
+
 def completeness_error(loss: Tensor, terms: Mapping[str, Term] | Iterable[Term]) -> float:
     """Relative error of sum_a J_a^T s_a against dL/dtheta; that of rounding if no term is missing.
 
@@ -79,14 +86,16 @@ def _compare(loss: Tensor, terms: Sequence[Term]) -> tuple[float, float]:
     residuals = [head.residual for head in found.heads] + [term.residual for term in terms]
     graph = nodes_below([get_gradient_edge(r).node for r in residuals] or [root])
     leaves = [tensor for node in graph if (tensor := leaf(node)) is not None]
-    expected = _gradient([loss], leaves)
-    gap = _minus(expected, _pulled_back(terms, leaves))
+    tolerance = _rounding(graph, residuals)
+    share = _share(terms) if tolerance > LOW_PRECISION else 1.0
+    expected = _gradient([loss], leaves, [torch.full_like(loss, share)])
+    gap = _minus(expected, _pulled_back(terms, leaves, share))
     if any(leaf(node) is not None and node in graph for node in nodes_below(found.asides)):
         with cut([*(head.node for head in found.heads), *found.opaque]):
-            gap = _minus(gap, _gradient([loss], leaves))
-    tolerance, scale = _rounding(graph, residuals), _size(expected)
+            gap = _minus(gap, _gradient([loss], leaves, [torch.full_like(loss, share)]))
+    scale = _size(expected)
     if _size(gap) > tolerance * scale:
-        scale = max([scale, *(_size(_pulled_back([term], leaves)) for term in terms)])
+        scale = max([scale, *(_size(_pulled_back([term], leaves, share)) for term in terms)])
     return _size(gap) / scale if _size(gap) else 0.0, tolerance
 
 
@@ -98,11 +107,26 @@ def _gradient(
     )
 
 
-def _pulled_back(terms: Sequence[Term], leaves: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """sum_a J_a^T s_a, a tensor a leaf."""
+def _pulled_back(
+    terms: Sequence[Term], leaves: Sequence[Tensor], share: float
+) -> tuple[Tensor, ...]:
+    """sum_a J_a^T s_a times ``share``, a tensor a leaf."""
     if not terms:
         return tuple(torch.zeros_like(tensor) for tensor in leaves)
-    return _gradient([term.residual for term in terms], leaves, [term.slope for term in terms])
+    slopes = [term.slope if share == 1.0 else term.slope * share for term in terms]
+    return _gradient([term.residual for term in terms], leaves, slopes)
+
+
+def _share(terms: Sequence[Term]) -> float:
+    """What all gradients are multiplied with to stay in the range of half precision.
+
+    A scaled loss leaves it until the first steps of a GradScaler have found the scale.
+
+    Returns:
+        The factor; 1 where no slope is finite and above 0.
+    """
+    largest = max((float(t.slope.abs().max()) for t in terms if t.slope.numel()), default=0.0)
+    return 1 / (HEADROOM * largest) if 0.0 < largest < math.inf else 1.0
 
 
 def _minus(left: Sequence[Tensor], right: Sequence[Tensor]) -> tuple[Tensor, ...]:
