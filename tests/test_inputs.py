@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.func import grad, hessian, jvp, vmap
+from torch.utils.checkpoint import checkpoint
 
 from pinn_ntk.graph.inputs import fingerprint
 
@@ -230,6 +232,34 @@ def test_complex_points() -> None:
 
 def add_only(net: Net, x: Tensor) -> Tensor:
     return (x[:, :1] + net.nu).sin()
+
+
+TRANSFORMS: dict[str, Callable[[Callable[[Tensor], Tensor]], Callable[[Tensor], Tensor]]] = {
+    "vmap": vmap,
+    "gradient": lambda u: vmap(grad(u)),
+    "laplacian": lambda u: vmap(lambda y: hessian(u)(y).diagonal().sum()),
+    "directional": lambda u: lambda x: jvp(vmap(u), (x,), (torch.ones_like(x),))[1],
+}
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")  # jvp's
+@pytest.mark.parametrize("transform", TRANSFORMS.values(), ids=TRANSFORMS)
+def test_residuals_made_with_torch_func(transform: Callable[..., Any]) -> None:
+    net, x = Net(), points(torch.float32)
+    residual = transform(lambda y: net(y).squeeze())
+    first = fingerprint(residual(x), trained(net))
+    step(net, 0)
+    assert fingerprint(residual(x.clone()), trained(net)) == first is not None
+    assert fingerprint(residual(points(torch.float32, 4)), trained(net)) != first
+
+
+def test_negated_views_and_checkpoints() -> None:
+    net, x = Net(), points(torch.float32)
+    negated = torch.complex(x, -x).conj().imag  # x, by a flag on -x
+    assert negated.is_neg()
+    first = fingerprint(net(x), trained(net))
+    assert fingerprint(net(negated), trained(net)) == first
+    assert fingerprint(checkpoint(net, x, use_reentrant=False), trained(net)) == first
 
 
 NOTHING: Mapping[str, Residual] = {

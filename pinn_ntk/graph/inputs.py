@@ -139,9 +139,9 @@ def _at_most_two_values(tensor: Tensor) -> bool:
 
 
 def _digest(tensor: Tensor) -> bytes:
-    tensor = tensor.detach().resolve_conj().resolve_neg().contiguous().cpu()
+    tensor = tensor.detach().resolve_conj().resolve_neg().contiguous()
     if tensor.is_complex():
         tensor = torch.view_as_real(tensor)
     head = f"{tuple(tensor.shape)} {tensor.dtype}".encode()
-    data = tensor.reshape(-1).view(torch.uint8).numpy()
+    data = tensor.reshape(-1).view(torch.uint8).numpy(force=True)  # torch.func saves zeros unmade
     return hashlib.blake2b(head + data.tobytes(), digest_size=SIZE).digest()
