@@ -111,7 +111,8 @@ def measure(
         step: Training step.
         drift: Knows the first measurement; updated.
         params: Name -> parameter, for their drift.
-        curvature: Term -> D, (R_a,), see `curvature`; None leaves `max_stable_lr` out.
+        curvature: Term -> D, (R_a,), see `curvature`; `max_stable_lr` is left out for None, and
+            where a term of the kernel is absent.
         max_points: Rows of a term above which blocks are formed of evenly strided rows only.
         dtype: Dtype of the model, for the record.
         points: What the kernel was taken on; points of a probe are known not to change.
@@ -134,8 +135,9 @@ def measure(
     spectra = {} if kept is None else {term: _spectrum(kept, term) for term in kept.terms}
     traces, group_traces = _traces(kernel, groups or {})  # off the blocks, where those are whole
     step_size = None
-    if curvature is not None and kernel is not None and kept is not None:
-        step_size = max_stable_lr(kept, kernel, curvature, rows_kept)
+    known = curvature or {}
+    if kernel is not None and kept is not None and set(kernel.terms) <= known.keys():
+        step_size = max_stable_lr(kept, kernel, known, rows_kept)
     return Measurement(
         step=step,
         rows={} if kernel is None else {term: kernel.rows(term) for term in kernel.terms},

@@ -35,10 +35,10 @@ def curvature(terms: Mapping[str, Term], factors: Mapping[str, float]) -> dict[s
         factors: Term -> what its weight in the loss is to be multiplied with, 1 where absent.
 
     Returns:
-        Term -> D, (R_a,); None where the loss is no sum of squares with weights above 0, for which
-        D is not constant or gradient descent not a descent.
+        Term -> D, (R_a,); None where the loss is no sum of squares with finite weights, none below
+        0: D is not constant then, or gradient descent not a descent.
     """
-    if any(term.kind != "square" or bool((term.weight < 0).any()) for term in terms.values()):
+    if not all(map(_is_descending_square, terms.values())):
         return None
     return {
         name: 2 * factors.get(name, 1.0) * term.weight.detach().double().flatten()
@@ -160,6 +160,11 @@ def max_stable_lr(
         weights[term] = curvature[term][rows] * share
     top = largest_eigenvalue(kept.weighted_matrix(weights))
     return 2 / top if top else math.inf
+
+
+def _is_descending_square(term: Term) -> bool:
+    weight = term.weight.detach()
+    return term.kind == "square" and bool((weight.isfinite() & (weight >= 0)).all())
 
 
 def _total_weight(term: Term, weight: Tensor) -> float:

@@ -64,6 +64,11 @@ def operator(net: Net, x: Tensor) -> Tensor:
     return net.nu * derivatives(net(x), x)
 
 
+def operator_of(net: nn.Module, x: Tensor) -> Tensor:
+    x = live(x)
+    return derivatives(net(x), x)
+
+
 def operator_standardised(net: Net, x: Tensor) -> Tensor:
     x = live(x)
     return derivatives(net((x - 0.5) / 0.3), x)
@@ -187,6 +192,15 @@ def test_masks_of_dropout_are_no_points(name: str) -> None:
     assert fingerprint(RESIDUALS[name](net, points(torch.float32, 4)), trained(net)) not in prints
 
 
+def test_statistics_of_a_layer_norm_are_no_points() -> None:
+    net = nn.Sequential(nn.Linear(2, 5), nn.LayerNorm(5), nn.Tanh(), nn.Linear(5, 1))
+    x = points(torch.float32)
+    first = fingerprint(operator_of(net, x), trained(net))
+    step(net, 0)
+    assert fingerprint(operator_of(net, x), trained(net)) == first
+    assert fingerprint(operator_of(net, points(torch.float32, 4)), trained(net)) != first
+
+
 def test_points_of_two_values_are_told_from_others() -> None:
     net, x = Net(), torch.tensor([[0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
     first = fingerprint(net(x), trained(net))
@@ -211,6 +225,12 @@ def test_dtype_counts() -> None:
     narrow, wide = Net(), Net().double()
     ours = fingerprint(plain(narrow, x), trained(narrow))
     assert ours != fingerprint(plain(wide, x.double()), trained(wide))
+
+
+def test_one_point_in_an_expanded_view() -> None:
+    net = Net().double()
+    x = torch.rand(1, 1, dtype=torch.float64).expand(1, 2)
+    assert fingerprint(net(x), trained(net)) == fingerprint(net(x.clone()), trained(net))
 
 
 def test_autocast_and_bfloat16_points() -> None:

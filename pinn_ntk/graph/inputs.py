@@ -3,13 +3,13 @@
 Points are what meets trained parameters without depending on any: leaves that are no parameters
 (coordinates with ``requires_grad``), and operands of matrix products that hold no parameter (the
 batch that enters the first layer, also where it needs no gradient, is standardised or mapped to
-Fourier features). What an elementwise product multiplies with counts only where it scales a bare
-parameter: elsewhere it may be the mask of a dropout.
+Fourier features).
 
-The sweeps of reverse mode that make derivatives start from constants, which enter matrix products
-as points do. Ones do no harm, since they do not change. The slopes of a piecewise linear
-output activation do change, so a constant of at most two values counts only where nothing else is
-found.
+Some constants look the same and are none: the sweeps of reverse mode start from ones, which do no
+harm, but go on from the slopes of a piecewise linear output activation, which change; second
+derivatives of a layer norm scale its gain by statistics of the batch. So constants of at most two
+values, and those that scale a bare parameter, count only where nothing else is found. What scales
+anything else is left out, since it may be the mask of a dropout.
 """
 
 from __future__ import annotations
@@ -33,6 +33,9 @@ PRODUCTS = {
 
 VIEWS = {"ExpandBackward0", "SelectBackward0", "TBackward0", "UnsqueezeBackward0", "ViewBackward0"}
 """Operations through which a parameter is still seen as itself."""
+
+KNOWN_TO_NUMPY = {torch.float16, torch.float32, torch.float64, torch.complex64, torch.complex128}
+"""Dtypes of points that are taken as they are; others are narrower than float32."""
 
 SIZE = 16
 """Bytes of a digest."""
@@ -73,9 +76,9 @@ def fingerprint(residual: Tensor, params: Mapping[str, Tensor]) -> str | None:
     trained, points = _behind(residual.grad_fn, {id(p) for p in params.values()})
     certain = {_digest(point) for point in points}
     doubtful: set[bytes] = set()
-    for operand in _operands(trained):
-        plain = not operand.requires_grad and _at_most_two_values(operand)
-        (doubtful if plain else certain).add(_digest(operand))
+    for operand, product in _operands(trained):
+        sure = operand.requires_grad or (product and not _at_most_two_values(operand))
+        (certain if sure else doubtful).add(_digest(operand))
     found = sorted(certain or doubtful)
     return hashlib.blake2b(b"".join(found), digest_size=SIZE).hexdigest() if found else None
 
@@ -106,8 +109,8 @@ def _behind(root: Node, params: set[int]) -> tuple[set[Node], list[Tensor]]:
     return trained, points
 
 
-def _operands(trained: set[Node]) -> Iterator[Tensor]:
-    """Operands without a parameter that meet a tensor with one."""
+def _operands(trained: set[Node]) -> Iterator[tuple[Tensor, bool]]:
+    """Operands without a parameter that meet a tensor with one, and whether in a matrix product."""
     for node in trained:
         kind = nodes.kind(node)
         names = PRODUCTS.get(kind) or SCALED.get(kind)
@@ -120,7 +123,7 @@ def _operands(trained: set[Node]) -> Iterator[Tensor]:
             if position in names and (kind in PRODUCTS or _is_bare(child)):
                 operand = nodes.saved(node, names[position])
                 if isinstance(operand, Tensor) and (kind in PRODUCTS or operand.ndim):
-                    yield operand
+                    yield operand, kind in PRODUCTS
 
 
 def _is_bare(node: Node) -> bool:
@@ -139,9 +142,8 @@ def _at_most_two_values(tensor: Tensor) -> bool:
 
 
 def _digest(tensor: Tensor) -> bytes:
-    tensor = tensor.detach().resolve_conj().resolve_neg().contiguous()
-    if tensor.is_complex():
-        tensor = torch.view_as_real(tensor)
     head = f"{tuple(tensor.shape)} {tensor.dtype}".encode()
-    data = tensor.reshape(-1).view(torch.uint8).numpy(force=True)  # torch.func saves zeros unmade
-    return hashlib.blake2b(head + data.tobytes(), digest_size=SIZE).digest()
+    if tensor.dtype not in KNOWN_TO_NUMPY:
+        tensor = tensor.float()
+    data = tensor.numpy(force=True).tobytes()  # by force: torch.func saves zeros unmade
+    return hashlib.blake2b(head + data, digest_size=SIZE).digest()
