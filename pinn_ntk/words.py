@@ -155,7 +155,7 @@ def _unnamed(measurement: Measurement) -> str:
     unnamed = [t for t in (*measurement.spectra, *measurement.undefined) if UNNAMED.fullmatch(t)]
     if not unnamed:
         return ""
-    return f"Names: {_listed(unnamed)} are not logged: pass names=[...] or log each term."
+    return f"Names: {_listed(unnamed)} (not logged: pass names=[...] or log each term)."
 
 
 def _step_size(measurement: Measurement) -> str:

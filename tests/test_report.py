@@ -142,7 +142,10 @@ def test_summary_has_a_row_a_term():
         ({"points": PROBE}, "**Kernel at step 20** on a fixed probe"),
         ({"undefined": ("ic",)}, "Undefined: ic, whose residual holds NaN or inf."),
         ({"undefined": ("ic",)}, "| ic | - | undefined | - | - | - | - |"),
-        ({"undefined": ("term_2",)}, "term_2 are not logged: pass names=[...] or log each term"),
+        (
+            {"undefined": ("term_2",)},
+            "Names: term_2 (not logged: pass names=[...] or log each term).",
+        ),
         ({"effective_weights": {"pde": 1.0, "bc": 100.0}}, "plain mean over the rows: pde 1, bc 1"),
         (
             {"group_traces": {"network": {"pde": 100.0}, "inverse": {"pde": 11.0}}},
