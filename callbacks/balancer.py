@@ -20,6 +20,7 @@ from torch.utils.hooks import RemovableHandle
 from pinn_ntk.balance import Convention, weights_from_traces
 from pinn_ntk.callbacks.base import MisconfigurationException
 from pinn_ntk.callbacks.checks import check_optimizers, unsupported_strategy
+from pinn_ntk.callbacks.entrances import Entrances
 from pinn_ntk.callbacks.guard import Guard
 from pinn_ntk.callbacks.options import check_rule
 from pinn_ntk.callbacks.parameters import Patterns, matches, trained_parameters
@@ -145,6 +146,7 @@ class NTKBalancer(StatefulCallback):
         self.history = History()
         self._traces: Traces = {}
         self.raw = RawBackward(self.source.recorder, self._look, self._weight)
+        self._entrances = Entrances(self.source)
         self._handles: list[RemovableHandle] = []
         self._module: ref[pl.LightningModule] | None = None
         self._count, self._resumed = StepCount(), False
@@ -174,6 +176,7 @@ class NTKBalancer(StatefulCallback):
             self.weights, self._traces = {}, {}
             self.history, self._count = History(), StepCount()
             self.source.forget()
+            self._entrances = Entrances(self.source)
         self._module = ref(pl_module)
         self._in_loss = WeightsInLoss.of(pl_module)
         if self._in_loss is None:
@@ -203,7 +206,7 @@ class NTKBalancer(StatefulCallback):
             self._release()
             self._look(trainer, pl_module, loss)
             if self._in_loss is None:
-                self.guard.run(UPDATE, partial(self._weigh, loss), retry=True)
+                self.guard.run(UPDATE, partial(self._weigh, pl_module, loss), retry=True)
 
     def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._release()
@@ -343,17 +346,27 @@ class NTKBalancer(StatefulCallback):
         publish(trainer, values)
         log_scalars(trainer, values, step)
 
-    def _weigh(self, loss: Tensor) -> None:
+    def _weigh(self, pl_module: pl.LightningModule, loss: Tensor) -> None:
         """Put each weight on the gradient that is about to enter its term."""
+        if self.source.taps:
+            self._weigh_taps(loss)
+            return
+        remember = pl_module.automatic_optimization
+        for name, node in self._entrances.of(loss, remember=remember):
+            hook = partial(weighted_all, self._weight(name))
+            self._handles.append(node.register_prehook(hook))
+
+    def _weigh_taps(self, loss: Tensor) -> None:
+        """The same where residuals are tapped: at their terms, as far as those are found."""
         terms = self.source.terms(loss, check=False)
-        for name, term in terms.items():
-            if not term.ascends:
-                hook = partial(weighted_all, self._weight(name))
-                self._handles.append(term.head.register_prehook(hook))
-        for name, residual in self.source.recorder.taps.items():
-            if name not in terms and matches(name, self.source.include):
+        for name, residual in self.source.taps.items():
+            term = terms.get(name)
+            if term is None:
                 weigh = partial(weighted, self._weight(name))
                 self._handles.append(residual.register_hook(weigh))
+            elif not term.ascends:
+                hook = partial(weighted_all, self._weight(name))
+                self._handles.append(term.head.register_prehook(hook))
 
     def _weight(self, name: str) -> float:
         if self._in_loss is not None or not matches(name, self.source.include):

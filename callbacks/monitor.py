@@ -264,7 +264,7 @@ class NTKMonitor(StatefulCallback):
                 max_points=self.max_points,
                 dtype=finite.dtype,
                 points=found.points,
-                fingerprints=finite.fingerprints(params),
+                fingerprints=finite.fingerprints(trained_parameters(trainer, pl_module)),
                 groups=parameter_groups(pl_module, params, kernel, loss),
                 effective_weights=effective_weights(found.terms, factors),
                 undefined=tuple(n for n in found.residuals if n not in finite.residuals),

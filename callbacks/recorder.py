@@ -93,6 +93,11 @@ class Recorder:
         if self._awake:
             self._weighted[name] = loss
 
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """What was logged or weighed in this step, by name."""
+        return (*self._weighted, *self.logged)
+
     def terms(self, loss: Tensor, *, check: bool) -> dict[str, Term]:
         """The terms of a loss by name.
 

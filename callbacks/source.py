@@ -178,8 +178,12 @@ class Source:
             residuals = residuals_of(self.route, trainer, module, copied(self._batch))
             return Found(self._kept(residuals), self._aside(loss), elsewhere=True)
         terms = self.terms(loss, check=check)
-        taps = self._kept(self.recorder.taps)
-        return Found(taps or {name: term.residual for name, term in terms.items()}, terms)
+        return Found(self.taps or {name: term.residual for name, term in terms.items()}, terms)
+
+    @property
+    def taps(self) -> dict[str, Tensor]:
+        """Name -> residual tapped in this step."""
+        return self._kept(self.recorder.taps)
 
     def terms(self, loss: Tensor | None, *, check: bool) -> dict[str, Term]:
         """Terms of the loss by name; where residuals are tapped, those only, as far as found.
@@ -195,9 +199,8 @@ class Source:
             OpaqueLossError: Nothing is tapped, and the terms cannot be found.
             IncompleteTermsError: The same, and what was found is not all of it.
         """
-        taps = self._kept(self.recorder.taps)
-        if taps:
-            return _matched(taps, self._aside(loss))
+        if self.taps:
+            return _matched(self.taps, self._aside(loss))
         if loss is None:
             return {}
         try:
