@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import gc
 import pickle
 import signal
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -141,6 +144,34 @@ def test_combined_loaders_of_which_one_runs_dry(probe: str | None):
     assert steps_of(monitor, "ntk/trace/bc") == (STEPS if probe else [0, 2])
 
 
+class AskedFor(Noted):
+    """Expects points that ask for gradients already, from the data set or a transfer hook."""
+
+    def residuals(self, batch: Any) -> Residuals:
+        u = self.net(3 * batch["x"])
+        (u_x,) = torch.autograd.grad(u.sum(), batch["x"], create_graph=True)
+        return {"pde": u_x - torch.cos(batch["x"].detach()), "bc": self.net(3 * batch["ends"])}
+
+
+ROUTES: list[dict[str, str]] = [{}]
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=str)
+def test_points_that_ask_for_gradients_in_the_loader(route: dict[str, str]):
+    def points() -> list[dict[str, Tensor]]:
+        return [batch() | {"x": batch()["x"].requires_grad_()} for _ in range(5)]
+
+    given, alone = points(), points()
+    plain, module = make(AskedFor), make(AskedFor)
+    monitor = NTKMonitor(every_n_steps=2, **route)
+    train(plain, steps=5, batches=alone)
+    train(module, monitor, steps=5, batches=given)
+    assert_traces(monitor, module, STEPS)
+    assert same(plain, module)
+    for with_us, without in zip(given, alone, strict=True):
+        assert torch.equal(with_us["x"].grad, without["x"].grad)  # type: ignore[arg-type]
+
+
 class FromIterator(Noted):
     """Takes its batches from the loader by itself."""
 
@@ -180,6 +211,37 @@ def test_callbacks_may_be_copied(way: Any, fitted: bool):
     last = max(steps_of(monitor, "ntk/trace/pde"))
     trace = series(monitor, "ntk/trace/pde")[last]
     assert trace == pytest.approx(module.traces(2)["pde"], rel=1e-10)
+
+
+class Remembered(Manual):
+    """Keeps weak references to its residuals, and gives up at step 3."""
+
+    fail = False
+
+    def losses(self, residuals: Residuals) -> Residuals:
+        self.seen = [weakref.ref(r) for r in residuals.values()]
+        losses = super().losses(residuals)
+        if self.fail and self.step == 3:
+            raise ZeroDivisionError
+        return losses
+
+
+@pytest.mark.parametrize("fail", [False, True], ids=["done", "exception"])
+@pytest.mark.parametrize("options", [{"raw": True, "taps": True}, {"taps": True}, {}], ids=str)
+def test_nothing_outlives_a_fit(options: dict[str, bool], fail: bool):
+    """Neither a graph, which holds a batch of memory, nor a callback that listens for ever."""
+    module = make(Remembered, **options)
+    module.fail = fail
+    callbacks = [NTKMonitor(every_n_steps=2), NTKBalancer(every_n_steps=2)]
+    with contextlib.suppress(ZeroDivisionError):
+        train(module, *callbacks, steps=5)
+    gc.collect()
+    assert [residual() for residual in module.seen] == [None, None]
+    left = [weakref.ref(callback) for callback in callbacks]
+    callbacks.clear()
+    module.trainer = None
+    gc.collect()
+    assert [callback() for callback in left] == [None, None]
 
 
 def test_ctrl_c_within_a_measurement():

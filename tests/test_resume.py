@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from torch.utils.data import DataLoader
 
 from pinn_ntk.callbacks import NTKBalancer, NTKMonitor
 from tests.pinn import batch, same, trainer
@@ -28,35 +29,11 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from pinn_ntk.callbacks import NTKBalancer, NTKMonitor
-from tests.pinn import batch, trainer
-from tests.zoo import Explicit, Manual, Noted, make
+from tests.pinn import trainer
+from tests.zoo import Explicit, Manual, Noted, Stream, make
 
 STEPS = 30
 HOOKS = ("on_train_batch_start", "on_before_optimizer_step", "on_train_batch_end")
-
-
-class Stream:
-    """A loader that knows where it is; its points are drawn with a seed of their own."""
-
-    def __init__(self):
-        self.position = 0
-
-    def __len__(self):
-        return 20
-
-    def __iter__(self):
-        while self.position < len(self):
-            self.position += 1
-            generator = torch.Generator().manual_seed(self.position)
-            x = 2 * torch.rand(6, 1, dtype=torch.float64, generator=generator) - 1
-            yield batch() | {"x": x}
-        self.position = 0
-
-    def state_dict(self):
-        return {"position": self.position}
-
-    def load_state_dict(self, state):
-        self.position = state["position"]
 
 
 class Kill(pl.Callback):
@@ -188,7 +165,7 @@ def fit(
 ) -> tuple[pl.Trainer, Noted]:
     module = make(kind, optimizer="adam")
     run = trainer(*callbacks, steps=steps, **ONE_BATCH)
-    run.fit(module, torch.utils.data.DataLoader([batch()], batch_size=None), ckpt_path=ckpt)
+    run.fit(module, DataLoader([batch()], batch_size=None), ckpt_path=ckpt)
     return run, module
 
 
@@ -249,6 +226,29 @@ def test_both_callbacks_go_on_where_they_were(tmp_path: Path, kind: type[Noted])
         assert_same_history(got, reference)
 
 
+def test_the_second_of_two_fits_goes_on_where_it_was(tmp_path: Path):
+    """Its steps count on behind those of the first one, before and after the restart."""
+
+    def two_fits(steps: int) -> tuple[pl.Trainer, Noted, list[Any]]:
+        callbacks = [NTKMonitor(every_n_steps=2), NTKBalancer(every_n_steps=2)]
+        module = make(Noted, optimizer="adam")
+        data = DataLoader([batch()], batch_size=None)
+        trainer(*callbacks, steps=4, **ONE_BATCH).fit(module, data)
+        second = trainer(*callbacks, steps=steps, **ONE_BATCH)
+        second.fit(module, data)
+        return second, module, callbacks
+
+    _, expected, whole = two_fits(9)
+    half, _, _ = two_fits(3)
+    half.save_checkpoint(tmp_path / "half.ckpt")
+    resumed = [NTKMonitor(every_n_steps=2), NTKBalancer(every_n_steps=2)]
+    _, module = fit(9, *resumed, ckpt=tmp_path / "half.ckpt")
+    assert same(expected, module)
+    for got, reference in zip(resumed, whole, strict=True):
+        assert_same_history(got, reference)
+    assert steps_of(whole[0]) == [0, 2, 3, 4, 6, 8, 10, 12]
+
+
 def test_a_checkpoint_holds_tensors_and_plain_values_only(tmp_path: Path):
     half = saved(tmp_path, 3, NTKMonitor(probe="residuals"), NTKBalancer())
     states = torch.load(half, weights_only=True)["callbacks"]
@@ -286,7 +286,7 @@ def test_weights_of_a_checkpoint_act_in_the_first_step(tmp_path: Path):
     half = saved(tmp_path, 4, NTKBalancer(every_n_steps=3))
     hand = make(Noted, optimizer="adam", weigh_every=3)
     run = trainer(steps=6, **ONE_BATCH)
-    run.fit(hand, torch.utils.data.DataLoader([batch()], batch_size=None))
+    run.fit(hand, DataLoader([batch()], batch_size=None))
     balancer = NTKBalancer(every_n_steps=3)
     _, module = fit(6, balancer, ckpt=half)
     for p, q in zip(module.parameters(), hand.parameters(), strict=True):

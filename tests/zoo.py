@@ -5,7 +5,7 @@ Each notes, row by row, what callbacks have to find in its steps, and may weight
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -259,6 +259,36 @@ class Inverse(Noted):
         (u_x,) = torch.autograd.grad(u, x, torch.ones_like(u), create_graph=True)
         (u_xx,) = torch.autograd.grad(u_x, x, torch.ones_like(u), create_graph=True)
         return {"pde": self.coefficient * u_xx + u, "bc": self.net(3 * batch["ends"]) - 1}
+
+
+class Stream:
+    """A loader that knows where it is; every batch has points of its own, drawn by its number.
+
+    Args:
+        length: Batches of an epoch.
+        pack: What becomes of the dict of points.
+    """
+
+    def __init__(self, length: int = 20, pack: Callable[[dict[str, Tensor]], Any] = dict) -> None:
+        self.length, self.pack = length, pack
+        self.position = 0
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[Any]:
+        while self.position < self.length:
+            self.position += 1
+            generator = torch.Generator().manual_seed(self.position)
+            x = 2 * torch.rand(N_PDE, 1, dtype=torch.float64, generator=generator) - 1
+            yield self.pack(batch() | {"x": x})
+        self.position = 0
+
+    def state_dict(self) -> dict[str, int]:
+        return {"position": self.position}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.position = state["position"]
 
 
 def train(
