@@ -1,19 +1,20 @@
 """Where the gradient enters each term, found at every training step, hence quickly.
 
 All that `Source.terms` finds out (names, weights, their signs) stays the same while the loss is
-built in the same way; then a walk from the loss to its heads is enough.
+built in the same way; then the nodes between the loss and its terms are the same operations, and
+walking down to them again is enough.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from torch import Tensor
 from torch.autograd.graph import Node, get_gradient_edge
 
 from pinn_ntk.callbacks.source import Source
-from pinn_ntk.graph.nodes import kind
-from pinn_ntk.graph.paths import Paths, trace
+from pinn_ntk.graph.paths import trace
 
 
 class Entrance(NamedTuple):
@@ -29,10 +30,7 @@ class Entrance(NamedTuple):
 
 
 class Entrances:
-    """Finds the entrances of the terms that a loss descends, and remembers their names.
-
-    Losses are built in the same way if their terms are of the same kinds and shapes in the same
-    order, the operation that makes the loss is the same, and the same keys were logged.
+    """Finds the entrances of the terms that a loss descends, and remembers the way to them.
 
     Args:
         source: Finds the terms in full.
@@ -41,15 +39,16 @@ class Entrances:
     def __init__(self, source: Source) -> None:
         """Nothing remembered."""
         self.source = source
-        self._known: dict[tuple[object, ...], list[str | None]] = {}
+        self._known: dict[tuple[str, ...], tuple[Way, list[tuple[str, int]]]] = {}
 
     def of(self, loss: Tensor, *, remember: bool) -> list[Entrance]:
         """The entrances of a loss, without terms that it ascends or that are not included.
 
         Args:
             loss: The live loss.
-            remember: Whether the names may be those of an earlier loss built in the same way;
-                not where the sign of the loss may have changed, as in min-max schemes.
+            remember: Whether the way may be that of an earlier loss of which the same keys were
+                logged, if the operations on it are the same; not where the sign of the loss may
+                have changed, as in min-max schemes.
 
         Returns:
             One entrance a term.
@@ -57,18 +56,59 @@ class Entrances:
         Raises:
             OpaqueLossError: The terms cannot be found.
         """
-        edge = get_gradient_edge(loss)
-        found = trace(edge.node)
-        built = self._built(edge.node, found)
-        names = self._known.get(built) if remember else None
-        if names is None or found.opaque:
-            terms = self.source.terms(loss, check=False)
-            by_node = {term.head: name for name, term in terms.items() if not term.ascends}
-            names = [by_node.get(head.node) for head in found.heads]
-            self._known[built] = names
-        pairs = zip(names, found.heads, strict=True)
-        return [Entrance(name, head.node) for name, head in pairs if name is not None]
+        root, keys = get_gradient_edge(loss).node, self.source.recorder.keys
+        if remember and keys in self._known:
+            way, ends = self._known[keys]
+            nodes = way.again(root)
+            if nodes is not None:
+                return [Entrance(name, nodes[position]) for name, position in ends]
+        terms = self.source.terms(loss, check=False)
+        found = [Entrance(name, term.head) for name, term in terms.items() if not term.ascends]
+        paths = trace(root)
+        way = Way(root, [*(head.node for head in paths.heads), *paths.asides])
+        self._known[keys] = way, [(name, way.nodes.index(node)) for name, node in found]
+        way.nodes.clear()
+        return found
 
-    def _built(self, root: Node, found: Paths) -> tuple[object, ...]:
-        heads = ((head.phi.kind, head.residual.shape) for head in found.heads)
-        return (kind(root), self.source.recorder.keys, *heads)
+
+class Way:
+    """The nodes from a loss down to given ones, as a path that can be gone again on another graph.
+
+    Args:
+        root: The node that made the loss.
+        ends: Nodes to stop at.
+
+    Attributes:
+        nodes: The nodes, root first, each after the one it was reached from.
+    """
+
+    def __init__(self, root: Node, ends: Iterable[Node]) -> None:
+        """Walk down, each node once."""
+        stop, self.nodes = set(ends), [root]
+        self._turns: list[tuple[int, int]] = []
+        for position, node in enumerate(self.nodes):  # grows on the way
+            for number, (child, _) in enumerate(() if node in stop else node.next_functions):
+                if child is not None and child not in self.nodes:
+                    self._turns.append((position, number))
+                    self.nodes.append(child)
+        self._kinds = [(node.name(), len(node.next_functions)) for node in self.nodes]
+
+    def again(self, root: Node) -> list[Node] | None:
+        """The nodes of another graph that are reached by the same turns.
+
+        Args:
+            root: The node that made the other loss.
+
+        Returns:
+            The nodes in the same order; None where one of them is another operation.
+        """
+        nodes, children = [root], [root.next_functions]
+        if (root.name(), len(children[0])) != self._kinds[0]:
+            return None
+        for (position, number), (name, size) in zip(self._turns, self._kinds[1:], strict=True):
+            node = children[position][number][0]
+            if node is None or node.name() != name or len(node.next_functions) != size:
+                return None
+            nodes.append(node)
+            children.append(node.next_functions)
+        return nodes
