@@ -113,13 +113,13 @@ class NTKMonitor(StatefulCallback):
         ValueError: An argument is out of range.
 
     Example:
-        >>> monitor = NTKMonitor(every_n_steps=500)
+        >>> monitor = NTKMonitor(every_n_steps=1000)
         >>> trainer = pl.Trainer(callbacks=[monitor], max_steps=1000)  # doctest: +SKIP
     """
 
     def __init__(
         self,
-        every_n_steps: int = 500,
+        every_n_steps: int = 1000,
         steps: Sequence[int] | None = None,
         per_decade: int | None = None,
         budget: float | None = None,
