@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from pinn_ntk.callbacks.schedule import Schedule, last_step, logged_step
 from pinn_ntk.callbacks.sinks import publish
 from pinn_ntk.callbacks.source import Source
 from pinn_ntk.callbacks.state import StatefulCallback
+from pinn_ntk.errors import NTKWarning
 from pinn_ntk.history import History
 from pinn_ntk.kernel import empirical_ntk
 from pinn_ntk.kernel_drift import KernelDrift
@@ -326,10 +328,13 @@ class NTKMonitor(StatefulCallback):
         self._book.load_state_dict(state_dict["book"])
         self.source.recorder.load_state_dict(state_dict["names"])
         self.schedule.load_state_dict(state_dict["schedule"])
-        if state_dict["drift"]:
-            self._drift.load_state_dict(state_dict["drift"])
+        drift = state_dict["drift"]
         if self.source.probe is not None:
             self.source.probe.load_state_dict(state_dict["probe"])
+            if not state_dict["probe"]:
+                drift = without_kernels(drift)
+        if drift:
+            self._drift.load_state_dict(drift)
 
     def _overhead(self, trainer: pl.Trainer) -> float:
         guards = [monitor.guard for monitor in monitors(trainer)]
@@ -341,6 +346,18 @@ def monitors(trainer: pl.Trainer) -> list[NTKMonitor]:
     """Every NTKMonitor among the callbacks of a trainer."""
     callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
     return [callback for callback in callbacks if isinstance(callback, NTKMonitor)]
+
+
+def without_kernels(drift: Mapping[str, Any]) -> dict[str, Any]:
+    """State of a `KernelDrift` for a probe on other points, after a warning."""
+    warnings.warn(
+        "NTKMonitor: the checkpoint does not hold the batch of the probe, since no tensor was "
+        "found in it; the probe is frozen anew, and drift of kernels starts at 0 again. Let the "
+        "data loader give tensors in dicts, lists or dataclasses.",
+        NTKWarning,
+        stacklevel=2,
+    )
+    return {**drift, "blocks": [], "terms": []} if drift else {}
 
 
 def loss_scale(trainer: pl.Trainer) -> float:

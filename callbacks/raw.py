@@ -11,10 +11,11 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
+from pinn_ntk.callbacks.parameters import trained_parameters
 from pinn_ntk.callbacks.recorder import Recorder
+from pinn_ntk.graph.nodes import accumulates
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -50,8 +51,8 @@ def weighted_all(weight: float, gradients: Sequence[Tensor | None]) -> tuple[Ten
 
 
 def weighted(weight: float, gradient: Tensor) -> Tensor | None:
-    """The same as hook of a tensor, save where the user differentiates the residual itself."""
-    return None if is_measuring() or torch.is_grad_enabled() else weight * gradient
+    """The same as hook of a tensor."""
+    return None if is_measuring() else weight * gradient
 
 
 class RawBackward:
@@ -93,6 +94,7 @@ class RawBackward:
         """The hook of Lightning ran: in this batch nothing is left to do here."""
         self._by_lightning = True
         self._backwards += 1
+        self.recorder.backward_began()
 
     def end(self, guard: Guard) -> None:
         """The batch is over."""
@@ -119,9 +121,11 @@ class RawBackward:
     def _arrived(
         self, trainer: pl.Trainer, module: pl.LightningModule, name: str, gradient: Tensor
     ) -> Tensor | None:
-        # Where grad mode is on, the user differentiates the residual itself.
-        if self._by_lightning or is_measuring() or torch.is_grad_enabled():
+        if self._by_lightning or is_measuring():
             return None
+        if not accumulates(trained_parameters(trainer, module).values()):
+            return None  # the step takes gradients for itself
         self._backwards += 1
+        self.recorder.backward_began()
         self.look(trainer, module, None)
         return None if self.weight is None else self.weight(name) * gradient

@@ -6,7 +6,7 @@ the batch is over, so that no graph outlives its step.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import replace
 from numbers import Number
 from typing import TYPE_CHECKING, Any
@@ -43,7 +43,7 @@ class Recorder:
         self._weighted: dict[str, Tensor | float] = {}
         self._known: dict[str, dict[int, str]] = {}
         self._log: RecordingLog | None = None
-        self._awake = False
+        self._awake = self._spent = False
 
     def attach(self, module: pl.LightningModule) -> None:
         """Listen to ``module``. Several recorders may listen to one."""
@@ -58,6 +58,7 @@ class Recorder:
     def detach(self) -> None:
         """Stop listening; the last recorder to go leaves the module as it was found."""
         self.end()
+        self.on_tap = None
         unlisten(self)
         if self._log is not None:
             self._log.recorders.remove(self)
@@ -67,7 +68,7 @@ class Recorder:
     def begin(self) -> None:
         """A batch starts: forget the last one, and listen."""
         self.end()
-        self._awake = True
+        self._awake, self._spent = True, False
 
     def end(self) -> None:
         """The batch is over: forget it, and what comes between batches passes unheard."""
@@ -82,11 +83,19 @@ class Recorder:
             self.logged[key] = value
 
     def tapped(self, name: str, residual: Tensor) -> None:
-        """The module tapped a residual."""
+        """The module tapped a residual; a name's second one before a backward pass is <name>_2."""
         if self._awake and residual.requires_grad:
+            if self._spent:
+                self._spent = False
+                self.taps.clear()
+            name = _unused(name, self.taps)
             self.taps[name] = residual
             if self.on_tap is not None:
                 self.on_tap(name, residual)
+
+    def backward_began(self) -> None:
+        """What is tapped from now on belongs to another backward pass."""
+        self._spent = True
 
     def weighted(self, name: str, loss: Tensor) -> None:
         """The module weighed a loss term."""
@@ -136,6 +145,13 @@ class Recorder:
     def load_state_dict(self, state: dict[str, dict[int, str]]) -> None:
         """Go on with the names of another recorder."""
         self._known = {likeness: dict(known) for likeness, known in state.items()}
+
+
+def _unused(name: str, taken: Container[str]) -> str:
+    number = 2
+    while name in taken:
+        name, number = f"{name.removesuffix(f'_{number - 1}')}_{number}", number + 1
+    return name
 
 
 class RecordingLog:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -11,19 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
-
-from pinn_ntk.measurement import stratified_rows
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
 
 Route = str | Callable[..., Any] | None
 """Name of a method ``m(batch)`` of the module, or a function ``f(module, batch)`` or its path."""
-
-SEED = 0x5EED
-"""Seed of what a probe draws, so that it draws the same whenever it is evaluated."""
 
 
 def residuals_of(
@@ -116,75 +109,3 @@ def _swapped_buffers(module: nn.Module) -> list[tuple[nn.Module, str, Tensor | N
     for part, name, buffer in originals:
         part._buffers[name] = None if buffer is None else buffer.detach().clone()
     return originals
-
-
-class FixedProbe:
-    """Residuals on points that stay: a frozen batch, a fixed seed, and a fixed choice of rows.
-
-    Args:
-        route: As in `residuals_of`.
-        max_points: Rows to keep of a term at most.
-
-    Attributes:
-        batch: The frozen batch; None until there is one.
-        rows: Term -> kept rows of its residual, sorted.
-    """
-
-    def __init__(self, route: Route, max_points: int) -> None:
-        """Freeze nothing yet."""
-        self.route, self.max_points = route, max_points
-        self.batch: Any = None
-        self.rows: dict[str, Tensor] = {}
-        self._plain = False
-
-    def freeze(self, batch: Any) -> None:
-        """Keep a copy of the first batch seen; later ones are passed over."""
-        if self.batch is None:
-            self.batch = copied(batch)
-            self._plain = is_plain(self.batch)
-
-    def residuals(self, trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, Tensor]:
-        """Name -> live residual at the points of the probe, all rows."""
-
-        def seeded(module: pl.LightningModule, batch: Any) -> Any:
-            torch.manual_seed(SEED)
-            np.random.seed(SEED)  # noqa: NPY002
-            random.seed(SEED)
-            return resolved(self.route, module)(batch)
-
-        moved = apply_to_collection(copied(self.batch), Tensor, lambda t: t.to(module.device))
-        residuals = residuals_of(seeded, trainer, module, moved)
-        for name, residual in residuals.items():
-            kept = self.rows.get(name)
-            if kept is None or int(kept[-1]) >= residual.numel():
-                self.rows[name] = stratified_rows(residual.numel(), self.max_points, SEED)
-        return residuals
-
-    def state_dict(self) -> dict[str, Any]:
-        """The batch (only where it loads safely: plain tensors in plain containers) and rows."""
-        if not self._plain:
-            return {}
-        rows = {name: kept.cpu() for name, kept in self.rows.items()}
-        return {"batch": apply_to_collection(self.batch, Tensor, Tensor.cpu), "rows": rows}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on with the probe of another instance."""
-        if state:
-            self.batch, self.rows, self._plain = state["batch"], dict(state["rows"]), True
-
-
-def copied(batch: Any) -> Any:
-    """The batch with every tensor detached and cloned."""
-    return apply_to_collection(batch, Tensor, lambda tensor: tensor.detach().clone())
-
-
-def is_plain(batch: Any) -> bool:
-    """Whether a batch can be loaded again with ``weights_only=True``."""
-    file = io.BytesIO()
-    try:
-        torch.save(batch, file)
-        file.seek(0)
-        torch.load(file, weights_only=True)
-    except Exception:  # noqa: BLE001 - pickle raises what it likes
-        return False
-    return True

@@ -13,8 +13,9 @@ from torch import Tensor
 from torch.autograd.graph import Node
 
 from pinn_ntk.callbacks.parameters import Patterns, matches
+from pinn_ntk.callbacks.probe import FixedProbe, copied
 from pinn_ntk.callbacks.recorder import Recorder
-from pinn_ntk.callbacks.routes import FixedProbe, Route, copied, residuals_of
+from pinn_ntk.callbacks.routes import Route, residuals_of
 from pinn_ntk.errors import IncompleteTermsError, OpaqueLossError
 from pinn_ntk.graph.inputs import fingerprint
 from pinn_ntk.graph.nodes import kind

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 from pinn_ntk.callbacks.base import Callback
 
@@ -29,6 +30,11 @@ class StatefulCallback(Callback):
             for p in parameters
             if p.name in given and p.name != "self" and given[p.name] != p.default
         }
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Weak references cannot be pickled, and mean nothing in another process.
+        attributes = vars(self).items()
+        return {name: None if isinstance(value, ref) else value for name, value in attributes}
 
     @property
     def state_key(self) -> str:

@@ -9,11 +9,12 @@ and may change with any torch release, so they are listed once, in `SAVED`; read
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
-from torch.autograd.graph import Node
+from torch import Tensor
+from torch.autograd.graph import Node, get_gradient_edge
 
 SAVED: dict[str, tuple[str, ...]] = {
     # places where a parameter meets a point (graph/rules.py)
@@ -121,3 +122,26 @@ def output_dtype(node: Node, output: int = 0) -> torch.dtype:
     """Dtype of the ``output``-th tensor that the operation behind ``node`` made."""
     dtype: torch.dtype = node._input_metadata[output].dtype
     return dtype
+
+
+def accumulates(leaves: Iterable[Tensor]) -> bool:
+    """Whether the backward pass that runs now adds to ``.grad`` of one of the leaves.
+
+    To be asked within a hook. ``torch.autograd.grad`` does not, ``loss.backward()`` does.
+
+    Args:
+        leaves: Tensors that require gradients.
+
+    Returns:
+        Whether it does; where this torch cannot tell, whether it builds no graph of its own.
+    """
+    if not hasattr(torch._C, "_will_engine_execute_node"):
+        return not torch.is_grad_enabled()
+    return any(_will_run(get_gradient_edge(leaf).node) for leaf in leaves)
+
+
+def _will_run(node: Node) -> bool:
+    try:
+        return bool(torch._C._will_engine_execute_node(node))
+    except RuntimeError:  # torch.autograd.grad was asked for this very leaf
+        return False
