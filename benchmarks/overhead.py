@@ -7,12 +7,12 @@ A real Trainer trains the wave equation with the model and the data of ``configs
 | contestant | callbacks |
 | --- | --- |
 | plain | none |
-| monitor | `NTKMonitor()`: a measurement every 500 steps |
-| balancer | `NTKBalancer()`: an update every 100 steps |
+| monitor | `NTKMonitor()`: a measurement every 1000 steps |
+| balancer | `NTKBalancer()`: an update every 200 steps |
 | both | both |
 
 All train in turns, in an order drawn anew for each round. The clock runs from the end of step 0 to
-the end of step ``--steps``, a multiple of 500, so each contestant does exactly its usual share of
+the end of step ``--steps``, a multiple of 1000, so each contestant does exactly its usual share of
 work in it; what happens once (the first step, which draws the layout and imports; the figure at
 the end) is timed apart. The share of a contestant is 1 - plain / contestant, by four measures:
 
@@ -57,7 +57,7 @@ from pinn_ntk.callbacks import NTKBalancer, NTKMonitor
 
 SCHEMA = 1
 RESULTS = Path(__file__).parent / "results" / "overhead.json"
-EVERY = 500
+EVERY = 1000
 """Steps after which the work of both callbacks repeats itself."""
 TARGET = 0.02
 """Largest share of wall time that both callbacks together are meant to take."""

@@ -171,6 +171,7 @@ def _traces(
         group: {
             term: sum(share for name, share in of_term.items() if groups.get(name) == group)
             for term, of_term in shares.items()
+            if any(groups.get(name) == group for name in of_term)
         }
         for group in dict.fromkeys(groups.values())
         if group in used

@@ -477,8 +477,8 @@ def test_overhead_is_kept_as_json(
     assert "by own clock" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("steps", ["0", "-500", "499", "750"])
+@pytest.mark.parametrize("steps", ["0", "-1000", "999", "1500"])
 def test_steps_hold_the_usual_share_of_measurements(steps: str, capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit, match="2"):
         overhead.main(["--steps", steps])
-    assert f"{steps} is no positive multiple of 500" in capsys.readouterr().err
+    assert f"{steps} is no positive multiple of 1000" in capsys.readouterr().err
