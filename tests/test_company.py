@@ -153,7 +153,7 @@ class AskedFor(Noted):
         return {"pde": u_x - torch.cos(batch["x"].detach()), "bc": self.net(3 * batch["ends"])}
 
 
-ROUTES: list[dict[str, str]] = [{}]
+ROUTES = [{}, {"residuals": "residuals"}, {"probe": "residuals"}]
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=str)
@@ -170,6 +170,36 @@ def test_points_that_ask_for_gradients_in_the_loader(route: dict[str, str]):
     assert same(plain, module)
     for with_us, without in zip(given, alone, strict=True):
         assert torch.equal(with_us["x"].grad, without["x"].grad)  # type: ignore[arg-type]
+
+
+class Cloud:
+    """A batch of a class that nobody knows how to copy."""
+
+    def __init__(self, points: dict[str, Tensor]) -> None:
+        self.points = points
+
+
+class OfClouds(Noted):
+    """Draws its points into the batch."""
+
+    def training_step(self, cloud: Cloud, batch_idx: int) -> Tensor:
+        self.note(self.residuals(Cloud(batch())))
+        cloud.points["x"].uniform_(-1, 1)
+        losses = self.losses(self.residuals(cloud))
+        self.log_losses(losses, batch_idx)
+        return self.total(losses)
+
+    def log_losses(self, losses: Residuals, batch_idx: int) -> None:
+        self.log_dict(losses, batch_size=1)
+
+    def residuals(self, cloud: Cloud) -> Residuals:
+        return super().residuals(cloud.points)
+
+
+def test_the_probe_of_a_users_class_is_a_copy():
+    module, monitor = make(OfClouds), NTKMonitor(every_n_steps=2, probe="residuals")
+    train(module, monitor, steps=5, batches=[Cloud(batch())] * 5)
+    assert_traces(monitor, module, STEPS)
 
 
 class FromIterator(Noted):
@@ -193,7 +223,7 @@ def test_a_step_that_takes_its_batches_itself():
 # --- Copies, and a Ctrl+C in the middle of a measurement
 
 
-@pytest.mark.parametrize("fitted", [False], ids=["fresh"])
+@pytest.mark.parametrize("fitted", [False, True], ids=["fresh", "fitted"])
 @pytest.mark.parametrize("way", [copy.deepcopy, lambda c: pickle.loads(pickle.dumps(c))])
 def test_callbacks_may_be_copied(way: Any, fitted: bool):
     """As by launchers that start processes, tuners and the like."""

@@ -91,6 +91,8 @@ class Looks(Manual):
 WAYS = {
     "automatic": {"automatic": True},
     "automatic_taps": {"automatic": True, "taps": True},
+    "manual_taps": {"taps": True},
+    "raw_taps": {"taps": True, "raw": True},
 }
 
 
@@ -209,6 +211,33 @@ def test_standalone_validation_measures_nothing():
     run.validate(module, DataLoader([batch()], batch_size=None), verbose=False)
     assert len(monitor.history) == 0
     assert balancer.weights == {}
+
+
+# --- Taps
+
+
+class TapsSides(Noted):
+    """Two residuals under one name, as from a helper called for each side; one that is dead."""
+
+    def losses(self, residuals: Residuals) -> Residuals:
+        tap(residuals["pde"].detach(), "watched")
+        left, right = residuals["bc"][:2], residuals["bc"][2:]
+        sides = [tap(left, "bc"), tap(right, "bc")]
+        pde = tap(residuals["pde"], "pde")
+        return super().losses({"pde": pde, "bc": torch.cat(sides)})
+
+
+def test_one_name_for_two_taps_loses_none():
+    plain, module = make(Noted), make(TapsSides)
+    monitor = NTKMonitor(every_n_steps=2)
+    train(plain, steps=3)
+    train(module, monitor, steps=3)
+    assert same(plain, module)
+    for step in (0, 2):
+        of_bc = [tag for tag in monitor.history if tag.startswith("ntk/trace/bc")]
+        total = sum(series(monitor, tag)[step] for tag in of_bc)
+        assert total == pytest.approx(module.traces(step)["bc"], rel=1e-10)
+        assert series(monitor, "ntk/trace/pde")[step] == pytest.approx(module.traces(step)["pde"])
 
 
 # --- Parameters that come and go

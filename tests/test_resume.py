@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,12 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from pinn_ntk.callbacks import NTKBalancer, NTKMonitor
 from tests.pinn import batch, same, trainer
-from tests.zoo import Explicit, Noted, assert_traces, make, series, steps_of
+from tests.zoo import Explicit, Noted, Residuals, Stream, assert_traces, make, series, steps_of
 
 KILLED = '''
 """Train in child processes that kill themselves, then once more without; save what comes out."""
@@ -291,3 +294,36 @@ def test_weights_of_a_checkpoint_act_in_the_first_step(tmp_path: Path):
     _, module = fit(6, balancer, ckpt=half)
     for p, q in zip(module.parameters(), hand.parameters(), strict=True):
         torch.testing.assert_close(p, q, rtol=1e-9, atol=1e-12)
+
+
+@dataclass
+class Points:
+    x: Tensor
+    ends: Tensor
+
+
+class OfPoints(Noted):
+    def residuals(self, batch: Points) -> Residuals:
+        return super().residuals({"x": batch.x, "ends": batch.ends})
+
+
+def test_a_probe_that_the_checkpoint_cannot_hold_gives_no_wrong_drift(tmp_path: Path):
+    """Loading with weights_only refuses users' classes: the probe of the second half is another."""
+
+    def run(steps: int, ckpt: Path | None = None) -> tuple[pl.Trainer, NTKMonitor]:
+        monitor = NTKMonitor(every_n_steps=2, probe="residuals")
+        trained = trainer(monitor, steps=steps)
+        loader = Stream(pack=lambda points: Points(**points))
+        trained.fit(make(OfPoints, optimizer="adam"), loader, ckpt_path=ckpt)  # type: ignore[arg-type]
+        return trained, monitor
+
+    half, _ = run(4)
+    half.save_checkpoint(tmp_path / "half.ckpt")
+    expected = series(run(8)[1], "ntk/drift/kernel")
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        got = series(run(8, tmp_path / "half.ckpt")[1], "ntk/drift/kernel")
+    for step in (4, 6, 7):
+        same_probe = got[step] == expected[step]
+        anew = got[4] == 0.0 and any("probe" in str(w.message) for w in warned)
+        assert same_probe or anew, step
