@@ -309,14 +309,14 @@ class NTKBalancer(StatefulCallback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor | None
     ) -> Traces:
         with measuring():
-            found = self.source.find(trainer, pl_module, loss, check=False)
+            found = self.source.find(trainer, pl_module, loss)
             found = found.of(lambda n: n not in self._done and not _ascends(found, n))
             if not found.residuals:
                 return {}
             self._done |= set(found.residuals)
             certify = self.certify and found.likeness not in self._certified
-            if certify and loss is not None and self.source.route is None:
-                self.source.terms(loss, check=True)
+            if certify:
+                self.source.check(loss, found)
             params = trained_parameters(trainer, pl_module, self.params)
             kernel = empirical_ntk(found.residuals, params, certify=certify)
         if not any(kernel.jacobian(term).fallbacks for term in kernel.terms):

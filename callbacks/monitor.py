@@ -79,7 +79,7 @@ class NTKMonitor(StatefulCallback):
     tab; and the figure ``ntk/figure/history`` when the fit ends, by an exception too.
 
     Cost of a measurement, in backward passes of the loss: about one for the factors and traces of
-    all terms, one for ``certify``, three for finding the terms and checking that none is missing.
+    all terms, one for ``certify``; for terms not seen before, three to check that none is missing.
     The rest grows with the rows: R^2 times the width of the network for the blocks, R^3 for the
     eigenvalues, R all rows kept together. A spectrum takes about 4 R bytes of log, the figure
     about 0.3 s once. ``ntk/overhead_fraction`` says what it comes to.
@@ -244,13 +244,14 @@ class NTKMonitor(StatefulCallback):
         weights: Mapping[str, float],
     ) -> Measurement | None:
         with measuring():
-            check = self.certify and loss is not None and bool(loss.isfinite())
-            found = self.source.find(trainer, pl_module, loss, check=check)
+            found = self.source.find(trainer, pl_module, loss)
             found = found.of(lambda name: name not in self._done)
             if not found.residuals or found.ascends:
                 return None
-            self._done |= set(found.residuals)
             finite = found.finite
+            if self.certify and finite.likeness == found.likeness:
+                self.source.check(loss, found)
+            self._done |= set(found.residuals)
             params = trained_parameters(trainer, pl_module, self.params)
             kernel = None
             if finite.residuals:

@@ -127,12 +127,29 @@ class Source:
         self.include, self.route = include, residuals
         self.probe = None if probe is None else FixedProbe(probe, max_points)
         self._batch: Any = None
+        self._complete: set[str] = set()
 
     def forget(self) -> None:
         """Another module is trained: its names and its batch are others."""
         self.recorder.load_state_dict({})
+        self._complete.clear()
         if self.probe is not None:
             self.probe = FixedProbe(self.probe.route, self.probe.max_points)
+
+    def check(self, loss: Tensor | None, found: Found) -> None:
+        """Once for terms of one likeness, see that they make up the whole gradient of the loss.
+
+        Args:
+            loss: The live loss.
+            found: What was found in it; what other routes gave is not checked.
+
+        Raises:
+            IncompleteTermsError: Something else is in the loss.
+        """
+        if loss is None or found.elsewhere or found.likeness in self._complete:
+            return
+        self.terms(loss, check=True)
+        self._complete.add(found.likeness)
 
     def begin(self, batch: Any) -> None:
         """A batch starts."""
@@ -149,28 +166,19 @@ class Source:
         self.recorder.end()
         self._batch = None
 
-    def find(
-        self,
-        trainer: pl.Trainer,
-        module: pl.LightningModule,
-        loss: Tensor | None,
-        *,
-        check: bool,
-    ) -> Found:
+    def find(self, trainer: pl.Trainer, module: pl.LightningModule, loss: Tensor | None) -> Found:
         """The residuals to take the kernel of, and the terms of the loss they belong to.
 
         Args:
             trainer: The trainer.
             module: Its module.
             loss: The live loss; None inside a backward pass that Lightning does not see.
-            check: Whether the terms found are to make up the whole gradient of the loss.
 
         Returns:
             What was found, by the first route that there is: probe, function, taps, the loss.
 
         Raises:
             OpaqueLossError: The only route is the loss, and its terms cannot be found.
-            IncompleteTermsError: The same, and what was found is not all of it.
         """
         if self.probe is not None:
             residuals = self._kept(self.probe.residuals(trainer, module))
@@ -178,7 +186,7 @@ class Source:
         if self.route is not None:
             residuals = residuals_of(self.route, trainer, module, copied(self._batch))
             return Found(self._kept(residuals), self._aside(loss), elsewhere=True)
-        terms = self.terms(loss, check=check)
+        terms = self.terms(loss, check=False)
         return Found(self.taps or {name: term.residual for name, term in terms.items()}, terms)
 
     @property
