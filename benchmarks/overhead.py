@@ -8,7 +8,7 @@ A real Trainer trains the wave equation with the model and the data of ``configs
 | --- | --- |
 | plain | none |
 | monitor | `NTKMonitor()`: a measurement every 1000 steps |
-| balancer | `NTKBalancer()`: an update every 200 steps |
+| balancer | `NTKBalancer()`: an update every 500 steps |
 | both | both |
 
 All train in turns, in an order drawn anew for each round. The clock runs from the end of step 0 to

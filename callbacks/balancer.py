@@ -113,13 +113,13 @@ class NTKBalancer(StatefulCallback):
             NTKBalancer.
 
     Example:
-        >>> balancer = NTKBalancer(every_n_steps=200)
+        >>> balancer = NTKBalancer(every_n_steps=500)
         >>> trainer = pl.Trainer(callbacks=[balancer], max_steps=1000)  # doctest: +SKIP
     """
 
     def __init__(
         self,
-        every_n_steps: int = 200,
+        every_n_steps: int = 500,
         steps: Sequence[int] | None = None,
         per_decade: int | None = None,
         rule: Literal["trace"] = "trace",
