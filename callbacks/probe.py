@@ -33,6 +33,8 @@ class FixedProbe:
     Attributes:
         batch: The frozen batch; None until there is one.
         rows: Term -> kept rows of its residual, sorted.
+        renewed: Whether the first batch seen had no room for the tensors that were restored, so
+            that the points are others than those of the checkpoint.
     """
 
     def __init__(self, route: Route, max_points: int) -> None:
@@ -40,6 +42,7 @@ class FixedProbe:
         self.route, self.max_points = route, max_points
         self.batch: Any = None
         self.rows: dict[str, Tensor] = {}
+        self.renewed = False
         self._restored: list[Tensor] = []
         self._plain = False
 
@@ -47,14 +50,25 @@ class FixedProbe:
         """Keep a copy of the first batch seen; later ones are passed over.
 
         Args:
-            batch: The batch. One that was restored without its containers gets those of this one.
+            batch: The batch. One that was restored without its containers gets those of this one,
+                if the shapes of all tensors agree; else this one is frozen, see `renewed`.
         """
         if self.batch is None:
             self.batch = copied(batch)
-            if len(self._restored) == len(tensors_of(batch)) > 0:
-                kept = iter(self._restored)
-                self.batch = apply_to_collection(self.batch, Tensor, lambda _: next(kept))
+            if self._restored:
+                self._put_back()
             self._plain = is_plain(self.batch)
+
+    def _put_back(self) -> None:
+        """The restored tensors in the containers of the new batch, where they fit."""
+        shapes = [tensor.shape for tensor in tensors_of(self.batch)]
+        if shapes != [tensor.shape for tensor in self._restored]:
+            self.renewed, self.rows = True, {}
+            return
+        kept = iter(self._restored)
+        self.batch = apply_to_collection(
+            self.batch, Tensor, lambda new: next(kept).requires_grad_(new.requires_grad)
+        )
 
     def residuals(self, trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, Tensor]:
         """Name -> live residual at the points of the probe, all rows."""
@@ -90,7 +104,7 @@ class FixedProbe:
         if state:
             self.rows = dict(state["rows"])
             self.batch, self._restored = state.get("batch"), state.get("tensors", [])
-            self._plain = self.batch is not None
+            self._plain, self.renewed = self.batch is not None, False
 
 
 def copied(batch: Any, device: torch.device | None = None) -> Any:

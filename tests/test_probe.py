@@ -1,0 +1,83 @@
+"""A fixed probe by itself: what is frozen, restored and kept, and which random states it leaves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from pinn_ntk.callbacks.probe import FixedProbe
+from tests.pinn import batch
+
+
+@dataclass
+class Points:
+    """Batch of a user's class, which a checkpoint cannot hold; its tensors alone are kept."""
+
+    x: Tensor
+    ends: Tensor
+
+
+def points(rows: int = 3, *, shift: float = 0.0, grad: bool = False) -> Points:
+    x = torch.arange(float(rows), dtype=torch.float64)[:, None] + shift
+    return Points(x.requires_grad_(grad), torch.tensor([[-1.0], [1.0]]) + shift)
+
+
+def restarted(*, max_points: int = 512, **options: Any) -> FixedProbe:
+    """A probe that goes on with the tensors of another, not yet with a batch."""
+    first = FixedProbe("residuals", 512)
+    first.freeze(points(**options))
+    first.rows = {"pde": torch.arange(3)}
+    second = FixedProbe("residuals", max_points)
+    second.load_state_dict(first.state_dict())
+    assert second.batch is None
+    return second
+
+
+@pytest.mark.parametrize("grad", [False, True])
+def test_restored_tensors_take_the_place_of_those_of_the_first_batch(grad: bool):
+    probe = restarted(grad=grad)
+    probe.freeze(points(shift=9.0, grad=grad))
+    assert probe.renewed is False
+    assert probe.batch.x.flatten().tolist() == [0.0, 1.0, 2.0]
+    assert probe.batch.ends.flatten().tolist() == [-1.0, 1.0]
+    assert probe.batch.x.requires_grad is grad
+    assert probe.rows["pde"].tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        points(4),
+        points(2),
+        [torch.zeros(3, 1), torch.zeros(2, 1), torch.zeros(1)],
+        torch.zeros(3, 1),
+        [torch.zeros(2, 1), torch.zeros(3, 1)],
+        "no tensor at all",
+    ],
+    ids=["more rows", "fewer rows", "three tensors", "one tensor", "swapped", "none"],
+)
+def test_a_batch_without_room_for_the_restored_tensors_is_frozen_anew_and_that_is_said(other: Any):
+    probe = restarted()
+    assert probe.renewed is False
+    probe.freeze(other)
+    assert probe.renewed is True
+    assert probe.rows == {}
+    probe.freeze(points())  # later batches are passed over
+    assert type(probe.batch) is type(other)
+    assert probe.renewed is True
+    probe.load_state_dict({"tensors": [torch.zeros(1)], "rows": {}})
+    assert probe.renewed is False
+
+
+def test_a_first_freeze_and_a_restored_batch_are_no_renewal():
+    first = FixedProbe("residuals", 512)
+    first.freeze(batch())
+    second = FixedProbe("residuals", 512)
+    second.load_state_dict(first.state_dict())
+    second.freeze({"x": torch.zeros(7)})
+    assert (first.renewed, second.renewed) == (False, False)
+    torch.testing.assert_close(second.batch, batch())
