@@ -82,10 +82,15 @@ class FixedProbe:
         batch = copied(self.batch, module.device)
         residuals = residuals_of(seeded, trainer, module, batch)
         for name, residual in residuals.items():
-            kept = self.rows.get(name)
-            if kept is None or int(kept[-1]) >= residual.numel():
+            if not self._is_usable(self.rows.get(name), residual.numel()):
                 self.rows[name] = stratified_rows(residual.numel(), self.max_points, SEED)
         return residuals
+
+    def _is_usable(self, kept: Tensor | None, rows: int) -> bool:
+        """Whether rows drawn before, perhaps under another limit, still are those to keep."""
+        if kept is None or not 0 < len(kept) <= self.max_points:
+            return False
+        return int(kept[-1]) < rows
 
     def state_dict(self) -> dict[str, Any]:
         """The rows, and the batch, or its tensors alone where it would not load safely.

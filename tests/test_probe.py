@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from pinn_ntk.callbacks.probe import FixedProbe
-from tests.pinn import batch
+from pinn_ntk.callbacks.probe import SEED, FixedProbe
+from pinn_ntk.rows import stratified_rows
+from tests.pinn import batch, build, trainer
 
 
 @dataclass
@@ -81,3 +82,47 @@ def test_a_first_freeze_and_a_restored_batch_are_no_renewal():
     second.freeze({"x": torch.zeros(7)})
     assert (first.renewed, second.renewed) == (False, False)
     torch.testing.assert_close(second.batch, batch())
+
+
+# --- Rows kept
+
+
+def kept(probe: FixedProbe, counts: dict[str, int]) -> dict[str, list[int]]:
+    """Rows kept after a measurement in which the terms have so many rows."""
+
+    def residuals(module: Any, _: Any) -> dict[str, Tensor]:
+        weight = next(module.parameters()).sum()
+        return {name: weight * torch.ones(count) for name, count in counts.items()}
+
+    probe.route = residuals
+    probe.freeze(points())
+    found = probe.residuals(trainer(), build())
+    assert {name: r.numel() for name, r in found.items()} == counts
+    return {name: rows.tolist() for name, rows in probe.rows.items()}
+
+
+def test_a_term_without_rows_can_be_measured_again_and_may_get_rows_later():
+    probe = FixedProbe(None, 3)
+    for _ in range(2):
+        assert kept(probe, {"pde": 2, "data": 0}) == {"pde": [0, 1], "data": []}
+    assert kept(probe, {"pde": 2, "data": 3})["data"] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("restored", "rows", "expected"),
+    [
+        (list(range(20)), 20, None),  # more than the limit
+        ([1, 3, 5, 7, 11], 20, [1, 3, 5, 7, 11]),  # as many as allowed
+        ([1, 3], 20, [1, 3]),  # of a smaller limit
+        ([1, 3, 5, 7, 19], 19, None),  # beyond the end
+    ],
+)
+def test_restored_rows_are_kept_where_they_can_be(
+    restored: list[int], rows: int, expected: list[int] | None
+):
+    probe = FixedProbe(None, 5)
+    probe.load_state_dict({"batch": points(), "rows": {"pde": torch.tensor(restored)}})
+    drawn = stratified_rows(rows, 5, SEED).tolist()
+    assert drawn != restored
+    for _ in range(2):
+        assert kept(probe, {"pde": rows})["pde"] == (expected or drawn)
