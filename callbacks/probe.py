@@ -74,7 +74,7 @@ class FixedProbe:
         """Name -> live residual at the points of the probe, all rows."""
 
         def seeded(module: pl.LightningModule, batch: Any) -> Any:
-            torch.manual_seed(SEED)
+            _seed(module.device)
             np.random.seed(SEED)  # noqa: NPY002
             random.seed(SEED)
             return resolved(self.route, module)(batch)
@@ -110,6 +110,14 @@ class FixedProbe:
             self.rows = dict(state["rows"])
             self.batch, self._restored = state.get("batch"), state.get("tensors", [])
             self._plain, self.renewed = self.batch is not None, False
+
+
+def _seed(device: torch.device) -> None:
+    if device.type == "cpu" and not torch.cuda.is_initialized():
+        # torch.manual_seed would also set how a CUDA that is initialised later begins.
+        torch.default_generator.manual_seed(SEED)
+    else:
+        torch.manual_seed(SEED)
 
 
 def copied(batch: Any, device: torch.device | None = None) -> Any:

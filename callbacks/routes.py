@@ -97,10 +97,12 @@ def untouched(module: pl.LightningModule) -> Iterator[None]:
 
 
 def _forked(device: torch.device) -> AbstractContextManager[None]:
-    """The random states of the CPU and of the module's accelerator, put back at the end."""
-    if device.type == "cpu":
-        return torch.random.fork_rng(devices=[])
-    return torch.random.fork_rng(devices=[device], device_type=device.type)
+    """The random states of the CPU and of accelerators, put back at the end."""
+    if device.type not in {"cpu", "cuda"}:
+        return torch.random.fork_rng(devices=[device], device_type=device.type)
+    # Of all CUDA devices, since a seed is set on all of them; asking must not initialise CUDA.
+    count = torch.cuda.device_count() if torch.cuda.is_initialized() else 0
+    return torch.random.fork_rng(devices=range(count))
 
 
 def _swapped_buffers(module: nn.Module) -> list[tuple[nn.Module, str, Tensor | None]]:

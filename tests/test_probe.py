@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
+import pytorch_lightning as pl
 import torch
+from pytorch_lightning.plugins.precision import Precision
 from torch import Tensor
 
 from pinn_ntk.callbacks.probe import SEED, FixedProbe
+from pinn_ntk.callbacks.routes import untouched
 from pinn_ntk.rows import stratified_rows
 from tests.pinn import batch, build, trainer
 
@@ -126,3 +130,62 @@ def test_restored_rows_are_kept_where_they_can_be(
     assert drawn != restored
     for _ in range(2):
         assert kept(probe, {"pde": rows})["pde"] == (expected or drawn)
+
+
+# --- Random states
+
+
+class OneModule:
+    """Stand-in for a module on a device that this machine need not have."""
+
+    def __init__(self, device: str) -> None:
+        self.device = torch.device(device)
+
+    def modules(self) -> list[Any]:
+        return []
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda:1"])
+def test_the_states_of_all_cuda_devices_are_put_back(device: str, monkeypatch: pytest.MonkeyPatch):
+    states = {i: torch.tensor([i]) for i in range(3)}
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda i: states[i])
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, i: states.update({i: state}))
+    with untouched(cast("pl.LightningModule", OneModule(device))):
+        states.update(dict.fromkeys(states, torch.tensor([SEED])))
+    assert {i: int(state) for i, state in states.items()} == {0: 0, 1: 1, 2: 2}
+
+
+def test_a_cuda_that_is_not_initialised_is_neither_asked_nor_seeded(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    def refuse(*_: Any) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: False)
+    for name in ("manual_seed_all", "device_count", "get_rng_state", "set_rng_state", "_lazy_init"):
+        monkeypatch.setattr(torch.cuda, name, refuse)
+    probe, drawn = FixedProbe(None, 3), []
+
+    def residuals(module: Any, _: Any) -> dict[str, Tensor]:
+        drawn.append(torch.rand(()).item())
+        return {}
+
+    probe.route = residuals
+    probe.freeze(points())
+    run, module = SimpleNamespace(precision_plugin=Precision()), build()
+    before = torch.get_rng_state()
+    for _ in range(2):
+        probe.residuals(cast("pl.Trainer", run), module)
+    assert drawn[0] == drawn[1] == torch.rand((), generator=torch.Generator().manual_seed(SEED))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.gpu
+def test_a_probe_of_a_module_on_the_cpu_leaves_the_gpu_its_random_state():
+    torch.cuda.init()
+    before = torch.cuda.get_rng_state_all()
+    kept(FixedProbe(None, 3), {"pde": 4})
+    for state, now in zip(before, torch.cuda.get_rng_state_all(), strict=True):
+        assert torch.equal(state, now)
