@@ -160,6 +160,8 @@ def test_the_states_of_all_cuda_devices_are_put_back(device: str, monkeypatch: p
 def test_a_cuda_that_is_not_initialised_is_neither_asked_nor_seeded(
     monkeypatch: pytest.MonkeyPatch,
 ):
+    run, module = SimpleNamespace(precision_plugin=Precision()), build()
+
     def refuse(*_: Any) -> None:
         raise AssertionError
 
@@ -174,7 +176,6 @@ def test_a_cuda_that_is_not_initialised_is_neither_asked_nor_seeded(
 
     probe.route = residuals
     probe.freeze(points())
-    run, module = SimpleNamespace(precision_plugin=Precision()), build()
     before = torch.get_rng_state()
     for _ in range(2):
         probe.residuals(cast("pl.Trainer", run), module)
