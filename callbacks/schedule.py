@@ -33,17 +33,17 @@ class Schedule:
         ValueError: An argument is out of range, or both ``steps`` and ``per_decade`` are given.
 
     Example:
-        >>> schedule = Schedule("NTKMonitor", per_decade=3)
+        >>> schedule = Schedule("NTKMonitor", 500, per_decade=3)
         >>> [step for step in range(101) if schedule.is_due(step)]
         [0, 1, 2, 5, 10, 22, 46, 100]
-        >>> Schedule("NTKMonitor", budget=0.05).affords(spent=2.0, elapsed=60.0)
+        >>> Schedule("NTKMonitor", 500, budget=0.05).affords(spent=2.0, elapsed=60.0)
         True
     """
 
     def __init__(
         self,
         owner: str,
-        every_n_steps: int = 500,
+        every_n_steps: int,
         steps: Sequence[int] | None = None,
         per_decade: int | None = None,
         budget: float | None = None,

@@ -45,14 +45,14 @@ DUE = [
 
 @pytest.mark.parametrize(("rule", "last", "expected"), DUE, ids=str)
 def test_steps_of_each_rule(rule: dict[str, Any], last: int | None, expected: list[int]):
-    schedule = Schedule("NTKMonitor", **rule)
+    schedule = Schedule("NTKMonitor", **{"every_n_steps": 500, **rule})
     assert [step for step in range(9) if schedule.is_due(step, last)] == expected
     assert [step for step in range(9) if schedule.due(step, last, 1.0, 0.0)] == expected
 
 
 @pytest.mark.parametrize("per_decade", [1, 2, 3, 5, 7, 10, 64, 1000])
 def test_decades_are_those_of_the_formula(per_decade: int):
-    schedule = Schedule("NTKMonitor", per_decade=per_decade)
+    schedule = Schedule("NTKMonitor", 500, per_decade=per_decade)
     expected = {0} | {round(10 ** (k / per_decade)) for k in range(4 * per_decade + 1)}
     assert {step for step in range(10_001) if schedule.is_due(step)} == expected
 
@@ -60,7 +60,7 @@ def test_decades_are_those_of_the_formula(per_decade: int):
 @given(st.integers(1, 200), st.integers(0, 2400))
 def test_every_step_of_the_formula_is_due(per_decade: int, k: int):
     step = round(10 ** (k % (12 * per_decade) / per_decade))
-    assert Schedule("NTKMonitor", per_decade=per_decade).is_due(step)
+    assert Schedule("NTKMonitor", 500, per_decade=per_decade).is_due(step)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_every_step_of_the_formula_is_due(per_decade: int, k: int):
     ],
 )
 def test_budget(budget: float | None, spent: float, elapsed: float, affordable: bool):
-    assert Schedule("NTKMonitor", budget=budget).affords(spent, elapsed) is affordable
+    assert Schedule("NTKMonitor", 500, budget=budget).affords(spent, elapsed) is affordable
 
 
 def walk(schedule: Schedule, cost: float, last: int | None, steps: range) -> list[int]:
@@ -134,7 +134,12 @@ def test_a_postponed_step_survives_a_checkpoint():
 )
 def test_arguments_that_are_refused(arguments: dict[str, Any], said: str):
     with pytest.raises(ValueError, match=f"^NTKMonitor: {said}"):
-        Schedule("NTKMonitor", **arguments)
+        Schedule("NTKMonitor", **{"every_n_steps": 500, **arguments})
+
+
+def test_the_interval_is_given_by_the_callback():
+    with pytest.raises(TypeError, match="every_n_steps"):
+        Schedule("NTKMonitor")  # type: ignore[call-arg]
 
 
 @pytest.mark.parametrize(
