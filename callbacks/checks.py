@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
+from torch.optim import Optimizer
 
 from pinn_ntk.callbacks.base import MisconfigurationException
 
@@ -58,10 +58,14 @@ def unsupported_strategy(trainer: pl.Trainer) -> str | None:
     return None
 
 
-def has_lbfgs(trainer: pl.Trainer) -> bool:
+def is_lbfgs(optimizer: Optimizer) -> bool:
     """Whether an optimizer is an L-BFGS, of torch or of another package that calls it so."""
-    kinds = [kind for optimizer in trainer.optimizers for kind in type(optimizer).__mro__]
-    return any(kind is torch.optim.LBFGS or "lbfgs" in kind.__name__.lower() for kind in kinds)
+    return any("lbfgs" in kind.__name__.lower() for kind in type(optimizer).__mro__)
+
+
+def has_lbfgs(trainer: pl.Trainer) -> bool:
+    """Whether an optimizer of a trainer is an L-BFGS."""
+    return any(is_lbfgs(optimizer) for optimizer in trainer.optimizers)
 
 
 def check_optimizers(trainer: pl.Trainer) -> None:

@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-import torch
+from torch import Tensor
+from torch.optim import Optimizer
 
+from pinn_ntk.callbacks.checks import is_lbfgs
 from pinn_ntk.callbacks.ranks import Traces
 from pinn_ntk.loss_weights import LossWeights
 
@@ -60,14 +62,22 @@ class WeightsInLoss:
         self._new |= weights
 
     def write(self, trainer: pl.Trainer) -> None:
-        """The step is over: set them. L-BFGS starts anew, its memory is of another loss."""
-        if not self._new:
+        """The step is over: set them. L-BFGS starts anew, its memory is of another loss.
+
+        Args:
+            trainer: Owner of the optimizers.
+
+        Raises:
+            ValueError: A weight is not finite and positive in the dtype of the buffer; it is
+                dropped, and those in force stay.
+        """
+        new, self._new = self._new, {}  # weights that cannot be written are not tried again
+        if not new:
             return
-        self.weights.update(self._new)
-        self._new.clear()
+        self.weights.update(new)
         for optimizer in trainer.optimizers:
-            if isinstance(optimizer, torch.optim.LBFGS):
-                optimizer.state.clear()
+            if is_lbfgs(optimizer):
+                _restart(optimizer)
 
     def _name(self, term: str) -> str:
         base, _, number = term.rpartition("_")
@@ -79,3 +89,12 @@ class WeightsInLoss:
             "loss adds a term beside it, or logs it under another name; pass "
             "weights({'name': loss, ...}) all terms, or the callback include=[...]."
         )
+
+
+def _restart(optimizer: Optimizer) -> None:
+    """Put an L-BFGS back to where its constructor left it."""
+    kept_by_name = not all(isinstance(key, Tensor) for key in optimizer.state)
+    optimizer.state.clear()
+    if kept_by_name:  # as packages do that fill the state in their constructors, and rely on it
+        params = [p for group in optimizer.param_groups for p in group["params"]]
+        optimizer.state.update(type(optimizer)(params, **optimizer.defaults).state)

@@ -1,4 +1,7 @@
-"""Which optimizers and strategies callbacks cannot work with; see test_routes.py for a fit."""
+"""What callbacks cannot work with: optimizers, strategies, traces of ranks; weights in the loss.
+
+See test_routes.py and test_balancer.py for fits.
+"""
 
 from __future__ import annotations
 
@@ -18,15 +21,23 @@ from pytorch_lightning.strategies import (
 )
 from torch import nn
 
+from pinn_ntk import LossWeights
 from pinn_ntk.callbacks.base import MisconfigurationException
 from pinn_ntk.callbacks.checks import check_optimizers, has_lbfgs, unsupported_strategy
+from pinn_ntk.callbacks.written import WeightsInLoss
 
 
 class FullBatchLBFGS(torch.optim.Optimizer):
-    """What a package of line searches calls its own."""
+    """What a package of line searches calls its own: it relies on a state filled at the start."""
 
-    def __init__(self, params: Any) -> None:
-        super().__init__(params, {})
+    def __init__(self, params: Any, lr: float = 1.0) -> None:
+        super().__init__(params, {"lr": lr})
+        self.state["all"].update(lr=lr, steps=0, directions=[])
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        state = self.state["all"]
+        state["steps"] += 1
+        state["directions"].append(state["lr"])
 
 
 class MyLBFGS(torch.optim.LBFGS):
@@ -84,3 +95,49 @@ def test_sharding_strategies_and_their_subclasses_have_a_reason(kind: type[Strat
 def test_other_strategies(strategy: Strategy, reason: str | None):
     said = unsupported_strategy(cast("pl.Trainer", SimpleNamespace(strategy=strategy)))
     assert said is None if reason is None else said.endswith(reason)
+
+
+# --- Weights in the loss
+
+
+def test_every_lbfgs_forgets_the_loss_of_the_old_weights_and_no_other_optimizer_does():
+    weight = nn.Parameter(torch.ones(2))
+
+    def closure() -> torch.Tensor:
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        loss = (weight**4).sum()
+        loss.backward()
+        return loss
+
+    packaged = FullBatchLBFGS([weight], lr=0.5)
+    optimizers = [torch.optim.LBFGS([weight]), torch.optim.Adam([weight]), packaged]
+    for optimizer in optimizers:
+        optimizer.step(closure)
+    written = WeightsInLoss(LossWeights(["pde", "bc"]))
+    trainer = cast("pl.Trainer", SimpleNamespace(optimizers=optimizers))
+    written.write(trainer)  # nothing is new
+    assert all(optimizer.state for optimizer in optimizers)
+    assert packaged.state["all"]["steps"] == 1
+    written.prepare({"bc": 3.0})
+    written.write(trainer)
+    assert written.weights.as_dict() == {"pde": 1.0, "bc": 3.0}
+    assert not optimizers[0].state
+    assert optimizers[1].state
+    assert packaged.state == {"all": {"lr": 0.5, "steps": 0, "directions": []}}
+    for optimizer in optimizers:
+        optimizer.step(closure)
+    assert packaged.state["all"]["steps"] == 1
+
+
+def test_weights_that_cannot_be_written_are_tried_once():
+    written = WeightsInLoss(LossWeights(["pde", "bc"]).half())
+    trainer = run_with()
+    written.prepare({"pde": 2.0, "bc": 1e6})
+    with pytest.raises(ValueError, match=r"'bc' is 1000000\.0, inf in torch\.float16"):
+        written.write(trainer)
+    written.write(trainer)
+    assert written.weights.as_dict() == {"pde": 1.0, "bc": 1.0}
+    written.prepare({"pde": 4.0})
+    written.write(trainer)
+    assert written.weights.as_dict() == {"pde": 4.0, "bc": 1.0}
