@@ -24,7 +24,9 @@ from torch import nn
 from pinn_ntk import LossWeights
 from pinn_ntk.callbacks.base import MisconfigurationException
 from pinn_ntk.callbacks.checks import check_optimizers, has_lbfgs, unsupported_strategy
+from pinn_ntk.callbacks.ranks import from_all_ranks
 from pinn_ntk.callbacks.written import WeightsInLoss
+from pinn_ntk.errors import NTKWarning
 
 
 class FullBatchLBFGS(torch.optim.Optimizer):
@@ -141,3 +143,60 @@ def test_weights_that_cannot_be_written_are_tried_once():
     written.prepare({"pde": 4.0})
     written.write(trainer)
     assert written.weights.as_dict() == {"pde": 4.0, "bc": 1.0}
+
+
+# --- Traces of ranks
+
+NAMED = {"pde": (2.0, 3), "bc": (5.0, 1)}
+UNNAMED = {"term_0": (1.0, 4), "bc": (5.0, 1)}
+
+
+def gathered(monkeypatch: pytest.MonkeyPatch, ranks: list[Any], *warn: Any) -> list[Any]:
+    """What each rank makes of the traces of all."""
+
+    def gather(result: list[Any], local: Any) -> None:
+        assert local in ranks
+        result[:] = ranks
+
+    monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
+    trainer = cast("pl.Trainer", SimpleNamespace(world_size=len(ranks)))
+    return [from_all_ranks(trainer, rank, *warn) for rank in ranks]
+
+
+@pytest.mark.parametrize(
+    ("ranks", "unclear"),
+    [
+        ([NAMED, UNNAMED], "term_0"),
+        ([UNNAMED, NAMED, NAMED], "term_0"),
+        ([UNNAMED, {"bc": (5.0, 1)}], "term_0"),
+        ([UNNAMED, {"term_10": (1.0, 4), "bc": (5.0, 1)}], "term_0, term_10"),
+    ],
+)
+def test_terms_that_only_some_ranks_have_named_are_not_added_up(
+    ranks: list[Any], unclear: str, monkeypatch: pytest.MonkeyPatch
+):
+    told: list[str] = []
+    assert gathered(monkeypatch, ranks, told.append) == [None] * len(ranks)
+    assert len(told) == len(ranks)
+    assert set(told) == {told[0]}
+    assert told[0].startswith(f"the ranks disagree on {unclear}, a name")
+    assert "Log the terms on all ranks, or pass names=[...]" in told[0]
+    with pytest.warns(NTKWarning, match=f"^NTKBalancer: the ranks disagree on {unclear}, "):
+        gathered(monkeypatch, ranks)
+
+
+@pytest.mark.parametrize(
+    ("ranks", "expected"),
+    [
+        ([NAMED, {"pde": (1.0, 3)}], {"pde": (3.0, 6), "bc": (5.0, 1)}),
+        ([UNNAMED, UNNAMED], {"term_0": (2.0, 8), "bc": (10.0, 2)}),
+        ([UNNAMED, {}], UNNAMED),  # nothing to mix up
+        ([{"a_term_1": (1.0, 1)}, {"bc": (2.0, 1)}], {"a_term_1": (1.0, 1), "bc": (2.0, 1)}),
+        ([{}, {}], {}),
+        ([NAMED, UNNAMED, None], None),
+    ],
+)
+def test_other_traces_are_added_up_by_name(
+    ranks: list[Any], expected: Any, monkeypatch: pytest.MonkeyPatch
+):
+    assert gathered(monkeypatch, ranks) == [expected] * len(ranks)
