@@ -19,31 +19,11 @@ from torch import Tensor
 
 from pinn_ntk.kernel import NTK
 from pinn_ntk.kernel_drift import KernelDrift
-from pinn_ntk.rows import kernel_of_rows, stratified_rows, thinned
+from pinn_ntk.rows import kernel_of_rows, thinned
 from pinn_ntk.spectrum import Spectrum
-from pinn_ntk.step_size import (
-    curvature,
-    curvature_of_rows,
-    effective_weights,
-    max_stable_lr,
-    uniform_weight,
-)
+from pinn_ntk.step_size import max_stable_lr
 
-__all__ = [
-    "BATCH",
-    "PROBE",
-    "KernelDrift",
-    "Measurement",
-    "curvature",
-    "curvature_of_rows",
-    "effective_weights",
-    "kernel_of_rows",
-    "max_stable_lr",
-    "measure",
-    "stratified_rows",
-    "thinned",
-    "uniform_weight",
-]
+__all__ = ["BATCH", "PROBE", "Measurement", "measure"]
 
 BATCH = "the training batch"
 PROBE = "a fixed probe"
@@ -111,8 +91,8 @@ def measure(
         step: Training step.
         drift: Knows the first measurement; updated.
         params: Name -> parameter, for their drift.
-        curvature: Term -> D, (R_a,), see `curvature`; `max_stable_lr` is left out for None, and
-            where a term of the kernel is absent.
+        curvature: Term -> D, (R_a,), see `pinn_ntk.step_size.curvature`; `max_stable_lr` is left
+            out for None, and where a term of the kernel is absent.
         max_points: Rows of a term above which blocks are formed of evenly strided rows only.
         dtype: Dtype of the model, for the record.
         points: What the kernel was taken on; points of a probe are known not to change.
@@ -121,7 +101,7 @@ def measure(
         effective_weights: Term -> sum of its coefficients in the loss, for the record.
         undefined: Terms that the kernel lacks since their residual holds NaN or inf.
         rows_kept: Term -> indices of the rows of which blocks are formed, instead of
-            ``max_points``, see `stratified_rows`; all rows of a term that is absent.
+            ``max_points``, see `pinn_ntk.rows.stratified_rows`; all rows of a term that is absent.
 
     Returns:
         The measurement.

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-__all__ = ["LAYOUT", "MAX_LINES", "history_figure", "layout", "pixels", "scalars", "summary"]
+__all__ = ["MAX_LINES", "history_figure", "layout", "pixels", "scalars", "summary"]
 
 MAX_LINES = 40
 """Spectra in one panel at most: the first, the last, and evenly many between."""
@@ -51,10 +51,6 @@ def layout(prefix: str = "ntk") -> dict[str, dict[str, list[object]]]:
             "weights in the loss": ["Multiline", [rf"{tags}/effective_weight/.*"]],
         }
     }
-
-
-LAYOUT = layout()
-"""The layout for tags that start with "ntk"."""
 
 
 def scalars(measurement: Measurement, *, prefix: str = "ntk") -> dict[str, float]:

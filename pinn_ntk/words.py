@@ -73,7 +73,7 @@ def _undefined(measurement: Measurement) -> str:
 
 
 def _balance(measurement: Measurement) -> str:
-    traces = {term: trace for term, trace in measurement.traces.items() if trace > 0}
+    traces = {term: trace for term, trace in measurement.traces.items() if 0 < trace < math.inf}
     if len(traces) < 2:
         return ""
     slow, fast = min(traces, key=traces.__getitem__), max(traces, key=traces.__getitem__)
@@ -109,7 +109,7 @@ def _groups(measurement: Measurement) -> list[str]:
     lines = []
     for term, trace in measurement.traces.items():
         shares = {g: traces.get(term, 0.0) for g, traces in measurement.group_traces.items()}
-        if shares and trace > 0:
+        if shares and 0 < trace < math.inf:
             parts = ", ".join(f"{g} {share / trace:.2g}" for g, share in shares.items())
             lines.append(f"{term}: shares of the groups of parameters in its trace: {parts}.")
     return lines

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import io
 import math
 from collections.abc import Callable, Mapping
@@ -539,3 +541,10 @@ def test_what_was_seen_first_is_a_copy():
     found = drift.update(kernel, {"theta": theta}, fixed=True)
     assert found["pde"] == pytest.approx(1.0)
     assert found["parameters"] == pytest.approx(2.0)
+
+
+def test_the_module_offers_what_it_defines_and_no_argument_hides_a_name_of_it():
+    module = importlib.import_module("pinn_ntk.measurement")
+    arguments = set(inspect.signature(measure).parameters)
+    assert set(module.__all__) == {"BATCH", "PROBE", "Measurement", "measure"}
+    assert not arguments & vars(module).keys()
