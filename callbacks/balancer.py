@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from weakref import ref
 
 from torch import Tensor
+from torch.autograd.graph import Node
 from torch.utils.hooks import RemovableHandle
 
 from pinn_ntk.balance import Convention, weights_from_traces
@@ -145,7 +146,7 @@ class NTKBalancer(StatefulCallback):
         self.weights: dict[str, float] = {}
         self.history = History()
         self._traces: Traces = {}
-        self.raw = RawBackward(self.source.recorder, self._look, self._weight)
+        self.raw = RawBackward(self.source.recorder, self.refresh, self._weight)
         self._entrances = Entrances(self.source)
         self._handles: list[RemovableHandle] = []
         self._module: ref[pl.LightningModule] | None = None
@@ -204,7 +205,7 @@ class NTKBalancer(StatefulCallback):
         if self._active:
             self.raw.lightning_saw_it()
             self._release()
-            self._look(trainer, pl_module, loss)
+            self.refresh(trainer, pl_module, loss)
             if self._in_loss is None:
                 self.guard.run(UPDATE, partial(self._weigh, pl_module, loss), retry=True)
 
@@ -224,7 +225,7 @@ class NTKBalancer(StatefulCallback):
             self.raw.end(self.guard)
             self._count(self._step or 0)
             if self._in_loss is not None:
-                self._in_loss.write(trainer)
+                self.guard.run(UPDATE, partial(self._in_loss.write, trainer), retry=True)
                 self.weights |= self._in_loss.weights.as_dict()  # rounded to the buffer's dtype
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -263,16 +264,13 @@ class NTKBalancer(StatefulCallback):
 
     def refresh(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor | None
-    ) -> dict[str, float]:
+    ) -> None:
         """Update the weights if that is due and not yet done in this step.
 
         Args:
             trainer: The trainer, in ``on_before_backward``.
             pl_module: Its module.
             loss: The live loss; None inside a backward pass that Lightning does not see.
-
-        Returns:
-            The weights in force in this step.
         """
         if self._active and self._is_due(trainer, pl_module, loss):
             measure = partial(self._measure, trainer, pl_module, loss)
@@ -281,12 +279,6 @@ class NTKBalancer(StatefulCallback):
             if traces:
                 update = partial(self._update, trainer, traces, self._step or 0)
                 self.guard.run(UPDATE, update, retry=True)
-        return self.weights if self._in_loss is None else {}
-
-    def _look(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor | None
-    ) -> None:
-        self.refresh(trainer, pl_module, loss)
 
     def _is_due(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor | None
@@ -310,6 +302,7 @@ class NTKBalancer(StatefulCallback):
     ) -> Traces:
         with measuring():
             found = self.source.find(trainer, pl_module, loss)
+            self._rename()
             found = found.of(lambda n: n not in self._done and not _ascends(found, n))
             if not found.residuals:
                 return {}
@@ -323,6 +316,15 @@ class NTKBalancer(StatefulCallback):
             self._certified.add(found.likeness)
         traces = {name: (kernel.trace(name), kernel.rows(name)) for name in kernel.terms}
         return traces if self._in_loss is None else self._in_loss.grouped(traces)
+
+    def _rename(self) -> None:
+        """Go on under the name of a term that had a number until it was logged."""
+        for old, new in self.source.recorder.renamed.items():
+            if old in self.weights:
+                self.weights.setdefault(new, self.weights.pop(old))
+            if old in self._traces:
+                self._traces.setdefault(new, self._traces.pop(old))
+        self.source.recorder.renamed.clear()
 
     def _update(self, trainer: pl.Trainer, measured: Traces, step: int) -> None:
         traces = self._traces | measured  # a term that this batch lacks counts with its last trace
@@ -351,22 +353,32 @@ class NTKBalancer(StatefulCallback):
         if self.source.taps:
             self._weigh_taps(loss)
             return
-        remember = pl_module.automatic_optimization
-        for name, node in self._entrances.of(loss, remember=remember):
+        entrances = self._entrances.of(loss, remember=pl_module.automatic_optimization)
+        self._rename()
+        for name, node in entrances:
             hook = partial(weighted_all, self._weight(name))
             self._handles.append(node.register_prehook(hook))
 
     def _weigh_taps(self, loss: Tensor) -> None:
         """The same where residuals are tapped: at their terms, as far as those are found."""
-        terms = self.source.terms(loss, check=False)
-        for name, residual in self.source.taps.items():
-            term = terms.get(name)
-            if term is None:
+        for name, terms in self.source.terms_of_taps(loss).items():
+            if not terms:
                 weigh = partial(weighted, self._weight(name))
-                self._handles.append(residual.register_hook(weigh))
-            elif not term.ascends:
-                hook = partial(weighted_all, self._weight(name))
-                self._handles.append(term.head.register_prehook(hook))
+                self._handles.append(self.source.taps[name].register_hook(weigh))
+            for term in terms:
+                if not term.ascends:
+                    hook = partial(weighted_all, self._weight(name))
+                    self._handles.append(term.head.register_prehook(hook))
+
+    def by_head(self, loss: Tensor | None) -> dict[Node, float]:
+        """Head of a term -> the weight that is put on its gradient, whatever its name."""
+        if self._in_loss is not None or loss is None or not self._active:
+            return {}
+        try:
+            terms = self.source.terms(loss, check=False)
+        except ValueError:  # said elsewhere
+            return {}
+        return {term.head: self._weight(name) for name, term in terms.items() if not term.ascends}
 
     def _weight(self, name: str) -> float:
         if self._in_loss is not None or not matches(name, self.source.include):

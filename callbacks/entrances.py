@@ -7,7 +7,7 @@ walking down to them again is enough.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from torch import Tensor
@@ -39,16 +39,18 @@ class Entrances:
     def __init__(self, source: Source) -> None:
         """Nothing remembered."""
         self.source = source
-        self._known: dict[tuple[str, ...], tuple[Way, list[tuple[str, int]]]] = {}
+        self._known: dict[tuple[str, ...], tuple[Way, list[Mark]]] = {}
 
     def of(self, loss: Tensor, *, remember: bool) -> list[Entrance]:
         """The entrances of a loss, without terms that it ascends or that are not included.
 
+        The way to them is that of an earlier loss if the operations on it are the same, and each
+        logged term still lies where it lay.
+
         Args:
             loss: The live loss.
-            remember: Whether the way may be that of an earlier loss of which the same keys were
-                logged, if the operations on it are the same; not where the sign of the loss may
-                have changed, as in min-max schemes.
+            remember: Whether the way may be remembered; not where the sign of the loss may have
+                changed, as in min-max schemes.
 
         Returns:
             One entrance a term.
@@ -58,17 +60,53 @@ class Entrances:
         """
         root, keys = get_gradient_edge(loss).node, self.source.recorder.keys
         if remember and keys in self._known:
-            way, ends = self._known[keys]
+            way, marks = self._known[keys]
             nodes = way.again(root)
-            if nodes is not None:
-                return [Entrance(name, nodes[position]) for name, position in ends]
+            if nodes is not None and all(self._lies(mark, nodes) for mark in marks):
+                return [Entrance(mark.name, nodes[mark.head]) for mark in marks]
         terms = self.source.terms(loss, check=False)
         found = [Entrance(name, term.head) for name, term in terms.items() if not term.ascends]
+        if remember:
+            self._learn(root, found)
+        return found
+
+    def _learn(self, root: Node, found: Sequence[Entrance]) -> None:
+        """Remember the way, if it can be told from another one the next time."""
         paths = trace(root)
         way = Way(root, [*(head.node for head in paths.heads), *paths.asides])
-        self._known[keys] = way, [(name, way.nodes.index(node)) for name, node in found]
+        marks = [self._mark(entrance, way.nodes) for entrance in found]
+        if all(mark is not None for mark in marks):
+            self._known[self.source.recorder.keys] = way, [m for m in marks if m is not None]
         way.nodes.clear()
-        return found
+
+    def _mark(self, entrance: Entrance, nodes: Sequence[Node]) -> Mark | None:
+        head = nodes.index(entrance.node)
+        if self.source.recorder.names is not None:  # given by position
+            return Mark(entrance.name, head, None)
+        made_by = self._logged_by(entrance.name)
+        return Mark(entrance.name, head, nodes.index(made_by)) if made_by in nodes else None
+
+    def _lies(self, mark: Mark, nodes: Sequence[Node]) -> bool:
+        return mark.logged is None or self._logged_by(mark.name) == nodes[mark.logged]
+
+    def _logged_by(self, name: str) -> Node | None:
+        value = self.source.recorder.logged.get(name)
+        return value.grad_fn if isinstance(value, Tensor) else None
+
+
+class Mark(NamedTuple):
+    """Where on a way a term lies.
+
+    Attributes:
+        name: Its name.
+        head: Number of the node through which all of its gradient passes.
+        logged: Number of the node that made the tensor logged under its name; None where names are
+            given by position.
+    """
+
+    name: str
+    head: int
+    logged: int | None
 
 
 class Way:

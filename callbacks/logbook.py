@@ -97,9 +97,11 @@ class Logbook:
 
     def _tell(self, trainer: pl.Trainer, measurement: Measurement) -> None:
         self._told = measurement.step
+        self.guard.run("the summary", partial(self._write, trainer, measurement))
+
+    def _write(self, trainer: pl.Trainer, measurement: Measurement) -> None:
         text = summary(measurement, max_points=self.max_points)
-        log = partial(log_text, trainer, f"{self.prefix}/summary", text, measurement.step)
-        self.guard.run("the summary", log)
+        log_text(trainer, f"{self.prefix}/summary", text, measurement.step)
 
     def _draw(self, trainer: pl.Trainer, step: int, points: str) -> None:
         if next(writers(trainer), None) is None or not self.spectra:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 from torch import Tensor
+from torch.autograd.graph import Node
 
 from pinn_ntk.callbacks.balancer import balancers
 from pinn_ntk.callbacks.checks import at_least, unsupported_strategy
@@ -166,6 +167,7 @@ class NTKMonitor(StatefulCallback):
     def _restart(self) -> None:
         self._seen: int | None = None
         self._due, self._done = False, set[str]()
+        self._values: dict[str, float] = {}
         self._active = True
         self.guard.restart()
 
@@ -213,24 +215,29 @@ class NTKMonitor(StatefulCallback):
         """Measure, if that is due at this backward pass; every rank comes here alike."""
         if not self._is_due(trainer, pl_module):
             return
-        weights: Mapping[str, float] = {}
+        weights: dict[Node, float] = {}
         for balancer in balancers(trainer):
-            weights = balancer.refresh(trainer, pl_module, loss)
-        values: dict[str, float] = {}
+            balancer.refresh(trainer, pl_module, loss)
+            with measuring():
+                weights = balancer.by_head(loss)
         if trainer.is_global_zero:
             read = partial(self._measure, trainer, pl_module, loss, weights)
             measurement = self.guard.run("the measurement", read)
             if measurement is not None:
-                values = self._book.keep(trainer, measurement, self._overhead(trainer))
-        if trainer.world_size > 1 and self.schedule.budget is None:  # a budget is of one clock
-            values = trainer.strategy.broadcast(values)
-        publish(trainer, values)
+                keep = partial(self._book.keep, trainer, measurement, self._overhead(trainer))
+                self._values |= self.guard.run("keeping the measurement", keep) or {}
+                publish(trainer, self._values)
+
+    def _share(self, trainer: pl.Trainer) -> None:
+        """Let all ranks know what rank 0 measured in this step."""
+        if trainer.world_size > 1 and self._due and self.schedule.budget is None:
+            publish(trainer, trainer.strategy.broadcast(self._values))
 
     def _is_due(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> bool:
         step, before = logged_step(trainer), self._seen
         if step == before:  # several losses in one step
             return self._due and not pl_module.automatic_optimization
-        self._seen, self._done = step, set()
+        self._seen, self._done, self._values = step, set(), {}
         spent, elapsed = self.guard.seconds, self.guard.elapsed()
         due = self.schedule.due(step, last_step(trainer), spent, elapsed)
         self._due = due or (before is None and not self._resumed)
@@ -241,7 +248,7 @@ class NTKMonitor(StatefulCallback):
         trainer: pl.Trainer,
         pl_module: pl.LightningModule,
         loss: Tensor | None,
-        weights: Mapping[str, float],
+        weights: Mapping[Node, float],
     ) -> Measurement | None:
         with measuring():
             found = self.source.find(trainer, pl_module, loss)
@@ -257,13 +264,13 @@ class NTKMonitor(StatefulCallback):
             if finite.residuals:
                 kernel = empirical_ntk(finite.residuals, params, certify=self.certify)
             scale = 1 / loss_scale(trainer)
-            factors = {name: scale * weights.get(name, 1.0) for name in found.residuals}
+            factors = {n: scale * weights.get(t.head, 1.0) for n, t in found.terms.items()}
             return measure(
                 kernel,
                 logged_step(trainer),
                 drift=self._drift,
                 params=params,
-                curvature=finite.curvature(factors),
+                curvature=finite.curvature(factors) if self.params is None else None,
                 max_points=self.max_points,
                 dtype=finite.dtype,
                 points=found.points,
@@ -283,6 +290,7 @@ class NTKMonitor(StatefulCallback):
         batch_idx: int,
     ) -> None:
         if self._active:
+            self._share(trainer)
             self.source.end()
             self._book.count(logged_step(trainer))
             self.raw.end(self.guard)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from pinn_ntk.callbacks.parameters import trained_parameters
 from pinn_ntk.callbacks.recorder import Recorder
+from pinn_ntk.callbacks.state import StatefulCallback
 from pinn_ntk.graph.nodes import accumulates
 
 if TYPE_CHECKING:
@@ -80,8 +81,8 @@ class RawBackward:
         """A fit starts."""
         self._manual = not module.automatic_optimization
         callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
-        first = next(callback for callback in callbacks if hasattr(callback, "raw"))
-        self._speaks = first.raw is self  # one warning is enough
+        first = next(callback for callback in callbacks if isinstance(callback, StatefulCallback))
+        self._speaks = getattr(first, "raw", None) is self  # one warning is enough
         self._backwards = self._batches = 0
         listen = partial(self._listen, trainer, module) if self._manual else None
         self.recorder.on_tap = listen

@@ -31,6 +31,7 @@ class Recorder:
     Attributes:
         logged: Key -> tensor or number as it was given, alive where the user logged it so.
         taps: Name -> residual that was tapped in this step.
+        renamed: Number that a term went by -> name under which it was logged later.
         on_tap: Called with name and residual of each tap.
     """
 
@@ -41,6 +42,7 @@ class Recorder:
         self.taps: dict[str, Tensor] = {}
         self.on_tap: Callable[[str, Tensor], None] | None = None
         self._weighted: dict[str, Tensor | float] = {}
+        self.renamed: dict[str, str] = {}
         self._known: dict[str, dict[int, str]] = {}
         self._log: RecordingLog | None = None
         self._awake = self._spent = False
@@ -129,10 +131,13 @@ class Recorder:
 
     def _remembered(self, terms: Sequence[Term]) -> list[str]:
         likeness = " ".join(f"{term.kind}{tuple(term.residual.shape)}" for term in terms)
+        seen_before = likeness in self._known
         known = self._known.setdefault(likeness, {})
         names = [term.name for term in terms]
         for position, name in enumerate(names):
             if name != f"term_{position}":
+                if seen_before and position not in known:
+                    self.renamed[f"term_{position}"] = name
                 known[position] = name
             elif known.get(position) not in {None, *names}:
                 names[position] = known[position]
@@ -148,10 +153,10 @@ class Recorder:
 
 
 def _unused(name: str, taken: Container[str]) -> str:
-    number = 2
-    while name in taken:
-        name, number = f"{name.removesuffix(f'_{number - 1}')}_{number}", number + 1
-    return name
+    numbered, number = name, 2
+    while numbered in taken:
+        numbered, number = f"{name}_{number}", number + 1
+    return numbered
 
 
 class RecordingLog:

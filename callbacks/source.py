@@ -47,6 +47,7 @@ class Found:
         points: On which points the residuals are.
         rows: Term -> rows to keep, of a probe.
         elsewhere: Whether the residuals are other tensors than those of the terms.
+        whole: Whether the terms are all that the loss has.
     """
 
     residuals: Mapping[str, Tensor]
@@ -54,12 +55,14 @@ class Found:
     points: str = BATCH
     rows: Mapping[str, Tensor] | None = None
     elsewhere: bool = False
+    whole: bool = False
 
     def of(self, keep: Callable[[str], bool]) -> Found:
         """What is left of it with the names to keep; residuals without rows go as well."""
         residuals = {n: r for n, r in self.residuals.items() if keep(n) and r.numel()}
         terms = {name: term for name, term in self.terms.items() if name in residuals}
-        return replace(self, residuals=residuals, terms=terms)
+        whole = self.whole and len(residuals) == len(self.residuals)
+        return replace(self, residuals=residuals, terms=terms, whole=whole)
 
     @property
     def finite(self) -> Found:
@@ -79,8 +82,8 @@ class Found:
         return {name: fingerprint(r, params) for name, r in self.residuals.items()}
 
     def curvature(self, factors: Mapping[str, float]) -> dict[str, Tensor] | None:
-        """D of each row, see `pinn_ntk.step_size`; None where a term has none or is unknown."""
-        if not self.residuals or self.residuals.keys() != self.terms.keys():
+        """D of each row, see `pinn_ntk.step_size`; None unless these are all terms of the loss."""
+        if not self.whole or not self.residuals or self.residuals.keys() != self.terms.keys():
             return None
         of_batch = curvature(self.terms, factors)
         if of_batch is None or not self.elsewhere:
@@ -148,6 +151,8 @@ class Source:
         """
         if loss is None or found.elsewhere or found.likeness in self._complete:
             return
+        if not bool(loss.isfinite()):
+            return  # nothing can be compared
         self.terms(loss, check=True)
         self._complete.add(found.likeness)
 
@@ -182,12 +187,25 @@ class Source:
         """
         if self.probe is not None:
             residuals = self._kept(self.probe.residuals(trainer, module))
-            return Found(residuals, self._aside(loss), PROBE, dict(self.probe.rows), elsewhere=True)
+            return self._elsewhere(residuals, loss, PROBE, dict(self.probe.rows))
         if self.route is not None:
             residuals = residuals_of(self.route, trainer, module, copied(self._batch))
-            return Found(self._kept(residuals), self._aside(loss), elsewhere=True)
-        terms = self.terms(loss, check=False)
-        return Found(self.taps or {name: term.residual for name, term in terms.items()}, terms)
+            return self._elsewhere(self._kept(residuals), loss, BATCH, None)
+        every = self._aside(loss) if self.taps else self._all(loss, check=False)
+        terms = self._named(every)
+        residuals = self.taps or {name: term.residual for name, term in terms.items()}
+        return Found(residuals, terms, whole=len(terms) == len(every))
+
+    def _elsewhere(
+        self,
+        residuals: Mapping[str, Tensor],
+        loss: Tensor | None,
+        points: str,
+        rows: Mapping[str, Tensor] | None,
+    ) -> Found:
+        every = self._aside(loss)
+        terms = self._kept(every)
+        return Found(residuals, terms, points, rows, elsewhere=True, whole=terms == every)
 
     @property
     def taps(self) -> dict[str, Tensor]:
@@ -208,21 +226,30 @@ class Source:
             OpaqueLossError: Nothing is tapped, and the terms cannot be found.
             IncompleteTermsError: The same, and what was found is not all of it.
         """
-        if self.taps:
-            return _matched(self.taps, self._aside(loss))
+        return self._named(self._aside(loss) if self.taps else self._all(loss, check=check))
+
+    def terms_of_taps(self, loss: Tensor | None) -> dict[str, list[Term]]:
+        """Tap -> the terms of the loss that its residual enters as it is, as far as found."""
+        return _matched(self.taps, self._aside(loss))
+
+    def _named(self, every: Mapping[str, Term]) -> dict[str, Term]:
+        if not self.taps:
+            return self._kept(every)
+        matched = _matched(self.taps, every)
+        return {name: terms[0] for name, terms in matched.items() if len(terms) == 1}
+
+    def _all(self, loss: Tensor | None, *, check: bool) -> dict[str, Term]:
         if loss is None:
             return {}
         try:
-            return self._kept(self.recorder.terms(loss, check=check))
+            return self.recorder.terms(loss, check=check)
         except (OpaqueLossError, IncompleteTermsError) as error:
             raise type(error)(f"{error} {ADVICE}") from error
 
     def _aside(self, loss: Tensor | None) -> dict[str, Term]:
-        """Terms of the loss where they can be found; another route has the residuals."""
-        if loss is None:
-            return {}
+        """All terms of the loss where they can be found; another route has the residuals."""
         try:
-            return self._kept(self.recorder.terms(loss, check=False))
+            return self._all(loss, check=False)
         except ValueError:  # an opaque loss is what the other routes are for
             return {}
 
@@ -230,11 +257,14 @@ class Source:
         return {name: item for name, item in named.items() if matches(name, self.include)}
 
 
-def _matched(taps: Mapping[str, Tensor], terms: Mapping[str, Term]) -> dict[str, Term]:
-    """Tap -> the term whose residual it is."""
-    made_by = {_origin(term.residual): term for term in terms.values()}
+def _matched(taps: Mapping[str, Tensor], terms: Mapping[str, Term]) -> dict[str, list[Term]]:
+    """Tap -> the terms whose residual it is."""
+    made_by = [(_origin(term.residual), term) for term in terms.values()]
     origins = {name: _origin(tap) for name, tap in taps.items()}
-    return {name: made_by[o] for name, o in origins.items() if o is not None and o in made_by}
+    return {
+        name: [term for made, term in made_by if made is not None and made == origin]
+        for name, origin in origins.items()
+    }
 
 
 def _origin(residual: Tensor) -> tuple[Node, int] | None:
