@@ -18,16 +18,16 @@ from torch import Tensor
 from torch.autograd.graph import Node
 from torch.utils.hooks import RemovableHandle
 
-from pinn_ntk.balance import Convention, weights_from_traces
+from pinn_ntk.balance import Convention
 from pinn_ntk.callbacks.base import MisconfigurationException
 from pinn_ntk.callbacks.checks import check_optimizers, unsupported_strategy
 from pinn_ntk.callbacks.entrances import Entrances
 from pinn_ntk.callbacks.guard import Guard
-from pinn_ntk.callbacks.options import check_rule
 from pinn_ntk.callbacks.parameters import Patterns, matches, trained_parameters
 from pinn_ntk.callbacks.ranks import Traces, from_all_ranks
 from pinn_ntk.callbacks.raw import RawBackward, measuring, weighted, weighted_all
 from pinn_ntk.callbacks.routes import Route
+from pinn_ntk.callbacks.rule import TraceRule
 from pinn_ntk.callbacks.schedule import Schedule, logged_step
 from pinn_ntk.callbacks.sinks import log_scalars, publish
 from pinn_ntk.callbacks.source import Found, Source
@@ -136,9 +136,10 @@ class NTKBalancer(StatefulCallback):
         prefix: str = "ntk",
     ) -> None:
         self._remember(locals())
-        check_rule(rule, convention, ema, min_weight, max_weight)
-        self.rule, self.convention, self.ema, self.certify = rule, convention, ema, certify
-        self.min_weight, self.max_weight, self.prefix = min_weight, max_weight, prefix
+        if rule != "trace":
+            raise ValueError(f"NTKBalancer: rule is {rule!r}; expected 'trace'.")
+        self.rule = TraceRule(convention, ema, min_weight, max_weight)
+        self.certify, self.prefix = certify, prefix
         self.params: Patterns = params
         self.schedule = Schedule("NTKBalancer", every_n_steps, steps, per_decade)
         self.source = Source(names, include, residuals)
@@ -275,7 +276,7 @@ class NTKBalancer(StatefulCallback):
         if self._active and self._is_due(trainer, pl_module, loss):
             measure = partial(self._measure, trainer, pl_module, loss)
             local = self.guard.run(UPDATE, measure, retry=True)
-            traces = from_all_ranks(trainer, local)
+            traces = from_all_ranks(trainer, local, partial(self.guard.warn_once, "names"))
             if traces:
                 update = partial(self._update, trainer, traces, self._step or 0)
                 self.guard.run(UPDATE, update, retry=True)
@@ -328,17 +329,7 @@ class NTKBalancer(StatefulCallback):
 
     def _update(self, trainer: pl.Trainer, measured: Traces, step: int) -> None:
         traces = self._traces | measured  # a term that this batch lacks counts with its last trace
-        new = weights_from_traces(
-            {name: trace for name, (trace, _) in traces.items()},
-            {name: rows for name, (_, rows) in traces.items()},
-            self.convention,
-        )
-        kept = {name: self.ema * self.weights.get(name, 1.0) for name in measured}
-        weights = {name: old + (1 - self.ema) * new[name] for name, old in kept.items()}
-        if not all(map(math.isfinite, weights.values())):
-            raise ValueError(f"the weights {weights} are not finite; the traces are {traces}.")
-        low, high = self.min_weight, self.max_weight
-        weights = {name: min(max(weight, low), high) for name, weight in weights.items()}
+        weights = self.rule.weights(self.weights, traces, measured)
         self.weights |= weights
         self._traces = traces
         if self._in_loss is not None:

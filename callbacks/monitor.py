@@ -200,7 +200,14 @@ class NTKMonitor(StatefulCallback):
         if self._active:
             self.raw.begin()
             self.source.begin(batch)
-            self.guard.run("freezing the probe", partial(self.source.freeze, batch))
+            self.guard.run("freezing the probe", partial(self._freeze, batch))
+
+    def _freeze(self, batch: Any) -> None:
+        self.source.freeze(batch)
+        probe = self.source.probe
+        if probe is not None and probe.renewed:
+            probe.renewed = False
+            self._drift.load_state_dict(without_kernels(self._drift.state_dict()))
 
     def on_before_backward(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor
@@ -360,9 +367,9 @@ def monitors(trainer: pl.Trainer) -> list[NTKMonitor]:
 def without_kernels(drift: Mapping[str, Any]) -> dict[str, Any]:
     """State of a `KernelDrift` for a probe on other points, after a warning."""
     warnings.warn(
-        "NTKMonitor: the checkpoint does not hold the batch of the probe, since no tensor was "
-        "found in it; the probe is frozen anew, and drift of kernels starts at 0 again. Let the "
-        "data loader give tensors in dicts, lists or dataclasses.",
+        "NTKMonitor: the checkpoint does not hold the batch of the probe, or one of other shapes; "
+        "the probe is frozen anew, and drift of kernels starts at 0 again. Let the data loader "
+        "give tensors in dicts, lists or dataclasses, of the same shapes in each run.",
         NTKWarning,
         stacklevel=2,
     )
