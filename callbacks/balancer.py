@@ -79,10 +79,10 @@ class NTKBalancer(StatefulCallback):
     | ``ntk/weight/<term>`` | lambda_a | 1 |
 
     Cost: in every step a walk through the upper part of the graph, from the loss to its terms,
-    about a tenth of a millisecond a term. An update computes the factors of each term's kernel,
-    about one backward pass a term, and their traces; the first one, and each whose terms are new,
-    adds with ``certify`` one backward pass a term for the kernel and two to three for the
-    completeness of the terms.
+    well below a millisecond. An update computes the factors of each term's kernel and their
+    traces, about one backward pass of the loss; the first one, and each whose terms are new, adds
+    with ``certify`` one backward pass for the kernel and two to three for the completeness of the
+    terms. See ``python -m benchmarks.overhead``.
 
     Args:
         every_n_steps: Steps between updates.
