@@ -303,6 +303,8 @@ class NTKBalancer(StatefulCallback):
     ) -> Traces:
         with measuring():
             found = self.source.find(trainer, pl_module, loss)
+            if self._in_loss is None:
+                found = self.source.weighable(found, partial(self.guard.warn_once, "strangers"))
             self._rename()
             found = found.of(lambda n: n not in self._done and not _ascends(found, n))
             if not found.residuals:

@@ -35,6 +35,7 @@ def residuals_of(
 
     Raises:
         TypeError: The route returned no mapping.
+        ValueError: It returned an empty one.
         AttributeError: The module has no such method.
     """
     function = resolved(route, module)
@@ -45,6 +46,8 @@ def residuals_of(
             f"{route!r} returned a {type(residuals).__name__}; expected a dict of residual "
             'tensors before they are squared, such as {"pde": r, "bc": b}.'
         )
+    if not residuals:
+        raise ValueError(f"{route!r} returned an empty dict; expected at least one residual.")
     return dict(residuals)
 
 

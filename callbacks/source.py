@@ -113,6 +113,9 @@ class Source:
         probe: The same on points that stay; it takes the place of all other routes.
         max_points: Rows of a probe's term at most.
 
+    Raises:
+        ValueError: ``names`` is one string.
+
     Attributes:
         recorder: What the running step told.
     """
@@ -126,6 +129,8 @@ class Source:
         max_points: int = 512,
     ) -> None:
         """Nothing is evaluated yet."""
+        if isinstance(names, str):
+            raise ValueError(f"names is the string {names!r}; expected a list, as in [{names!r}].")
         self.recorder = Recorder(names)
         self.include, self.route = include, residuals
         self.probe = None if probe is None else FixedProbe(probe, max_points)
@@ -138,6 +143,26 @@ class Source:
         self._complete.clear()
         if self.probe is not None:
             self.probe = FixedProbe(self.probe.route, self.probe.max_points)
+
+    def weighable(self, found: Found, warn: Callable[[str], None]) -> Found:
+        """What is left of residuals from elsewhere of which there is a term in the loss.
+
+        Args:
+            found: What was found.
+            warn: Called with what to say of those that are left out.
+
+        Returns:
+            The rest.
+        """
+        strangers = [name for name in found.residuals if name not in found.terms]
+        if not found.elsewhere or not strangers:
+            return found
+        warn(
+            f"residuals={self.route!r} gives {strangers}, but no terms of these names are found in "
+            f"the loss, only {list(found.terms)}; they stay unweighted. Return the names under "
+            "which the terms are logged, or mark the residuals with pinn_ntk.tap."
+        )
+        return found.of(lambda name: name in found.terms)
 
     def check(self, loss: Tensor | None, found: Found) -> None:
         """Once for terms of one likeness, see that they make up the whole gradient of the loss.
@@ -244,7 +269,8 @@ class Source:
         try:
             return self.recorder.terms(loss, check=check)
         except (OpaqueLossError, IncompleteTermsError) as error:
-            raise type(error)(f"{error} {ADVICE}") from error
+            cause, _, _ = str(error).partition("Pass the residuals yourself")
+            raise type(error)(f"{cause.strip()} {ADVICE}") from error
 
     def _aside(self, loss: Tensor | None) -> dict[str, Term]:
         """All terms of the loss where they can be found; another route has the residuals."""
@@ -254,7 +280,13 @@ class Source:
             return {}
 
     def _kept(self, named: Mapping[str, Any]) -> dict[str, Any]:
-        return {name: item for name, item in named.items() if matches(name, self.include)}
+        kept = {name: item for name, item in named.items() if matches(name, self.include)}
+        if named and not kept:
+            raise ValueError(
+                f"include={self.include!r} matches none of the terms {list(named)}; expected a "
+                "shell pattern such as 'train/pde*', or a list of them."
+            )
+        return kept
 
 
 def _matched(taps: Mapping[str, Tensor], terms: Mapping[str, Term]) -> dict[str, list[Term]]:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pinn_ntk import tap
 from pinn_ntk.callbacks import NTKBalancer, NTKMonitor
+from pinn_ntk.errors import NTKWarning
 from tests.pinn import Pinn, batch, build, fit
 from tests.test_balancer import Weighted, gradient, same
 
@@ -114,3 +115,39 @@ def test_both_terms_of_one_tapped_residual_are_weighted():
     fit(module, balancer, steps=1)
     expected = balancer.weights["pde"] * pde + balancer.weights["bc"] * bc
     torch.testing.assert_close(module.gradient, expected, rtol=1e-12, atol=1e-14)
+
+
+class Strange(Pinn):
+    """Its residuals go by other names than its logged terms."""
+
+    def other(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {f"my_{name}": r for name, r in self.residuals(batch).items()}
+
+    def nothing(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {}
+
+
+def test_residuals_that_fit_no_term_are_said_and_not_logged_as_weights():
+    module, balancer = Strange(), NTKBalancer(residuals="other")
+    with pytest.warns(NTKWarning, match=r"my_pde(.|\n)*only \['pde', 'bc'\]"):
+        fit(module, balancer, steps=2)
+    assert not balancer.history
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"include": ["data*"]}, r"include=\['data\*'\] matches none of the terms \['pde', 'bc'\]"),
+        ({"residuals": "nothing"}, "'nothing' returned an empty dict"),
+    ],
+)
+@pytest.mark.parametrize("callback", [NTKMonitor, NTKBalancer])
+def test_nothing_to_measure_is_said(callback: type, options: dict[str, object], message: str):
+    with pytest.warns(NTKWarning, match=message):
+        fit(Strange(), callback(**options), steps=2)
+
+
+@pytest.mark.parametrize("callback", [NTKMonitor, NTKBalancer])
+def test_names_are_a_list(callback: type):
+    with pytest.raises(ValueError, match=r"expected a list, as in \['pde'\]"):
+        callback(names="pde")
