@@ -80,7 +80,7 @@ class FixedProbe:
             return resolved(self.route, module)(batch)
 
         batch = copied(self.batch, module.device)
-        residuals = residuals_of(seeded, trainer, module, batch)
+        residuals = residuals_of(seeded, trainer, module, batch, f"probe={self.route!r}")
         for name, residual in residuals.items():
             if not self._is_usable(self.rows.get(name), residual.numel()):
                 self.rows[name] = stratified_rows(residual.numel(), self.max_points, SEED)

@@ -20,7 +20,7 @@ Route = str | Callable[..., Any] | None
 
 
 def residuals_of(
-    route: Route, trainer: pl.Trainer, module: pl.LightningModule, batch: Any
+    route: Route, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, said: str = ""
 ) -> dict[str, Tensor]:
     """Evaluate a route on a batch; random states, buffers and logs stay as they are.
 
@@ -29,6 +29,7 @@ def residuals_of(
         trainer: Owner of the precision.
         module: The module; its ``log`` is muted and its buffers are put back.
         batch: What the route is called with.
+        said: The route in words, for messages.
 
     Returns:
         Name -> live residual tensor.
@@ -43,11 +44,13 @@ def residuals_of(
         residuals = function(batch)
     if not isinstance(residuals, Mapping):
         raise TypeError(
-            f"{route!r} returned a {type(residuals).__name__}; expected a dict of residual "
+            f"{said or repr(route)} returned a {type(residuals).__name__}; expected a dict of residual "
             'tensors before they are squared, such as {"pde": r, "bc": b}.'
         )
     if not residuals:
-        raise ValueError(f"{route!r} returned an empty dict; expected at least one residual.")
+        raise ValueError(
+            f"{said or repr(route)} returned an empty dict; expected at least one residual."
+        )
     return dict(residuals)
 
 

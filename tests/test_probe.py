@@ -170,9 +170,9 @@ def test_a_cuda_that_is_not_initialised_is_neither_asked_nor_seeded(
         monkeypatch.setattr(torch.cuda, name, refuse)
     probe, drawn = FixedProbe(None, 3), []
 
-    def residuals(module: Any, _: Any) -> dict[str, Tensor]:
+    def residuals(module: Any, batch: Any) -> dict[str, Tensor]:
         drawn.append(torch.rand(()).item())
-        return {}
+        return {"sum": sum(parameter.sum() for parameter in module.parameters())}
 
     probe.route = residuals
     probe.freeze(points())
