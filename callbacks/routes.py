@@ -42,15 +42,14 @@ def residuals_of(
     function = resolved(route, module)
     with torch.enable_grad(), untouched(module), trainer.precision_plugin.forward_context():
         residuals = function(batch)
+    said = said or repr(route)
     if not isinstance(residuals, Mapping):
         raise TypeError(
-            f"{said or repr(route)} returned a {type(residuals).__name__}; expected a dict of residual "
+            f"{said} returned a {type(residuals).__name__}; expected a dict of residual "
             'tensors before they are squared, such as {"pde": r, "bc": b}.'
         )
     if not residuals:
-        raise ValueError(
-            f"{said or repr(route)} returned an empty dict; expected at least one residual."
-        )
+        raise ValueError(f"{said} returned an empty dict; expected at least one residual.")
     return dict(residuals)
 
 
