@@ -1,0 +1,304 @@
+"""The NTK parametrisation: what layers compute, how they start, and their kernels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pinn_ntk import FactoredJacobian, empirical_ntk
+from pinn_ntk.limit.parametrization import (
+    NTKLinear,
+    effective,
+    found_stds,
+    linear_layers,
+    ntk_mlp,
+    one_per_layer,
+    to_ntk_parametrization,
+)
+
+LAYERS = ("0", "2", "4")
+
+
+def points(n: int, n_in: int, dtype: torch.dtype = torch.float64) -> Tensor:
+    generator = torch.Generator().manual_seed(5)
+    return torch.randn(n, n_in, dtype=dtype, generator=generator)
+
+
+def mlp(bias: bool = True, n_out: int = 1) -> nn.Sequential:
+    layers = [nn.Linear(2, 7, bias), nn.Tanh(), nn.Linear(7, 5, bias), nn.Tanh()]
+    return nn.Sequential(*layers, nn.Linear(5, n_out, bias)).double()
+
+
+def u_xx(network: nn.Module, x: Tensor) -> Tensor:
+    x = x.clone().requires_grad_()
+    (u_x,) = torch.autograd.grad(network(x).sum(), x, create_graph=True)
+    return torch.autograd.grad(u_x[:, 0].sum(), x, create_graph=True)[0][:, 0]
+
+
+RESIDUALS: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {
+    "u": lambda network, x: network(x),
+    "u_xx": u_xx,
+}
+
+
+def test_layer_is_its_formula():
+    layer = NTKLinear(3, 4, weight_std=1.7, bias_std=0.3).double()
+    x = points(5, 3)
+    by_hand = [
+        [
+            1.7 / math.sqrt(3) * sum(float(w) * float(v) for w, v in zip(row, point, strict=True))
+            + 0.3 * float(bias)
+            for row, bias in zip(layer.weight.detach(), layer.bias.detach(), strict=True)
+        ]
+        for point in x
+    ]
+    torch.testing.assert_close(layer(x), torch.tensor(by_hand, dtype=torch.float64))
+
+
+def test_layer_takes_any_leading_shape_and_either_dtype(dtype: torch.dtype):
+    layer = NTKLinear(3, 4).to(dtype)
+    x = points(6, 3, dtype)
+    torch.testing.assert_close(layer(x.reshape(2, 3, 3)), layer(x).reshape(2, 3, 4))
+    assert layer(x[0]).shape == (4,)
+    assert layer(x).dtype == dtype
+
+
+def test_parameters_start_standard_normal_and_without_memory_of_the_stds():
+    layer = NTKLinear(400, 500, weight_std=3.0, bias_std=0.2)
+    for sample in (layer.weight, layer.bias):
+        assert float(sample.detach().std()) == pytest.approx(1.0, abs=4 / math.sqrt(sample.numel()))
+        assert abs(float(sample.detach().mean())) < 4 / math.sqrt(sample.numel())
+    kurtosis = float(layer.weight.detach().double().pow(4).mean())
+    assert kurtosis == pytest.approx(3.0, abs=0.1)  # 1.8 if it were uniform
+
+
+def test_without_bias_std_there_is_no_bias():
+    layer = NTKLinear(2, 3, bias_std=0.0)
+    assert layer.bias is None
+    assert [name for name, _ in layer.named_parameters()] == ["weight"]
+    torch.testing.assert_close(layer(torch.zeros(1, 2)), torch.zeros(1, 3))
+
+
+def test_state_dict_loads_what_it_saved():
+    one, other = ntk_mlp([2, 5, 1]), ntk_mlp([2, 5, 1])
+    other.load_state_dict(one.state_dict())
+    x = points(4, 2, torch.float32)
+    assert torch.equal(one(x), other(x))
+
+
+def test_repr_says_the_stds():
+    shown = "NTKLinear(in_features=2, out_features=3, weight_std=1.5, bias_std=0.1)"
+    assert repr(NTKLinear(2, 3, 1.5, 0.1)) == shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((0, 3), "at least one input"),
+        ((2, -1), "got 2 and -1"),
+        ((2, 3, 0.0), "weight_std > 0"),
+        ((2, 3, -1.0), "weight_std > 0"),
+        ((2, 3, math.nan), "got nan"),
+        ((2, 3, 1.0, -0.1), "bias_std >= 0"),
+        ((2, 3, 1.0, math.inf), "both finite"),
+    ],
+)
+def test_impossible_layers_are_refused(arguments: tuple[Any, ...], message: str):
+    with pytest.raises(ValueError, match=message):
+        NTKLinear(*arguments)
+
+
+def test_mlp_has_the_stds_of_its_layers():
+    network = ntk_mlp([2, 4, 4, 3], nn.SiLU, weight_std=[1.0, 1.5, 2.0], bias_std=0.1)
+    assert [type(layer) for layer in network] == [NTKLinear, nn.SiLU] * 2 + [NTKLinear]
+    layers = list(linear_layers(network).values())
+    assert [(layer.in_features, layer.out_features) for layer in layers] == [(2, 4), (4, 4), (4, 3)]
+    assert [layer.weight_std for layer in layers] == [1.0, 1.5, 2.0]
+    assert [layer.bias_std for layer in layers] == [0.1] * 3
+
+
+def test_outputs_of_a_wide_mlp_have_the_variance_of_the_recursion():
+    """E u^2 = sigma_w^2 q / 2 + sigma_b^2 with q = sigma_w^2 |x|^2 / n_in + sigma_b^2, of ReLU."""
+    network = ntk_mlp([2, 512, 2000], nn.ReLU, weight_std=1.4, bias_std=0.5)
+    x = torch.tensor([[1.0, -2.0]])
+    q = 1.4**2 * 5 / 2 + 0.25
+    assert float(network(x).detach().square().mean()) == pytest.approx(
+        1.4**2 * q / 2 + 0.25, rel=0.2
+    )
+
+
+@pytest.mark.parametrize("sizes", [[], [3]])
+def test_mlp_needs_inputs_and_outputs(sizes: list[int]):
+    with pytest.raises(ValueError, match="at least inputs and outputs"):
+        ntk_mlp(sizes)
+
+
+def test_mlp_needs_one_std_a_layer():
+    with pytest.raises(ValueError, match=r"weight_std has 3 entries, \[1.0, 2.0, 3.0\], for 2"):
+        ntk_mlp([1, 4, 1], weight_std=[1.0, 2.0, 3.0])
+    with pytest.raises(ValueError, match="bias_std has 1 entries"):
+        one_per_layer([1.0], 2, "bias_std")
+
+
+@pytest.mark.parametrize("residual", RESIDUALS)
+@pytest.mark.parametrize("stds", [(None, None), (1.3, 0.4), ([0.5, 1.0, 2.0], [0.1, 0.2, 3.0])])
+@pytest.mark.parametrize("bias", [True, False], ids=["bias", "no_bias"])
+def test_image_computes_the_same_function(residual: str, stds: tuple[Any, Any], bias: bool):
+    network, x = mlp(bias), points(6, 2)
+    image = to_ntk_parametrization(network, *stds)
+    values = RESIDUALS[residual](network, x)
+    torch.testing.assert_close(RESIDUALS[residual](image, x), values, rtol=1e-12, atol=1e-13)
+
+
+def part(jacobian: FactoredJacobian, name: str) -> Tensor:
+    """K of one parameter: its factor alone."""
+    alone = FactoredJacobian(
+        {name: jacobian.factors[name]}, {name: jacobian.sizes[name]}, jacobian.rows
+    )
+    return alone.gram()
+
+
+@pytest.mark.parametrize("residual", RESIDUALS)
+def test_kernel_of_the_image_is_the_sum_of_scaled_parts(residual: str):
+    """K_ntk = sum_l sigma_w^2 / n_in K_W + sigma_b^2 K_b."""
+    network, x = mlp(), points(6, 2)
+    weight_std, bias_std = [0.5, 1.0, 2.0], [0.1, 0.2, 3.0]
+    image = to_ntk_parametrization(network, weight_std, bias_std)
+    rows = RESIDUALS[residual](network, x)
+    jacobian = empirical_ntk(rows, network).jacobian("residual")
+    expected = torch.zeros(6, 6, dtype=torch.float64)
+    for name, w, b in zip(LAYERS, weight_std, bias_std, strict=True):
+        n_in = network[int(name)].in_features
+        expected += w**2 / n_in * part(jacobian, f"{name}.weight")
+        if f"{name}.bias" in jacobian.factors:  # the last bias has no share in u_xx
+            expected += b**2 * part(jacobian, f"{name}.bias")
+    kernel = empirical_ntk(RESIDUALS[residual](image, x), image)["residual"]
+    torch.testing.assert_close(kernel, expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("residual", RESIDUALS)
+def test_layers_are_read_in_factors(residual: str):
+    network = ntk_mlp([2, 6, 6, 1]).double()
+    jacobian = empirical_ntk(RESIDUALS[residual](network, points(5, 2)), network).jacobian(
+        "residual"
+    )
+    assert jacobian.fallbacks == {}
+
+
+def test_found_stds_are_those_of_the_initialisation():
+    network = mlp()
+    for layer, w, b in zip(network[::2], (1.5, 1.0, 0.5), (0.3, 0.2, 0.1), strict=True):
+        nn.init.constant_(layer.weight, -w / math.sqrt(layer.in_features))
+        nn.init.constant_(layer.bias, b)
+    weight_std, bias_std = found_stds(network)
+    assert weight_std == pytest.approx((1.5, 1.0, 0.5))
+    assert bias_std == pytest.approx((0.3, 0.2, 0.1))
+
+
+def test_found_stds_of_torch_default():
+    weight_std, bias_std = found_stds(nn.Sequential(nn.Linear(300, 400)))
+    assert weight_std[0] == pytest.approx(1 / math.sqrt(3), rel=0.02)
+    assert bias_std[0] == pytest.approx(1 / math.sqrt(3 * 300), rel=0.1)
+
+
+def test_layers_that_have_the_parametrisation_keep_their_stds():
+    network = ntk_mlp([2, 4, 1], weight_std=[1.5, 0.5], bias_std=[0.0, 0.1]).double()
+    assert found_stds(network) == ((1.5, 0.5), (0.0, 0.1))
+    image = to_ntk_parametrization(network)
+    torch.testing.assert_close(image.state_dict(), network.state_dict())
+    x = points(3, 2)
+    other = to_ntk_parametrization(network, weight_std=2.0, bias_std=[0.3, 0.3])
+    torch.testing.assert_close(other(x), network(x))
+    assert other[0].bias is None
+
+
+def test_effective_weight_is_that_of_the_standard_parametrisation():
+    network, x = ntk_mlp([2, 4], weight_std=1.5, bias_std=0.2).double(), points(3, 2)
+    weight, bias = effective(network[0])
+    torch.testing.assert_close(x @ weight.mT + bias, network(x))
+
+
+class Standardised(nn.Sequential):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward((x - 0.3) / 0.2)
+
+
+def test_subclass_keeps_its_forward():
+    network, x = Standardised(*mlp()), points(4, 2)
+    image = to_ntk_parametrization(network)
+    assert type(image) is Standardised
+    torch.testing.assert_close(image(x), network(x))
+
+
+def test_image_is_a_copy_and_the_network_stays_as_it_is():
+    network = mlp()
+    before = [p.detach().clone() for p in network.parameters()]
+    image = to_ntk_parametrization(network)
+    with torch.no_grad():
+        for parameter in image.parameters():
+            parameter.add_(1.0)
+    assert all(torch.equal(p, q) for p, q in zip(network.parameters(), before, strict=True))
+    assert [type(layer) for layer in network[::2]] == [nn.Linear] * 3
+
+
+def test_image_draws_no_random_numbers():
+    network = mlp()
+    state = torch.get_rng_state()
+    to_ntk_parametrization(network)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_image_keeps_what_is_trained_mode_and_dtype(dtype: torch.dtype):
+    network = mlp().to(dtype).eval()
+    network[0].weight.requires_grad_(False)
+    network[2].bias.requires_grad_(False)
+    image = to_ntk_parametrization(network)
+    frozen = [name for name, p in image.named_parameters() if not p.requires_grad]
+    assert frozen == ["0.weight", "2.bias"]
+    assert all(parameter.dtype == dtype for parameter in image.parameters())
+    assert not any(module.training for module in image.modules())
+
+
+def zeroed(network: nn.Sequential, *names: str) -> nn.Sequential:
+    for name in names:
+        nn.init.zeros_(network.get_parameter(name))
+    return network
+
+
+def test_biases_that_start_at_zero():
+    network = zeroed(mlp(), "0.bias", "2.bias", "4.bias")
+    image = to_ntk_parametrization(network)
+    assert found_stds(network)[1] == (0.0, 0.0, 0.0)
+    assert all(layer.bias is None for layer in image[::2])
+    torch.testing.assert_close(image(points(4, 2)), network(points(4, 2)))
+
+
+@pytest.mark.parametrize(
+    ("network", "stds", "message"),
+    [
+        (lambda: nn.Sequential(nn.Tanh()), (), "at least one linear layer"),
+        (lambda: nn.Sequential(nn.Linear(1, 2), nn.PReLU()), (), "'1' is a PReLU with param"),
+        (lambda: nn.Sequential(nn.Sequential(nn.Linear(1, 2))), (), "'0' is a Sequential"),
+        (lambda: zeroed(mlp(), "4.weight"), (), "starts at zero has no limit kernel"),
+        (mlp, (1.0, 0.0), "layer '0' has a bias of norm .* which bias_std = 0 cannot"),
+        (mlp, ([1.0, 2.0], 1.0), "weight_std has 2 entries"),
+        (mlp, (1.0, [1.0]), "bias_std has 1 entries"),
+        (mlp, (-1.0, 1.0), "weight_std > 0"),
+    ],
+)
+def test_networks_without_an_image_are_refused(
+    network: Callable[[], nn.Sequential], stds: tuple[Any, ...], message: str
+):
+    with pytest.raises(ValueError, match=message):
+        to_ntk_parametrization(network(), *stds)
+
+
+def test_given_stds_map_a_layer_that_starts_at_zero():
+    network = zeroed(mlp(), "4.weight")
+    image = to_ntk_parametrization(network, weight_std=1.0, bias_std=1.0)
+    torch.testing.assert_close(image(points(4, 2)), network(points(4, 2)))
