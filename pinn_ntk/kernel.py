@@ -14,6 +14,7 @@ eqs 3.4 and 3.5 (Journal of Computational Physics 449, 110768).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -24,6 +25,8 @@ from pinn_ntk.jacobian import DEFAULT_BUDGET, FactoredJacobian
 from pinn_ntk.params import ParamsLike, named_leaves
 from pinn_ntk.residuals import named_residuals
 from pinn_ntk.spectrum import Spectrum
+
+Method = Literal["fast", "accurate"]
 
 
 class NTK:
@@ -110,12 +113,67 @@ class NTK:
         Raises:
             ValueError: A term has no weight, or a weight is negative or of the wrong length.
         """
-        root = torch.cat([self._weight_rows(term, weights) for term in self.terms]).sqrt()
+        root = self._root_weights(weights)
         return root[:, None] * self.matrix() * root
 
-    def spectrum(self, term: str | None = None) -> Spectrum:
-        """Eigenvalues of one term's block, or of the whole kernel when no term is named."""
-        return Spectrum.of(self.matrix() if term is None else self[term])
+    def spectrum(
+        self, term: str | None = None, *, method: Method = "fast", eigenvectors: bool = False
+    ) -> Spectrum:
+        """Eigenvalues of one term's block, or of the whole kernel when no term is named.
+
+        Args:
+            term: Name of the term; the whole kernel, in the order of `terms`, when left out.
+            method: "fast" forms the block and keeps it. "accurate" takes the singular values of
+                J instead: twice as many decades of eigenvalues stand above the floor, for about
+                ten times the time; no block is formed.
+            eigenvectors: Whether to keep them, too.
+
+        Returns:
+            The spectrum.
+
+        Raises:
+            KeyError: No such term.
+            ValueError: There is no such method.
+        """
+        if _is_accurate(method):
+            jacobians = [self.jacobian(t) for t in (self.terms if term is None else (term,))]
+            return Spectrum.of_jacobians(jacobians, eigenvectors=eigenvectors)
+        block = self.matrix() if term is None else self[term]
+        return Spectrum.of(block, eigenvectors=eigenvectors)
+
+    def weighted_spectrum(
+        self,
+        weights: Mapping[str, float | Tensor],
+        *,
+        method: Method = "fast",
+        eigenvectors: bool = False,
+    ) -> Spectrum:
+        """Eigenvalues of D^(1/2) K D^(1/2), which are those of K D: what the optimiser sees.
+
+        An eigenvector v belongs to the eigenvector D^(-1/2) v of K D, the operator of the flow
+        dr/dt = -K D r, where all weights are positive; see `weighted_matrix` for D.
+
+        Args:
+            weights: Term -> its entries of D, one number or one a row (R_a,), none negative.
+            method: As in `spectrum`; "accurate" scales the rows of J.
+            eigenvectors: Whether to keep them, too.
+
+        Returns:
+            The spectrum.
+
+        Raises:
+            ValueError: A term has no weight, or a weight is negative or of the wrong length, or
+                there is no such method.
+        """
+        if _is_accurate(method):
+            jacobians = [self.jacobian(term) for term in self.terms]
+            root = self._root_weights(weights)
+            return Spectrum.of_jacobians(jacobians, root, eigenvectors=eigenvectors)
+        return Spectrum.of(self.weighted_matrix(weights), eigenvectors=eigenvectors)
+
+    def _root_weights(self, weights: Mapping[str, float | Tensor]) -> Tensor:
+        """D^(1/2), (sum R,)."""
+        return torch.cat([self._weight_rows(term, weights) for term in self.terms]).sqrt()
 
     def _weight_rows(self, term: str, weights: Mapping[str, float | Tensor]) -> Tensor:
         if term not in weights:
@@ -128,6 +186,15 @@ class NTK:
                 f"{float(weight.min())}; expected one number or {jacobian.rows}, none negative."
             )
         return weight.detach().reshape(-1).expand(jacobian.rows)
+
+
+def _is_accurate(method: str) -> bool:
+    if method not in {"fast", "accurate"}:
+        raise ValueError(
+            f"method is {method!r}; expected 'fast', the eigenvalues of the kernel, or 'accurate', "
+            "from the singular values of its Jacobian."
+        )
+    return method == "accurate"
 
 
 def empirical_ntk(
