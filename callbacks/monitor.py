@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import ref
@@ -14,21 +13,16 @@ from torch.autograd.graph import Node
 from pinn_ntk.callbacks.balancer import balancers
 from pinn_ntk.callbacks.checks import at_least, unsupported_strategy
 from pinn_ntk.callbacks.guard import Guard
+from pinn_ntk.callbacks.instrument import Instrument
 from pinn_ntk.callbacks.logbook import Logbook
-from pinn_ntk.callbacks.parameters import Patterns, parameter_groups, trained_parameters
 from pinn_ntk.callbacks.raw import RawBackward, measuring
 from pinn_ntk.callbacks.routes import Route
 from pinn_ntk.callbacks.schedule import Schedule, last_step, logged_step
 from pinn_ntk.callbacks.sinks import publish
 from pinn_ntk.callbacks.source import Source
 from pinn_ntk.callbacks.state import StatefulCallback
-from pinn_ntk.errors import NTKWarning
 from pinn_ntk.history import History
-from pinn_ntk.kernel import empirical_ntk
-from pinn_ntk.kernel_drift import KernelDrift
-from pinn_ntk.measurement import Measurement, measure
 from pinn_ntk.spectrum import Spectrum
-from pinn_ntk.step_size import effective_weights
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -138,10 +132,10 @@ class NTKMonitor(StatefulCallback):
     ) -> None:
         self._remember(locals())
         self.max_points = at_least("NTKMonitor", "max_points", max_points, 1)
-        self.certify, self.save_start, self.prefix = certify, save_start, prefix
-        self.params: Patterns = params
+        self.save_start, self.prefix = save_start, prefix
         self.schedule = Schedule("NTKMonitor", every_n_steps, steps, per_decade, budget)
         self.source = Source(names, include, residuals, probe, max_points)
+        self._instrument = Instrument(self.source, params, max_points, certify=certify)
         self.guard = Guard("NTKMonitor")
         self.raw = RawBackward(self.source.recorder, self._look)
         self._module: ref[pl.LightningModule] | None = None
@@ -161,12 +155,12 @@ class NTKMonitor(StatefulCallback):
 
     def _forget(self) -> None:
         self._book = Logbook(self.guard, self.max_points)
-        self._drift = KernelDrift()
-        self.source.forget()
+        self._instrument.forget()
 
     def _restart(self) -> None:
         self._seen: int | None = None
-        self._due, self._done = False, set[str]()
+        self._due = False
+        self._instrument.begin_step()
         self._values: dict[str, float] = {}
         self._active = True
         self.guard.restart()
@@ -200,14 +194,7 @@ class NTKMonitor(StatefulCallback):
         if self._active:
             self.raw.begin()
             self.source.begin(batch)
-            self.guard.run("freezing the probe", partial(self._freeze, batch))
-
-    def _freeze(self, batch: Any) -> None:
-        self.source.freeze(batch)
-        probe = self.source.probe
-        if probe is not None and probe.renewed:
-            probe.renewed = False
-            self._drift.load_state_dict(without_kernels(self._drift.state_dict()))
+            self.guard.run("freezing the probe", partial(self._instrument.freeze, batch))
 
     def on_before_backward(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor
@@ -228,7 +215,7 @@ class NTKMonitor(StatefulCallback):
             with measuring():
                 weights = balancer.by_head(loss)
         if trainer.is_global_zero:
-            read = partial(self._measure, trainer, pl_module, loss, weights)
+            read = partial(self._instrument.read, trainer, pl_module, loss, weights)
             measurement = self.guard.run("the measurement", read)
             if measurement is not None:
                 keep = partial(self._book.keep, trainer, measurement, self._overhead(trainer))
@@ -244,49 +231,12 @@ class NTKMonitor(StatefulCallback):
         step, before = logged_step(trainer), self._seen
         if step == before:  # several losses in one step
             return self._due and not pl_module.automatic_optimization
-        self._seen, self._done, self._values = step, set(), {}
+        self._seen, self._values = step, {}
+        self._instrument.begin_step()
         spent, elapsed = self.guard.seconds, self.guard.elapsed()
         due = self.schedule.due(step, last_step(trainer), spent, elapsed)
         self._due = due or (before is None and not self._resumed)
         return self._due
-
-    def _measure(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        loss: Tensor | None,
-        weights: Mapping[Node, float],
-    ) -> Measurement | None:
-        with measuring():
-            found = self.source.find(trainer, pl_module, loss)
-            found = found.of(lambda name: name not in self._done)
-            if not found.residuals or found.ascends:
-                return None
-            finite = found.finite
-            if self.certify and finite.likeness == found.likeness:
-                self.source.check(loss, found)
-            self._done |= set(found.residuals)
-            params = trained_parameters(trainer, pl_module, self.params)
-            kernel = None
-            if finite.residuals:
-                kernel = empirical_ntk(finite.residuals, params, certify=self.certify)
-            scale = 1 / loss_scale(trainer)
-            factors = {n: scale * weights.get(t.head, 1.0) for n, t in found.terms.items()}
-            return measure(
-                kernel,
-                logged_step(trainer),
-                drift=self._drift,
-                params=params,
-                curvature=finite.curvature(factors) if self.params is None else None,
-                max_points=self.max_points,
-                dtype=finite.dtype,
-                points=found.points,
-                fingerprints=finite.fingerprints(trained_parameters(trainer, pl_module)),
-                groups=parameter_groups(pl_module, params, kernel, loss),
-                effective_weights=effective_weights(found.terms, factors),
-                undefined=tuple(n for n in found.residuals if n not in finite.residuals),
-                rows_kept=found.rows,
-            )
 
     def on_train_batch_end(
         self,
@@ -326,13 +276,10 @@ class NTKMonitor(StatefulCallback):
         self._resumed = False
 
     def state_dict(self) -> dict[str, Any]:
-        probe = self.source.probe
         return {
             "book": self._book.state_dict(),
-            "names": self.source.recorder.state_dict(),
             "schedule": self.schedule.state_dict(),
-            "drift": self._drift.state_dict() if self.save_start else {},
-            "probe": {} if probe is None else probe.state_dict(),
+            **self._instrument.state_dict(save_start=self.save_start),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -342,15 +289,8 @@ class NTKMonitor(StatefulCallback):
             return
         self._resumed = True
         self._book.load_state_dict(state_dict["book"])
-        self.source.recorder.load_state_dict(state_dict["names"])
         self.schedule.load_state_dict(state_dict["schedule"])
-        drift = state_dict["drift"]
-        if self.source.probe is not None:
-            self.source.probe.load_state_dict(state_dict["probe"])
-            if not state_dict["probe"]:
-                drift = without_kernels(drift)
-        if drift:
-            self._drift.load_state_dict(drift)
+        self._instrument.load_state_dict(state_dict)
 
     def _overhead(self, trainer: pl.Trainer) -> float:
         guards = [monitor.guard for monitor in monitors(trainer)]
@@ -362,21 +302,3 @@ def monitors(trainer: pl.Trainer) -> list[NTKMonitor]:
     """Every NTKMonitor among the callbacks of a trainer."""
     callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
     return [callback for callback in callbacks if isinstance(callback, NTKMonitor)]
-
-
-def without_kernels(drift: Mapping[str, Any]) -> dict[str, Any]:
-    """State of a `KernelDrift` for a probe on other points, after a warning."""
-    warnings.warn(
-        "NTKMonitor: the checkpoint does not hold the batch of the probe, or one of other shapes; "
-        "the probe is frozen anew, and drift of kernels starts at 0 again. Let the data loader "
-        "give tensors in dicts, lists or dataclasses, of the same shapes in each run.",
-        NTKWarning,
-        stacklevel=2,
-    )
-    return {**drift, "blocks": [], "terms": []} if drift else {}
-
-
-def loss_scale(trainer: pl.Trainer) -> float:
-    """What the differentiated loss is of the loss as trained on: gradient scaler, accumulation."""
-    scaler = getattr(trainer.precision_plugin, "scaler", None)
-    return (1.0 if scaler is None else scaler.get_scale()) / trainer.accumulate_grad_batches

@@ -282,7 +282,7 @@ def test_failing_diagnostic_warns_once_and_training_goes_on(monkeypatch: pytest.
 
     calls: list[set[str]] = []
 
-    monkeypatch.setattr("pinn_ntk.callbacks.monitor.empirical_ntk", broken)
+    monkeypatch.setattr("pinn_ntk.callbacks.instrument.empirical_ntk", broken)
     monitor = NTKMonitor(every_n_steps=1)
     with pytest.warns(NTKWarning, match="RuntimeError: no such luck") as warned:
         fit(watched, monitor, steps=6)

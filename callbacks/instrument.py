@@ -1,0 +1,148 @@
+"""What a monitor reads off one backward pass: its terms, their kernel, and what follows from them.
+
+When to read is the monitor's business, and where the numbers go the logbook's.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+from torch.autograd.graph import Node
+
+from pinn_ntk.callbacks.parameters import Patterns, parameter_groups, trained_parameters
+from pinn_ntk.callbacks.raw import measuring
+from pinn_ntk.callbacks.schedule import logged_step
+from pinn_ntk.callbacks.source import Source
+from pinn_ntk.errors import NTKWarning
+from pinn_ntk.kernel import empirical_ntk
+from pinn_ntk.kernel_drift import KernelDrift
+from pinn_ntk.measurement import Measurement, measure
+from pinn_ntk.step_size import effective_weights
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
+
+
+class Instrument:
+    """Measures the kernel of the terms of a live loss.
+
+    Args:
+        source: Finds the residuals.
+        params: Patterns of the parameters to take the kernel over.
+        max_points: Rows of a term up to which its block is formed of all rows.
+        certify: Whether kernels and terms are checked.
+    """
+
+    def __init__(self, source: Source, params: Patterns, max_points: int, *, certify: bool) -> None:
+        """Nothing measured yet."""
+        self.source, self.params = source, params
+        self.max_points, self.certify = max_points, certify
+        self._drift = KernelDrift()
+        self._done: set[str] = set()
+
+    def forget(self) -> None:
+        """Another module is trained."""
+        self._drift = KernelDrift()
+        self.source.forget()
+
+    def begin_step(self) -> None:
+        """No term of this step is measured yet."""
+        self._done = set()
+
+    def freeze(self, batch: Any) -> None:
+        """Let the probe keep the first batch; another one than before begins drift anew."""
+        self.source.freeze(batch)
+        probe = self.source.probe
+        if probe is not None and probe.renewed:
+            probe.renewed = False
+            self._drift.load_state_dict(without_kernels(self._drift.state_dict()))
+
+    def read(
+        self,
+        trainer: pl.Trainer,
+        module: pl.LightningModule,
+        loss: Tensor | None,
+        weights: Mapping[Node, float],
+    ) -> Measurement | None:
+        """Measure the terms of a loss that this step has not measured before.
+
+        Args:
+            trainer: The trainer, in a backward pass.
+            module: Its module.
+            loss: The live loss; None inside a backward pass that Lightning does not see.
+            weights: Head of a term -> weight that a balancer puts on its gradient.
+
+        Returns:
+            The measurement; None where there is nothing new, or the loss is ascended.
+        """
+        with measuring():
+            found = self.source.find(trainer, module, loss)
+            found = found.of(lambda name: name not in self._done)
+            if not found.residuals or found.ascends:
+                return None
+            finite = found.finite
+            if self.certify and finite.likeness == found.likeness:
+                self.source.check(loss, found)
+            self._done |= set(found.residuals)
+            params = trained_parameters(trainer, module, self.params)
+            kernel = None
+            if finite.residuals:
+                kernel = empirical_ntk(finite.residuals, params, certify=self.certify)
+            scale = 1 / loss_scale(trainer)
+            factors = {n: scale * weights.get(t.head, 1.0) for n, t in found.terms.items()}
+            return measure(
+                kernel,
+                logged_step(trainer),
+                drift=self._drift,
+                params=params,
+                curvature=finite.curvature(factors) if self.params is None else None,
+                max_points=self.max_points,
+                dtype=finite.dtype,
+                points=found.points,
+                fingerprints=finite.fingerprints(trained_parameters(trainer, module)),
+                groups=parameter_groups(module, params, kernel, loss),
+                effective_weights=effective_weights(found.terms, factors),
+                undefined=tuple(n for n in found.residuals if n not in finite.residuals),
+                rows_kept=found.rows,
+            )
+
+    def state_dict(self, *, save_start: bool) -> dict[str, Any]:
+        """What a resumed run goes on from; without the first kernel unless asked for."""
+        probe = self.source.probe
+        return {
+            "names": self.source.recorder.state_dict(),
+            "drift": self._drift.state_dict() if save_start else {},
+            "probe": {} if probe is None else probe.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where another instrument was."""
+        self.source.recorder.load_state_dict(state["names"])
+        drift = state["drift"]
+        if self.source.probe is not None:
+            self.source.probe.load_state_dict(state["probe"])
+            if not state["probe"]:
+                drift = without_kernels(drift)
+        if drift:
+            self._drift.load_state_dict(drift)
+
+
+def without_kernels(drift: Mapping[str, Any]) -> dict[str, Any]:
+    """State of a `KernelDrift` for a probe on other points, after a warning."""
+    warnings.warn(
+        "NTKMonitor: the checkpoint does not hold the batch of the probe, or one of other shapes; "
+        "the probe is frozen anew, and drift of kernels starts at 0 again. Let the data loader "
+        "give tensors in dicts, lists or dataclasses, of the same shapes in each run.",
+        NTKWarning,
+        stacklevel=2,
+    )
+    return {**drift, "blocks": [], "terms": []} if drift else {}
+
+
+def loss_scale(trainer: pl.Trainer) -> float:
+    """What the differentiated loss is of the loss as trained on: gradient scaler, accumulation."""
+    scaler = getattr(trainer.precision_plugin, "scaler", None)
+    return (1.0 if scaler is None else scaler.get_scale()) / trainer.accumulate_grad_batches
