@@ -1,0 +1,268 @@
+"""Interference of terms against gradients by plain autograd, and against losses after a step."""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from pinn_ntk import empirical_ntk, find_terms
+from pinn_ntk.interference import Interference, interference, interference_figure
+from pinn_ntk.kernel import NTK
+from pinn_ntk.kernel_gradient import loss_gradients
+from pinn_ntk.params import named_leaves
+from tests.asserts import assert_near
+from tests.cases import CASES, Case
+from tests.losses import LOSSES
+from tests.networks import NETWORKS
+from tests.operators import laplacian, points
+
+pytestmark = [
+    pytest.mark.usefixtures("float64"),
+    pytest.mark.filterwarnings("ignore::pinn_ntk.errors.NTKWarning"),  # rows one by one
+]
+
+
+@cache
+def built(case: Case) -> tuple[dict[str, Tensor], list[Tensor], NTK]:
+    """Residuals, leaves and kernel of a case."""
+    residuals, params = case.build()
+    leaves = list(named_leaves(params).values())
+    return residuals, leaves, empirical_ntk(residuals, params, certify=False)
+
+
+def by_autograd(losses: dict[str, Tensor], leaves: list[Tensor]) -> Tensor:
+    """Gradient of each term's loss, one backward pass a term, (T, P)."""
+    rows = [
+        torch.autograd.grad(
+            loss, leaves, retain_graph=True, allow_unused=True, materialize_grads=True
+        )
+        for loss in losses.values()
+    ]
+    return torch.stack([torch.cat([part.flatten() for part in row]) for row in rows])
+
+
+# --- Against plain autograd
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_products_of_the_gradients(case: Case) -> None:
+    residuals, leaves, kernel = built(case)
+    for name, loss in LOSSES.items():
+        losses = loss(residuals)
+        gradients = by_autograd(losses, leaves)
+        slopes = loss_gradients(sum(losses.values()), residuals)
+        measured = interference(kernel, slopes)
+        lengths = gradients.norm(dim=1)
+        reach = torch.tensor([kernel.trace(a) ** 0.5 * float(slopes[a].norm()) for a in slopes])
+        lengths = torch.where(lengths < 1e-3 * reach, reach, lengths)  # rows that cancel
+        scale = lengths[:, None] * lengths
+        assert measured.terms == tuple(residuals)
+        error = (measured.matrix - gradients @ gradients.mT).abs()
+        assert bool((error <= 1e-12 * scale).all()), f"{name}: {error / scale}"
+
+
+@pytest.mark.parametrize("case", CASES[::7], ids=str)
+def test_properties_of_the_matrix(case: Case) -> None:
+    residuals, _, kernel = built(case)
+    losses = LOSSES["mixed"](residuals)
+    slopes = loss_gradients(sum(losses.values()), residuals)
+    measured = interference(kernel, slopes)
+    blocks = [
+        [slopes[a].flatten() @ kernel[a, b] @ slopes[b].flatten() for b in slopes] for a in slopes
+    ]
+    size = float(measured.matrix.norm())
+    assert_near(measured.matrix, torch.tensor(blocks), 1e-12, "g^T K g", size)
+    assert torch.equal(measured.matrix, measured.matrix.mT)
+    assert float(torch.linalg.eigvalsh(measured.matrix)[0]) >= -1e-13 * size
+    cosine = measured.cosine
+    assert bool(((cosine.abs() <= 1) | cosine.isnan()).all())
+    assert measured.total == pytest.approx(sum(measured.decay.values()), abs=1e-13 * size)
+
+
+class Tug:
+    """Three terms of one network: a PDE, values at its ends, and values that contradict them."""
+
+    def __init__(self) -> None:
+        self.net = NETWORKS["mlp"](1, 1)
+        self.params = list(self.net.parameters())
+
+    def residuals(self) -> dict[str, Tensor]:
+        x, ends = points(7, 1), points(4, 1, seed=1)
+        u = self.net(ends)
+        return {"pde": laplacian(self.net(x), x) + 1, "low": u + 2, "high": u[:3] - 2}
+
+    def moved(self, direction: list[Tensor], step: float) -> dict[str, Tensor]:
+        """Residuals at theta + step * direction; the parameters are put back."""
+        with torch.no_grad():
+            start = [p.clone() for p in self.params]
+            for parameter, part in zip(self.params, direction, strict=True):
+                parameter.add_(step * part)
+        after = {name: r.detach() for name, r in self.residuals().items()}
+        with torch.no_grad():
+            for parameter, before in zip(self.params, start, strict=True):
+                parameter.copy_(before)
+        return after
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_decay_is_the_rate_at_which_each_loss_falls(name: str) -> None:
+    """-dL_a/dt under gradient flow, by central differences of each term's own loss."""
+    tug = Tug()
+    residuals = tug.residuals()
+    loss = LOSSES[name]
+    total = sum(loss(residuals).values())
+    slopes = loss_gradients(total, residuals)
+    measured = interference(empirical_ntk(residuals, tug.net), slopes)
+    gradient = list(torch.autograd.grad(total, tug.params))
+    step = 1e-5 / math.sqrt(measured.total)
+    ahead, behind = (loss(tug.moved(gradient, sign * step)) for sign in (-1, 1))
+    size = max(measured.decay.values(), key=abs)
+    for term, decay in measured.decay.items():
+        rate = float(behind[term] - ahead[term]) / (2 * step)
+        assert rate == pytest.approx(decay, rel=1e-6, abs=1e-7 * abs(size)), term
+    assert sum(measured.decay.values()) == pytest.approx(measured.total, rel=1e-12)
+    squares = sum(float(part.square().sum()) for part in gradient)
+    assert measured.total == pytest.approx(squares, rel=1e-12)
+    assert measured.between("low", "high") < 0
+
+
+# --- One residual behind another, shared residuals, zero gradients
+
+
+def test_terms_found_share_one_residual() -> None:
+    """|r|^2 and |r| of one tensor: two terms, two slopes, one Jacobian."""
+    w = torch.tensor([3.0, -1.0], requires_grad=True)
+    r = 2 * torch.eye(2) @ w
+    found = find_terms(r.square().sum() + 5 * r.abs().sum(), names=["square", "abs"])
+    kernel = empirical_ntk({name: term.residual for name, term in found.items()}, [w])
+    measured = interference(kernel, {name: term.slope for name, term in found.items()})
+    # Gradients: 8 w = (24, -8) and 10 sign(w) = (10, -10).
+    assert measured.matrix.tolist() == [[640.0, 320.0], [320.0, 200.0]]
+    assert measured.decay == {"square": 960.0, "abs": 520.0}
+    assert measured.total == 1480.0
+    assert measured.norms == pytest.approx({"square": 640**0.5, "abs": 200**0.5})
+    assert measured.between("square", "abs") == pytest.approx(320 / (640 * 200) ** 0.5, rel=1e-15)
+
+
+def test_a_residual_made_from_another() -> None:
+    """s = w + 1 and r = 5 s: both act on w through themselves only."""
+    w = torch.tensor([2.0], requires_grad=True)
+    s = w + 1
+    r = 5 * s
+    slopes = loss_gradients((r.square() - 3 * s.square()).sum(), {"r": r, "s": s})
+    measured = interference(empirical_ntk({"r": r, "s": s}, [w]), slopes)
+    assert measured.matrix.tolist() == [[22500.0, -2700.0], [-2700.0, 324.0]]  # of 150 and -18
+    assert measured.between("s", "r") == -1.0
+
+
+def test_a_zero_gradient_has_no_direction() -> None:
+    w = torch.tensor([1.0, 2.0], requires_grad=True)
+    kernel = empirical_ntk({"pde": 3 * w, "met": w, "flat": 0 * w}, [w])
+    slopes = {"pde": torch.ones(2), "met": torch.zeros(2), "flat": torch.ones(2)}
+    measured = interference(kernel, slopes)
+    assert measured.between("pde", "pde") == 1.0
+    for a, b in [("pde", "met"), ("met", "pde"), ("met", "met"), ("flat", "pde"), ("flat", "met")]:
+        assert math.isnan(measured.between(a, b))
+    assert measured.decay == {"pde": 18.0, "met": 0.0, "flat": 0.0}
+
+
+@pytest.mark.parametrize("scale", [1e-100, 1e-10, 1.0, 1e10, 1e60])
+def test_cosine_means_the_same_at_every_scale(scale: float) -> None:
+    w = torch.tensor([1.0, 2.0], requires_grad=True)
+    kernel = empirical_ntk({"a": w, "b": w[:1]}, [w])
+    measured = interference(kernel, {"a": scale * torch.ones(2), "b": -torch.ones(1)})
+    assert measured.between("a", "b") == pytest.approx(-math.sqrt(0.5), rel=1e-14)
+
+
+def test_opposite_gradients_cancel() -> None:
+    w = torch.tensor([0.1, 0.2, 0.3], requires_grad=True)
+    measured = interference(
+        empirical_ntk({"a": w, "b": w}, [w]), {"a": torch.ones(3) / 3, "b": -torch.ones(3) / 3}
+    )
+    assert measured.between("a", "b") == pytest.approx(-1.0, rel=1e-15)
+    assert 0 <= measured.total < 1e-15
+
+
+def test_no_block_is_formed(monkeypatch: pytest.MonkeyPatch) -> None:
+    w = torch.tensor([1.0, 2.0], requires_grad=True)
+    kernel = empirical_ntk({"a": w}, [w])
+    monkeypatch.setattr(NTK, "__getitem__", None)
+    assert interference(kernel, {"a": torch.ones(2, 1)}).matrix.tolist() == [[2.0]]
+
+
+# --- Errors
+
+
+def two() -> NTK:
+    w = torch.tensor([1.0, 2.0], requires_grad=True)
+    return empirical_ntk({"pde": 3 * w, "bc": w[:1]}, [w])
+
+
+WRONG: dict[str, tuple[dict[str, Tensor], str]] = {
+    "missing": ({"pde": torch.ones(2)}, r"no slope for \['bc'\]; got slopes for \['pde'\]"),
+    "none": ({}, r"no slope for \['pde', 'bc'\]"),
+    "unknown": (
+        {"pde": torch.ones(2), "bc": torch.ones(1), "ic": torch.ones(1)},
+        r"term 'ic', which this kernel lacks",
+    ),
+    "shape": ({"pde": torch.ones(2), "bc": torch.ones(3)}, r"'bc' has shape \(3,\).*expected 1"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_errors_name_the_cause(case: str) -> None:
+    slopes, message = WRONG[case]
+    with pytest.raises(ValueError, match=message):
+        interference(two(), slopes)
+
+
+@pytest.mark.parametrize("pair", [("nope", "pde"), ("pde", "nope")])
+def test_unknown_terms_are_named(pair: tuple[str, str]) -> None:
+    measured = interference(two(), {"pde": torch.ones(2), "bc": torch.ones(1)})
+    with pytest.raises(KeyError, match=r"no term 'nope' .* it has \['pde', 'bc'\]"):
+        measured.between(*pair)
+
+
+# --- Figure
+
+
+def measured(*rows: list[float]) -> Interference:
+    names = ("loss_pde", "b$c", "ic")[: len(rows)]
+    return Interference(names, torch.tensor(rows))
+
+
+def test_figure_shows_the_cosines() -> None:
+    first = measured([4.0, -1.0], [-1.0, 1.0])
+    last = measured([1.0, 0.0, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 4.0])
+    figure = interference_figure({"step 0": first, "step 9": last})
+    figure.canvas.draw()
+    panels = figure.axes[:2]
+    assert [axes.get_title() for axes in panels] == ["step 0", "step 9"]
+    for axes, one in zip(panels, (first, last), strict=True):
+        (image,) = axes.get_images()
+        drawn = np.ma.filled(image.get_array(), np.nan)
+        np.testing.assert_array_equal(drawn, one.cosine.numpy())
+        assert image.get_clim() == (-1, 1)
+    texts = [text.get_text() for text in panels[0].texts]
+    assert texts == ["1.00", "-0.50", "-0.50", "1.00"]
+    assert [text.get_text() for text in panels[1].texts].count("-") == 5
+    assert [label.get_text() for label in panels[0].get_yticklabels()] == [
+        "loss_pde\n2.0e+00",
+        "b$c\n1.0e+00",
+    ]
+
+
+def test_figure_of_one_measurement() -> None:
+    figure = interference_figure(measured([4.0]))
+    figure.canvas.draw()
+    assert [text.get_text() for text in figure.axes[0].texts] == ["1.00"]
+
+
+def test_figure_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="no measurement to draw"):
+        interference_figure({})

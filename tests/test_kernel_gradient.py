@@ -1,0 +1,300 @@
+"""The kernel gradient against steps of gradient descent, and slopes against hand and autograd."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cache
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import huber_loss
+
+from pinn_ntk import empirical_ntk, find_terms
+from pinn_ntk.errors import ResidualError
+from pinn_ntk.kernel import NTK
+from pinn_ntk.kernel_gradient import kernel_gradient, loss_gradients, term_gradients
+from pinn_ntk.params import named_leaves
+from tests.asserts import assert_near
+from tests.cases import CASES, Case
+from tests.losses import LOSSES, Loss, of_each
+from tests.networks import NETWORKS
+from tests.operators import laplacian, points
+
+pytestmark = [
+    pytest.mark.usefixtures("float64"),
+    pytest.mark.filterwarnings("ignore::pinn_ntk.errors.NTKWarning"),  # rows one by one
+]
+
+
+@cache
+def built(case: Case) -> tuple[dict[str, Tensor], list[Tensor], NTK]:
+    """Residuals, leaves and kernel of a case."""
+    residuals, params = case.build()
+    leaves = list(named_leaves(params).values())
+    return residuals, leaves, empirical_ntk(residuals, params, certify=False)
+
+
+def flat_gradient(loss: Tensor, leaves: list[Tensor]) -> Tensor:
+    """dL/dtheta (P,) by one backward pass."""
+    parts = torch.autograd.grad(
+        loss, leaves, retain_graph=True, allow_unused=True, materialize_grads=True
+    )
+    return torch.cat([part.flatten() for part in parts])
+
+
+# --- Slopes
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_slopes_make_up_the_gradient_of_the_loss(case: Case) -> None:
+    residuals, leaves, kernel = built(case)
+    for name, loss in LOSSES.items():
+        total = sum(loss(residuals).values())
+        parts = term_gradients(kernel, loss_gradients(total, residuals))
+        found = torch.stack(list(parts.values())).sum(0)
+        scale = max(float(part.norm()) for part in parts.values())
+        assert_near(found, flat_gradient(total, leaves), 1e-12, f"sum of J^T g, {name}", scale)
+
+
+FOUND = LOSSES | {"log_cosh": of_each(lambda r: r.cosh().log().mean())}  # of r, not of r / size
+
+
+@pytest.mark.parametrize("loss", FOUND.values(), ids=FOUND)
+def test_slopes_are_those_of_the_terms_found(loss: Loss) -> None:
+    net = NETWORKS["mlp"](1, 1)
+    x = points(6, 1)
+    residuals = {"pde": laplacian(net(x), x), "bc": net(points(4, 1, seed=1)).squeeze(1) - 1}
+    total = sum(loss(residuals).values())
+    found = find_terms(total, names=list(residuals))
+    for name, slope in loss_gradients(total, residuals).items():
+        assert torch.equal(found[name].residual, residuals[name])
+        assert_near(slope, found[name].slope, 1e-14, f"slope of {name}")
+
+
+def test_a_residual_made_from_another_is_held_fixed() -> None:
+    """L = r^2 + 3 s^2 with r = 5 s: dL/ds at fixed r is 6 s, not 6 s + 50 s."""
+    w = torch.tensor([2.0], requires_grad=True)
+    s = w + 1
+    r = 5 * s
+    loss = (r.square() + 3 * s.square()).sum()
+    slopes = loss_gradients(loss, {"r": r, "s": s})
+    assert {name: slope.tolist() for name, slope in slopes.items()} == {"r": [30.0], "s": [18.0]}
+
+
+def test_slopes_of_a_loss_that_couples_the_terms() -> None:
+    """L = (sum r) (sum s): no sum of terms, but differentiable in both."""
+    w = torch.tensor([2.0, -1.0], requires_grad=True)
+    r, s = w * 3, w[:1]
+    slopes = loss_gradients(r.sum() * s.sum(), {"r": r, "s": s})
+    assert slopes["r"].tolist() == [2.0, 2.0]
+    assert slopes["s"].tolist() == [3.0]
+
+
+def test_parts_of_one_split_have_slopes_of_their_own() -> None:
+    w = torch.tensor([2.0, -1.0, 4.0], requires_grad=True)
+    r, s = (2 * w).split([2, 1])
+    slopes = loss_gradients(r.square().sum() + s.sum(), {"r": r, "s": s})
+    assert slopes["r"].tolist() == [8.0, -4.0]
+    assert slopes["s"].tolist() == [1.0]
+
+
+def test_slopes_leave_graph_and_gradients_alone() -> None:
+    w = torch.tensor([2.0, -1.0], requires_grad=True)
+    r = w * 3
+    loss = r.square().sum()
+    first = loss_gradients(loss, r)["residual"]
+    assert torch.equal(loss_gradients(loss, {"r": r})["r"], first)
+    assert w.grad is None
+    assert not first.requires_grad
+    loss.backward()
+    assert w.grad is not None
+    assert w.grad.tolist() == [36.0, -18.0]
+
+
+def leaf() -> Tensor:
+    return torch.tensor([2.0, -1.0], requires_grad=True)
+
+
+def unseen(w: Tensor) -> object:
+    return loss_gradients((3 * w).sum(), {"pde": 3 * w})
+
+
+def twins(w: Tensor) -> object:
+    r = 3 * w
+    return loss_gradients(r.sum(), {"pde": r, "bc": r})
+
+
+def freed(w: Tensor) -> object:
+    r = 3 * w
+    loss = r.square().sum()
+    loss.backward()
+    return loss_gradients(loss, {"pde": r})
+
+
+UNFIT: dict[str, tuple[Callable[[Tensor], object], type[Exception], str]] = {
+    "unseen": (unseen, ValueError, r"does not depend on residual 'pde'.*computed anew"),
+    "twins": (twins, ValueError, r"'pde' and 'bc' are one tensor.*find_terms"),
+    "freed": (freed, ValueError, r"graph of the loss is freed"),
+    "several": (lambda w: loss_gradients(w * 3, {"pde": w}), ValueError, r"shape \(2,\); expected"),
+    "no_graph": (lambda w: loss_gradients(w.detach().sum(), w), ValueError, "loss has no graph"),
+    "number": (lambda w: loss_gradients(3.0, {"pde": w}), TypeError, "loss is a float"),
+    "detached": (
+        lambda w: loss_gradients((3 * w).sum(), {"pde": w.detach()}),
+        ResidualError,
+        "'pde' does not require grad",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", UNFIT)
+def test_what_has_no_slope_is_refused(case: str) -> None:
+    ask, error, message = UNFIT[case]
+    with pytest.raises(error, match=message):
+        ask(leaf())
+
+
+# --- Kernel gradient
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_products_agree_with_blocks(case: Case) -> None:
+    residuals, _, kernel = built(case)
+    generator = torch.Generator().manual_seed(3)
+    slopes = {
+        name: torch.randn(r.shape, generator=generator, dtype=r.dtype)
+        for name, r in residuals.items()
+    }
+    found = kernel_gradient(kernel, slopes)
+    assert list(found) == list(kernel.terms)
+    for a in kernel.terms:
+        parts = [kernel[a, b] @ slopes[b].flatten() for b in kernel.terms]
+        scale = sum(kernel[a, b].norm() * slopes[b].norm() for b in kernel.terms)
+        assert_near(found[a], sum(parts), 1e-12, f"kernel gradient of {a}", float(scale))
+        assert torch.equal(kernel_gradient(kernel, slopes, at=a), found[a])
+
+
+def test_a_term_without_slope_has_no_part_in_the_loss() -> None:
+    w = torch.tensor([1.0, 2.0], requires_grad=True)
+    kernel = empirical_ntk({"data": 3 * w[:1], "unseen": w}, [w])
+    alone = kernel_gradient(kernel, {"data": torch.tensor([2.0])})
+    zeros = {"data": torch.tensor([2.0]), "unseen": torch.zeros(2)}
+    assert {term: values.tolist() for term, values in alone.items()} == {
+        "data": [18.0],
+        "unseen": [6.0, 0.0],
+    }
+    both = kernel_gradient(kernel, zeros)
+    assert all(torch.equal(alone[term], both[term]) for term in alone)
+
+
+class Flow:
+    """A network of two outputs, trained on a PDE and on values, and looked at elsewhere."""
+
+    def __init__(self) -> None:
+        self.net = NETWORKS["mlp"](2, 2)
+        self.params = list(self.net.parameters())
+
+    def residuals(self) -> dict[str, Tensor]:
+        x = points(7, 2)
+        u, v = self.net(x).split(1, dim=1)
+        (first,) = torch.autograd.grad(u.sum(), x, create_graph=True)
+        pde = torch.cat([laplacian(u, x) - v, first[:, :1] + u * v], dim=1)  # (7, 2)
+        return {"pde": pde, "data": self.net(points(5, 2, seed=1)) - 0.3}  # (5, 2)
+
+    def elsewhere(self) -> dict[str, Tensor]:
+        x = points(6, 2, seed=9)
+        return {"unseen": self.net(x), "u_xx": laplacian(self.net(x)[:, :1], x)}
+
+    def stepped(self, gradient: list[Tensor], lr: float) -> dict[str, Tensor]:
+        """All residuals after one step of gradient descent, which is taken back."""
+        with torch.no_grad():
+            for parameter, part in zip(self.params, gradient, strict=True):
+                parameter.sub_(lr * part)
+        after = {n: r.detach() for n, r in (self.residuals() | self.elsewhere()).items()}
+        with torch.no_grad():
+            for parameter, part in zip(self.params, gradient, strict=True):
+                parameter.add_(lr * part)
+        return after
+
+
+@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
+def test_error_of_a_finite_step_falls_as_its_square(loss: Loss) -> None:
+    """f(theta - lr grad) - f(theta) + lr * kernel_gradient, on trained and on unseen points."""
+    flow = Flow()
+    residuals = flow.residuals()
+    before = residuals | flow.elsewhere()
+    kernel = empirical_ntk(before, flow.net, certify=False)
+    total = sum(loss(residuals).values())
+    moved = kernel_gradient(kernel, loss_gradients(total, residuals))
+    gradient = list(torch.autograd.grad(total, flow.params))
+    rates = [4e-3 / float(sum(g.square().sum() for g in gradient)) ** 0.5 / 2**k for k in range(4)]
+    for term, start in before.items():
+        errors = []
+        for lr in rates:
+            change = flow.stepped(gradient, lr)[term] - start.detach()
+            predicted = -lr * moved[term].reshape(start.shape)
+            errors.append(float((change - predicted).norm() / predicted.norm()) * lr)
+        halvings = [one / other for one, other in pairwise(errors)]
+        assert halvings == pytest.approx([4.0] * 3, rel=0.05), f"{term}: {errors}"
+
+
+def test_a_model_linear_in_its_parameters_takes_the_step_exactly() -> None:
+    a, x = torch.randn(3, requires_grad=True), torch.randn(8, 3)
+    kernel = empirical_ntk({"data": x[:5] @ a - 1, "unseen": x[5:] @ a}, [a])
+    loss = (x[:5] @ a - 1).abs().sum()
+    slopes = {"data": torch.sign(x[:5] @ a - 1)}
+    (gradient,) = torch.autograd.grad(loss, a)
+    change = -0.37 * kernel_gradient(kernel, slopes, at="unseen")
+    assert_near(change, (x[5:] @ (a - 0.37 * gradient) - x[5:] @ a).detach(), 1e-14, "change")
+
+
+def test_float32_slopes_meet_a_float64_kernel() -> None:
+    w = torch.tensor([1.0, 2.0], requires_grad=True)
+    kernel = empirical_ntk({"data": 3 * w}, [w])
+    moved = kernel_gradient(kernel, {"data": torch.tensor([[0.5], [-1.0]]).float()}, at="data")
+    assert_near(moved, torch.tensor([4.5, -9.0]), 0.0, "kernel gradient")
+
+
+def kernel_of_two() -> NTK:
+    w = torch.tensor([1.0, 2.0], requires_grad=True)
+    return empirical_ntk({"pde": 3 * w, "bc": w[:1]}, [w])
+
+
+WRONG: dict[str, tuple[Mapping[str, object], str | None, type[Exception], str]] = {
+    "none": ({}, None, ValueError, r"slopes is empty.*\['pde', 'bc'\]"),
+    "unknown": ({"ic": torch.ones(1)}, None, ValueError, r"term 'ic', which this kernel lacks"),
+    "short": ({"pde": torch.ones(1)}, None, ValueError, r"'pde' has shape \(1,\), 1 .* expected 2"),
+    "number": ({"bc": 1.0}, None, TypeError, r"slope of term 'bc' is a float"),
+    "at": ({"bc": torch.ones(1)}, "ic", KeyError, r"no term 'ic' in this kernel; it has \['pde'"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_errors_name_the_cause(case: str) -> None:
+    slopes, at, error, message = WRONG[case]
+    with pytest.raises(error, match=message):
+        kernel_gradient(kernel_of_two(), slopes, at=at)
+
+
+def test_no_block_is_formed(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel = kernel_of_two()
+    monkeypatch.setattr(NTK, "__getitem__", None)
+    assert kernel_gradient(kernel, {"bc": torch.ones(1)}, at="pde").tolist() == [3.0, 0.0]
+
+
+@pytest.mark.gpu
+def test_slopes_go_to_the_device_of_the_kernel() -> None:
+    net = nn.Linear(2, 1).cuda()
+    r = net(torch.ones(3, 2, device="cuda"))
+    kernel = empirical_ntk({"data": r}, net)
+    moved = kernel_gradient(kernel, {"data": torch.ones(3)}, at="data")
+    assert moved.device.type == "cuda"
+    assert moved.tolist() == [9.0, 9.0, 9.0]  # 3 (x . x + 1)
+
+
+def test_huber_is_clipped_where_the_residual_is_large() -> None:
+    w = torch.tensor([1.0, -2.0, 0.1], requires_grad=True)
+    r = 3 * w
+    loss = huber_loss(r, torch.zeros(3), reduction="sum", delta=0.5)
+    assert loss_gradients(loss, r)["residual"].tolist() == pytest.approx([0.5, -0.5, 0.3])
