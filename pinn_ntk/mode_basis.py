@@ -1,0 +1,94 @@
+"""The modes in which training with a kernel that stands still comes apart.
+
+| symbol | meaning | shape |
+| --- | --- | --- |
+| D | curvature of the loss, of the rows that are trained | (R,) |
+| S | D^(1/2) K D^(1/2) over these rows, S = V Lambda V^T | (R, R) |
+| A | J^T D^(1/2) = U Sigma V^T, so that Lambda = Sigma^2 | (P, R) |
+| X_b | K_b. D^(1/2) V = J_b U Sigma, cross kernel of term ``b`` to each mode | (R_b, R) |
+
+From the kernel, a rate has an error near eps lambda_max, and so has X. From the Jacobian, Sigma
+has one near eps sigma_max, and X comes as the product of J_b U and Sigma: what Sigma multiplies
+can later be divided by Lambda without loss. That keeps twice as many decades.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from pinn_ntk.kernel import NTK, Method
+from pinn_ntk.spectrum import Spectrum
+from pinn_ntk.tsqr import factor_precision, triangular_factor
+
+
+@dataclass(frozen=True)
+class ModeBasis:
+    """Modes of the terms that are trained, and how all terms follow them.
+
+    Attributes:
+        spectrum: Lambda and V, with the floor of Lambda.
+        followers: Term -> F_b, (R_b, R), for each term of the kernel.
+        gains: G, with X_b = F_b G: Sigma from the Jacobian, 1 from the kernel, (R,).
+    """
+
+    spectrum: Spectrum
+    followers: dict[str, Tensor]
+    gains: Tensor
+
+    @classmethod
+    def of(cls, kernel: NTK, terms: Sequence[str], root: Tensor, method: Method) -> ModeBasis:
+        """Modes of some terms of a kernel.
+
+        Args:
+            kernel: The kernel.
+            terms: Those that are trained.
+            root: D^(1/2) of their rows, one term after another, (R,).
+            method: "fast", from the kernel, or "accurate", from its Jacobian.
+
+        Returns:
+            The modes.
+
+        Raises:
+            ValueError: There is no such method.
+
+        Example:
+            >>> from pinn_ntk import empirical_ntk
+            >>> w = torch.tensor(3.0, requires_grad=True, dtype=torch.float64)
+            >>> kernel = empirical_ntk({"data": w.reshape(1), "unseen": 2 * w}, [w])
+            >>> root = torch.tensor([0.5], dtype=torch.float64)
+            >>> basis = ModeBasis.of(kernel, ["data"], root, "fast")
+            >>> basis.spectrum.eigenvalues.tolist(), basis.followers["unseen"].abs().tolist()
+            ([0.25], [[1.0]])
+        """
+        if method not in {"fast", "accurate"}:
+            raise ValueError(f"method is {method!r}; expected 'fast' or 'accurate'.")
+        return (_of_kernel if method == "fast" else _of_jacobian)(kernel, terms, root)
+
+
+def _of_kernel(kernel: NTK, terms: Sequence[str], root: Tensor) -> ModeBasis:
+    blocks = {b: torch.cat([kernel[b, a] for a in terms], 1) for b in kernel}  # (R_b, R)
+    matrix = torch.cat([blocks[term] for term in terms])
+    spectrum = Spectrum.of(root[:, None] * matrix * root, eigenvectors=True)
+    assert spectrum.eigenvectors is not None
+    weighted = root[:, None] * spectrum.eigenvectors
+    followers = {term: block @ weighted for term, block in blocks.items()}
+    return ModeBasis(spectrum, followers, torch.ones_like(root))
+
+
+def _of_jacobian(kernel: NTK, terms: Sequence[str], root: Tensor) -> ModeBasis:
+    order = [*terms, *(term for term in kernel if term not in terms)]
+    jacobians = [kernel.jacobian(term) for term in order]
+    triangle = triangular_factor(jacobians).cpu()  # solvers of devices give up digits for speed
+    rows = len(root)
+    left, sigma, right = torch.linalg.svd(triangle[:, :rows] * root.cpu(), full_matrices=True)
+    missing = max(rows - len(triangle), 0)  # fewer parameters than rows: modes of rate 0
+    sigma, left = pad(sigma, (0, missing)), pad(left[:, :rows], (0, missing))
+    floor = (rows * factor_precision(jacobians) * float(sigma.max())) ** 2
+    spectrum = Spectrum(sigma.square().to(root.device), floor, right.mT.to(root.device))
+    parts = (triangle.mT @ left).to(root.device).split([kernel.rows(term) for term in order])
+    return ModeBasis(spectrum, dict(zip(order, parts, strict=True)), sigma.to(root.device))

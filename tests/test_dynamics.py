@@ -1,0 +1,392 @@
+"""Linearised training in closed form: against matrix exponentials, iteration, and torch's SGD."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import pytest
+import scipy.linalg
+import torch
+from torch import Tensor
+
+from pinn_ntk import empirical_ntk, find_terms, propagators
+from pinn_ntk.dynamics import LinearizedTraining
+from pinn_ntk.kernel import NTK
+from pinn_ntk.step_size import curvature
+from tests.asserts import assert_near
+
+WEIGHTS = {"pde": 1.0, "bc": 30.0}
+ROWS = {"pde": 7, "bc": 3, "unseen": 4}
+P = 25
+
+
+class Linear:
+    """Terms that are linear in w: r_a = Phi_a w - y_a, beside their exact kernel."""
+
+    def __init__(self, rows: Mapping[str, int] = ROWS, parameters: int = P):
+        self.features = {
+            t: torch.randn(n, parameters, dtype=torch.float64) for t, n in rows.items()
+        }
+        self.targets = {t: torch.randn(n, dtype=torch.float64) for t, n in rows.items()}
+        self.w = torch.randn(parameters, dtype=torch.float64, requires_grad=True)
+
+    def residuals(self) -> dict[str, Tensor]:
+        return {t: phi @ self.w - self.targets[t] for t, phi in self.features.items()}
+
+    def kernel(self) -> NTK:
+        return empirical_ntk(self.residuals(), [self.w])
+
+    def train(self, weights: Mapping[str, float], steps: int, **options: float) -> None:
+        optimizer = torch.optim.SGD([self.w], **options)
+        for _ in range(steps):
+            residuals = self.residuals()
+            optimizer.zero_grad()
+            sum(w * residuals[t].square().mean() for t, w in weights.items()).backward()
+            optimizer.step()
+
+    def training(self, weights: Mapping[str, float] = WEIGHTS, **options) -> LinearizedTraining:
+        d = {t: 2 * w / len(self.targets[t]) for t, w in weights.items()}
+        start = {t: r.detach() for t, r in self.residuals().items()}
+        return LinearizedTraining(self.kernel(), start, d, **options)
+
+
+def assert_same(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], tol: float = 1e-10):
+    assert set(found) == set(expected)
+    for term, value in expected.items():
+        assert_near(found[term], value.detach(), tol, term)
+
+
+METHODS = ["fast", "accurate"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("t", [0.0, 1e-3, 0.1, 3.0])
+def test_flow_is_the_matrix_exponential(t: float, method: str):
+    model = Linear()
+    start, phi = model.residuals(), torch.cat(list(model.features.values()))
+    d = torch.tensor([2 / 7] * 7 + [20.0] * 3 + [0.0] * 4, dtype=torch.float64)
+    operator = phi @ phi.mT * d  # D = 0 moves the unseen rows by the others alone
+    r = torch.cat(list(start.values())).detach()
+    expected = torch.from_numpy(scipy.linalg.expm(-t * operator.numpy())) @ r
+    found = model.training(method=method).flow(t)
+    assert_same(found, dict(zip(start, expected.split([7, 3, 4]), strict=True)))
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("momentum", [0.0, 0.5, 0.9])
+@pytest.mark.parametrize("steps", [0, 1, 2, 3, 50, 400])
+def test_descent_is_that_of_torch(steps: int, momentum: float, method: str):
+    model = Linear()
+    training = model.training(method=method)
+    lr = 0.4 * training.max_stable_lr(momentum)
+    model.train(WEIGHTS, steps, lr=lr, momentum=momentum)
+    scale = training.flow(0.0)
+    for term, value in training.descent(steps, lr, momentum).items():
+        expected = model.residuals()[term].detach()
+        assert_near(value, expected, 1e-10, term, scale[term].norm())
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.8])
+@pytest.mark.parametrize("share", [0.99, 1.3])
+def test_descent_is_exact_where_it_diverges(share: float, momentum: float):
+    model = Linear()
+    training = model.training()
+    lr = share * training.max_stable_lr(momentum)
+    model.train(WEIGHTS, 40, lr=lr, momentum=momentum)
+    grown = training.descent(40, lr, momentum)
+    assert_same(grown, model.residuals(), 1e-9)
+    grows = float(grown["bc"].norm()) > 10 * float(training.flow(0.0)["bc"].norm())
+    assert grows == (share > 1)
+
+
+def test_weights_come_from_the_loss():
+    model = Linear({"pde": 7, "bc": 3})
+    residuals = model.residuals()
+    loss = 5 * residuals["pde"].square().mean() + (residuals["bc"] * 2).square().sum()
+    terms = find_terms(loss, names=["pde", "bc"])
+    scaled = {"pde": residuals["pde"], "bc": terms["bc"].residual}
+    d = curvature(terms, {})
+    assert d is not None
+    training = LinearizedTraining(empirical_ntk(scaled, [model.w]), scaled, d)
+    optimizer = torch.optim.SGD([model.w], lr=1e-3)
+    for _ in range(20):
+        now = model.residuals()
+        optimizer.zero_grad()
+        (5 * now["pde"].square().mean() + (now["bc"] * 2).square().sum()).backward()
+        optimizer.step()
+    factor = float((scaled["bc"] / residuals["bc"]).detach().mean())  # r or 2 r, as found
+    end = model.residuals()
+    assert_same(training.descent(20, 1e-3), {"pde": end["pde"], "bc": factor * end["bc"]})
+
+
+def test_several_times_are_stacked():
+    training = Linear().training()
+    times = torch.tensor([[0.0, 0.1], [2.0, math.inf]])
+    many = training.flow(times)
+    steps = torch.tensor([0, 3, 9])
+    counted = {mu: training.descent(steps, 0.01, mu) for mu in (0.0, 0.9)}
+    for term, n in ROWS.items():
+        assert many[term].shape == (2, 2, n)
+        for i, j in ((0, 0), (0, 1), (1, 0), (1, 1)):
+            assert_near(many[term][i, j], training.flow(float(times[i, j]))[term], 1e-13, term, 1)
+        for mu, found in counted.items():
+            single = torch.stack([training.descent(n, 0.01, mu)[term] for n in (0, 3, 9)])
+            assert_near(found[term], single, 1e-13, term)
+
+
+def test_start_is_the_start():
+    model = Linear()
+    training = model.training()
+    start = {t: r.detach() for t, r in model.residuals().items()}
+    for found in (training.flow(0.0), training.descent(0, 0.1), training.descent(0, 0.1, 0.9)):
+        assert_same(found, start, 1e-13)
+
+
+@pytest.mark.parametrize("ridge", [0.0, 1e-3, 2.0])
+def test_limit_is_ridge_regression_in_the_parameters(ridge: float):
+    model = Linear({"pde": 12, "bc": 3, "unseen": 4}, parameters=9)  # more rows than parameters
+    training = model.training()
+    root = {t: math.sqrt(2 * w / len(model.targets[t])) for t, w in WEIGHTS.items()}
+    start = {t: r.detach() for t, r in model.residuals().items()}
+    a = torch.cat([root[t] * model.features[t] for t in WEIGHTS])
+    b = torch.cat([root[t] * start[t] for t in WEIGHTS])
+    a = torch.cat([a, math.sqrt(ridge) * torch.eye(9, dtype=torch.float64)])
+    b = torch.cat([b, torch.zeros(9, dtype=torch.float64)])
+    move = torch.linalg.lstsq(a, -b).solution
+    assert_same(training.limit(ridge), {t: r + model.features[t] @ move for t, r in start.items()})
+    if ridge == 0:
+        assert_same(training.flow(math.inf), training.limit(), 1e-13)
+
+
+def test_flow_goes_to_the_limit():
+    training = Linear().training()
+    slowest = float(training.rates[training.rates > 0].min())
+    assert_near(training.flow(40 / slowest)["unseen"], training.limit()["unseen"], 1e-12, "unseen")
+    assert float(training.limit()["pde"].norm()) < 1e-12
+
+
+def test_small_steps_of_descent_are_the_flow():
+    training = Linear().training()
+    ends = [training.descent(n, 0.2 / n)["unseen"] for n in (1000, 2000, 4000)]
+    errors = [float((end - training.flow(0.2)["unseen"]).norm()) for end in ends]
+    assert errors[0] / errors[1] == pytest.approx(2, rel=0.01)
+    assert errors[1] / errors[2] == pytest.approx(2, rel=0.01)
+
+
+def test_term_without_residual_starts_from_zero():
+    model = Linear()
+    with_start = model.training().flow(0.3)["unseen"]
+    start = {t: r.detach() for t, r in model.residuals().items()}
+    own = start.pop("unseen")
+    d = {t: 2 * w / ROWS[t] for t, w in WEIGHTS.items()}
+    change = LinearizedTraining(model.kernel(), start, d).flow(0.3)["unseen"]
+    assert_near(change, with_start - own, 1e-13, "change", with_start.norm())
+
+
+def test_terms_choose_what_is_trained():
+    model = Linear()
+    training = model.training(terms=["bc"])
+    assert (training.terms, training.unseen) == (("bc",), ("pde", "unseen"))
+    model.train({"bc": WEIGHTS["bc"]}, 30, lr=0.01 * training.max_stable_lr())
+    assert_same(training.descent(30, 0.01 * training.max_stable_lr()), model.residuals())
+
+
+@pytest.mark.parametrize("order", [["pde", "bc"], ["bc", "pde"]])
+def test_order_of_terms_is_that_of_the_kernel(order: list[str]):
+    training = Linear().training(terms=order)
+    assert list(training.flow(1.0)) == ["pde", "bc", "unseen"]
+    assert_same(training.flow(1.0), Linear.training(_fresh(), terms=["pde", "bc"]).flow(1.0))
+
+
+def _fresh() -> Linear:
+    torch.manual_seed(0)
+    return Linear()
+
+
+@pytest.mark.parametrize("tiny", [0.0, 1e-300, 1e-40, 1e-18, 1e-10])
+@pytest.mark.parametrize("method", METHODS)
+def test_rows_of_hardly_any_weight_are_predicted(tiny: float, method: str):
+    model = Linear()
+    start = {t: r.detach() for t, r in model.residuals().items()}
+    masked = torch.tensor([1.0, tiny, 1.0, tiny, 1.0, 1.0, 1.0], dtype=torch.float64)
+    curvatures = {"pde": masked, "bc": tiny}
+    training = LinearizedTraining(model.kernel(), start, curvatures, method=method)
+    phi = torch.cat(list(model.features.values()))
+    d = torch.cat([masked, torch.full((3,), tiny).double(), torch.zeros(4).double()])
+    r = torch.cat(list(start.values()))
+    for t in (0.01, 1.0, 30.0):
+        expected = torch.from_numpy(scipy.linalg.expm(-t * (phi @ phi.mT * d).numpy())) @ r
+        found = torch.cat(list(training.flow(t).values()))
+        assert_near(found, expected, 1e-9, f"t = {t}")
+
+
+def test_nothing_moves_without_weight():
+    model = Linear()
+    start = {t: r.detach() for t, r in model.residuals().items()}
+    training = LinearizedTraining(model.kernel(), start, {"pde": 0.0, "bc": 0.0})
+    assert training.max_stable_lr() == math.inf
+    for found in (training.flow(7.0), training.descent(5, 0.1, 0.9), training.limit()):
+        assert_same(found, start, 1e-15)
+
+
+def test_duplicated_points_stay_apart_only_in_what_they_differ():
+    model = Linear({"pde": 5, "unseen": 2})
+    for values in (model.features["pde"], model.targets["pde"]):
+        values[3:] = values[:2]
+    model.targets["pde"][3] += 1.0  # two values at one point
+    training = model.training({"pde": 1.0})
+    assert int((training.rates > 0).sum()) == 3
+    end = training.limit()["pde"]
+    expected = [0.5, 0.0, 0.0, -0.5, 0.0]  # the mean of both is what can be fitted
+    assert_near(end, torch.tensor(expected, dtype=torch.float64), 1e-12, "limit")
+    assert_near(training.flow(1e30)["pde"], end, 1e-12, "flow")
+    move = torch.linalg.pinv(model.features["pde"]) @ (end - model.residuals()["pde"].detach())
+    unseen = model.residuals()["unseen"].detach() + model.features["unseen"] @ move
+    assert_near(training.limit()["unseen"], unseen, 1e-11, "unseen")
+
+
+def stiff(decades: float, size: int = 12) -> Linear:
+    """Singular values from 1 down to 10^(-decades/2), so the kernel has condition 10^decades."""
+    model = Linear({"pde": size, "unseen": 3}, parameters=size)
+    left, _ = torch.linalg.qr(model.features["pde"])
+    values = torch.logspace(0, -decades / 2, size, dtype=torch.float64)
+    model.features["pde"] = left * values
+    model.features["unseen"] *= values
+    return model
+
+
+def in_parameters(model: Linear, t: float, d: float) -> dict[str, Tensor]:
+    """The flow by the singular values of J, which keeps all decades."""
+    u, sigma, vt = torch.linalg.svd(model.features["pde"], full_matrices=False)
+    r = model.residuals()["pde"].detach()
+    move = -vt.mT @ (-torch.expm1(-d * t * sigma**2) / sigma * (u.mT @ r))
+    start = {term: value.detach() for term, value in model.residuals().items()}
+    return {term: start[term] + phi @ move for term, phi in model.features.items()}
+
+
+@pytest.mark.parametrize("t", [1e-2, 1e2, 1e6, 1e10])
+def test_stiff_kernels_before_the_floor_is_reached(t: float):
+    model = stiff(16)
+    found = model.training({"pde": 6.0}).flow(t)  # D = 1
+    expected = in_parameters(model, t, 1.0)
+    noise = max(1e-11, 100 * t * torch.finfo(torch.float64).eps)  # that of forming the kernel
+    for term, value in expected.items():
+        assert_near(found[term], value, noise, term, model.residuals()[term].detach().norm())
+
+
+@pytest.mark.parametrize("t", [1e-2, 1e6, 1e10, 1e13, 1e16, 1e20])
+def test_stiff_kernels_from_their_jacobian(t: float):
+    model = stiff(16)
+    found = model.training({"pde": 6.0}, method="accurate").flow(t)
+    start = model.residuals()["pde"].detach().norm()
+    for term, value in in_parameters(model, t, 1.0).items():
+        scale = start if term == "pde" else value.norm()
+        assert_near(found[term], value, 1e-6, term, scale)
+
+
+@pytest.mark.parametrize("t", [1e12, 1e16, 1e40, math.inf])
+def test_noise_below_the_floor_never_grows(t: float):
+    training = stiff(30).training({"pde": 6.0})
+    assert float(training.rates.min()) == 0.0
+    start, found = training.flow(0.0), training.flow(t)
+    assert float(found["pde"].norm()) <= float(start["pde"].norm())
+    assert float(found["unseen"].norm()) < 1e8  # 1 / sigma of the smallest that is resolved
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_fewer_parameters_than_rows(method: str):
+    model = Linear(parameters=4)
+    training = model.training(method=method)
+    assert int((training.rates > 0).sum()) == 4
+    model.train(WEIGHTS, 25, lr=0.3 * training.max_stable_lr())
+    assert_same(training.descent(25, 0.3 * training.max_stable_lr()), model.residuals())
+
+
+def test_vector_outputs_of_a_network_that_is_linear_in_what_is_trained():
+    """Two outputs on frozen features: rows are point by point, and shapes do not matter."""
+    torch.set_default_dtype(torch.float64)
+    body, head = torch.nn.Linear(1, 6), torch.nn.Linear(6, 2)
+    x, y = torch.rand(5, 1), torch.rand(5, 2)
+    hidden = torch.tanh(body(x)).detach()
+    training = LinearizedTraining(
+        empirical_ntk({"data": head(hidden) - y}, head), {"data": head(hidden) - y}, {"data": 0.2}
+    )
+    optimizer = torch.optim.SGD(head.parameters(), lr=0.7, momentum=0.6)
+    for _ in range(60):
+        optimizer.zero_grad()
+        (head(hidden) - y).square().mean().backward()
+        optimizer.step()
+    found = training.descent(60, 0.7, 0.6)["data"].reshape(5, 2)
+    assert_near(found, (head(hidden) - y).detach(), 1e-10, "data")
+
+
+@pytest.mark.parametrize("steps", [1, 7, 1000])
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_propagators_against_iteration(steps: int, momentum: float):
+    rates = torch.tensor([0.0, 1e-18, 1e-9, 0.3, 0.49, 0.51, 1.0, 1.7], dtype=torch.float64)
+    distance = velocity = torch.zeros_like(rates)
+    for _ in range(steps):
+        velocity = momentum * velocity + 1 - rates * distance
+        distance = distance + velocity
+    found = propagators.descent(rates, steps, 1.0, momentum)
+    torch.testing.assert_close(found.reach, distance, rtol=1e-11, atol=0)
+    torch.testing.assert_close(found.kept, 1 - rates * distance, rtol=0, atol=1e-12)
+
+
+def test_reach_below_the_floor_fades():
+    rates, floor = torch.zeros(1, dtype=torch.float64), 1e-14
+    times = torch.tensor([1e3, 1e14, 1e17, math.inf], dtype=torch.float64)
+    reach = propagators.flow(rates, times, floor).reach.flatten().tolist()
+    assert reach == pytest.approx([1e3, 1e14 / math.e, 0.0, 0.0], rel=1e-10)
+
+
+def arguments(**changes):
+    model = Linear({"pde": 3})
+    given = {
+        "kernel": model.kernel(),
+        "residuals": {"pde": torch.ones(3)},
+        "curvature": {"pde": 1.0},
+    }
+    return given | changes
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"residuals": {}}, "trained but has no residual"),
+        ({"terms": ["pde"], "curvature": {}}, "trained but has no curvature"),
+        ({"curvature": {}}, "no term is trained"),
+        ({"residuals": {"pde": torch.ones(4)}}, "shape .4,.; expected 3 finite"),
+        ({"residuals": {"pde": torch.tensor([1.0, math.nan, 1.0])}}, "expected 3 finite"),
+        ({"curvature": {"pde": torch.ones(2)}}, "curvature of term 'pde' has shape .2,."),
+        ({"curvature": {"pde": -1.0}}, "is -1.0 at its lowest"),
+        ({"curvature": {"pde": math.inf}}, "expected 3 finite"),
+    ],
+)
+def test_what_does_not_fit_is_refused(changes: dict[str, object], message: str):
+    with pytest.raises(ValueError, match=message):
+        LinearizedTraining(**arguments(**changes))
+
+
+def test_unknown_terms_are_refused():
+    with pytest.raises(KeyError, match="no term 'bc'"):
+        LinearizedTraining(**arguments(curvature={"pde": 1.0, "bc": 1.0}))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda training: training.flow(-1.0),
+        lambda training: training.flow(math.nan),
+        lambda training: training.descent(-1, 0.1),
+        lambda training: training.descent(torch.tensor([1.5]), 0.1),
+        lambda training: training.descent(1, 0.0),
+        lambda training: training.descent(1, 0.1, 1.0),
+        lambda training: training.limit(-1.0),
+        lambda training: LinearizedTraining(**arguments(method="exact")),
+    ],
+)
+def test_values_out_of_range_are_refused(call):
+    with pytest.raises(ValueError, match="expected"):
+        call(LinearizedTraining(**arguments()))
