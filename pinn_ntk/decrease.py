@@ -1,0 +1,212 @@
+"""How much a step lowers the loss: as the kernel predicts, and in truth.
+
+| symbol | meaning | shape |
+| --- | --- | --- |
+| r_a, r_a' | residual of term ``a`` before and after a step, flattened | (R_a,) |
+| J_a | d r_a / d theta before the step | (R_a, P) |
+| s | step, theta after it less theta before it | (P,) |
+| w_a, phi_a | weights in force and function of the term, kept over the step | |
+| L(r) | sum_a sum_i w_ai phi_a(r_ai) | () |
+| g_a | dL/dr_a | (R_a,) |
+
+The kernel predicts the decrease L(r) - L(r + J s), of residuals that are linear in the parameters.
+Measured is L(r) - L(r'). Their ratio, measured over predicted, is the one by which trust-region
+methods judge a model (Nocedal, Wright 2006, eq. 4.4): near 1 the kernel explains the step.
+
+A step of gradient descent is s = -lr sum_b J_b^T g_b, so J s = -lr K g, and to first order the
+predicted decrease is lr sum_ab g_a^T K_ab g_b = lr |dL/dtheta|^2, the rate dL/dt = -||d||_K^2 of
+Jacot, Gabriel, Hongler 2018 (section 3). Any other step (momentum, Adam, L-BFGS) is taken as it is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from pinn_ntk.step_size import uniform_weight
+
+if TYPE_CHECKING:
+    from pinn_ntk.graph.phi import Phi
+    from pinn_ntk.graph.term import Term
+    from pinn_ntk.jacobian import FactoredJacobian
+    from pinn_ntk.kernel import NTK
+
+CHUNK = 2**12
+"""Rows of a Jacobian that are multiplied at a time."""
+
+NOISE = 32
+"""Rounding units of the loss below which a decrease is noise."""
+
+
+@dataclass(frozen=True)
+class TermLoss:
+    """One term of the loss as a function of its residual, with the weights of one step.
+
+    Attributes:
+        phi: What is applied to the residual.
+        coefficient: Weight of phi(r), in a shape that broadcasts to it, float64.
+
+    Example:
+        >>> from pinn_ntk import find_terms
+        >>> w = torch.tensor(2.0, requires_grad=True)
+        >>> term = find_terms((w * torch.tensor([1.0, 2.0])).square().mean())["term_0"]
+        >>> loss = TermLoss.of(term, 10.0)
+        >>> loss.value(torch.tensor([1.0, 3.0])), loss.slope(torch.tensor([1.0, 3.0])).tolist()
+        (50.0, [10.0, 30.0])
+    """
+
+    phi: Phi
+    coefficient: Tensor
+
+    @classmethod
+    def of(cls, term: Term, factor: float = 1.0) -> TermLoss:
+        """A term of a loss.
+
+        Args:
+            term: The term.
+            factor: What its weights are to be multiplied with, such as a balancer's weight.
+
+        Returns:
+            The function, for residuals of the shape that the term has.
+        """
+        return cls(term.phi, factor * term.coefficient.detach().double())
+
+    @classmethod
+    def elsewhere(cls, term: Term, factor: float, rows: int) -> TermLoss | None:
+        """The same on other points than those of the loss.
+
+        Args:
+            term: The term.
+            factor: What its weights are to be multiplied with.
+            rows: Number of rows on the other points.
+
+        Returns:
+            The function; None where points have weights of their own, or for norms.
+        """
+        total = uniform_weight(term)
+        if total is None or term.kind == "norm":
+            return None
+        return cls(term.phi, torch.tensor(factor * total / rows, dtype=torch.float64))
+
+    def value(self, residual: Tensor) -> float:
+        """Contribution to the loss of a residual, in the shape of the term's."""
+        applied = self.phi.value(residual.detach().double())
+        return float((self.coefficient.to(applied.device) * applied).sum())
+
+    def slope(self, residual: Tensor) -> Tensor:
+        """g = dL/dr at a residual, in its shape, float64."""
+        slope = self.phi.slope(residual.detach().double())
+        return self.coefficient.to(slope.device) * slope
+
+
+def linearised(
+    kernel: NTK, residuals: Mapping[str, Tensor], step: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Residuals after a step of the parameters, were they linear in them: r + J s.
+
+    Args:
+        kernel: Kernel before the step.
+        residuals: Term -> r before the step, R_a entries in any shape.
+        step: Parameter name -> its change.
+
+    Returns:
+        Term -> r + J s in the shape of r, float64.
+
+    Example:
+        >>> from pinn_ntk import empirical_ntk
+        >>> w = torch.tensor([3.0], requires_grad=True)
+        >>> r = w**2 - 1
+        >>> kernel = empirical_ntk({"pde": r}, {"w": w})
+        >>> linearised(kernel, {"pde": r}, {"w": torch.tensor([-0.5])})  # 8 - 6 / 2
+        {'pde': tensor([5.], dtype=torch.float64)}
+    """
+    sizes = kernel.jacobian(kernel.terms[0]).sizes
+    vector = torch.cat([step[name].detach().double().flatten() for name in sizes])
+    return {
+        term: residuals[term].detach().double()
+        + _product(kernel.jacobian(term), vector).view(residuals[term].shape)
+        for term in kernel.terms
+    }
+
+
+def _product(jacobian: FactoredJacobian, vector: Tensor) -> Tensor:
+    """J v, some rows at a time: factors are converted to the dtype of contractions."""
+    starts = range(0, jacobian.rows, CHUNK)
+    parts = [jacobian.take(slice(start, start + CHUNK)).matvec(vector) for start in starts]
+    return torch.cat(parts).double()
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """The predicted decrease of a loss, to be compared with what comes.
+
+    Attributes:
+        losses: Term -> its loss, weights of the step before.
+        shapes: Term -> shape of its residual.
+        loss: L(r) before the step.
+        predicted: L(r) - L(r + J s).
+        unit: Rounding unit of the residuals' dtype.
+    """
+
+    losses: Mapping[str, TermLoss]
+    shapes: Mapping[str, tuple[int, ...]]
+    loss: float
+    predicted: float
+    unit: float
+
+    @classmethod
+    def of(
+        cls,
+        kernel: NTK,
+        losses: Mapping[str, TermLoss],
+        residuals: Mapping[str, Tensor],
+        step: Mapping[str, Tensor],
+    ) -> Forecast:
+        """Predict the decrease by a step.
+
+        Args:
+            kernel: Kernel before the step, of the terms of the loss.
+            losses: Term -> its loss.
+            residuals: Term -> r before the step.
+            step: Parameter name -> its change, of all parameters of the kernel.
+
+        Returns:
+            The forecast.
+        """
+        after = linearised(kernel, residuals, step)
+        # In float64 the sums of L lose no digits that the residuals have.
+        before = {term: losses[term].value(residuals[term]) for term in kernel.terms}
+        falls = [before[term] - losses[term].value(after[term]) for term in kernel.terms]
+        return cls(
+            losses={term: losses[term] for term in kernel.terms},
+            shapes={term: tuple(residuals[term].shape) for term in kernel.terms},
+            loss=math.fsum(before.values()),
+            predicted=math.fsum(falls),
+            unit=max(torch.finfo(residuals[term].dtype).eps for term in kernel.terms),
+        )
+
+    def ratio(self, residuals: Mapping[str, Tensor]) -> float | None:
+        """Measured over predicted decrease: 1 where the kernel tells it, below 0 for a rise.
+
+        Args:
+            residuals: Term -> r after the step, on the same points; others are passed over.
+
+        Returns:
+            The ratio; None where a term is missing or has another shape, where it is not finite,
+            or where the prediction does not stand out of the rounding noise of the loss.
+        """
+        shapes = {name: tuple(r.shape) for name, r in residuals.items() if name in self.shapes}
+        if shapes != dict(self.shapes):
+            return None
+        measured = self.loss - math.fsum(
+            loss.value(residuals[term]) for term, loss in self.losses.items()
+        )
+        if not abs(self.predicted) > NOISE * self.unit * abs(self.loss):  # NaN compares false
+            return None
+        ratio = measured / self.predicted
+        return ratio if math.isfinite(ratio) else None
