@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -263,12 +264,17 @@ def test_a_step_uphill_has_a_prediction_below_zero_and_a_ratio_of_one():
 # --- No number
 
 
-def test_no_ratio_without_a_step_or_below_the_rounding_noise():
-    model = Network()
-    forecast, after = forecast_of_step(model, squares, lambda: None)
+def test_no_ratio_without_a_step():
+    forecast, after = forecast_of_step(Network(), squares, lambda: None)
     assert (forecast.predicted, forecast.ratio(after)) == (0, None)
-    forecast, after = forecast_of_step(model, squares, lambda: gradient_step(model, 1e-16))
-    assert forecast.ratio(after) is None
+
+
+@pytest.mark.parametrize(("unit", "known"), [(1e-9, True), (1e-6, False)])
+def test_no_ratio_below_the_rounding_noise(unit: float, known: bool):
+    model = Network()
+    forecast, after = forecast_of_step(model, squares, lambda: gradient_step(model, 1e-8))
+    assert 1e-7 < forecast.predicted / forecast.loss < 1e-5
+    assert (replace(forecast, unit=unit).ratio(after) is not None) == known
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
