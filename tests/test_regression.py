@@ -1,0 +1,152 @@
+"""Kernel regression: against regression in the parameters, Gaussian processes and training."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pinn_ntk import empirical_ntk
+from pinn_ntk.dynamics import LinearizedTraining
+from pinn_ntk.kernel import NTK
+from pinn_ntk.regression import kernel_regression
+from tests.asserts import assert_near
+
+ROWS = {"data": 8, "slope": 4, "unseen": 5}
+RIDGES = [0.0, 1e-6, 0.3, 100.0]
+
+
+def features(rows: dict[str, int] = ROWS, parameters: int = 20) -> dict[str, Tensor]:
+    return {t: torch.randn(n, parameters, dtype=torch.float64) for t, n in rows.items()}
+
+
+def kernel_of(phi: dict[str, Tensor]) -> NTK:
+    w = torch.zeros(phi["data"].shape[1], dtype=torch.float64, requires_grad=True)
+    return empirical_ntk({t: part @ w for t, part in phi.items()}, [w])
+
+
+def random_like(phi: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {t: torch.randn(len(part), dtype=torch.float64) for t, part in phi.items()}
+
+
+@pytest.mark.parametrize("parameters", [3, 20])
+@pytest.mark.parametrize("ridge", RIDGES)
+def test_dual_is_primal(ridge: float, parameters: int):
+    """The w nearest to 0 of |Phi w - (y - f(0))|^2 + ridge |w|^2, with and without freedom left."""
+    phi = features(parameters=parameters)
+    targets, starts = random_like(phi), random_like(phi)
+    del targets["unseen"]
+    a = torch.cat([phi[t] for t in targets])
+    b = torch.cat([targets[t] - starts[t] for t in targets])
+    a = torch.cat([a, math.sqrt(ridge) * torch.eye(parameters, dtype=torch.float64)])
+    b = torch.cat([b, torch.zeros(parameters, dtype=torch.float64)])
+    w = torch.linalg.pinv(a) @ b
+    found = kernel_regression(kernel_of(phi), targets, starts, ridge)
+    assert list(found) == list(phi)
+    for term, part in phi.items():
+        assert_near(found[term], starts[term] + part @ w, 1e-7, term)  # condition 1e8
+
+
+@pytest.mark.parametrize("noise", [1e-3, 1.0])
+def test_mean_of_a_gaussian_process(noise: float):
+    kernel, targets = kernel_of(features()), torch.randn(8, dtype=torch.float64)
+    inverse = torch.linalg.inv(kernel["data"] + noise * torch.eye(8, dtype=torch.float64))
+    found = kernel_regression(kernel, {"data": targets}, ridge=noise)
+    for term in ROWS:
+        assert_near(found[term], kernel[term, "data"] @ inverse @ targets, 1e-10, term)
+
+
+def test_a_network_fits_derivatives_beside_values():
+    """u and u_x at some points of a network; the prediction is that of the linearised network."""
+    torch.set_default_dtype(torch.float64)
+    net = nn.Sequential(nn.Linear(1, 30), nn.Tanh(), nn.Linear(30, 1))
+    x = torch.linspace(-1, 1, 5)[:, None].requires_grad_()
+    u = net(x)
+    (u_x,) = torch.autograd.grad(u.sum(), x, create_graph=True)
+    outputs = {"u": u[:2], "u_x": u_x[2:], "unseen": net(torch.rand(4, 1))}
+    kernel = empirical_ntk(outputs, net)
+    targets = {"u": torch.tensor([[1.0], [2.0]]), "u_x": torch.zeros(3, 1)}
+    found = kernel_regression(kernel, targets, outputs, ridge=1e-3)
+    jacobian = torch.cat([kernel.jacobian(t).dense() for t in targets])
+    gap = torch.cat([(targets[t] - outputs[t]).flatten() for t in targets]).detach()
+    system = jacobian.mT @ jacobian + 1e-3 * torch.eye(jacobian.shape[1])
+    move = torch.linalg.solve(system, jacobian.mT @ gap)
+    for term, start in outputs.items():
+        expected = start.detach().flatten() + kernel.jacobian(term).matvec(move)
+        assert_near(found[term], expected, 1e-10, term)
+
+
+@pytest.mark.parametrize("ridge", RIDGES)
+def test_training_ends_there(ridge: float):
+    phi = features()
+    kernel, targets, starts = kernel_of(phi), random_like(phi), random_like(phi)
+    fitted = {t: targets[t] for t in ("data", "slope")}
+    residuals = {t: starts[t] - y for t, y in fitted.items()} | {"unseen": starts["unseen"]}
+    training = LinearizedTraining(kernel, residuals, dict.fromkeys(fitted, 0.25))
+    end = training.limit(0.25 * ridge)  # D = 1/4 throughout
+    found = kernel_regression(kernel, fitted, starts, ridge)
+    for term, y in fitted.items():
+        assert_near(found[term], y + end[term], 1e-9, term)
+    assert_near(found["unseen"], end["unseen"], 1e-9, "unseen")
+    if not ridge:
+        forever = training.flow(math.inf)["unseen"]
+        assert_near(found["unseen"], forever, 1e-9, "unseen")
+
+
+def test_values_that_can_be_fitted_are():
+    kernel, targets = kernel_of(features()), {"data": torch.arange(8.0)}
+    found = kernel_regression(kernel, targets)
+    assert_near(found["data"], torch.arange(8.0).double(), 1e-11, "data")
+
+
+def test_two_values_at_one_point_give_their_mean():
+    phi = features({"data": 3, "unseen": 2})
+    phi["data"][2] = phi["data"][0]
+    y = torch.tensor([1.0, 5.0, 2.0], dtype=torch.float64)
+    found = kernel_regression(kernel_of(phi), {"data": y})
+    expected = torch.tensor([1.5, 5.0, 1.5], dtype=torch.float64)
+    assert_near(found["data"], expected, 1e-12, "data")
+    once = kernel_regression(kernel_of(phi | {"data": phi["data"][:2]}), {"data": expected[:2]})
+    assert_near(found["unseen"], once["unseen"], 1e-11, "unseen")
+
+
+def test_a_ridge_below_the_floor_changes_nothing_that_is_known():
+    phi = features({"data": 6, "unseen": 3}, parameters=4)
+    kernel, targets = kernel_of(phi), {"data": torch.randn(6, dtype=torch.float64)}
+    plain = kernel_regression(kernel, targets)["unseen"]
+    for ridge in (1e-300, 1e-30, 1e-16):
+        assert_near(kernel_regression(kernel, targets, ridge=ridge)["unseen"], plain, 1e-12, "f")
+
+
+def test_nothing_moves_for_a_large_ridge_or_a_zero_kernel():
+    phi = features({"data": 3, "unseen": 2})
+    starts = random_like(phi)
+    found = kernel_regression(kernel_of(phi), {"data": torch.ones(3)}, starts, ridge=1e30)
+    zero = {t: 0 * part for t, part in phi.items()}
+    still = kernel_regression(kernel_of(zero), {"data": torch.ones(3)}, starts)
+    for term, start in starts.items():
+        assert_near(found[term], start, 1e-15, term)
+        assert torch.equal(still[term], start)
+
+
+@pytest.mark.parametrize(
+    ("targets", "options", "message"),
+    [
+        ({}, {}, "targets of at least one term"),
+        ({"data": torch.ones(8)}, {"ridge": -1.0}, "a ridge of -1.0"),
+        ({"data": torch.ones(8)}, {"ridge": math.nan}, "a ridge of nan"),
+        ({"data": torch.ones(7)}, {}, r"the target of term 'data' has shape \(7,\)"),
+        ({"data": torch.full((8,), math.nan)}, {}, "expected 8 finite"),
+        ({"data": torch.ones(8)}, {"starts": {"unseen": torch.ones(1)}}, "start of term 'unseen'"),
+    ],
+)
+def test_what_does_not_fit_is_refused(targets, options, message):
+    with pytest.raises(ValueError, match=message):
+        kernel_regression(kernel_of(features()), targets, **options)
+
+
+def test_unknown_terms_are_refused():
+    with pytest.raises(KeyError, match="no term 'bc'"):
+        kernel_regression(kernel_of(features()), {"bc": torch.ones(1)})
