@@ -21,20 +21,21 @@ Jacot, Gabriel, Hongler 2018 (section 3). Any other step (momentum, Adam, L-BFGS
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from pinn_ntk.factors import Dense, Factor, Outer
+from pinn_ntk.jacobian import FactoredJacobian
+from pinn_ntk.kernel import NTK
 from pinn_ntk.step_size import uniform_weight
 
 if TYPE_CHECKING:
     from pinn_ntk.graph.phi import Phi
     from pinn_ntk.graph.term import Term
-    from pinn_ntk.jacobian import FactoredJacobian
-    from pinn_ntk.kernel import NTK
 
 CHUNK = 2**12
 """Rows of a Jacobian that are multiplied at a time."""
@@ -50,6 +51,7 @@ class TermLoss:
     Attributes:
         phi: What is applied to the residual.
         coefficient: Weight of phi(r), in a shape that broadcasts to it, float64.
+        shape: Shape of r; a residual of as many rows is brought into it.
 
     Example:
         >>> from pinn_ntk import find_terms
@@ -62,6 +64,7 @@ class TermLoss:
 
     phi: Phi
     coefficient: Tensor
+    shape: torch.Size
 
     @classmethod
     def of(cls, term: Term, factor: float = 1.0) -> TermLoss:
@@ -72,9 +75,9 @@ class TermLoss:
             factor: What its weights are to be multiplied with, such as a balancer's weight.
 
         Returns:
-            The function, for residuals of the shape that the term has.
+            The function.
         """
-        return cls(term.phi, factor * term.coefficient.detach().double())
+        return cls(term.phi, factor * term.coefficient.detach().double(), term.residual.shape)
 
     @classmethod
     def elsewhere(cls, term: Term, factor: float, rows: int) -> TermLoss | None:
@@ -91,17 +94,18 @@ class TermLoss:
         total = uniform_weight(term)
         if total is None or term.kind == "norm":
             return None
-        return cls(term.phi, torch.tensor(factor * total / rows, dtype=torch.float64))
+        coefficient = torch.tensor(factor * total / rows, dtype=torch.float64)
+        return cls(term.phi, coefficient, torch.Size([rows]))
 
     def value(self, residual: Tensor) -> float:
-        """Contribution to the loss of a residual, in the shape of the term's."""
-        applied = self.phi.value(residual.detach().double())
+        """Contribution to the loss of a residual of R entries."""
+        applied = self.phi.value(residual.detach().double().reshape(self.shape))
         return float((self.coefficient.to(applied.device) * applied).sum())
 
     def slope(self, residual: Tensor) -> Tensor:
-        """g = dL/dr at a residual, in its shape, float64."""
-        slope = self.phi.slope(residual.detach().double())
-        return self.coefficient.to(slope.device) * slope
+        """g = dL/dr at a residual of R entries, (R,) float64."""
+        slope = self.phi.slope(residual.detach().double().reshape(self.shape))
+        return (self.coefficient.to(slope.device) * slope).flatten()
 
 
 def linearised(
@@ -115,7 +119,7 @@ def linearised(
         step: Parameter name -> its change.
 
     Returns:
-        Term -> r + J s in the shape of r, float64.
+        Term -> r + J s, (R,) float64.
 
     Example:
         >>> from pinn_ntk import empirical_ntk
@@ -128,10 +132,43 @@ def linearised(
     sizes = kernel.jacobian(kernel.terms[0]).sizes
     vector = torch.cat([step[name].detach().double().flatten() for name in sizes])
     return {
-        term: residuals[term].detach().double()
-        + _product(kernel.jacobian(term), vector).view(residuals[term].shape)
+        term: residuals[term].detach().double().flatten() + _product(kernel.jacobian(term), vector)
         for term in kernel.terms
     }
+
+
+def kept_apart(kernel: NTK, tensors: Iterable[Tensor]) -> NTK:
+    """The same kernel without memory in common with tensors that are about to change in place.
+
+    Args:
+        kernel: The kernel; weights of a network may be factors of its Jacobians as they are.
+        tensors: What changes, such as the parameters.
+
+    Returns:
+        A kernel whose factors are copies where they shared memory; blocks are not kept.
+    """
+    changing = {tensor.untyped_storage().data_ptr() for tensor in tensors}
+    return NTK({term: _apart(kernel.jacobian(term), changing) for term in kernel.terms})
+
+
+def _apart(jacobian: FactoredJacobian, changing: Container[int]) -> FactoredJacobian:
+    def own(tensor: Tensor) -> Tensor:
+        return tensor.clone() if tensor.untyped_storage().data_ptr() in changing else tensor
+
+    def owned(factor: Factor) -> Factor:
+        if isinstance(factor, Dense):
+            return Dense(own(factor.gradients))
+        return Outer(tuple(map(own, factor.left)), tuple(map(own, factor.right)))
+
+    return FactoredJacobian(
+        {name: owned(factor) for name, factor in jacobian.factors.items()},
+        jacobian.sizes,
+        jacobian.rows,
+        dtype=jacobian.dtype,
+        device=jacobian.device,
+        fallbacks=jacobian.fallbacks,
+        memory_budget=jacobian.memory_budget,
+    )
 
 
 def _product(jacobian: FactoredJacobian, vector: Tensor) -> Tensor:
@@ -147,14 +184,12 @@ class Forecast:
 
     Attributes:
         losses: Term -> its loss, weights of the step before.
-        shapes: Term -> shape of its residual.
         loss: L(r) before the step.
         predicted: L(r) - L(r + J s).
         unit: Rounding unit of the residuals' dtype.
     """
 
     losses: Mapping[str, TermLoss]
-    shapes: Mapping[str, tuple[int, ...]]
     loss: float
     predicted: float
     unit: float
@@ -184,7 +219,6 @@ class Forecast:
         falls = [before[term] - losses[term].value(after[term]) for term in kernel.terms]
         return cls(
             losses={term: losses[term] for term in kernel.terms},
-            shapes={term: tuple(residuals[term].shape) for term in kernel.terms},
             loss=math.fsum(before.values()),
             predicted=math.fsum(falls),
             unit=max(torch.finfo(residuals[term].dtype).eps for term in kernel.terms),
@@ -197,11 +231,11 @@ class Forecast:
             residuals: Term -> r after the step, on the same points; others are passed over.
 
         Returns:
-            The ratio; None where a term is missing or has another shape, where it is not finite,
-            or where the prediction does not stand out of the rounding noise of the loss.
+            The ratio; None where a term is missing or has another number of rows, where it is not
+            finite, or where the prediction does not stand out of the rounding noise of the loss.
         """
-        shapes = {name: tuple(r.shape) for name, r in residuals.items() if name in self.shapes}
-        if shapes != dict(self.shapes):
+        rows = {name: r.numel() for name, r in residuals.items()}
+        if any(rows.get(term) != loss.shape.numel() for term, loss in self.losses.items()):
             return None
         measured = self.loss - math.fsum(
             loss.value(residuals[term]) for term, loss in self.losses.items()

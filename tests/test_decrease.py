@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from torch.nn.functional import huber_loss, l1_loss
 
 from pinn_ntk import NTK, Term, decrease, empirical_ntk, find_terms
-from pinn_ntk.decrease import Forecast, TermLoss, linearised
+from pinn_ntk.decrease import Forecast, TermLoss, kept_apart, linearised
+from pinn_ntk.factors import Dense, Factor, Outer
+from pinn_ntk.jacobian import FactoredJacobian
 
 Loss = Callable[[dict[str, Tensor]], Tensor]
 
@@ -120,7 +122,7 @@ def test_the_terms_make_up_the_loss_and_their_slopes_its_gradient(name: str):
     assert total == pytest.approx(value.item(), rel=1e-13)
     for n, residual in residuals.items():
         (gradient,) = torch.autograd.grad(value, residual, retain_graph=True)
-        torch.testing.assert_close(losses[n].slope(residual), gradient)
+        torch.testing.assert_close(losses[n].slope(residual), gradient.flatten())
 
 
 def test_a_factor_multiplies_value_and_slope():
@@ -176,8 +178,27 @@ def test_linearised_residuals_are_those_of_the_jacobian(
             )
             for r in residuals[name].flatten()
         ]
-        expected = residuals[name].detach() + (torch.stack(rows) @ flat)[:, None]
+        expected = residuals[name].detach().flatten() + torch.stack(rows) @ flat
         torch.testing.assert_close(after, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("factor", ["left", "right", "dense"])
+def test_a_kernel_kept_apart_outlives_its_parameters(factor: str):
+    """Rows of J that are a parameter itself, seen through a view, as in r = W x a."""
+    W, other = torch.randn(6, 4, dtype=torch.float64), torch.randn(4, 3, dtype=torch.float64)
+    view = W[2:]
+    factors: dict[str, Factor] = {
+        "left": {"w": Outer((view,), (other,))},
+        "right": {"w": Outer((other,), (view,))},
+        "dense": {"w": Dense(view)},
+    }[factor]
+    kernel = NTK({"pde": FactoredJacobian(factors, {"w": factors["w"].numel}, 4)})
+    before = kernel.jacobian("pde").dense()
+    kept, shared = kept_apart(kernel, [W]), kept_apart(kernel, [torch.ones(3)])
+    W.mul_(2)
+    assert torch.equal(kept.jacobian("pde").dense(), before)
+    torch.testing.assert_close(shared.jacobian("pde").dense(), 2 * before)
+    assert kept.jacobian("pde").sizes == kernel.jacobian("pde").sizes
 
 
 # --- The ratio
