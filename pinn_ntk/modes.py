@@ -1,0 +1,253 @@
+"""What the modes of linearised training say of it: what is learned, when, and what never.
+
+| symbol | meaning | shape |
+| --- | --- | --- |
+| lambda_k | rate of mode k, largest first; 0 below the noise floor | (R,) |
+| v_k | the mode, D^(1/2) r = sum_k c_k v_k | (R,) |
+| c_k | its coefficient, so that the loss L = 1/2 sum_i D_i r_i^2 = 1/2 sum_k c_k^2 | (R,) |
+
+In the flow c_k falls as exp(-lambda_k t), in gradient descent as (1 - lr lambda_k)^n; dynamics.py
+has the rest of the notation. "Never" is what the kernel cannot resolve in its dtype: a mode whose
+rate lies below the floor may still fall, but more slowly than at R eps lambda_max.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from pinn_ntk import propagators
+from pinn_ntk.dynamics import LinearizedTraining
+from pinn_ntk.propagators import Propagator, Times
+
+_HALVINGS = 60
+"""Bisections of an interval, down to rounding."""
+
+
+class Mode(NamedTuple):
+    """One mode of the residual.
+
+    Attributes:
+        index: Its place, 0 for the fastest.
+        rate: lambda, one over the time in which the mode falls to 1/e.
+        share: Its share of the loss at the start.
+        terms: Term -> share of the mode that lies in its rows; they sum to 1.
+    """
+
+    index: int
+    rate: float
+    share: float
+    terms: dict[str, float]
+
+
+@dataclass(frozen=True, eq=False)
+class Modes:
+    """The modes of a linearised training, fastest first.
+
+    Attributes:
+        training: The training whose modes they are.
+
+    Example:
+        >>> from pinn_ntk import empirical_ntk
+        >>> w = torch.tensor([0.0, 0.0], requires_grad=True, dtype=torch.float64)
+        >>> kernel = empirical_ntk(torch.tensor([[2.0, 0.0], [0.0, 1.0]]).double() @ w, [w])
+        >>> start = torch.tensor([1.0, 3.0])
+        >>> modes = Modes(LinearizedTraining(kernel, {"residual": start}, {"residual": 1.0}))
+        >>> modes.rates.tolist(), [round(share, 6) for share in modes.shares.tolist()]
+        ([4.0, 1.0], [0.1, 0.9])
+        >>> round(modes.loss, 6), round(modes.time_to(loss=0.5), 4)  # 4.5 exp(-2 t) = 0.5
+        (5.0, 1.0987)
+        >>> modes.steps_to(loss=0.5, lr=0.25)  # 4.5 * 0.75^(2 n) <= 0.5
+        4.0
+    """
+
+    training: LinearizedTraining
+
+    def __len__(self) -> int:
+        """Number of modes, R."""
+        return len(self.rates)
+
+    def __getitem__(self, index: int) -> Mode:
+        """One mode."""
+        place = range(len(self))[index]
+        terms = {term: float(share[place]) for term, share in self.location.items()}
+        return Mode(place, float(self.rates[place]), float(self.shares[place]), terms)
+
+    @property
+    def rates(self) -> Tensor:
+        """lambda, (R,)."""
+        return self.training.rates
+
+    @property
+    def slowest(self) -> Mode | None:
+        """The slowest mode above the floor; None for a zero kernel."""
+        moving = int((self.rates > 0).sum())
+        return self[moving - 1] if moving else None
+
+    @property
+    def loss(self) -> float:
+        """L at the start, summed over terms."""
+        return float(self._energies.sum())
+
+    @property
+    def unlearnable(self) -> float:
+        """The part of L that stays for ever: that of the modes below the floor."""
+        return float(self._energies[self.rates == 0].sum())
+
+    @property
+    def shares(self) -> Tensor:
+        """Share of each mode in L at the start, (R,); NaN where that is 0."""
+        return self._energies / self._energies.sum()
+
+    @cached_property
+    def location(self) -> dict[str, Tensor]:
+        """Term -> share of each mode that lies in its rows, (R,); the terms sum to 1."""
+        rows = {term: self.training.rows(term) for term in self.training.terms}
+        return {term: self.training.modes[part].square().sum(0) for term, part in rows.items()}
+
+    def times(self, tolerance: float = 0.01) -> Tensor:
+        """Time of the flow until each mode is down to a fraction of the whole residual.
+
+        Args:
+            tolerance: |c_k(t)| over |D^(1/2) r(0)|, the root of twice the loss at the start.
+
+        Returns:
+            (R,); 0 for a mode that starts below, inf for one that never gets there.
+
+        Raises:
+            ValueError: ``tolerance`` is not positive.
+        """
+        return self._until(tolerance, self.rates)
+
+    def steps(self, lr: float, tolerance: float = 0.01) -> Tensor:
+        """Steps of gradient descent until each mode is down to a fraction of the whole residual.
+
+        Args:
+            lr: Learning rate.
+            tolerance: |c_k| after them over |D^(1/2) r(0)|.
+
+        Returns:
+            Whole numbers, (R,) as floats; 0 for a mode that starts below and does not grow, inf
+            for one that never gets there or that grows.
+
+        Raises:
+            ValueError: ``tolerance`` or ``lr`` is not positive.
+        """
+        return self._until(tolerance, self._decrements(lr)).ceil()
+
+    def losses(self, times: Times) -> dict[str, Tensor]:
+        """Loss of each term in the course of the flow.
+
+        Args:
+            times: t, one number or several in a tensor.
+
+        Returns:
+            Term -> 1/2 sum_i D_i r_i^2 over its rows, (*times,).
+        """
+        return self._curves(propagators.flow(self.rates, times))
+
+    def losses_at(self, steps: int | Tensor, lr: float, momentum: float = 0.0) -> dict[str, Tensor]:
+        """Loss of each term in the course of gradient descent.
+
+        Args:
+            steps: How many, one number or several in a tensor.
+            lr: Learning rate.
+            momentum: As of ``torch.optim.SGD``.
+
+        Returns:
+            Term -> 1/2 sum_i D_i r_i^2 over its rows, (*steps,).
+        """
+        return self._curves(propagators.descent(self.rates, steps, lr, momentum))
+
+    def time_to(self, loss: float) -> float:
+        """Time of the flow until the loss, summed over terms, is down to a value.
+
+        Args:
+            loss: The value of L to reach.
+
+        Returns:
+            The time; 0 where the loss starts there, inf where it stays above: see `unlearnable`.
+        """
+        if self.loss <= loss:
+            return 0.0
+        if self.unlearnable >= loss:
+            return math.inf
+        low, high = 0.0, 1 / float(self.rates[0])
+        while self._left(propagators.flow(self.rates, high)) > loss:
+            low, high = high, 2 * high
+        for _ in range(_HALVINGS):
+            middle = (low + high) / 2
+            above = self._left(propagators.flow(self.rates, middle)) > loss
+            low, high = (middle, high) if above else (low, middle)
+        return high
+
+    def steps_to(self, loss: float, lr: float) -> float:
+        """Steps of gradient descent until the loss, summed over terms, stays at a value or below.
+
+        Args:
+            loss: The value of L to reach.
+            lr: Learning rate.
+
+        Returns:
+            A whole number; 0 where the loss starts there, inf where it stays above (see
+            `unlearnable`) or where a mode of the residual diverges.
+
+        Raises:
+            ValueError: ``lr`` is not positive.
+        """
+        decrements, present = self._decrements(lr), self._energies > 0
+        if bool((present & (decrements < 0)).any()):
+            return math.inf
+        if self.loss <= loss:
+            return 0.0
+        if float(self._energies[decrements == 0].sum()) >= loss:
+            return math.inf
+        return _first(lambda n: self._left(propagators.descent(self.rates, n, lr)) <= loss)
+
+    @cached_property
+    def _energies(self) -> Tensor:
+        """L of each mode at the start, (R,)."""
+        return self.training.coefficients.square() / 2
+
+    def _left(self, propagator: Propagator) -> float:
+        """L after one time or number of steps."""
+        present = self._energies > 0  # not 0 * inf
+        return float((self._energies * propagator.kept.square())[present].sum())
+
+    def _curves(self, propagator: Propagator) -> dict[str, Tensor]:
+        c = self.training.coefficients
+        weighted = torch.where(c == 0, 0.0, propagator.kept * c)  # not 0 * inf
+        rows = {term: self.training.rows(term) for term in self.training.terms}
+        parts = {term: weighted @ self.training.modes[part].mT for term, part in rows.items()}
+        return {term: part.square().sum(-1) / 2 for term, part in parts.items()}
+
+    def _until(self, tolerance: float, decrements: Tensor) -> Tensor:
+        if not tolerance > 0:
+            raise ValueError(f"expected a tolerance above 0, got {tolerance}.")
+        size, bound = self.training.coefficients.abs(), tolerance * math.sqrt(2 * self.loss)
+        waits = torch.where(decrements > 0, torch.log(size / bound) / decrements, math.inf)
+        return torch.where((size <= bound) & (decrements >= 0), 0.0, waits)
+
+    def _decrements(self, lr: float) -> Tensor:
+        """-log |1 - lr lambda|, by how much each mode falls in a step; below 0 where it grows."""
+        if not 0 < lr < math.inf:
+            raise ValueError(f"expected lr > 0, got {lr}.")
+        x = lr * self.rates
+        return -torch.where(x < 0.5, torch.log1p(-x.clamp(max=0.5)), (1 - x).abs().log())
+
+
+def _first(reached: Callable[[int], bool]) -> float:
+    """The first whole number from which on something holds; for what stays once it holds."""
+    low, high = 0, 1
+    while not reached(high):
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if reached(middle) else (middle, high)
+    return float(high)
