@@ -58,8 +58,8 @@ def kernel_regression(
 
     Example:
         >>> from pinn_ntk import empirical_ntk
-        >>> w = torch.zeros(1, requires_grad=True, dtype=torch.float64)
-        >>> kernel = empirical_ntk({"data": w.repeat(2), "unseen": 3 * w}, [w])
+        >>> w = torch.tensor(0.0, requires_grad=True, dtype=torch.float64)
+        >>> kernel = empirical_ntk({"data": w * torch.ones(2).double(), "unseen": 3 * w}, [w])
         >>> targets = {"data": torch.tensor([1.0, 3.0])}
         >>> round(kernel_regression(kernel, targets)["unseen"].item(), 6)  # w = 2
         6.0
