@@ -17,7 +17,6 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -30,7 +29,8 @@ _HALVINGS = 60
 """Bisections of an interval, down to rounding."""
 
 
-class Mode(NamedTuple):
+@dataclass(frozen=True)
+class Mode:
     """One mode of the residual.
 
     Attributes:

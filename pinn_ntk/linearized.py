@@ -1,0 +1,228 @@
+"""A network replaced by its first-order expansion in the parameters, and how far it is from it.
+
+| symbol | meaning | shape |
+| --- | --- | --- |
+| theta, theta_0 | trained parameters now and at the start | (P,) |
+| f(x; theta) | output of the network | (N, C) |
+| f_lin(x; theta) | f(x; theta_0) + J(x) (theta - theta_0), J = df/dtheta at theta_0 | (N, C) |
+
+The kernel of f_lin never changes, so linearised training (dynamics.py) is exact for it. A network
+in the lazy regime stays near its f_lin: ||f - f_lin|| << ||f - f_0||.
+
+Source: Lee et al. 2019 (NeurIPS), eq. 5; Chizat, Oyallon, Bach 2019 (NeurIPS), section 1, for
+lazy training.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from pinn_ntk.kernel import NTK
+
+
+class LinearizedModel:
+    """f_lin of a model, around the parameters it has when this object is made.
+
+    It is differentiable in the inputs as often as the model is, so that residuals of f_lin can be
+    formed, and in theta, so that it can be trained. Frozen parameters and buffers keep the values
+    of the start. Layers that draw random numbers or use statistics of the batch have no fixed
+    f_lin: call ``model.eval()`` first.
+
+    Args:
+        model: The network; it stays as it is, and its parameters are read at each call.
+
+    Attributes:
+        model: The network.
+        start: Name -> theta_0, copies of the parameters that require a gradient.
+
+    Raises:
+        ValueError: The model has no trainable parameter.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(1, 1, bias=False), nn.Tanh())
+        >>> _ = nn.init.constant_(model[0].weight, 0.0)
+        >>> linearized, x = LinearizedModel(model), torch.tensor([[0.5]])
+        >>> _ = nn.init.constant_(model[0].weight, 2.0)
+        >>> model(x).item(), linearized(x).item()  # tanh(2 x) and 2 x
+        (0.7615941762924194, 1.0)
+        >>> round(linearized.distance(x), 4)  # |0.7616 - 1| / |0.7616 - 0|
+        0.313
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.start = {
+            name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad
+        }
+        if not self.start:
+            raise ValueError(
+                "the model has no trainable parameter: expected at least one with "
+                "requires_grad=True. Likely everything is frozen."
+            )
+        fixed = [*model.named_parameters(), *model.named_buffers()]
+        self._fixed = {n: t.detach().clone() for n, t in fixed if n not in self.start}
+
+    def __call__(self, *inputs: Tensor, parameters: Mapping[str, Tensor] | None = None) -> Tensor:
+        """f_lin(x; theta).
+
+        Args:
+            *inputs: What the model is called with.
+            parameters: Name -> theta, for the names of ``start``; those that the model has now
+                when left out. Gradients flow to them.
+
+        Returns:
+            Of the shape of the model's output.
+
+        Raises:
+            ValueError: A parameter is missing, unknown or of another shape.
+        """
+        recorded = torch.is_grad_enabled()
+        with torch.enable_grad():
+            expanded = self._expanded(inputs, self.displacement(parameters))
+        return expanded if recorded else expanded.detach()
+
+    def at_start(self, *inputs: Tensor) -> Tensor:
+        """f(x; theta_0), with the buffers of the start."""
+        return self._network(self.start, inputs)
+
+    def displacement(self, parameters: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """theta - theta_0, name by name.
+
+        Args:
+            parameters: theta, as in a call.
+
+        Returns:
+            Name -> difference, with the gradient of theta.
+
+        Raises:
+            ValueError: A parameter is missing, unknown or of another shape.
+        """
+        if parameters is None:
+            live = dict(self.model.named_parameters())
+            parameters = {name: live[name] for name in self.start if name in live}
+        shapes = {name: tuple(p.shape) for name, p in parameters.items()}
+        expected = {name: tuple(p.shape) for name, p in self.start.items()}
+        if shapes != expected:
+            differing = sorted(n for n in {*shapes, *expected} if shapes.get(n) != expected.get(n))
+            raise ValueError(
+                f"the parameters differ from those at the start in {differing}: expected the "
+                f"shapes {expected}, got {shapes}. Likely the model was changed meanwhile."
+            )
+        return {name: parameters[name] - p.to(parameters[name]) for name, p in self.start.items()}
+
+    @torch.no_grad()
+    def distance(self, *inputs: Tensor) -> float:
+        """Laziness ||f - f_lin|| / ||f - f_0|| of the model as it is now.
+
+        Args:
+            *inputs: What the model is called with.
+
+        Returns:
+            0 for a model that is linear in its parameters, near 0 in the lazy regime; NaN before
+            the output has moved.
+        """
+        return laziness(self.model(*inputs), self(*inputs), self.at_start(*inputs))
+
+    def _expanded(self, inputs: tuple[Tensor, ...], tangent: dict[str, Tensor]) -> Tensor:
+        """f_0 + J tangent: J^T v is linear in v, so its derivative in v gives J times a vector."""
+        leaves = {name: p.clone().requires_grad_() for name, p in self.start.items()}
+        output = self._network(leaves, inputs)
+        if not output.requires_grad:
+            return output
+        v = torch.zeros_like(output, requires_grad=True)
+        options = {"create_graph": True, "allow_unused": True}
+        pulled = torch.autograd.grad(output, list(leaves.values()), v, **options)
+        used = [(g, tangent[n].to(g)) for n, g in zip(leaves, pulled, strict=True) if g is not None]
+        if not used:
+            return output
+        gradients, directions = zip(*used, strict=True)
+        return output + torch.autograd.grad(gradients, v, directions, create_graph=True)[0]
+
+    def _network(self, parameters: Mapping[str, Tensor], inputs: tuple[Tensor, ...]) -> Tensor:
+        fixed = {name: tensor.clone() for name, tensor in self._fixed.items()}
+        output: Tensor = functional_call(self.model, {**fixed, **parameters}, inputs)
+        return output
+
+
+def laziness(now: Tensor, linearized: Tensor, start: Tensor) -> float:
+    """||f - f_lin|| / ||f - f_0||, of outputs or residuals: 0 where training is lazy.
+
+    Args:
+        now: f, of any shape.
+        linearized: f_lin, likewise.
+        start: f_0, likewise.
+
+    Returns:
+        The ratio; NaN where nothing has moved.
+
+    Raises:
+        ValueError: The shapes differ.
+
+    Example:
+        >>> laziness(torch.tensor([3.0, 4.0]), torch.tensor([3.0, 3.5]), torch.zeros(2))
+        0.1
+    """
+    if not now.shape == linearized.shape == start.shape:
+        raise ValueError(
+            f"expected three tensors of one shape, got {tuple(now.shape)}, "
+            f"{tuple(linearized.shape)} and {tuple(start.shape)}; they would be broadcast."
+        )
+    moved = float((now - start).norm())
+    return float((now - linearized).norm()) / moved if moved else math.nan
+
+
+def linearized_residuals(
+    kernel: NTK, residuals: Mapping[str, Tensor], displacement: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """r_a(theta_0) + J_a (theta - theta_0), by the Jacobians of a kernel; nothing is run again.
+
+    Args:
+        kernel: Kernel at theta_0.
+        residuals: Term -> r_a(theta_0), of any shape with R_a entries.
+        displacement: Name of a parameter -> theta - theta_0, such as from
+            `LinearizedModel.displacement`; one that is absent stands still.
+
+    Returns:
+        Term -> residual of the linearised model, (R_a,), of the terms of ``residuals``.
+
+    Raises:
+        KeyError: A term is not in the kernel.
+        ValueError: The kernel knows no parameter of such a name, or of this size.
+
+    Example:
+        >>> from pinn_ntk import empirical_ntk
+        >>> w = torch.tensor(3.0, requires_grad=True)
+        >>> r = w ** 2
+        >>> linearized_residuals(empirical_ntk(r, {"w": w}), {"residual": r}, {"w": w - 2.5})
+        {'residual': tensor([12.], dtype=torch.float64)}
+    """
+    moved = {}
+    for term, residual in residuals.items():
+        jacobian = kernel.jacobian(term)
+        vector = _flattened(jacobian.sizes, displacement).to(jacobian.device)
+        start = residual.detach().to(jacobian.device, jacobian.dtype).reshape(-1)
+        if len(start) != jacobian.rows:
+            raise ValueError(
+                f"the residual of term {term!r} has shape {tuple(residual.shape)}; expected "
+                f"{jacobian.rows} entries, those whose kernel this is."
+            )
+        moved[term] = start + jacobian.matvec(vector)
+    return moved
+
+
+def _flattened(sizes: Mapping[str, int], displacement: Mapping[str, Tensor]) -> Tensor:
+    """The displacement in the order of the columns, (P,)."""
+    wrong = [n for n, d in displacement.items() if sizes.get(n) != d.numel()]
+    if wrong:
+        raise ValueError(
+            f"the kernel has no parameter {wrong[0]!r} with {displacement[wrong[0]].numel()} "
+            f"entries; it has {dict(sizes)}. Take the kernel with respect to the model itself, "
+            "not to model.parameters(), so that names agree."
+        )
+    parts = [displacement.get(name, torch.zeros(size)) for name, size in sizes.items()]
+    return torch.cat([part.detach().double().reshape(-1).cpu() for part in parts])

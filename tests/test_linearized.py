@@ -1,0 +1,262 @@
+"""The linearised model: against J written out, in its derivatives, and along a training."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pinn_ntk import empirical_ntk
+from pinn_ntk.dynamics import LinearizedTraining
+from pinn_ntk.linearized import LinearizedModel, laziness, linearized_residuals
+from pinn_ntk.reference import reference_jacobian
+from tests.asserts import assert_near
+
+
+@pytest.fixture(autouse=True)
+def _double(float64: torch.dtype) -> None:
+    """All of this file in float64."""
+
+
+def network(n_in: int = 1, n_out: int = 1, width: int = 8) -> nn.Sequential:
+    layers = [nn.Linear(n_in, width), nn.Tanh(), nn.Linear(width, width), nn.Tanh()]
+    return nn.Sequential(*layers, nn.Linear(width, n_out))
+
+
+@torch.no_grad()
+def move(model: nn.Module, size: float = 0.1) -> None:
+    for p in model.parameters():
+        if p.requires_grad:
+            p.add_(size * torch.randn_like(p))
+
+
+def u_xx(function, x: Tensor) -> Tensor:
+    x = x.clone().requires_grad_()
+    (u_x,) = torch.autograd.grad(function(x).sum(), x, create_graph=True)
+    return torch.autograd.grad(u_x.sum(), x, create_graph=True)[0]
+
+
+def flat(displacement: dict[str, Tensor]) -> Tensor:
+    return torch.cat([d.detach().flatten() for d in displacement.values()])
+
+
+@pytest.mark.parametrize("n_out", [1, 3])
+def test_output_is_start_plus_jacobian_times_displacement(n_out: int):
+    model, x = network(2, n_out), torch.randn(6, 2)
+    linearized, start = LinearizedModel(model), model(x)
+    jacobian = reference_jacobian(start, model)
+    move(model)
+    expected = start.detach().flatten() + jacobian @ flat(linearized.displacement())
+    assert linearized(x).shape == (6, n_out)
+    assert_near(linearized(x).detach().flatten(), expected, 1e-13, "f_lin")
+    assert_near(linearized.at_start(x).detach(), start.detach(), 1e-15, "f_0")
+    assert not torch.allclose(model(x), linearized(x), rtol=1e-3)
+
+
+def test_pde_residual_of_the_linearised_model():
+    """u_xx of f_lin is u_xx at the start plus d u_xx / d theta times the displacement."""
+    model, x = network(), torch.randn(5, 1)
+    linearized, start = LinearizedModel(model), u_xx(model, x)
+    jacobian = reference_jacobian(start, model)
+    move(model)
+    expected = start.detach().flatten() + jacobian @ flat(linearized.displacement())
+    assert_near(u_xx(linearized, x).detach().flatten(), expected, 1e-12, "u_xx")
+
+
+def test_parameters_are_taken_from_a_dict():
+    model, x = network(), torch.randn(4, 1)
+    linearized = LinearizedModel(model)
+    here = {name: p + 0.3 for name, p in linearized.start.items()}
+    elsewhere = linearized(x, parameters=here)
+    assert_near(linearized(x).detach(), model(x).detach(), 1e-15, "at the start")
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(0.3)
+    assert_near(linearized(x).detach(), elsewhere.detach(), 1e-14, "live")
+
+
+def test_kernel_of_the_linearised_model_stands_still():
+    model, x = network(), torch.randn(5, 1)
+    linearized = LinearizedModel(model)
+    before = empirical_ntk(model(x), model)["residual"]
+    move(model, 1.0)
+    jacobian = reference_jacobian(linearized(x), model)
+    assert_near(jacobian @ jacobian.mT, before, 1e-12, "kernel of f_lin")
+
+
+def test_training_it_is_linearised_training():
+    model, x, y = network(), torch.randn(6, 1), torch.randn(6, 1)
+    linearized, start = LinearizedModel(model), model(x) - y
+    training = LinearizedTraining(
+        empirical_ntk({"data": start}, model), {"data": start}, {"data": 2 / 6}
+    )
+    lr = 0.5 * training.max_stable_lr(0.9)
+    optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9)
+    for _ in range(30):
+        optimizer.zero_grad()
+        (linearized(x) - y).square().mean().backward()
+        optimizer.step()
+    found = training.descent(30, lr, 0.9)["data"]
+    assert_near(found, (linearized(x) - y).detach().flatten(), 1e-10, "residual")
+
+
+def test_distance_is_second_order_in_the_displacement():
+    model, x = network(), torch.randn(9, 1)
+    linearized = LinearizedModel(model)
+    direction = {name: torch.randn_like(p) for name, p in model.named_parameters()}
+    assert math.isnan(linearized.distance(x))
+    distances = []
+    for size in (1e-2, 1e-3):
+        with torch.no_grad():
+            for name, p in model.named_parameters():
+                p.copy_(linearized.start[name] + size * direction[name])
+        distances.append(linearized.distance(x))
+        f, f_lin = model(x).detach(), linearized(x).detach()
+        f_0 = linearized.at_start(x).detach()
+        assert distances[-1] == pytest.approx(float((f - f_lin).norm() / (f - f_0).norm()))
+    assert distances[0] / distances[1] == pytest.approx(10, rel=0.05)
+
+
+def test_model_that_is_linear_has_no_distance():
+    model = nn.Linear(3, 2)
+    linearized = LinearizedModel(model)
+    move(model, 10.0)
+    assert linearized.distance(torch.randn(4, 3)) < 1e-15
+
+
+def test_frozen_parameters_and_buffers_stay_those_of_the_start():
+    model = nn.Sequential(nn.Linear(1, 5), nn.BatchNorm1d(5), nn.Tanh(), nn.Linear(5, 1))
+    model(torch.randn(20, 1))  # statistics that are not those at birth
+    model.eval()
+    model[0].weight.requires_grad_(False)
+    linearized, x = LinearizedModel(model), torch.randn(6, 1)
+    assert "0.weight" not in linearized.start
+    start, jacobian = model(x).detach(), reference_jacobian(model(x), model)
+    move(model)
+    expected = start.flatten() + jacobian @ flat(linearized.displacement())
+    with torch.no_grad():
+        model[0].weight += 1.0
+        model[1].running_mean += 1.0
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    assert_near(linearized(x).detach().flatten(), expected, 1e-13, "f_lin")
+    assert all(torch.equal(state[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_tied_weights_are_moved_once():
+    model = nn.Sequential(nn.Linear(4, 4, bias=False), nn.Tanh(), nn.Linear(4, 4, bias=False))
+    model[2].weight = model[0].weight
+    linearized, x = LinearizedModel(model), torch.randn(3, 4)
+    start, jacobian = model(x).detach(), reference_jacobian(model(x), model)
+    move(model)
+    expected = start.flatten() + jacobian @ flat(linearized.displacement())
+    assert list(linearized.start) == ["0.weight"]
+    assert_near(linearized(x).detach().flatten(), expected, 1e-13, "f_lin")
+
+
+def test_several_inputs_and_no_trace_in_the_random_state():
+    class Pair(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = network(2)
+
+        def forward(self, x: Tensor, t: Tensor) -> Tensor:
+            return self.net(torch.cat([x, t], 1))
+
+    model, x, t = Pair(), torch.randn(4, 1), torch.randn(4, 1)
+    linearized, state = LinearizedModel(model), torch.get_rng_state()
+    assert_near(linearized(x, t).detach(), model(x, t).detach(), 1e-15, "f_lin")
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_residuals_of_several_terms_by_the_jacobians():
+    model, x = network(), torch.randn(5, 1)
+    residuals = {"pde": u_xx(model, x), "bc": model(x[:2])}
+    kernel = empirical_ntk(residuals, model)
+    jacobians = {t: reference_jacobian(r, model) for t, r in residuals.items()}
+    linearized = LinearizedModel(model)
+    move(model)
+    moved = linearized.displacement()
+    for term, found in linearized_residuals(kernel, residuals, moved).items():
+        expected = residuals[term].detach().flatten() + jacobians[term] @ flat(moved)
+        assert_near(found, expected, 1e-12, term)
+    only = linearized_residuals(kernel, residuals, {"0.weight": moved["0.weight"]})
+    part = moved["0.weight"].detach().flatten()
+    expected = residuals["bc"].detach().flatten() + jacobians["bc"][:, : len(part)] @ part
+    assert_near(only["bc"], expected, 1e-12, "bc")
+
+
+def test_nothing_is_recorded_where_gradients_are_off():
+    model, x = network(), torch.randn(4, 1)
+    linearized = LinearizedModel(model)
+    move(model)
+    with torch.no_grad():
+        off = linearized(x)
+    assert not off.requires_grad
+    assert torch.equal(off, linearized(x).detach())
+
+
+def test_a_model_that_differentiates_in_its_forward():
+    class Slope(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net, self.unused = network(), nn.Linear(2, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = x.clone().requires_grad_()
+            return torch.autograd.grad(self.net(x).sum(), x, create_graph=True)[0]
+
+    model, x = Slope(), torch.randn(4, 1)
+    linearized, jacobian = LinearizedModel(model), reference_jacobian(model(x), model)
+    start = model(x).detach().flatten()
+    move(model)
+    expected = start + jacobian @ flat(linearized.displacement())
+    assert_near(linearized(x).detach().flatten(), expected, 1e-12, "f_lin")
+
+
+def test_output_without_parameters_stays():
+    class Constant(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.unused = nn.Linear(1, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x**2
+
+    model = Constant()
+    linearized = LinearizedModel(model)
+    move(model)
+    for x in (torch.randn(3, 1), torch.randn(3, 1, requires_grad=True)):
+        assert torch.equal(linearized(x), x**2)
+
+
+def test_names_and_sizes_have_to_agree():
+    model, x = network(), torch.randn(5, 1)
+    r = model(x)
+    moved = LinearizedModel(model).displacement()
+    with pytest.raises(ValueError, match=r"no parameter '0.weight' with 8 entries"):
+        linearized_residuals(empirical_ntk(r, model.parameters()), {"residual": r}, moved)
+    with pytest.raises(ValueError, match="expected 5 entries"):
+        linearized_residuals(empirical_ntk(r, model), {"residual": r[:3]}, moved)
+
+
+def test_a_model_that_was_changed_is_refused():
+    model = network()
+    linearized = LinearizedModel(model)
+    model[4] = nn.Linear(8, 2)
+    with pytest.raises(ValueError, match=r"differ from those at the start in \['4.bias', '4.w"):
+        linearized(torch.randn(3, 1))
+    with pytest.raises(ValueError, match="differ from those at the start"):
+        linearized(torch.randn(3, 1), parameters={"0.weight": torch.ones(8, 1)})
+
+
+def test_a_frozen_model_is_refused():
+    with pytest.raises(ValueError, match="no trainable parameter"):
+        LinearizedModel(network().requires_grad_(False))
+
+
+def test_shapes_that_would_broadcast_are_refused():
+    with pytest.raises(ValueError, match="one shape"):
+        laziness(torch.ones(3, 1), torch.ones(3), torch.ones(3))
