@@ -16,18 +16,27 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from matplotlib.image import imread
+from pytorch_lightning.loggers import TensorBoardLogger
 
+from pinn_ntk import Spectrum
 from pinn_ntk.reference import reference_jacobian
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 def load(name: str) -> ModuleType:
-    """An example, imported as from a script beside it."""
-    if str(ROOT / "examples") not in sys.path:
-        sys.path.append(str(ROOT / "examples"))
-    return importlib.import_module(name)
+    """An example, imported as by a script beside it: ``wave`` is not that of Python."""
+    ours, of_python = str(ROOT / "examples"), sys.modules.pop("wave", None)
+    sys.path.insert(0, ours)
+    try:
+        return importlib.import_module(name)
+    finally:
+        sys.path.remove(ours)
+        sys.modules.pop("wave", None)
+        if of_python is not None:
+            sys.modules["wave"] = of_python
 
 
 def command(name: str, folder: Path, *options: str) -> str:
@@ -147,3 +156,93 @@ def test_slope_of_a_power_law(drift: ModuleType):
     widths = [10, 100, 500]
     assert drift.slope(widths, 3 * np.array(widths) ** -0.5) == pytest.approx(-0.5)
     assert math.isnan(drift.slope([10], [1.0]))
+
+
+# --- Spectra of the wave equation, Fig 7
+
+
+@pytest.fixture(scope="module")
+def wave_spectra() -> ModuleType:
+    return load("wave_spectra")
+
+
+def tiny_wave(folder: Path) -> Path:
+    """``wave.yaml`` with a network and points that take no time."""
+    settings = yaml.safe_load((ROOT / "configs" / "wave.yaml").read_text())
+    settings["model"] |= {"width": 6, "frequencies": 8}
+    settings["data"] |= {"n_initial": 6, "n_boundary": 4, "n_residual": 9, "n_test": 10}
+    path = folder / "tiny.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    return path
+
+
+def test_wave_spectra_as_a_user_runs_it(wave_spectra: ModuleType, tmp_path: Path):
+    folder, config = tmp_path / "wave_spectra", tiny_wave(tmp_path)
+    options = ("--seeds", "[1]", "--steps", "21", "--settings", str(config))
+    shown = command("wave_spectra", folder, *options)
+    rows = {(row["term"], row["moment"]): row for row in written(folder)["summary"]}
+    assert [rows["loss_r", moment]["step"] for moment in ("start", "middle", "end")] == [0, 10, 20]
+    # The same network and points by hand.
+    settings = yaml.safe_load(config.read_text())
+    wave_spectra.seed_everything(1, verbose=False)
+    model = wave_spectra.Wave(**settings["model"])
+    batch = wave_spectra.Points(**settings["data"], seed=1).draw(1)
+    residual = wave_spectra.residuals(model, batch)["loss_ut"]
+    squares = reference_jacobian(residual, model).square().sum(1)
+    assert len(squares) == 6
+    trace = rows["loss_ut", "start"]["trace"]
+    assert trace == pytest.approx(float(squares.sum()), rel=1e-4)
+    assert f"| loss_ut | start | 0 | {rows['loss_ut', 'start']['lambda_max']:.3g} |" in shown
+
+
+def test_residuals_are_those_of_the_losses(wave_spectra: ModuleType):
+    model = wave_spectra.Wave(width=4, depth=1)
+    batch = wave_spectra.Points(n_initial=5, n_boundary=5, n_residual=7).draw(2)
+    logged: dict[str, torch.Tensor] = {}
+    model.log = lambda name, value: logged.update({name: value})
+    model.training_step(batch)
+    for name, residual in wave_spectra.residuals(model, batch).items():
+        times = 3 if name == "loss_u" else 1
+        torch.testing.assert_close(times * residual.square().mean(), logged[name])
+    assert logged.keys() == {"loss_u", "loss_ut", "loss_r"}
+
+
+@pytest.mark.filterwarnings("ignore:.*log_every_n_steps.*:UserWarning")
+def test_logs_and_checkpoints_hold_what_the_monitor_kept(wave_spectra: ModuleType, tmp_path: Path):
+    settings = yaml.safe_load(tiny_wave(tmp_path).read_text())
+    model = wave_spectra.Wave(**settings["model"])
+    monitor = wave_spectra.NTKMonitor(steps=[0, 2, 4])
+    logger = TensorBoardLogger(tmp_path, name="run")
+    run = load("studies").quiet_trainer(5, monitor, logger=logger)
+    run.fit(model, wave_spectra.Points(**settings["data"], steps=5))
+    run.save_checkpoint(tmp_path / "last.ckpt")
+    from_file = wave_spectra.read(tmp_path / "last.ckpt")
+    from_logs = wave_spectra.read(Path(logger.log_dir))
+    assert from_file.keys() == from_logs.keys() == monitor.spectra.keys()
+    for term, series in monitor.spectra.items():
+        for found, rtol in ((from_file, 0.0), (from_logs, 1e-6)):
+            assert [step for step, _ in found[term]] == [0, 2, 4]
+            for (_, ours), (_, kept) in zip(found[term], series, strict=True):
+                torch.testing.assert_close(
+                    ours.eigenvalues, kept.eigenvalues.double(), rtol=rtol, atol=0.0
+                )
+                assert ours.floor == pytest.approx(kept.floor, rel=1e-5)
+
+
+def test_a_folder_without_spectra_is_said(wave_spectra: ModuleType, tmp_path: Path):
+    with pytest.raises(ValueError, match=r"no spectra in .*expected the log folder"):
+        wave_spectra.read(tmp_path)
+    torch.save({"callbacks": {}}, tmp_path / "other.ckpt")
+    with pytest.raises(ValueError, match=r"no spectra in .*other\.ckpt"):
+        wave_spectra.read(tmp_path / "other.ckpt")
+
+
+def test_moments_are_the_nearest_measured(wave_spectra: ModuleType):
+    series = [(step, Spectrum(torch.ones(1), 0.0)) for step in (0, 40, 60, 100)]
+    assert [wave_spectra.near(series, share)[0] for share in (0.0, 0.45, 0.55, 1.0)] == [
+        0,
+        40,
+        60,
+        100,
+    ]
+    assert [step for step, _ in wave_spectra.snapshots(series)] == [0, 40, 100]

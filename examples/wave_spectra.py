@@ -1,0 +1,287 @@
+"""Spectra of the wave equation's kernels through training: Wang, Yu, Perdikaris 2022, Fig 7.
+
+K_u, K_ut and K_r are the blocks of the three terms of ``wave.py``: u on the initial line and both
+boundaries, u_t on the initial line, and the residual inside. The network is trained with loss
+weights from the traces of these blocks.
+
+    python examples/wave_spectra.py                                # three seeds, 5 minutes each
+    python examples/wave_spectra.py --steps 1000 --seeds [0]       # half a minute
+    python examples/wave_spectra.py --logs [logs/wave/version_0]   # of a run that is there
+    python examples/wave_spectra.py --logs [logs/wave_paper/rebalanced/checkpoints/last.ckpt]
+
+Setting: that of ``configs/wave.yaml`` (128 random Fourier features in front of two tanh layers of
+100, standard parametrisation, Adam, points drawn anew at each step, weights every 500 steps,
+convention "mean"); ``--settings configs/wave_paper.yaml`` trains the network of the authors'
+notebook for hours. Loss: sums of means of squares, that of u of three. Kernels: on the first
+batch, held fixed, 300 rows of u, 100 of u_t, 300 of the residual; not divided by the number of
+rows, not weighted. A log folder holds those of the training batches instead, in single precision.
+
+A seed that is finished is not run again, its numbers lie in ``logs/wave_spectra/``. Written:
+``logs/wave_spectra/wave_spectra.png`` and ``.json``.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from wave import Batch, Points, Wave
+
+import jsonargparse
+import numpy as np
+import torch
+import yaml
+from matplotlib import colormaps
+from matplotlib.figure import Figure
+from pytorch_lightning import seed_everything
+from studies import markdown, quiet_trainer, save, write_json
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.util import tensor_util
+from torch import Tensor
+
+from pinn_ntk import Spectrum
+from pinn_ntk.callbacks import NTKBalancer, NTKMonitor
+from pinn_ntk.tensorboard import PLUGIN_NAME
+
+Spectra = Mapping[str, Sequence[tuple[int, Spectrum]]]
+"""Term -> (step, spectrum), in the order measured."""
+NAMES = {"loss_u": "$K_u$", "loss_ut": "$K_{ut}$", "loss_r": "$K_r$"}
+FIGURES = ("lambda_max", "effective_rank", "trace")
+MOMENTS = {"start": 0.0, "middle": 0.5, "end": 1.0}
+"""Moment -> share of the steps."""
+SNAPSHOTS = (0.0, 0.01, 0.1, 0.5, 1.0)
+"""Shares of the steps at which spectra are drawn."""
+CONFIG = Path(__file__).parents[1] / "configs" / "wave.yaml"
+
+
+def residuals(model: Wave, batch: Batch) -> dict[str, Tensor]:
+    """What the three terms square."""
+    return {
+        "loss_u": model.net(batch["u"]) - model.exact(batch["u"]),
+        "loss_ut": model.velocity(batch["ut"]),
+        "loss_r": model.residual(batch["r"]),
+    }
+
+
+def train(seed: int, steps: int, config: Mapping[str, Any]) -> tuple[Spectra, dict[str, Any]]:
+    """Train one seed; the spectra on the first batch, and what came out."""
+    seed_everything(seed, verbose=False)
+    model = Wave(**config["model"])
+    points = Points(**config["data"], seed=seed, steps=steps)
+    moments = sorted({round(share * (steps - 1)) for share in SNAPSHOTS})
+    monitor = NTKMonitor(steps=moments, probe=residuals)
+    balancer = NTKBalancer(**options_of("NTKBalancer", config))
+    start = time.perf_counter()
+    quiet_trainer(steps, monitor, balancer).fit(model, points)
+    return monitor.spectra, {
+        "rel_l2": float(model.error(points.test)),
+        "weights": {name: float(weight) for name, weight in balancer.weights.items()},
+        "seconds": time.perf_counter() - start,
+    }
+
+
+def options_of(callback: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of a callback in a configuration."""
+    for entry in config["trainer"]["callbacks"]:
+        if entry["class_path"].rpartition(".")[2] == callback:
+            return entry.get("init_args", {})
+    return {}
+
+
+def trained(
+    seeds: Sequence[int], steps: int, config: Mapping[str, Any], folder: Path
+) -> dict[str, Spectra]:
+    """Spectra of each seed: from its file, or from a training that is run now."""
+    found = {}
+    for seed in seeds:
+        path = folder / f"seed{seed}.json"
+        setting = {"seed": seed, "steps": steps, "model": config["model"], "data": config["data"]}
+        setting["balancer"] = options_of("NTKBalancer", config)
+        known = json.loads(path.read_text()) if path.exists() else {}
+        if known.get("setting") != setting:
+            spectra, outcome = train(seed, steps, config)
+            known = {"setting": setting, **outcome, "spectra": plain(spectra)}
+            write_json(path, known)
+        weights = ", ".join(f"{name} {weight:.3g}" for name, weight in known["weights"].items())
+        print(
+            f"seed {seed}: {known['seconds']:.0f} s, relative L2 error {known['rel_l2']:.2e}, "
+            f"weights {weights}"
+        )
+        found[f"seed {seed}"] = restored(known["spectra"])
+    return found
+
+
+def plain(spectra: Spectra) -> dict[str, Any]:
+    """Spectra as numbers for JSON."""
+    return {
+        term: [[step, s.eigenvalues.tolist(), s.floor] for step, s in series]
+        for term, series in spectra.items()
+    }
+
+
+def restored(numbers: Mapping[str, Any]) -> Spectra:
+    """Inverse of `plain`; of a checkpoint's state, too."""
+    return {
+        term: [
+            (step, Spectrum(torch.as_tensor(values, dtype=torch.float64), floor))
+            for step, values, floor in series
+        ]
+        for term, series in numbers.items()
+    }
+
+
+def read(path: Path) -> Spectra:
+    """Spectra from the log folder of a run, or from a checkpoint.
+
+    Raises:
+        ValueError: The file or folder holds none.
+    """
+    spectra = from_checkpoint(path) if path.is_file() else from_events(path)
+    if not spectra:
+        raise ValueError(
+            f"no spectra in {path}; expected the log folder of a run with an NTKMonitor, such as "
+            "logs/wave/version_0, or a checkpoint of one."
+        )
+    return spectra
+
+
+def from_checkpoint(path: Path) -> Spectra:
+    """What the first monitor of a Trainer has kept."""
+    callbacks = torch.load(path, map_location="cpu", weights_only=True).get("callbacks", {})
+    for name, state in callbacks.items():
+        if "NTKMonitor" in name and "book" in state:
+            return restored(state["book"]["spectra"])
+    return {}
+
+
+def from_events(folder: Path) -> Spectra:
+    """The tensor summaries ``ntk/spectrum/<term>``."""
+    events = EventAccumulator(str(folder), size_guidance={"tensors": 0}).Reload()
+    found = {}
+    for tag in events.PluginTagToContent(PLUGIN_NAME) if is_logged(events) else ():
+        content = json.loads(events.PluginTagToContent(PLUGIN_NAME)[tag])
+        series = []
+        for event in events.Tensors(tag):
+            values = torch.tensor(tensor_util.make_ndarray(event.tensor_proto)).double()
+            series.append((event.step, Spectrum(values, content["rel_floor"] * float(values[0]))))
+        found[tag.rpartition("/")[2]] = series
+    return found
+
+
+def is_logged(events: EventAccumulator) -> bool:
+    """Whether there is a spectrum among the events; asking for one that is absent is an error."""
+    return any("/spectrum/" in tag for tag in events.Tags()["tensors"])
+
+
+def near(series: Sequence[tuple[int, Spectrum]], share: float) -> tuple[int, Spectrum]:
+    """The measurement nearest to a share of all steps."""
+    step = share * series[-1][0]
+    return min(series, key=lambda measured: abs(measured[0] - step))
+
+
+def summary(runs: Mapping[str, Spectra]) -> list[dict[str, Any]]:
+    """Figures of each block of each run at start, middle and end."""
+    return [
+        {
+            "run": run,
+            "term": term,
+            "moment": moment,
+            "step": near(series, share)[0],
+            **{name: getattr(near(series, share)[1], name) for name in FIGURES},
+        }
+        for run, spectra in runs.items()
+        for term, series in spectra.items()
+        for moment, share in MOMENTS.items()
+    ]
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The summary in Markdown: mean over runs, smallest to largest."""
+    lines = []
+    for term in dict.fromkeys(row["term"] for row in rows):
+        for moment in MOMENTS:
+            chosen = [row for row in rows if (row["term"], row["moment"]) == (term, moment)]
+            steps = "/".join(str(step) for step in dict.fromkeys(row["step"] for row in chosen))
+            cells = [spread([row[name] for row in chosen]) for name in FIGURES]
+            lines.append([term, moment, steps, *cells])
+    return markdown(["term", "moment", "step", *FIGURES], lines)
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean, smallest and largest of several numbers; the number of one."""
+    mean = f"{sum(values) / len(values):.3g}"
+    return mean if len(values) == 1 else f"{mean} ({min(values):.3g} to {max(values):.3g})"
+
+
+def draw(runs: Mapping[str, Spectra], title: str) -> Figure:
+    """Spectra of each block, a colour a moment, a line a run; only what is above the floor."""
+    terms = list(next(iter(runs.values())))
+    figure = Figure(figsize=(1.5 + 4.0 * len(terms), 3.9), layout="constrained")
+    panels = figure.subplots(1, len(terms), squeeze=False)[0]
+    colours = colormaps["viridis"](np.linspace(0, 0.9, len(SNAPSHOTS)))
+    for axes, term in zip(panels, terms, strict=True):
+        for number, spectra in enumerate(runs.values()):
+            picked = snapshots(spectra[term])
+            for (step, spectrum), colour in zip(picked, colours, strict=False):
+                kept = spectrum.above_floor
+                label = f"step {step}" if not number else None
+                index = np.arange(1, len(kept) + 1)
+                axes.semilogy(index, kept, color=colour, linewidth=1.0, label=label)
+            last = picked[-1][1]
+            label = None if number else "floor at the end"
+            axes.axhline(last.floor, color="0.5", linestyle=":", linewidth=0.8, label=label)
+        axes.set(xlabel="index", ylabel="eigenvalue", title=NAMES.get(term, term))
+    panels[0].legend(fontsize="small")
+    figure.suptitle(title, fontsize="medium")
+    return figure
+
+
+def snapshots(series: Sequence[tuple[int, Spectrum]]) -> list[tuple[int, Spectrum]]:
+    """The measurements to draw, each once."""
+    picked = [near(series, share) for share in SNAPSHOTS]
+    return list(dict(picked).items())
+
+
+def main(
+    seeds: Sequence[int] = (0, 1, 2),
+    steps: int | None = None,
+    settings: Path = CONFIG,
+    logs: Sequence[Path] = (),
+    folder: Path = Path("logs/wave_spectra"),
+) -> Mapping[str, Any]:
+    """Train all seeds, or read what was trained before; print the table, draw the figure.
+
+    Args:
+        seeds: Seeds of initialisation and points.
+        steps: Steps of Adam; those of the configuration when left out.
+        settings: Configuration of ``wave.py``.
+        logs: Log folders or checkpoints to read, in place of training.
+        folder: Where everything is written.
+    """
+    config = yaml.safe_load(settings.read_text())
+    steps = config["trainer"]["max_steps"] if steps is None else steps
+    runs = {str(path): read(path) for path in logs}
+    runs = runs or trained(seeds, steps, config, folder)
+    rows = summary(runs)
+    print("\nfigures of each block, mean over runs (smallest to largest)\n")
+    print(table(rows))
+    save(folder, draw(runs, title(config["model"], logs)), {"summary": rows})
+    return {"summary": rows}
+
+
+def title(model: Mapping[str, Any], logs: Sequence[Path]) -> str:
+    """What the figure shows."""
+    if logs:
+        return f"Wave 1D: spectra in {', '.join(path.name for path in logs)}"
+    network = f"{model['depth']} layers of {model['width']}"
+    if model.get("frequencies"):
+        network = f"{model['frequencies']} Fourier features, {network}"
+    return (
+        f"Wave 1D, trained with weights: spectra of the unweighted blocks; {network}; a line a seed"
+    )
+
+
+if __name__ == "__main__":
+    jsonargparse.CLI(main, as_positional=False)
