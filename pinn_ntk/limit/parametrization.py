@@ -62,7 +62,7 @@ class NTKLinear(nn.Module):
             raise ValueError(
                 f"expected at least one input and one output, got {in_features} and {out_features}."
             )
-        _check_stds(weight_std, bias_std)
+        check_stds(weight_std, bias_std)
         self.in_features, self.out_features = in_features, out_features
         self.weight_std, self.bias_std = float(weight_std), float(bias_std)
         self.weight = nn.Parameter(torch.empty(out_features, in_features))
@@ -286,7 +286,8 @@ def _image(name: str, layer: nn.Linear | NTKLinear, w: float, b: float) -> NTKLi
     return image.train(layer.training)
 
 
-def _check_stds(weight_std: float, bias_std: float) -> None:
+def check_stds(weight_std: float, bias_std: float) -> None:
+    """Raise a ValueError unless ``weight_std`` > 0 and ``bias_std`` >= 0, both finite."""
     if not (0 < weight_std < math.inf and 0 <= bias_std < math.inf):
         raise ValueError(
             f"expected weight_std > 0 and bias_std >= 0, both finite, got {weight_std} and "

@@ -1,0 +1,184 @@
+"""Gaussian expectations of products of derivatives of an activation.
+
+| symbol | meaning | shape |
+| --- | --- | --- |
+| q, q' | variances of the Gaussian variables u and v | (N,), (N',) |
+| c, rho | their covariance, their correlation c / sqrt(q q') | (N, N') |
+| E_ij | E[phi^(i)(u) phi^(j)(v)] | (I, J, N, N') |
+| h_n | Hermite polynomials, orthonormal under N(0, 1) | |
+| a_n^(i) | E[phi^(i)(sqrt(q) z) h_n(z)], z ~ N(0, 1) | (I, N, M) |
+
+The derivatives of E_ij are other E_ij (Price's theorem): dE_ij/dc = E_{i+1,j+1},
+dE_ij/dq = E_{i+2,j} / 2 and dE_ij/dq' = E_{i,j+2} / 2. So nothing is ever differentiated
+numerically, and nothing is singular at rho = 1 or -1, nor at q = 0.
+
+By Mehler's formula E_ij = sum_n rho^n a_n^(i)(q) a_n^(j)(q'). The coefficients are integrals over
+one variable, taken by the trapezoidal rule, which converges exponentially on the whole line. How
+many are enough is read off Parseval's identity: what they leave of E[phi^(i)(u)^2] bounds the
+truncation of every E_ij, at any rho.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from pinn_ntk.limit.activations import Activation
+
+TOLERANCE = 1e-12
+"""Part of E[phi^(i)(u)^2] that the Hermite coefficients may leave, for each i."""
+
+MOST = 2**14
+"""Hermite coefficients at most: for tanh, enough up to i = 5 with variances up to 25."""
+
+REACH = 12.0
+"""Half width of the trapezoidal rule, in standard deviations; the weight beyond is 1e-32."""
+
+CHUNK = 2**22
+"""Numbers in a temporary array."""
+
+
+class Dual(Protocol):
+    """The expectations E_ij of one activation."""
+
+    def pairs(self, q: Tensor, c: Tensor, other: Tensor, orders: tuple[int, int]) -> Tensor:
+        """E_ij of all pairs, for i < I and j < J.
+
+        Args:
+            q: Variances of the first points, (N,).
+            c: Covariances, (N, N').
+            other: Variances q' of the second points, (N',).
+            orders: (I, J).
+
+        Returns:
+            (I, J, N, N').
+        """
+
+    def own(self, q: Tensor, orders: int) -> Tensor:
+        """E_ij of each point with itself, rho = 1.
+
+        Args:
+            q: Variances, (N,).
+            orders: I = J.
+
+        Returns:
+            (I, I, N).
+        """
+
+
+class HermiteDual:
+    """E_ij of any smooth activation, by Mehler's formula.
+
+    Args:
+        activation: With derivatives of all orders asked for.
+
+    Example:
+        >>> from pinn_ntk.limit.activations import activation
+        >>> q = torch.tensor([1.0], dtype=torch.float64)
+        >>> dual = HermiteDual(activation("tanh"))
+        >>> round(float(dual.pairs(q, q[:, None], q, (1, 1))), 12)  # E[tanh(z)^2]
+        0.394294490398
+    """
+
+    def __init__(self, activation: Activation) -> None:
+        self.activation = activation
+
+    def pairs(self, q: Tensor, c: Tensor, other: Tensor, orders: tuple[int, int]) -> Tensor:
+        """E_ij of all pairs; see `Dual`.
+
+        Args:
+            q: (N,).
+            c: (N, N').
+            other: (N',).
+            orders: (I, J).
+
+        Returns:
+            (I, J, N, N').
+        """
+        variances, back = torch.cat([q, other]).unique(return_inverse=True)
+        coefficients = self._coefficients(variances, max(orders))[:, back]  # (I, N + N', M)
+        left = coefficients[: orders[0], : len(q)].permute(1, 0, 2)  # (N, I, M)
+        right = coefficients[: orders[1], len(q) :].permute(1, 2, 0)  # (N', M, J)
+        rho = correlation(q, c, other)
+        powers = torch.arange(coefficients.shape[-1], device=q.device)
+        rows = max(1, CHUNK // (left[0].numel() * max(1, len(other))))
+        parts = []
+        for start in range(0, len(q), rows):
+            decay = rho[start : start + rows, :, None] ** powers  # (n, N', M)
+            scaled = left[start : start + rows, None] * decay[:, :, None]  # (n, N', I, M)
+            parts.append(scaled @ right)  # (n, N', I, J)
+        return torch.cat(parts).permute(2, 3, 0, 1)
+
+    def own(self, q: Tensor, orders: int) -> Tensor:
+        """E_ij of each point with itself; see `Dual`.
+
+        Args:
+            q: (N,).
+            orders: I.
+
+        Returns:
+            (I, I, N).
+        """
+        variances, back = q.unique(return_inverse=True)
+        coefficients = self._coefficients(variances, orders)
+        return torch.einsum("inm,jnm->ijn", coefficients, coefficients)[..., back]
+
+    def _coefficients(self, q: Tensor, orders: int) -> Tensor:
+        """a_n^(i) of every variance, (I, N, M), M as large as needed."""
+        terms = 32
+        while True:
+            coefficients, left = self._expand(q, orders, terms)
+            if left <= TOLERANCE:
+                return coefficients
+            if terms >= MOST:
+                raise ValueError(
+                    f"{terms} Hermite polynomials leave {left:.1e} of the variance of "
+                    f"{self.activation.name} or of its derivatives up to order {orders - 1}, "
+                    f"with pre-activations of variance {float(q.max()):.4g}. Likely they are too "
+                    "wide for an activation this steep, or it is not smooth: use a smaller "
+                    "weight_std or bias_std, or scale the inputs."
+                )
+            terms *= 2
+
+    def _expand(self, q: Tensor, orders: int, terms: int) -> tuple[Tensor, float]:
+        """Coefficients, and the largest part of a variance that they leave."""
+        z, weight = _trapezoid(terms, q)
+        basis = _hermite(z, terms) * weight  # (M, Z), on z >= 0
+        values = self.activation.derivatives(q.sqrt()[:, None] * z, orders)
+        mirrored = self.activation.derivatives(-q.sqrt()[:, None] * z, orders)
+        even, odd = (values + mirrored) / 2, (values - mirrored) / 2  # (I, N, Z)
+        coefficients = values.new_empty(*values.shape[:2], terms)
+        coefficients[..., 0::2] = 2 * even @ basis[0::2].mT
+        coefficients[..., 1::2] = 2 * odd @ basis[1::2].mT
+        variance = ((values.square() + mirrored.square()) * weight).sum(-1)  # (I, N)
+        left = (variance - coefficients.square().sum(-1)) / variance.clamp(min=1e-300)
+        return coefficients, float(left.abs().nan_to_num(math.inf).max())
+
+
+def correlation(q: Tensor, c: Tensor, other: Tensor) -> Tensor:
+    """c / sqrt(q q'), within [-1, 1]; 0 where a variance is 0, (N, N')."""
+    scale = q.sqrt()[:, None] * other.sqrt()
+    return torch.where(scale > 0, c / torch.where(scale > 0, scale, 1.0), 0.0).clamp(-1.0, 1.0)
+
+
+def _trapezoid(terms: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Nodes z >= 0 of a rule that is even in z, and their weights with the Gaussian, (Z,)."""
+    # h_n oscillates with wave number sqrt(n). A function whose coefficients are small from
+    # n = terms on has no content beyond about 3.5 sqrt(terms).
+    step = 2 * math.pi / (4.5 * math.sqrt(terms) + 10)
+    z = torch.arange(math.ceil(REACH / step) + 1, dtype=like.dtype, device=like.device) * step
+    weight = torch.exp(-(z**2) / 2) * (step / math.sqrt(2 * math.pi))
+    weight[0] /= 2  # every other node stands for -z as well
+    return z, weight
+
+
+def _hermite(z: Tensor, terms: int) -> Tensor:
+    """h_n(z) for n < terms, (M, Z)."""
+    values = [torch.ones_like(z), z]
+    for n in range(1, terms - 1):
+        below = math.sqrt(n) * values[n - 1]
+        values.append((z * values[n] - below) / math.sqrt(n + 1))
+    return torch.stack(values[:terms])
