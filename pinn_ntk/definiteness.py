@@ -1,0 +1,248 @@
+"""Whether the kernel is positive definite, and with that whether the loss must fall.
+
+| symbol | meaning | shape |
+| --- | --- | --- |
+| K | block of one term, or the whole kernel | (R, R) |
+| g | dL/dr, slope of the loss | (R,) |
+| r | residual | (R,) |
+| lambda_i | eigenvalues of K | (R,) |
+
+Under gradient flow dL/dt = -g^T K g. If K is positive definite, the loss falls at a rate of
+lambda_min |g|^2 at least, as long as g is not zero (Jacot, Gabriel, Hongler 2018, section 3, who
+prove it in the limit of infinite width for different points on the unit sphere). If the rank is
+lower, the loss falls unless g lies in the null space of K, and for a mean of squares the share of r
+in that null space stays for ever. Numerically, what lies below the rounding noise is no rank.
+
+A rank is lost for a reason, and some are mistakes: see `pinn_ntk.repeated_rows`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pinn_ntk.jacobian import FactoredJacobian
+from pinn_ntk.kernel import NTK
+from pinn_ntk.repeated_rows import broadcast_shape, duplicated_rows, rounding, still_rows
+from pinn_ntk.spectrum import Spectrum
+from pinn_ntk.tsqr import factor_precision
+
+WHOLE = "the whole kernel"
+"""Name of the kernel of all terms."""
+
+NOTHING = 1e-12
+"""Share of the squared residual that passes for none."""
+
+
+@dataclass(frozen=True)
+class Definiteness:
+    """Rank of a kernel above the rounding noise, and why it is not full.
+
+    Attributes:
+        name: Term, or `WHOLE`.
+        rows: R.
+        parameters: P; the rank cannot be larger.
+        rank: Eigenvalues above the floor.
+        smallest: Smallest eigenvalue above the floor; 0 for a zero kernel.
+        floor: Rounding noise in the eigenvalues, of the precision of the model's dtype.
+        duplicates: Groups of rows that no parameter tells apart; of the whole kernel, rows count
+            on from one term to the next.
+        still: Number of rows that no parameter moves.
+        broadcast: Term -> (N, M), if its residual looks like (N, 1) - (M,) by accident.
+        outside: Share of |r|^2 in the directions of eigenvalues at the floor and below, where
+            nothing is learned; None where no residual was given, or one that is zero.
+    """
+
+    name: str
+    rows: int
+    parameters: int
+    rank: int
+    smallest: float
+    floor: float
+    duplicates: tuple[tuple[int, ...], ...]
+    still: int
+    broadcast: Mapping[str, tuple[int, int]]
+    outside: float | None = None
+
+    @property
+    def must_decrease(self) -> bool:
+        """Whether the loss falls for whatever slopes other than zero: the rank is full."""
+        return self.rank == self.rows
+
+    @property
+    def distinct(self) -> int:
+        """Number of rows that differ from one another."""
+        return self.rows - sum(len(group) - 1 for group in self.duplicates)
+
+    @property
+    def cause(self) -> str:
+        """Why rank is lost, in a sentence; empty where nothing was recognised."""
+        if self.broadcast:
+            return " ".join(_mistake(*found) for found in self.broadcast.items())
+        if self.still == self.rows:
+            return "No parameter moves these residuals: detached, or constant by accident?"
+        causes = []
+        if self.duplicates:
+            causes.append(f"duplicated points ({self.rows} rows, {self.distinct} different ones)")
+        if self.still:
+            causes.append(f"{self.still} rows that no parameter moves")
+        if self.parameters < self.distinct - self.still:
+            causes.append(f"more rows than parameters ({self.parameters})")
+        return f"Rank is lost by {' and '.join(causes)}." if causes else ""
+
+    @property
+    def statement(self) -> str:
+        """Rank, whether the loss must fall, and the cause if not, in one to three sentences."""
+        loss = "the loss" if self.name == WHOLE else "its loss, trained alone,"
+        if not self.rank:
+            return f"{self.name}: the kernel is zero, and {loss} does not fall. {self.cause}"
+        if self.must_decrease:
+            return (
+                f"{self.name}: positive definite with smallest eigenvalue {self.smallest:.1e}; "
+                f"{loss} must fall under gradient flow, at that times |dL/dr|^2 at least."
+            )
+        kept = "" if self.outside is None else f" ({_share(self.outside)} of |r|^2 lies there)"
+        said = (
+            f"{self.name}: rank {self.rank} of {self.rows} above the rounding noise, smallest "
+            f"eigenvalue {self.smallest:.1e}; {loss} falls unless dL/dr lies in the other "
+            f"{self.rows - self.rank} directions{kept}."
+        )
+        return f"{said} {self.cause}".rstrip()
+
+
+def definiteness(
+    kernel: NTK,
+    term: str | None = None,
+    residuals: Tensor | Mapping[str, Tensor] | None = None,
+    *,
+    spectrum: Spectrum | None = None,
+    whole: NTK | None = None,
+) -> Definiteness:
+    """Rank of a kernel block above the noise, and what may be the matter if it is not full.
+
+    Takes R^3 for the eigenvalues, unless they are given, and R^2 for the rest: of more than some
+    hundred rows give `pinn_ntk.rows.thinned`.
+
+    Args:
+        kernel: Kernel of the terms.
+        term: Name of the term; the whole kernel when left out.
+        residuals: Residual of the term, or term -> residual, in the shape that the loss sees,
+            which tells broadcasting from duplicated points more surely.
+        spectrum: Spectrum of the block, where it is known; used if it has what is needed.
+        whole: Kernel of all rows, where ``kernel`` is that of some. Broadcasting is looked for
+            there; residuals of its rows are good for that only.
+
+    Returns:
+        What was found.
+
+    Raises:
+        KeyError: No such term.
+        ValueError: A residual is missing or of another number of rows.
+
+    Example:
+        >>> from pinn_ntk import empirical_ntk
+        >>> a, b = (torch.tensor(v, requires_grad=True) for v in (2.0, 1.0))
+        >>> u = a * torch.tensor([0.0, 0.0, 1.0, 1.0]) + b
+        >>> found = definiteness(empirical_ntk({"bc": u}, [a, b]), "bc")
+        >>> found.rank, found.duplicates, found.must_decrease
+        (2, ((0, 1), (2, 3)), False)
+        >>> found.cause
+        'Rank is lost by duplicated points (4 rows, 2 different ones).'
+    """
+    names = kernel.terms if term is None else (term,)
+    jacobians = [kernel.jacobian(name) for name in names]
+    block = kernel.matrix() if term is None else kernel[term]
+    given = _checked(residuals, names, kernel, whole or kernel)
+    known = _joined(given, names, kernel)
+    if spectrum is None or (known is not None and spectrum.eigenvectors is None):
+        spectrum = Spectrum.of(block, eigenvectors=known is not None)
+    floor = _floor(spectrum, jacobians)
+    still = still_rows(block, factor_precision(jacobians))
+    kept = spectrum.eigenvalues[spectrum.eigenvalues > floor]
+    return Definiteness(
+        name=term or WHOLE,
+        rows=len(block),
+        parameters=jacobians[0].shape[1],
+        rank=len(kept),
+        smallest=float(kept[-1]) if len(kept) else 0.0,
+        floor=floor,
+        duplicates=duplicated_rows(block, max(map(rounding, jacobians)), still),
+        still=len(still),
+        broadcast=_broadcasts(whole or kernel, names, given),
+        outside=None if known is None else _outside(known, spectrum, len(kept)),
+    )
+
+
+def _checked(
+    residuals: Tensor | Mapping[str, Tensor] | None, names: Sequence[str], kernel: NTK, whole: NTK
+) -> dict[str, Tensor]:
+    """Term -> residual; empty if there are none."""
+    if residuals is None:
+        return {}
+    if isinstance(residuals, Tensor):
+        residuals = {names[0]: residuals} if len(names) == 1 else {}
+    if missing := [name for name in names if name not in residuals]:
+        raise ValueError(
+            f"no residual for {missing}; expected term -> residual for each of {list(names)}, or "
+            "one tensor beside the name of a term."
+        )
+    for name in names:
+        size, rows = residuals[name].numel(), {kernel.rows(name), whole.rows(name)}
+        if size not in rows:
+            raise ValueError(
+                f"the residual of term {name!r} has shape {tuple(residuals[name].shape)}, {size} "
+                f"rows; its kernel has {' or '.join(map(str, sorted(rows)))}. Likely it is of "
+                "other points."
+            )
+    return {name: residuals[name].detach() for name in names}
+
+
+def _joined(given: Mapping[str, Tensor], names: Sequence[str], kernel: NTK) -> Tensor | None:
+    """All residuals in one vector (R,); None where they are not of the kernel's rows."""
+    if not given or any(given[name].numel() != kernel.rows(name) for name in names):
+        return None
+    first = kernel.jacobian(names[0])
+    return torch.cat([given[name].flatten().to(first.device, torch.float64) for name in names])
+
+
+def _floor(spectrum: Spectrum, jacobians: Sequence[FactoredJacobian]) -> float:
+    """Noise in the eigenvalues, from the contraction and from the factors: sigma is off by eps."""
+    captured = (len(spectrum.eigenvalues) * factor_precision(jacobians)) ** 2
+    return max(spectrum.floor, captured * spectrum.lambda_max)
+
+
+def _broadcasts(
+    kernel: NTK, names: Sequence[str], given: Mapping[str, Tensor]
+) -> dict[str, tuple[int, int]]:
+    found = {
+        name: broadcast_shape(
+            kernel.jacobian(name), tuple(given[name].shape) if name in given else None
+        )
+        for name in names
+    }
+    return {name: shape for name, shape in found.items() if shape is not None}
+
+
+def _outside(residual: Tensor, spectrum: Spectrum, rank: int) -> float | None:
+    """Share of |r|^2 outside the range of the kernel; None for r = 0."""
+    size = float(residual.norm())
+    if spectrum.eigenvectors is None or not size:
+        return None
+    lost = spectrum.eigenvectors[:, rank:].double().mT @ (residual / size)
+    return float(lost.square().sum())
+
+
+def _mistake(term: str, shape: tuple[int, int]) -> str:
+    n, m = shape
+    parts = "(N,) - (N, 1)" if n == m else f"({m},) - ({n}, 1)"
+    return (
+        f"The {n * m} rows of {term} look like those of a difference that was broadcast to "
+        f"({n}, {m}) by accident, likely {parts}; check shapes of prediction and target."
+    )
+
+
+def _share(outside: float) -> str:
+    return "none" if outside < NOTHING else f"{100 * outside:.2g} %"

@@ -1,0 +1,178 @@
+"""Rows of a residual that the parameters move alike: duplicated points, accidental broadcasting.
+
+| symbol | meaning | shape |
+| --- | --- | --- |
+| J_i | gradient of row i, d r_i / d theta | (P,) |
+| K_ij | J_i^T J_j | (R, R) |
+| d_ij | K_ii + K_jj - 2 K_ij, squared distance of J_i and J_j | (R, R) |
+
+Rows at distance zero cannot be told apart by training: they are one row with several targets.
+
+A difference of a column (N, 1) and a row (N,) is a matrix (N, N) that nobody wanted. Its rows are
+r_ij = a_i + b_j, so that all contrasts r_ij - r_il - r_kj + r_kl have no gradient. What is left of
+K once the sums of that form are taken out, tr(P K) with P = (I - 1 1^T / N) x (I - 1 1^T / N), is
+zero to rounding, and that is looked for.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+
+import torch
+from torch import Tensor
+
+from pinn_ntk.jacobian import FactoredJacobian
+from pinn_ntk.tsqr import factor_precision
+
+_MARGIN = 32
+"""Rounding units by which two equal rows may differ; ten times what was seen."""
+
+SIDE = 12
+"""Rows and columns of an (N, N) residual that are looked at."""
+
+SMALLEST = 3
+"""Side from which a residual may be called broadcast; smaller ones look like duplicated points."""
+
+
+def rounding(jacobian: FactoredJacobian) -> float:
+    """Squared distance of two rows that are the same but for rounding, relative to their size.
+
+    Args:
+        jacobian: J of the rows.
+
+    Returns:
+        The larger of what the contraction and what the factors bring: 256 eps of the one,
+        (32 eps)^2 of the other.
+
+    Example:
+        >>> from pinn_ntk import empirical_ntk
+        >>> w = torch.tensor(1.0, requires_grad=True)
+        >>> kernel = empirical_ntk(w * torch.ones(2), [w])
+        >>> round(rounding(kernel.jacobian("residual")), 13)  # a float32 model
+        1.46e-11
+    """
+    formed = _MARGIN * 8 * torch.finfo(jacobian.dtype).eps
+    captured: float = (_MARGIN * factor_precision([jacobian])) ** 2
+    return max(formed, captured)
+
+
+def first_alike(block: Tensor, tolerance: float) -> Tensor:
+    """For each row the first one that it cannot be told from.
+
+    Args:
+        block: K, (R, R).
+        tolerance: Distance relative to K_ii + K_jj below which two rows are one, see `rounding`.
+
+    Returns:
+        Indices (R,), each at most its own place; ``i`` at place ``i`` where no earlier row is
+        like it.
+
+    Example:
+        >>> first_alike(torch.tensor([[1.0, 2.0, 1.0], [2.0, 4.0, 2.0], [1.0, 2.0, 1.0]]), 1e-6)
+        tensor([0, 1, 0])
+    """
+    sizes = block.diagonal()
+    sums = sizes[:, None] + sizes
+    alike = sums - block - block.mT <= tolerance * sums
+    alike.fill_diagonal_(True)
+    return alike.to(torch.uint8).argmax(1)  # of several maxima the first
+
+
+def duplicated_rows(
+    block: Tensor, tolerance: float, still: Collection[int] = ()
+) -> tuple[tuple[int, ...], ...]:
+    """Groups of rows that cannot be told apart.
+
+    Args:
+        block: K, (R, R).
+        tolerance: As in `first_alike`.
+        still: Rows to leave out, those without gradient, see `still_rows`.
+
+    Returns:
+        Groups of two or more rows, each in increasing order.
+
+    Example:
+        >>> duplicated_rows(torch.tensor([[1.0, 2.0, 1.0], [2.0, 4.0, 2.0], [1.0, 2.0, 1.0]]), 1e-6)
+        ((0, 2),)
+    """
+    groups: dict[int, list[int]] = {}
+    for row, first in enumerate(first_alike(block, tolerance).tolist()):
+        if row not in still:
+            groups.setdefault(first, []).append(row)
+    return tuple(tuple(group) for group in groups.values() if len(group) > 1)
+
+
+def still_rows(block: Tensor, precision: float) -> frozenset[int]:
+    """Rows that no parameter moves.
+
+    Args:
+        block: K, (R, R).
+        precision: Rounding unit of J, see `pinn_ntk.tsqr.factor_precision`.
+
+    Returns:
+        Rows i with |J_i| = 0, or so small beside the longest that it may be what rounding leaves.
+
+    Example:
+        >>> sorted(still_rows(torch.diag(torch.tensor([1.0, 0.0, 1e-3])), 1e-7))
+        [1]
+    """
+    sizes = block.diagonal()
+    bound = (_MARGIN * precision) ** 2 * float(sizes.max())
+    return frozenset(torch.nonzero(sizes <= bound).flatten().tolist())
+
+
+def broadcast_shape(
+    jacobian: FactoredJacobian, shape: Sequence[int] | None = None
+) -> tuple[int, int] | None:
+    """Shape (N, M) of a residual that looks like a column minus a row by accident.
+
+    Of a large residual a sample of `SIDE` times `SIDE` entries is looked at. Where the shape is
+    not known, the residual is taken for a square if R is a square number of at least 9.
+
+    Args:
+        jacobian: J of all rows, row-major.
+        shape: Shape of the residual, where known.
+
+    Returns:
+        (N, M); None where the rows are not of this form. So it is as well where they are, but the
+        distinct ones are not N, M or N M as for different points: duplicated points.
+
+    Example:
+        >>> from pinn_ntk import empirical_ntk
+        >>> w = torch.tensor(2.0, requires_grad=True)
+        >>> u, target = w * torch.tensor([[1.0], [2.0], [3.0]]), torch.zeros(3)
+        >>> broadcast_shape(empirical_ntk(u - target, [w]).jacobian("residual"))
+        (3, 3)
+    """
+    if shape is None:
+        side = math.isqrt(jacobian.rows)
+        sides = (side, side) if side**2 == jacobian.rows else (1, 1)
+    else:
+        long = [size for size in shape if size > 1]
+        sides = (long[0], long[1]) if len(long) == 2 else (1, 1)
+    if min(sides) < SMALLEST:
+        return None
+    rows, columns = (_spread(size) for size in sides)
+    picked = (rows[:, None] * sides[1] + columns).flatten().to(jacobian.device)
+    block = jacobian.take(picked).gram()
+    tolerance = rounding(jacobian)
+    n, m = len(rows), len(columns)
+    if not _is_sum(block.reshape(n, m, n, m), tolerance):
+        return None
+    distinct = len(set(first_alike(block, tolerance).tolist()))
+    return sides if distinct in {n, m, n * m} else None
+
+
+def _spread(size: int) -> Tensor:
+    """Indices of at most `SIDE` evenly spread places."""
+    return torch.linspace(0, size - 1, min(size, SIDE)).round().long()
+
+
+def _is_sum(kernel: Tensor, tolerance: float) -> bool:
+    """Whether every row r_ij is a_i + b_j, from K of the shape (n, m, n, m)."""
+    n, m = kernel.shape[:2]
+    whole = torch.einsum("ijij->", kernel)
+    same_row, same_column = torch.einsum("ijil->", kernel) / m, torch.einsum("ijkj->", kernel) / n
+    left = whole - same_row - same_column + kernel.sum() / (n * m)  # tr(P K)
+    return bool(whole > 0) and bool(left <= tolerance * whole)

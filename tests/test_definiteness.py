@@ -1,0 +1,476 @@
+"""Rank, its causes and what is said of them, on real accidents and on matrices made by hand."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from pinn_ntk import FactoredJacobian, Spectrum, empirical_ntk
+from pinn_ntk.definiteness import Definiteness, definiteness
+from pinn_ntk.factors import Dense
+from pinn_ntk.kernel import NTK
+from pinn_ntk.repeated_rows import broadcast_shape, duplicated_rows, first_alike, rounding
+from pinn_ntk.rows import thinned
+from tests.cases import CASES, Case
+from tests.networks import NETWORKS
+from tests.operators import laplacian, navier_stokes, points
+
+pytestmark = [
+    pytest.mark.usefixtures("float64"),
+    pytest.mark.filterwarnings("ignore::pinn_ntk.errors.NTKWarning"),  # rows one by one
+]
+
+
+def explicit(**jacobians: Tensor) -> NTK:
+    """A kernel of Jacobians written out."""
+    return NTK(
+        {
+            name: FactoredJacobian({"w": Dense(J)}, {"w": J.shape[1]}, len(J))
+            for name, J in jacobians.items()
+        }
+    )
+
+
+def found(J: Tensor, residual: Tensor | None = None) -> Definiteness:
+    return definiteness(explicit(pde=J), "pde", residual)
+
+
+@pytest.fixture
+def net() -> nn.Module:
+    return NETWORKS["mlp"](1, 1)
+
+
+# --- Rank, and whether the loss must fall
+
+
+def test_full_rank_by_hand() -> None:
+    J = torch.diag(torch.tensor([3.0, 2.0, 1.0]))
+    full = found(J)
+    assert (full.rows, full.parameters, full.rank, full.still) == (3, 3, 3, 0)
+    assert full.smallest == pytest.approx(1.0)
+    assert full.must_decrease
+    assert (full.duplicates, full.broadcast, full.cause) == ((), {}, "")
+    assert full.distinct == 3
+    assert full.statement == (
+        "pde: positive definite with smallest eigenvalue 1.0e+00; its loss, trained alone, must "
+        "fall under gradient flow, at that times |dL/dr|^2 at least."
+    )
+
+
+def test_the_rate_is_a_bound_and_it_is_attained() -> None:
+    J = torch.randn(6, 9)
+    full = found(J)
+    K = J @ J.mT
+    g = torch.randn(500, 6)
+    rates = torch.einsum("kn,nm,km->k", g, K, g) / g.square().sum(1)
+    assert float(rates.min()) >= full.smallest * (1 - 1e-12)
+    lowest = torch.linalg.eigh(K).eigenvectors[:, 0]
+    assert float(lowest @ K @ lowest) == pytest.approx(full.smallest, rel=1e-10)
+
+
+def test_slopes_in_the_null_space_stop_the_descent() -> None:
+    """r = (w_0, w_0): with slopes (1, -1) nothing falls, with (1, 1) it does."""
+    J = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
+    K = J @ J.mT
+    both = found(J)
+    assert not both.must_decrease
+    assert both.rank == 1
+    assert float(torch.tensor([1.0, -1.0]) @ K @ torch.tensor([1.0, -1.0])) == 0.0
+    assert found(J, torch.tensor([1.0, -1.0])).outside == pytest.approx(1.0)
+    assert found(J, torch.tensor([1.0, 1.0])).outside == pytest.approx(0.0, abs=1e-15)
+    assert found(J, torch.tensor([3.0, 1.0])).outside == pytest.approx(0.2)  # (1, -1) of (3, 1)
+
+
+def test_share_outside_the_range_is_what_training_leaves() -> None:
+    """Gradient flow on a mean of squares of a linear model ends at the least squares fit."""
+    J, r = torch.randn(8, 3), torch.randn(8)
+    step = torch.linalg.lstsq(J, -r[:, None]).solution
+    left = float((r + (J @ step)[:, 0]).square().sum() / r.square().sum())
+    assert found(J, r).outside == pytest.approx(left, rel=1e-10)
+    assert f"({100 * left:.2g} % of |r|^2 lies there)" in found(J, r).statement
+
+
+def test_no_share_of_a_residual_that_is_zero_or_absent() -> None:
+    assert found(torch.ones(2, 1), torch.zeros(2)).outside is None
+    assert found(torch.ones(2, 1)).outside is None
+
+
+def test_one_row() -> None:
+    one = found(torch.tensor([[3.0, 4.0]]))
+    assert (one.rank, one.rows, one.smallest, one.must_decrease) == (1, 1, 25.0, True)
+    assert one.cause == ""
+
+
+@pytest.mark.parametrize("rows", [1, 3, 9])
+def test_a_zero_kernel(rows: int) -> None:
+    zero = found(torch.zeros(rows, 2), torch.ones(rows))
+    assert (zero.rank, zero.smallest, zero.still, zero.duplicates) == (0, 0.0, rows, ())
+    assert not zero.must_decrease
+    assert zero.broadcast == {}
+    assert zero.outside == pytest.approx(1.0)
+    assert "kernel is zero" in zero.statement
+    assert zero.cause.startswith("No parameter moves these residuals")
+
+
+def test_more_rows_than_parameters() -> None:
+    wide = found(torch.randn(7, 4))
+    assert (wide.rank, wide.parameters) == (4, 4)
+    assert wide.cause == "Rank is lost by more rows than parameters (4)."
+
+
+def test_rows_that_no_parameter_moves() -> None:
+    J = torch.cat([torch.randn(3, 8), torch.zeros(2, 8), 1e-18 * torch.randn(1, 8)])
+    still = found(J)
+    assert (still.rank, still.still, still.duplicates) == (3, 3, ())
+    assert still.cause == "Rank is lost by 3 rows that no parameter moves."
+
+
+def test_rank_that_is_lost_for_no_reason_seen(net: nn.Module) -> None:
+    """Points closer than the network tells apart in double precision."""
+    x = torch.linspace(0, 1, 40)[:, None]
+    smooth = definiteness(empirical_ntk({"data": net(x)}, net), "data")
+    assert smooth.rank < 40
+    assert smooth.cause == ""
+    assert smooth.duplicates == ()
+    assert smooth.statement.endswith(f"the other {40 - smooth.rank} directions.")
+
+
+def test_the_noise_is_that_of_the_model(net: nn.Module) -> None:
+    """A float32 model has fewer eigenvalues that mean something, though K is in float64."""
+    x = torch.linspace(0, 1, 40)[:, None]
+    fine = definiteness(empirical_ntk({"data": net(x)}, net), "data")
+    coarse = definiteness(empirical_ntk({"data": net.float()(x.float())}, net), "data")
+    assert coarse.floor == pytest.approx((40 * 2**-23) ** 2 * top(net, x), rel=1e-3)
+    assert coarse.rank < fine.rank
+
+
+def top(net: nn.Module, x: Tensor) -> float:
+    return Spectrum.of(empirical_ntk({"data": net.double()(x)}, net)["data"]).lambda_max
+
+
+def test_a_known_spectrum_is_not_computed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel = explicit(pde=torch.randn(5, 9))
+    spectrum = kernel.spectrum("pde")
+    expected = definiteness(kernel, "pde")
+    monkeypatch.setattr(Spectrum, "of", None)
+    assert definiteness(kernel, "pde", spectrum=spectrum) == expected
+
+
+# --- Duplicated points
+
+
+def test_boundary_copies_of_poisson(net: nn.Module) -> None:
+    """50 copies of either end, as Wang, Yu, Perdikaris 2022 take them: rank 2 of 100."""
+    x = torch.tensor([0.0, 1.0]).repeat_interleave(50)[:, None]
+    kernel = empirical_ntk({"bc": net(x)}, net)
+    copies = definiteness(kernel, "bc", net(x).detach())
+    assert (copies.rank, copies.rows, copies.distinct) == (2, 100, 2)
+    assert copies.duplicates == (tuple(range(50)), tuple(range(50, 100)))
+    assert copies.broadcast == {}
+    assert not copies.must_decrease
+    assert copies.cause == "Rank is lost by duplicated points (100 rows, 2 different ones)."
+    assert copies.statement.startswith("bc: rank 2 of 100 above the rounding noise")
+    assert "(none of |r|^2 lies there)" in copies.statement
+
+
+@pytest.mark.parametrize("name", [n for n in NETWORKS if n not in {"dropout", "batch_norm"}])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
+def test_duplicated_points_under_every_network(name: str, dtype: torch.dtype) -> None:
+    net = NETWORKS[name](1, 1).to(dtype)
+    x = points(5, 1).detach().to(dtype)[[0, 1, 2, 0, 3, 4, 1, 0]].requires_grad_()
+    residuals = {"u": net(x), "u_xx": laplacian(net(x), x)}
+    kernel = empirical_ntk(residuals, net, certify=False)
+    for term in residuals:
+        assert definiteness(kernel, term).duplicates == ((0, 3, 7), (1, 6)), term
+
+
+def test_close_points_are_not_duplicates(net: nn.Module) -> None:
+    x = torch.tensor([0.3, 0.3 + 1e-5, 0.9])[:, None]
+    assert definiteness(empirical_ntk({"data": net(x)}, net), "data").duplicates == ()
+
+
+def test_periodic_pairs() -> None:
+    """Both ends of a period are one point for a network of sines and cosines, in rounding."""
+    layers = nn.Sequential(nn.Linear(2, 6), nn.Tanh(), nn.Linear(6, 1))
+
+    def u(t: Tensor, x: float) -> Tensor:
+        return layers(torch.cat([t, torch.sin(torch.full_like(t, x))], dim=1))
+
+    t = torch.rand(3, 1)
+    kernel = empirical_ntk(
+        {
+            "ends": torch.cat([u(t, -torch.pi), u(t, torch.pi)]),
+            "jump": u(t, -torch.pi) - u(t, torch.pi),
+            "data": u(t, 0.3),
+        },
+        layers,
+    )
+    ends = definiteness(kernel, "ends")
+    assert ends.duplicates == ((0, 3), (1, 4), (2, 5))
+    assert ends.rank <= 3
+    assert definiteness(kernel).still == 3  # the jump has no gradient but that of rounding
+
+
+def test_a_corner_that_two_terms_share(net: nn.Module) -> None:
+    x, y = torch.tensor([[0.0], [0.5]]), torch.tensor([[1.0], [0.5], [0.0]])
+    kernel = empirical_ntk({"ic": net(x), "bc": net(y)}, net)
+    assert definiteness(kernel, "ic").duplicates == ()
+    shared = definiteness(kernel)
+    assert shared.duplicates == ((0, 4), (1, 3))
+    assert shared.name == "the whole kernel"
+    assert "; the loss falls unless" in shared.statement
+
+
+# --- Accidental broadcasting
+
+
+def data_column(net: nn.Module, n: int) -> Tensor:
+    """(N, 1) - (N,)."""
+    return net(points(n, 1)) - torch.randn(n)
+
+
+def data_row(net: nn.Module, n: int) -> Tensor:
+    """(N,) - (N, 1)."""
+    return net(points(n, 1)).squeeze(1) - torch.randn(n, 1)
+
+
+def derivative_and_value(net: nn.Module, n: int) -> Tensor:
+    """(N, 1) - (N,), both from the network."""
+    x = points(n, 1)
+    return laplacian(net(x), x) - net(x).squeeze(1)
+
+
+def source_of_points(net: nn.Module, n: int) -> Tensor:
+    """u_xx (N, 1) against f(x) (N,)."""
+    x = points(n, 1)
+    return laplacian(net(x), x) - torch.sin(x.detach().squeeze(1))
+
+
+ACCIDENTS: dict[str, Callable[[nn.Module, int], Tensor]] = {
+    "data_column": data_column,
+    "data_row": data_row,
+    "derivative_and_value": derivative_and_value,
+    "source": source_of_points,
+}
+
+
+@pytest.mark.parametrize("accident", ACCIDENTS)
+@pytest.mark.parametrize("n", [3, 6, 13])
+def test_accidental_broadcasting(net: nn.Module, accident: str, n: int) -> None:
+    r = ACCIDENTS[accident](net, n)
+    assert r.shape == (n, n)
+    kernel = empirical_ntk({"pde": r}, net)
+    for residual in (None, r.detach()):
+        seen = definiteness(kernel, "pde", residual)
+        assert seen.broadcast == {"pde": (n, n)}
+        assert not seen.must_decrease
+        assert f"broadcast to ({n}, {n}) by accident, likely (N,) - (N, 1); check" in seen.statement
+
+
+def test_a_large_accident_is_seen_in_all_rows_and_not_in_some(net: nn.Module) -> None:
+    whole = empirical_ntk({"pde": data_column(net, 40)}, net, certify=False)
+    kept = thinned(whole, 200)
+    assert definiteness(kept, "pde").broadcast == {}
+    seen = definiteness(kept, "pde", torch.zeros(40, 40), whole=whole)
+    assert seen.broadcast == {"pde": (40, 40)}
+    assert (seen.rows, seen.outside) == (200, None)
+
+
+@pytest.mark.parametrize("accident", ACCIDENTS)
+def test_accidents_of_a_float32_model(net: nn.Module, accident: str) -> None:
+    torch.set_default_dtype(torch.float32)
+    r = ACCIDENTS[accident](SingleNet(net.float()), 6)
+    kernel = empirical_ntk({"pde": r}, net)
+    assert definiteness(kernel, "pde").broadcast == {"pde": (6, 6)}
+
+
+class SingleNet(nn.Module):
+    """A float32 network for points in float64."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x.float())
+
+
+def test_a_column_and_a_row_of_other_length(net: nn.Module) -> None:
+    """(4, 1) - (7,): without its shape it might as well be 7 copies of 4 points."""
+    r = net(points(4, 1)) - torch.randn(7)
+    kernel = empirical_ntk({"pde": r}, net)
+    known = definiteness(kernel, "pde", r.detach())
+    assert known.broadcast == {"pde": (4, 7)}
+    assert "broadcast to (4, 7) by accident, likely (7,) - (4, 1); check" in known.cause
+    unknown = definiteness(kernel, "pde")
+    assert unknown.broadcast == {}
+    assert "28 rows, 4 different ones" in unknown.cause
+
+
+INNOCENT: dict[str, Callable[[nn.Module], Tensor]] = {
+    "square_number_of_points": lambda net: net(points(16, 1)),
+    "grid": lambda net: net(points(16, 1)).reshape(4, 4),
+    "grid_with_a_derivative": lambda net: laplacian(net(x := points(9, 1)), x).reshape(3, 3),
+    "copies": lambda net: net(torch.tensor([0.0, 1.0]).repeat_interleave(50)[:, None]),
+    "copies_in_turn": lambda net: net(torch.tensor([0.0, 1.0]).repeat(50)[:, None]),
+    "copies_of_one_point": lambda net: net(torch.zeros(9, 1)),
+    "two_ends_twice": lambda net: net(torch.tensor([0.0, 1.0, 0.0, 1.0])[:, None]),
+    "one_row": lambda net: net(points(1, 1)),
+    "zero": lambda net: 0 * net(points(9, 1)),
+}
+
+
+@pytest.mark.parametrize("case", INNOCENT)
+def test_what_is_no_accident(net: nn.Module, case: str) -> None:
+    r = INNOCENT[case](net)
+    kernel = empirical_ntk({"pde": r}, net)
+    assert definiteness(kernel, "pde").broadcast == {}
+    assert definiteness(kernel, "pde", r.detach()).broadcast == {}
+
+
+def test_three_components_at_three_points_are_no_accident() -> None:
+    flow = NETWORKS["mlp"](2, 3)
+    r = navier_stokes(flow, points(3, 2))  # (3, 3)
+    kernel = empirical_ntk({"pde": r}, flow)
+    assert definiteness(kernel, "pde", r.detach()).broadcast == {}
+
+
+LAYOUTS = [case for case in CASES if case.id.count("-") == 1]
+
+
+@pytest.mark.parametrize("case", LAYOUTS, ids=str)
+def test_only_what_was_broadcast_is_called_so(case: Case) -> None:
+    residuals, params = case.build()
+    kernel = empirical_ntk(residuals, params, certify=False)
+    accident = case.id in {"mlp-broadcast_data", "mlp-broadcast_unknown"}
+    expected = {"pde": (6, 6)} if accident else {}
+    assert definiteness(kernel, None, residuals).broadcast == expected
+
+
+def test_three_copies_of_three_points_need_the_shape(net: nn.Module) -> None:
+    """As many rows as an accident would leave, in the same order: a shape (9, 1) tells them."""
+    r = net(points(3, 1).repeat(3, 1))
+    kernel = empirical_ntk({"pde": r}, net)
+    assert definiteness(kernel, "pde").broadcast == {"pde": (3, 3)}
+    assert definiteness(kernel, "pde", r.detach()).broadcast == {}
+
+
+# --- Properties
+
+SEEDS = st.integers(0, 10**6)
+
+
+def random(seed: int, *shape: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@settings(deadline=None, max_examples=50)
+@given(labels=st.lists(st.integers(0, 6), min_size=1, max_size=14), seed=SEEDS)
+def test_groups_are_those_of_equal_rows(labels: list[int], seed: int) -> None:
+    J = random(seed, 7, 20)[labels] * 10.0 ** (seed % 30 - 15)
+    seen = found(J)
+    groups = {label: [i for i, other in enumerate(labels) if other == label] for label in labels}
+    expected = {tuple(group) for group in groups.values() if len(group) > 1}
+    assert set(seen.duplicates) == expected
+    assert seen.distinct == seen.rank == len(set(labels))
+    assert seen.must_decrease == (not expected)
+
+
+@settings(deadline=None, max_examples=50)
+@given(n=st.integers(3, 20), m=st.integers(3, 20), kind=st.sampled_from("abc"), seed=SEEDS)
+def test_sums_of_a_column_and_a_row_are_seen(n: int, m: int, kind: str, seed: int) -> None:
+    column, row = random(seed, n, 1, 50), random(seed + 1, 1, m, 50)
+    parts = {"a": column + 0 * row, "b": 0 * column + row, "c": column + row}
+    J = parts[kind].reshape(n * m, 50)
+    jacobian = explicit(pde=J).jacobian("pde")
+    assert broadcast_shape(jacobian, (n, m)) == (n, m)
+    assert broadcast_shape(jacobian, (n, 1, m)) == (n, m)
+    assert broadcast_shape(jacobian) == ((n, m) if n == m else None)
+
+
+@settings(deadline=None, max_examples=50)
+@given(n=st.integers(3, 20), seed=SEEDS)
+def test_one_entry_that_differs_is_enough(n: int, seed: int) -> None:
+    J = (random(seed, n, 1, 50) + 0 * random(seed, 1, n, 50)).reshape(n * n, 50)
+    J[0] += 1e-4 * random(seed + 2, 50)
+    assert broadcast_shape(explicit(pde=J).jacobian("pde")) is None
+
+
+@settings(deadline=None, max_examples=30)
+@given(seed=SEEDS, rows=st.integers(1, 12), rank=st.integers(1, 12))
+def test_rank_is_that_of_the_jacobian(seed: int, rows: int, rank: int) -> None:
+    J = random(seed, rows, rank) @ random(seed + 1, rank, 30)
+    seen = found(J, random(seed + 2, rows))
+    assert seen.rank == min(rows, rank)
+    assert seen.must_decrease == (rank >= rows)
+    assert seen.outside is not None
+    assert -1e-12 <= seen.outside <= 1 + 1e-12
+    assert (seen.outside < 1e-12) == seen.must_decrease
+
+
+def test_rows_that_differ_in_sign_or_size_are_no_duplicates() -> None:
+    J = torch.ones(3, 4) * torch.tensor([[1.0], [-1.0], [2.0]])
+    assert found(J).duplicates == ()
+    assert found(J).rank == 1
+
+
+def test_first_alike_by_hand() -> None:
+    J = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+    K = J @ J.mT
+    assert first_alike(K, 1e-12).tolist() == [0, 1, 0, 1, 4]
+    assert duplicated_rows(K, 1e-12) == ((0, 2), (1, 3))
+    assert duplicated_rows(K, 1e-12, still={0}) == ((1, 3),)
+
+
+def test_rounding_follows_the_coarser_dtype() -> None:
+    fine, coarse = (
+        rounding(explicit(pde=torch.ones(2, 2, dtype=d)).jacobian("pde"))
+        for d in (torch.float64, torch.float32)
+    )
+    assert fine == 256 * 2.0**-52
+    assert coarse == (32 * 2.0**-23) ** 2
+
+
+# --- Errors
+
+
+def two() -> NTK:
+    return explicit(pde=torch.ones(2, 2), bc=torch.ones(3, 2))
+
+
+WRONG: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
+    "term": (lambda: definiteness(two(), "ic"), KeyError, r"no term 'ic' in this kernel"),
+    "rows": (
+        lambda: definiteness(two(), "pde", torch.ones(4)),
+        ValueError,
+        r"'pde' has shape \(4,\), 4 rows; its kernel has 2\. Likely it is of other points",
+    ),
+    "missing": (
+        lambda: definiteness(two(), None, {"pde": torch.ones(2)}),
+        ValueError,
+        r"no residual for \['bc'\]",
+    ),
+    "bare": (lambda: definiteness(two(), None, torch.ones(2)), ValueError, r"no residual for \['p"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_errors_name_the_cause(case: str) -> None:
+    ask, error, message = WRONG[case]
+    with pytest.raises(error, match=message):
+        ask()
+
+
+@pytest.mark.parametrize("rows", [1, 2, 5])
+def test_statements_are_short(rows: int) -> None:
+    for J in (torch.eye(rows), torch.ones(rows, 3), torch.zeros(rows, 3)):
+        said = found(J, torch.ones(rows)).statement
+        assert 1 <= len(re.findall(r"[.?](?=\s|$)", said)) <= 3
+        assert said == said.strip()
+        assert "  " not in said
