@@ -7,23 +7,35 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 from torch.autograd.graph import Node
 
-from pinn_ntk.callbacks.parameters import Patterns, parameter_groups, trained_parameters
+from pinn_ntk.callbacks.guard import Guard
+from pinn_ntk.callbacks.outlook import Outlook
+from pinn_ntk.callbacks.parameters import (
+    Patterns,
+    learning_rate,
+    parameter_groups,
+    trained_parameters,
+)
 from pinn_ntk.callbacks.raw import measuring
 from pinn_ntk.callbacks.schedule import logged_step
-from pinn_ntk.callbacks.source import Source
+from pinn_ntk.callbacks.source import Found, Source
+from pinn_ntk.decrease import TermLoss
 from pinn_ntk.errors import NTKWarning
-from pinn_ntk.kernel import empirical_ntk
+from pinn_ntk.interference import Interference, interference
+from pinn_ntk.kernel import NTK, empirical_ntk
 from pinn_ntk.kernel_drift import KernelDrift
 from pinn_ntk.measurement import Measurement, measure
 from pinn_ntk.step_size import effective_weights
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
+
+PREDICTION = "the predicted decrease"
 
 
 class Instrument:
@@ -34,18 +46,26 @@ class Instrument:
         params: Patterns of the parameters to take the kernel over.
         max_points: Rows of a term up to which its block is formed of all rows.
         certify: Whether kernels and terms are checked.
+        guard: Runs what may fail beside the measurement.
+
+    Attributes:
+        outlook: Predicts what the measured steps do.
     """
 
-    def __init__(self, source: Source, params: Patterns, max_points: int, *, certify: bool) -> None:
+    def __init__(
+        self, source: Source, params: Patterns, max_points: int, guard: Guard, *, certify: bool
+    ) -> None:
         """Nothing measured yet."""
-        self.source, self.params = source, params
+        self.source, self.params, self.guard = source, params, guard
         self.max_points, self.certify = max_points, certify
+        self.outlook = Outlook(source)
         self._drift = KernelDrift()
         self._done: set[str] = set()
 
     def forget(self) -> None:
         """Another module is trained."""
         self._drift = KernelDrift()
+        self.outlook.forget()
         self.source.forget()
 
     def begin_step(self) -> None:
@@ -93,6 +113,11 @@ class Instrument:
                 kernel = empirical_ntk(finite.residuals, params, certify=self.certify)
             scale = 1 / loss_scale(trainer)
             factors = {n: scale * weights.get(t.head, 1.0) for n, t in found.terms.items()}
+            prints = finite.fingerprints(trained_parameters(trainer, module))
+            losses = finite.losses(factors)
+            if kernel is not None and self.params is None and finite.likeness == found.likeness:
+                begin = partial(self.outlook.begin, kernel, finite, losses, params, prints)
+                self.guard.run(PREDICTION, partial(begin, logged_step(trainer)))
             return measure(
                 kernel,
                 logged_step(trainer),
@@ -102,12 +127,24 @@ class Instrument:
                 max_points=self.max_points,
                 dtype=finite.dtype,
                 points=found.points,
-                fingerprints=finite.fingerprints(trained_parameters(trainer, module)),
+                fingerprints=prints,
                 groups=parameter_groups(module, params, kernel, loss),
                 effective_weights=effective_weights(found.terms, factors),
                 undefined=tuple(n for n in found.residuals if n not in finite.residuals),
                 rows_kept=found.rows,
+                learning_rate=learning_rate(trainer, params, kernel),
+                interference=self._interference(kernel, finite, losses),
             )
+
+    def _interference(
+        self, kernel: NTK | None, found: Found, losses: Mapping[str, TermLoss]
+    ) -> Interference | None:
+        """Of the terms whose place in the loss is known, if there are two."""
+        if kernel is None or len(losses) < 2:
+            return None
+        some = NTK({term: kernel.jacobian(term) for term in kernel.terms if term in losses})
+        slopes = {term: losses[term].slope(found.residuals[term]) for term in some.terms}
+        return self.guard.run("the interference", partial(interference, some, slopes))
 
     def state_dict(self, *, save_start: bool) -> dict[str, Any]:
         """What a resumed run goes on from; without the first kernel unless asked for."""
@@ -116,11 +153,13 @@ class Instrument:
             "names": self.source.recorder.state_dict(),
             "drift": self._drift.state_dict() if save_start else {},
             "probe": {} if probe is None else probe.state_dict(),
+            "outlook": self.outlook.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where another instrument was."""
         self.source.recorder.load_state_dict(state["names"])
+        self.outlook.load_state_dict(state.get("outlook", {}))
         drift = state["drift"]
         if self.source.probe is not None:
             self.source.probe.load_state_dict(state["probe"])

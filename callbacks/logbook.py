@@ -85,6 +85,22 @@ class Logbook:
             self._tell(trainer, measurement)
         return values
 
+    def add(self, trainer: pl.Trainer, step: int, values: Mapping[str, float]) -> dict[str, float]:
+        """Add what turned out later of a step, and hand it to the loggers.
+
+        Args:
+            trainer: Owner of the loggers.
+            step: The step that it belongs to.
+            values: Tag without the prefix -> number.
+
+        Returns:
+            Tag -> number.
+        """
+        tagged = {f"{self.prefix}/{tag}": value for tag, value in values.items()}
+        self.history.add(self.count(step), tagged)
+        self.guard.run("logging scalars", partial(log_scalars, trainer, tagged, step))
+        return tagged
+
     def conclude(self, trainer: pl.Trainer) -> None:
         """Log the last summary and the figure, once a fit, if anything was measured."""
         last, self._last = self._last, None

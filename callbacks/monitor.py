@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import ref
@@ -13,8 +13,9 @@ from torch.autograd.graph import Node
 from pinn_ntk.callbacks.balancer import balancers
 from pinn_ntk.callbacks.checks import at_least, unsupported_strategy
 from pinn_ntk.callbacks.guard import Guard
-from pinn_ntk.callbacks.instrument import Instrument
+from pinn_ntk.callbacks.instrument import PREDICTION, Instrument
 from pinn_ntk.callbacks.logbook import Logbook
+from pinn_ntk.callbacks.outlook import Judged, Outlook
 from pinn_ntk.callbacks.raw import RawBackward, measuring
 from pinn_ntk.callbacks.routes import Route
 from pinn_ntk.callbacks.schedule import Schedule, last_step, logged_step
@@ -26,6 +27,8 @@ from pinn_ntk.spectrum import Spectrum
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
+
+PREDICTED_DECREASE = "predicted_decrease_ratio"
 
 
 class NTKMonitor(StatefulCallback):
@@ -135,8 +138,8 @@ class NTKMonitor(StatefulCallback):
         self.save_start, self.prefix = save_start, prefix
         self.schedule = Schedule("NTKMonitor", every_n_steps, steps, per_decade, budget)
         self.source = Source(names, include, residuals, probe, max_points)
-        self._instrument = Instrument(self.source, params, max_points, certify=certify)
         self.guard = Guard("NTKMonitor")
+        self._instrument = Instrument(self.source, params, max_points, self.guard, certify=certify)
         self.raw = RawBackward(self.source.recorder, self._look)
         self._module: ref[pl.LightningModule] | None = None
         self._resumed = False
@@ -153,13 +156,17 @@ class NTKMonitor(StatefulCallback):
         """Term -> (step, spectrum)."""
         return self._book.spectra
 
+    @property
+    def _outlook(self) -> Outlook:
+        return self._instrument.outlook
+
     def _forget(self) -> None:
         self._book = Logbook(self.guard, self.max_points)
         self._instrument.forget()
 
     def _restart(self) -> None:
         self._seen: int | None = None
-        self._due = False
+        self._due = self._was_due = False
         self._instrument.begin_step()
         self._values: dict[str, float] = {}
         self._active = True
@@ -170,6 +177,9 @@ class NTKMonitor(StatefulCallback):
             self._forget()
         self._module = ref(pl_module)
         self._restart()
+        self._due = self._resumed  # the step before the first may have been measured
+        if not self._resumed:
+            self._outlook.forget()
         refused = unsupported_strategy(trainer)
         if refused is not None:
             self._active = False
@@ -207,7 +217,9 @@ class NTKMonitor(StatefulCallback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor | None
     ) -> None:
         """Measure, if that is due at this backward pass; every rank comes here alike."""
-        if not self._is_due(trainer, pl_module):
+        due = self._is_due(trainer, pl_module)
+        self._judge(trainer, partial(self._outlook.before_backward, trainer, pl_module, loss))
+        if not due:
             return
         weights: dict[Node, float] = {}
         for balancer in balancers(trainer):
@@ -222,16 +234,26 @@ class NTKMonitor(StatefulCallback):
                 self._values |= self.guard.run("keeping the measurement", keep) or {}
                 publish(trainer, self._values)
 
+    def _judge(self, trainer: pl.Trainer, judge: Callable[[], Judged | None]) -> None:
+        """Log what became of the forecast of a measured step, if that turns out now."""
+        known = trainer.is_global_zero and self._outlook.is_open
+        judged = self.guard.run(PREDICTION, judge) if known else None
+        if judged is not None:
+            values = self._book.add(trainer, judged.step, {PREDICTED_DECREASE: judged.ratio})
+            self._values |= values
+            publish(trainer, values)
+
     def _share(self, trainer: pl.Trainer) -> None:
-        """Let all ranks know what rank 0 measured in this step."""
-        if trainer.world_size > 1 and self._due and self.schedule.budget is None:
+        """Let all ranks know what rank 0 measured in this step, or of the one before."""
+        recent = self._due or self._was_due
+        if trainer.world_size > 1 and recent and self.schedule.budget is None:
             publish(trainer, trainer.strategy.broadcast(self._values))
 
     def _is_due(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> bool:
         step, before = logged_step(trainer), self._seen
         if step == before:  # several losses in one step
             return self._due and not pl_module.automatic_optimization
-        self._seen, self._values = step, {}
+        self._seen, self._values, self._was_due = step, {}, self._due
         self._instrument.begin_step()
         spent, elapsed = self.guard.seconds, self.guard.elapsed()
         due = self.schedule.due(step, last_step(trainer), spent, elapsed)
@@ -247,6 +269,7 @@ class NTKMonitor(StatefulCallback):
         batch_idx: int,
     ) -> None:
         if self._active:
+            self._judge(trainer, partial(self._outlook.after_batch, trainer, pl_module))
             self._share(trainer)
             self.source.end()
             self._book.count(logged_step(trainer))
@@ -273,6 +296,7 @@ class NTKMonitor(StatefulCallback):
 
     def _undo(self) -> None:
         self.source.recorder.detach()
+        self._outlook.end()
         self._resumed = False
 
     def state_dict(self) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -74,6 +75,33 @@ def trained_parameters(
             "shell pattern such as 'net.*', or a list of them."
         )
     return kept
+
+
+def learning_rate(
+    trainer: pl.Trainer, params: Mapping[str, Tensor], kernel: NTK | None
+) -> float | None:
+    """Learning rate of the optimizer whose step the running one is.
+
+    Args:
+        trainer: Owner of the optimizers.
+        params: Name -> trained parameter.
+        kernel: Kernel over these parameters; None if there is none.
+
+    Returns:
+        The learning rate of the optimizer that trains what the residuals depend on, the largest of
+        its groups; None where several do, or where it has none.
+    """
+    used = set(params)
+    if kernel is not None:
+        used = set().union(*(kernel.jacobian(term).factors for term in kernel.terms))
+    reached = {id(params[name]) for name in used}
+    found = [o.param_groups for o in trainer.optimizers if _holds(o, reached)]
+    rates = [float(group["lr"]) for groups in found[:1] for group in groups if "lr" in group]
+    return max(rates) if len(found) == 1 and rates else None
+
+
+def _holds(optimizer: Optimizer, reached: set[int]) -> bool:
+    return any(id(p) in reached for group in optimizer.param_groups for p in group["params"])
 
 
 def parameter_groups(

@@ -16,6 +16,7 @@ from pinn_ntk.callbacks.parameters import Patterns, matches
 from pinn_ntk.callbacks.probe import FixedProbe, copied
 from pinn_ntk.callbacks.recorder import Recorder
 from pinn_ntk.callbacks.routes import Route, residuals_of
+from pinn_ntk.decrease import TermLoss
 from pinn_ntk.errors import IncompleteTermsError, OpaqueLossError
 from pinn_ntk.graph.inputs import fingerprint
 from pinn_ntk.graph.nodes import kind
@@ -90,6 +91,17 @@ class Found:
             return of_batch
         sums = {n: _times(uniform_weight(term), factors[n]) for n, term in self.terms.items()}
         return curvature_of_rows(sums, {n: r.numel() for n, r in self.residuals.items()})
+
+    def losses(self, factors: Mapping[str, float]) -> dict[str, TermLoss]:
+        """Name -> its part of the loss, of those residuals whose place in the loss is known."""
+        losses: dict[str, TermLoss | None] = {}
+        for name, term in self.terms.items():
+            rows = self.residuals[name].numel()
+            if self.elsewhere:
+                losses[name] = TermLoss.elsewhere(term, factors[name], rows)
+            elif rows == term.residual.numel():
+                losses[name] = TermLoss.of(term, factors[name])
+        return {name: loss for name, loss in losses.items() if loss is not None}
 
     @property
     def likeness(self) -> str:

@@ -17,11 +17,12 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from pinn_ntk.interference import Interference
 from pinn_ntk.kernel import NTK
 from pinn_ntk.kernel_drift import KernelDrift
 from pinn_ntk.rows import kernel_of_rows, thinned
 from pinn_ntk.spectrum import Spectrum
-from pinn_ntk.step_size import max_stable_lr
+from pinn_ntk.step_size import max_stable_lr, mode_rates
 
 __all__ = ["BATCH", "PROBE", "Measurement", "measure"]
 
@@ -50,6 +51,11 @@ class Measurement:
             `pinn_ntk.step_size.effective_weights`.
         undefined: Terms whose residual holds NaN or inf, and which have no kernel.
         moved_points: Terms whose points changed since the first measurement.
+        learning_rate: Learning rate of the step; None where it is not known.
+        rates: Term -> rate of its fastest and of its slowest mode above the noise, see
+            `pinn_ntk.step_size.mode_rates`.
+        interference: Inner products of the gradients of the terms whose place in the loss is
+            known; None for fewer than two.
     """
 
     step: int
@@ -66,6 +72,9 @@ class Measurement:
     effective_weights: Mapping[str, float] = field(default_factory=dict)
     undefined: tuple[str, ...] = ()
     moved_points: tuple[str, ...] = ()
+    learning_rate: float | None = None
+    rates: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    interference: Interference | None = None
 
 
 def measure(
@@ -83,6 +92,8 @@ def measure(
     effective_weights: Mapping[str, float] | None = None,
     undefined: tuple[str, ...] = (),
     rows_kept: Mapping[str, Tensor] | None = None,
+    learning_rate: float | None = None,
+    interference: Interference | None = None,
 ) -> Measurement:
     """Take everything that is reported off a kernel.
 
@@ -102,6 +113,8 @@ def measure(
         undefined: Terms that the kernel lacks since their residual holds NaN or inf.
         rows_kept: Term -> indices of the rows of which blocks are formed, instead of
             ``max_points``, see `pinn_ntk.rows.stratified_rows`; all rows of a term that is absent.
+        learning_rate: Learning rate of the step, for the record.
+        interference: Inner products of the terms' gradients, for the record.
 
     Returns:
         The measurement.
@@ -114,10 +127,11 @@ def measure(
     moved = drift.update(kept, params, fingerprints, fixed=points != BATCH, groups=groups)
     spectra = {} if kept is None else {term: _spectrum(kept, term) for term in kept.terms}
     traces, group_traces = _traces(kernel, groups or {})  # off the blocks, where those are whole
-    step_size = None
-    known = curvature or {}
-    if kernel is not None and kept is not None and set(kernel.terms) <= known.keys():
-        step_size = max_stable_lr(kept, kernel, known, rows_kept)
+    step_size, rates, known = None, {}, curvature or {}
+    if kernel is not None and kept is not None:
+        rates = mode_rates(kept, kernel, spectra, known, rows_kept)
+        if set(kernel.terms) <= known.keys():
+            step_size = max_stable_lr(kept, kernel, known, rows_kept)
     return Measurement(
         step=step,
         rows={} if kernel is None else {term: kernel.rows(term) for term in kernel.terms},
@@ -133,6 +147,9 @@ def measure(
         effective_weights=effective_weights or {},
         undefined=undefined,
         moved_points=drift.moved_points,
+        learning_rate=learning_rate,
+        rates=rates,
+        interference=interference,
     )
 
 

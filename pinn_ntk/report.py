@@ -9,10 +9,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pinn_ntk.interference import Interference
 from pinn_ntk.measurement import BATCH, Measurement
 from pinn_ntk.spectrum import Spectrum
 from pinn_ntk.words import summary
@@ -77,11 +79,20 @@ def scalars(measurement: Measurement, *, prefix: str = "ntk") -> dict[str, float
     values |= {f"drift/{name}": value for name, value in measurement.drift.items()}
     if measurement.max_stable_lr is not None:
         values["max_stable_lr"] = measurement.max_stable_lr
+    if measurement.learning_rate is not None:
+        values["lr"] = measurement.learning_rate
+    if measurement.interference is not None:
+        values |= _cosines(measurement.interference)
     if measurement.certificate is not None:
         values["certificate"] = measurement.certificate
     finite = {tag: value for tag, value in values.items() if math.isfinite(value)}
     finite |= {f"trace/{term}": math.nan for term in measurement.undefined}
     return {f"{prefix}/{tag}": value for tag, value in finite.items()}
+
+
+def _cosines(measured: Interference) -> dict[str, float]:
+    pairs = combinations(measured.terms, 2)
+    return {f"interference/{a}/{b}": measured.between(a, b) for a, b in pairs}
 
 
 def history_figure(
