@@ -1,0 +1,350 @@
+"""The forecast of a measured step in a real Trainer: when it is judged, and what against."""
+
+from __future__ import annotations
+
+import gc
+import warnings
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from pinn_ntk.callbacks import NTKBalancer, NTKMonitor, outlook
+from pinn_ntk.callbacks.outlook import Outlook, digest
+from pinn_ntk.callbacks.parameters import learning_rate
+from pinn_ntk.errors import NTKWarning
+from pinn_ntk.kernel import NTK
+from pinn_ntk.reference import reference_jacobian
+from tests.pinn import N_BC, N_PDE, Pinn, batch, build, fit, same, trainer
+from tests.zoo import Inverse, Manual, Noted, Resampled, Residuals, Stream, TwoNetworks, make, train
+
+RATIO = "ntk/predicted_decrease_ratio"
+D = np.array([2 / N_PDE] * N_PDE + [2 / N_BC] * N_BC)
+
+
+class Seen(Noted):
+    """Keeps residuals, Jacobian and parameters of the first evaluation of every step."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.seen: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        if self.step not in self.seen:
+            residuals = Pinn.residuals(self, batch)
+            rows = torch.cat([r.flatten() for r in residuals.values()])
+            theta = torch.cat([p.detach().flatten() for p in self.parameters()])
+            J = reference_jacobian(rows, list(self.parameters()))
+            self.seen[self.step] = rows.detach().numpy(), J.numpy(), theta.numpy()
+        return super().training_step(batch, batch_idx)
+
+    def ratio(self, step: int, weights: np.ndarray | float = 1.0) -> float:
+        (r, J, theta), (after, _, moved) = self.seen[step], self.seen[step + 1]
+        linear = r + J @ (moved - theta)
+        before, predicted, measured = (weights * D @ x**2 / 2 for x in (r, linear, after))
+        return float((before - measured) / (before - predicted))
+
+
+def ratios(monitor: NTKMonitor) -> dict[int, float]:
+    return {int(step): float(value) for step, value in monitor.history.get(RATIO, [])}
+
+
+# --- Against a computation by hand
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "lbfgs"])
+def test_the_ratio_is_that_of_the_step_taken(optimizer: str):
+    module, monitor = make(Seen, optimizer=optimizer), NTKMonitor(every_n_steps=2)
+    train(module, monitor, steps=7)
+    expected = {step: module.ratio(step) for step in (0, 2, 4)}
+    assert ratios(monitor) == pytest.approx(expected, rel=1e-8)
+    assert all(abs(value - 1) < 0.5 for value in expected.values())  # it says something
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_weights_of_the_balancer_are_those_of_the_step(every: int):
+    """They change at the next step, but what is compared is one loss."""
+    module, monitor = make(Seen, optimizer="adam"), NTKMonitor(every_n_steps=every)
+    train(module, monitor, NTKBalancer(every_n_steps=1), steps=5)
+    for step, value in ratios(monitor).items():
+        rule = module.rule(step)
+        weights = np.array([rule["pde"]] * N_PDE + [rule["bc"]] * N_BC)
+        assert value == pytest.approx(module.ratio(step, weights), rel=1e-8)
+    assert list(ratios(monitor)) == list(range(0, 4, every))
+
+
+def test_a_probe_and_a_function_are_judged_at_once_the_last_step_too():
+    module = make(Seen, optimizer="adam")
+    live, probe, route = (
+        NTKMonitor(every_n_steps=2),
+        NTKMonitor(every_n_steps=2, probe="residuals", prefix="probe"),
+        NTKMonitor(every_n_steps=2, residuals="residuals", prefix="route"),
+    )
+    train(module, live, probe, route, steps=5)
+    expected = {step: module.ratio(step) for step in (0, 2)}
+    assert ratios(live) == pytest.approx(expected, rel=1e-8)
+    for monitor, prefix in ((probe, "probe"), (route, "route")):
+        found = dict(monitor.history[f"{prefix}/predicted_decrease_ratio"])
+        last = found.pop(4)
+        assert found == pytest.approx(expected, rel=1e-8)
+        assert abs(last - 1) < 0.5
+
+
+def test_a_loss_scale_and_a_weight_of_all_terms_change_nothing():
+    class Scaled(Seen):
+        def losses(self, residuals: dict[str, Tensor]) -> dict[str, Tensor]:
+            return {name: 1e6 * loss for name, loss in super().losses(residuals).items()}
+
+    def steps(module: Any) -> torch.optim.Optimizer:
+        return torch.optim.SGD(module.parameters(), lr=1e-9)
+
+    module, monitor = make(Scaled, optimizer=steps), NTKMonitor(every_n_steps=1)
+    train(module, monitor, steps=3)
+    assert ratios(monitor) == pytest.approx({s: module.ratio(s) for s in (0, 1)}, rel=1e-6)
+
+
+# --- No number
+
+
+def test_points_drawn_anew_have_no_ratio_and_no_warning():
+    monitor = NTKMonitor(every_n_steps=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", NTKWarning)
+        train(make(Resampled), monitor, steps=4)
+    assert RATIO not in monitor.history
+    assert "ntk/interference/pde/bc" in monitor.history
+
+
+@pytest.mark.parametrize("draws", [0, 1])
+def test_a_function_that_draws_points_is_judged_if_it_draws_the_same(draws: int):
+    class Drawing(Resampled):
+        def on_after_backward(self) -> None:
+            torch.rand(draws)
+
+    route = NTKMonitor(every_n_steps=1, residuals="residuals")
+    probe = NTKMonitor(every_n_steps=1, probe="on_grid", prefix="probe")
+    train(make(Drawing), route, probe, steps=4)
+    assert list(ratios(route)) == ([] if draws else [0, 1, 2, 3])
+    assert len(probe.history["probe/predicted_decrease_ratio"]) == 4
+
+
+def test_no_ratio_without_a_step_of_the_optimizer():
+    monitor = NTKMonitor(every_n_steps=1)
+    train(make(Noted), monitor, steps=3, accumulate_grad_batches=2)
+    still = NTKMonitor(every_n_steps=1)
+    train(make(Noted, optimizer=lambda m: torch.optim.SGD(m.parameters(), lr=0.0)), still, steps=3)
+    assert RATIO not in {*monitor.history, *still.history}
+
+
+def test_no_ratio_where_somebody_else_moves_the_parameters():
+    class Clamped(Noted):
+        def on_train_batch_end(self, *_: Any) -> None:
+            super().on_train_batch_end()
+            if self.batches == 3:
+                with torch.no_grad():
+                    self.net[0].weight.mul_(0.99)
+
+    monitor = NTKMonitor(every_n_steps=1)
+    train(make(Clamped), monitor, steps=6)
+    assert list(ratios(monitor)) == [0, 1, 3, 4]
+
+
+@pytest.mark.parametrize("options", [{"params": "net.0.*"}, {"include": "pde"}])
+def test_part_of_the_parameters_predicts_nothing_part_of_the_terms_itself(options: dict[str, str]):
+    module, monitor = make(Seen), NTKMonitor(every_n_steps=1, **options)  # type: ignore[arg-type]
+    train(module, monitor, steps=3)
+    if "params" in options:
+        assert RATIO not in monitor.history
+        return
+    of_pde = np.array([1.0] * N_PDE + [0.0] * N_BC)
+    expected = {step: module.ratio(step, of_pde) for step in (0, 1)}
+    assert ratios(monitor) == pytest.approx(expected, rel=1e-8)
+
+
+def test_an_undefined_term_has_no_ratio():
+    class Diverged(Noted):
+        def residuals(self, batch: Any) -> Residuals:
+            found = super().residuals(batch)
+            found["bc"] = found["bc"] + (float("nan") if self.step == 2 else 0.0)
+            return found
+
+        def on_after_backward(self) -> None:
+            for p in self.parameters():
+                p.grad.nan_to_num_(nan=0.0)  # type: ignore[union-attr]
+
+    monitor = NTKMonitor(every_n_steps=1)
+    train(make(Diverged), monitor, steps=5)
+    assert list(ratios(monitor)) == [0, 3]  # 1 meets NaN after its step, 2 before
+
+
+def test_weights_of_points_cannot_be_carried_to_a_probe():
+    class Causal(Noted):
+        def losses(self, residuals: dict[str, Tensor]) -> dict[str, Tensor]:
+            weights = torch.linspace(1, 2, N_PDE, dtype=torch.float64)[:, None]
+            pde = (weights * residuals["pde"] ** 2).mean()
+            return {"pde": pde, "bc": residuals["bc"].square().mean()}
+
+    live = NTKMonitor(every_n_steps=1)
+    probe = NTKMonitor(every_n_steps=1, probe="residuals", prefix="probe")
+    train(make(Causal), live, probe, steps=3)
+    assert list(ratios(live)) == [0, 1]
+    assert not [tag for tag in probe.history if "predicted" in tag or "interference" in tag]
+    assert "ntk/interference/pde/bc" in live.history
+
+
+# --- What else happens in a fit
+
+
+def test_manual_steps_of_several_optimizers():
+    module, monitor = make(TwoNetworks, manual=True), NTKMonitor(every_n_steps=1)
+    train(module, monitor, steps=8)
+    assert list(ratios(monitor)) == [0, 1, 2]
+    assert all(np.isfinite(value) for value in ratios(monitor).values())
+
+
+@pytest.mark.parametrize("options", [{}, {"taps": True}, {"raw": True, "taps": True}])
+def test_manual_and_raw_backward_passes(options: dict[str, bool]):
+    monitor = NTKMonitor(every_n_steps=1)
+    train(make(Manual, **options), monitor, steps=4)
+    known = [] if "raw" in options else [0, 1, 2]  # without the loss no weights are known
+    assert list(ratios(monitor)) == known
+    assert ("ntk/interference/pde/bc" in monitor.history) == bool(known)
+
+
+def test_a_resumed_run_judges_the_step_before_its_first(tmp_path: Path):
+    def go_on(steps: int, ckpt: Path | None = None) -> tuple[NTKMonitor, pl.Trainer]:
+        monitor, module = NTKMonitor(every_n_steps=2), make(Noted, optimizer="adam")
+        run = trainer(monitor, steps=steps)
+        run.fit(module, Stream(pack=lambda _: batch()), ckpt_path=ckpt)  # type: ignore[arg-type]
+        return monitor, run
+
+    whole, _ = go_on(6)
+    first, run = go_on(3)
+    assert list(ratios(first)) == [0]  # step 2 is the last of this fit
+    run.save_checkpoint(tmp_path / "c.ckpt")
+    second, _ = go_on(6, tmp_path / "c.ckpt")
+    assert list(ratios(second)) == [0, 2, 4]
+    assert ratios(second) == ratios(whole)
+
+
+def test_another_fit_does_not_judge_the_last_step_of_the_one_before():
+    module, monitor = build(), NTKMonitor(every_n_steps=2)
+    fit(module, monitor, steps=3)
+    fit(module, monitor, steps=3)
+    assert list(ratios(monitor)) == [0, 3]
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "lbfgs"])
+@pytest.mark.parametrize("options", [{}, {"probe": "residuals"}, {"residuals": "residuals"}])
+def test_training_is_bit_identical_at_every_step(optimizer: str, options: dict[str, Any]):
+    plain, watched = (build(optimizer=optimizer, dropout=0.5) for _ in range(2))
+    torch.manual_seed(5)
+    fit(plain, steps=12)
+    torch.manual_seed(5)
+    fit(watched, NTKMonitor(every_n_steps=1, **options), steps=12)
+    assert same(plain, watched)
+
+
+def broken(*_: Any, **__: Any) -> Any:
+    raise RuntimeError("no such luck.")
+
+
+@pytest.mark.parametrize("place", ["begin", "after_batch", "before_backward"])
+def test_a_forecast_that_fails_warns_once_and_leaves_the_rest(
+    place: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(Outlook, place, broken)
+    module, monitor = make(Noted), NTKMonitor(every_n_steps=1)
+    with pytest.warns(
+        NTKWarning, match="the predicted decrease failed with RuntimeError"
+    ) as warned:
+        train(module, monitor, steps=4)
+    assert len([w for w in warned if issubclass(w.category, NTKWarning)]) == 1
+    assert RATIO not in monitor.history
+    assert [int(step) for step, _ in monitor.history["ntk/lr"]] == [0, 1, 2, 3]
+
+
+def test_nothing_of_a_kernel_is_kept_over_the_batch(monkeypatch: pytest.MonkeyPatch):
+    kept: list[weakref.ref[NTK]] = []
+
+    def watched(kernel: NTK, tensors: Any, keep: Callable[..., NTK] = outlook.kept_apart) -> NTK:
+        apart = keep(kernel, tensors)
+        kept.append(weakref.ref(apart))
+        return apart
+
+    class Look(pl.Callback):
+        def on_train_batch_start(self, *_: Any) -> None:
+            gc.collect()
+            assert [reference for reference in kept if reference() is not None] == []
+
+    monkeypatch.setattr(outlook, "kept_apart", watched)
+    train(make(Noted), NTKMonitor(every_n_steps=1), Look(), steps=3)
+    assert len(kept) == 3
+
+
+def test_other_callbacks_may_go_by_the_ratio():
+    class Ask(pl.Callback):
+        def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+            value = trainer.callback_metrics.get(RATIO)
+            seen.append(None if value is None else float(value))
+
+    seen: list[float | None] = []
+    monitor = NTKMonitor(every_n_steps=2)
+    train(make(Noted), monitor, Ask(), steps=5)
+    found = ratios(monitor)
+    assert seen == [None, found[0], found[0], found[2], found[2]]
+
+
+# --- Parts
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.complex64])
+def test_a_digest_changes_with_any_bit(dtype: torch.dtype):
+    params = {"w": torch.ones(3, 2, dtype=dtype), "b": torch.zeros((), dtype=dtype)}
+    before = digest(params)
+    assert digest({name: p.clone() for name, p in params.items()}) == before
+    params["w"][2, 1] *= 1 + 2**-7
+    assert digest(params) != before
+    assert digest({}) != digest({"w": torch.ones(0)})
+
+
+def test_the_learning_rate_is_the_largest_of_the_groups_and_of_the_optimizer_that_steps():
+    module = make(Inverse, optimizer="adam")
+    monitor = NTKMonitor(every_n_steps=1)
+    train(module, monitor, steps=2)
+    assert monitor.history["ntk/lr"].tolist() == [[0, 0.1], [1, 0.1]]
+
+
+class Scheduled(Noted):
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.SGD(self.parameters(), lr=0.01)
+        halving = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
+        return [optimizer], [{"scheduler": halving, "interval": "step"}]
+
+
+def test_the_learning_rate_follows_its_schedule():
+    module, monitor = make(Scheduled), NTKMonitor(every_n_steps=1)
+    train(module, monitor, steps=4)
+    expected = [[step, 0.01 / 2**step] for step in range(4)]
+    np.testing.assert_allclose(monitor.history["ntk/lr"], expected, rtol=1e-14)
+
+
+def test_no_learning_rate_where_it_is_not_clear_whose():
+    run = trainer(steps=1)
+    module = make(TwoNetworks, manual=True)
+    first, second = (
+        torch.optim.SGD(net.parameters(), lr=lr)
+        for net, lr in ((module.net, 0.1), (module.source, 0.2))
+    )
+    run.strategy.optimizers = [first, second]
+    params = dict(module.named_parameters())
+    assert learning_rate(run, params, None) is None
+    assert learning_rate(run, {n: p for n, p in params.items() if "source" in n}, None) == 0.2
+    del second.param_groups[0]["lr"]
+    assert learning_rate(run, {n: p for n, p in params.items() if "source" in n}, None) is None
