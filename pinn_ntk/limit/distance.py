@@ -1,0 +1,200 @@
+"""How far the kernel of a network is from its limit of infinite width.
+
+| symbol | meaning | shape |
+| --- | --- | --- |
+| K | kernel of the network in the NTK parametrisation, between outputs and points | (C, N, C, N) |
+| Theta | limit kernel, the same for every output, 0 between different ones | (N, N) |
+
+At the start the distance falls like one over the square root of the width; in training it grows
+as the kernel moves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from pinn_ntk.limit.kernel import LimitKernel
+from pinn_ntk.limit.layers import activation_of, is_plain, layer_inputs, layer_kernel, plain_mlp
+from pinn_ntk.limit.parametrization import Stds, found_stds, linear_layers, one_per_layer
+
+__all__ = ["DistanceToLimit", "distance_to_limit", "limit_of", "plain_mlp"]
+
+
+def limit_of(
+    mlp: nn.Sequential, weight_std: Stds | None = None, bias_std: Stds | None = None
+) -> LimitKernel:
+    """The limit kernel that belongs to the initialisation of a network.
+
+    Args:
+        mlp: What `plain_mlp` returns.
+        weight_std: sigma_w, one number or one a layer; read off the weights when left out
+            (`found_stds`), which is right before training only.
+        bias_std: sigma_b, likewise; 0 for layers without a bias.
+
+    Returns:
+        The kernel with as many hidden layers, the same activation and these standard deviations.
+
+    Raises:
+        ValueError: The network is not plain, or the standard deviations do not fit it.
+
+    Example:
+        >>> from pinn_ntk.limit.parametrization import ntk_mlp
+        >>> limit_of(ntk_mlp([1, 8, 1]))
+        LimitKernel(hidden=1, activation='tanh', weight_std=(1.0, 1.0), bias_std=(1.0, 1.0))
+    """
+    if not is_plain(mlp):
+        raise ValueError(
+            f"expected linear layers with one elementwise activation between them, got {mlp}; "
+            "plain_mlp(module) finds such a network inside a module."
+        )
+    layers = linear_layers(mlp).values()
+    found = found_stds(mlp) if weight_std is None or bias_std is None else ((), ())
+    weight_std = found[0] if weight_std is None else weight_std
+    bias_std = found[1] if bias_std is None else bias_std
+    biases = [
+        0.0 if layer.bias is None else std
+        for layer, std in zip(layers, one_per_layer(bias_std, len(layers), "bias_std"), strict=True)
+    ]
+    return LimitKernel(len(layers) - 1, activation_of(mlp), weight_std, biases)
+
+
+def distance_to_limit(
+    network: nn.Module,
+    points: Tensor,
+    weight_std: Stds | None = None,
+    bias_std: Stds | None = None,
+) -> float:
+    """||K - Theta|| / ||Theta|| in the Frobenius norm, K in the NTK parametrisation.
+
+    Args:
+        network: A plain network, or a module with one inside; see `plain_mlp`.
+        points: What the plain network is called with, (N, inputs).
+        weight_std: sigma_w of the initialisation, one number or one a layer; read off the weights
+            when left out, which is right before training only.
+        bias_std: sigma_b, likewise.
+
+    Returns:
+        The relative distance.
+
+    Raises:
+        ValueError: There is no plain network, or the points do not fit it.
+
+    Example:
+        >>> from pinn_ntk.limit.parametrization import ntk_mlp
+        >>> _ = torch.manual_seed(0)
+        >>> x = torch.linspace(-1, 1, 5)[:, None]
+        >>> [round(distance_to_limit(ntk_mlp([1, width, width, 1]), x), 2) for width in (16, 4096)]
+        [0.14, 0.01]
+    """
+    return DistanceToLimit(network, points, weight_std, bias_std)(network)
+
+
+class DistanceToLimit:
+    """`distance_to_limit` during training: the limit is computed once, the kernel at each call.
+
+    Make it before training starts, because the standard deviations of the initialisation are read
+    off the weights as found.
+
+    Args:
+        network: As for `distance_to_limit`.
+        points: As for `distance_to_limit`; 64 take milliseconds a call.
+        weight_std: As for `distance_to_limit`.
+        bias_std: As for `distance_to_limit`.
+
+    Attributes:
+        points: What the network is called with, (N, inputs).
+        limit: Theta at the points, (N, N) in float64.
+        weight_std: sigma_w of each layer.
+        bias_std: sigma_b of each layer.
+
+    Raises:
+        ValueError: As for `distance_to_limit`.
+
+    Example:
+        >>> mlp = nn.Sequential(nn.Linear(1, 64), nn.Tanh(), nn.Linear(64, 1))
+        >>> distance = DistanceToLimit(mlp, torch.linspace(-1, 1, 5)[:, None])
+        >>> distance(mlp) == distance_to_limit(mlp, distance.points)
+        True
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        points: Tensor,
+        weight_std: Stds | None = None,
+        bias_std: Stds | None = None,
+    ) -> None:
+        mlp = _found(network)
+        kernel = limit_of(mlp, weight_std, bias_std)
+        self.points = points.detach().clone()
+        self.limit = kernel.ntk(layer_inputs(mlp, self.points))
+        self.weight_std, self.bias_std = kernel.weight_std, kernel.bias_std
+
+    def __call__(self, network: nn.Module) -> float:
+        """The relative distance of a network with the layers of the one given at first.
+
+        Args:
+            network: As for `distance_to_limit`.
+
+        Returns:
+            ||K - Theta|| / ||Theta||, which is NaN or inf where the weights are.
+
+        Raises:
+            ValueError: There is no plain network, or one with another number of layers.
+        """
+        mlp = _found(network)
+        inputs = layer_inputs(mlp, self.points)
+        kernel = layer_kernel(mlp, inputs, self.weight_std, self.bias_std)
+        limit = self.limit.to(kernel.device)
+        squares = kernel.square().sum()
+        own = kernel.diagonal(dim1=0, dim2=2)  # (N, N, C)
+        change = (own - limit[..., None]).square().sum() - own.square().sum()
+        norm = limit.norm() * kernel.shape[0] ** 0.5
+        return float((squares + change).clamp(min=0).sqrt() / norm)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """All that `load_state_dict` needs, as tensors."""
+        return {
+            "points": self.points,
+            "limit": self.limit,
+            "weight_std": torch.tensor(self.weight_std, dtype=torch.float64),
+            "bias_std": torch.tensor(self.bias_std, dtype=torch.float64),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take over points, limit and standard deviations of another object.
+
+        Args:
+            state: What `state_dict` returned.
+        """
+        self.points, self.limit = state["points"], state["limit"]
+        self.weight_std = tuple(state["weight_std"].tolist())
+        self.bias_std = tuple(state["bias_std"].tolist())
+
+    @classmethod
+    def from_state_dict(cls, state: Mapping[str, Tensor]) -> DistanceToLimit:
+        """An object from its state, with no network and nothing computed anew.
+
+        Args:
+            state: What `state_dict` returned.
+
+        Returns:
+            One that gives the same distances.
+        """
+        distance = cls.__new__(cls)
+        distance.load_state_dict(state)
+        return distance
+
+
+def _found(network: nn.Module) -> nn.Sequential:
+    mlp = plain_mlp(network)
+    if mlp is None:
+        raise ValueError(
+            f"{type(network).__name__} holds no plain multilayer perceptron, or more than one: "
+            "expected one nn.Sequential of linear layers with the same elementwise activation "
+            "between any two. The limit kernel of other networks is not known here."
+        )
+    return mlp

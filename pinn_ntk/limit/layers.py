@@ -1,0 +1,164 @@
+"""Plain multilayer perceptrons: found in a module, and their kernel layer by layer.
+
+| symbol | meaning | shape |
+| --- | --- | --- |
+| h_l | input of layer l at the points | (N, n_l) |
+| d_l | derivative of each output in what layer l returns | (C, N, n_(l+1)) |
+| K | kernel of the network in the NTK parametrisation, between outputs and points | (C, N, C, N) |
+
+K = sum over layers of sigma_w^2 / n_l (h_l h_l^T) d_l d_l^T + sigma_b^2 d_l d_l^T, entry by entry
+over the points: see `pinn_ntk.limit.parametrization`.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from pinn_ntk.limit.activations import Activation, activation
+from pinn_ntk.limit.parametrization import (
+    NTKLinear,
+    Stds,
+    effective,
+    linear_layers,
+    one_per_layer,
+)
+
+Parameters = list[tuple[Tensor, Tensor | None]]
+"""W and b of each layer in the standard parametrisation, in float64."""
+
+
+def plain_mlp(module: nn.Module) -> nn.Sequential | None:
+    """The multilayer perceptron in a module, if there is exactly one.
+
+    Args:
+        module: Itself an ``nn.Sequential``, or with one inside, of linear layers (``nn.Linear``
+            or `NTKLinear`) with the same elementwise activation between any two. Subclasses with
+            a ``forward`` of their own count, for what their layers compute.
+
+    Returns:
+        The network; None when there is none or more than one.
+
+    Example:
+        >>> mlp = nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 1))
+        >>> plain_mlp(nn.ModuleDict({"u": mlp})) is mlp
+        True
+        >>> plain_mlp(nn.ModuleDict({"u": mlp, "v": nn.Sequential(*mlp)})) is None
+        True
+    """
+    found = [m for m in module.modules() if isinstance(m, nn.Sequential) and is_plain(m)]
+    return found[0] if len(found) == 1 else None
+
+
+def layer_inputs(mlp: nn.Sequential, points: Tensor) -> Tensor:
+    """What the first layer gets when the network is called with the points.
+
+    Args:
+        mlp: What `plain_mlp` returns. Called once if its ``forward`` is its own.
+        points: (N, inputs).
+
+    Returns:
+        (N, n_0) in float64; the points themselves for an ordinary ``nn.Sequential``.
+
+    Raises:
+        ValueError: The first layer gets something of another shape, or is not reached.
+
+    Example:
+        >>> layer_inputs(nn.Sequential(nn.Linear(1, 2)), torch.ones(2, 1)).flatten().tolist()
+        [1.0, 1.0]
+    """
+    first = next(iter(linear_layers(mlp).values()))
+    points = points.detach().to(first.weight)
+    seen = [points]
+    if type(mlp).forward is not nn.Sequential.forward:
+        seen.clear()
+        handle = first.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach()))
+        try:
+            with torch.no_grad():
+                mlp(points)
+        finally:
+            handle.remove()
+    shapes = [tuple(x.shape) for x in seen]
+    if len(seen) != 1 or shapes[0] != (len(points), first.in_features):
+        raise ValueError(
+            f"the first layer, {first}, gets tensors of shapes {shapes} for points of shape "
+            f"{tuple(points.shape)}; expected one of shape (N, {first.in_features}). Give the "
+            "points that the network itself is called with."
+        )
+    return seen[0].double()
+
+
+@torch.no_grad()
+def layer_kernel(mlp: nn.Sequential, inputs: Tensor, weight_std: Stds, bias_std: Stds) -> Tensor:
+    """Kernel of the image of a network in the NTK parametrisation, without making the image.
+
+    Args:
+        mlp: What `plain_mlp` returns, in any parametrisation.
+        inputs: Of its first layer, (N, n_0).
+        weight_std: sigma_w, one number or one a layer.
+        bias_std: sigma_b, likewise.
+
+    Returns:
+        K between outputs and points, (C, N, C, N) in float64.
+
+    Raises:
+        ValueError: There is not one standard deviation a layer.
+
+    Example:
+        >>> layer = NTKLinear(2, 1)
+        >>> layer_kernel(nn.Sequential(layer), torch.ones(1, 2).double(), 1.0, 1.0).item()
+        2.0
+    """
+    layers = list(linear_layers(mlp).values())
+    parameters = [(w.double(), b if b is None else b.double()) for w, b in map(effective, layers)]
+    weights = one_per_layer(weight_std, len(layers), "weight_std")
+    biases = one_per_layer(bias_std, len(layers), "bias_std")
+    values, slopes = _forward(parameters, inputs.double(), activation_of(mlp))
+    outputs, points = len(parameters[-1][0]), len(inputs)
+    delta = torch.eye(outputs, dtype=torch.float64, device=inputs.device)
+    delta = delta[:, None].expand(outputs, points, outputs)  # (C, N, n_(l+1))
+    kernel = inputs.new_zeros(outputs, points, outputs, points, dtype=torch.float64)
+    for place in reversed(range(len(layers))):
+        (weight, bias), value = parameters[place], values[place]
+        scale = weights[place] ** 2 / weight.shape[1] * (value @ value.mT)
+        if bias is not None:
+            scale = scale + biases[place] ** 2
+        kernel += torch.einsum("cnk,dmk->cndm", delta, delta) * scale[:, None]
+        if place:
+            delta = (delta @ weight) * slopes[place - 1]
+    return kernel
+
+
+def _forward(
+    parameters: Parameters, inputs: Tensor, phi: Activation
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Inputs of every layer, and phi' after all but the last."""
+    values, slopes = [inputs], []
+    for weight, bias in parameters[:-1]:
+        u = values[-1] @ weight.mT if bias is None else values[-1] @ weight.mT + bias
+        value, slope = phi.derivatives(u, 2)
+        values.append(value)
+        slopes.append(slope)
+    return values, slopes
+
+
+def is_plain(module: nn.Sequential) -> bool:
+    """Whether linear layers take turns with one kind of elementwise activation."""
+    layers = list(module)
+    linear, between = layers[::2], layers[1::2]
+    if len(linear) != len(between) + 1 or not between:
+        return False
+    if not all(isinstance(layer, (nn.Linear, NTKLinear)) for layer in linear):
+        return False
+    if len({(type(layer), repr(layer)) for layer in between}) > 1:
+        return False
+    try:
+        activation_of(module)
+    except (ValueError, TypeError, RuntimeError):  # what a module that is no activation may raise
+        return False
+    return True
+
+
+def activation_of(mlp: nn.Sequential) -> Activation:
+    """That of the first hidden layer; the identity where there is none."""
+    return activation(mlp[1] if len(mlp) > 1 else "identity")
