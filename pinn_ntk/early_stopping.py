@@ -1,0 +1,199 @@
+"""When to stop training on noisy data: modes of the signal learned, those of the noise not yet.
+
+| symbol | meaning | shape |
+| --- | --- | --- |
+| y = f* + e | targets of one term, e independent, of standard deviation sigma | (N,) |
+| f_n, r_n | outputs after n steps of linearised training, r_n = f_n - y | (N,) |
+| p_k | (1 - lr lambda_k)^n, what is left of mode k | |
+| s_k | coefficient of f* - f_0 in mode k | |
+| H_n | df_n / dy, the smoother | (N, N) |
+| Tr H_n | degrees of freedom that the fit has used, from 0 to N at most | |
+
+For one term whose rows weigh the same, the expected risk at the data is
+
+    1/N E |f_n - f*|^2 = 1/N sum_k [p_k^2 s_k^2 + (1 - p_k)^2 sigma^2],
+
+which falls while modes of the signal are learned and rises while those are learned that hold
+nothing but noise. s_k^2 is not known; the squared coefficient of y - f_0 less sigma^2 is an
+unbiased estimate of it. That put in gives what is used here and what holds for several terms, any
+weights and momentum as well:
+
+    risk_n = 1/N |r_n|^2 + 2 sigma^2 Tr H_n / N - sigma^2.
+
+Sources: Mallows 1973, Technometrics 15, 661 (C_p); Stein 1981, Annals of Statistics 9, 1135; for
+the early stopping of kernels Raskutti, Wainwright, Yu 2014, Journal of Machine Learning Research
+15, 335; generalised cross-validation: Craven, Wahba 1979, Numerische Mathematik 31, 377.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from pinn_ntk import propagators
+from pinn_ntk.dynamics import LinearizedTraining
+from pinn_ntk.propagators import Propagator
+
+NoiseEstimate = Literal["gcv", "tail"]
+"""How the noise is found where it is not known."""
+
+RATIO = 1.03
+"""Ratio of neighbouring numbers of steps that are compared."""
+
+_LONGEST = 10**9
+
+
+@dataclass(frozen=True, eq=False)
+class EarlyStopping:
+    """Estimated risk of a noisy term along a training, and where it is least.
+
+    Attributes:
+        term: The term with noise.
+        steps: Numbers of steps compared, increasing from 0, (n,), int64.
+        risk: Estimate of the mean square of f_n - f* at the data, (n,).
+        training_loss: Mean square of f_n - y, (n,).
+        degrees_of_freedom: Tr H_n, (n,).
+        noise: Standard deviation of the noise, given or estimated.
+    """
+
+    term: str
+    steps: Tensor
+    risk: Tensor
+    training_loss: Tensor
+    degrees_of_freedom: Tensor
+    noise: float
+
+    @property
+    def step(self) -> int | None:
+        """After how many steps to stop; None where the risk is least after the last of them."""
+        best = int(self.risk.argmin())
+        return None if best == len(self.steps) - 1 else int(self.steps[best])
+
+    def valley(self, excess: float = 0.1) -> tuple[int, int]:
+        """First and last number of steps whose risk is near the least.
+
+        A wide valley says that the step matters little, and that a measured best step may lie
+        anywhere in it.
+
+        Args:
+            excess: Allowed excess of the risk over the least one, as a part of its size.
+
+        Returns:
+            The two numbers of steps.
+        """
+        least = self.risk.min()
+        near = self.steps[self.risk <= least + excess * least.abs()]
+        return int(near[0]), int(near[-1])
+
+
+def early_stopping(
+    training: LinearizedTraining,
+    lr: float,
+    term: str | None = None,
+    *,
+    noise: float | NoiseEstimate = "gcv",
+    momentum: float = 0.0,
+    max_steps: int | None = None,
+) -> EarlyStopping:
+    """The step of gradient descent after which more training fits the noise of a term.
+
+    Only as good as the kernel stands still and as the noise of the rows is independent and of one
+    size.
+
+    Args:
+        training: Linearised training of the term, alone or beside others without noise.
+        lr: Learning rate.
+        term: The term with noise; may be left out where only one is trained.
+        noise: Standard deviation of the noise where it is known. Else "gcv" for what is left in
+            the residual, per degree of freedom, where generalised cross-validation is least, or
+            "tail" for what lies in the slower half of the modes, which then must hold no signal.
+        momentum: As of ``torch.optim.SGD``.
+        max_steps: Longest training looked at; until the slowest resolvable mode has converged,
+            a billion steps at most, when left out.
+
+    Returns:
+        The risk at numbers of steps that grow by `RATIO`, and the best of them.
+
+    Raises:
+        ValueError: ``term`` is not trained, or left out where there are several, ``noise`` is
+            negative or of no known kind, or ``lr``, ``momentum`` or ``max_steps`` is out of range.
+
+    Example:
+        >>> from pinn_ntk import empirical_ntk
+        >>> w = torch.zeros(4, requires_grad=True, dtype=torch.float64)
+        >>> y = torch.tensor([2.0, -2.0, 2.0, -2.0], dtype=torch.float64)
+        >>> fit = torch.eye(4, dtype=torch.float64) @ w
+        >>> kernel = empirical_ntk(fit, [w])
+        >>> training = LinearizedTraining(kernel, {"residual": -y}, {"residual": 1.0})
+        >>> early_stopping(training, lr=0.01, noise=1.0).step  # 0.99^n = 1 / 4, nearly
+        139
+    """
+    term = _chosen(training, term)
+    steps = _grid(_horizon(training, lr) if max_steps is None else max_steps)
+    floor = training.spectrum.floor
+    propagator = propagators.descent(training.rates, steps, lr, momentum, floor)
+    loss, left = _left(training, term, propagator)
+    sigma = _noise(training, term, noise, loss, left)
+    rows = training.kernel.rows(term)
+    risk = loss + sigma**2 * (1 - 2 * left / rows)
+    return EarlyStopping(term, steps, risk, loss, rows - left, sigma)
+
+
+def _left(training: LinearizedTraining, term: str, propagator: Propagator) -> tuple[Tensor, Tensor]:
+    """Mean square of the residual of a term, and Tr (I - H): one number a number of steps."""
+    residual = training.propagated(propagator)[term]
+    lies_in = training.modes[training.rows(term)].square().sum(0)
+    return residual.square().mean(-1), (propagator.kept * lies_in).sum(-1)
+
+
+def _noise(
+    training: LinearizedTraining, term: str, noise: float | str, loss: Tensor, left: Tensor
+) -> float:
+    """sigma, given or estimated; ``loss`` and ``left`` are those of the steps compared."""
+    if isinstance(noise, (int, float)) and 0 <= noise < math.inf:
+        return float(noise)
+    if noise == "tail":
+        slow = (torch.arange(len(training.rates)) >= len(training.rates) // 2).to(training.rates)
+        loss, left = _left(training, term, Propagator(slow, torch.zeros_like(slow)))
+        loss, left = loss[None], left[None]
+    elif noise != "gcv":
+        raise ValueError(
+            f"noise is {noise!r}; expected its standard deviation, 0 or more, 'gcv' or 'tail'."
+        )
+    usable = left > 0
+    score = torch.where(usable, loss / torch.where(usable, left, 1.0).square(), math.inf)
+    best = int(score.argmin())
+    variance = training.kernel.rows(term) * loss[best] / left[best].clamp(min=0.0)
+    return math.sqrt(float(variance))
+
+
+def _horizon(training: LinearizedTraining, lr: float) -> int:
+    """Steps in which the slowest resolvable mode falls by exp(-5)."""
+    moving = training.rates[training.rates > 0]
+    if not len(moving) or not lr > 0:
+        return 1
+    return min(math.ceil(5 / (lr * float(moving[-1]))), _LONGEST)
+
+
+def _grid(max_steps: int) -> Tensor:
+    """0, 1, 2, ... and then numbers that grow by `RATIO`, up to ``max_steps``, int64."""
+    if max_steps < 1:
+        raise ValueError(f"expected max_steps of 1 or more, got {max_steps}.")
+    count = math.ceil(math.log(max_steps) / math.log(RATIO)) + 1
+    powers = torch.pow(RATIO, torch.arange(count, dtype=torch.float64)).round()
+    grid: Tensor = torch.cat([torch.zeros(1), powers.clamp(max=max_steps)]).long().unique()
+    return grid
+
+
+def _chosen(training: LinearizedTraining, term: str | None) -> str:
+    if term is None and len(training.terms) == 1:
+        return training.terms[0]
+    if term not in training.terms:
+        raise ValueError(
+            f"term is {term!r}; expected the one with noise, out of {list(training.terms)}."
+        )
+    return term

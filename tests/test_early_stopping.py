@@ -1,0 +1,218 @@
+"""Early stopping: the risk against its expectation, the smoother by autograd, known truths."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import Tensor
+
+from pinn_ntk import empirical_ntk
+from pinn_ntk.dynamics import LinearizedTraining
+from pinn_ntk.early_stopping import RATIO, EarlyStopping, early_stopping
+from tests.asserts import assert_near
+
+N = 60
+
+
+class Model:
+    """A regression term on features whose modes decay, beside a term without noise."""
+
+    def __init__(
+        self,
+        rows: int = N,
+        decay: float = 0.2,
+        sigma: float = 0.5,
+        beside: int = 0,
+        plateau: int = 0,
+    ):
+        basis, _ = torch.linalg.qr(torch.randn(rows, rows, dtype=torch.float64))
+        rates = torch.exp(-decay * torch.arange(rows)).double()
+        if (
+            plateau
+        ):  # that many modes of one rate, with all of the signal; the others 50 times slower
+            rates = 0.02 + 0.98 * (torch.arange(rows) < plateau).double()
+        self.features = {"data": math.sqrt(rows) * basis * rates.sqrt()}
+        signal = plateau or 10
+        self.truth = basis[:, :signal].sum(1) * math.sqrt(rows / signal)  # mean square 1
+        self.start = {}
+        if beside:
+            self.features["pde"] = torch.randn(beside, rows, dtype=torch.float64)
+            self.start["pde"] = torch.randn(beside, dtype=torch.float64)
+        self.sigma, self.rows = sigma, rows
+        w = torch.zeros(rows, dtype=torch.float64, requires_grad=True)
+        self.kernel = empirical_ntk({t: phi @ w for t, phi in self.features.items()}, [w])
+        self.curvature = {"data": 2 / rows} | ({"pde": 0.1} if beside else {})
+
+    def training(self, noise: Tensor | None = None) -> LinearizedTraining:
+        noise = self.noise() if noise is None else noise
+        start = self.start | {"data": -self.truth - noise}
+        return LinearizedTraining(self.kernel, start, self.curvature)
+
+    def noise(self) -> Tensor:
+        return self.sigma * torch.randn(self.rows, dtype=torch.float64)
+
+    def fitted(self, y: Tensor, steps: int, lr: float, momentum: float) -> Tensor:
+        """f_n of an explicit loop, differentiable in y."""
+        w = velocity = torch.zeros(self.rows, dtype=torch.float64)
+        for _ in range(steps):
+            gap = {"data": -y} | self.start
+            gradient = sum(
+                d * self.features[t].mT @ (self.features[t] @ w + gap[t])
+                for t, d in self.curvature.items()
+            )
+            velocity = momentum * velocity + gradient
+            w = w - lr * velocity
+        return self.features["data"] @ w
+
+
+def at(found: EarlyStopping, curve: Tensor, steps: int) -> float:
+    return float(curve[found.steps == steps])
+
+
+@pytest.mark.parametrize("beside", [0, 5])
+@pytest.mark.parametrize("momentum", [0.0, 0.7])
+@pytest.mark.parametrize("steps", [0, 1, 7, 23])
+def test_curves_are_those_of_an_explicit_training(steps: int, momentum: float, beside: int):
+    model = Model(rows=20, beside=beside)
+    noise, lr = model.noise(), 0.1
+    y = model.truth + noise
+    found = early_stopping(
+        model.training(noise), lr, "data", noise=0.5, momentum=momentum, max_steps=23
+    )
+    fit = model.fitted(y, steps, lr, momentum)
+    smoother = torch.autograd.functional.jacobian(
+        lambda targets: model.fitted(targets, steps, lr, momentum), y
+    )
+    loss, freedom = float((fit - y).square().mean()), float(smoother.trace())
+    assert at(found, found.training_loss, steps) == pytest.approx(loss, rel=1e-10)
+    assert at(found, found.degrees_of_freedom, steps) == pytest.approx(freedom, abs=1e-10)
+    risk = loss + 2 * 0.25 * freedom / 20 - 0.25
+    assert at(found, found.risk, steps) == pytest.approx(risk, abs=1e-10)
+
+
+@pytest.mark.parametrize("beside", [0, 5])
+def test_risk_is_right_on_average(beside: int):
+    """Over draws of the noise, the estimate has the mean of the true risk."""
+    model, lr, draws = Model(beside=beside), 0.3, 100
+    gaps = []
+    for _ in range(draws):
+        noise = model.noise()
+        training = model.training(noise)
+        found = early_stopping(training, lr, "data", noise=model.sigma, max_steps=1000)
+        error = training.descent(found.steps, lr)["data"] + noise  # f_n - y + y - f*
+        gaps.append(found.risk - error.square().mean(-1))
+    gap = torch.stack(gaps)
+    spread = gap.std(0) / math.sqrt(draws)
+    assert float(((gap.mean(0).abs() - 1e-12) / spread.clamp(min=1e-12)).max()) < 4
+
+
+def test_risk_of_one_term_is_the_sum_over_modes():
+    model = Model()
+    training = model.training()
+    found = early_stopping(training, 0.3, noise=0.5, max_steps=100)
+    y = training.coefficients * math.sqrt(N / 2)  # of y - f_0 in each mode
+    p = (1 - 0.3 * training.rates) ** found.steps[:, None].double()
+    expected = (p**2 * (y**2 - 0.25) + (1 - p) ** 2 * 0.25).sum(1) / N
+    assert_near(found.risk, expected, 1e-12, "risk")
+
+
+@pytest.mark.parametrize("sigma", [0.3, 1.0, 3.0])
+def test_best_step_of_modes_that_are_equally_fast(sigma: float):
+    """p^2 |y|^2 / N - 2 sigma^2 p is least for p = N sigma^2 / |y|^2."""
+    model = Model(decay=0.0)
+    noise = model.noise()
+    found = early_stopping(model.training(noise), 0.005, noise=sigma, max_steps=10_000)
+    left = N * sigma**2 / float((model.truth + noise).square().sum())
+    if left >= 1:
+        assert found.step == 0
+        return
+    expected = math.log(left) / math.log(1 - 0.005 * 2)
+    assert found.step == pytest.approx(expected, rel=RATIO - 1, abs=1)
+
+
+@pytest.mark.parametrize("estimate", ["gcv", "tail"])
+@pytest.mark.parametrize("sigma", [0.1, 1.0])
+def test_noise_is_estimated(sigma: float, estimate: str):
+    model = Model(rows=300, sigma=sigma, decay=0.05)
+    found = [early_stopping(model.training(), 0.3, noise=estimate).noise for _ in range(5)]
+    assert sum(found) / 5 == pytest.approx(sigma, rel=0.04)
+
+
+@pytest.mark.parametrize("estimate", ["gcv", "tail"])
+@pytest.mark.parametrize("number", range(6))
+def test_predicted_step_is_near_the_best_one(number: int, estimate: str):
+    """The truth is known: between its modes learned and those of the noise learned."""
+    torch.manual_seed(number)
+    model = Model(rows=400, sigma=1.0, plateau=160)
+    noise, lr = model.noise(), 0.02
+    training = model.training(noise)
+    found = early_stopping(training, lr, noise=estimate)
+    true = (training.descent(found.steps, lr)["data"] + noise).square().mean(-1)
+    best = int(found.steps[true.argmin()])
+    assert float(true[-1]) > 3 * float(true.min())  # it pays to stop
+    assert found.step is not None
+    assert best / 2 <= found.step <= 2 * best
+    assert at(found, true, found.step) < 1.1 * float(true.min())
+
+
+def test_without_noise_training_never_stops():
+    found = early_stopping(Model(sigma=0.0, decay=0.1).training(), 0.3, noise=0.0)
+    assert found.step is None
+    assert bool((found.risk.diff() <= 1e-12).all())
+
+
+def test_nothing_but_noise_is_not_trained_on():
+    model = Model(sigma=1.0)
+    model.truth = torch.zeros(N, dtype=torch.float64)
+    assert early_stopping(model.training(), 0.3, noise=2.0).step == 0
+
+
+def test_valley_holds_the_best_step():
+    found = early_stopping(Model().training(), 0.1, noise=0.5)
+    assert found.step is not None
+    first, last = found.valley(0.1)
+    assert first < found.step < last
+    bound = 1.1 * float(found.risk.min())
+    inside = (found.steps >= first) & (found.steps <= last)
+    assert torch.equal(found.risk <= bound, inside)
+    assert found.valley(0.0) == (found.step, found.step)
+
+
+@pytest.mark.parametrize("longest", [1, 2, 1000, 10**9])
+def test_steps_grow_by_the_ratio_and_end_where_asked(longest: int):
+    steps = early_stopping(Model().training(), 0.1, noise=0.5, max_steps=longest).steps.tolist()
+    assert steps[:2] == [0, 1]
+    assert steps[-1] == longest
+    assert all(b <= RATIO * a + 1 for a, b in pairwise(steps))
+
+
+def test_horizon_is_when_the_slowest_mode_has_converged():
+    model = Model(rows=5, decay=1.0)
+    slowest = 2 * math.exp(-4)
+    assert int(early_stopping(model.training(), 0.1, noise=0.5).steps[-1]) == pytest.approx(
+        5 / (0.1 * slowest), abs=1
+    )
+    still = LinearizedTraining(model.kernel, {"data": torch.ones(5)}, {"data": 0.0})
+    assert early_stopping(still, 0.1, noise=0.5).steps.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"term": None}, "term is None; expected the one with noise"),
+        ({"term": "bc"}, "term is 'bc'"),
+        ({"noise": -1.0}, "noise is -1.0"),
+        ({"noise": math.nan}, "noise is nan"),
+        ({"noise": "median"}, "noise is 'median'"),
+        ({"lr": 0.0}, "expected lr > 0"),
+        ({"momentum": 1.0}, "momentum < 1"),
+        ({"max_steps": 0}, "max_steps of 1 or more"),
+    ],
+)
+def test_what_is_out_of_range_is_refused(options: dict[str, object], message: str):
+    given = {"lr": 0.1, "term": "data", "noise": 0.5} | options
+    with pytest.raises(ValueError, match=message):
+        early_stopping(Model(rows=8, beside=2).training(), **given)
