@@ -124,8 +124,8 @@ class NTK:
         Args:
             term: Name of the term; the whole kernel, in the order of `terms`, when left out.
             method: "fast" forms the block and keeps it. "accurate" takes the singular values of
-                J instead: twice as many decades of eigenvalues stand above the floor, for about
-                ten times the time; no block is formed.
+                J instead: twice as many decades of eigenvalues stand above the floor, for ten
+                to twenty times the time; no block is formed.
             eigenvectors: Whether to keep them, too.
 
         Returns:

@@ -6,7 +6,8 @@
 | B | some columns of J, written out | (R, p) |
 | T | triangular factor of J^T = Q T, so that K = J J^T = T^T T | (min(R, P), R) |
 
-T <- qr([T; B^T]) for one B after the other gives T with R^2 + R p numbers in memory. The singular
+T <- qr([T; B^T]) for one B after the other gives T; a B has R to 4 R columns, as the memory budget
+allows, so that about 5 (R + p) R numbers are held, 10 R^2 at least. The singular
 values of T are those of J, with an error near eps sigma_max: K itself would keep their squares
 with an error near eps sigma_max^2, that is half as many decades.
 
@@ -25,8 +26,10 @@ from torch import Tensor
 from pinn_ntk.factors import Dense, Factor, Outer
 from pinn_ntk.jacobian import FactoredJacobian
 
-_COPIES = 4
-"""Arrays of the size of [T; B^T] that live at once: pieces, their stack, and two inside qr."""
+_COPIES = 5
+"""Arrays of the size of [T; B^T] that live at once: pieces, their stacks, and two inside qr."""
+_ENOUGH = 4
+"""Columns of B, in units of R, beyond which larger blocks are no faster."""
 
 
 def triangular_factor(jacobians: Sequence[FactoredJacobian], scale: Tensor | None = None) -> Tensor:
@@ -83,9 +86,10 @@ def factor_precision(jacobians: Sequence[FactoredJacobian]) -> float:
 
 
 def _width(jacobian: FactoredJacobian, rows: int) -> int:
-    """Columns of J to write out at a time: what the budget allows, R at least."""
-    item = torch.finfo(jacobian.dtype).bits // 8
-    return max(rows, 1, jacobian.memory_budget // (_COPIES * item * max(rows, 1)) - rows)
+    """Columns of J to write out at a time: within the budget, but R at least."""
+    rows, item = max(rows, 1), torch.finfo(jacobian.dtype).bits // 8
+    affordable = jacobian.memory_budget // (_COPIES * item * rows) - rows
+    return max(rows, min(_ENOUGH * rows, affordable))
 
 
 def _stacks(pieces: Iterator[Tensor], width: int) -> Iterator[Tensor]:

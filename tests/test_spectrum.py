@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from pinn_ntk import Spectrum, spectrum
+from benchmarks import spectrum as bench
+from pinn_ntk import FactoredJacobian, Spectrum, empirical_ntk, spectrum
+from pinn_ntk.factors import Dense
+from pinn_ntk.kernel import NTK
+from pinn_ntk.reference import reference_jacobian
 
 EPS = torch.finfo(torch.float64).eps
 
@@ -104,3 +110,307 @@ def test_a_failure_on_the_cpu_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(spectrum.torch.linalg, "eigvalsh", fail)
     with pytest.raises(torch.linalg.LinAlgError):
         Spectrum.of(torch.eye(2))
+
+
+# --- Ranks
+
+
+RANKS: dict[str, tuple[list[float], float, float]] = {
+    "one": ([5.0], 1.0, 1.0),
+    "equal": ([2.0] * 6, 6.0, 6.0),
+    "halves": ([4.0, 2.0, 2.0], 2.0, 2 * math.sqrt(2)),  # p = 1/2, 1/4, 1/4: entropy 1.5 log 2
+    "steep": ([1.0, 1e-9], 1.0, 1.0),
+    "small": ([4e-30, 2e-30, 2e-30], 2.0, 2 * math.sqrt(2)),
+    "noise": ([4.0, 2.0, 2.0, 1e-17, -1e-17], 2.0, 2 * math.sqrt(2)),
+}
+
+
+@pytest.mark.parametrize(("values", "stable", "entropy"), RANKS.values(), ids=RANKS)
+def test_stable_and_entropy_rank(values: list[float], stable: float, entropy: float) -> None:
+    found = Spectrum.of(torch.diag(torch.tensor(values).double()))
+    assert found.stable_rank == pytest.approx(stable, rel=1e-7)
+    assert found.entropy_rank == pytest.approx(entropy, rel=1e-7)
+    assert 1 - 1e-12 <= found.stable_rank <= found.effective_rank * (1 + 1e-12)
+    assert found.effective_rank <= found.entropy_rank * (1 + 1e-12) <= found.rank * (1 + 1e-9)
+
+
+def test_stable_rank_is_that_of_the_jacobian() -> None:
+    jacobian = torch.randn(9, 5, dtype=torch.float64)
+    norms = jacobian.norm() ** 2 / torch.linalg.matrix_norm(jacobian, 2) ** 2
+    assert Spectrum.of(jacobian @ jacobian.mT).stable_rank == pytest.approx(float(norms))
+
+
+# --- Accurate: from the singular values of the Jacobian
+
+
+METHODS = ("fast", "accurate")
+
+
+def explicit(rows: Tensor) -> NTK:
+    """The kernel of a Jacobian written out."""
+    jacobian = FactoredJacobian({"w": Dense(rows)}, {"w": rows.shape[1]}, len(rows))
+    return NTK({"residual": jacobian})
+
+
+def vector_pinn() -> NTK:
+    """u_xx + v, v_x - u at 7 points, (7, 2), and u on the boundary, (2, 1), of one network."""
+    net = nn.Sequential(nn.Linear(1, 9), nn.Tanh(), nn.Linear(9, 9), nn.Tanh(), nn.Linear(9, 2))
+    net = net.double()
+    x = torch.linspace(-1, 1, 7, dtype=torch.float64)[:, None].requires_grad_()
+    u, v = net(x).split(1, 1)
+    (u_x,) = torch.autograd.grad(u.sum(), x, create_graph=True)
+    (u_xx,) = torch.autograd.grad(u_x.sum(), x, create_graph=True)
+    (v_x,) = torch.autograd.grad(v.sum(), x, create_graph=True)
+    ends = torch.tensor([[-1.0], [1.0]], dtype=torch.float64)
+    residuals = {"pde": torch.cat([u_xx + v, v_x - u], 1), "bc": net(ends)[:, :1]}
+    return empirical_ntk(residuals, net)
+
+
+def assert_same(found: Spectrum, matrix: Tensor) -> None:
+    """Eigenvalues and eigenvectors are those of the matrix."""
+    top, size = found.lambda_max, len(matrix)
+    expected = torch.linalg.eigvalsh(matrix).flip(0)
+    assert found.eigenvalues.shape == (size,)
+    assert torch.allclose(found.eigenvalues, expected, rtol=0, atol=size * 4 * EPS * top)
+    vectors = found.eigenvectors
+    assert vectors is not None
+    assert torch.allclose(
+        vectors.mT @ vectors, torch.eye(size, dtype=torch.float64), atol=100 * EPS
+    )
+    error = matrix @ vectors - vectors * found.eigenvalues
+    assert float(error.norm(dim=0).max()) <= size * 16 * EPS * top
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("term", ["pde", "bc", None])
+def test_blocks_of_several_outputs(method: str, term: str | None) -> None:
+    kernel = vector_pinn()
+    matrix = kernel.matrix() if term is None else kernel[term]
+    assert len(matrix) == {"pde": 14, "bc": 2, None: 16}[term]
+    assert_same(kernel.spectrum(term, method=method, eigenvectors=True), matrix)
+    assert kernel.spectrum(term, method=method).eigenvectors is None
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_weighted(method: str) -> None:
+    kernel = vector_pinn()
+    weights = {"pde": torch.rand(14, dtype=torch.float64), "bc": 1e3}
+    found = kernel.weighted_spectrum(weights, method=method, eigenvectors=True)
+    assert_same(found, kernel.weighted_matrix(weights))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_operator_of_the_paper(method: str) -> None:
+    """Eq 6.3: rows of K_u scaled by lambda_b / N_b, of K_r by lambda_r / N_r; not symmetric."""
+    kernel = vector_pinn()
+    lambdas, rows = {"pde": 3.0, "bc": 700.0}, {"pde": 14, "bc": 2}
+    scales = {term: lambdas[term] / rows[term] for term in rows}
+    operator = torch.cat(
+        [scales[a] * torch.cat([kernel[a, b] for b in kernel.terms], 1) for a in kernel.terms]
+    )
+    assert float((operator - operator.mT).norm()) > 0.1 * float(operator.norm())
+    of_paper = torch.linalg.eigvals(operator)
+    found = kernel.weighted_spectrum(scales, method=method, eigenvectors=True)
+    top = found.lambda_max
+    assert float(of_paper.imag.abs().max()) <= 1e-10 * top
+    expected = of_paper.real.sort(descending=True).values
+    assert torch.allclose(found.eigenvalues, expected, rtol=0, atol=1e-10 * top)
+    # And D^(-1/2) v is an eigenvector of the transposed operator K D, of dr/dt = -K D r.
+    root = torch.cat([torch.full((rows[t],), scales[t]).double() for t in rows]).sqrt()
+    assert found.eigenvectors is not None
+    modes = found.eigenvectors[:, :5] / root[:, None]
+    images = operator.mT @ modes
+    assert torch.allclose(
+        images, modes * found.eigenvalues[:5], atol=1e-9 * top * float(modes.max())
+    )
+
+
+def test_zero_weight_takes_a_term_out() -> None:
+    kernel = vector_pinn()
+    found = kernel.weighted_spectrum({"pde": 1.0, "bc": 0.0}, method="accurate")
+    alone = kernel.spectrum("pde", method="accurate")
+    assert torch.allclose(found.above_floor, alone.eigenvalues[: found.rank], rtol=1e-6)
+
+
+@pytest.mark.parametrize("weights", [{"pde": 1.0}, {"pde": -1.0, "bc": 1.0}])
+@pytest.mark.parametrize("method", METHODS)
+def test_bad_weights_are_refused_by_both(method: str, weights: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="weight"):
+        vector_pinn().weighted_spectrum(weights, method=method)
+
+
+def test_unknown_methods_and_terms_are_refused() -> None:
+    kernel = vector_pinn()
+    for call in (kernel.spectrum, lambda **o: kernel.weighted_spectrum({"pde": 1, "bc": 1}, **o)):
+        with pytest.raises(ValueError, match="method is 'exact'; expected 'fast'"):
+            call(method="exact")
+    for method in METHODS:
+        with pytest.raises(KeyError, match="no term 'wall'"):
+            kernel.spectrum("wall", method=method)
+
+
+@pytest.mark.parametrize("shape", [(6, 4), (4, 6), (1, 3), (3, 1), (1, 1)])
+def test_accurate_eigenvalues_are_squared_singular_values(shape: tuple[int, int]) -> None:
+    rows = torch.randn(*shape, dtype=torch.float64)
+    found = explicit(rows).spectrum(method="accurate", eigenvectors=True)
+    kept = min(shape)
+    assert torch.allclose(found.eigenvalues[:kept], torch.linalg.svdvals(rows).square())
+    assert found.eigenvalues[kept:].tolist() == [0.0] * (shape[0] - kept)
+    assert found.rank == kept
+    assert_same(found, rows @ rows.mT)
+
+
+def test_accurate_floor_is_on_the_singular_values() -> None:
+    """1e-13 sigma_max stands above it, though its square is far below eps lambda_max."""
+    kernel = explicit(torch.diag(torch.tensor([2.0, 2e-13, 2e-16]).double()))
+    found = kernel.spectrum(method="accurate")
+    assert found.floor == pytest.approx((3 * EPS * 2.0) ** 2, rel=1e-12)
+    assert (found.rank, kernel.spectrum().rank) == (2, 1)
+    assert found.condition == pytest.approx(1e26, rel=1e-6)
+
+
+def test_accurate_floor_of_a_float32_model() -> None:
+    rows = torch.diag(torch.tensor([1.0, 1e-5, 1e-9]))
+    found = explicit(rows).spectrum(method="accurate")
+    assert found.eigenvalues.dtype == torch.float64
+    assert found.floor == pytest.approx((3 * torch.finfo(torch.float32).eps) ** 2, rel=1e-12)
+    assert found.rank == 2
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_zero_jacobian(method: str) -> None:
+    found = explicit(torch.zeros(3, 4, dtype=torch.float64)).spectrum(
+        method=method, eigenvectors=True
+    )
+    assert found.eigenvalues.tolist() == [0.0] * 3
+    assert (found.rank, found.floor, found.stable_rank, found.entropy_rank) == (0, 0.0, 0.0, 0.0)
+    assert math.isnan(found.condition)
+    assert found.decay is None
+    assert_same(found, torch.zeros(3, 3, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_term_that_depends_on_nothing(method: str) -> None:
+    nothing = FactoredJacobian({}, {"w": 4}, 2)
+    found = NTK({"residual": nothing}).spectrum(method=method, eigenvectors=True)
+    assert found.eigenvalues.tolist() == [0.0, 0.0]
+    assert found.eigenvectors is not None
+    assert found.eigenvectors.shape == (2, 2)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("copies", [2, 50])
+def test_duplicated_rows_are_rank_loss(method: str, copies: int) -> None:
+    """Wang's boundary: N / 2 copies of each end have rank 2, and N / 2 times the eigenvalues."""
+    ends = torch.randn(2, 30, dtype=torch.float64)
+    once, often = explicit(ends), explicit(ends.repeat_interleave(copies, 0))
+    found = often.spectrum(method=method)
+    assert (len(found.eigenvalues), found.rank) == (2 * copies, 2)
+    expected = copies * once.spectrum(method=method).eigenvalues
+    assert torch.allclose(found.above_floor, expected, rtol=1e-10)
+
+
+def test_eigenvectors_of_the_cpu_where_the_device_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    class OnDevice(Tensor):
+        """A tensor that says it lies elsewhere."""
+
+        @property
+        def device(self) -> torch.device:  # type: ignore[override]
+            return torch.device("meta")
+
+    calls, real = [], torch.linalg.eigh
+
+    def fail_first(matrix: Tensor) -> object:
+        calls.append(matrix)
+        if len(calls) == 1:
+            raise torch.linalg.LinAlgError("did not converge")
+        return [x.as_subclass(Tensor) for x in real(matrix.as_subclass(Tensor))]
+
+    monkeypatch.setattr(spectrum.torch.linalg, "eigh", fail_first)
+    monkeypatch.setattr(Tensor, "to", lambda self, *_: self)
+    matrix = with_eigenvalues([3.0, 1.0])
+    values, vectors = spectrum._eigensystem(matrix.as_subclass(OnDevice), vectors=True)
+    assert len(calls) == 2
+    assert values.tolist() == pytest.approx([1.0, 3.0])
+    assert torch.allclose(matrix @ vectors, vectors * values)
+
+
+def test_eigenvector_failures_on_the_cpu_are_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: Tensor) -> Tensor:
+        raise torch.linalg.LinAlgError("did not converge")
+
+    monkeypatch.setattr(spectrum.torch.linalg, "eigh", fail)
+    with pytest.raises(torch.linalg.LinAlgError):
+        Spectrum.of(torch.eye(2), eigenvectors=True)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("method", METHODS)
+def test_on_cuda(method: str) -> None:
+    rows = torch.randn(70, 40, dtype=torch.float64)
+    here = explicit(rows).spectrum(method=method, eigenvectors=True)
+    on_cuda = FactoredJacobian({"w": Dense(rows.cuda())}, {"w": 40}, 70, device="cuda")
+    there = NTK({"residual": on_cuda}).spectrum(method=method, eigenvectors=True)
+    assert there.eigenvalues.device.type == "cuda"
+    assert torch.allclose(there.above_floor.cpu(), here.above_floor, rtol=1e-9)
+    assert there.eigenvectors is not None
+    assert there.eigenvectors.device.type == "cuda"
+    assert there.rank == here.rank == 40
+
+
+# --- Accuracy against 60 digits
+
+
+@pytest.fixture(scope="module")
+def truth() -> tuple[tuple[int, int, int], list[Any]]:
+    network = (16, 2, 0)
+    return network, bench.true_eigenvalues(bench.make_network(*network))
+
+
+def test_the_reference_is_the_kernel_of_the_network(
+    truth: tuple[tuple[int, int, int], list[Any]],
+) -> None:
+    network, eigenvalues = truth
+    kernel = bench.kernel_of(bench.make_network(*network), torch.float64, torch.float64)
+    assert len(eigenvalues) == 40
+    assert kernel.spectrum().eigenvalues[:5].tolist() == pytest.approx(
+        [float(value) for value in eigenvalues[:5]], rel=1e-12
+    )
+    assert float(sum(eigenvalues)) == pytest.approx(float(kernel.matrix().trace()), rel=1e-13)
+
+
+def test_a_gradient_of_60_digits_is_that_of_autograd() -> None:
+    net = bench.make_network(5, 3, 1).double()
+    x = torch.tensor([[0.3]], dtype=torch.float64, requires_grad=True)
+    (u_x,) = torch.autograd.grad(net(x).sum(), x, create_graph=True)
+    (u_xx,) = torch.autograd.grad(u_x.sum(), x, create_graph=True)
+    for order, value in ((0, net(x)), (2, u_xx)):
+        expected = reference_jacobian(value, net).flatten()
+        layers = [layer for layer in net if isinstance(layer, nn.Linear)]
+        exact = [[bench._exact(p) for p in (layer.weight, layer.bias)] for layer in layers]
+        weights, biases = zip(*exact, strict=True)
+        found = bench._gradient(weights, biases, bench._exact(x)[0, 0], order)
+        assert np.allclose(found.astype(float), expected.numpy(), rtol=1e-12, atol=1e-14)
+
+
+RIGHT = {  # contestant -> eigenvalues right, at least and at most, of 40
+    ("fast", "float32"): (10, 20),
+    ("accurate", "float32"): (18, 30),
+    ("fast", "float64"): (18, 30),
+    ("accurate", "float64"): (30, 40),
+}
+
+
+@pytest.mark.parametrize(("method", "precision"), RIGHT)
+def test_eigenvalues_right_of_forty(
+    truth: tuple[tuple[int, int, int], list[Any]], method: str, precision: str
+) -> None:
+    network, eigenvalues = truth
+    assert float(eigenvalues[0] / eigenvalues[-1]) > 1e36
+    kernel = bench.kernel_of(bench.make_network(*network), *bench.PRECISIONS[precision])
+    found = bench.accuracy(kernel.spectrum(method=method), eigenvalues)
+    least, most = RIGHT[method, precision]
+    assert least <= found.right <= most
+    # The floor keeps what is right, and nothing else.
+    assert found.right - 8 <= found.above_floor <= found.right
+    assert found.worst < bench.WITHIN
