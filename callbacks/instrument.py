@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from torch import Tensor
 from torch.autograd.graph import Node
 
 from pinn_ntk.callbacks.guard import Guard
+from pinn_ntk.callbacks.infinite_width import InfiniteWidth
 from pinn_ntk.callbacks.outlook import Outlook
 from pinn_ntk.callbacks.parameters import (
     Patterns,
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     import pytorch_lightning as pl
 
 PREDICTION = "the predicted decrease"
+LIMIT = "the distance to the limit"
 
 
 class Instrument:
@@ -47,18 +50,28 @@ class Instrument:
         max_points: Rows of a term up to which its block is formed of all rows.
         certify: Whether kernels and terms are checked.
         guard: Runs what may fail beside the measurement.
+        limit: Whether the distance from the limit of infinite width is measured.
 
     Attributes:
         outlook: Predicts what the measured steps do.
+        infinite_width: Measures the distance from the limit; None where that is not wanted.
     """
 
     def __init__(
-        self, source: Source, params: Patterns, max_points: int, guard: Guard, *, certify: bool
+        self,
+        source: Source,
+        params: Patterns,
+        max_points: int,
+        guard: Guard,
+        *,
+        certify: bool,
+        limit: bool,
     ) -> None:
         """Nothing measured yet."""
         self.source, self.params, self.guard = source, params, guard
         self.max_points, self.certify = max_points, certify
         self.outlook = Outlook(source)
+        self.infinite_width = InfiniteWidth() if limit else None
         self._drift = KernelDrift()
         self._done: set[str] = set()
 
@@ -67,6 +80,34 @@ class Instrument:
         self._drift = KernelDrift()
         self.outlook.forget()
         self.source.forget()
+        if self.infinite_width is not None:
+            self.infinite_width.forget()
+
+    def attach(self, module: pl.LightningModule, *, resumed: bool) -> None:
+        """A fit starts; what the last one left to be judged counts only if this one goes on."""
+        if not resumed:
+            self.outlook.forget()
+        if self.infinite_width is not None:
+            self.guard.run(LIMIT, partial(self.infinite_width.attach, module))
+
+    def detach(self) -> None:
+        """The fit is over: let go of kernel and module."""
+        self.outlook.end()
+        if self.infinite_width is not None:
+            self.infinite_width.end()
+
+    def begin(self, batch: Any) -> None:
+        """A batch starts."""
+        self.source.begin(batch)
+        self.guard.run("freezing the probe", partial(self.freeze, batch))
+        if self.infinite_width is not None:
+            self.guard.run(LIMIT, self.infinite_width.begin)
+
+    def end(self) -> None:
+        """A batch is over."""
+        self.source.end()
+        if self.infinite_width is not None:
+            self.infinite_width.end_batch()
 
     def begin_step(self) -> None:
         """No term of this step is measured yet."""
@@ -134,7 +175,14 @@ class Instrument:
                 rows_kept=found.rows,
                 learning_rate=learning_rate(trainer, params, kernel),
                 interference=self._interference(kernel, finite, losses),
+                distance_to_limit=self._distance(module),
+                residuals=finite.residuals,
             )
+
+    def _distance(self, module: pl.LightningModule) -> float | None:
+        if self.infinite_width is None:
+            return None
+        return self.guard.run(LIMIT, partial(self.infinite_width.measure, module))
 
     def _interference(
         self, kernel: NTK | None, found: Found, losses: Mapping[str, TermLoss]
@@ -144,22 +192,26 @@ class Instrument:
             return None
         some = NTK({term: kernel.jacobian(term) for term in kernel.terms if term in losses})
         slopes = {term: losses[term].slope(found.residuals[term]) for term in some.terms}
-        return self.guard.run("the interference", partial(interference, some, slopes))
+        found = self.guard.run("the interference", partial(interference, some, slopes))
+        return found and replace(found, matrix=found.matrix.cpu())
 
     def state_dict(self, *, save_start: bool) -> dict[str, Any]:
         """What a resumed run goes on from; without the first kernel unless asked for."""
-        probe = self.source.probe
+        probe, limit = self.source.probe, self.infinite_width
         return {
             "names": self.source.recorder.state_dict(),
             "drift": self._drift.state_dict() if save_start else {},
             "probe": {} if probe is None else probe.state_dict(),
             "outlook": self.outlook.state_dict(),
+            "limit": limit.state_dict() if limit is not None and save_start else {},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where another instrument was."""
         self.source.recorder.load_state_dict(state["names"])
         self.outlook.load_state_dict(state.get("outlook", {}))
+        if self.infinite_width is not None:
+            self.infinite_width.load_state_dict(state.get("limit", {}))
         drift = state["drift"]
         if self.source.probe is not None:
             self.source.probe.load_state_dict(state["probe"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -20,12 +20,17 @@ from pinn_ntk.callbacks.sinks import (
 )
 from pinn_ntk.callbacks.steps import StepCount
 from pinn_ntk.history import History
+from pinn_ntk.interference import Interference, interference_figure
 from pinn_ntk.measurement import Measurement
 from pinn_ntk.report import history_figure, scalars, summary
 from pinn_ntk.spectrum import Spectrum
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
+    from matplotlib.figure import Figure
+
+PREDICTED_DECREASE = "predicted_decrease_ratio"
+"""What a forecast that was judged is logged under."""
 
 
 class Logbook:
@@ -49,6 +54,7 @@ class Logbook:
         self.spectra: dict[str, list[tuple[int, Spectrum]]] = {}
         self.prefix = "ntk"
         self.count = StepCount()
+        self._interference: list[tuple[int, Interference]] = []  # the first and the last
         self._last: Measurement | None = None
         self._told: int | None = None
 
@@ -77,6 +83,8 @@ class Logbook:
         self.history.add(self.count(step), values)
         for term, spectrum in measurement.spectra.items():
             self.spectra.setdefault(term, []).append((self.count(step), spectrum))
+        if measurement.interference is not None:
+            self._interference[1:] = [(self.count(step), measurement.interference)]
         self.guard.run("logging scalars", partial(log_scalars, trainer, values, step))
         spectra = partial(log_spectra, trainer, measurement, prefix=self.prefix)
         self.guard.run("logging spectra", spectra)
@@ -108,34 +116,55 @@ class Logbook:
             return
         if last.step != self._told:
             self._tell(trainer, last)
-        draw = partial(self._draw, trainer, last.step, last.points)
-        self.guard.run("the history figure", draw)
+        history = partial(history_figure, self.spectra, points=last.points)
+        between = partial(interference_figure, self._panels)
+        if self.spectra:
+            draw = partial(self._draw, trainer, "history", history, last.step)
+            self.guard.run("the history figure", draw)
+        if self._interference:
+            draw = partial(self._draw, trainer, "interference", between, last.step)
+            self.guard.run("the interference figure", draw)
+
+    @property
+    def _panels(self) -> dict[str, Interference]:
+        return {f"step {step}": measured for step, measured in self._interference}
 
     def _tell(self, trainer: pl.Trainer, measurement: Measurement) -> None:
         self._told = measurement.step
         self.guard.run("the summary", partial(self._write, trainer, measurement))
 
     def _write(self, trainer: pl.Trainer, measurement: Measurement) -> None:
-        text = summary(measurement, max_points=self.max_points)
+        tag = f"{self.prefix}/{PREDICTED_DECREASE}"
+        judged = self.history[tag][-1].tolist() if tag in self.history else None
+        text = summary(
+            measurement,
+            max_points=self.max_points,
+            judged=None if judged is None else (int(judged[0]), judged[1]),
+        )
         log_text(trainer, f"{self.prefix}/summary", text, measurement.step)
 
-    def _draw(self, trainer: pl.Trainer, step: int, points: str) -> None:
-        if next(writers(trainer), None) is None or not self.spectra:
+    def _draw(self, trainer: pl.Trainer, name: str, make: Callable[[], Figure], step: int) -> None:
+        if next(writers(trainer), None) is None:
             return
         try:
-            figure = history_figure(self.spectra, points=points)
+            figure = make()
         except ModuleNotFoundError as error:
             if (error.name or "").partition(".")[0] != "matplotlib":
                 raise
-            rank_zero_info("NTKMonitor: no history figure without matplotlib; pip install it.")
+            if name == "history":
+                rank_zero_info("NTKMonitor: no figures without matplotlib; pip install it.")
             return
-        log_figure(trainer, f"{self.prefix}/figure/history", figure, step)
+        log_figure(trainer, f"{self.prefix}/figure/{name}", figure, step)
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain values only."""
         return {
             "history": self.history.state_dict(),
             "spectra": {term: _plain(series) for term, series in self.spectra.items()},
+            "interference": [
+                [step, list(measured.terms), measured.matrix.cpu()]
+                for step, measured in self._interference
+            ],
             "count": self.count.state_dict(),
         }
 
@@ -146,6 +175,10 @@ class Logbook:
             term: [(step, Spectrum(values, floor)) for step, values, floor in series]
             for term, series in state["spectra"].items()
         }
+        self._interference = [
+            (step, Interference(tuple(terms), matrix))
+            for step, terms, matrix in state.get("interference", [])
+        ]
         self.count.load_state_dict(state["count"])
 
 

@@ -14,7 +14,7 @@ from pinn_ntk.callbacks.balancer import balancers
 from pinn_ntk.callbacks.checks import at_least, unsupported_strategy
 from pinn_ntk.callbacks.guard import Guard
 from pinn_ntk.callbacks.instrument import PREDICTION, Instrument
-from pinn_ntk.callbacks.logbook import Logbook
+from pinn_ntk.callbacks.logbook import PREDICTED_DECREASE, Logbook
 from pinn_ntk.callbacks.outlook import Judged, Outlook
 from pinn_ntk.callbacks.raw import RawBackward, measuring
 from pinn_ntk.callbacks.routes import Route
@@ -27,8 +27,6 @@ from pinn_ntk.spectrum import Spectrum
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
-
-PREDICTED_DECREASE = "predicted_decrease_ratio"
 
 
 class NTKMonitor(StatefulCallback):
@@ -131,6 +129,7 @@ class NTKMonitor(StatefulCallback):
         max_points: int = 512,
         certify: bool = True,
         save_start: bool = True,
+        limit: bool = True,
         prefix: str = "ntk",
     ) -> None:
         self._remember(locals())
@@ -139,7 +138,9 @@ class NTKMonitor(StatefulCallback):
         self.schedule = Schedule("NTKMonitor", every_n_steps, steps, per_decade, budget)
         self.source = Source(names, include, residuals, probe, max_points)
         self.guard = Guard("NTKMonitor")
-        self._instrument = Instrument(self.source, params, max_points, self.guard, certify=certify)
+        self._instrument = Instrument(
+            self.source, params, max_points, self.guard, certify=certify, limit=limit
+        )
         self.raw = RawBackward(self.source.recorder, self._look)
         self._module: ref[pl.LightningModule] | None = None
         self._resumed = False
@@ -178,8 +179,6 @@ class NTKMonitor(StatefulCallback):
         self._module = ref(pl_module)
         self._restart()
         self._due = self._resumed  # the step before the first may have been measured
-        if not self._resumed:
-            self._outlook.forget()
         refused = unsupported_strategy(trainer)
         if refused is not None:
             self._active = False
@@ -187,6 +186,7 @@ class NTKMonitor(StatefulCallback):
             return
         self._book.open(self._own_prefix(trainer), logged_step(trainer), resumed=self._resumed)
         self.source.recorder.attach(pl_module)
+        self._instrument.attach(pl_module, resumed=self._resumed)
         self.raw.attach(trainer, pl_module)
 
     def _own_prefix(self, trainer: pl.Trainer) -> str:
@@ -203,8 +203,7 @@ class NTKMonitor(StatefulCallback):
     ) -> None:
         if self._active:
             self.raw.begin()
-            self.source.begin(batch)
-            self.guard.run("freezing the probe", partial(self._instrument.freeze, batch))
+            self._instrument.begin(batch)
 
     def on_before_backward(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor
@@ -271,7 +270,7 @@ class NTKMonitor(StatefulCallback):
         if self._active:
             self._judge(trainer, partial(self._outlook.after_batch, trainer, pl_module))
             self._share(trainer)
-            self.source.end()
+            self._instrument.end()
             self._book.count(logged_step(trainer))
             self.raw.end(self.guard)
 
@@ -296,7 +295,7 @@ class NTKMonitor(StatefulCallback):
 
     def _undo(self) -> None:
         self.source.recorder.detach()
-        self._outlook.end()
+        self._instrument.detach()
         self._resumed = False
 
     def state_dict(self) -> dict[str, Any]:

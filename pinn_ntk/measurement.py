@@ -17,9 +17,11 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from pinn_ntk.definiteness import Definiteness, definiteness
 from pinn_ntk.interference import Interference
 from pinn_ntk.kernel import NTK
 from pinn_ntk.kernel_drift import KernelDrift
+from pinn_ntk.repeated_rows import SMALLEST
 from pinn_ntk.rows import kernel_of_rows, thinned
 from pinn_ntk.spectrum import Spectrum
 from pinn_ntk.step_size import max_stable_lr, mode_rates
@@ -56,6 +58,9 @@ class Measurement:
             `pinn_ntk.step_size.mode_rates`.
         interference: Inner products of the gradients of the terms whose place in the loss is
             known; None for fewer than two.
+        definiteness: Term -> rank of the block of the rows kept, and why it is not full.
+        distance_to_limit: Distance of the network's kernel from its limit of infinite width; None
+            where that is not known.
     """
 
     step: int
@@ -75,6 +80,8 @@ class Measurement:
     learning_rate: float | None = None
     rates: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     interference: Interference | None = None
+    definiteness: Mapping[str, Definiteness] = field(default_factory=dict)
+    distance_to_limit: float | None = None
 
 
 def measure(
@@ -94,6 +101,8 @@ def measure(
     rows_kept: Mapping[str, Tensor] | None = None,
     learning_rate: float | None = None,
     interference: Interference | None = None,
+    distance_to_limit: float | None = None,
+    residuals: Mapping[str, Tensor] | None = None,
 ) -> Measurement:
     """Take everything that is reported off a kernel.
 
@@ -115,6 +124,9 @@ def measure(
             ``max_points``, see `pinn_ntk.rows.stratified_rows`; all rows of a term that is absent.
         learning_rate: Learning rate of the step, for the record.
         interference: Inner products of the terms' gradients, for the record.
+        distance_to_limit: Distance from the limit of infinite width, for the record.
+        residuals: Term -> residual in the shape that the loss sees, which tells accidental
+            broadcasting.
 
     Returns:
         The measurement.
@@ -150,7 +162,32 @@ def measure(
         learning_rate=learning_rate,
         rates=rates,
         interference=interference,
+        definiteness=_definiteness(kernel, kept, spectra, residuals or {}),
+        distance_to_limit=distance_to_limit,
     )
+
+
+def _definiteness(
+    kernel: NTK | None,
+    kept: NTK | None,
+    spectra: Mapping[str, Spectrum],
+    residuals: Mapping[str, Tensor],
+) -> dict[str, Definiteness]:
+    if kernel is None or kept is None:
+        return {}
+    return {
+        term: definiteness(
+            kept, term, _matrix(residuals.get(term)), spectrum=spectra[term], whole=kernel
+        )
+        for term in kept.terms
+    }
+
+
+def _matrix(residual: Tensor | None) -> Tensor | None:
+    """The residual if its shape may come from broadcasting; for others eigenvectors are spared."""
+    if residual is None or len([size for size in residual.shape if size >= SMALLEST]) != 2:
+        return None
+    return residual
 
 
 def _traces(

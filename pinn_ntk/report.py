@@ -81,6 +81,8 @@ def scalars(measurement: Measurement, *, prefix: str = "ntk") -> dict[str, float
         values["max_stable_lr"] = measurement.max_stable_lr
     if measurement.learning_rate is not None:
         values["lr"] = measurement.learning_rate
+    if measurement.distance_to_limit is not None:
+        values["distance_to_limit"] = measurement.distance_to_limit
     if measurement.interference is not None:
         values |= _cosines(measurement.interference)
     if measurement.certificate is not None:

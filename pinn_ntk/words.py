@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 
+from pinn_ntk import verdicts
 from pinn_ntk.balance import weights_from_traces
 from pinn_ntk.measurement import PROBE, Measurement
 from pinn_ntk.spectrum import Spectrum
@@ -20,12 +21,18 @@ UNNAMED = re.compile(r"term_\d+")
 """What terms are called that were not logged."""
 
 
-def summary(measurement: Measurement, *, max_points: int | None = None) -> str:
+def summary(
+    measurement: Measurement,
+    *,
+    max_points: int | None = None,
+    judged: tuple[int, float] | None = None,
+) -> str:
     """What a measurement says, in words, as Markdown.
 
     Args:
         measurement: What was measured at one step.
         max_points: The limit that was in force, to be named where rows were left out.
+        judged: Step and ratio of the last forecast whose outcome is known.
 
     Returns:
         A table of the loss terms and a list of findings.
@@ -35,10 +42,15 @@ def summary(measurement: Measurement, *, max_points: int | None = None) -> str:
         _balance(measurement),
         _weights(measurement.effective_weights),
         *(_resolved(term, spectrum) for term, spectrum in measurement.spectra.items()),
+        *verdicts.ranks(measurement.definiteness),
         *_groups(measurement),
         _drift(measurement),
         _moved_points(measurement),
-        _step_size(measurement),
+        verdicts.infinite_width(measurement.distance_to_limit),
+        verdicts.step_size(measurement),
+        verdicts.time_scales(measurement),
+        verdicts.interferences(measurement.interference),
+        "" if judged is None else verdicts.prediction(*judged),
         _trust(measurement),
         *(_left_out(term, measurement, max_points) for term in measurement.spectra),
         _unnamed(measurement),
@@ -156,15 +168,6 @@ def _unnamed(measurement: Measurement) -> str:
     if not unnamed:
         return ""
     return f"Names: {_listed(unnamed)} (not logged: pass names=[...] or log each term)."
-
-
-def _step_size(measurement: Measurement) -> str:
-    if measurement.max_stable_lr is None:
-        return ""
-    return (
-        f"Step size: plain gradient descent on this loss is unstable above "
-        f"{measurement.max_stable_lr:.2g}; Adam and others follow another rule."
-    )
 
 
 def _trust(measurement: Measurement) -> str:

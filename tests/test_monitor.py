@@ -458,9 +458,10 @@ def test_summary_figure_and_layout_are_written(logged: tuple[NTKMonitor, EventAc
     assert (
         f"| pde | 6 | {trace:.3g} |" in tensor_util.make_ndarray(texts[1].tensor_proto)[0].decode()
     )
-    (image,) = log.Images("ntk/figure/history")
-    assert image.step == 7
-    assert image.width > image.height > 100
+    for figure in ("history", "interference"):
+        (image,) = log.Images(f"ntk/figure/{figure}")
+        assert image.step == 7
+        assert image.width > image.height > 100
     assert len(log.Tensors("custom_scalars__config__")) == 1
 
 
@@ -513,7 +514,9 @@ def test_no_figure_and_a_hint_without_matplotlib(
     logger = TensorBoardLogger(tmp_path)
     with caplog.at_level("INFO"):
         fit(build(), NTKMonitor(), steps=2, logger=logger)
-    assert len([r for r in caplog.records if "no history figure" in r.getMessage()]) == 1
+    assert (
+        len([r for r in caplog.records if "no figures without matplotlib" in r.getMessage()]) == 1
+    )
     assert events(logger).Tags()["images"] == []
 
 
@@ -521,7 +524,7 @@ def test_figure_does_without_pyplot(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
     logger = TensorBoardLogger(tmp_path)
     fit(build(), NTKMonitor(), steps=2, logger=logger)
-    assert events(logger).Tags()["images"] == ["ntk/figure/history"]
+    assert events(logger).Tags()["images"] == ["ntk/figure/history", "ntk/figure/interference"]
 
 
 # --- What is left behind, and what is carried on
