@@ -1,0 +1,148 @@
+"""Eigenfunctions over the domain: of kernels whose eigenfunctions are known."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from pinn_ntk import Spectrum
+from pinn_ntk.eigenfunctions import eigenfunction_figure, eigenfunctions
+
+N = 40
+ANGLES = 2 * math.pi * torch.arange(N, dtype=torch.float64) / N
+DECAY = (8.0, 4.0, 2.0)
+
+
+def cosines() -> Tensor:
+    """1 and cosines at equidistant angles, orthogonal over the points, (N, 3)."""
+    return torch.stack([torch.cos(k * ANGLES) for k in range(3)], 1)
+
+
+def kernel() -> Tensor:
+    """Eigenvalues 8, 4, 2 with the functions 1, cos, cos 2, each of mean square 1."""
+    functions = cosines() / cosines().square().mean(0).sqrt()
+    return functions @ torch.diag(torch.tensor(DECAY)).double() @ functions.mT / N
+
+
+def spectrum(matrix: Tensor | None = None) -> Spectrum:
+    return Spectrum.of(kernel() if matrix is None else matrix, eigenvectors=True)
+
+
+def test_known_functions() -> None:
+    found = eigenfunctions(spectrum())
+    assert found.shape == (N, 3)  # 37 others lie below the floor
+    expected = cosines() / cosines().square().mean(0).sqrt()
+    assert torch.allclose(found, expected, atol=1e-12)
+    assert torch.allclose(found.square().mean(0), torch.ones(3).double())
+
+
+@pytest.mark.parametrize(("count", "kept"), [(1, 1), (2, 2), (3, 3), (9, 3), (None, 3)])
+def test_count(count: int | None, kept: int) -> None:
+    assert eigenfunctions(spectrum(), count).shape == (N, kept)
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_sign_is_that_of_the_largest_entry(sign: float) -> None:
+    vector = sign * torch.tensor([0.1, -0.9, 0.3, 0.2]).double()
+    (found,) = eigenfunctions(spectrum(torch.outer(vector, vector))).mT
+    assert torch.allclose(found, -2 * sign * vector / vector.norm())
+
+
+def test_rows_of_a_larger_matrix() -> None:
+    """Two blocks: the second has functions of its own, and none where the first acts."""
+    whole = torch.block_diag(kernel(), 100 * torch.ones(5, 5).double())
+    of_first = eigenfunctions(spectrum(whole), rows=slice(0, N))
+    of_second = eigenfunctions(spectrum(whole), rows=torch.arange(N, N + 5))
+    assert (of_first.shape, of_second.shape) == ((N, 4), (5, 4))
+    assert float(of_first[:, 0].abs().max()) < 1e-12  # eigenvalue 500 belongs to the second
+    assert torch.allclose(of_second[:, 0], torch.full((5,), math.sqrt(45 / 5)).double())
+    assert torch.allclose(of_first[:, 2] * math.sqrt(N / 45), eigenfunctions(spectrum())[:, 1])
+
+
+def test_rows_of_one_component() -> None:
+    both = torch.kron(kernel(), torch.diag(torch.tensor([1.0, 3.0]).double()))  # row n * 2 + c
+    found = eigenfunctions(spectrum(both), 1, slice(1, None, 2))
+    assert torch.allclose(found, torch.full((N, 1), math.sqrt(2)).double())
+
+
+def titles(figure: object) -> list[str]:
+    return [axes.get_title() for axes in figure.axes if axes.axison]
+
+
+def test_lines_over_one_dimension() -> None:
+    order = torch.randperm(N)
+    figure = eigenfunction_figure(
+        ANGLES[order, None], spectrum(kernel()[order][:, order]), labels=["angle"], title="Cosines"
+    )
+    assert titles(figure) == ["1: 8", "2: 4", "3: 2"]
+    assert figure.get_suptitle() == "Cosines"
+    assert figure.axes[1].get_xlabel() == "angle"
+    _, line = figure.axes[1].lines
+    np.testing.assert_array_equal(line.get_xdata(), ANGLES.numpy())
+    expected = (math.sqrt(2) * torch.cos(ANGLES)).numpy()
+    np.testing.assert_allclose(line.get_ydata(), expected, atol=1e-12)
+    figure.savefig("/dev/null", format="png")
+
+
+def test_points_may_be_flat() -> None:
+    figure = eigenfunction_figure(ANGLES, spectrum(), count=1)
+    assert titles(figure) == ["1: 8"]
+
+
+def test_empty_panels_are_off() -> None:
+    figure = eigenfunction_figure(
+        torch.arange(5.0), spectrum(torch.diag(torch.arange(1.0, 6.0)).double()), count=4
+    )
+    assert len(figure.axes) == 6
+    assert titles(figure) == ["1: 5", "2: 4", "3: 3", "4: 2"]
+
+
+def test_maps_over_two_dimensions() -> None:
+    side = torch.linspace(0, 1, 6, dtype=torch.float64)
+    points = torch.cartesian_prod(side, side)
+    function = points[:, 0] - points[:, 1]
+    figure = eigenfunction_figure(points, spectrum(torch.outer(function, function)), labels="tx")
+    (axes,) = figure.axes
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("t", "x")
+    (contours,) = axes.collections
+    top = 6 * float(function.abs().max() / function.norm())
+    assert contours.levels[[0, -1]].tolist() == pytest.approx([-top, top])
+    figure.savefig("/dev/null", format="png")
+
+
+@pytest.mark.parametrize("count", [1, 2, 30])
+def test_points_on_a_line_are_drawn_as_points(count: int) -> None:
+    points = torch.linspace(0, 1, count, dtype=torch.float64)[:, None] * torch.tensor([1.0, 2.0])
+    figure = eigenfunction_figure(points, spectrum(torch.ones(count, count).double()))
+    (marks,) = figure.axes[0].collections
+    assert marks.get_offsets().shape == (count, 2)
+    assert marks.get_array().tolist() == pytest.approx([1.0] * count)
+
+
+@pytest.mark.parametrize("shape", [(N, 3), (N, 0), (N, 1, 1), ()])
+def test_other_dimensions_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"points have the shape .*expected \(N, 1\) or \(N, 2\)"):
+        eigenfunction_figure(torch.zeros(shape), spectrum())
+
+
+def test_other_numbers_of_points_are_refused() -> None:
+    with pytest.raises(ValueError, match="20 points for 40 rows"):
+        eigenfunction_figure(ANGLES[::2], spectrum())
+
+
+def test_without_eigenvectors() -> None:
+    with pytest.raises(ValueError, match="take it with eigenvectors=True"):
+        eigenfunctions(Spectrum.of(kernel()))
+    with pytest.raises(ValueError, match="count is 0"):
+        eigenfunctions(spectrum(), 0)
+
+
+def test_nothing_above_the_floor() -> None:
+    nothing = spectrum(torch.zeros(4, 4).double())
+    assert eigenfunctions(nothing).shape == (4, 0)
+    with pytest.raises(ValueError, match="no eigenvalue stands above"):
+        eigenfunction_figure(torch.arange(4.0), nothing)
