@@ -192,8 +192,8 @@ class Instrument:
             return None
         some = NTK({term: kernel.jacobian(term) for term in kernel.terms if term in losses})
         slopes = {term: losses[term].slope(found.residuals[term]) for term in some.terms}
-        found = self.guard.run("the interference", partial(interference, some, slopes))
-        return found and replace(found, matrix=found.matrix.cpu())
+        measured = self.guard.run("the interference", partial(interference, some, slopes))
+        return measured and replace(measured, matrix=measured.matrix.cpu())
 
     def state_dict(self, *, save_start: bool) -> dict[str, Any]:
         """What a resumed run goes on from; without the first kernel unless asked for."""

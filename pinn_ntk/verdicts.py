@@ -57,7 +57,9 @@ def _steps(rate: float) -> str:
         return "no time (it grows)"
     left = abs(1 - rate)
     steps = 0.0 if left == 0 else -1 / math.log(left) if rate > 1e-8 else 1 / rate
-    return f"{steps:.2g} steps" if steps > 1 else "a step"
+    if steps <= 1:
+        return "a step"
+    return f"{steps:.0f} steps" if 10 <= steps < 10_000 else f"{steps:.2g} steps"
 
 
 def interferences(measured: Interference | None) -> str:
@@ -94,7 +96,7 @@ def ranks(found: Mapping[str, Definiteness]) -> Iterator[str]:
 
 def prediction(step: int, ratio: float) -> str:
     """How the forecast of a step came true."""
-    said = f"Prediction: by the step at {step} the loss fell by {ratio:.2g} of what the kernel says"
+    said = f"Prediction: by the step at {step} the loss fell by {ratio:.2g} times what the kernel says"
     if abs(ratio - 1) <= NEAR:
         return f"{said}; it explains the training."
     return f"{said}; such steps are too long for residuals to pass for linear."
