@@ -88,7 +88,8 @@ def eigenfunction_figure(
 ) -> Figure:
     """The first eigenfunctions, a panel each: lines over one dimension, maps over two.
 
-    Only those above the noise floor are drawn. Needs matplotlib; pyplot is not touched.
+    Only those above the noise floor are drawn. The colours of each map have a scale of their own,
+    white at zero. Needs matplotlib; pyplot is not touched.
 
     Args:
         points: x_n, (N, 1), (N, 2) or (N,), in the order of the rows.
@@ -122,7 +123,8 @@ def eigenfunction_figure(
     draw = _line if places.shape[1] == 1 else _map
     for axes, function, value in zip(grid.flat, values.T, spectrum.eigenvalues, strict=False):
         draw(axes, places, function)
-        axes.set_title(f"{len(_drawn(grid))}: {float(value):.3g}", fontsize="medium")
+        number = len(_drawn(grid))
+        axes.set_title(f"$\\lambda_{{{number}}}$ = {float(value):.3g}", fontsize="medium")
     names = labels or ("x", "y")
     _name(grid, names[0], "eigenfunction" if places.shape[1] == 1 else names[1])
     figure.suptitle(title or f"Eigenfunctions and eigenvalues, {spectrum.rank} above the floor")

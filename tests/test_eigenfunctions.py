@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -70,7 +71,9 @@ def test_rows_of_one_component() -> None:
 
 
 def titles(figure: object) -> list[str]:
-    return [axes.get_title() for axes in figure.axes if axes.axison]
+    """Such as "1: 8" of the panel of lambda_1 = 8."""
+    texts = [axes.get_title() for axes in figure.axes if axes.axison]
+    return [re.sub(r"\$\\lambda_\{(\d+)\}\$ = ", r"\1: ", text) for text in texts]
 
 
 def test_lines_over_one_dimension() -> None:

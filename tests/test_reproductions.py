@@ -246,3 +246,71 @@ def test_moments_are_the_nearest_measured(wave_spectra: ModuleType):
         100,
     ]
     assert [step for step, _ in wave_spectra.snapshots(series)] == [0, 40, 100]
+
+
+# --- Spectra for a = 1, 2, 4, Fig 1
+
+
+@pytest.fixture(scope="module")
+def spectra() -> ModuleType:
+    return load("spectra")
+
+
+def test_spectra_as_a_user_runs_it(tmp_path: Path):
+    folder = tmp_path / "spectra"
+    options = ("--frequencies", "[1,4]", "--seeds", "[0]", "--width", "6", "--steps", "30")
+    shown = command("spectra", folder, *options)
+    numbers = written(folder)
+    assert numbers["spread_over_a"]["initialisation"] == 0.0
+    assert numbers["spread_over_a"]["after training"] > 1e-4
+    ranks = {(r["moment"], r["a"], r["block"]): r["rank"] for r in numbers["spectra"]}
+    assert ranks["initialisation", 1.0, "K_uu"] == ranks["after training", 4.0, "K_uu"] == 2
+    assert len(ranks) == 12
+    assert "| initialisation | any | K_uu |" in shown
+    for name in ("poisson", "wave"):
+        assert imread(folder / f"eigenfunctions_{name}.png")[..., :3].std() > 0.05
+
+
+@pytest.mark.parametrize("parametrization", ["ntk", "standard"])
+@pytest.mark.parametrize("standardised", [True, False])
+def test_spectra_are_those_of_kernels_row_by_row(
+    spectra: ModuleType, parametrization: str, standardised: bool
+):
+    model = spectra.make_model(2.0, 1, 5, parametrization, standardised=standardised)
+    found = spectra.spectra_of(spectra.kernel_of(model))
+    assert next(model.parameters()).dtype == torch.float32
+    model.double()
+    x_b, x_r = (spectra.Points().train[name].double() for name in ("x_b", "x_r"))
+    b, r = (reference_jacobian(v, model) for v in (model.net(x_b), model.residual(x_r)))
+    for block, rows in (("K_uu", b), ("K_rr", r), ("K", torch.cat([b, r]))):
+        expected = torch.linalg.svdvals(rows).square()
+        assert found[block].rank == 2 if block == "K_uu" else 4 < found[block].rank <= 16
+        top = found[block].lambda_max
+        assert torch.allclose(
+            found[block].eigenvalues[:16], expected[:16], rtol=1e-9, atol=1e-14 * top
+        )
+
+
+def test_parametrisations_of_the_same_function_have_other_kernels(spectra: ModuleType):
+    """By the chain rule, W = omega / sqrt(width) in the output layer and W = omega in the first."""
+    ntk, standard = (spectra.make_model(1.0, 0, 9, p).double().net for p in ("ntk", "standard"))
+    assert float(standard[2].weight.detach().std()) < 0.7 < float(ntk.layers[2].weight.std())
+    with torch.no_grad():
+        for ours, theirs, scale in ((0, 0, 1.0), (2, 2, 1 / 3)):
+            standard[theirs].weight.copy_(scale * ntk.layers[ours].weight)
+            standard[theirs].bias.copy_(ntk.layers[ours].bias)
+    x = torch.linspace(0, 1, 5, dtype=torch.float64)[:, None]
+    torch.testing.assert_close(ntk(x), standard(x))
+    weights, same = ntk.layers[2].weight, standard[2].weight
+    of_ntk = reference_jacobian(ntk(x), [weights])
+    torch.testing.assert_close(of_ntk, reference_jacobian(standard(x), [same]) / 3)
+
+
+def test_table_of_spectra(spectra: ModuleType):
+    spectrum = Spectrum.of(torch.diag(torch.exp(-torch.arange(6.0, dtype=torch.float64))))
+    found = {("initialisation", a, 0): {"K": spectrum} for a in (1.0, 2.0)}
+    rows = spectra.summary(found)
+    assert [row["decay"][:2] for row in rows] == [["exponential", pytest.approx(1.0)]] * 2
+    assert "| initialisation | any | K | 1 | 1.58 |" in spectra.table(rows)
+    assert "exp(-1 i), R^2 1.000" in spectra.table(rows)
+    assert spectra.spread_over_a(found) == {"initialisation": 0.0}

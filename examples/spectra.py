@@ -1,0 +1,274 @@
+"""Spectra of the Poisson kernels for a = 1, 2, 4: Wang, Yu, Perdikaris 2022, Fig 1.
+
+    u_xx = f on [0, 1],    u = sin(a pi x),    K = [[K_uu, K_ur], [K_ru, K_rr]]
+
+At initialisation no block depends on a: f and the boundary values are constants of the residuals
+and drop out of their derivatives. What differs in the paper's Fig 1 is the draw of the network.
+Training brings a in: the lower row of the figure, after gradient descent.
+
+    python examples/spectra.py                               # five minutes on one core
+    python examples/spectra.py --steps 0                     # seconds: initialisation only
+    python examples/spectra.py --parametrization standard    # as in the authors' notebook
+
+Setting: 100 boundary rows (50 copies of each end, so that K_uu has rank 2), 100 residual points,
+one hidden tanh layer of width 100, inputs standardised as in the notebook, NTK parametrisation
+(W / sqrt(n_in), all entries N(0, 1)), loss: means of squares of both terms, gradient descent with
+lr 1e-5. Kernels: float64, not divided by the number of rows, not weighted; eigenvalues from the
+singular values of the Jacobian, those above the noise floor.
+
+Written to ``logs/spectra/``: ``spectra.png`` and ``.json``; the eigenfunctions of K_rr, largest
+eigenvalue first, as ``eigenfunctions_poisson.png``, and those of the wave operator u_tt - 4 u_xx of
+``wave.py`` (three layers of 100, at initialisation) as ``eigenfunctions_wave.png``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal
+from wave import Wave
+
+import jsonargparse
+import numpy as np
+import torch
+from drift import Network
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from poisson import Points, Poisson
+from pytorch_lightning import seed_everything
+from studies import COLOURS, markdown, quiet_trainer, save
+
+from pinn_ntk import NTK, Spectrum, empirical_ntk
+from pinn_ntk.eigenfunctions import eigenfunction_figure
+
+Parametrization = Literal["ntk", "standard"]
+Found = dict[tuple[str, float, int], dict[str, Spectrum]]
+"""(moment, a, seed) -> block -> spectrum."""
+BLOCKS = {"K": None, "K_uu": "u", "K_rr": "r"}
+"""Block -> its term; None for all."""
+MOMENTS = ("initialisation", "after training")
+
+
+def make_model(
+    a: float, seed: int, width: int, parametrization: Parametrization, *, standardised: bool = True
+) -> Poisson:
+    """The PINN, its network drawn with this seed."""
+    seed_everything(seed, verbose=False)
+    points = Points()
+    mean, std = (points.mean, points.std) if standardised else (0.0, 1.0)
+    model = Poisson(a=a, width=width, mean=mean, std=std)
+    if parametrization == "ntk":
+        seed_everything(seed, verbose=False)
+        model.net = Network(width, 1, mean, std)
+    return model
+
+
+def kernel_of(model: Poisson) -> NTK:
+    """K of the training points, in float64."""
+    dtype = next(model.parameters()).dtype
+    x_b, x_r = (Points().train[name].double() for name in ("x_b", "x_r"))
+    model.double()
+    residuals = {"u": model.net(x_b) - model.exact(x_b), "r": model.residual(x_r)}
+    kernel = empirical_ntk(residuals, model)
+    model.to(dtype)
+    return kernel
+
+
+def spectra_of(kernel: NTK) -> dict[str, Spectrum]:
+    """Spectrum of each block."""
+    return {name: kernel.spectrum(term, method="accurate") for name, term in BLOCKS.items()}
+
+
+def all_spectra(
+    frequencies: Sequence[float],
+    seeds: Sequence[int],
+    width: int,
+    steps: int,
+    parametrization: Parametrization,
+    *,
+    standardised: bool,
+) -> Found:
+    """Spectra of every frequency and seed, at initialisation and after training."""
+    found: Found = {}
+    for a, seed in product(frequencies, seeds):
+        model = make_model(a, seed, width, parametrization, standardised=standardised)
+        found[MOMENTS[0], a, seed] = spectra_of(kernel_of(model))
+        if steps:
+            quiet_trainer(steps).fit(model, Points(steps=steps))
+            found[MOMENTS[1], a, seed] = spectra_of(kernel_of(model))
+            error = float(model.error(Points().test))
+            print(f"a = {a:g}, seed {seed}: relative L2 error {error:.2e} after {steps} steps")
+    return found
+
+
+def spread_over_a(found: Found) -> dict[str, float]:
+    """Largest relative difference between the spectra of different a, one seed, one block."""
+    result: dict[str, float] = {}
+    for moment in MOMENTS:
+        groups: dict[tuple[int, str], list[torch.Tensor]] = {}
+        for (when, _, seed), blocks in found.items():
+            for name, spectrum in blocks.items():
+                if when == moment:
+                    groups.setdefault((seed, name), []).append(spectrum.eigenvalues)
+        for spectra in groups.values():
+            change = max(float((s - spectra[0]).norm() / spectra[0].norm()) for s in spectra)
+            result[moment] = max(result.get(moment, 0.0), change)
+    return result
+
+
+def summary(found: Found) -> list[dict[str, Any]]:
+    """Figures of each spectrum, ready for JSON."""
+    rows = []
+    for (moment, a, seed), blocks in found.items():
+        for name, spectrum in blocks.items():
+            decay = spectrum.decay
+            rows.append(
+                {
+                    "moment": moment,
+                    "a": a,
+                    "seed": seed,
+                    "block": name,
+                    "lambda_max": spectrum.lambda_max,
+                    "trace": spectrum.trace,
+                    "rank": spectrum.rank,
+                    "effective_rank": spectrum.effective_rank,
+                    "stable_rank": spectrum.stable_rank,
+                    "floor": spectrum.floor,
+                    "decay": None if decay is None else [decay.law, decay.rate, decay.r_squared],
+                    "eigenvalues": spectrum.above_floor.tolist(),
+                }
+            )
+    return rows
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The summary in Markdown, mean over seeds; at initialisation one row for all a."""
+    figures = ("lambda_max", "trace", "effective_rank", "stable_rank", "rank")
+    groups: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        a = "any" if row["moment"] == MOMENTS[0] else f"{row['a']:g}"
+        groups.setdefault((row["moment"], a, row["block"]), []).append(row)
+    lines = []
+    for key, group in groups.items():
+        means = [float(np.mean([row[name] for row in group])) for name in figures]
+        laws = [row["decay"] for row in group if row["decay"]]
+        lines.append([*key, *means, _decay_in_words(laws)])
+    return markdown(["moment", "a", "block", *figures, "decay"], lines)
+
+
+def _decay_in_words(laws: Sequence[tuple[str, float, float]]) -> str:
+    """The law that most seeds follow, its mean rate and least R^2."""
+    if not laws:
+        return "-"
+    names = [name for name, *_ in laws]
+    law = max(dict.fromkeys(names), key=names.count)
+    rates, explained = zip(*[(rate, r2) for name, rate, r2 in laws if name == law], strict=True)
+    form = "exp(-{:.2g} i)" if law == "exponential" else "i^-{:.2g}"
+    return f"{form.format(np.mean(rates))}, R^2 {min(explained):.3f}"
+
+
+def draw(found: Found, frequencies: Sequence[float], title: str) -> Figure:
+    """A column a block, a row a moment, a colour a frequency, a line a seed."""
+    moments = [moment for moment in MOMENTS if any(key[0] == moment for key in found)]
+    figure = Figure(figsize=(11.5, 0.8 + 3.0 * len(moments)), layout="constrained")
+    panels = figure.subplots(len(moments), len(BLOCKS), squeeze=False)
+    for (row, moment), (column, block) in product(enumerate(moments), enumerate(BLOCKS)):
+        axes = panels[row, column]
+        for number, a in enumerate(frequencies):
+            keys = [key for key in found if key[:2] == (moment, a)]
+            spectra = [found[key][block] for key in keys]
+            # Thick below thin, so that lines which coincide are seen to.
+            _lines(axes, spectra, COLOURS[number], 1.0 + 1.6 * (len(frequencies) - 1 - number), a)
+        axes.set_title(
+            f"${block[0]}_{{{block[2:]}}}$, {moment}" if "_" in block else f"$K$, {moment}"
+        )
+        axes.set_ylabel("eigenvalue" if column == 0 else "")
+        axes.set_xlabel("index" if row == len(moments) - 1 else "")
+    for axes in panels.flat:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    panels[0, 0].legend()
+    figure.suptitle(title, fontsize="medium")
+    return figure
+
+
+def _lines(
+    axes: Axes, spectra: Sequence[Spectrum], colour: str, linewidth: float, a: float
+) -> None:
+    for number, spectrum in enumerate(spectra):
+        kept = spectrum.above_floor.numpy()
+        label = None if number else f"a = {a:g}"
+        marker = "." if len(kept) < 5 else ""
+        index = np.arange(1, len(kept) + 1)
+        axes.semilogy(index, kept, marker=marker, color=colour, lw=linewidth, label=label)
+        axes.axhline(spectrum.floor, color="0.6", linestyle=":", linewidth=0.6)
+
+
+def poisson_functions(
+    width: int, parametrization: Parametrization, *, standardised: bool
+) -> Figure:
+    """The first eigenfunctions of K_rr of seed 0 at initialisation."""
+    model = make_model(1.0, 0, width, parametrization, standardised=standardised)
+    spectrum = kernel_of(model).spectrum("r", method="accurate", eigenvectors=True)
+    x = Points().train["x_r"]
+    return eigenfunction_figure(x, spectrum, labels="x", title="Poisson 1D: $K_{rr}$ at the start")
+
+
+def wave_functions(width: int, side: int = 24) -> Figure:
+    """The first eigenfunctions of the kernel of u_tt - 4 u_xx, on a grid of side^2 points."""
+    seed_everything(0, verbose=False)
+    model = Wave(width=width, depth=3).double()
+    axis = torch.linspace(0.0, 1.0, side, dtype=torch.float64)
+    points = torch.cartesian_prod(axis, axis)
+    kernel = empirical_ntk({"r": model.residual(points)}, model)
+    spectrum = kernel.spectrum("r", eigenvectors=True)
+    title = "Wave 1D: $K_r$ at the start"
+    return eigenfunction_figure(points, spectrum, labels=("t", "x"), title=title)
+
+
+def main(
+    frequencies: Sequence[float] = (1.0, 2.0, 4.0),
+    seeds: Sequence[int] = (0, 1, 2),
+    width: int = 100,
+    steps: int = 10_000,
+    parametrization: Parametrization = "ntk",
+    standardised: bool = True,
+    folder: Path = Path("logs/spectra"),
+) -> Mapping[str, Any]:
+    """Measure all spectra, print the table, draw the figures.
+
+    Args:
+        frequencies: Values of a.
+        seeds: Seeds of the initialisation.
+        width: Neurons of the hidden layer.
+        steps: Steps of gradient descent before the second measurement; 0 for none.
+        parametrization: "ntk" or "standard", which has other kernels.
+        standardised: Whether the network gets (x - mean) / std.
+        folder: Where everything is written.
+    """
+    torch.set_num_threads(1)
+    found = all_spectra(
+        frequencies, seeds, width, steps, parametrization, standardised=standardised
+    )
+    rows, spread = summary(found), spread_over_a(found)
+    print(f"\n{table(rows)}\n")
+    for moment, change in spread.items():
+        print(f"{moment}: spectra of different a differ by {change:.2g} at most, relatively")
+    inputs = "standardised inputs" if standardised else "inputs as they are"
+    names = {"ntk": "NTK parametrisation", "standard": "standard parametrisation"}
+    title = f"Poisson 1D, width {width}, {names[parametrization]}, {inputs}; a line a seed"
+    save(folder, draw(found, frequencies, title), {"spread_over_a": spread, "spectra": rows})
+    figures = {
+        "poisson": poisson_functions(width, parametrization, standardised=standardised),
+        "wave": wave_functions(width),
+    }
+    for name, figure in figures.items():
+        FigureCanvasAgg(figure)
+        figure.savefig(folder / f"eigenfunctions_{name}.png", dpi=150)
+    return {"spread_over_a": spread, "spectra": rows}
+
+
+if __name__ == "__main__":
+    jsonargparse.CLI(main, as_positional=False)
