@@ -96,7 +96,8 @@ def ranks(found: Mapping[str, Definiteness]) -> Iterator[str]:
 
 def prediction(step: int, ratio: float) -> str:
     """How the forecast of a step came true."""
-    said = f"Prediction: by the step at {step} the loss fell by {ratio:.2g} times what the kernel says"
+    fell = f"the loss fell by {ratio:.2g} times what the kernel says"
+    said = f"Prediction: by the step at {step} {fell}"
     if abs(ratio - 1) <= NEAR:
         return f"{said}; it explains the training."
     return f"{said}; such steps are too long for residuals to pass for linear."

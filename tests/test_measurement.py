@@ -282,6 +282,56 @@ def test_no_curvature_without_a_descending_square(loss: Callable[[Tensor], Tenso
     assert curvature(terms, {}) is None
 
 
+@pytest.mark.parametrize("uniform", [True, False])
+def test_rates_are_those_of_each_term_alone(uniform: bool):
+    A, B = rows(3), rows(6, seed=1)
+    kernel, theta = linear(pde=A, bc=B)
+    D = {"pde": torch.full((3,), 0.5).double() if uniform else torch.tensor([1.0, 2.0, 5.0])}
+    m = measure(kernel, 0, drift=KernelDrift(), params={"theta": theta}, curvature=D)
+    operator = A @ A.mT @ D["pde"].double().diag()  # K D, not symmetric
+    eigenvalues = torch.linalg.eigvals(operator).real.sort().values
+    assert m.rates == {"pde": pytest.approx((float(eigenvalues[-1]), float(eigenvalues[0])))}
+    assert m.max_stable_lr is None  # bc has no D
+
+
+def test_rates_are_of_modes_above_the_noise_and_of_rows_that_stand_for_others():
+    A = rows(10)  # of rank 4
+    kernel, theta = linear(pde=A)
+    D = {"pde": torch.full((10,), 0.2, dtype=torch.float64)}
+    m = measure(kernel, 0, drift=KernelDrift(), params={"theta": theta}, curvature=D, max_points=5)
+    eigenvalues = torch.linalg.eigvalsh(A[::2] @ A[::2].mT)[1:]  # 4 of 5
+    fast, slow = m.rates["pde"]
+    assert fast == pytest.approx(0.4 * float(eigenvalues[-1]), rel=1e-10)
+    assert slow == pytest.approx(0.4 * float(eigenvalues[0]), rel=1e-8)
+
+
+def test_a_kernel_or_a_weight_of_zero_has_no_rates():
+    kernel, theta = linear(pde=0 * rows(3), bc=rows(2))
+    D = {"pde": torch.ones(3).double(), "bc": torch.zeros(2).double()}
+    m = measure(kernel, 0, drift=KernelDrift(), params={"theta": theta}, curvature=D)
+    assert m.rates == {}
+
+
+def test_lost_rank_is_recognised():
+    A = rows(3)
+    kernel, theta = linear(pde=A, bc=torch.cat([A[:2], A[:2]]))
+    m = measure(kernel, 0, drift=KernelDrift(), params={"theta": theta})
+    assert m.definiteness["pde"].must_decrease
+    assert m.definiteness["bc"].duplicates == ((0, 2), (1, 3))
+
+
+@pytest.mark.parametrize("shape", [(12,), (3, 4)])
+def test_a_residual_broadcast_by_accident_is_recognised_by_its_shape(shape: tuple[int, ...]):
+    a, b = rows(3), rows(4, seed=1)
+    matrix = (a[:, None] - b).flatten(0, 1)
+    kernel, theta = linear(pde=matrix)
+    residual = (matrix @ theta).reshape(shape)
+    m = measure(
+        kernel, 0, drift=KernelDrift(), params={"theta": theta}, residuals={"pde": residual}
+    )
+    assert m.definiteness["pde"].broadcast == ({"pde": (3, 4)} if len(shape) == 2 else {})
+
+
 def test_rows_kept_stand_for_those_left_out():
     A = rows(3).repeat_interleave(2, dim=0)  # every row twice: thinning by two loses nothing
     kernel, _ = linear(pde=A)

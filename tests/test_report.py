@@ -16,6 +16,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.utils.tensorboard import SummaryWriter
 
 from pinn_ntk import Spectrum
+from pinn_ntk.definiteness import Definiteness
+from pinn_ntk.interference import Interference
 from pinn_ntk.measurement import PROBE, Measurement
 from pinn_ntk.report import MAX_LINES, history_figure, layout, pixels, scalars, summary
 from pinn_ntk.tensorboard import add_spectrum
@@ -113,7 +115,44 @@ def test_what_is_not_finite_or_not_measured_is_left_out():
     }
 
 
+def between(cosine: float, *lengths: float) -> Interference:
+    """Interference of pde and bc with that cosine, and gradients of these lengths."""
+    a, b = lengths or (1.0, 1.0)
+    inner = cosine * a * b
+    return Interference(("pde", "bc"), torch.tensor([[a * a, inner], [inner, b * b]]).double())
+
+
+def test_scalars_of_the_training_itself():
+    products = torch.tensor([[4.0, -1.0, 0.0], [-1.0, 1.0, 0.0], [0.0, 0.0, 0.0]]).double()
+    m = measured(
+        learning_rate=0.01,
+        interference=Interference(("pde", "bc", "ic"), products),
+        distance_to_limit=0.25,
+    )
+    new = {tag: value for tag, value in scalars(m).items() if tag not in scalars(measured())}
+    assert new == {  # the gradient of ic is zero: no direction, no cosine
+        "ntk/lr": 0.01,
+        "ntk/interference/pde/bc": -0.5,
+        "ntk/distance_to_limit": 0.25,
+    }
+
+
 # --- Words
+
+
+def definite(**changes: Any) -> dict[str, Definiteness]:
+    start: dict[str, Any] = {
+        "name": "bc",
+        "rows": 4,
+        "parameters": 9,
+        "rank": 4,
+        "smallest": 0.5,
+        "floor": 1e-12,
+        "duplicates": (),
+        "still": 0,
+        "broadcast": {},
+    }
+    return {"bc": Definiteness(**(start | changes))}
 
 
 def test_summary_has_a_row_a_term():
@@ -155,6 +194,43 @@ def test_summary_has_a_row_a_term():
         ({"drift": {"kernel": 0.3, "parameters": 0.1}}, "in between"),
         ({"drift": {"kernel": 0.7, "parameters": 0.1}}, "no longer holds"),
         ({}, "plain gradient descent on this loss is unstable above 0.004"),
+        ({}, "unstable above 0.004. Adam"),
+        (
+            {"learning_rate": 0.001},
+            "unstable above 0.004; the learning rate in use, 0.001, is 0.25 times that. Adam",
+        ),
+        ({"learning_rate": 0.1, "max_stable_lr": math.inf}, "unstable above inf. Adam"),
+        (  # 1 / -log(1 - 0.1) = 9.491; 1 / 1e-12 of what 1 - x cannot hold
+            {"learning_rate": 0.01, "rates": {"pde": (10.0, 1e-10)}},
+            "pde in 9.5 steps along its fastest mode, in 1e+12 steps along the slowest above the",
+        ),
+        (  # 1 / -log(0.99) = 99.5
+            {"learning_rate": 1.0, "rates": {"pde": (2.5, 0.01), "bc": (1.0, 0.7)}},
+            "pde in no time (it grows) along its fastest mode, in 99 steps along the slowest",
+        ),
+        (
+            {"learning_rate": 1.0, "rates": {"pde": (2.5, 0.01), "bc": (1.0, 0.7)}},
+            "the noise; bc in a step along its fastest mode, in a step along",
+        ),
+        (
+            {"interference": between(-0.62)},
+            "pde and bc work against each other (cosine -0.62): a step for one undoes a part",
+        ),
+        ({"interference": between(-0.62, 1.0, 3.0)}, "The loss of pde rises while the sum falls."),
+        (
+            {"interference": between(0.3)},
+            "Interference: no term undoes another's steps (least cosine 0.3, pde, bc).",
+        ),
+        ({"distance_to_limit": 0.2468}, "the network itself is 0.25 from its limit of infinite"),
+        ({"definiteness": definite()}, "bc: positive definite with smallest eigenvalue 5.0e-01;"),
+        (
+            {"definiteness": definite(rank=2, duplicates=((0, 1), (2, 3)))},
+            "- bc: rank is lost by duplicated points (4 rows, 2 different ones).",
+        ),
+        (
+            {"definiteness": definite(rank=3, broadcast={"bc": (2, 2)})},
+            "- bc: the 4 rows of bc look like those of a difference that was broadcast",
+        ),
         ({}, "agrees with ordinary backward passes to 3e-08"),
         ({"certificate": None}, "was not checked against ordinary backward passes"),
         (
@@ -191,10 +267,36 @@ def test_summary_says_what_the_numbers_mean(changes: dict[str, Any], said: str):
         ({"traces": {"pde": 1.0}, "spectra": {"pde": spectrum(1.0)}}, "Traces"),
         ({"traces": {"pde": 1.0, "bc": 0.0}}, "Traces"),
         ({}, "evenly strided"),
+        ({}, "Time scales"),
+        ({"learning_rate": 0.1}, "Time scales"),
+        ({"rates": {"pde": (1.0, 0.1)}}, "Time scales"),
+        ({"learning_rate": 0.1, "max_stable_lr": None}, "Step size"),
+        ({}, "Interference"),
+        ({"interference": between(0.5, 0.0, 1.0)}, "Interference"),
+        ({"interference": between(-0.62)}, "rises"),
+        ({"interference": between(-0.05)}, "against"),
+        ({}, "Prediction"),
+        ({}, "infinite width"),
+        ({"distance_to_limit": math.nan}, "infinite width"),
+        ({"definiteness": definite(rank=3)}, "- bc: rank"),
+        ({"definiteness": definite(rank=3)}, "positive definite"),
     ],
 )
 def test_summary_is_silent_on_what_is_not_known(changes: dict[str, Any], unsaid: str):
     assert unsaid not in summary(measured(**changes))
+
+
+@pytest.mark.parametrize(
+    ("ratio", "said"),
+    [
+        (1.04, "the step at 7 the loss fell by 1 times what the kernel says; it explains"),
+        (0.85, "fell by 0.85 times what the kernel says; it explains the training"),
+        (1.5, "fell by 1.5 times what the kernel says; such steps are too long"),
+        (-0.3, "fell by -0.3 times what the kernel says; such steps are too long"),
+    ],
+)
+def test_summary_says_how_the_last_forecast_came_true(ratio: float, said: str):
+    assert said in summary(measured(), judged=(7, ratio))
 
 
 # --- Picture
