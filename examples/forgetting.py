@@ -230,9 +230,9 @@ def draw(model: Advection, found: Forgetting) -> Figure:
         steps = list(switch.measured)
         curve = [switch.distance(k) for k in steps]
         distances.loglog(steps, curve, "o-", color=colour, label=f"window {switch.window + 1}")
-    distances.set(xlabel="steps into the window", ylabel="distance / change")
-    distances.set_title("change of u on old windows: forecast against measurement")
-    distances.legend()
+    distances.set(xlabel="steps into the window", ylabel="distance from the measured / size")
+    distances.set_title("change of u foretold on old windows")
+    distances.legend(loc="upper left", fontsize="small")
     switch = found.switches[-1]
     last = max(switch.measured)
     size = float(switch.measured[last].abs().max())
@@ -253,4 +253,5 @@ def draw_losses(axes: Axes, course: Sequence[tuple[int, list[float]]]) -> None:
         axes.semilogy(*zip(*line, strict=True), color=colour, label=f"window {window + 1}")
     axes.set(xlabel="training step", ylabel="loss on the window")
     axes.set_title("loss on all windows begun")
-    axes.legend(loc="lower right")
+    axes.set_ylim(bottom=min(min(losses) for _, losses in course) / 10)
+    axes.legend(loc="lower left", ncols=3, fontsize="small")

@@ -53,7 +53,8 @@ class Definiteness:
         still: Number of rows that no parameter moves.
         broadcast: Term -> (N, M), if its residual looks like (N, 1) - (M,) by accident.
         outside: Share of |r|^2 in the directions of eigenvalues at the floor and below, where
-            nothing is learned; None where no residual was given, or one that is zero.
+            nothing is learned; None where no residual was given, or one that is zero, or no
+            eigenvectors.
     """
 
     name: str
@@ -131,7 +132,8 @@ def definiteness(
         term: Name of the term; the whole kernel when left out.
         residuals: Residual of the term, or term -> residual, in the shape that the loss sees,
             which tells broadcasting from duplicated points more surely.
-        spectrum: Spectrum of the block, where it is known; used if it has what is needed.
+        spectrum: Spectrum of the block, where it is known. Without its eigenvectors the share of
+            the residuals outside the range is left out.
         whole: Kernel of all rows, where ``kernel`` is that of some. Broadcasting is looked for
             there; residuals of its rows are good for that only.
 
@@ -157,7 +159,7 @@ def definiteness(
     block = kernel.matrix() if term is None else kernel[term]
     given = _checked(residuals, names, kernel, whole or kernel)
     known = _joined(given, names, kernel)
-    if spectrum is None or (known is not None and spectrum.eigenvectors is None):
+    if spectrum is None:
         spectrum = Spectrum.of(block, eigenvectors=known is not None)
     floor = _floor(spectrum, jacobians)
     still = still_rows(block, factor_precision(jacobians))
@@ -227,7 +229,7 @@ def _broadcasts(
 
 
 def _outside(residual: Tensor, spectrum: Spectrum, rank: int) -> float | None:
-    """Share of |r|^2 outside the range of the kernel; None for r = 0."""
+    """Share of |r|^2 outside the range of the kernel; None for r = 0 or without eigenvectors."""
     size = float(residual.norm())
     if spectrum.eigenvectors is None or not size:
         return None

@@ -156,10 +156,12 @@ def top(net: nn.Module, x: Tensor) -> float:
 
 def test_a_known_spectrum_is_not_computed_again(monkeypatch: pytest.MonkeyPatch) -> None:
     kernel = explicit(pde=torch.randn(5, 9))
-    spectrum = kernel.spectrum("pde")
-    expected = definiteness(kernel, "pde")
+    r = torch.randn(5)
+    spectra = [kernel.spectrum("pde", eigenvectors=known) for known in (False, True)]
+    alone, expected = definiteness(kernel, "pde"), definiteness(kernel, "pde", r)
     monkeypatch.setattr(Spectrum, "of", None)
-    assert definiteness(kernel, "pde", spectrum=spectrum) == expected
+    assert definiteness(kernel, "pde", r, spectrum=spectra[0]) == alone  # without the share
+    assert definiteness(kernel, "pde", r, spectrum=spectra[1]) == expected
 
 
 # --- Duplicated points
