@@ -36,9 +36,10 @@ def loss_gradients(loss: Tensor, residuals: Tensor | Mapping[str, Tensor]) -> di
     """Slopes g_a = dL/dr_a of any differentiable loss, each with the other residuals held fixed.
 
     The graph stays as it is and nothing is accumulated; hooks on tensors run, as with any
-    ``torch.autograd.grad``. Paths from the loss to the parameters that meet no residual, such as
-    penalties, are not seen. For a loss whose residuals are not at hand,
-    `pinn_ntk.find_terms` gives residuals and slopes together.
+    ``torch.autograd.grad``; it starts at the loss, which DDP with ``static_graph=True`` does not
+    stand. Paths from the loss to the parameters that meet no residual, such as penalties, are not
+    seen. For a loss whose residuals are not at hand, `pinn_ntk.find_terms` gives residuals and
+    slopes together.
 
     Args:
         loss: One number with a live graph.

@@ -363,6 +363,18 @@ def test_three_copies_of_three_points_need_the_shape(net: nn.Module) -> None:
     assert definiteness(kernel, "pde", r.detach()).broadcast == {}
 
 
+def test_on_each_device(net: nn.Module, device: torch.device) -> None:
+    net, x = net.to(device), points(4, 1).detach().to(device)
+    residuals = {"pde": net(x) - torch.zeros(4, device=device), "bc": net(x[[0, 1, 0]])}
+    kernel = empirical_ntk(residuals, net)
+    accident = definiteness(kernel, "pde", residuals["pde"])
+    assert accident.broadcast == {"pde": (4, 4)}
+    copies = definiteness(kernel, "bc", residuals["bc"].detach().cpu())
+    assert copies.duplicates == ((0, 2),)
+    assert copies.rank == 2
+    assert copies.outside == pytest.approx(0.0, abs=1e-12)
+
+
 # --- Properties
 
 SEEDS = st.integers(0, 10**6)

@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pinn_ntk import empirical_ntk, find_terms
 from pinn_ntk.interference import Interference, interference, interference_figure
@@ -193,6 +193,18 @@ def test_no_block_is_formed(monkeypatch: pytest.MonkeyPatch) -> None:
     kernel = empirical_ntk({"a": w}, [w])
     monkeypatch.setattr(NTK, "__getitem__", None)
     assert interference(kernel, {"a": torch.ones(2, 1)}).matrix.tolist() == [[2.0]]
+
+
+def test_on_each_device(device: torch.device) -> None:
+    net = nn.Linear(2, 1).to(device)
+    x = torch.ones(3, 2, device=device)
+    kernel = empirical_ntk({"pde": net(x), "bc": -net(x[:1])}, net)
+    measured = interference(kernel, {"pde": torch.ones(3), "bc": torch.ones(1, device=device)})
+    assert measured.matrix.device.type == device.type
+    assert measured.matrix.tolist() == [[27.0, -9.0], [-9.0, 3.0]]
+    assert measured.between("pde", "bc") == -1.0
+    drawn = interference_figure(measured).axes[0].get_images()[0].get_array()
+    assert float(drawn[0, 1]) == -1.0
 
 
 # --- Errors

@@ -283,14 +283,16 @@ def test_no_block_is_formed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert kernel_gradient(kernel, {"bc": torch.ones(1)}, at="pde").tolist() == [3.0, 0.0]
 
 
-@pytest.mark.gpu
-def test_slopes_go_to_the_device_of_the_kernel() -> None:
-    net = nn.Linear(2, 1).cuda()
-    r = net(torch.ones(3, 2, device="cuda"))
+def test_results_lie_on_the_device_of_the_kernel(device: torch.device) -> None:
+    net = nn.Linear(2, 1).to(device)
+    r = net(torch.ones(3, 2, device=device))
     kernel = empirical_ntk({"data": r}, net)
     moved = kernel_gradient(kernel, {"data": torch.ones(3)}, at="data")
-    assert moved.device.type == "cuda"
+    assert moved.device.type == device.type
     assert moved.tolist() == [9.0, 9.0, 9.0]  # 3 (x . x + 1)
+    slopes = loss_gradients(r.sum(), {"data": r})
+    assert slopes["data"].device.type == device.type
+    assert kernel_gradient(kernel, slopes, at="data").tolist() == [9.0, 9.0, 9.0]
 
 
 def test_huber_is_clipped_where_the_residual_is_large() -> None:
