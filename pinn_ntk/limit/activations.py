@@ -122,7 +122,7 @@ def _sigmoid(u: Tensor, orders: int) -> Tensor:
 
 
 def _softplus(u: Tensor, orders: int) -> Tensor:
-    value = nn.functional.softplus(u, threshold=math.inf)[None]
+    value = torch.logaddexp(u, torch.zeros_like(u))[None]
     return torch.cat([value, _sigmoid(u, orders - 1)]) if orders > 1 else value
 
 

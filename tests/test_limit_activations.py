@@ -1,0 +1,182 @@
+"""Activations of the limit kernels: their derivatives, and how they are recognised."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import mpmath
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pinn_ntk.limit.activations import Activation, activation
+
+POINTS = [-8.0, -3.3, -1.0, -0.1, 0.0, 0.2, 0.9, 2.5, 6.0]
+ORDERS = 14
+"""What an operator of order 4 needs."""
+
+FUNCTIONS: dict[str, Callable[[Any], Any]] = {
+    "tanh": mpmath.tanh,
+    "sigmoid": lambda u: 1 / (1 + mpmath.exp(-u)),
+    "silu": lambda u: u / (1 + mpmath.exp(-u)),
+    "gelu": lambda u: u * mpmath.ncdf(u),
+    "softplus": lambda u: mpmath.log(1 + mpmath.exp(u)),
+    "erf": mpmath.erf,
+    "sin": mpmath.sin,
+    "cos": mpmath.cos,
+    "identity": lambda u: u,
+}
+
+MODULES: dict[str, nn.Module] = {
+    "tanh": nn.Tanh(),
+    "sigmoid": nn.Sigmoid(),
+    "silu": nn.SiLU(),
+    "gelu": nn.GELU(),
+    "softplus": nn.Softplus(),
+    "identity": nn.Identity(),
+    "relu": nn.ReLU(),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_derivatives_are_those_of_40_digits(name: str):
+    got = activation(name).derivatives(torch.tensor(POINTS, dtype=torch.float64), ORDERS)
+    assert got.shape == (ORDERS, len(POINTS))
+    with mpmath.workdps(40):
+        for place, point in enumerate(POINTS):
+            series = mpmath.taylor(FUNCTIONS[name], mpmath.mpf(point), ORDERS - 1)
+            for k, coefficient in enumerate(series):
+                expected = float(coefficient * mpmath.factorial(k))
+                size = 1e-3 * float(got[k].abs().max())  # of the derivative near by
+                assert float(got[k, place]) == pytest.approx(expected, rel=1e-12, abs=1e-12 * size)
+
+
+@pytest.mark.parametrize("orders", [1, 2, 3])
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_as_many_derivatives_as_asked_for(name: str, orders: int):
+    u = torch.randn(2, 3, dtype=torch.float64)
+    few, many = (activation(name).derivatives(u, n) for n in (orders, 6))
+    assert few.shape == (orders, 2, 3)
+    torch.testing.assert_close(few, many[:orders], rtol=1e-15, atol=0)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_value_is_that_of_the_module(name: str):
+    u = torch.linspace(-15, 15, 61, dtype=torch.float64)
+    known = activation(MODULES[name])
+    assert known is activation(name)
+    torch.testing.assert_close(known.derivatives(u, 1)[0], MODULES[name](u))
+
+
+@pytest.mark.parametrize("name", ["tanh", "sigmoid", "softplus", "silu"])
+def test_far_tails_are_finite(name: str):
+    u = torch.tensor([-1e4, -800.0, 800.0, 1e4], dtype=torch.float64)
+    values = activation(name).derivatives(u, 8)
+    assert bool(torch.isfinite(values).all())
+    assert float(values[2:].abs().max()) == 0.0
+
+
+def test_names_functions_modules_and_classes_are_the_same():
+    for like in (
+        "tanh",
+        torch.tanh,
+        torch.nn.functional.tanh,
+        nn.Tanh,
+        nn.Tanh(),
+        activation("tanh"),
+    ):
+        assert activation(like) is activation("tanh")
+    assert activation(torch.erf) is activation(torch.special.erf) is activation("erf")
+    assert activation(torch.sin) is activation("sin")
+    assert activation(torch.relu) is activation(nn.functional.relu) is activation(nn.ReLU)
+
+
+def test_rectifiers_are_not_smooth():
+    leaky = activation(nn.LeakyReLU(0.2))
+    assert (leaky.smooth, leaky.slope, activation("relu").smooth) == (False, 0.2, False)
+    u = torch.tensor([-2.0, 3.0], dtype=torch.float64)
+    torch.testing.assert_close(
+        leaky.derivatives(u, 2), torch.tensor([[-0.4, 3.0], [0.2, 1.0]], dtype=torch.float64)
+    )
+    assert activation("relu").derivatives(u, 1).tolist() == [[-0.0, 3.0]]
+    with pytest.raises(ValueError, match="no second derivative, asked for order 2"):
+        leaky.derivatives(u, 3)
+
+
+class Sine(nn.Module):
+    def __init__(self, frequency: float) -> None:
+        super().__init__()
+        self.frequency = frequency
+
+    def forward(self, u: Tensor) -> Tensor:
+        return torch.sin(self.frequency * u)
+
+
+GENERIC: dict[str, tuple[Any, Callable[[Any], Any]]] = {
+    "sine module": (Sine(3.0), lambda u: mpmath.sin(3 * u)),
+    "function": (lambda u: torch.tanh(u) ** 2, lambda u: mpmath.tanh(u) ** 2),
+    "mish": (nn.Mish(), lambda u: u * mpmath.tanh(mpmath.log(1 + mpmath.exp(u)))),
+    "softplus of beta 2": (nn.Softplus(beta=2.0), lambda u: mpmath.log(1 + mpmath.exp(2 * u)) / 2),
+    "polynomial": (lambda u: u**3 - u, lambda u: u**3 - u),
+}
+
+
+@pytest.mark.parametrize("name", GENERIC)
+def test_other_smooth_functions_are_differentiated(name: str):
+    like, function = GENERIC[name]
+    points = [-1.3, 0.2, 0.9]
+    with torch.no_grad():
+        got = activation(like).derivatives(torch.tensor(points, dtype=torch.float64), 6)
+    assert not got.requires_grad
+    with mpmath.workdps(30):
+        for place, point in enumerate(points):
+            for k, coefficient in enumerate(mpmath.taylor(function, mpmath.mpf(point), 5)):
+                expected = float(coefficient * mpmath.factorial(k))
+                assert float(got[k, place]) == pytest.approx(expected, rel=1e-10, abs=1e-10)
+
+
+def test_recognising_leaves_the_random_state():
+    state = torch.get_rng_state()
+    activation(Sine(2.0))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+class Learned(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.slope = nn.Parameter(torch.ones(()))
+
+    def forward(self, u: Tensor) -> Tensor:
+        return torch.tanh(self.slope * u)
+
+
+@pytest.mark.parametrize(
+    ("like", "message"),
+    [
+        ("thanh", r"no activation is called 'thanh'; known are \['cos', 'erf'"),
+        (nn.PReLU(), "PReLU.* has parameters"),
+        (Learned(), "trained activations"),
+        (nn.ELU(), "ELU.* is not a smooth elementwise function"),
+        (nn.Hardtanh, "not a smooth elementwise"),
+        (nn.Dropout(0.5), "not a smooth elementwise"),
+        (nn.LayerNorm(3, elementwise_affine=False), "not a smooth elementwise"),
+        (lambda u: torch.softmax(u, -1), "is not an elementwise function"),
+        (lambda u: u.sum(), "is not an elementwise function"),
+        (lambda u: u - u.mean(), "taken together and one by one"),
+    ],
+)
+def test_what_has_no_limit_is_refused(like: Any, message: str):
+    with pytest.raises(ValueError, match=message):
+        activation(like)
+
+
+def test_an_activation_of_ones_own():
+    """u exp(-u^2 / 2) by its Hermite polynomials, orders 0 and 1."""
+
+    def derivatives(u: Tensor, orders: int) -> Tensor:
+        bell = torch.exp(-(u**2) / 2)
+        return torch.stack([u * bell, (1 - u**2) * bell][:orders])
+
+    own = Activation("bump", derivatives)
+    assert activation(own) is own

@@ -1,0 +1,404 @@
+"""Limit kernels and their operators: closed forms, properties, and finite networks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pinn_ntk import empirical_ntk
+from pinn_ntk.limit.kernel import LimitKernel
+from pinn_ntk.limit.operators import biharmonic, identity, laplacian
+from pinn_ntk.limit.parametrization import ntk_mlp
+
+Scalar = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""E_00 or E_11 of (q, c, q')."""
+
+CLOSED: dict[str, tuple[Scalar, Scalar]] = {
+    "erf": (
+        lambda q, c, p: 2 / math.pi * torch.asin(2 * c / ((1 + 2 * q) * (1 + 2 * p)).sqrt()),
+        lambda q, c, p: 4 / math.pi * ((1 + 2 * q) * (1 + 2 * p) - 4 * c**2).rsqrt(),
+    ),
+    "sin": (
+        lambda q, c, p: (torch.exp(c - (q + p) / 2) - torch.exp(-c - (q + p) / 2)) / 2,
+        lambda q, c, p: (torch.exp(c - (q + p) / 2) + torch.exp(-c - (q + p) / 2)) / 2,
+    ),
+    "cos": (
+        lambda q, c, p: (torch.exp(c - (q + p) / 2) + torch.exp(-c - (q + p) / 2)) / 2,
+        lambda q, c, p: (torch.exp(c - (q + p) / 2) - torch.exp(-c - (q + p) / 2)) / 2,
+    ),
+}
+WEIGHT, BIAS = [1.3, 0.9, 1.1, 0.8], [0.4, 0.2, 0.5, 0.3]
+
+
+def theta(name: str, hidden: int, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Sigma and Theta for points x, y (M, n0), row by row, by the closed forms as printed."""
+    value, slope = CLOSED[name]
+
+    def first(a: Tensor, b: Tensor) -> Tensor:
+        return WEIGHT[0] ** 2 * (a * b).sum(-1) / x.shape[1] + BIAS[0] ** 2
+
+    q, c, p = first(x, x), first(x, y), first(y, y)
+    kernel = c
+    for w, b in zip(WEIGHT[1 : hidden + 1], BIAS[1 : hidden + 1], strict=True):
+        rise = w**2 * slope(q, c, p)
+        # Of a point with itself: c = q.
+        q, c, p = (w**2 * value(*three) + b**2 for three in ((q, q, q), (q, c, p), (p, p, p)))
+        kernel = c + kernel * rise
+    return c, kernel
+
+
+def limit(name: str, hidden: int) -> LimitKernel:
+    return LimitKernel(hidden, name, WEIGHT[: hidden + 1], BIAS[: hidden + 1])
+
+
+def grid(n: int, dim: int, seed: int = 3) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return 2 * torch.rand(n, dim, dtype=torch.float64, generator=generator) - 1
+
+
+def derivative(values: Tensor, x: Tensor, index: tuple[int, ...]) -> Tensor:
+    """A mixed derivative by nested autograd; row i of the values depends on row i of x alone."""
+    for place, order in enumerate(index):
+        for _ in range(order):
+            (slope,) = torch.autograd.grad(values.sum(), x, create_graph=True)
+            values = slope[:, place]
+    return values
+
+
+def differentiated(
+    kernel: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor, a: Any, b: Any
+) -> Tensor:
+    """L_a L'_b of a kernel for all pairs, by nested autograd."""
+    left = x.repeat_interleave(len(y), 0).requires_grad_()
+    right = y.repeat(len(x), 1).requires_grad_()
+    total = torch.zeros(len(left), dtype=torch.float64)
+    for index, weight in a.items():
+        for other, factor in b.items():
+            rows = derivative(kernel(left, right), left, index)
+            total = total + weight * factor * derivative(rows, right, other).detach()
+    return total.reshape(len(x), len(y))
+
+
+# --- Without operators
+
+
+@pytest.mark.parametrize("dim", [1, 2])
+@pytest.mark.parametrize("hidden", [0, 1, 3])
+@pytest.mark.parametrize("name", CLOSED)
+def test_kernels_are_the_closed_forms(name: str, hidden: int, dim: int):
+    x, y = grid(4, dim), grid(3, dim, seed=4)
+    left, right = x.repeat_interleave(3, 0), y.repeat(4, 1)
+    sigma, kernel = (block.reshape(4, 3) for block in theta(name, hidden, left, right))
+    torch.testing.assert_close(limit(name, hidden).nngp(x, y), sigma, rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(limit(name, hidden).ntk(x, y), kernel, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.2])
+def test_rectifiers_are_the_arc_cosine_kernels(slope: float):
+    """One hidden layer without bias, weights N(0, 1), unit vectors (Cho and Saul 2009)."""
+    angles = torch.tensor([0.0, 0.3, 1.0, math.pi / 2, 2.5, math.pi], dtype=torch.float64)
+    x = torch.stack([angles.cos(), angles.sin()], 1)
+    kernel = LimitKernel(1, nn.LeakyReLU(slope), bias_std=0.0)
+    rho = angles.cos()
+    bent = (angles.sin() + (math.pi - angles) * rho) / (2 * math.pi)
+    step = (math.pi - angles) / (2 * math.pi)
+    # max(u, 0) + slope min(u, 0), and E[max(u, 0) min(v, 0)] = rho / 2 - bent
+    sigma = (1 + slope**2) * bent + 2 * slope * (rho / 2 - bent)
+    rise = (1 + slope**2) * step + 2 * slope * (0.5 - step)
+    torch.testing.assert_close(kernel.nngp(x[:1], x)[0], sigma / 2, rtol=1e-12, atol=1e-15)
+    expected = sigma / 2 + rho / 2 * rise
+    torch.testing.assert_close(kernel.ntk(x[:1], x)[0], expected, rtol=1e-12, atol=1e-15)
+
+
+def test_without_hidden_layers_the_kernel_is_linear():
+    x = grid(4, 3)
+    kernel = LimitKernel(0, weight_std=1.5, bias_std=0.5)
+    torch.testing.assert_close(kernel.ntk(x), 2.25 * x @ x.mT / 3 + 0.25)
+    assert torch.equal(kernel.ntk(x), kernel.nngp(x))
+
+
+def test_identity_activation_is_a_deep_linear_network():
+    """Sigma = c, so Theta = (hidden + 1) x.x' for weights of variance 1 and no bias."""
+    x = grid(4, 1)
+    kernel = LimitKernel(3, "identity", bias_std=0.0)
+    torch.testing.assert_close(kernel.ntk(x), 4 * x @ x.mT)
+
+
+def test_a_generic_activation_has_the_kernel_of_the_known_one():
+    x = grid(5, 2)
+    kernel = LimitKernel(2, lambda u: 1.0 * torch.tanh(u), 1.2, 0.3).ntk(x)
+    torch.testing.assert_close(kernel, LimitKernel(2, "tanh", 1.2, 0.3).ntk(x), rtol=1e-12, atol=0)
+
+
+# --- Operators
+
+
+PAIRS: dict[str, tuple[int, Any, Any]] = {
+    "u, u": (1, {(0,): 1.0}, {(0,): 1.0}),
+    "u_x, u": (1, {(1,): 1.0}, {(0,): 1.0}),
+    "u_xx, u_xx": (1, {(2,): 1.0}, {(2,): 1.0}),
+    "u_xx - 3 u, u_x": (1, {(2,): 1.0, (0,): -3.0}, {(1,): 1.0}),
+    "u_xxx, u_xx": (1, {(3,): 1.0}, {(2,): 1.0}),
+    "u_tt - 4 u_xx, u_t": (2, {(2, 0): 1.0, (0, 2): -4.0}, {(1, 0): 1.0}),
+    "u_xy, u_xy": (2, {(1, 1): 1.0}, {(1, 1): 1.0}),
+    "laplacian, laplacian": (2, laplacian(2), laplacian(2)),
+    "biharmonic, u": (2, biharmonic(2), identity(2)),
+}
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+@pytest.mark.parametrize(("name", "hidden"), [("erf", 1), ("sin", 1), ("cos", 2)])
+def test_operators_are_derivatives_of_the_closed_form(name: str, hidden: int, pair: str):
+    dim, a, b = PAIRS[pair]
+    x, y = grid(3, dim), grid(2, dim, seed=4)
+    for kind, place in (("nngp", 0), ("ntk", 1)):
+        expected = differentiated(
+            lambda s, t, place=place: theta(name, hidden, s, t)[place], x, y, a, b
+        )
+        got = limit(name, hidden).blocks({"a": (x, a), "b": (y, b)}, kind)["a", "b"]
+        scale = float(expected.abs().max())
+        torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-11 * scale)
+
+
+def test_fourth_order_on_both_sides():
+    """sin, one layer, no bias, weights N(0, 1): Sigma = e^(-(x-y)^2/2)/2 - e^(-(x+y)^2/2)/2."""
+    x = torch.linspace(-1, 1, 5, dtype=torch.float64)[:, None]
+    kernel = LimitKernel(1, "sin", bias_std=0.0)
+    got = kernel.blocks({"r": (x, {(4,): 1.0})}, "nngp")["r", "r"]
+
+    def eighth(z: Tensor) -> Tensor:  # of e^(-z^2/2): He_8
+        return (z**8 - 28 * z**6 + 210 * z**4 - 420 * z**2 + 105) * torch.exp(-(z**2) / 2)
+
+    expected = (eighth(x - x.mT) - eighth(x + x.mT)) / 2
+    torch.testing.assert_close(got, expected, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("name", ["erf", "sin"])
+def test_closed_forms_and_series_agree_on_operators(name: str):
+    """The closed forms and Mehler's formula have nothing in common but their arguments."""
+    function = {"erf": lambda u: torch.erf(u) + 0 * u, "sin": lambda u: torch.sin(1.0 * u)}[name]
+    x = grid(3, 2)
+    terms = {"r": (x, laplacian(2))}
+    closed = limit(name, 2).blocks(terms)["r", "r"]
+    by_series = LimitKernel(2, function, WEIGHT[:3], BIAS[:3]).blocks(terms)["r", "r"]
+    torch.testing.assert_close(by_series, closed, rtol=1e-9, atol=1e-9 * float(closed.max()))
+
+
+def test_coefficients_may_differ_from_point_to_point():
+    x, y = grid(4, 1), grid(3, 1, seed=4)
+    speed = torch.tensor([1.0, -2.0, 0.5, 0.0], dtype=torch.float64)
+    kernel = LimitKernel(2, "tanh")
+    plain = kernel.blocks({"r": (x, {(2,): 1.0}), "x": (x, {(1,): 1.0}), "u": (y, {(0,): 1.0})})
+    mixed = kernel.blocks({"r": (x, {(2,): 1.0, (1,): speed}), "u": (y, {(0,): 2.0})})
+    expected = 2 * (plain["r", "u"] + speed[:, None] * plain["x", "u"])
+    torch.testing.assert_close(mixed["r", "u"], expected)
+    both = plain["x", "r"] * speed[:, None]
+    expected = plain["r", "r"] + both + both.mT + speed[:, None] * plain["x", "x"] * speed
+    torch.testing.assert_close(mixed["r", "r"], expected)
+
+
+SMOOTH = ["tanh", "sigmoid", "silu", "gelu", "softplus", "erf", "sin", "cos"]
+
+
+@pytest.mark.parametrize("name", SMOOTH)
+def test_blocks_make_a_symmetric_positive_semidefinite_matrix(name: str):
+    x = torch.linspace(-1, 1, 6, dtype=torch.float64)[:, None]
+    terms = {"pde": (x, {(2,): 1.0}), "bc": (x[[0, -1]], {(0,): 1.0}), "flux": (x, {(1,): 1.0})}
+    for kind in ("ntk", "nngp"):
+        blocks = LimitKernel(2, name, 1.2, 0.3).blocks(terms, kind)
+        assert blocks.keys() == {(a, b) for a in terms for b in terms}
+        matrix = torch.cat([torch.cat([blocks[a, b] for b in terms], 1) for a in terms])
+        assert matrix.shape == (14, 14)
+        assert torch.equal(matrix, matrix.mT)
+        eigenvalues = torch.linalg.eigvalsh(matrix)
+        assert float(eigenvalues[0]) > -1e-12 * float(eigenvalues[-1])
+
+
+def test_points_are_permuted_with_the_rows_and_coincide_exactly():
+    x = torch.linspace(-1, 1, 5, dtype=torch.float64)[:, None]
+    order = torch.tensor([3, 0, 4, 1, 2])
+    kernel = LimitKernel(2, "tanh")
+    block = kernel.blocks({"r": (x, {(2,): 1.0})})["r", "r"]
+    again = kernel.blocks({"r": (x[order], {(2,): 1.0})})["r", "r"]
+    torch.testing.assert_close(again, block[order][:, order], rtol=1e-11, atol=1e-12)
+    twice = kernel.blocks({"r": (x[[0, 0]], {(2,): 1.0})})["r", "r"]
+    torch.testing.assert_close(
+        twice, torch.full_like(twice, float(block[0, 0])), rtol=1e-11, atol=0
+    )
+
+
+def test_diagonal_of_the_second_derivative_of_tanh():
+    """K(x, x) = E[(d^2/dx^2 tanh(w x + b))^2] for the NNGP of one layer: w^4 phi''^2, by hand."""
+    x = torch.tensor([[0.7]], dtype=torch.float64)
+    got = LimitKernel(1, "tanh").blocks({"r": (x, {(2,): 1.0})}, "nngp")["r", "r"]
+    z = torch.linspace(-12, 12, 4801, dtype=torch.float64)
+    weight = torch.exp(-(z**2) / 2) * (24 / 4800) / math.sqrt(2 * math.pi)
+    u = 0.7 * z[:, None] + z  # w = z_i, b = z_j
+    second = -2 * torch.tanh(u) * (1 - torch.tanh(u) ** 2)
+    expected = weight @ ((z**4)[:, None] * second**2) @ weight
+    torch.testing.assert_close(got[0, 0], expected, rtol=1e-10, atol=0)
+
+
+def test_single_precision_points_give_double_precision_kernels():
+    x = grid(4, 2)
+    kernel = LimitKernel(2, "tanh")
+    assert kernel.ntk(x.float()).dtype == torch.float64
+    torch.testing.assert_close(kernel.ntk(x.float()), kernel.ntk(x), rtol=1e-5, atol=0)
+    live = x.clone().requires_grad_()
+    assert not kernel.ntk(live).requires_grad
+
+
+@pytest.mark.gpu
+def test_kernels_stay_on_the_device_of_the_points():
+    x = grid(4, 2)
+    terms = {"r": (x.cuda(), laplacian(2))}
+    block = LimitKernel(2, "tanh").blocks(terms)["r", "r"]
+    assert block.device.type == "cuda"
+    expected = LimitKernel(2, "tanh").blocks({"r": (x, laplacian(2))})["r", "r"]
+    torch.testing.assert_close(block.cpu(), expected, rtol=1e-10, atol=1e-10)
+
+
+# --- Finite networks
+
+
+def residuals(network: nn.Module, x: Tensor, terms: dict[str, Any]) -> dict[str, Tensor]:
+    """The terms of a real network, by nested autograd."""
+    rows = {}
+    for name, (points, operator) in terms.items():
+        live = points.clone().requires_grad_()
+        u = network(live)[:, 0]
+        rows[name] = sum(c * derivative(u, live, index) for index, c in operator.items())
+    return rows
+
+
+def kernels(width: int, seed: int, hidden: int, terms: dict[str, Any]) -> dict[Any, Tensor]:
+    torch.manual_seed(seed)
+    dim = next(iter(terms.values()))[0].shape[1]
+    network = ntk_mlp([dim, *[width] * hidden, 1], nn.Tanh, 1.2, 0.5).double()
+    kernel = empirical_ntk(residuals(network, terms["bc"][0], terms), network, certify=False)
+    return {(a, b): kernel[a, b] for a in terms for b in terms}
+
+
+LINE = torch.linspace(-1, 1, 5, dtype=torch.float64)[:, None]
+PROBLEMS: dict[str, dict[str, Any]] = {
+    "u_xx": {"pde": (LINE, {(2,): 1.0}), "bc": (LINE[[0, -1]], {(0,): 1.0})},
+    "u_xxxx": {"pde": (LINE, {(4,): 1.0}), "bc": (LINE[[0, -1]], {(0,): 1.0})},
+    "wave": {"pde": (grid(5, 2), {(2, 0): 1.0, (0, 2): -4.0}), "bc": (grid(3, 2), {(1, 0): 1.0})},
+    "biharmonic": {"pde": (grid(4, 2), biharmonic(2)), "bc": (grid(3, 2), {(0, 0): 1.0})},
+}
+
+
+def errors(
+    problem: str, hidden: int, widths: list[int], seeds: int
+) -> dict[tuple[str, str], tuple[list[float], list[float]]]:
+    """Block -> relative errors of one network (root mean square) and of the mean, per width."""
+    terms = PROBLEMS[problem]
+    exact = LimitKernel(hidden, "tanh", 1.2, 0.5).blocks(terms)
+    found: dict[tuple[str, str], tuple[list[float], list[float]]] = {
+        pair: ([], []) for pair in exact
+    }
+    for width in widths:
+        sample = [kernels(width, seed, hidden, terms) for seed in range(seeds)]
+        for pair, block in exact.items():
+            change = torch.stack([one[pair] for one in sample]) - block
+            squares = change.square().sum((1, 2)).mean()
+            found[pair][0].append(float(squares.sqrt() / block.norm()))
+            found[pair][1].append(float(change.mean(0).norm() / block.norm()))
+    return found
+
+
+def slope(widths: list[int], values: list[float]) -> float:
+    x, y = torch.tensor(widths).double().log(), torch.tensor(values).double().log()
+    return float(((x - x.mean()) * (y - y.mean())).sum() / (x - x.mean()).square().sum())
+
+
+def test_networks_tend_to_the_limit():
+    widths = [32, 512]
+    for one, mean in errors("u_xx", 2, widths, seeds=8).values():
+        assert one[1] < 0.25
+        assert mean[1] < 0.7 * one[1]
+        assert -0.7 < slope(widths, one) < -0.3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("problem", "hidden"), [("u_xx", 2), ("wave", 2), ("u_xxxx", 1), ("biharmonic", 2)]
+)
+def test_error_falls_like_one_over_the_root_of_the_width(problem: str, hidden: int):
+    widths = [512, 1024, 2048, 4096]
+    for pair, (one, mean) in errors(problem, hidden, widths, seeds=10).items():
+        print(problem, pair, [f"{e:.3f}" for e in one], [f"{e:.3f}" for e in mean])
+        assert slope(widths, one) == pytest.approx(-0.5, abs=0.15)
+        assert all(m < o for m, o in zip(mean, one, strict=True))
+
+
+# --- Refusals
+
+
+X = LINE
+WRONG: list[tuple[Callable[[], Any], str]] = [
+    (lambda: LimitKernel(-1), "number of hidden layers, got -1"),
+    (lambda: LimitKernel(1, "thanh"), "no activation is called 'thanh'"),
+    (lambda: LimitKernel(1, nn.ELU()), "not a smooth elementwise"),
+    (lambda: LimitKernel(2, weight_std=[1.0, 1.0]), "weight_std has 2 entries.* for 3 linear"),
+    (lambda: LimitKernel(2, bias_std=-0.1), "bias_std >= 0"),
+    (lambda: LimitKernel(1).ntk(LINE[:, 0]), r"shape \(5,\), expected \(N, inputs\); give x\["),
+    (lambda: LimitKernel(1).ntk(LINE[:0]), r"the points have shape \(0, 1\)"),
+    (lambda: LimitKernel(1).ntk(LINE, LINE[0, 0]), "the second points have shape"),
+    (lambda: LimitKernel(1).ntk(LINE, grid(3, 2)), r"same coordinates, got \(5, 1\) and \(3, 2\)"),
+    (lambda: LimitKernel(1).ntk(LINE * math.nan), "the points hold NaN or inf"),
+    (lambda: LimitKernel(1, "tanh", 100.0).ntk(LINE), "Hermite polynomials leave .* of tanh"),
+    (lambda: LimitKernel(1).blocks({}), "at least one term"),
+    (lambda: LimitKernel(1).blocks({"r": (X, {(0,): 1.0})}, "NTK"), "kind 'ntk' or 'nngp'"),
+    (lambda: LimitKernel(1).blocks({"r": (X[:, 0], {(0,): 1.0})}), "of term 'r' have shape"),
+    (lambda: LimitKernel(1).blocks({"r": (X, {})}), "operator of term 'r' is empty"),
+    (lambda: LimitKernel(1).blocks({"r": (X, {(2, 0): 1.0})}), r"\(2, 0\).* with 1 coordinates"),
+    (lambda: LimitKernel(1).blocks({"r": (X, {(-1,): 1.0})}), r"\(-1,\).* no multi-index"),
+    (lambda: LimitKernel(1).blocks({"r": (X, {2: 1.0})}), "2 in the operator.* no multi-index"),
+    (lambda: LimitKernel(1).blocks({"r": (X, {(1.5,): 1.0})}), "no multi-index"),
+    (lambda: LimitKernel(1).blocks({"r": (X, {(5,): 1.0})}), "has order 5; .* up to order 4"),
+    (lambda: LimitKernel(1).blocks({"r": (X, {(2,): torch.ones(3)})}), r"\(3,\); expected one"),
+    (lambda: LimitKernel(1).blocks({"r": (X, {(2,): math.nan})}), "holds NaN or inf"),
+]
+
+
+@pytest.mark.parametrize(("call", "message"), WRONG, ids=[message[:25] for _, message in WRONG])
+def test_wrong_arguments_are_named(call: Callable[[], Any], message: str):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+@pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize("like", [nn.ReLU(), nn.LeakyReLU(0.1)])
+def test_rectifiers_have_no_kernel_of_derivatives(like: nn.Module, order: int):
+    kernel = LimitKernel(2, like)
+    kernel.blocks({"u": (LINE, {(0,): 2.0})})
+    with pytest.raises(ValueError, match=f"order {order}, and relu is not smooth"):
+        kernel.blocks({"u": (LINE, {(0,): 2.0}), "r": (LINE, {(order,): 1.0})})
+
+
+def test_kernel_of_u_x_of_relu_networks_is_not_the_derivative_of_the_limit():
+    """Why order 1 is refused, too: at x = y, d/dx d/dy Theta is infinite, the networks' is not."""
+    kernel, x = LimitKernel(1, "relu"), torch.tensor([[0.5]], dtype=torch.float64)
+
+    def mixed(step: float) -> float:
+        same, apart = (kernel.ntk(x + step, x + sign * step) for sign in (1, -1))
+        other = kernel.ntk(x - step, x - step)
+        return float((same + other - 2 * apart) / (4 * step**2))
+
+    coarse, fine = mixed(1e-2), mixed(1e-3)
+    assert fine > 9 * coarse > 90
+    network = ntk_mlp([1, 4096, 1], nn.ReLU).double()
+    live = x.clone().requires_grad_()
+    u_x = derivative(network(live)[:, 0], live, (1,))
+    assert float(empirical_ntk(u_x, network, certify=False)["residual"]) < 2.0
+
+
+def test_repr_says_the_settings():
+    shown = "LimitKernel(hidden=1, activation='gelu', weight_std=(1.0, 1.0), bias_std=(0.1, 0.2))"
+    assert repr(LimitKernel(1, nn.GELU(), bias_std=[0.1, 0.2])) == shown
