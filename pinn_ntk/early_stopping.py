@@ -133,7 +133,8 @@ def early_stopping(
         139
     """
     term = _chosen(training, term)
-    steps = _grid(_horizon(training, lr) if max_steps is None else max_steps)
+    longest = _horizon(training, lr) if max_steps is None else max_steps
+    steps = _grid(longest).to(training.rates.device)
     floor = training.spectrum.floor
     propagator = propagators.descent(training.rates, steps, lr, momentum, floor)
     loss, left = _left(training, term, propagator)
