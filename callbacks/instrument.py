@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -26,9 +25,9 @@ from pinn_ntk.callbacks.parameters import (
 from pinn_ntk.callbacks.raw import measuring
 from pinn_ntk.callbacks.schedule import logged_step
 from pinn_ntk.callbacks.source import Found, Source
-from pinn_ntk.decrease import TermLoss
+from pinn_ntk.decrease import TermLoss, interference_of
 from pinn_ntk.errors import NTKWarning
-from pinn_ntk.interference import Interference, interference
+from pinn_ntk.interference import Interference
 from pinn_ntk.kernel import NTK, empirical_ntk
 from pinn_ntk.kernel_drift import KernelDrift
 from pinn_ntk.measurement import Measurement, measure
@@ -192,8 +191,7 @@ class Instrument:
             return None
         some = NTK({term: kernel.jacobian(term) for term in kernel.terms if term in losses})
         slopes = {term: losses[term].slope(found.residuals[term]) for term in some.terms}
-        measured = self.guard.run("the interference", partial(interference, some, slopes))
-        return measured and replace(measured, matrix=measured.matrix.cpu())
+        return self.guard.run("the interference", partial(interference_of, some, slopes))
 
     def state_dict(self, *, save_start: bool) -> dict[str, Any]:
         """What a resumed run goes on from; without the first kernel unless asked for."""

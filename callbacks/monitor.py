@@ -58,6 +58,10 @@ class NTKMonitor(StatefulCallback):
     | ``ntk/drift/kernel`` | the same of all blocks, cross blocks included | 1 |
     | ``ntk/drift/parameters`` | the same of the parameters | 1 |
     | ``ntk/max_stable_lr`` | step size from which gradient descent is unstable | theta^2 / loss |
+    | ``ntk/lr`` | learning rate of the step, the largest of its groups | as it is set |
+    | ``ntk/interference/<a>/<b>`` | cosine of the gradients of two terms, weights in force | 1 |
+    | ``ntk/predicted_decrease_ratio`` | decrease of the loss by the step over that predicted | 1 |
+    | ``ntk/distance_to_limit`` | of the network's kernel, from that of infinite width | 1 |
     | ``ntk/certificate`` | largest relative error against ordinary backward passes | 1 |
     | ``ntk/overhead_fraction`` | share of the fit's wall time spent in NTK callbacks | 1 |
 
@@ -70,15 +74,24 @@ class NTKMonitor(StatefulCallback):
     is logged while the points stay what they were at the first measurement, from the second one
     on; for points that are drawn anew each step give a ``probe``.
 
+    Interference and the predicted decrease need terms whose weights in the loss are known. The
+    decrease, see `pinn_ntk.decrease`, is that of whatever step the optimizer took, and 1 where
+    residuals are linear in the parameters along it. It is known when the next step has come, and
+    logged at the step that it is of; not for points that are drawn anew (give a ``probe``), where
+    gradients are accumulated, or with ``params``. The limit is that of the one plain multilayer
+    perceptron of a module, at 64 of its first inputs; of other modules it is left out.
+
     TensorBoard loggers get besides: all eigenvalues as tensor summaries ``ntk/spectrum/<term>``;
     the text ``ntk/summary`` on the first and the last measurement; a layout for the custom scalars
-    tab; and the figure ``ntk/figure/history`` when the fit ends, by an exception too.
+    tab; and the figures ``ntk/figure/history`` and ``ntk/figure/interference`` when the fit ends,
+    by an exception too.
 
     Cost of a measurement, in backward passes of the loss: about one for the factors and traces of
-    all terms, one for ``certify``; for terms not seen before, three to check that none is missing.
-    The rest grows with the rows: R^2 times the width of the network for the blocks, R^3 for the
-    eigenvalues, R all rows kept together. A spectrum takes about 4 R bytes of log, the figure
-    about 0.3 s once. ``ntk/overhead_fraction`` says what it comes to.
+    all terms, one for ``certify``, two for interference and prediction; for terms not seen before,
+    three to check that none is missing. The rest grows with the rows: R^2 times the width of the
+    network for the blocks, R^3 for the eigenvalues, R all rows kept together. Factors are held
+    until the batch is over. A spectrum takes about 4 R bytes of log, the figures about 1 s once,
+    the limit 0.2 s once. ``ntk/overhead_fraction`` says what it comes to.
 
     Args:
         every_n_steps: Steps between measurements.
@@ -90,7 +103,7 @@ class NTKMonitor(StatefulCallback):
         params: The same for the parameters that the kernel is taken over, such as "net.*".
         residuals: Function that returns ``{name: residual}``, in place of the terms of the loss:
             a method of the module that takes the batch, by name, or a function (or its import
-            path) of module and batch. It is run once more a measurement.
+            path) of module and batch. It is run twice a measurement, before and after the step.
         probe: The same on points that stay, for all figures: it gets a copy of the first batch
             seen, which checkpoints keep.
         max_points: Rows of a term up to which its block is formed of all rows; above, of every
@@ -99,6 +112,7 @@ class NTKMonitor(StatefulCallback):
         certify: Check every kernel against ordinary backward passes with a random probe.
         save_start: Keep the first kernel and parameters in checkpoints, so that drift goes on
             after a restart; 8 (sum R)^2 bytes and more.
+        limit: Measure the distance to the limit of infinite width.
         prefix: First part of all tags. A second monitor of a Trainer with the same one gets
             "<prefix>_2".
 

@@ -21,7 +21,7 @@ Jacot, Gabriel, Hongler 2018 (section 3). Any other step (momentum, Adam, L-BFGS
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 
 from pinn_ntk.factors import Dense, Factor, Outer
+from pinn_ntk.interference import Interference
 from pinn_ntk.jacobian import FactoredJacobian
 from pinn_ntk.kernel import NTK
 from pinn_ntk.step_size import uniform_weight
@@ -171,11 +172,34 @@ def _apart(jacobian: FactoredJacobian, changing: Container[int]) -> FactoredJaco
     )
 
 
+def interference_of(kernel: NTK, slopes: Mapping[str, Tensor]) -> Interference:
+    """`pinn_ntk.interference.interference` for terms of any number of rows, some at a time.
+
+    Args:
+        kernel: Kernel of the terms.
+        slopes: Term -> g_a, (R_a,), one for each term of the kernel.
+
+    Returns:
+        The interference, on the CPU.
+    """
+    first = kernel.jacobian(kernel.terms[0])
+    shape = (len(kernel.terms), first.shape[1])
+    stacked = torch.zeros(shape, dtype=torch.float64, device=first.device)  # gradients, (T, P)
+    for gradient, term in zip(stacked, kernel.terms, strict=True):
+        parts = zip(_chunks(kernel.jacobian(term)), slopes[term].split(CHUNK), strict=True)
+        for jacobian, slope in parts:
+            gradient.add_(jacobian.rmatvec(slope))
+    return Interference(kernel.terms, (stacked @ stacked.mT).cpu())
+
+
+def _chunks(jacobian: FactoredJacobian) -> Iterator[FactoredJacobian]:
+    for start in range(0, jacobian.rows, CHUNK):
+        yield jacobian.take(slice(start, start + CHUNK))
+
+
 def _product(jacobian: FactoredJacobian, vector: Tensor) -> Tensor:
     """J v, some rows at a time: factors are converted to the dtype of contractions."""
-    starts = range(0, jacobian.rows, CHUNK)
-    parts = [jacobian.take(slice(start, start + CHUNK)).matvec(vector) for start in starts]
-    return torch.cat(parts).double()
+    return torch.cat([chunk.matvec(vector) for chunk in _chunks(jacobian)]).double()
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.nn.functional import huber_loss, l1_loss
 
 from pinn_ntk import NTK, Term, decrease, empirical_ntk, find_terms
-from pinn_ntk.decrease import Forecast, TermLoss, kept_apart, linearised
+from pinn_ntk.decrease import Forecast, TermLoss, interference_of, kept_apart, linearised
 from pinn_ntk.factors import Dense, Factor, Outer
+from pinn_ntk.interference import interference
 from pinn_ntk.jacobian import FactoredJacobian
 
 Loss = Callable[[dict[str, Tensor]], Tensor]
@@ -180,6 +181,28 @@ def test_linearised_residuals_are_those_of_the_jacobian(
         ]
         expected = residuals[name].detach().flatten() + torch.stack(rows) @ flat
         torch.testing.assert_close(after, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("chunk", [1, 4, 4096])
+def test_interference_is_the_same_in_chunks_and_that_of_parameter_gradients(
+    chunk: int, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(decrease, "CHUNK", chunk)
+    model = Network()
+    kernel, terms, residuals = parts(model, squares)
+    slopes = {name: TermLoss.of(term).slope(term.residual) for name, term in terms.items()}
+    found = interference_of(kernel, slopes)
+    gradients = []
+    for term in terms.values():
+        loss = (term.weight * term.residual.square()).sum()
+        every = torch.autograd.grad(
+            loss, list(model.parameters()), retain_graph=True, materialize_grads=True
+        )
+        gradients.append(torch.cat([g.flatten() for g in every]))
+    stacked = torch.stack(gradients)
+    torch.testing.assert_close(found.matrix, stacked @ stacked.mT, rtol=1e-12, atol=1e-12)
+    assert found.terms == kernel.terms == tuple(residuals)
+    torch.testing.assert_close(found.matrix, interference(kernel, slopes).matrix)
 
 
 @pytest.mark.parametrize("factor", ["left", "right", "dense"])
