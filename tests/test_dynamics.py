@@ -13,6 +13,7 @@ from torch import Tensor
 from pinn_ntk import empirical_ntk, find_terms, propagators
 from pinn_ntk.dynamics import LinearizedTraining
 from pinn_ntk.kernel import NTK
+from pinn_ntk.mode_basis import ModeBasis
 from pinn_ntk.step_size import curvature
 from tests.asserts import assert_near
 
@@ -295,6 +296,21 @@ def test_noise_below_the_floor_never_grows(t: float):
 
 
 @pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("parameters", [4, P])
+def test_basis_holds_the_cross_kernel_to_each_mode(method: str, parameters: int):
+    model = Linear(parameters=parameters)
+    root = torch.cat([torch.full((3,), 2.0), torch.full((7,), 0.5)]).double()
+    basis = ModeBasis.of(model.kernel(), ["bc", "pde"], root, method)
+    v = basis.spectrum.eigenvectors
+    trained = torch.cat([model.features["bc"], model.features["pde"]])
+    s = root[:, None] * (trained @ trained.mT) * root
+    assert_near(v @ torch.diag(basis.spectrum.eigenvalues) @ v.mT, s, 1e-13, "S")
+    for term, phi in model.features.items():
+        expected = phi @ trained.mT @ (root[:, None] * v)
+        assert_near(basis.followers[term] * basis.gains, expected, 1e-12, term)
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_fewer_parameters_than_rows(method: str):
     model = Linear(parameters=4)
     training = model.training(method=method)
@@ -339,6 +355,87 @@ def test_reach_below_the_floor_fades():
     times = torch.tensor([1e3, 1e14, 1e17, math.inf], dtype=torch.float64)
     reach = propagators.flow(rates, times, floor).reach.flatten().tolist()
     assert reach == pytest.approx([1e3, 1e14 / math.e, 0.0, 0.0], rel=1e-10)
+
+
+def test_flow_goes_on_from_where_it_is():
+    model = Linear()
+    training = model.training(method="accurate")
+    d = {t: training.weights(t) for t in WEIGHTS}
+    halfway = training.flow(0.1)
+    onward = LinearizedTraining(model.kernel(), halfway, d).flow(0.25)
+    assert_same(onward, training.flow(0.35), 1e-11)
+    lr = 0.3 * training.max_stable_lr()
+    onward = LinearizedTraining(model.kernel(), training.descent(11, lr), d).descent(20, lr)
+    assert_same(onward, training.descent(31, lr), 1e-11)
+
+
+def test_training_is_linear_in_the_residuals():
+    model = Linear()
+    kernel, d = model.kernel(), {"pde": 0.3, "bc": 5.0}
+    one, other = ({t: torch.randn(n).double() for t, n in ROWS.items()} for _ in range(2))
+    both = {t: 2 * one[t] - other[t] for t in ROWS}
+    ends = [LinearizedTraining(kernel, r, d).descent(9, 0.01, 0.5) for r in (one, other, both)]
+    assert_same(ends[2], {t: 2 * ends[0][t] - ends[1][t] for t in ROWS}, 1e-11)
+
+
+def test_loss_never_rises_below_the_stability_bound():
+    training = Linear().training()
+    d = {t: training.weights(t) for t in WEIGHTS}
+    steps = torch.arange(60)
+    for found in (training.flow(0.01 * steps), training.descent(steps, training.max_stable_lr())):
+        loss = sum((d[t] * found[t].square()).sum(-1) for t in WEIGHTS)
+        assert float(loss.diff().max()) <= 1e-12 * float(loss[0])
+
+
+def test_a_network_follows_for_small_steps():
+    """u_xx of a tanh network: what one step is foretold wrongly falls as the step squared."""
+    torch.set_default_dtype(torch.float64)
+    net = torch.nn.Sequential(torch.nn.Linear(1, 9), torch.nn.Tanh(), torch.nn.Linear(9, 1))
+    x = torch.linspace(-1, 1, 6)[:, None].requires_grad_()
+
+    def residuals() -> dict[str, Tensor]:
+        u = net(x)
+        (u_x,) = torch.autograd.grad(u.sum(), x, create_graph=True)
+        (u_xx,) = torch.autograd.grad(u_x.sum(), x, create_graph=True)
+        return {"pde": u_xx - 1, "bc": u[:1], "unseen": net(x.detach() + 0.1)}
+
+    training = LinearizedTraining(
+        empirical_ntk(residuals(), net), residuals(), {"pde": 2 / 6, "bc": 2.0}
+    )
+    start = [p.detach().clone() for p in net.parameters()]
+    errors = []
+    for lr in (1e-3, 1e-4):
+        now = residuals()
+        loss = now["pde"].square().mean() + now["bc"].square().mean()
+        gradients = torch.autograd.grad(loss, list(net.parameters()))
+        for p, g in zip(net.parameters(), gradients, strict=True):
+            p.data -= lr * g
+        foretold, actual = training.descent(1, lr), residuals()
+        errors.append(
+            {t: float((foretold[t] - r.detach().flatten()).norm()) for t, r in actual.items()}
+        )
+        for p, value in zip(net.parameters(), start, strict=True):
+            p.data.copy_(value)
+    for term in ("pde", "bc", "unseen"):
+        assert errors[0][term] / errors[1][term] == pytest.approx(100, rel=0.05)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_results_lie_on_the_device_of_the_kernel(device: torch.device, method: str):
+    w = torch.randn(6, dtype=torch.float64, device=device, requires_grad=True)
+    phi = {t: torch.randn(n, 6, dtype=torch.float64, device=device) for t, n in ROWS.items()}
+    residuals = {t: part @ w for t, part in phi.items()}
+    d = {"pde": torch.tensor([1.0, 0.0] * 3 + [2.0]), "bc": 3.0}
+    training = LinearizedTraining(empirical_ntk(residuals, [w]), residuals, d, method=method)
+    d_all = torch.cat([d["pde"].double(), torch.full((3,), 3.0), torch.zeros(4)]).to(device)
+    features = torch.cat(list(phi.values()))
+    step = torch.eye(14, dtype=torch.float64, device=device) - 1e-3 * features @ features.mT * d_all
+    expected = torch.linalg.matrix_power(step, 8) @ torch.cat(list(residuals.values())).detach()
+    found = torch.cat(list(training.descent(8, 1e-3).values()))
+    assert found.device.type == device.type
+    assert_near(found, expected, 1e-11, "descent")
+    assert training.descent(torch.arange(3), 1e-3, 0.9)["unseen"].device.type == device.type
+    assert training.limit()["unseen"].device.type == device.type
 
 
 def arguments(**changes):

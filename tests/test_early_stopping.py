@@ -199,6 +199,20 @@ def test_horizon_is_when_the_slowest_mode_has_converged():
     assert early_stopping(still, 0.1, noise=0.5).steps.tolist() == [0, 1]
 
 
+@pytest.mark.parametrize("noise", ["gcv", "tail", 0.5])
+def test_device_of_the_kernel(device: torch.device, noise: float | str):
+    w = torch.zeros(8, dtype=torch.float64, device=device, requires_grad=True)
+    phi = torch.randn(8, 8, dtype=torch.float64, device=device)
+    start = torch.randn(8, dtype=torch.float64, device=device)
+    training = LinearizedTraining(
+        empirical_ntk(phi @ w, [w]), {"residual": start}, {"residual": 1.0}
+    )
+    found = early_stopping(training, 1e-3, noise=noise, momentum=0.5, max_steps=50)
+    assert found.risk.device.type == found.steps.device.type == device.type
+    first, last = found.valley()
+    assert first <= int(found.steps[found.risk.argmin()]) <= last
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

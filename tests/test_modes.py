@@ -161,6 +161,16 @@ def test_no_residual_and_no_kernel():
     assert still.times(0.1).tolist() == [math.inf] * 2
 
 
+def test_device_of_the_kernel(device: torch.device):
+    w = torch.zeros(3, dtype=torch.float64, device=device, requires_grad=True)
+    phi = torch.diag(torch.tensor([2.0, 1.0, 0.0], dtype=torch.float64, device=device))
+    start = {"residual": torch.ones(3, device=device)}
+    modes = Modes(LinearizedTraining(empirical_ntk(phi @ w, [w]), start, {"residual": 1.0}))
+    assert modes.times(0.1).device.type == modes.steps(0.1).device.type == device.type
+    assert modes.unlearnable == pytest.approx(0.5, rel=1e-13)
+    assert modes.losses(torch.ones(2))["residual"].device.type == device.type
+
+
 @pytest.mark.parametrize(
     "call",
     [

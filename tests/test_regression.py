@@ -131,6 +131,17 @@ def test_nothing_moves_for_a_large_ridge_or_a_zero_kernel():
         assert torch.equal(still[term], start)
 
 
+@pytest.mark.parametrize("ridge", [0.0, 0.1])
+def test_device_of_the_kernel(device: torch.device, ridge: float):
+    w = torch.zeros(2, dtype=torch.float64, device=device, requires_grad=True)
+    phi = torch.tensor([[1.0, 0.0], [0.0, 2.0]], dtype=torch.float64, device=device)
+    kernel = empirical_ntk({"data": phi @ w, "unseen": 3 * (phi @ w)}, [w])
+    found = kernel_regression(kernel, {"data": torch.tensor([1.0, 4.0])}, ridge=ridge)["unseen"]
+    assert found.device.type == device.type
+    expected = [3 / (1 + ridge), 3 * 4 * 4 / (4 + ridge)]
+    assert found.tolist() == pytest.approx(expected, rel=1e-13)
+
+
 @pytest.mark.parametrize(
     ("targets", "options", "message"),
     [
