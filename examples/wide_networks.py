@@ -8,7 +8,7 @@ residuals after n steps, r(n) = (1 - lr K D)^n r(0) with D = 2/N (Jacot, Gabriel
 section 5; Lee et al. 2019; Wang, Yu, Perdikaris 2022, section 4, for PINNs). The wider the
 network, the less its kernel moves, and the better that holds.
 
-    python examples/wide_networks.py                                  # two minutes on one core
+    python examples/wide_networks.py                                  # a minute on one core
     python examples/wide_networks.py --widths [64] --seeds [0]
 
 NTK parametrisation, W / sqrt(n_in), all entries N(0, 1), on (x - mean) / std; kernels of all rows,
