@@ -9,7 +9,7 @@ section 5; Lee et al. 2019; Wang, Yu, Perdikaris 2022, section 4, for PINNs). Th
 network, the less its kernel moves, and the better that holds.
 
     python examples/wide_networks.py                                  # a minute on one core
-    python examples/wide_networks.py --widths [64] --seeds [0]
+    python examples/wide_networks.py --starts [plain] --share 0.002    # steps ten times smaller
 
 NTK parametrisation, W / sqrt(n_in), all entries N(0, 1), on (x - mean) / std; kernels of all rows,
 not divided by their number. Two initialisations:
