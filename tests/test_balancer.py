@@ -499,7 +499,8 @@ if __name__ == "__main__":
     total = sum(float(p.detach().abs().sum()) for p in module.parameters())
     weights = balancer.weights
     trace = float(run.callback_metrics["ntk/trace/pde"])
-    print(f"RESULT {weights['pde']!r} {weights['bc']!r} {total!r} {trace!r}", flush=True)
+    ratio = float(run.callback_metrics["ntk/predicted_decrease_ratio"])  # of step 0, from rank 0
+    print(f"RESULT {weights['pde']!r} {weights['bc']!r} {total!r} {trace!r} {ratio!r}", flush=True)
 """
 
 
@@ -511,9 +512,10 @@ def test_two_ranks_agree_with_each_other_and_with_one(tmp_path: Path):
     done = subprocess.run(
         [sys.executable, str(script)], env=env, capture_output=True, text=True, check=True
     )
-    results = re.findall(r"RESULT (\S+) (\S+) (\S+) (\S+)", done.stdout)
+    results = re.findall(r"RESULT (\S+) (\S+) (\S+) (\S+) (\S+)", done.stdout)
     assert len(results) == 2
     assert results[0] == results[1]
+    assert float(results[0][4]) == pytest.approx(1, abs=0.2)
     module, balancer = build(), NTKBalancer(every_n_steps=3)
     fit(module, balancer, steps=6)
     total = sum(float(p.detach().abs().sum()) for p in module.parameters())
