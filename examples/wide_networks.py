@@ -5,7 +5,7 @@
 A network with one tanh layer is trained by gradient descent on the mean squares of the residual
 u_xx - f and of the boundary values, without 1/2. The kernel of the first step alone foretells both
 residuals after n steps, r(n) = (1 - lr K D)^n r(0) with D = 2/N (Jacot, Gabriel, Hongler 2018,
-section 5; Lee et al. 2019; Wang, Yu, Perdikaris 2022, section 4, for PINNs). The wider the
+section 5; Lee et al. 2019; Wang, Yu, Perdikaris 2022 for PINNs). The wider the
 network, the less its kernel moves, and the better that holds.
 
     python examples/wide_networks.py                                  # a minute on one core
@@ -17,7 +17,7 @@ not divided by their number. Two initialisations:
 - "plain": as drawn. The network starts as a random function, whose u_xx is larger than f.
 - "mirrored": the second half of the neurons repeats the first with outputs of the opposite sign,
   so that u = 0 at the start and the residual is f alone; and outputs times ``output_std``. Both
-  are the ways into the lazy regime of Chizat, Oyallon, Bach 2019 (sections 2.2 and 3).
+  are the ways into the lazy regime of Chizat, Oyallon, Bach 2019.
 
 The learning rate is a fraction of the largest stable one, 2 / lambda_max(D^(1/2) K D^(1/2)). The
 error is that of both residuals together, weighted as the loss weighs them: |D^(1/2) (r - r_lin)|,

@@ -15,8 +15,8 @@ The flow is dr/dt = -K D r, where t is the learning rate times the number of ste
     r(t) = D^(-1/2) V p(Lambda, t) c                      on the rows that are trained,
     r_b(t) = r_b(0) - K_b. D^(1/2) V phi(Lambda, t) c     on any others, which have weight 0.
 
-Source: Jacot, Gabriel, Hongler 2018, section 5; Lee et al. 2019 (NeurIPS), eqs 8 to 11; for
-residuals of several terms Wang, Yu, Perdikaris 2022, eq. 3.6.
+Source: Jacot, Gabriel, Hongler 2018, section 5; Lee et al. 2019 (NeurIPS), section 2.2;
+for weighted terms Wang, Yu, Perdikaris 2022, eq. 6.3.
 """
 
 from __future__ import annotations

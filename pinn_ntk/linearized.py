@@ -9,7 +9,7 @@
 The kernel of f_lin never changes, so linearised training (dynamics.py) is exact for it. A network
 in the lazy regime stays near its f_lin: ||f - f_lin|| << ||f - f_0||.
 
-Source: Lee et al. 2019 (NeurIPS), eq. 5; Chizat, Oyallon, Bach 2019 (NeurIPS), section 1, for
+Source: Lee et al. 2019 (NeurIPS), section 2.2; Chizat, Oyallon, Bach 2019 (NeurIPS), section 1, for
 lazy training.
 """
 
