@@ -25,6 +25,7 @@ from pinn_ntk.jacobian import DEFAULT_BUDGET, FactoredJacobian
 from pinn_ntk.params import ParamsLike, named_leaves
 from pinn_ntk.residuals import named_residuals
 from pinn_ntk.spectrum import Spectrum
+from pinn_ntk.tsqr import factor_precision
 
 Method = Literal["fast", "accurate"]
 
@@ -135,11 +136,14 @@ class NTK:
             KeyError: No such term.
             ValueError: There is no such method.
         """
+        jacobians = [self.jacobian(t) for t in (self.terms if term is None else (term,))]
         if _is_accurate(method):
-            jacobians = [self.jacobian(t) for t in (self.terms if term is None else (term,))]
             return Spectrum.of_jacobians(jacobians, eigenvectors=eigenvectors)
-        block = self.matrix() if term is None else self[term]
-        return Spectrum.of(block, eigenvectors=eigenvectors)
+        block, precision = (
+            self.matrix() if term is None else self[term],
+            factor_precision(jacobians),
+        )
+        return Spectrum.of(block, eigenvectors=eigenvectors, precision=precision)
 
     def weighted_spectrum(
         self,
@@ -165,11 +169,12 @@ class NTK:
             ValueError: A term has no weight, or a weight is negative or of the wrong length, or
                 there is no such method.
         """
+        jacobians = [self.jacobian(term) for term in self.terms]
         if _is_accurate(method):
-            jacobians = [self.jacobian(term) for term in self.terms]
             root = self._root_weights(weights)
             return Spectrum.of_jacobians(jacobians, root, eigenvectors=eigenvectors)
-        return Spectrum.of(self.weighted_matrix(weights), eigenvectors=eigenvectors)
+        matrix, precision = self.weighted_matrix(weights), factor_precision(jacobians)
+        return Spectrum.of(matrix, eigenvectors=eigenvectors, precision=precision)
 
     def _root_weights(self, weights: Mapping[str, float | Tensor]) -> Tensor:
         """D^(1/2), (sum R,)."""

@@ -6,12 +6,16 @@
 | K | J J^T, or D^(1/2) J J^T D^(1/2) | (R, R) |
 | lambda_i, v_i | eigenvalues, largest first, and eigenvectors of K | (R,), (R, R) |
 | sigma_i | singular values of J, lambda_i = sigma_i^2 | (min(R, P),) |
-| eps | rounding unit of the dtype | |
+| eps | rounding unit of the dtype in which K, or the singular values, were computed | |
+| eps_J | rounding unit of the dtype of the model, in which J was captured | |
 
 PINN kernels are numerically low rank: more than half of what an eigensolver returns for them can
-be rounding noise. Every statistic here uses only what lies above the floor. It is R eps lambda_max
-for a kernel that was formed, and (R eps sigma_max)^2 where the eigenvalues come from the singular
-values of J: forming K costs half of the digits.
+be rounding noise. Every statistic here uses only what lies above the floor, which is, in units of
+lambda_max, the larger of two:
+
+- R eps where K was formed, (R eps)^2 where the eigenvalues are squares of singular values of J:
+  forming K costs half of the digits;
+- R eps_J^2: J is off by eps_J sqrt(R) sigma_max in norm, whatever is made of it.
 """
 
 from __future__ import annotations
@@ -57,16 +61,18 @@ class Spectrum:
     eigenvectors: Tensor | None = None
 
     @classmethod
-    def of(cls, kernel: Tensor, *, eigenvectors: bool = False) -> Spectrum:
+    def of(
+        cls, kernel: Tensor, *, eigenvectors: bool = False, precision: float | None = None
+    ) -> Spectrum:
         """Spectrum of a kernel block that was formed.
 
         Args:
             kernel: Symmetric positive semidefinite up to rounding, (R, R).
             eigenvectors: Whether to keep them; about three times the work.
+            precision: eps_J; that of ``kernel`` when left out.
 
         Returns:
-            Its spectrum; the floor R eps lambda_max follows the dtype in which ``kernel`` was
-            contracted.
+            Its spectrum; the floor follows the dtype in which ``kernel`` was contracted.
 
         Raises:
             ValueError: ``kernel`` is not square.
@@ -78,7 +84,8 @@ class Spectrum:
             )
         values, vectors = _eigensystem((kernel + kernel.mT) / 2, vectors=eigenvectors)
         top = max(float(values[-1]), 0.0)
-        floor = len(values) * torch.finfo(kernel.dtype).eps * top
+        noise = max(torch.finfo(kernel.dtype).eps, (precision or 0.0) ** 2)
+        floor = len(values) * noise * top
         return cls(values.flip(0), floor, None if vectors is None else vectors.flip(1))
 
     @classmethod
@@ -100,16 +107,16 @@ class Spectrum:
             eigenvectors: Whether to keep them.
 
         Returns:
-            The spectrum, none of its eigenvalues negative; the floor (R eps sigma_max)^2 follows
-            the coarser of the dtypes of contraction and of capture.
+            The spectrum, none of its eigenvalues negative.
         """
         triangle = triangular_factor(jacobians, scale)
         sigma, vectors = _singular_system(triangle, vectors=eigenvectors)
         rows = triangle.shape[1]
         values = torch.zeros(rows, dtype=triangle.dtype, device=triangle.device)
         values[: len(sigma)] = sigma.square()
-        top = float(sigma[0]) if len(sigma) else 0.0
-        return cls(values, (rows * factor_precision(jacobians) * top) ** 2, vectors)
+        eps, captured = torch.finfo(triangle.dtype).eps, factor_precision(jacobians)
+        floor = max((rows * eps) ** 2, rows * captured**2) * float(values[:1].sum())
+        return cls(values, floor, vectors)
 
     @property
     def above_floor(self) -> Tensor:

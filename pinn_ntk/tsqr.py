@@ -69,19 +69,23 @@ def triangular_factor(jacobians: Sequence[FactoredJacobian], scale: Tensor | Non
 
 
 def factor_precision(jacobians: Sequence[FactoredJacobian]) -> float:
-    """Rounding unit of the coarsest number that went into the Jacobians.
+    """Rounding unit of the coarsest numbers that go into products of the Jacobians.
 
     Args:
         jacobians: One or more.
 
     Returns:
         The largest ``eps`` of the dtypes of contractions and of captured factors.
+
+    Example:
+        >>> from pinn_ntk import empirical_ntk
+        >>> w = torch.tensor(1.0, requires_grad=True)
+        >>> factor_precision([empirical_ntk(w * torch.ones(2), [w]).jacobian("residual")])
+        1.1920928955078125e-07
     """
-    dtypes = {jacobian.dtype for jacobian in jacobians}
-    for jacobian in jacobians:
-        for factor in jacobian.factors.values():
-            tensors = (factor.gradients,) if isinstance(factor, Dense) else factor.left
-            dtypes |= {tensor.dtype for tensor in tensors}
+    factors = [factor for jacobian in jacobians for factor in jacobian.factors.values()]
+    dtypes = {f.gradients.dtype if isinstance(f, Dense) else f.left[0].dtype for f in factors}
+    dtypes |= {jacobian.dtype for jacobian in jacobians}
     return max(torch.finfo(dtype).eps for dtype in dtypes)
 
 

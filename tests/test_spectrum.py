@@ -269,12 +269,40 @@ def test_accurate_floor_is_on_the_singular_values() -> None:
     assert found.condition == pytest.approx(1e26, rel=1e-6)
 
 
-def test_accurate_floor_of_a_float32_model() -> None:
+@pytest.mark.parametrize("method", METHODS)
+def test_floor_of_a_float32_model(method: str) -> None:
+    """J is off by eps_J sqrt(R) sigma_max, whatever the dtype of the products."""
+    single = torch.finfo(torch.float32).eps
+    kernel = explicit(torch.diag(torch.tensor([1.0, 1e-5, 1e-9])))
+    weighted = kernel.weighted_spectrum({"residual": 4.0}, method=method)
+    for found, top in ((kernel.spectrum(method=method), 1.0), (weighted, 4.0)):
+        assert found.eigenvalues.dtype == torch.float64
+        assert found.floor == pytest.approx(3 * single**2 * top, rel=1e-12)
+        assert found.rank == 2
+
+
+def test_floor_of_float32_throughout() -> None:
+    single = torch.finfo(torch.float32).eps
     rows = torch.diag(torch.tensor([1.0, 1e-5, 1e-9]))
-    found = explicit(rows).spectrum(method="accurate")
-    assert found.eigenvalues.dtype == torch.float64
-    assert found.floor == pytest.approx((3 * torch.finfo(torch.float32).eps) ** 2, rel=1e-12)
-    assert found.rank == 2
+    factors = {"w": Dense(rows)}
+    kernel = NTK({"r": FactoredJacobian(factors, {"w": 3}, 3, dtype=torch.float32)})
+    assert kernel.spectrum().floor == pytest.approx(3 * single, rel=1e-6)
+    assert kernel.spectrum(method="accurate").floor == pytest.approx((3 * single) ** 2, rel=1e-6)
+
+
+@pytest.mark.parametrize("products", [torch.float32, torch.float64])
+@pytest.mark.parametrize("network", [(16, 2, 1), (64, 3, 0)])
+@pytest.mark.parametrize("method", METHODS)
+def test_nothing_above_the_floor_of_a_float32_model_is_wrong(
+    method: str, network: tuple[int, int, int], products: torch.dtype
+) -> None:
+    of_float64 = bench.kernel_of(bench.make_network(*network), torch.float64, torch.float64)
+    truth = of_float64.spectrum(method="accurate")
+    kernel = bench.kernel_of(bench.make_network(*network), torch.float32, products)
+    found = kernel.spectrum(method=method)
+    assert 10 < found.rank < truth.rank
+    errors = found.above_floor.double() / truth.eigenvalues[: found.rank] - 1
+    assert float(errors.abs().max()) < 0.05
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -124,14 +124,17 @@ def test_memory_stays_within_the_budget(rows: int) -> None:
 
 
 def test_precision_is_that_of_the_coarsest_numbers() -> None:
+    single, double = torch.finfo(torch.float32).eps, torch.finfo(torch.float64).eps
     net = nn.Sequential(nn.Linear(1, 3), nn.Tanh(), nn.Linear(3, 1)).float()
-    residual = net(torch.ones(2, 1, dtype=torch.float32))
-    of_float32 = empirical_ntk(residual, net).jacobian("residual")
+    of_float32 = empirical_ntk(net(torch.ones(2, 1, dtype=torch.float32)), net).jacobian("residual")
     assert of_float32.dtype == torch.float64
-    assert factor_precision([of_float32]) == torch.finfo(torch.float32).eps
-    assert factor_precision([jacobian(2, w=outer(2, 2, 2))]) == torch.finfo(torch.float64).eps
-    narrow = empirical_ntk(residual, net, dtype=torch.float32).jacobian("residual")
-    assert factor_precision([narrow]) == torch.finfo(torch.float32).eps
+    of_float64 = jacobian(2, w=outer(2, 2, 2), b=Dense(drawn(2, 2)))
+    assert factor_precision([of_float32]) == single
+    assert factor_precision([of_float64]) == double
+    assert factor_precision([of_float64, of_float32]) == single
+    mixed = jacobian(2, w=outer(2, 2, 2), b=Dense(drawn(2, 2).float()))
+    assert factor_precision([mixed]) == single
+    assert factor_precision([jacobian(3, w=5)]) == double
 
 
 def test_a_network_with_derivatives() -> None:
