@@ -6,7 +6,7 @@ Accuracy: the kernel of 38 rows u_xx and 2 boundary rows u(-1), u(1) of an MLP 1
 as one matrix of 40 rows, against eigenvalues in 60 digits from the same (float32) parameters and
 points. An eigenvalue is right when it is within 10 % of that of the same index; counted are those
 before the first wrong one. "above floor" are those that `Spectrum` takes for more than noise, and
-"worst" is the largest relative error among them: a floor is honest where that is small.
+"worst" is the largest relative error among them: a floor is honest where that is below 0.1.
 
 | contestant | what it does |
 | --- | --- |

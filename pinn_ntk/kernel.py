@@ -125,8 +125,9 @@ class NTK:
         Args:
             term: Name of the term; the whole kernel, in the order of `terms`, when left out.
             method: "fast" forms the block and keeps it. "accurate" takes the singular values of
-                J instead: twice as many decades of eigenvalues stand above the floor, for ten
-                to twenty times the time; no block is formed.
+                J instead and forms no block, in ten to twenty times the time: of a float64 model
+                twice as many decades of eigenvalues stand above the floor. The J of a float32
+                model is itself too coarse for more than "fast" gives.
             eigenvectors: Whether to keep them, too.
 
         Returns:

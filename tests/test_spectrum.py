@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
 from typing import Any
 
+import mpmath
 import numpy as np
 import pytest
 import torch
@@ -442,3 +445,46 @@ def test_eigenvalues_right_of_forty(
     # The floor keeps what is right, and nothing else.
     assert found.right - 8 <= found.above_floor <= found.right
     assert found.worst < bench.WITHIN
+
+
+def test_accuracy_counts_up_to_the_first_wrong_one() -> None:
+    truth = [mpmath.mpf(value) for value in ("4", "2", "1", "1e-40", "1e-45")]
+    values = torch.tensor([4.0, 2.1, 1.2, 1e-40, 0.0], dtype=torch.float64)
+    found = bench.accuracy(Spectrum(values, 1.1), truth)
+    assert (found.right, found.above_floor) == (2, 3)
+    assert found.last_right == 0.5
+    assert found.worst == pytest.approx(0.2)
+    nothing_right = bench.accuracy(Spectrum(2 * values, 1e3), truth)
+    assert (nothing_right.right, nothing_right.last_right, nothing_right.worst) == (0, 1.0, 0.0)
+
+
+def test_benchmark_as_a_user_runs_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(bench, "NETWORKS", ((4, 1, 0),))
+    monkeypatch.setattr(bench, "INSIDE", 5)
+    options = ["--points", "9", "--width", "5", "--depth", "2", "--repeats", "2"]
+    bench.main([*options, "--json", str(tmp_path / "found.json")])
+    report = json.loads((tmp_path / "found.json").read_text())
+    cost, (found,) = report["cost"], report["accuracy"]
+    assert (cost["points"], cost["parameters"]) == (9, 5 + 5 + 25 + 5 + 5 + 1)
+    assert cost["whole_jacobian_bytes"] == 8 * 9 * 46
+    assert all(len(cost["wall_s"][method]) == 2 for method in METHODS)
+    assert cost["peak_bytes"]["fast"] >= 8 * 81
+    assert (found["rows"], found["parameters"]) == (7, 13)
+    assert found["contestants"]["accurate, float64"]["right"] == 7
+    printed = capsys.readouterr().out
+    assert "1-[4]*1-1, seed 0, 13 parameters, 7 rows, condition" in printed
+    assert printed.count("\n| fast") == printed.count("\n| accurate") == 3
+
+
+def test_stored_results_hold_the_claims() -> None:
+    """The numbers that the documents quote."""
+    report = json.loads(bench.RESULTS.read_text())
+    for found in report["accuracy"]:
+        for name, figures in found["contestants"].items():
+            assert figures["worst"] < bench.WITHIN, name
+        fast, accurate = (found["contestants"][f"{m}, float64"]["right"] for m in METHODS)
+        assert fast >= 18
+        assert accurate >= 30
+    assert report["cost"]["peak_bytes"]["accurate"] < report["cost"]["whole_jacobian_bytes"]
