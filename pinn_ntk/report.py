@@ -51,6 +51,8 @@ def layout(prefix: str = "ntk") -> dict[str, dict[str, list[object]]]:
             "trace of each block": ["Multiline", [rf"{tags}/trace/.*"]],
             "loss weights": ["Multiline", [rf"{tags}/weight/.*"]],
             "weights in the loss": ["Multiline", [rf"{tags}/effective_weight/.*"]],
+            "learning rate": ["Multiline", [rf"{tags}/lr$", rf"{tags}/max_stable_lr$"]],
+            "interference": ["Multiline", [rf"{tags}/interference/.*"]],
         }
     }
 

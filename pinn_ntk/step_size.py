@@ -22,6 +22,7 @@ from torch import Tensor
 from pinn_ntk.kernel import NTK
 from pinn_ntk.rows import strided_by
 from pinn_ntk.spectrum import Spectrum, largest_eigenvalue
+from pinn_ntk.tsqr import factor_precision
 
 if TYPE_CHECKING:
     from pinn_ntk.graph.term import Term
@@ -187,7 +188,9 @@ def mode_rates(
         above, scale = spectra[term].above_floor, float(weight[0])
         if bool((weight != weight[0]).any()):
             root, scale = weight.sqrt().to(kept[term]), 1.0
-            above = Spectrum.of(root[:, None] * kept[term] * root).above_floor
+            precision = factor_precision([kept.jacobian(term)])
+            weighted = root[:, None] * kept[term] * root
+            above = Spectrum.of(weighted, precision=precision).above_floor
         if len(above) and scale > 0:
             rates[term] = (scale * float(above[0]), scale * float(above[-1]))
     return rates

@@ -96,7 +96,8 @@ def test_scalars_and_layout_take_a_prefix():
 
 
 def test_every_chart_of_the_layout_shows_tags_that_are_logged():
-    tags = [*scalars(measured(effective_weights={"pde": 1.0})), "ntk/weight/pde"]
+    m = measured(effective_weights={"pde": 1.0}, learning_rate=0.1, interference=between(0.5))
+    tags = [*scalars(m), "ntk/weight/pde"]
     for _, patterns in cast("Any", layout()["NTK"].values()):
         assert all(any(re.fullmatch(pattern, tag) for tag in tags) for pattern in patterns)
 
