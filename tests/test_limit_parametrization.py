@@ -284,6 +284,7 @@ def test_biases_that_start_at_zero():
         (lambda: nn.Sequential(nn.Tanh()), (), "at least one linear layer"),
         (lambda: nn.Sequential(nn.Linear(1, 2), nn.PReLU()), (), "'1' is a PReLU with param"),
         (lambda: nn.Sequential(nn.Sequential(nn.Linear(1, 2))), (), "'0' is a Sequential"),
+        (lambda: nn.Sequential(layer := nn.Linear(2, 2), nn.Tanh(), layer), (), "share parameters"),
         (lambda: zeroed(mlp(), "4.weight"), (), "starts at zero has no limit kernel"),
         (mlp, (1.0, 0.0), "layer '0' has a bias of norm .* which bias_std = 0 cannot"),
         (mlp, ([1.0, 2.0], 1.0), "weight_std has 2 entries"),

@@ -153,6 +153,7 @@ def is_plain(module: nn.Sequential) -> bool:
     if len({(type(layer), repr(layer)) for layer in between}) > 1:
         return False
     try:
+        linear_layers(module)
         activation_of(module)
     except (ValueError, TypeError, RuntimeError):  # what a module that is no activation may raise
         return False

@@ -22,6 +22,7 @@ import copy
 import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -173,25 +174,35 @@ def linear_layers(mlp: nn.Sequential) -> dict[str, nn.Linear | NTKLinear]:
         Name within ``mlp`` -> layer.
 
     Raises:
-        ValueError: There is no linear layer, or a module with parameters is not linear.
+        ValueError: There is no linear layer, a module with parameters is not linear, or layers
+            share parameters.
 
     Example:
         >>> list(linear_layers(nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 1))))
         ['0', '2']
     """
-    layers = {}
-    for name, layer in mlp.named_children():
-        if isinstance(layer, (nn.Linear, NTKLinear)):
-            layers[name] = layer
-        elif next(layer.parameters(), None) is not None:
-            raise ValueError(
-                f"module {name!r} is a {type(layer).__name__} with parameters; expected nn.Linear "
-                "or NTKLinear layers and activations without parameters. The infinite-width limit "
-                "of other layers is not known here."
-            )
+    layers = {name: layer for name, layer in mlp._modules.items() if _is_linear(name, layer)}
     if not layers:
         raise ValueError(f"expected at least one linear layer, got {mlp}.")
-    return layers
+    parameters = [parameter for layer in layers.values() for parameter in layer.parameters()]
+    if len(set(parameters)) < len(parameters):
+        raise ValueError(
+            f"layers of {mlp} share parameters; expected parameters of its own for each. The "
+            "infinite-width limit with tied weights is another one and is not known here."
+        )
+    return cast("dict[str, nn.Linear | NTKLinear]", layers)
+
+
+def _is_linear(name: str, layer: nn.Module | None) -> bool:
+    if isinstance(layer, (nn.Linear, NTKLinear)):
+        return True
+    if layer is not None and next(layer.parameters(), None) is not None:
+        raise ValueError(
+            f"module {name!r} is a {type(layer).__name__} with parameters; expected nn.Linear "
+            "or NTKLinear layers and activations without parameters. The infinite-width limit "
+            "of other layers is not known here."
+        )
+    return False
 
 
 def found_stds(mlp: nn.Sequential) -> tuple[tuple[float, ...], tuple[float, ...]]:

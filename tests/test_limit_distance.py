@@ -1,0 +1,290 @@
+"""The distance of a network's kernel to its limit, and how plain networks are found."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pinn_ntk import empirical_ntk
+from pinn_ntk.limit.distance import DistanceToLimit, distance_to_limit, limit_of, plain_mlp
+from pinn_ntk.limit.kernel import LimitKernel
+from pinn_ntk.limit.layers import layer_inputs, layer_kernel
+from pinn_ntk.limit.parametrization import NTKLinear, found_stds, ntk_mlp, to_ntk_parametrization
+
+
+def points(n: int, dim: int, seed: int = 6) -> Tensor:
+    return torch.randn(n, dim, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def mlp(
+    *sizes: int, activation: Callable[[], nn.Module] = nn.Tanh, bias: bool = True
+) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for n_in, n_out in pairwise(sizes):
+        layers += [nn.Linear(n_in, n_out, bias), activation()]
+    return nn.Sequential(*layers[:-1]).double()
+
+
+class Standardised(nn.Sequential):
+    """As in the example of the Poisson equation."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward((x - 0.3) / 0.2)
+
+
+class Pinn(nn.Module):
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+        self.viscosity = nn.Parameter(torch.ones(()))
+
+
+# --- Plain networks
+
+
+PLAIN: dict[str, Callable[[], nn.Module]] = {
+    "itself": lambda: mlp(1, 4, 1),
+    "inside": lambda: Pinn(mlp(1, 4, 4, 2)),
+    "subclass": lambda: Pinn(Standardised(*mlp(1, 4, 1))),
+    "ntk layers": lambda: Pinn(ntk_mlp([1, 4, 1])),
+    "one activation used twice": lambda: nn.Sequential(
+        nn.Linear(1, 4), tanh := nn.Tanh(), nn.Linear(4, 4), tanh, nn.Linear(4, 1)
+    ),
+    "beside other modules": lambda: nn.ModuleList([mlp(1, 4, 1), nn.Linear(2, 2), nn.Tanh()]),
+}
+
+NOT_PLAIN: dict[str, Callable[[], nn.Module]] = {
+    "two networks": lambda: nn.ModuleDict({"u": mlp(1, 4, 1), "v": mlp(1, 4, 1)}),
+    "no network": lambda: nn.Linear(1, 1),
+    "no hidden layer": lambda: nn.Sequential(nn.Linear(1, 1)),
+    "activation at the end": lambda: nn.Sequential(nn.Linear(1, 4), nn.Tanh()),
+    "two activations": lambda: nn.Sequential(
+        nn.Linear(1, 4), nn.Tanh(), nn.Linear(4, 4), nn.SiLU(), nn.Linear(4, 1)
+    ),
+    "two slopes": lambda: nn.Sequential(
+        nn.Linear(1, 4), nn.LeakyReLU(0.1), nn.Linear(4, 4), nn.LeakyReLU(0.2), nn.Linear(4, 1)
+    ),
+    "dropout": lambda: nn.Sequential(nn.Linear(1, 4), nn.Dropout(0.5), nn.Linear(4, 1)),
+    "trained activation": lambda: nn.Sequential(nn.Linear(1, 4), nn.PReLU(), nn.Linear(4, 1)),
+    "convolution": lambda: nn.Sequential(nn.Conv1d(1, 4, 1), nn.Tanh(), nn.Conv1d(4, 1, 1)),
+    "one layer used twice": lambda: nn.Sequential(
+        nn.Linear(1, 4),
+        nn.Tanh(),
+        layer := nn.Linear(4, 4),
+        nn.Tanh(),
+        layer,
+        nn.Tanh(),
+        nn.Linear(4, 1),
+    ),
+    "two layers in a row": lambda: nn.Sequential(nn.Linear(1, 4), nn.Linear(4, 4), nn.Linear(4, 1)),
+}
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_plain_networks_are_found(name: str):
+    module = PLAIN[name]()
+    found = plain_mlp(module)
+    assert isinstance(found, nn.Sequential)
+    assert found in list(module.modules())
+
+
+@pytest.mark.parametrize("name", NOT_PLAIN)
+def test_others_are_not(name: str):
+    module = NOT_PLAIN[name]()
+    assert plain_mlp(module) is None
+    with pytest.raises(ValueError, match="holds no plain multilayer perceptron, or more than one"):
+        distance_to_limit(module, points(3, 1))
+
+
+def test_limit_has_the_settings_of_the_network():
+    net = mlp(2, 50, 50, 1, activation=nn.SiLU)
+    kernel = limit_of(net)
+    assert (kernel.hidden, kernel.activation.name) == (2, "silu")
+    assert (kernel.weight_std, kernel.bias_std) == found_stds(net)
+    assert limit_of(net, 1.5, [0.1, 0.2, 0.3]).bias_std == (0.1, 0.2, 0.3)
+    assert limit_of(mlp(2, 5, 1, bias=False), 1.5, 0.3).bias_std == (0.0, 0.0)
+    with pytest.raises(ValueError, match="expected linear layers with one elementwise activation"):
+        limit_of(nn.Sequential(nn.Linear(1, 1), nn.Tanh()))
+
+
+# --- Kernel of the layers
+
+
+@pytest.mark.parametrize("activation", [nn.Tanh, nn.GELU, nn.ReLU, nn.Mish])
+@pytest.mark.parametrize("n_out", [1, 3])
+@pytest.mark.parametrize("bias", [True, False], ids=["bias", "no_bias"])
+def test_layer_kernel_is_that_of_the_image(
+    activation: Callable[[], nn.Module], n_out: int, bias: bool
+):
+    net, x = mlp(2, 7, 6, n_out, activation=activation, bias=bias), points(5, 2)
+    stds = [0.5, 1.0, 2.0], [0.1, 0.2, 3.0]
+    image = to_ntk_parametrization(net, *stds)
+    expected = empirical_ntk(image(x), image)["residual"].reshape(5, n_out, 5, n_out)
+    got = layer_kernel(net, x, *stds).permute(1, 0, 3, 2)
+    torch.testing.assert_close(got, expected)
+    torch.testing.assert_close(layer_kernel(image, x, *stds).permute(1, 0, 3, 2), expected)
+
+
+def test_layer_inputs_are_those_of_the_first_layer():
+    net, x = Standardised(*mlp(1, 4, 1)), points(3, 1)
+    torch.testing.assert_close(layer_inputs(net, x), (x - 0.3) / 0.2)
+    assert torch.equal(layer_inputs(nn.Sequential(*net), x), x)
+    assert layer_inputs(net.float(), x.requires_grad_()).dtype == torch.float64
+    assert not net[0]._forward_pre_hooks
+
+
+class Twice(nn.Sequential):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + super().forward(-x)
+
+
+@pytest.mark.parametrize(
+    ("net", "x", "message"),
+    [
+        (mlp(2, 4, 1), points(3, 1), r"shapes \[\(3, 1\)\] for points of shape \(3, 1\)"),
+        (Twice(*mlp(1, 4, 1)), points(3, 1), r"shapes \[\(3, 1\), \(3, 1\)\]"),
+        (mlp(1, 4, 1), points(3, 1)[:, 0], r"expected one of shape \(N, 1\)"),
+    ],
+)
+def test_points_that_do_not_fit_are_named(net: nn.Module, x: Tensor, message: str):
+    with pytest.raises(ValueError, match=message):
+        distance_to_limit(net, x)
+
+
+# --- Distance
+
+
+@pytest.mark.parametrize("n_out", [1, 2])
+def test_distance_is_the_relative_frobenius_norm(n_out: int):
+    net, x = mlp(2, 9, 8, n_out), points(6, 2)
+    image = to_ntk_parametrization(net)
+    kernel = empirical_ntk(image(x), image)["residual"]
+    limit = torch.kron(
+        LimitKernel(2, "tanh", *found_stds(net)).ntk(x), torch.eye(n_out, dtype=torch.float64)
+    )
+    expected = float((kernel - limit).norm() / limit.norm())
+    assert distance_to_limit(net, x) == pytest.approx(expected, rel=1e-10)
+    assert expected > 0.05
+
+
+def test_given_stds_are_used():
+    net, x = ntk_mlp([1, 9, 1], weight_std=1.3, bias_std=0.2).double(), points(4, 1)
+    assert distance_to_limit(net, x) == distance_to_limit(net, x, 1.3, 0.2)
+    assert distance_to_limit(net, x, 1.0, 0.2) != distance_to_limit(net, x)
+
+
+@pytest.mark.parametrize("activation", [nn.Tanh, nn.ReLU, nn.Softplus])
+def test_distance_falls_with_the_width(activation: Callable[[], nn.Module]):
+    def mean(width: int) -> float:
+        nets = (mlp(2, width, width, 1, activation=activation) for _ in range(6))
+        return sum(distance_to_limit(normal(net), points(8, 2)) for net in nets) / 6
+
+    def normal(net: nn.Sequential) -> nn.Sequential:
+        for layer in net[::2]:
+            nn.init.normal_(layer.weight, std=1.2 / math.sqrt(layer.in_features))
+            nn.init.normal_(layer.bias, std=0.5)
+        return net
+
+    narrow, wide = mean(32), mean(512)
+    assert wide < 0.15
+    assert 2 < narrow / wide < 8  # 4 for one over the root of the width
+
+
+def test_during_training_the_limit_stays():
+    net, x = mlp(1, 20, 20, 1), points(6, 1)
+    distance = DistanceToLimit(net, x)
+    start, limit = distance(net), distance.limit.clone()
+    assert start == distance_to_limit(net, x)
+    stds = distance.weight_std, distance.bias_std
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.mul_(1.5)
+    end = distance(net)
+    assert torch.equal(distance.limit, limit)
+    assert end > 2 * start
+    assert end == pytest.approx(
+        float((layer_kernel(net, x, *stds)[0, :, 0] - limit).norm() / limit.norm()), rel=1e-10
+    )
+    image = to_ntk_parametrization(net, *stds)
+    kernel = empirical_ntk(image(x), image)["residual"]
+    assert end == pytest.approx(float((kernel - limit).norm() / limit.norm()), rel=1e-10)
+
+
+def test_biases_that_start_at_zero_and_move():
+    net, x = mlp(1, 8, 1), points(4, 1)
+    for layer in net[::2]:
+        nn.init.zeros_(layer.bias)
+    distance = DistanceToLimit(net, x)
+    assert distance.bias_std == (0.0, 0.0)
+    start = distance(net)
+    nn.init.ones_(net[0].bias)
+    assert distance(net) != start
+
+
+def test_state_gives_the_same_distances():
+    net, x = Pinn(mlp(2, 8, 1)), points(5, 2)
+    distance = DistanceToLimit(net, x)
+    state = {name: value.clone() for name, value in distance.state_dict().items()}
+    assert all(isinstance(value, Tensor) for value in state.values())
+    other = DistanceToLimit.from_state_dict(state)
+    nn.init.constant_(net.net[0].bias, 0.7)
+    assert other(net) == distance(net)
+    fresh = DistanceToLimit(net, points(3, 2))
+    fresh.load_state_dict(state)
+    assert fresh(net) == distance(net)
+
+
+def test_network_and_random_state_stay_as_they_are(dtype: torch.dtype):
+    net = Pinn(mlp(2, 8, 1)).to(dtype)
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    state = torch.get_rng_state()
+    assert 0 < distance_to_limit(net, points(5, 2).to(dtype)) < 3
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    assert all(parameter.grad is None for parameter in net.parameters())
+
+
+def test_weights_that_are_not_finite_give_no_number():
+    net, x = mlp(1, 8, 1), points(4, 1)
+    distance = DistanceToLimit(net, x)
+    nn.init.constant_(net[2].weight, math.nan)
+    assert math.isnan(distance(net))
+
+
+def test_sixty_four_points_take_a_moment():
+    net, x = ntk_mlp([2, 128, 128, 128, 1]), points(64, 2)
+    DistanceToLimit(net, x)  # tables of quadrature
+    start = time.process_time()
+    distance = DistanceToLimit(net, x)
+    made = time.process_time()
+    distance(net)
+    assert made - start < 1.0
+    assert time.process_time() - made < 0.2
+
+
+@pytest.mark.parametrize(
+    ("net", "arguments", "message"),
+    [
+        (mlp(1, 4, 1), ([1.0], 1.0), "weight_std has 1 entries"),
+        (mlp(1, 4, 1), (1.0, [1.0, 1.0, 1.0]), "bias_std has 3 entries"),
+        (mlp(1, 4, 1), (100.0, 1.0), "Hermite polynomials leave"),
+    ],
+)
+def test_wrong_stds_are_named(net: nn.Module, arguments: tuple[Any, Any], message: str):
+    with pytest.raises(ValueError, match=message):
+        DistanceToLimit(net, points(4, 1), *arguments)
+
+
+def test_another_network_is_refused():
+    distance = DistanceToLimit(mlp(1, 4, 1), points(4, 1))
+    with pytest.raises(ValueError, match=r"weight_std has 2 entries.* for 3 linear"):
+        distance(mlp(1, 4, 4, 1))
+    assert isinstance(ntk_mlp([1, 4, 1])[0], NTKLinear)
+    assert distance(ntk_mlp([1, 7, 1])) > 0
