@@ -169,7 +169,8 @@ def runs(settings: Sequence[Setting], folder: Path) -> Iterator[Record]:
             print(
                 f"width {setting.width}, {setting.hidden_layers} hidden, seed {setting.seed}: "
                 f"{known['seconds']:.0f} s, {known['overhead']:.1%} of it for the kernel"
-                + (", diverged" if known["diverged"] else "")
+                + (", diverged" if known["diverged"] else ""),
+                flush=True,
             )
         yield known
 

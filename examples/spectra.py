@@ -100,7 +100,8 @@ def all_spectra(
             quiet_trainer(steps).fit(model, Points(steps=steps))
             found[MOMENTS[1], a, seed] = spectra_of(kernel_of(model))
             error = float(model.error(Points().test))
-            print(f"a = {a:g}, seed {seed}: relative L2 error {error:.2e} after {steps} steps")
+            said = f"a = {a:g}, seed {seed}: relative L2 error {error:.2e} after {steps} steps"
+            print(said, flush=True)
     return found
 
 

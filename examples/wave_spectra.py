@@ -107,7 +107,8 @@ def trained(
         weights = ", ".join(f"{name} {weight:.3g}" for name, weight in known["weights"].items())
         print(
             f"seed {seed}: {known['seconds']:.0f} s, relative L2 error {known['rel_l2']:.2e}, "
-            f"weights {weights}"
+            f"weights {weights}",
+            flush=True,
         )
         found[f"seed {seed}"] = restored(known["spectra"])
     return found
