@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -21,7 +21,6 @@ from pinn_ntk.callbacks.raw import measuring
 from pinn_ntk.callbacks.schedule import logged_step
 from pinn_ntk.callbacks.source import Found, Source
 from pinn_ntk.decrease import Forecast, TermLoss, kept_apart
-from pinn_ntk.graph.phi import SQUARE
 from pinn_ntk.measurement import BATCH
 
 if TYPE_CHECKING:
@@ -76,21 +75,55 @@ class Before:
 
 @dataclass(frozen=True)
 class Waiting:
-    """What is kept of a forecast until the next step.
+    """What is kept of a forecast until the next step: plain values, so that it can be saved.
 
     Attributes:
         step: Step that it was made for.
-        forecast: The forecast.
+        terms: Term -> kind of its function, coefficient and shape, see `TermLoss`.
+        loss: Loss before the step.
+        predicted: Its predicted decrease.
+        unit: Rounding unit of the residuals' dtype.
         fingerprints: Term -> fingerprint of its points.
-        kinds: Term -> kind of its function.
         parameters: Digest of the parameters after the step.
     """
 
     step: int
-    forecast: Forecast
+    terms: Mapping[str, tuple[str, Tensor, tuple[int, ...]]]
+    loss: float
+    predicted: float
+    unit: float
     fingerprints: Fingerprints
-    kinds: Mapping[str, str]
     parameters: str
+
+    @classmethod
+    def of(cls, before: Before, forecast: Forecast) -> Waiting:
+        """What is left of a measurement when its batch is over."""
+        return cls(
+            step=before.step,
+            terms={
+                name: (loss.phi.kind, loss.coefficient, tuple(loss.shape))
+                for name, loss in forecast.losses.items()
+            },
+            loss=forecast.loss,
+            predicted=forecast.predicted,
+            unit=forecast.unit,
+            fingerprints=before.fingerprints,
+            parameters=digest({name: p for name, (p, _) in before.params.items()}),
+        )
+
+    def ratio(self, found: Found, params: Mapping[str, Tensor]) -> float | None:
+        """The forecast judged by the terms of the next step; None where they are others."""
+        kinds = {name: kind for name, (kind, _, _) in self.terms.items()}
+        now = {name: term.kind for name, term in found.terms.items()}
+        if now != kinds or digest(params) != self.parameters:
+            return None
+        if found.fingerprints(params) != self.fingerprints:
+            return None
+        losses = {
+            name: TermLoss(found.terms[name].phi, coefficient, torch.Size(shape))
+            for name, (_, coefficient, shape) in self.terms.items()
+        }
+        return Forecast(losses, self.loss, self.predicted, self.unit).ratio(found.residuals)
 
 
 class Outlook:
@@ -161,9 +194,7 @@ class Outlook:
             return None
         if before.elsewhere:
             return self._judged_at_once(trainer, module, before, forecast)
-        kinds = {name: loss.phi.kind for name, loss in before.losses.items()}
-        parameters = digest({name: p for name, (p, _) in before.params.items()})
-        self._waiting = Waiting(before.step, forecast, before.fingerprints, kinds, parameters)
+        self._waiting = Waiting.of(before, forecast)
         return None
 
     def _judged_at_once(
@@ -194,55 +225,28 @@ class Outlook:
             return None
         with measuring():
             found = self.source.find(trainer, module, loss)
-            found = found.of(lambda name: name in waiting.kinds)
-            if found.terms.keys() != waiting.kinds.keys():
+            found = found.of(lambda name: name in waiting.terms)
+            if found.terms.keys() != waiting.terms.keys():
                 return None  # another loss of this step may have them
             self._waiting = None
-            params = trained_parameters(trainer, module)
-            kinds = {name: term.kind for name, term in found.terms.items()}
-            as_it_was = kinds == waiting.kinds and digest(params) == waiting.parameters
-            if not as_it_was or found.fingerprints(params) != waiting.fingerprints:
-                return None
-            functions = {name: term.phi for name, term in found.terms.items()}
-            losses = waiting.forecast.losses.items()
-            losses_now = {name: replace(loss, phi=functions[name]) for name, loss in losses}
-            ratio = replace(waiting.forecast, losses=losses_now).ratio(found.residuals)
-            return _judged(waiting.step, ratio)
+            return _judged(waiting.step, waiting.ratio(found, trained_parameters(trainer, module)))
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run judges in its first step; empty where nothing waits."""
         if self._waiting is None:
             return {}
-        waiting, forecast = self._waiting, self._waiting.forecast
-        return {
-            "step": waiting.step,
-            "loss": forecast.loss,
-            "predicted": forecast.predicted,
-            "unit": forecast.unit,
-            "terms": [
-                [name, waiting.kinds[name], loss.coefficient.cpu(), list(loss.shape)]
-                for name, loss in forecast.losses.items()
-            ],
-            "fingerprints": dict(waiting.fingerprints),
-            "parameters": waiting.parameters,
+        terms = {
+            name: [kind, coefficient.cpu(), list(shape)]
+            for name, (kind, coefficient, shape) in self._waiting.terms.items()
         }
+        return {**vars(self._waiting), "terms": terms}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on with what waits in another outlook."""
         self.forget()
-        if not state:
-            return
-        losses = {  # the function comes with the terms of the next step
-            name: TermLoss(SQUARE, coefficient, torch.Size(shape))
-            for name, _, coefficient, shape in state["terms"]
-        }
-        self._waiting = Waiting(
-            step=state["step"],
-            forecast=Forecast(losses, state["loss"], state["predicted"], state["unit"]),
-            fingerprints=state["fingerprints"],
-            kinds={name: kind for name, kind, _, _ in state["terms"]},
-            parameters=state["parameters"],
-        )
+        if state:
+            terms = {name: tuple(entry) for name, entry in state["terms"].items()}
+            self._waiting = Waiting(**{**state, "terms": terms})
 
 
 def _judged(step: int, ratio: float | None) -> Judged | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import gc
+import pickle
 import warnings
 import weakref
 from collections.abc import Callable
@@ -231,6 +233,23 @@ def test_a_resumed_run_judges_the_step_before_its_first(tmp_path: Path):
     second, _ = go_on(6, tmp_path / "c.ckpt")
     assert list(ratios(second)) == [0, 2, 4]
     assert ratios(second) == ratios(whole)
+
+
+@pytest.mark.parametrize("way", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
+def test_a_copy_holds_the_forecast_that_waits(way: Callable[[NTKMonitor], NTKMonitor]):
+    class Copy(pl.Callback):
+        def on_train_batch_start(self, *_: Any) -> None:
+            waiting.append(way(monitor).state_dict()["outlook"].get("step"))
+
+    waiting: list[int | None] = []
+    monitor = NTKMonitor(every_n_steps=2)
+    train(make(Noted), Copy(), monitor, steps=4)
+    assert waiting == [None, 0, None, 2]
+    state = way(monitor).state_dict()["outlook"]
+    assert state.keys() == {
+        *("step", "terms", "loss", "predicted", "unit", "fingerprints", "parameters")
+    }
+    assert state["step"] == 3
 
 
 def test_another_fit_does_not_judge_the_last_step_of_the_one_before():
