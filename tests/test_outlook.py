@@ -17,6 +17,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from pinn_ntk import tap
 from pinn_ntk.callbacks import NTKBalancer, NTKMonitor, outlook
 from pinn_ntk.callbacks.outlook import Outlook, digest
 from pinn_ntk.callbacks.parameters import learning_rate
@@ -96,6 +97,33 @@ def test_a_probe_and_a_function_are_judged_at_once_the_last_step_too():
         last = found.pop(4)
         assert found == pytest.approx(expected, rel=1e-8)
         assert abs(last - 1) < 0.5
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_in_low_precision_the_ratio_is_about_that_of_double(precision: Any):
+    """In bf16 the noise of the loss is 32 / 256 of it: only long steps stand out."""
+    exact, rough = NTKMonitor(every_n_steps=1), NTKMonitor(every_n_steps=1)
+    train(make(Noted, optimizer="adam"), exact, steps=4)
+    module = make(Noted, optimizer="adam", dtype=torch.float64)
+    single = module.float()
+    points = {name: x.float() for name, x in batch().items()}
+    train(single, rough, steps=4, batches=[points] * 4, precision=precision)
+    for step, value in ratios(rough).items():
+        assert value == pytest.approx(ratios(exact)[step], rel=0.02 if "32" in precision else 0.5)
+    assert precision != "32-true" or list(ratios(rough)) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("reshaped", [False, True])
+def test_tapped_residuals_have_the_ratio_of_their_terms(reshaped: bool):
+    class Tapped(Seen):
+        def losses(self, residuals: dict[str, Tensor]) -> dict[str, Tensor]:
+            found = {n: tap(r.flatten() if reshaped else r, n) for n, r in residuals.items()}
+            return {n: r.reshape(2, -1).square().mean() for n, r in found.items()}
+
+    module, monitor = make(Tapped), NTKMonitor(every_n_steps=1)
+    train(module, monitor, steps=3)
+    expected = {step: module.ratio(step) for step in (0, 1)}
+    assert ratios(monitor) == pytest.approx(expected, rel=1e-8)
 
 
 def test_a_loss_scale_and_a_weight_of_all_terms_change_nothing():
