@@ -331,7 +331,7 @@ def test_networks_tend_to_the_limit():
 )
 def test_error_falls_like_one_over_the_root_of_the_width(problem: str, hidden: int):
     widths = [512, 1024, 2048, 4096]
-    for pair, (one, mean) in errors(problem, hidden, widths, seeds=10).items():
+    for pair, (one, mean) in errors(problem, hidden, widths, seeds=40).items():
         print(problem, pair, [f"{e:.3f}" for e in one], [f"{e:.3f}" for e in mean])
         assert slope(widths, one) == pytest.approx(-0.5, abs=0.15)
         assert all(m < o for m, o in zip(mean, one, strict=True))

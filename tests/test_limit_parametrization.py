@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import math
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +25,7 @@ from pinn_ntk.limit.parametrization import (
     to_ntk_parametrization,
 )
 
+ROOT = Path(__file__).resolve().parents[1]
 LAYERS = ("0", "2", "4")
 
 
@@ -303,3 +308,18 @@ def test_given_stds_map_a_layer_that_starts_at_zero():
     network = zeroed(mlp(), "4.weight")
     image = to_ntk_parametrization(network, weight_std=1.0, bias_std=1.0)
     torch.testing.assert_close(image(points(4, 2)), network(points(4, 2)))
+
+
+def test_names_of_the_package_are_those_of_its_modules():
+    package = importlib.import_module("pinn_ntk.limit")
+    assert set(package.__all__) <= set(dir(package))
+    for name in package.__all__:
+        assert getattr(package, name).__name__ == name
+    assert package.ntk_mlp is ntk_mlp
+    with pytest.raises(AttributeError, match=r"no attribute 'LimitKernels'; it has \['Distance"):
+        _ = package.LimitKernels
+
+
+def test_importing_the_package_imports_no_torch():
+    code = "import sys, pinn_ntk.limit; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
