@@ -1,7 +1,7 @@
 """Closed forms of the expectations E_ij of `duals`: sine, cosine, erf and rectifiers.
 
-Sources: Williams 1997, "Computing with infinite networks", eq. 11 (erf); Cho and Saul 2009,
-"Kernel methods for deep learning", eqs 3 and 4 (rectifiers, arc-cosine kernels of order 0 and 1).
+Sources: Williams 1997, "Computing with infinite networks" (erf); Cho and Saul 2009, "Kernel methods
+for deep learning" (rectifiers, arc-cosine kernels of order 0 and 1).
 """
 
 from __future__ import annotations

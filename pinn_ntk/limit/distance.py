@@ -6,7 +6,8 @@
 | Theta | limit kernel, the same for every output, 0 between different ones | (N, N) |
 
 At the start the distance falls like one over the square root of the width; in training it grows
-as the kernel moves.
+as the kernel moves. The limit is that of Gaussian weights: with few inputs and weights that start
+uniform, as those of ``nn.Linear`` do by default, a part of the distance stays at any width.
 """
 
 from __future__ import annotations

@@ -14,8 +14,8 @@ For the residuals of a PINN the operators of the terms are applied to both argum
 K_ab(x, x') = L_a L'_b Theta(x, x'). The recursion is run on truncated Taylor series in x and x'
 (`pinn_ntk.limit.jets`), so derivatives are exact up to rounding, also at x = x'.
 
-Source: Jacot, Gabriel, Hongler 2018, proposition 1 and theorem 1; for residuals Wang, Yu,
-Perdikaris 2022, theorem 4.3, which has one hidden layer.
+Source: Jacot, Gabriel, Hongler 2018, proposition 1 and theorem 1; for residuals and one hidden
+layer Wang, Yu, Perdikaris 2022, section 4.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ b = sigma_b beta give the same function. The kernels differ by the chain rule:
 K_ntk = sum over layers of sigma_w^2 / n_in K_W + sigma_b^2 K_b, with K_W and K_b the parts that
 the weight and the bias of the standard parametrisation have in its kernel.
 
-Source: Jacot, Gabriel, Hongler 2018, section 2.1 (their sigma_w is 1, their beta our sigma_b).
+Source: Jacot, Gabriel, Hongler 2018, section 2 (their sigma_w is 1, their beta our sigma_b).
 """
 
 from __future__ import annotations
