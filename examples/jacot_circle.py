@@ -14,12 +14,14 @@ learning rate 1 on 1 / (2 N) sum (u - x1 x2)^2 over inputs from N(0, 1), 200 ste
 not say how many inputs: 20 here, the same for all networks. Kernel: of the output, no factor 1/N;
 network in float32, products in float64; the limit in closed form.
 
+A network that is finished is not trained again, its numbers lie in ``logs/jacot_circle/``.
 Written: ``logs/jacot_circle/jacot_circle.png`` and ``.json``. An initialisation of width 10000
 takes four minutes and 2 GB on one core, one of width 500 a second.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -31,7 +33,7 @@ import jsonargparse
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from studies import COLOURS, markdown, save
+from studies import COLOURS, markdown, save, write_json
 from torch import Tensor, nn
 
 from pinn_ntk import empirical_ntk
@@ -131,6 +133,19 @@ def run(width: int, seed: int, depth: int, beta: float, x: Tensor, **training: A
     return Run(width, seed, start, end, losses, seconds)
 
 
+def known_or_run(folder: Path, width: int, seed: int, options: dict[str, Any]) -> Run:
+    """The numbers of a network from its file, if it had the same options, or from training it."""
+    path, name = folder / f"width{width}_seed{seed}.json", {"width": width, "seed": seed}
+    known = json.loads(path.read_text()) if path.exists() else {}
+    if known.get("options") == options:
+        return Run(**known["run"])
+    training = dict(options)
+    _, x = circle(training.pop("points"))
+    made = run(**name, x=x, **training)
+    write_json(path, {"options": options, "run": vars(made)})
+    return made
+
+
 def statistics(runs: Sequence[Run], limit: np.ndarray) -> dict[str, float]:
     """Distances over the circle for the networks of one width, all relative to the limit.
 
@@ -212,8 +227,9 @@ def main(
     angles, x = circle(points)
     x0 = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
     limit = LimitKernel(depth - 1, "relu", 1.0, beta).ntk(x0, x)[0].numpy()
-    training = {"steps": steps, "lr": lr, "samples": samples}
-    runs = [run(width, seed, depth, beta, x, **training) for width in widths for seed in seeds]
+    options = {"steps": steps, "lr": lr, "samples": samples, "depth": depth, "beta": beta}
+    options["points"] = points
+    runs = [known_or_run(folder, width, seed, options) for width in widths for seed in seeds]
     summary = {
         str(width): statistics([one for one in runs if one.width == width], limit)
         for width in widths
@@ -221,9 +237,8 @@ def main(
     print("\nover the circle, relative to the limit kernel; mean over initialisations\n")
     print(table(summary))
     title = f"ReLU, depth {depth}, beta = {beta:g}: start, and after {steps} steps"
-    options = {**training, "depth": depth, "beta": beta, "seeds": list(seeds)}
     numbers = {
-        "options": options,
+        "options": {**options, "seeds": list(seeds)},
         "summary": summary,
         "angles": angles.tolist(),
         "limit": limit.tolist(),

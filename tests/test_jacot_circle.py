@@ -90,6 +90,17 @@ def test_statistics_are_relative_to_the_limit(study: ModuleType):
     assert math.isnan(study.statistics(runs[:1], np.array([3.0, 4.0]))["spread"])
 
 
+def test_a_finished_network_is_not_trained_again(study: ModuleType, tmp_path: Path):
+    options = {"steps": 2, "lr": 0.5, "samples": 4, "depth": 3, "beta": 0.1, "points": 5}
+    first = study.known_or_run(tmp_path, 8, 1, options)
+    again = study.known_or_run(tmp_path, 8, 1, options)
+    assert again == first  # the seconds, too
+    other = study.known_or_run(tmp_path, 8, 1, {**options, "steps": 3})
+    assert other.start == first.start
+    assert other.losses[:3] == first.losses
+    assert other.end != first.end
+
+
 def arc_cosine_limit(angle: float, layers: int, beta: float) -> float:
     """Theta of ReLU by Cho and Saul 2009, for two unit vectors, weights N(0, 1), as scalars."""
     q, c = 0.5 + beta**2, math.cos(angle) / 2 + beta**2
@@ -120,4 +131,5 @@ def test_script_as_a_user_runs_it(tmp_path: Path):
     assert wide["distance"] < 0.25
     assert all(run["losses"][-1] < run["losses"][0] for run in numbers["runs"])
     assert f"| 512 | {wide['spread']:.3g} |" in done.stdout
+    assert len(list(folder.glob("width*_seed*.json"))) == 6
     assert imread(folder / "jacot_circle.png")[..., :3].std() > 0.05
