@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 from torch.autograd.graph import Node
 
+from pinn_ntk.analysis.interference import Interference
 from pinn_ntk.callbacks.guard import Guard
 from pinn_ntk.callbacks.infinite_width import InfiniteWidth
 from pinn_ntk.callbacks.outlook import Outlook
@@ -27,7 +28,6 @@ from pinn_ntk.callbacks.schedule import logged_step
 from pinn_ntk.callbacks.source import Found, Source
 from pinn_ntk.decrease import TermLoss, interference_of
 from pinn_ntk.errors import NTKWarning
-from pinn_ntk.interference import Interference
 from pinn_ntk.kernel import NTK, empirical_ntk
 from pinn_ntk.kernel_drift import KernelDrift
 from pinn_ntk.measurement import Measurement, measure

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from pinn_ntk.analysis.interference import Interference, interference_figure
 from pinn_ntk.callbacks.base import rank_zero_info
 from pinn_ntk.callbacks.guard import Guard
 from pinn_ntk.callbacks.sinks import (
@@ -20,7 +21,6 @@ from pinn_ntk.callbacks.sinks import (
 )
 from pinn_ntk.callbacks.steps import StepCount
 from pinn_ntk.history import History
-from pinn_ntk.interference import Interference, interference_figure
 from pinn_ntk.measurement import Measurement
 from pinn_ntk.report import history_figure, scalars, summary
 from pinn_ntk.spectrum import Spectrum

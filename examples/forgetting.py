@@ -21,8 +21,8 @@ from studies import COLOURS, markdown, write_json
 from torch import Tensor
 
 from pinn_ntk import NTK, empirical_ntk
-from pinn_ntk.dynamics import LinearizedTraining
-from pinn_ntk.interference import interference
+from pinn_ntk.analysis.dynamics import LinearizedTraining
+from pinn_ntk.analysis.interference import interference
 
 if TYPE_CHECKING:
     from time_windows import Advection, Batch, Windows

@@ -6,7 +6,7 @@ A network with one tanh layer on the features sin(pi k x) and cos(pi k x) is tra
 targets by gradient descent on their mean square. It learns what it can resolve first, signal and
 noise alike, and then the noise of ever finer modes: the error against the truth falls, then rises.
 The step of the turn is foretold before training from the kernel, the targets and the noise, which
-is estimated (Mallows's C_p in the modes of the kernel, see pinn_ntk/early_stopping.py), and then
+is estimated (Mallows's C_p in the modes of the kernel, `pinn_ntk.early_stopping`), and then
 measured in training: the best validation step is the one of least mean square against f* at points
 that were not trained on, which is the validation loss less the variance of the noise.
 
@@ -39,8 +39,8 @@ from studies import COLOURS, markdown, save
 from torch import Tensor, nn
 
 from pinn_ntk import empirical_ntk
-from pinn_ntk.dynamics import LinearizedTraining
-from pinn_ntk.early_stopping import EarlyStopping, early_stopping
+from pinn_ntk.analysis.dynamics import LinearizedTraining
+from pinn_ntk.analysis.early_stopping import EarlyStopping, early_stopping
 from pinn_ntk.limit.parametrization import ntk_mlp
 
 Record = dict[str, Any]

@@ -42,7 +42,7 @@ from pytorch_lightning import seed_everything
 from studies import COLOURS, markdown, quiet_trainer, save
 
 from pinn_ntk import NTK, Spectrum, empirical_ntk
-from pinn_ntk.eigenfunctions import eigenfunction_figure
+from pinn_ntk.analysis.eigenfunctions import eigenfunction_figure
 
 Parametrization = Literal["ntk", "standard"]
 Found = dict[tuple[str, float, int], dict[str, Spectrum]]

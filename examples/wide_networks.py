@@ -46,9 +46,9 @@ from studies import COLOURS, STYLES, markdown, save
 from torch import Tensor, nn
 
 from pinn_ntk import NTK, empirical_ntk
-from pinn_ntk.dynamics import LinearizedTraining
+from pinn_ntk.analysis.dynamics import LinearizedTraining
+from pinn_ntk.analysis.linearized import LinearizedModel, laziness, linearized_residuals
 from pinn_ntk.limit.parametrization import ntk_mlp
-from pinn_ntk.linearized import LinearizedModel, laziness, linearized_residuals
 
 Record = dict[str, Any]
 Residuals = dict[str, Tensor]

@@ -18,7 +18,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pinn_ntk.analysis.definiteness import Definiteness, definiteness
+    from pinn_ntk.analysis.dynamics import LinearizedTraining
+    from pinn_ntk.analysis.early_stopping import EarlyStopping, early_stopping
+    from pinn_ntk.analysis.eigenfunctions import eigenfunction_figure
+    from pinn_ntk.analysis.interference import Interference, interference
+    from pinn_ntk.analysis.kernel_gradient import kernel_gradient, loss_gradients
+    from pinn_ntk.analysis.linearized import LinearizedModel
+    from pinn_ntk.analysis.modes import Modes
+    from pinn_ntk.analysis.regression import kernel_regression
     from pinn_ntk.balance import trace_weights
+    from pinn_ntk.decay import Decay
     from pinn_ntk.drift import Drift
     from pinn_ntk.errors import IncompleteTermsError, NTKWarning, OpaqueLossError, ResidualError
     from pinn_ntk.graph.term import Term
@@ -26,48 +36,92 @@ if TYPE_CHECKING:
     from pinn_ntk.history import History
     from pinn_ntk.jacobian import FactoredJacobian
     from pinn_ntk.kernel import NTK, empirical_ntk
+    from pinn_ntk.limit.distance import distance_to_limit
+    from pinn_ntk.limit.kernel import LimitKernel
+    from pinn_ntk.limit.parametrization import NTKLinear, ntk_mlp, to_ntk_parametrization
     from pinn_ntk.loss_weights import LossWeights
     from pinn_ntk.reference import reference_ntk
     from pinn_ntk.spectrum import Spectrum
+    from pinn_ntk.step_size import curvature
     from pinn_ntk.taps import tap
 
 __version__ = "0.1.0"
 
 __all__ = [
     "NTK",
+    "Decay",
+    "Definiteness",
     "Drift",
+    "EarlyStopping",
     "FactoredJacobian",
     "History",
     "IncompleteTermsError",
+    "Interference",
+    "LimitKernel",
+    "LinearizedModel",
+    "LinearizedTraining",
     "LossWeights",
+    "Modes",
+    "NTKLinear",
     "NTKWarning",
     "OpaqueLossError",
     "ResidualError",
     "Spectrum",
     "Term",
+    "curvature",
+    "definiteness",
+    "distance_to_limit",
+    "early_stopping",
+    "eigenfunction_figure",
     "empirical_ntk",
     "find_terms",
+    "interference",
+    "kernel_gradient",
+    "kernel_regression",
+    "loss_gradients",
+    "ntk_mlp",
     "reference_ntk",
     "tap",
+    "to_ntk_parametrization",
     "trace_weights",
 ]
 
 _MODULES = {
     "NTK": "pinn_ntk.kernel",
+    "Decay": "pinn_ntk.decay",
+    "Definiteness": "pinn_ntk.analysis.definiteness",
     "Drift": "pinn_ntk.drift",
+    "EarlyStopping": "pinn_ntk.analysis.early_stopping",
     "FactoredJacobian": "pinn_ntk.jacobian",
     "History": "pinn_ntk.history",
     "IncompleteTermsError": "pinn_ntk.errors",
+    "Interference": "pinn_ntk.analysis.interference",
+    "LimitKernel": "pinn_ntk.limit.kernel",
+    "LinearizedModel": "pinn_ntk.analysis.linearized",
+    "LinearizedTraining": "pinn_ntk.analysis.dynamics",
     "LossWeights": "pinn_ntk.loss_weights",
+    "Modes": "pinn_ntk.analysis.modes",
+    "NTKLinear": "pinn_ntk.limit.parametrization",
     "NTKWarning": "pinn_ntk.errors",
     "OpaqueLossError": "pinn_ntk.errors",
     "ResidualError": "pinn_ntk.errors",
     "Spectrum": "pinn_ntk.spectrum",
     "Term": "pinn_ntk.graph.term",
+    "curvature": "pinn_ntk.step_size",
+    "definiteness": "pinn_ntk.analysis.definiteness",
+    "distance_to_limit": "pinn_ntk.limit.distance",
+    "early_stopping": "pinn_ntk.analysis.early_stopping",
+    "eigenfunction_figure": "pinn_ntk.analysis.eigenfunctions",
     "empirical_ntk": "pinn_ntk.kernel",
     "find_terms": "pinn_ntk.graph.terms",
+    "interference": "pinn_ntk.analysis.interference",
+    "kernel_gradient": "pinn_ntk.analysis.kernel_gradient",
+    "kernel_regression": "pinn_ntk.analysis.regression",
+    "loss_gradients": "pinn_ntk.analysis.kernel_gradient",
+    "ntk_mlp": "pinn_ntk.limit.parametrization",
     "reference_ntk": "pinn_ntk.reference",
     "tap": "pinn_ntk.taps",
+    "to_ntk_parametrization": "pinn_ntk.limit.parametrization",
     "trace_weights": "pinn_ntk.balance",
 }
 

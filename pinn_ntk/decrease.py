@@ -28,8 +28,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from pinn_ntk.analysis.interference import Interference
 from pinn_ntk.factors import Dense, Factor, Outer
-from pinn_ntk.interference import Interference
 from pinn_ntk.jacobian import FactoredJacobian
 from pinn_ntk.kernel import NTK
 from pinn_ntk.step_size import uniform_weight
@@ -173,7 +173,7 @@ def _apart(jacobian: FactoredJacobian, changing: Container[int]) -> FactoredJaco
 
 
 def interference_of(kernel: NTK, slopes: Mapping[str, Tensor]) -> Interference:
-    """`pinn_ntk.interference.interference` for terms of any number of rows, some at a time.
+    """The interference of terms of any number of rows, some rows at a time.
 
     Args:
         kernel: Kernel of the terms.

@@ -17,11 +17,11 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from pinn_ntk.definiteness import Definiteness, definiteness
-from pinn_ntk.interference import Interference
+from pinn_ntk.analysis.definiteness import Definiteness, definiteness
+from pinn_ntk.analysis.interference import Interference
+from pinn_ntk.analysis.repeated_rows import SMALLEST
 from pinn_ntk.kernel import NTK
 from pinn_ntk.kernel_drift import KernelDrift
-from pinn_ntk.repeated_rows import SMALLEST
 from pinn_ntk.rows import kernel_of_rows, thinned
 from pinn_ntk.spectrum import Spectrum
 from pinn_ntk.step_size import max_stable_lr, mode_rates

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pinn_ntk.interference import Interference
+from pinn_ntk.analysis.interference import Interference
 from pinn_ntk.measurement import BATCH, Measurement
 from pinn_ntk.spectrum import Spectrum
 from pinn_ntk.words import summary

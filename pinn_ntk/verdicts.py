@@ -13,8 +13,8 @@ import math
 from collections.abc import Iterator, Mapping
 from itertools import combinations
 
-from pinn_ntk.definiteness import Definiteness
-from pinn_ntk.interference import Interference
+from pinn_ntk.analysis.definiteness import Definiteness
+from pinn_ntk.analysis.interference import Interference
 from pinn_ntk.measurement import Measurement
 
 AGAINST = -0.1

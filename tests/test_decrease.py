@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.nn.functional import huber_loss, l1_loss
 
 from pinn_ntk import NTK, Term, decrease, empirical_ntk, find_terms
+from pinn_ntk.analysis.interference import interference
 from pinn_ntk.decrease import Forecast, TermLoss, interference_of, kept_apart, linearised
 from pinn_ntk.factors import Dense, Factor, Outer
-from pinn_ntk.interference import interference
 from pinn_ntk.jacobian import FactoredJacobian
 
 Loss = Callable[[dict[str, Tensor]], Tensor]

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from pinn_ntk import FactoredJacobian, Spectrum, empirical_ntk
-from pinn_ntk.definiteness import Definiteness, definiteness
+from pinn_ntk.analysis.definiteness import Definiteness, definiteness
+from pinn_ntk.analysis.repeated_rows import broadcast_shape, duplicated_rows, first_alike, rounding
 from pinn_ntk.factors import Dense
 from pinn_ntk.kernel import NTK
-from pinn_ntk.repeated_rows import broadcast_shape, duplicated_rows, first_alike, rounding
 from pinn_ntk.rows import thinned
 from tests.cases import CASES, Case
 from tests.networks import NETWORKS

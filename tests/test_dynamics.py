@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from pinn_ntk import empirical_ntk, find_terms, propagators
-from pinn_ntk.dynamics import LinearizedTraining
+from pinn_ntk.analysis.dynamics import LinearizedTraining
+from pinn_ntk.analysis.mode_basis import ModeBasis
 from pinn_ntk.kernel import NTK
-from pinn_ntk.mode_basis import ModeBasis
 from pinn_ntk.step_size import curvature
 from tests.asserts import assert_near
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from pinn_ntk import empirical_ntk
-from pinn_ntk.dynamics import LinearizedTraining
-from pinn_ntk.early_stopping import RATIO, EarlyStopping, early_stopping
+from pinn_ntk.analysis.dynamics import LinearizedTraining
+from pinn_ntk.analysis.early_stopping import RATIO, EarlyStopping, early_stopping
 from tests.asserts import assert_near
 
 N = 60

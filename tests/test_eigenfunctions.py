@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pinn_ntk import Spectrum
-from pinn_ntk.eigenfunctions import eigenfunction_figure, eigenfunctions
+from pinn_ntk.analysis.eigenfunctions import eigenfunction_figure, eigenfunctions
 
 N = 40
 ANGLES = 2 * math.pi * torch.arange(N, dtype=torch.float64) / N

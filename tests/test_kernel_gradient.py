@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn.functional import huber_loss
 
 from pinn_ntk import empirical_ntk, find_terms
+from pinn_ntk.analysis.kernel_gradient import kernel_gradient, loss_gradients, term_gradients
 from pinn_ntk.errors import ResidualError
 from pinn_ntk.kernel import NTK
-from pinn_ntk.kernel_gradient import kernel_gradient, loss_gradients, term_gradients
 from pinn_ntk.params import named_leaves
 from tests.asserts import assert_near
 from tests.cases import CASES, Case

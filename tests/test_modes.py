@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from pinn_ntk import empirical_ntk
-from pinn_ntk.dynamics import LinearizedTraining
-from pinn_ntk.modes import Modes
+from pinn_ntk.analysis.dynamics import LinearizedTraining
+from pinn_ntk.analysis.modes import Modes
 from tests.asserts import assert_near
 
 

@@ -16,8 +16,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.utils.tensorboard import SummaryWriter
 
 from pinn_ntk import Spectrum
-from pinn_ntk.definiteness import Definiteness
-from pinn_ntk.interference import Interference
+from pinn_ntk.analysis.definiteness import Definiteness
+from pinn_ntk.analysis.interference import Interference
 from pinn_ntk.measurement import PROBE, Measurement
 from pinn_ntk.report import MAX_LINES, history_figure, layout, pixels, scalars, summary
 from pinn_ntk.tensorboard import add_spectrum

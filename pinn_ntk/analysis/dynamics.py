@@ -29,10 +29,10 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from pinn_ntk import propagators
+from pinn_ntk.analysis import propagators
+from pinn_ntk.analysis.mode_basis import ModeBasis
+from pinn_ntk.analysis.propagators import Propagator, Times
 from pinn_ntk.kernel import NTK, Method
-from pinn_ntk.mode_basis import ModeBasis
-from pinn_ntk.propagators import Propagator, Times
 from pinn_ntk.spectrum import Spectrum
 
 
@@ -173,7 +173,7 @@ class LinearizedTraining:
         """Residuals of all terms, from what is left of the modes and their reach.
 
         Args:
-            propagator: From `pinn_ntk.propagators` with `rates` and the floor of `spectrum`.
+            propagator: From ``propagators``, of `rates` and the floor of `spectrum`.
 
         Returns:
             Term -> r, (*times, R_a).

@@ -34,9 +34,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from pinn_ntk import propagators
-from pinn_ntk.dynamics import LinearizedTraining
-from pinn_ntk.propagators import Propagator
+from pinn_ntk.analysis import propagators
+from pinn_ntk.analysis.dynamics import LinearizedTraining
+from pinn_ntk.analysis.propagators import Propagator
 
 NoiseEstimate = Literal["gcv", "tail"]
 """How the noise is found where it is not known."""

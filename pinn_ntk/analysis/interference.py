@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from pinn_ntk.kernel_gradient import term_gradients
+from pinn_ntk.analysis.kernel_gradient import term_gradients
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -103,7 +103,7 @@ def interference(kernel: NTK, slopes: Mapping[str, Tensor]) -> Interference:
         kernel: Kernel of the terms.
         slopes: Term -> g_a, R_a entries in any shape, one for each term of the kernel, weights in
             force included: ``Term.slope`` of `pinn_ntk.find_terms`, or
-            `pinn_ntk.kernel_gradient.loss_gradients`.
+            `pinn_ntk.analysis.kernel_gradient.loss_gradients`.
 
     Returns:
         The interference, in the order of the kernel's terms, on its device.

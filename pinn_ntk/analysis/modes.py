@@ -21,9 +21,9 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from pinn_ntk import propagators
-from pinn_ntk.dynamics import LinearizedTraining
-from pinn_ntk.propagators import Propagator, Times
+from pinn_ntk.analysis import propagators
+from pinn_ntk.analysis.dynamics import LinearizedTraining
+from pinn_ntk.analysis.propagators import Propagator, Times
 
 _HALVINGS = 60
 """Bisections of an interval, down to rounding."""

@@ -13,7 +13,7 @@ prove it in the limit of infinite width for different points on the unit sphere)
 lower, the loss falls unless g lies in the null space of K, and for a mean of squares the share of r
 in that null space stays for ever. Numerically, what lies below the rounding noise is no rank.
 
-A rank is lost for a reason, and some are mistakes: see `pinn_ntk.repeated_rows`.
+A rank is lost for a reason, and some are mistakes: see `pinn_ntk.analysis.repeated_rows`.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pinn_ntk.analysis.repeated_rows import broadcast_shape, duplicated_rows, rounding, still_rows
 from pinn_ntk.jacobian import FactoredJacobian
 from pinn_ntk.kernel import NTK
-from pinn_ntk.repeated_rows import broadcast_shape, duplicated_rows, rounding, still_rows
 from pinn_ntk.spectrum import Spectrum
 from pinn_ntk.tsqr import factor_precision
 

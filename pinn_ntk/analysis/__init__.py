@@ -1,0 +1,1 @@
+"""What a kernel says of training: dynamics, modes, interference, rank, early stopping."""
