@@ -1,4 +1,4 @@
-"""The file in docs/getting-started.md runs as it stands there, only shorter."""
+"""The code in docs/ runs as it stands there, and prints what is printed there."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -27,3 +29,22 @@ def test_the_module_of_getting_started_runs(tmp_path: Path):
     assert "TERMS ['clamped', 'level', 'pde'] [0. 3.]" in done.stdout
     assert "NTKWarning" not in done.stderr
     assert list((tmp_path / "lightning_logs").rglob("events.out.tfevents.*"))
+
+
+def test_what_the_kernel_says_prints_what_it_says(tmp_path: Path):
+    text = (ROOT / "docs" / "what-the-kernel-says.md").read_text()
+    blocks = {
+        kind: re.findall(rf"```{kind}\n(.*?)```", text, re.DOTALL) for kind in ("python", "text")
+    }
+    script = tmp_path / "guide.py"
+    script.write_text("\n".join(blocks["python"]))
+    done = subprocess.run(
+        [sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, check=True,
+        env={"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    number = re.compile(r"-?\d+\.?\d*(?:e[+-]?\d+)?")
+    printed, expected = done.stdout, "".join(blocks["text"])
+    assert len(blocks["text"]) == 5
+    assert number.sub("#", printed) == number.sub("#", expected)
+    values = [[float(found) for found in number.findall(one)] for one in (printed, expected)]
+    assert values[0] == pytest.approx(values[1], rel=0.1)  # rounding moves what lies near the floor
