@@ -33,9 +33,7 @@ def test_the_module_of_getting_started_runs(tmp_path: Path):
 
 def test_what_the_kernel_says_prints_what_it_says(tmp_path: Path):
     text = (ROOT / "docs" / "what-the-kernel-says.md").read_text()
-    blocks = {
-        kind: re.findall(rf"```{kind}\n(.*?)```", text, re.DOTALL) for kind in ("python", "text")
-    }
+    code, outputs = (re.findall(rf"```{k}\n(.*?)```", text, re.DOTALL) for k in ("python", "text"))
     script = tmp_path / "guide.py"
     script.write_text("\n".join(code))
     done = subprocess.run(
