@@ -114,9 +114,8 @@ class Spectrum:
         rows = triangle.shape[1]
         values = torch.zeros(rows, dtype=triangle.dtype, device=triangle.device)
         values[: len(sigma)] = sigma.square()
-        eps, captured = torch.finfo(triangle.dtype).eps, factor_precision(jacobians)
-        floor = max((rows * eps) ** 2, rows * captured**2) * float(values[:1].sum())
-        return cls(values, floor, vectors)
+        floor = floor_of_triangle(rows, triangle.dtype, factor_precision(jacobians))
+        return cls(values, floor * float(values[:1].sum()), vectors)
 
     @property
     def above_floor(self) -> Tensor:
@@ -177,6 +176,24 @@ class Spectrum:
         A floor cuts the tail off, so the fit says how the resolvable part falls.
         """
         return Decay.of(self.above_floor)
+
+
+def floor_of_triangle(rows: int, dtype: torch.dtype, precision: float) -> float:
+    """Noise in squared singular values of J, in units of the largest.
+
+    Args:
+        rows: R.
+        dtype: Dtype of the triangular factor.
+        precision: eps_J, see `pinn_ntk.tsqr.factor_precision`.
+
+    Returns:
+        max((R eps)^2, R eps_J^2).
+
+    Example:
+        >>> floor_of_triangle(10, torch.float64, torch.finfo(torch.float32).eps)  # 10 eps_J^2
+        1.4210854715202004e-13
+    """
+    return float(max((rows * torch.finfo(dtype).eps) ** 2, rows * precision**2))
 
 
 def largest_eigenvalue(symmetric: Tensor) -> float:

@@ -146,7 +146,7 @@ def test_the_noise_is_that_of_the_model(net: nn.Module) -> None:
     x = torch.linspace(0, 1, 40)[:, None]
     fine = definiteness(empirical_ntk({"data": net(x)}, net), "data")
     coarse = definiteness(empirical_ntk({"data": net.float()(x.float())}, net), "data")
-    assert coarse.floor == pytest.approx((40 * 2**-23) ** 2 * top(net, x), rel=1e-3)
+    assert coarse.floor == pytest.approx(40 * 2**-46 * top(net, x), rel=1e-3)
     assert coarse.rank < fine.rank
 
 

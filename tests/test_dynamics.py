@@ -10,7 +10,8 @@ import scipy.linalg
 import torch
 from torch import Tensor
 
-from pinn_ntk import empirical_ntk, find_terms, propagators
+from pinn_ntk import empirical_ntk, find_terms
+from pinn_ntk.analysis import propagators
 from pinn_ntk.analysis.dynamics import LinearizedTraining
 from pinn_ntk.analysis.mode_basis import ModeBasis
 from pinn_ntk.kernel import NTK

@@ -25,7 +25,6 @@ import torch
 from torch import Tensor
 
 from pinn_ntk.analysis.repeated_rows import broadcast_shape, duplicated_rows, rounding, still_rows
-from pinn_ntk.jacobian import FactoredJacobian
 from pinn_ntk.kernel import NTK
 from pinn_ntk.spectrum import Spectrum
 from pinn_ntk.tsqr import factor_precision
@@ -160,17 +159,17 @@ def definiteness(
     given = _checked(residuals, names, kernel, whole or kernel)
     known = _joined(given, names, kernel)
     if spectrum is None:
-        spectrum = Spectrum.of(block, eigenvectors=known is not None)
-    floor = _floor(spectrum, jacobians)
+        precision = factor_precision(jacobians)
+        spectrum = Spectrum.of(block, eigenvectors=known is not None, precision=precision)
     still = still_rows(block, factor_precision(jacobians))
-    kept = spectrum.eigenvalues[spectrum.eigenvalues > floor]
+    kept = spectrum.above_floor
     return Definiteness(
         name=term or WHOLE,
         rows=len(block),
         parameters=jacobians[0].shape[1],
         rank=len(kept),
         smallest=float(kept[-1]) if len(kept) else 0.0,
-        floor=floor,
+        floor=spectrum.floor,
         duplicates=duplicated_rows(block, max(map(rounding, jacobians)), still),
         still=len(still),
         broadcast=_broadcasts(whole or kernel, names, given),
@@ -208,12 +207,6 @@ def _joined(given: Mapping[str, Tensor], names: Sequence[str], kernel: NTK) -> T
         return None
     first = kernel.jacobian(names[0])
     return torch.cat([given[name].flatten().to(first.device, torch.float64) for name in names])
-
-
-def _floor(spectrum: Spectrum, jacobians: Sequence[FactoredJacobian]) -> float:
-    """Noise in the eigenvalues, from the contraction and from the factors: sigma is off by eps."""
-    captured = (len(spectrum.eigenvalues) * factor_precision(jacobians)) ** 2
-    return max(spectrum.floor, captured * spectrum.lambda_max)
 
 
 def _broadcasts(

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from pinn_ntk.kernel import NTK, Method
-from pinn_ntk.spectrum import Spectrum
+from pinn_ntk.spectrum import Spectrum, floor_of_triangle
 from pinn_ntk.tsqr import factor_precision, triangular_factor
 
 
@@ -73,10 +73,12 @@ class ModeBasis:
 def _of_kernel(kernel: NTK, terms: Sequence[str], root: Tensor) -> ModeBasis:
     blocks = {b: torch.cat([kernel[b, a] for a in terms], 1) for b in kernel}  # (R_b, R)
     matrix = torch.cat([blocks[term] for term in terms])
-    spectrum = Spectrum.of(root[:, None] * matrix * root, eigenvectors=True)
+    precision = factor_precision([kernel.jacobian(term) for term in terms])
+    weighted = root[:, None] * matrix * root
+    spectrum = Spectrum.of(weighted, eigenvectors=True, precision=precision)
     assert spectrum.eigenvectors is not None
-    weighted = root[:, None] * spectrum.eigenvectors
-    followers = {term: block @ weighted for term, block in blocks.items()}
+    scaled = root[:, None] * spectrum.eigenvectors
+    followers = {term: block @ scaled for term, block in blocks.items()}
     return ModeBasis(spectrum, followers, torch.ones_like(root))
 
 
@@ -88,7 +90,8 @@ def _of_jacobian(kernel: NTK, terms: Sequence[str], root: Tensor) -> ModeBasis:
     left, sigma, right = torch.linalg.svd(triangle[:, :rows] * root.cpu(), full_matrices=True)
     missing = max(rows - len(triangle), 0)  # fewer parameters than rows: modes of rate 0
     sigma, left = pad(sigma, (0, missing)), pad(left[:, :rows], (0, missing))
-    floor = (rows * factor_precision(jacobians) * float(sigma.max())) ** 2
+    precision = factor_precision(jacobians)
+    floor = floor_of_triangle(rows, sigma.dtype, precision) * float(sigma.max()) ** 2
     spectrum = Spectrum(sigma.square().to(root.device), floor, right.mT.to(root.device))
     parts = (triangle.mT @ left).to(root.device).split([kernel.rows(term) for term in order])
     return ModeBasis(spectrum, dict(zip(order, parts, strict=True)), sigma.to(root.device))

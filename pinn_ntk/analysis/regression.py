@@ -28,6 +28,7 @@ from torch import Tensor
 
 from pinn_ntk.kernel import NTK
 from pinn_ntk.spectrum import Spectrum
+from pinn_ntk.tsqr import factor_precision
 
 
 def kernel_regression(
@@ -75,11 +76,12 @@ def kernel_regression(
         )
     gap = torch.cat([y - start.get(term, 0.0) for term, y in wanted.items()])
     blocks = {b: torch.cat([kernel[b, a] for a in wanted], 1) for b in kernel}  # (R_b, R)
-    dual = _solved(torch.cat([blocks[term] for term in wanted]), gap, ridge)
+    precision = factor_precision([kernel.jacobian(term) for term in wanted])
+    dual = _solved(torch.cat([blocks[term] for term in wanted]), gap, ridge, precision)
     return {b: start.get(b, 0.0) + block @ dual for b, block in blocks.items()}
 
 
-def _solved(matrix: Tensor, gap: Tensor, ridge: float) -> Tensor:
+def _solved(matrix: Tensor, gap: Tensor, ridge: float, precision: float) -> Tensor:
     """(K + lambda I)^-1 gap, or what stands above the floor of it, (R,)."""
     symmetric = (matrix + matrix.mT) / 2
     if ridge > 0:
@@ -88,7 +90,7 @@ def _solved(matrix: Tensor, gap: Tensor, ridge: float) -> Tensor:
         noise = len(gap) * torch.finfo(gap.dtype).eps * float(symmetric.diagonal().sum())
         if not int(failed) and ridge > noise:
             return torch.cholesky_solve(gap[:, None], factor)[:, 0]
-    spectrum = Spectrum.of(symmetric, eigenvectors=True)
+    spectrum = Spectrum.of(symmetric, eigenvectors=True, precision=precision)
     assert spectrum.eigenvectors is not None
     kept = spectrum.eigenvectors[:, : spectrum.rank]
     return kept @ ((kept.mT @ gap) / (spectrum.above_floor + ridge))
