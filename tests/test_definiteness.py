@@ -142,12 +142,12 @@ def test_rank_that_is_lost_for_no_reason_seen(net: nn.Module) -> None:
 
 
 def test_the_noise_is_that_of_the_model(net: nn.Module) -> None:
-    """A float32 model has fewer eigenvalues that mean something, though K is in float64."""
+    """Of a float32 model more is noise, though K is in float64."""
     x = torch.linspace(0, 1, 40)[:, None]
     fine = definiteness(empirical_ntk({"data": net(x)}, net), "data")
     coarse = definiteness(empirical_ntk({"data": net.float()(x.float())}, net), "data")
     assert coarse.floor == pytest.approx(40 * 2**-46 * top(net, x), rel=1e-3)
-    assert coarse.rank < fine.rank
+    assert coarse.floor > 10 * fine.floor
 
 
 def top(net: nn.Module, x: Tensor) -> float:
