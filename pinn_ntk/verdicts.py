@@ -4,7 +4,12 @@
 | --- | --- |
 | mu | rate of a mode, eigenvalue of D^(1/2) K_aa D^(1/2), see `pinn_ntk.step_size` |
 | lr | learning rate in use |
+| w_a | effective weight of term ``a``, see `pinn_ntk.step_size.effective_weights` |
+| N_a | rows of its residual |
 | 1 - lr mu | factor by which a step of gradient descent multiplies the mode |
+
+The average rate of convergence of a term is its mean mu (Wang, Yu, Perdikaris 2022, section 6), in
+the loss in force: 2 w_a Tr K_aa / N_a^2 for squares of equal weight. Unknown w_a are taken for 1.
 """
 
 from __future__ import annotations
@@ -15,13 +20,88 @@ from itertools import combinations
 
 from pinn_ntk.analysis.definiteness import Definiteness
 from pinn_ntk.analysis.interference import Interference
+from pinn_ntk.balance import Convention, weights_from_traces
 from pinn_ntk.measurement import Measurement
+
+UNEVEN = 3.0
+"""Ratio of two average rates from which the slower term is said to lag behind."""
 
 AGAINST = -0.1
 """Cosine below which two terms are said to work against each other."""
 
 NEAR = 0.2
 """Distance from 1 up to which a ratio of decreases is said to confirm the kernel."""
+
+
+def balance(measurement: Measurement) -> str:
+    """Which term lags behind; empty for fewer than two terms."""
+    traces = {term: trace for term, trace in measurement.traces.items() if 0 < trace < math.inf}
+    rows = {term: measurement.rows[term] for term in traces}
+    weights = {term: measurement.effective_weights.get(term, 1.0) for term in traces}
+    rates = {term: 2 * weights[term] * traces[term] / rows[term] ** 2 for term in traces}
+    rates = {term: rate for term, rate in rates.items() if 0 < rate < math.inf}
+    if len(rates) < 2:
+        return ""
+    plain = all(math.isclose(weight, 1.0, rel_tol=1e-5) for weight in weights.values())
+    if plain and len(set(rows.values())) == 1:
+        return _even_rows(traces, rows)
+    return f"Traces: {_uneven_rows(traces, rates, plain)}{_rules(traces, rates, rows)}"
+
+
+def _even_rows(traces: Mapping[str, float], rows: Mapping[str, int]) -> str:
+    """Rates are proportional to traces."""
+    slow, fast, ratio = _ends(traces)
+    if ratio < UNEVEN:
+        return f"Traces: within a factor of {ratio:.2g}; with equal weights no term lags behind."
+    return (
+        f"Traces: that of {fast} is {ratio:.3g} times that of {slow}, so with equal weights {slow} "
+        f"lags behind. Weights that even the traces out: {_trace_rule(traces, rows, 'sum')}."
+    )
+
+
+def _uneven_rows(traces: Mapping[str, float], rates: Mapping[str, float], plain: bool) -> str:
+    slow, fast, ratio = _ends(traces)
+    said = f"that of {fast} is {ratio:.3g} times that of {slow}"
+    if ratio < UNEVEN:
+        said = f"within a factor of {ratio:.2g}"
+    loss = "for plain means over the rows" if plain else "with the weights in force"
+    slow, fast, ratio = _ends(rates)
+    if ratio < UNEVEN:
+        return (
+            f"{said}; {loss} the average rates of convergence, 2 w Tr K / N^2, are within a factor "
+            f"of {ratio:.2g}, and no term lags behind."
+        )
+    return (
+        f"{said}; {loss} the average rate of convergence, 2 w Tr K / N^2, of {fast} is "
+        f"{ratio:.3g} times that of {slow}, so {slow} lags behind."
+    )
+
+
+def _rules(traces: Mapping[str, float], rates: Mapping[str, float], rows: Mapping[str, int]) -> str:
+    """Weights of the trace rule, where a term lags behind."""
+    if _ends(rates)[2] < UNEVEN:
+        return ""
+    of_traces = f"Weights that even the traces out: {_trace_rule(traces, rows, 'sum')}"
+    if len(set(rows.values())) == 1:
+        return f" {of_traces}."
+    return (
+        f' {of_traces} (the trace rule, eqs 6.5 and 6.6, NTKBalancer(convention="sum")); that even '
+        f"out the rates of plain means of squares: {_trace_rule(traces, rows, 'rate')} "
+        '(convention="rate").'
+    )
+
+
+def _trace_rule(
+    traces: Mapping[str, float], rows: Mapping[str, int], convention: Convention
+) -> str:
+    weights = weights_from_traces(traces, rows, convention)
+    return ", ".join(f"{term} {weight:.3g}" for term, weight in weights.items())
+
+
+def _ends(values: Mapping[str, float]) -> tuple[str, str, float]:
+    """Names of the least and of the largest value, and their ratio."""
+    least, largest = min(values, key=values.__getitem__), max(values, key=values.__getitem__)
+    return least, largest, values[largest] / values[least]
 
 
 def step_size(measurement: Measurement) -> str:

@@ -7,15 +7,11 @@ import re
 from collections.abc import Mapping, Sequence
 
 from pinn_ntk import verdicts
-from pinn_ntk.balance import weights_from_traces
 from pinn_ntk.measurement import PROBE, Measurement
 from pinn_ntk.spectrum import Spectrum
 
 CONSTANT, MOVED = 0.1, 0.5
 """Drift up to which the kernel passes for constant, and from which it plainly does not."""
-
-UNEVEN = 3.0
-"""Ratio of two traces from which the summary calls them uneven."""
 
 UNNAMED = re.compile(r"term_\d+")
 """What terms are called that were not logged."""
@@ -39,7 +35,7 @@ def summary(
     """
     findings = [
         _undefined(measurement),
-        _balance(measurement),
+        verdicts.balance(measurement),
         _weights(measurement.effective_weights),
         *(_resolved(term, spectrum) for term, spectrum in measurement.spectra.items()),
         *verdicts.ranks(measurement.definiteness),
@@ -81,22 +77,6 @@ def _undefined(measurement: Measurement) -> str:
     return (
         f"Undefined: {_listed(measurement.undefined)}, whose residual holds NaN or inf. Likely "
         "training has diverged (lower the learning rate) or the points include a singularity."
-    )
-
-
-def _balance(measurement: Measurement) -> str:
-    traces = {term: trace for term, trace in measurement.traces.items() if 0 < trace < math.inf}
-    if len(traces) < 2:
-        return ""
-    slow, fast = min(traces, key=traces.__getitem__), max(traces, key=traces.__getitem__)
-    ratio = traces[fast] / traces[slow]
-    if ratio < UNEVEN:
-        return f"Traces: within a factor of {ratio:.2g}; with equal weights no term lags behind."
-    weights = weights_from_traces(traces, measurement.rows)
-    listed = ", ".join(f"{term} {weight:.3g}" for term, weight in weights.items())
-    return (
-        f"Traces: that of {fast} is {ratio:.3g} times that of {slow}, so with equal weights {slow} "
-        f"lags behind. Weights that even the traces out: {listed}."
     )
 
 

@@ -15,10 +15,11 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.tensorboard import SummaryWriter
 
-from pinn_ntk import Spectrum
+from pinn_ntk import Spectrum, empirical_ntk
 from pinn_ntk.analysis.definiteness import Definiteness
 from pinn_ntk.analysis.interference import Interference
-from pinn_ntk.measurement import PROBE, Measurement
+from pinn_ntk.kernel_drift import KernelDrift
+from pinn_ntk.measurement import PROBE, Measurement, measure
 from pinn_ntk.report import MAX_LINES, history_figure, layout, pixels, scalars, summary
 from pinn_ntk.tensorboard import add_spectrum
 
@@ -166,10 +167,58 @@ def test_summary_has_a_row_a_term():
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({}, "that of pde is 37 times that of bc, so with equal weights bc lags behind"),
-        ({}, "Weights that even the traces out: pde 1.03, bc 38."),
-        ({"traces": {"pde": 2.0, "bc": 3.0}}, "within a factor of 1.5"),
-        ({"traces": {"pde": 10.0, "bc": 1.0, "ic": math.inf}}, "traces out: pde 1.1, bc 11."),
+        (
+            {"rows": {"pde": 2, "bc": 2}},
+            "that of pde is 37 times that of bc, so with equal weights bc lags behind",
+        ),
+        (
+            {"rows": {"pde": 2, "bc": 2}},
+            "lags behind. Weights that even the traces out: pde 1.03, bc 38.",
+        ),
+        (
+            {"rows": {"pde": 2, "bc": 2}, "traces": {"pde": 2.0, "bc": 3.0}},
+            "Traces: within a factor of 1.5; with equal weights no term lags behind.",
+        ),
+        (
+            {"traces": {"pde": 10.0, "bc": 1.0, "ic": math.inf}},
+            "traces out: pde 1.1, bc 11 (the trace rule",
+        ),
+        (  # 111 / 9 = 12.33 and 3 / 4 = 0.75
+            {},
+            (
+                "Traces: that of pde is 37 times that of bc; for plain means over the rows the average "
+                "rate of convergence, 2 w Tr K / N^2, of pde is 16.4 times that of bc, so bc lags"
+            ),
+        ),
+        (
+            {},
+            (
+                'pde 1.03, bc 38 (the trace rule, eqs 6.5 and 6.6, NTKBalancer(convention="sum")); '
+                "that even out the rates of plain means of squares: pde 1.06, bc 17.4 "
+                '(convention="rate").'
+            ),
+        ),
+        (  # 12.33 and 37.5
+            {"effective_weights": {"pde": 1.0, "bc": 50.0}},
+            (
+                "times that of bc; with the weights in force the average rate of convergence, "
+                "2 w Tr K / N^2, of bc is 3.04 times that of pde, so pde lags behind."
+            ),
+        ),
+        (
+            {"effective_weights": {"pde": 1.0, "bc": 37.0}, "rows": {"pde": 2, "bc": 2}},
+            (
+                "Traces: that of pde is 37 times that of bc; with the weights in force the average "
+                "rates of convergence, 2 w Tr K / N^2, are within a factor of 1, and no term lags"
+            ),
+        ),
+        (
+            {"effective_weights": {"pde": 4.0}, "rows": {"pde": 2, "bc": 2}},
+            (
+                "of pde is 148 times that of bc, so bc lags behind. Weights that even the traces out: "
+                "pde 1.03, bc 38."
+            ),
+        ),
         ({}, "pde: 1.2 directions carry the kernel, 2 of 3 stand above the rounding noise; along"),
         ({}, "bc: 1.8 directions carry the kernel, 2 of 2 stand above the rounding noise."),
         ({}, "relative to the norm: the kernel 0.19, the parameters 0.05; in between"),
@@ -248,6 +297,28 @@ def test_summary_says_what_the_numbers_mean(changes: dict[str, Any], said: str):
     assert said in summary(measured(**changes), max_points=4)
 
 
+def test_who_lags_behind_follows_from_the_mean_eigenvalue_of_training():
+    """Few points learn fast in a plain mean, whatever their trace."""
+    generator = torch.Generator().manual_seed(0)
+    sizes = {"pde": (400, 3.0), "ic": (4, 1.0), "bc": (2, 1.0)}
+    matrices = {
+        name: scale * torch.randn(n, 9, generator=generator, dtype=torch.float64)
+        for name, (n, scale) in sizes.items()
+    }
+    theta = torch.ones(9, dtype=torch.float64, requires_grad=True)
+    kernel = empirical_ntk({name: A @ theta for name, A in matrices.items()}, {"theta": theta})
+    m = measure(kernel, 0, drift=KernelDrift(), params={"theta": theta})
+    rates = {
+        name: float(torch.linalg.eigvalsh(2 / len(A) * A @ A.mT).mean())
+        for name, A in matrices.items()
+    }
+    assert max(rates, key=rates.__getitem__) == "bc"
+    assert min(rates, key=rates.__getitem__) == "pde"
+    ratio = rates["bc"] / rates["pde"]
+    said = f"2 w Tr K / N^2, of bc is {ratio:.3g} times that of pde, so pde lags behind."
+    assert said in summary(m)
+
+
 @pytest.mark.parametrize(
     ("changes", "unsaid"),
     [
@@ -267,6 +338,10 @@ def test_summary_says_what_the_numbers_mean(changes: dict[str, Any], said: str):
         ({"max_stable_lr": None}, "Step size"),
         ({"traces": {"pde": 1.0}, "spectra": {"pde": spectrum(1.0)}}, "Traces"),
         ({"traces": {"pde": 1.0, "bc": 0.0}}, "Traces"),
+        ({"effective_weights": {"pde": 1.0, "bc": 0.0}}, "Traces"),
+        ({"effective_weights": {"pde": 1.0, "bc": math.inf}}, "Traces"),
+        ({"effective_weights": {"pde": 1.0, "bc": math.nan}}, "Traces"),
+        ({"effective_weights": {"pde": 1.0, "bc": 25.0}}, "even"),  # nobody lags behind
         ({}, "evenly strided"),
         ({}, "Time scales"),
         ({"learning_rate": 0.1}, "Time scales"),
