@@ -186,10 +186,12 @@ class NTK:
             raise ValueError(f"no weight for term {term!r}; got weights for {list(weights)}.")
         jacobian = self.jacobian(term)
         weight = torch.as_tensor(weights[term], dtype=jacobian.dtype, device=jacobian.device)
-        if weight.numel() not in (1, jacobian.rows) or bool((weight < 0).any()):
+        usable = bool((weight.isfinite() & (weight >= 0)).all())
+        if weight.numel() not in (1, jacobian.rows) or not usable:
             raise ValueError(
                 f"the weight of term {term!r} has shape {tuple(weight.shape)} and minimum "
-                f"{float(weight.min())}; expected one number or {jacobian.rows}, none negative."
+                f"{float(weight.min())}; expected one number or {jacobian.rows}, all finite and "
+                "none negative."
             )
         return weight.detach().reshape(-1).expand(jacobian.rows)
 

@@ -36,6 +36,12 @@ DIRECT = 200
 """Rows up to which the largest eigenvalue is found among all of them."""
 
 
+NOT_FINITE = (
+    "the Jacobian holds NaN or inf, so the kernel has no eigenvalues. Likely the residual is finite "
+    "but its derivative is not, as of a square root or a norm at 0; look at kernel.diagonal(term)."
+)
+
+
 @dataclass(frozen=True)
 class Spectrum:
     """Eigenvalues of a symmetric positive semidefinite kernel block.
@@ -108,8 +114,13 @@ class Spectrum:
 
         Returns:
             The spectrum, none of its eigenvalues negative.
+
+        Raises:
+            ValueError: A Jacobian holds NaN or inf.
         """
         triangle = triangular_factor(jacobians, scale)
+        if not bool(torch.isfinite(triangle).all()):
+            raise ValueError(NOT_FINITE)
         sigma, vectors = _singular_system(triangle, vectors=eigenvectors)
         rows = triangle.shape[1]
         values = torch.zeros(rows, dtype=triangle.dtype, device=triangle.device)
@@ -141,7 +152,8 @@ class Spectrum:
     def effective_rank(self) -> float:
         """Participation ratio Tr^2 / ||K||_F^2 of the eigenvalues above the floor; 0 for none."""
         kept = self.above_floor
-        return float(kept.sum() ** 2 / kept.square().sum()) if len(kept) else 0.0
+        share = kept / kept[:1]  # squares of the eigenvalues themselves may overflow
+        return float(share.sum() ** 2 / share.square().sum()) if len(kept) else 0.0
 
     @property
     def stable_rank(self) -> float:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks import spectrum as bench
-from pinn_ntk import FactoredJacobian, Spectrum, empirical_ntk, spectrum
+from pinn_ntk import FactoredJacobian, Spectrum, definiteness, empirical_ntk, spectrum
 from pinn_ntk.factors import Dense
 from pinn_ntk.kernel import NTK
 from pinn_ntk.reference import reference_jacobian
@@ -488,3 +488,25 @@ def test_stored_results_hold_the_claims() -> None:
         assert fast >= 18
         assert accurate >= 30
     assert report["cost"]["peak_bytes"]["accurate"] < report["cost"]["whole_jacobian_bytes"]
+
+
+@pytest.mark.parametrize("scale", [1e-100, 1e100])
+def test_the_effective_rank_does_not_overflow(scale: float):
+    spectrum = Spectrum.of(scale**2 * torch.diag(torch.tensor([3.0, 1.0], dtype=torch.float64)))
+    assert spectrum.effective_rank == pytest.approx(1.6)
+
+
+def test_a_derivative_that_is_not_finite_has_no_spectrum():
+    w = torch.tensor([0.0, 1.0], requires_grad=True)
+    kernel = empirical_ntk({"root": w.sqrt()}, [w], certify=False)
+    with pytest.raises(ValueError, match=r"square root or a norm at 0"):
+        kernel.spectrum("root", method="accurate")
+    with pytest.raises(ValueError, match=r"square root or a norm at 0"):
+        definiteness(kernel, "root")
+
+
+@pytest.mark.parametrize("weight", [math.nan, math.inf, -1.0])
+def test_weights_are_finite_and_not_negative(weight: float):
+    w = torch.ones(2, requires_grad=True)
+    with pytest.raises(ValueError, match="all finite and none negative"):
+        empirical_ntk({"data": w}, [w]).weighted_spectrum({"data": weight})

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from pinn_ntk.analysis.repeated_rows import broadcast_shape, duplicated_rows, rounding, still_rows
 from pinn_ntk.kernel import NTK
-from pinn_ntk.spectrum import Spectrum
+from pinn_ntk.spectrum import NOT_FINITE, Spectrum
 from pinn_ntk.tsqr import factor_precision
 
 WHOLE = "the whole kernel"
@@ -141,7 +141,7 @@ def definiteness(
 
     Raises:
         KeyError: No such term.
-        ValueError: A residual is missing or of another number of rows.
+        ValueError: A residual is missing or of another number of rows, or J holds NaN or inf.
 
     Example:
         >>> from pinn_ntk import empirical_ntk
@@ -156,6 +156,8 @@ def definiteness(
     names = kernel.terms if term is None else (term,)
     jacobians = [kernel.jacobian(name) for name in names]
     block = kernel.matrix() if term is None else kernel[term]
+    if not bool(torch.isfinite(block).all()):
+        raise ValueError(NOT_FINITE)
     given = _checked(residuals, names, kernel, whole or kernel)
     known = _joined(given, names, kernel)
     if spectrum is None:
