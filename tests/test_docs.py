@@ -42,7 +42,7 @@ def test_what_the_kernel_says_prints_what_it_says(tmp_path: Path):
     )  # fmt: skip
     number = re.compile(r"-?\d+\.?\d*(?:e[+-]?\d+)?")
     printed, expected = done.stdout, "".join(outputs)
-    assert len(outputs) == 5
+    assert len(outputs) == 7
     assert number.sub("#", printed) == number.sub("#", expected)
     values = [[float(found) for found in number.findall(one)] for one in (printed, expected)]
     assert values[0] == pytest.approx(values[1], rel=0.5)  # rounding moves what lies near the floor
