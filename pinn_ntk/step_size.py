@@ -28,17 +28,28 @@ if TYPE_CHECKING:
     from pinn_ntk.graph.term import Term
 
 
-def curvature(terms: Mapping[str, Term], factors: Mapping[str, float]) -> dict[str, Tensor] | None:
+def curvature(
+    terms: Mapping[str, Term], factors: Mapping[str, float] | None = None
+) -> dict[str, Tensor] | None:
     """D of each term, for the operator that governs training.
 
     Args:
         terms: Terms of the loss.
-        factors: Term -> what its weight in the loss is to be multiplied with, 1 where absent.
+        factors: Term -> what its weight in the loss is to be multiplied with, 1 where absent or
+            left out.
 
     Returns:
         Term -> D, (R_a,); None where the loss is no sum of squares with finite weights, none below
         0: D is not constant then, or gradient descent not a descent.
+
+    Example:
+        >>> from pinn_ntk import find_terms
+        >>> w = torch.tensor(1.0, requires_grad=True)
+        >>> r = w * torch.ones(4)
+        >>> curvature(find_terms(r.square().mean(), names=["pde"]))["pde"].tolist()
+        [0.5, 0.5, 0.5, 0.5]
     """
+    factors = factors or {}
     if not all(map(_is_descending_square, terms.values())):
         return None
     return {

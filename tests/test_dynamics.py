@@ -108,7 +108,7 @@ def test_weights_come_from_the_loss():
     loss = 5 * residuals["pde"].square().mean() + (residuals["bc"] * 2).square().sum()
     terms = find_terms(loss, names=["pde", "bc"])
     scaled = {"pde": residuals["pde"], "bc": terms["bc"].residual}
-    d = curvature(terms, {})
+    d = curvature(terms)
     assert d is not None
     training = LinearizedTraining(empirical_ntk(scaled, [model.w]), scaled, d)
     optimizer = torch.optim.SGD([model.w], lr=1e-3)
@@ -459,12 +459,46 @@ def arguments(**changes):
         ({"residuals": {"pde": torch.tensor([1.0, math.nan, 1.0])}}, "expected 3 finite"),
         ({"curvature": {"pde": torch.ones(2)}}, "curvature of term 'pde' has shape .2,."),
         ({"curvature": {"pde": -1.0}}, "is -1.0 at its lowest"),
+        ({"curvature": {"pde": torch.tensor([1.0, -2.0, 1.0])}}, r"-2.0.*slopes.*pinn_ntk\.curv"),
+        ({"curvature": None}, "no constant curvature: the loss is not a sum of squares"),
         ({"curvature": {"pde": math.inf}}, "expected 3 finite"),
     ],
 )
 def test_what_does_not_fit_is_refused(changes: dict[str, object], message: str):
     with pytest.raises(ValueError, match=message):
         LinearizedTraining(**arguments(**changes))
+
+
+@pytest.mark.parametrize(
+    ("given", "got"),
+    [
+        (torch.ones(3), "got Tensor"),
+        ({"pde": None}, "got dict with NoneType"),
+        ({"pde": "2/N"}, "got dict with str"),
+    ],
+)
+def test_what_is_no_curvature_is_refused(given: object, got: str):
+    with pytest.raises(TypeError, match=rf"{got}\. .*pinn_ntk\.curvature\(find_terms\(loss\)\)"):
+        LinearizedTraining(**arguments(curvature=given))
+
+
+def test_terms_and_the_curvature_of_other_losses_are_no_curvature():
+    model = Linear({"pde": 3})
+    residuals = model.residuals()
+    squares = find_terms(residuals["pde"].square().mean(), names=["pde"])
+    with pytest.raises(TypeError, match=r"with Term\. Curvatures come from pinn_ntk\.curvature"):
+        LinearizedTraining(model.kernel(), residuals, squares)
+    huber = torch.nn.functional.huber_loss(residuals["pde"], torch.zeros(3).double())
+    with pytest.raises(ValueError, match=r"not a sum of squares .*Huber"):
+        LinearizedTraining(model.kernel(), residuals, curvature(find_terms(huber, names=["pde"])))
+
+
+def test_repr_says_the_rows():
+    model = Linear()
+    training = LinearizedTraining(model.kernel(), model.residuals(), WEIGHTS)
+    assert repr(training) == (
+        "LinearizedTraining(rows={'pde': 7, 'bc': 3}, unseen=('unseen',), method='fast')"
+    )
 
 
 def test_unknown_terms_are_refused():

@@ -35,6 +35,10 @@ from pinn_ntk.analysis.propagators import Propagator, Times
 from pinn_ntk.kernel import NTK, Method
 from pinn_ntk.spectrum import Spectrum
 
+_HINT = (
+    "Curvatures come from pinn_ntk.curvature(find_terms(loss)); of a mean of squares they are 2/N."
+)
+
 
 class LinearizedTraining:
     """Training of a model that is linear in its parameters, with the kernel given.
@@ -47,8 +51,8 @@ class LinearizedTraining:
     Args:
         kernel: Kernel at the start of training.
         residuals: Term -> r(0), of any shape with R_a entries.
-        curvature: Term -> D, one number or one a row, none negative: see
-            `pinn_ntk.step_size.curvature`, or 2/N for a mean of squares over N entries.
+        curvature: Term -> D, one number or one a row, none negative, as of
+            ``pinn_ntk.curvature(find_terms(loss))``; 2/N for a mean of squares over N entries.
         terms: The terms that are trained; those with a curvature when left out.
         method: "fast", from the kernel, or "accurate", from its Jacobian, which resolves twice
             as many decades of rates, for about ten times the time.
@@ -60,8 +64,9 @@ class LinearizedTraining:
 
     Raises:
         KeyError: A term is not in the kernel.
+        TypeError: The curvature is no mapping, or holds something else than numbers.
         ValueError: Nothing is trained, a residual or a curvature is missing, has a wrong shape, is
-            not finite or, as to the curvature, negative, or there is no such method.
+            not finite or, as to the curvature, negative or None; or there is no such method.
 
     Example:
         >>> from pinn_ntk import empirical_ntk
@@ -79,19 +84,25 @@ class LinearizedTraining:
         self,
         kernel: NTK,
         residuals: Mapping[str, Tensor],
-        curvature: Mapping[str, float | Tensor],
+        curvature: Mapping[str, float | Tensor] | None,
         terms: Iterable[str] | None = None,
         *,
         method: Method = "fast",
     ) -> None:
         if method not in get_args(Method):
             raise ValueError(f"method is {method!r}; expected one of {get_args(Method)}.")
+        curvature = _checked(curvature)
         self.kernel, self.method = kernel, method
         self.terms = tuple(dict.fromkeys(curvature if terms is None else terms))
         self.unseen = tuple(term for term in kernel.terms if term not in self.terms)
         self._check_terms(residuals, curvature)
         self._start = {t: _vector(kernel, t, r, "residual") for t, r in residuals.items()}
         self._curvature = {t: _curvature(kernel, t, curvature[t]) for t in self.terms}
+
+    def __repr__(self) -> str:
+        """Terms and their rows."""
+        rows = {term: self.kernel.rows(term) for term in self.terms}
+        return f"LinearizedTraining(rows={rows}, unseen={self.unseen}, method={self.method!r})"
 
     @cached_property
     def spectrum(self) -> Spectrum:
@@ -226,6 +237,25 @@ class LinearizedTraining:
             raise ValueError("no term is trained; expected the curvature of at least one.")
 
 
+def _checked(given: Mapping[str, float | Tensor] | None) -> Mapping[str, float | Tensor]:
+    """The curvatures, if they are numbers by term."""
+    if given is None:
+        raise ValueError(
+            "no constant curvature: the loss is not a sum of squares with finite weights, none "
+            "below 0, such as a Huber or an L1 loss, so that training is not linear in the "
+            f"residual even with a kernel that stands still. {_HINT}"
+        )
+    values: object = given  # annotations are not always kept
+    entries = list(values.values()) if isinstance(values, Mapping) else [values]
+    wrong = [value for value in entries if not isinstance(value, (int, float, Tensor))]
+    if wrong or not isinstance(values, Mapping):
+        raise TypeError(
+            f"expected curvatures, term -> number or tensor, got {type(values).__name__}"
+            f"{f' with {type(wrong[0]).__name__}' if wrong else ''}. {_HINT}"
+        )
+    return given
+
+
 def _vector(kernel: NTK, term: str, values: Tensor, what: str) -> Tensor:
     """Values of one term, flattened and detached, (R_a,)."""
     jacobian = kernel.jacobian(term)
@@ -246,6 +276,7 @@ def _curvature(kernel: NTK, term: str, values: float | Tensor) -> Tensor:
     if bool((vector < 0).any()):
         raise ValueError(
             f"the curvature of term {term!r} is {float(vector.min())} at its lowest; expected "
-            "none negative. Likely a term whose weights are trained by a negated loss."
+            "none negative. Likely slopes dL/dr were given, or the weights of the term are trained "
+            f"by a negated loss. {_HINT}"
         )
     return vector
