@@ -188,3 +188,13 @@ def test_values_out_of_range_are_refused(call):
 def test_there_is_no_mode_beyond_the_last():
     with pytest.raises(IndexError):
         diagonal(RATES, START)[4]
+
+
+def test_repr_says_how_many():
+    assert repr(two_terms()) == "Modes(9 of the terms ['pde', 'bc'])"
+
+
+def test_modes_of_a_kernel_are_refused():
+    kernel = two_terms().training.kernel
+    with pytest.raises(TypeError, match=r"got NTK\. .*Modes\(LinearizedTraining\(kernel, resid"):
+        Modes(kernel)

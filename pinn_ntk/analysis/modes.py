@@ -53,6 +53,9 @@ class Modes:
     Attributes:
         training: The training whose modes they are.
 
+    Raises:
+        TypeError: ``training`` is something else, such as a kernel.
+
     Example:
         >>> from pinn_ntk import empirical_ntk
         >>> w = torch.tensor([0.0, 0.0], requires_grad=True, dtype=torch.float64)
@@ -68,6 +71,20 @@ class Modes:
     """
 
     training: LinearizedTraining
+
+    def __post_init__(self) -> None:
+        given: object = self.training
+        if not isinstance(given, LinearizedTraining):
+            raise TypeError(
+                f"expected a LinearizedTraining, got {type(given).__name__}. Modes need the "
+                "residuals and the curvature of the loss beside the kernel: "
+                "Modes(LinearizedTraining(kernel, residuals, curvature))."
+            )
+
+    def __repr__(self) -> str:
+        """How many there are, without computing them."""
+        rows = sum(self.training.kernel.rows(term) for term in self.training.terms)
+        return f"Modes({rows} of the terms {list(self.training.terms)})"
 
     def __len__(self) -> int:
         """Number of modes, R."""
