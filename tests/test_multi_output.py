@@ -147,9 +147,11 @@ def test_rates_of_a_mean_of_squares_are_those_of_twice_the_operator() -> None:
 BLOCK = torch.zeros(6, 4)
 
 WRONG: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
-    "rows": (lambda: matrix_valued(BLOCK, 4), ValueError, "6 rows do not make up points of 4"),
-    "columns": (lambda: matrix_valued(BLOCK, 3), ValueError, "4 columns .* points of 3 .*both"),
-    "none": (lambda: matrix_valued(BLOCK, 0), ValueError, "points of 0 components"),
+    "cross": (lambda: matrix_valued(BLOCK, 2), ValueError, r"\(6, 4\) is not square.*`other`"),
+    "cross_part": (lambda: component_block(BLOCK, 0, 0, 2), ValueError, "not square.*`other`"),
+    "rows": (lambda: matrix_valued(BLOCK, 4, 1), ValueError, "6 rows do not make up points of 4"),
+    "columns": (lambda: matrix_valued(BLOCK, 3, 3), ValueError, "4 columns .* points of 3 .*both"),
+    "none": (lambda: matrix_valued(BLOCK, 0, 1), ValueError, "points of 0 components"),
     "axes": (lambda: matrix_valued(BLOCK[0], 1), ValueError, r"block .* got shape \(4,\)"),
     "flat": (lambda: flattened(BLOCK), ValueError, r"\(N, N', C, C'\), got shape \(6, 4\)"),
     "i": (lambda: component_block(BLOCK, 3, 0, 3, 2), IndexError, "no component 3; there are 3"),

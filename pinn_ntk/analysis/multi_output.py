@@ -29,16 +29,20 @@ from torch import Tensor
 def matrix_valued(block: Tensor, components: int, other: int | None = None) -> Tensor:
     """A block as one small matrix for each pair of points.
 
+    How many components a point has cannot be read off a block, only whether its size is a multiple
+    of them: a wrong number that divides the rows groups rows of different points.
+
     Args:
         block: K_ab of point-major rows and columns, (N C, N' C').
         components: C, components of a point of the rows.
-        other: C', components of a point of the columns; C when left out.
+        other: C', components of a point of the columns; may be left out of a square block.
 
     Returns:
         K(x_n, x_m), (N, N', C, C'), a view where the layout allows it.
 
     Raises:
-        ValueError: The block is no matrix, or its size is no multiple of the components.
+        ValueError: The block is no matrix, its size is no multiple of the components, or it is
+            not square and ``other`` was left out.
 
     Example:
         >>> import torch
@@ -47,8 +51,7 @@ def matrix_valued(block: Tensor, components: int, other: int | None = None) -> T
         tensor([[2, 3],
                 [6, 7]])
     """
-    columns = components if other is None else other
-    _check_block(block, components, columns)
+    columns = _check_block(block, components, other)
     rows, width = block.shape
     split = block.reshape(rows // components, components, width // columns, columns)
     return split.permute(0, 2, 1, 3)
@@ -91,13 +94,14 @@ def component_block(
         i: Component of the rows, from 0.
         j: Component of the columns, from 0.
         components: C, components of a point of the rows.
-        other: C', components of a point of the columns; C when left out.
+        other: C', components of a point of the columns; may be left out of a square block.
 
     Returns:
         (N, N'), a view.
 
     Raises:
-        ValueError: The block is no matrix, or its size is no multiple of the components.
+        ValueError: The block is no matrix, its size is no multiple of the components, or it is
+            not square and ``other`` was left out.
         IndexError: No such component.
 
     Example:
@@ -107,8 +111,7 @@ def component_block(
         tensor([[ 1,  3],
                 [ 9, 11]])
     """
-    columns = components if other is None else other
-    _check_block(block, components, columns)
+    columns = _check_block(block, components, other)
     for index, count in ((i, components), (j, columns)):
         if not 0 <= index < count:
             raise IndexError(f"no component {index}; there are {count}, counted from 0.")
@@ -142,11 +145,19 @@ def normalised(block: Tensor, points: int) -> Tensor:
     return block / points
 
 
-def _check_block(block: Tensor, components: int, columns: int) -> None:
+def _check_block(block: Tensor, components: int, other: int | None) -> int:
+    """C', once the block is made up of points of C and of C' components."""
     if block.ndim != 2:
         raise ValueError(
             f"expected a block (N C, N' C'), got shape {tuple(block.shape)}; take kernel[a, b]."
         )
+    if other is None and block.shape[0] != block.shape[1]:
+        raise ValueError(
+            f"a block of shape {tuple(block.shape)} is not square. Expected `other`, the "
+            "components of a point of its columns, which may differ from those of its rows. Likely a cross "
+            "block of two terms."
+        )
+    columns = components if other is None else other
     for size, count, what in zip(
         block.shape, (components, columns), ("rows", "columns"), strict=True
     ):
@@ -155,3 +166,4 @@ def _check_block(block: Tensor, components: int, columns: int) -> None:
                 f"{size} {what} do not make up points of {count} components each. Expected the "
                 "number of outputs of a point; for a cross block with other terms, give both."
             )
+    return columns
