@@ -109,11 +109,17 @@ def test_maps_over_two_dimensions() -> None:
     points = torch.cartesian_prod(side, side)
     function = points[:, 0] - points[:, 1]
     figure = eigenfunction_figure(points, spectrum(torch.outer(function, function)), labels="tx")
-    (axes,) = figure.axes
+    axes, scale = figure.axes
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("t", "x")
     (contours,) = axes.collections
     top = 6 * float(function.abs().max() / function.norm())
     assert contours.levels[[0, -1]].tolist() == pytest.approx([-top, top])
+    assert scale.get_ylim() == pytest.approx((-top, top))
+    assert [text.get_text() for text in scale.get_yticklabels()] == [
+        f"-{top:.2g}",
+        "0",
+        f"{top:.2g}",
+    ]
     figure.savefig("/dev/null", format="png")
 
 
@@ -121,6 +127,7 @@ def test_maps_over_two_dimensions() -> None:
 def test_points_on_a_line_are_drawn_as_points(count: int) -> None:
     points = torch.linspace(0, 1, count, dtype=torch.float64)[:, None] * torch.tensor([1.0, 2.0])
     figure = eigenfunction_figure(points, spectrum(torch.ones(count, count).double()))
+    assert figure.axes[1].get_ylim() == pytest.approx((-1.0, 1.0))  # the scale
     (marks,) = figure.axes[0].collections
     assert marks.get_offsets().shape == (count, 2)
     assert marks.get_array().tolist() == pytest.approx([1.0] * count)

@@ -89,7 +89,7 @@ def eigenfunction_figure(
     """The first eigenfunctions, a panel each: lines over one dimension, maps over two.
 
     Only those above the noise floor are drawn. The colours of each map have a scale of their own,
-    white at zero. Needs matplotlib; pyplot is not touched.
+    shown beside it, white at zero. Needs matplotlib; pyplot is not touched.
 
     Args:
         points: x_n, (N, 1), (N, 2) or (N,), in the order of the rows.
@@ -180,7 +180,9 @@ def _map(axes: Axes, places: NDArray[np.float64], values: NDArray[np.float64]) -
     top = max(float(np.abs(values).max()), np.finfo(float).tiny)
     from_mean = places - places.mean(0)
     if np.linalg.matrix_rank(from_mean, tol=1e-9 * float(np.abs(from_mean).max())) < 2:
-        axes.scatter(x, y, c=values, cmap="RdBu_r", vmin=-top, vmax=top, s=12)
-        return
-    levels = np.linspace(-top, top, LEVELS)
-    axes.tricontourf(x, y, values, levels=levels, cmap="RdBu_r")
+        drawn: Any = axes.scatter(x, y, c=values, cmap="RdBu_r", vmin=-top, vmax=top, s=12)
+    else:
+        levels = np.linspace(-top, top, LEVELS)
+        drawn = axes.tricontourf(x, y, values, levels=levels, cmap="RdBu_r")
+    scale = axes.figure.colorbar(drawn, ax=axes, ticks=[-top, 0.0, top], format="%.2g")
+    scale.ax.tick_params(labelsize="small")
