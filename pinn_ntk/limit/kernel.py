@@ -153,6 +153,7 @@ class LimitKernel:
             raise ValueError(
                 f"expected at least one term and kind 'ntk' or 'nngp', got {list(terms)}, {kind!r}."
             )
+        _check_pairs(terms)
         points = {
             name: _points(x, f"the points of term {name!r}") for name, (x, _) in terms.items()
         }
@@ -236,6 +237,16 @@ class LimitKernel:
 
 
 _recognised = activation  # the argument of the constructor has the same name
+
+
+def _check_pairs(terms: Mapping[str, object]) -> None:
+    for name, pair in terms.items():
+        parts = list(map(type, pair)) if isinstance(pair, (tuple, list)) else []
+        if len(parts) != 2 or not (issubclass(parts[0], Tensor) and issubclass(parts[1], Mapping)):
+            raise ValueError(
+                f"term {name!r} is a {type(pair).__name__}; expected points and operator, such as "
+                "(x, {(2,): 1.0}) for u_xx, or (x, {(0,): 1.0}) for u itself."
+            )
 
 
 def _points(x: Tensor, name: str) -> Tensor:
