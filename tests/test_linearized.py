@@ -155,6 +155,66 @@ def test_tied_weights_are_moved_once():
     assert_near(linearized(x).detach().flatten(), expected, 1e-13, "f_lin")
 
 
+class TwoNames(nn.Module):
+    """A layer registered under two names, as often in PINN code, beside weights that are tied."""
+
+    def __init__(self, tied: bool) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Linear(1, 4), nn.Linear(4, 4), nn.Linear(4, 4)])
+        self.layers.append(nn.Linear(4, 1))
+        if tied:
+            self.layers[2].weight = self.layers[1].weight
+        first, *rest = self.layers
+        self.net = nn.Sequential(first, *(part for layer in rest for part in (nn.Tanh(), layer)))
+        self.register_buffer("scale", torch.tensor(2.0))
+        self.register_buffer("same_scale", self.scale)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.same_scale * self.net(self.scale * x)
+
+
+@pytest.mark.parametrize("tied", [False, True], ids=["apart", "tied"])
+def test_a_layer_under_two_names_stays_in_the_model(tied: bool):
+    model, x = TwoNames(tied), torch.randn(5, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    linearized, start = LinearizedModel(model), model(x).detach()
+    jacobian = reference_jacobian(model(x), model)
+    held = [id(tensor) for tensor in model.state_dict(keep_vars=True).values()]
+    for _ in range(3):
+        optimizer.zero_grad()
+        linearized(x).square().mean().backward()
+        optimizer.step()
+        linearized.distance(x)
+    assert [id(tensor) for tensor in model.state_dict(keep_vars=True).values()] == held
+    moved = flat(linearized.displacement())
+    assert float(moved.norm()) > 0.01
+    expected = start.flatten() + jacobian @ moved
+    assert_near(linearized(x).detach().flatten(), expected, 1e-13, "f_lin")
+    assert_near(linearized.at_start(x).detach(), start, 1e-15, "f_0")
+
+
+def test_a_forward_that_fails_leaves_the_model_as_it_was():
+    model = TwoNames(tied=True)
+    held = [id(tensor) for tensor in model.state_dict(keep_vars=True).values()]
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        LinearizedModel(model)(torch.randn(5, 3))
+    assert [id(tensor) for tensor in model.state_dict(keep_vars=True).values()] == held
+
+
+@pytest.mark.parametrize("call", ["__call__", "at_start", "distance"])
+def test_outputs_that_are_no_tensor_are_refused(call: str):
+    class Both(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = network()
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            return self.net(x), x
+
+    with pytest.raises(TypeError, match="returns tuple; expected one tensor"):
+        getattr(LinearizedModel(Both()), call)(torch.randn(3, 1))
+
+
 def test_several_inputs_and_no_trace_in_the_random_state():
     class Pair(nn.Module):
         def __init__(self):

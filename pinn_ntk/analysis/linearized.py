@@ -16,7 +16,7 @@ lazy training.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -79,6 +79,7 @@ class LinearizedModel:
             Of the shape of the model's output.
 
         Raises:
+            TypeError: The model returns something else than one tensor.
             ValueError: A parameter is missing, unknown or of another shape.
         """
         recorded = torch.is_grad_enabled()
@@ -87,7 +88,17 @@ class LinearizedModel:
         return expanded if recorded else expanded.detach()
 
     def at_start(self, *inputs: Tensor) -> Tensor:
-        """f(x; theta_0), with the buffers of the start."""
+        """f(x; theta_0), with the buffers of the start.
+
+        Args:
+            *inputs: What the model is called with.
+
+        Returns:
+            Of the shape of the model's output.
+
+        Raises:
+            TypeError: The model returns something else than one tensor.
+        """
         return self._network(self.start, inputs)
 
     def displacement(self, parameters: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
@@ -125,8 +136,13 @@ class LinearizedModel:
         Returns:
             0 for a model that is linear in its parameters, near 0 in the lazy regime; NaN before
             the output has moved.
+
+        Raises:
+            TypeError: The model returns something else than one tensor.
+            ValueError: A parameter of the start is missing or of another shape.
         """
-        return laziness(self.model(*inputs), self(*inputs), self.at_start(*inputs))
+        linearized, start = self(*inputs), self.at_start(*inputs)
+        return laziness(self.model(*inputs), linearized, start)
 
     def _expanded(self, inputs: tuple[Tensor, ...], tangent: dict[str, Tensor]) -> Tensor:
         """f_0 + J tangent: J^T v is linear in v, so its derivative in v gives J times a vector."""
@@ -144,9 +160,28 @@ class LinearizedModel:
         return output + torch.autograd.grad(gradients, v, directions, create_graph=True)[0]
 
     def _network(self, parameters: Mapping[str, Tensor], inputs: tuple[Tensor, ...]) -> Tensor:
-        fixed = {name: tensor.clone() for name, tensor in self._fixed.items()}
-        output: Tensor = functional_call(self.model, {**fixed, **parameters}, inputs)
-        return output
+        values = {name: tensor.clone() for name, tensor in self._fixed.items()} | dict(parameters)
+        given = {place: values[name] for place, name in _places(self.model) if name in values}
+        # ties are in the places; tied by torch, a layer under two names is left with copies
+        output: object = functional_call(self.model, given, inputs, tie_weights=False)
+        if isinstance(output, Tensor):
+            return output
+        raise TypeError(
+            f"the model returns {type(output).__name__}; expected one tensor. Wrap it in a module "
+            "whose forward picks or concatenates the outputs to be linearised."
+        )
+
+
+def _places(model: nn.Module) -> Iterator[tuple[str, str]]:
+    """Each place of a parameter or buffer, named once, and the name that the model gives it."""
+    every = [*model.named_parameters(), *model.named_buffers()]
+    names = {id(tensor): name for name, tensor in every}
+    for path, module in model.named_modules():
+        held = [
+            *module.named_parameters(path, recurse=False, remove_duplicate=False),
+            *module.named_buffers(path, recurse=False, remove_duplicate=False),
+        ]
+        yield from ((place, names[id(tensor)]) for place, tensor in held)
 
 
 def laziness(now: Tensor, linearized: Tensor, start: Tensor) -> float:
