@@ -20,6 +20,7 @@ from pinn_ntk.callbacks.sinks import (
     writers,
 )
 from pinn_ntk.callbacks.steps import StepCount
+from pinn_ntk.decrease import Judged
 from pinn_ntk.history import History
 from pinn_ntk.measurement import Measurement
 from pinn_ntk.report import history_figure, scalars, summary
@@ -55,6 +56,7 @@ class Logbook:
         self.prefix = "ntk"
         self.count = StepCount()
         self._interference: list[tuple[int, Interference]] = []  # the first and the last
+        self._judged: Judged | None = None  # the last one, at its step over all fits
         self._last: Measurement | None = None
         self._told: int | None = None
 
@@ -93,20 +95,20 @@ class Logbook:
             self._tell(trainer, measurement)
         return values
 
-    def add(self, trainer: pl.Trainer, step: int, values: Mapping[str, float]) -> dict[str, float]:
-        """Add what turned out later of a step, and hand it to the loggers.
+    def add(self, trainer: pl.Trainer, judged: Judged) -> dict[str, float]:
+        """Add what became of the forecast of a step, and hand it to the loggers.
 
         Args:
             trainer: Owner of the loggers.
-            step: The step that it belongs to.
-            values: Tag without the prefix -> number.
+            judged: What became of it.
 
         Returns:
             Tag -> number.
         """
-        tagged = {f"{self.prefix}/{tag}": value for tag, value in values.items()}
-        self.history.add(self.count(step), tagged)
-        self.guard.run("logging scalars", partial(log_scalars, trainer, tagged, step))
+        tagged = {f"{self.prefix}/{PREDICTED_DECREASE}": judged.ratio}
+        self._judged = judged._replace(step=self.count(judged.step))
+        self.history.add(self._judged.step, tagged)
+        self.guard.run("logging scalars", partial(log_scalars, trainer, tagged, judged.step))
         return tagged
 
     def conclude(self, trainer: pl.Trainer) -> None:
@@ -134,13 +136,7 @@ class Logbook:
         self.guard.run("the summary", partial(self._write, trainer, measurement))
 
     def _write(self, trainer: pl.Trainer, measurement: Measurement) -> None:
-        tag = f"{self.prefix}/{PREDICTED_DECREASE}"
-        judged = self.history[tag][-1].tolist() if tag in self.history else None
-        text = summary(
-            measurement,
-            max_points=self.max_points,
-            judged=None if judged is None else (int(judged[0]), judged[1]),
-        )
+        text = summary(measurement, max_points=self.max_points, judged=self._judged)
         log_text(trainer, f"{self.prefix}/summary", text, measurement.step)
 
     def _draw(self, trainer: pl.Trainer, name: str, make: Callable[[], Figure], step: int) -> None:
@@ -165,6 +161,7 @@ class Logbook:
                 [step, list(measured.terms), measured.matrix.cpu()]
                 for step, measured in self._interference
             ],
+            "judged": [] if self._judged is None else list(self._judged),
             "count": self.count.state_dict(),
         }
 
@@ -179,6 +176,8 @@ class Logbook:
             (step, Interference(tuple(terms), matrix))
             for step, terms, matrix in state.get("interference", [])
         ]
+        judged = state.get("judged", [])
+        self._judged = Judged(*judged) if judged else None
         self.count.load_state_dict(state["count"])
 
 

@@ -14,14 +14,15 @@ from pinn_ntk.callbacks.balancer import balancers
 from pinn_ntk.callbacks.checks import at_least, unsupported_strategy
 from pinn_ntk.callbacks.guard import Guard
 from pinn_ntk.callbacks.instrument import PREDICTION, Instrument
-from pinn_ntk.callbacks.logbook import PREDICTED_DECREASE, Logbook
-from pinn_ntk.callbacks.outlook import Judged, Outlook
+from pinn_ntk.callbacks.logbook import Logbook
+from pinn_ntk.callbacks.outlook import Outlook
 from pinn_ntk.callbacks.raw import RawBackward, measuring
 from pinn_ntk.callbacks.routes import Route
 from pinn_ntk.callbacks.schedule import Schedule, last_step, logged_step
 from pinn_ntk.callbacks.sinks import publish
 from pinn_ntk.callbacks.source import Source
 from pinn_ntk.callbacks.state import StatefulCallback
+from pinn_ntk.decrease import Judged
 from pinn_ntk.history import History
 from pinn_ntk.spectrum import Spectrum
 
@@ -76,7 +77,8 @@ class NTKMonitor(StatefulCallback):
 
     Interference and the predicted decrease need terms whose weights in the loss are known. The
     decrease, see `pinn_ntk.decrease`, is that of whatever step the optimizer took, and 1 where
-    residuals are linear in the parameters along it. It is known when the next step has come, and
+    residuals are linear in the parameters along it; near 1 as well where the loss rises as the
+    kernel says, and the summary gives the sign. It is known when the next step has come, and
     logged at the step that it is of; not for points that are drawn anew (give a ``probe``), where
     gradients are accumulated, or with ``params``. The limit is that of the one plain multilayer
     perceptron of a module, at 64 of its first inputs; of other modules it is left out.
@@ -252,7 +254,7 @@ class NTKMonitor(StatefulCallback):
         known = trainer.is_global_zero and self._outlook.is_open
         judged = self.guard.run(PREDICTION, judge) if known else None
         if judged is not None:
-            values = self._book.add(trainer, judged.step, {PREDICTED_DECREASE: judged.ratio})
+            values = self._book.add(trainer, judged)
             self._values |= values
             publish(trainer, values)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ from pinn_ntk.callbacks.parameters import trained_parameters
 from pinn_ntk.callbacks.raw import measuring
 from pinn_ntk.callbacks.schedule import logged_step
 from pinn_ntk.callbacks.source import Found, Source
-from pinn_ntk.decrease import Forecast, TermLoss, kept_apart
+from pinn_ntk.decrease import Forecast, Judged, TermLoss, kept_apart
 from pinn_ntk.measurement import BATCH
 
 if TYPE_CHECKING:
@@ -29,18 +29,6 @@ if TYPE_CHECKING:
     from pinn_ntk.kernel import NTK
 
 Fingerprints = Mapping[str, str | None]
-
-
-class Judged(NamedTuple):
-    """What became of a forecast.
-
-    Attributes:
-        step: Step that it was made for.
-        ratio: Measured over predicted decrease.
-    """
-
-    step: int
-    ratio: float
 
 
 @dataclass(frozen=True)
@@ -205,7 +193,7 @@ class Outlook:
             same = found.of(lambda name: name in before.losses)
             if same.fingerprints(trained_parameters(trainer, module)) != dict(before.fingerprints):
                 return None
-            return _judged(before.step, forecast.ratio(same.residuals))
+            return _judged(before.step, forecast.ratio(same.residuals), forecast.predicted)
 
     def before_backward(
         self, trainer: pl.Trainer, module: pl.LightningModule, loss: Tensor | None
@@ -229,7 +217,8 @@ class Outlook:
             if found.terms.keys() != waiting.terms.keys():
                 return None  # another loss of this step may have them
             self._waiting = None
-            return _judged(waiting.step, waiting.ratio(found, trained_parameters(trainer, module)))
+            ratio = waiting.ratio(found, trained_parameters(trainer, module))
+            return _judged(waiting.step, ratio, waiting.predicted)
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run judges in its first step; empty where nothing waits."""
@@ -249,8 +238,8 @@ class Outlook:
             self._waiting = Waiting(**{**state, "terms": terms})
 
 
-def _judged(step: int, ratio: float | None) -> Judged | None:
-    return None if ratio is None else Judged(step, ratio)
+def _judged(step: int, ratio: float | None, predicted: float) -> Judged | None:
+    return None if ratio is None else Judged(step, ratio, predicted)
 
 
 def digest(params: Mapping[str, Tensor]) -> str:

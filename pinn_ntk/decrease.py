@@ -11,7 +11,9 @@
 
 The kernel predicts the decrease L(r) - L(r + J s), of residuals that are linear in the parameters.
 Measured is L(r) - L(r'). Their ratio, measured over predicted, is the one by which trust-region
-methods judge a model (Nocedal, Wright 2006, eq. 4.4): near 1 the kernel explains the step.
+methods judge a model (Nocedal, Wright 2006, eq. 4.4): near 1 the kernel explains the step. A step
+so long that the linear residuals grow has a negative predicted decrease, and a ratio near 1 then
+says that the loss rose as foretold.
 
 A step of gradient descent is s = -lr sum_b J_b^T g_b, so J s = -lr K g, and to first order the
 predicted decrease is lr sum_ab g_a^T K_ab g_b = lr |dL/dtheta|^2, the rate dL/dt = -||d||_K^2 of
@@ -23,7 +25,7 @@ from __future__ import annotations
 import math
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -202,6 +204,20 @@ def _product(jacobian: FactoredJacobian, vector: Tensor) -> Tensor:
     return torch.cat([chunk.matvec(vector) for chunk in _chunks(jacobian)]).double()
 
 
+class Judged(NamedTuple):
+    """What became of a forecast.
+
+    Attributes:
+        step: Step that it was made for.
+        ratio: Measured over predicted decrease.
+        predicted: Predicted decrease, below 0 for a rise; None where it is not known.
+    """
+
+    step: int
+    ratio: float
+    predicted: float | None = None
+
+
 @dataclass(frozen=True)
 class Forecast:
     """The predicted decrease of a loss, to be compared with what comes.
@@ -249,7 +265,10 @@ class Forecast:
         )
 
     def ratio(self, residuals: Mapping[str, Tensor]) -> float | None:
-        """Measured over predicted decrease: 1 where the kernel tells it, below 0 for a rise.
+        """Measured over predicted decrease: 1 where the kernel tells it.
+
+        It is below 0 for a rise where a fall was predicted, and near 1 for a rise that was
+        predicted as well; `predicted` tells these apart.
 
         Args:
             residuals: Term -> r after the step, on the same points; others are passed over.

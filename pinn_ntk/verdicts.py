@@ -21,6 +21,7 @@ from itertools import combinations
 from pinn_ntk.analysis.definiteness import Definiteness
 from pinn_ntk.analysis.interference import Interference
 from pinn_ntk.balance import Convention, weights_from_traces
+from pinn_ntk.decrease import Judged
 from pinn_ntk.measurement import Measurement
 
 UNEVEN = 3.0
@@ -174,13 +175,27 @@ def ranks(found: Mapping[str, Definiteness]) -> Iterator[str]:
             yield f"{term}: {definite.cause[0].lower()}{definite.cause[1:]}"
 
 
-def prediction(step: int, ratio: float) -> str:
-    """How the forecast of a step came true."""
-    fell = f"the loss fell by {ratio:.2g} times what the kernel says"
-    said = f"Prediction: by the step at {step} {fell}"
-    if abs(ratio - 1) <= NEAR:
-        return f"{said}; it explains the training."
-    return f"{said}; such steps are too long for residuals to pass for linear."
+def prediction(judged: Judged) -> str:
+    """How the forecast of a step came true, and whether the loss fell or rose."""
+    said = f"Prediction: by the step at {judged.step} the loss {_came_true(judged)}"
+    if abs(judged.ratio - 1) > NEAR:
+        return f"{said}; such steps are too long for residuals to pass for linear."
+    if judged.predicted is not None and judged.predicted < 0:
+        return f"{said}: the step is too long, for linear residuals as well."
+    return f"{said}; the kernel at that step explains that step."
+
+
+def _came_true(judged: Judged) -> str:
+    foretold, opposite, noun = "fell", "rose", "fall"
+    if judged.predicted is None:
+        foretold, opposite, noun = "changed", "changed", "change"
+    elif judged.predicted < 0:
+        foretold, opposite, noun = "rose", "fell", "rise"
+    ratio = f"{judged.ratio:.2g}"
+    if judged.ratio < 0:
+        return f"{opposite}, by {ratio.removeprefix('-')} times the {noun} that the kernel says"
+    much = "as much" if ratio == "1" else f"{ratio} times as much"
+    return f"{foretold} {much} as the kernel says"
 
 
 def infinite_width(distance: float | None) -> str:

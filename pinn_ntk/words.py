@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from pinn_ntk import verdicts
+from pinn_ntk.decrease import Judged
 from pinn_ntk.measurement import PROBE, Measurement
 from pinn_ntk.spectrum import Spectrum
 
@@ -21,14 +22,14 @@ def summary(
     measurement: Measurement,
     *,
     max_points: int | None = None,
-    judged: tuple[int, float] | None = None,
+    judged: Judged | None = None,
 ) -> str:
     """What a measurement says, in words, as Markdown.
 
     Args:
         measurement: What was measured at one step.
         max_points: The limit that was in force, to be named where rows were left out.
-        judged: Step and ratio of the last forecast whose outcome is known.
+        judged: The last forecast whose outcome is known.
 
     Returns:
         A table of the loss terms and a list of findings.
@@ -46,7 +47,7 @@ def summary(
         verdicts.step_size(measurement),
         verdicts.time_scales(measurement),
         verdicts.interferences(measurement.interference),
-        "" if judged is None else verdicts.prediction(*judged),
+        "" if judged is None else verdicts.prediction(judged),
         _trust(measurement),
         *(_left_out(term, measurement, max_points) for term in measurement.spectra),
         _unnamed(measurement),

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from pinn_ntk import tap
-from pinn_ntk.callbacks import NTKBalancer, NTKMonitor, outlook
+from pinn_ntk.callbacks import NTKBalancer, NTKMonitor, logbook, outlook
 from pinn_ntk.callbacks.outlook import Outlook, digest
 from pinn_ntk.callbacks.parameters import learning_rate
 from pinn_ntk.errors import NTKWarning
@@ -346,6 +346,39 @@ def test_other_callbacks_may_go_by_the_ratio():
     train(make(Noted), monitor, Ask(), steps=5)
     found = ratios(monitor)
     assert seen == [None, found[0], found[0], found[2], found[2]]
+
+
+class Straight(Noted):
+    """u(x) = a x + b, for which a step of any length does what is foretold."""
+
+    def __init__(self, lr: float) -> None:
+        super().__init__(optimizer=lambda m: torch.optim.SGD(m.parameters(), lr=lr))
+        self.net = torch.nn.Linear(1, 1).double()  # type: ignore[assignment]
+
+    def residuals(self, batch: Any) -> Residuals:
+        return {"pde": self.net(batch["x"]) - torch.sin(3 * batch["x"]), "bc": self.net(batch["x"])}
+
+
+@pytest.mark.parametrize(("lr", "sign"), [(0.01, "fell"), (2.0, "rose")])
+def test_the_summary_says_whether_the_loss_fell_or_rose(
+    lr: float, sign: str, monkeypatch: pytest.MonkeyPatch
+):
+    texts: list[str] = []
+    monkeypatch.setattr(logbook, "log_text", lambda _, __, text, step: texts.append(text))
+    module, monitor = make(Straight, lr), NTKMonitor(every_n_steps=1)
+    train(module, monitor, steps=3)
+    assert ratios(monitor) == pytest.approx({0: 1, 1: 1}, rel=1e-8)
+    assert "Prediction" not in texts[0]
+    assert f"by the step at 1 the loss {sign} as much as the kernel says" in texts[-1]
+    state = monitor.state_dict()
+    step, _, predicted = state["book"]["judged"]
+    assert (step, predicted < 0) == (1, sign == "rose")
+    again = NTKMonitor(every_n_steps=1)
+    again.load_state_dict(state)
+    assert again.state_dict()["book"]["judged"] == state["book"]["judged"]
+    del state["book"]["judged"]  # as in checkpoints of before
+    again.load_state_dict(state)
+    assert again.state_dict()["book"]["judged"] == []
 
 
 # --- Parts

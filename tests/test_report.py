@@ -18,6 +18,7 @@ from torch.utils.tensorboard import SummaryWriter
 from pinn_ntk import Spectrum, empirical_ntk
 from pinn_ntk.analysis.definiteness import Definiteness
 from pinn_ntk.analysis.interference import Interference
+from pinn_ntk.decrease import Judged
 from pinn_ntk.kernel_drift import KernelDrift
 from pinn_ntk.measurement import PROBE, Measurement, measure
 from pinn_ntk.report import MAX_LINES, history_figure, layout, pixels, scalars, summary
@@ -186,7 +187,7 @@ def test_summary_has_a_row_a_term():
         (  # 111 / 9 = 12.33 and 3 / 4 = 0.75
             {},
             (
-                "Traces: that of pde is 37 times that of bc; for plain means over the rows the average "
+                "that of pde is 37 times that of bc; for plain means over the rows the average "
                 "rate of convergence, 2 w Tr K / N^2, of pde is 16.4 times that of bc, so bc lags"
             ),
         ),
@@ -215,8 +216,8 @@ def test_summary_has_a_row_a_term():
         (
             {"effective_weights": {"pde": 4.0}, "rows": {"pde": 2, "bc": 2}},
             (
-                "of pde is 148 times that of bc, so bc lags behind. Weights that even the traces out: "
-                "pde 1.03, bc 38."
+                "of pde is 148 times that of bc, so bc lags behind. Weights that even the traces "
+                "out: pde 1.03, bc 38."
             ),
         ),
         ({}, "pde: 1.2 directions carry the kernel, 2 of 3 stand above the rounding noise; along"),
@@ -363,16 +364,23 @@ def test_summary_is_silent_on_what_is_not_known(changes: dict[str, Any], unsaid:
 
 
 @pytest.mark.parametrize(
-    ("ratio", "said"),
+    ("ratio", "predicted", "said"),
     [
-        (1.04, "the step at 7 the loss fell by 1 times what the kernel says; it explains"),
-        (0.85, "fell by 0.85 times what the kernel says; it explains the training"),
-        (1.5, "fell by 1.5 times what the kernel says; such steps are too long"),
-        (-0.3, "fell by -0.3 times what the kernel says; such steps are too long"),
+        (1.04, 0.5, "the step at 7 the loss fell as much as the kernel says; the kernel at that"),
+        (0.85, 0.5, "fell 0.85 times as much as the kernel says; the kernel at that step explains"),
+        (1.5, 0.5, "fell 1.5 times as much as the kernel says; such steps are too long"),
+        (-0.3, 0.5, "rose, by 0.3 times the fall that the kernel says; such steps are too long"),
+        (1.01, -0.5, "rose as much as the kernel says: the step is too long, for linear residuals"),
+        (1.4, -0.5, "rose 1.4 times as much as the kernel says; such steps are too long"),
+        (-0.3, -0.5, "fell, by 0.3 times the rise that the kernel says; such steps are too long"),
+        (0.9, None, "changed 0.9 times as much as the kernel says; the kernel at that step"),
+        (-0.3, None, "changed, by 0.3 times the change that the kernel says; such steps"),
     ],
 )
-def test_summary_says_how_the_last_forecast_came_true(ratio: float, said: str):
-    assert said in summary(measured(), judged=(7, ratio))
+def test_summary_says_how_the_last_forecast_came_true(
+    ratio: float, predicted: float | None, said: str
+):
+    assert said in summary(measured(), judged=Judged(7, ratio, predicted))
 
 
 # --- Picture
