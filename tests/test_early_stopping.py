@@ -96,7 +96,7 @@ def test_curves_are_those_of_an_explicit_training(steps: int, momentum: float, b
 @pytest.mark.parametrize("beside", [0, 5])
 def test_risk_is_right_on_average(beside: int):
     """Over draws of the noise, the estimate has the mean of the true risk."""
-    model, lr, draws = Model(beside=beside), 0.3, 100
+    model, lr, draws = Model(beside=beside), 0.1, 100
     gaps = []
     for _ in range(draws):
         noise = model.noise()
@@ -170,15 +170,64 @@ def test_nothing_but_noise_is_not_trained_on():
     assert early_stopping(model.training(), 0.3, noise=2.0).step == 0
 
 
+def curve(risk: list[float], freedom: list[float], noise: float, rows: int) -> EarlyStopping:
+    """A risk made by hand, after 0, 1, 2, ... steps."""
+    values, used = torch.tensor(risk).double(), torch.tensor(freedom).double()
+    return EarlyStopping("data", torch.arange(len(risk)), values, values, used, noise, rows)
+
+
 def test_valley_holds_the_best_step():
     found = early_stopping(Model().training(), 0.1, noise=0.5)
     assert found.step is not None
     first, last = found.valley(0.1)
     assert first < found.step < last
-    bound = 1.1 * float(found.risk.min())
+    least, freedom = float(found.risk.min()), at(found, found.degrees_of_freedom, found.step)
+    bound = least + 0.1 * max(least, 0.25 * freedom / N)
     inside = (found.steps >= first) & (found.steps <= last)
     assert torch.equal(found.risk <= bound, inside)
     assert found.valley(0.0) == (found.step, found.step)
+
+
+@pytest.mark.parametrize(
+    ("risk", "freedom", "noise", "expected"),
+    [
+        ([3.0, 1.04, 1.0, 1.06], [0.0, 1.0, 2.0, 3.0], 0.1, (1, 2)),  # 0.05 of the least risk
+        ([3.0, 0.009, -0.001, 0.011], [0.0, 1.0, 2.0, 3.0], 1.0, (1, 2)),  # 0.05 * 2 / 9
+        ([-0.2, -0.196, -0.19, 0.0], [0.0, 1.0, 2.0, 3.0], 1.0, (0, 1)),  # 0.05 * 1 / 9
+        ([3.0, 0.0, 0.0, 0.1], [0.0, 1.0, 2.0, 3.0], 0.0, (1, 2)),
+    ],
+    ids=["positive", "negative", "nothing_fitted", "no_noise"],
+)
+def test_valley_of_a_risk_of_either_sign(
+    risk: list[float], freedom: list[float], noise: float, expected: tuple[int, int]
+):
+    assert curve(risk, freedom, noise, rows=9).valley(0.05) == expected
+
+
+def test_repr_has_no_curves():
+    found = curve([3.0, 1.0, 2.0], [0.0, 1.0, 2.0], 0.5, rows=9)
+    assert repr(found) == "EarlyStopping(term='data', step=1, longest=2, risk=1, noise=0.5)"
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.7])
+def test_noise_does_not_depend_on_the_longest_training(momentum: float):
+    training = Model(rows=100, sigma=0.5, decay=0.1).training()
+    noises = {
+        longest: early_stopping(training, 0.3, momentum=momentum, max_steps=longest).noise
+        for longest in (None, 1, 30, 10**6)
+    }
+    assert noises[None] == pytest.approx(0.5, rel=0.2)
+    assert set(noises.values()) == {noises[None]}
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.7])
+def test_training_that_diverges_is_refused(momentum: float):
+    training = Model().training()
+    highest = training.max_stable_lr(momentum)
+    assert bool(early_stopping(training, highest, momentum=momentum).risk.isfinite().all())
+    name = r"max_stable_lr\(momentum=0.7\)" if momentum else r"max_stable_lr\(\)"
+    with pytest.raises(ValueError, match=rf"lr is .*expected at most .*{name}.* diverges"):
+        early_stopping(training, 1.05 * highest, momentum=momentum)
 
 
 @pytest.mark.parametrize("longest", [1, 2, 1000, 10**9])

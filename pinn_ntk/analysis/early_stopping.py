@@ -20,6 +20,9 @@ weights and momentum as well:
 
     risk_n = 1/N |r_n|^2 + 2 sigma^2 Tr H_n / N - sigma^2.
 
+All of this is said of a kernel that stands still, hence of networks that are lazy: linear in their
+parameters, or so wide, in the NTK parametrisation, that they hardly leave their linearisation.
+
 Sources: Mallows 1973, Technometrics 15, 661 (C_p); Stein 1981, Annals of Statistics 9, 1135; for
 the early stopping of kernels Raskutti, Wainwright, Yu 2014, Journal of Machine Learning Research
 15, 335; generalised cross-validation: Craven, Wahba 1979, Numerische Mathematik 31, 377.
@@ -29,7 +32,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -47,7 +50,15 @@ RATIO = 1.03
 _LONGEST = 10**9
 
 
-@dataclass(frozen=True, eq=False)
+class _Path(NamedTuple):
+    """Numbers of steps, mean square of the residual after them, and Tr (I - H), (n,) each."""
+
+    steps: Tensor
+    loss: Tensor
+    left: Tensor
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class EarlyStopping:
     """Estimated risk of a noisy term along a training, and where it is least.
 
@@ -58,6 +69,7 @@ class EarlyStopping:
         training_loss: Mean square of f_n - y, (n,).
         degrees_of_freedom: Tr H_n, (n,).
         noise: Standard deviation of the noise, given or estimated.
+        rows: N, rows of the term.
     """
 
     term: str
@@ -66,6 +78,14 @@ class EarlyStopping:
     training_loss: Tensor
     degrees_of_freedom: Tensor
     noise: float
+    rows: int
+
+    def __repr__(self) -> str:
+        """Where to stop, without the curves."""
+        return (
+            f"EarlyStopping(term={self.term!r}, step={self.step}, longest={int(self.steps[-1])}, "
+            f"risk={float(self.risk.min()):.3g}, noise={self.noise:.3g})"
+        )
 
     @property
     def step(self) -> int | None:
@@ -80,13 +100,17 @@ class EarlyStopping:
         anywhere in it.
 
         Args:
-            excess: Allowed excess of the risk over the least one, as a part of its size.
+            excess: Allowed excess of the risk over the least one, as a part of it. The estimate of
+                a small risk may be too small or negative: the part is one of sigma^2 Tr H / N
+                there, what the noise fitted costs, if that is more (Tr H of 1 at least).
 
         Returns:
             The two numbers of steps.
         """
-        least = self.risk.min()
-        near = self.steps[self.risk <= least + excess * least.abs()]
+        best = int(self.risk.argmin())
+        fitted = self.degrees_of_freedom[best].clamp(min=1.0) / self.rows
+        scale = torch.maximum(self.risk[best], self.noise**2 * fitted)
+        near = self.steps[self.risk <= self.risk[best] + excess * scale]
         return int(near[0]), int(near[-1])
 
 
@@ -102,25 +126,31 @@ def early_stopping(
     """The step of gradient descent after which more training fits the noise of a term.
 
     Only as good as the kernel stands still and as the noise of the rows is independent and of one
-    size.
+    size. The kernel of a small network, or of one in the usual parametrisation, grows while it is
+    trained: its best step may come earlier than said here by orders of magnitude. Check that the
+    network is lazy up to the step: `pinn_ntk.LinearizedModel.distance` after some training, or
+    ``ntk/drift`` of the monitor, has to stay below about 0.1. Where it does not, stop by validation
+    data.
 
     Args:
         training: Linearised training of the term, alone or beside others without noise.
-        lr: Learning rate.
+        lr: Learning rate, at most ``training.max_stable_lr(momentum)``.
         term: The term with noise; may be left out where only one is trained.
         noise: Standard deviation of the noise where it is known. Else "gcv" for what is left in
-            the residual, per degree of freedom, where generalised cross-validation is least, or
-            "tail" for what lies in the slower half of the modes, which then must hold no signal.
+            the residual, per degree of freedom, where generalised cross-validation is least along
+            the whole training, whatever ``max_steps``, or "tail" for what lies in the slower half
+            of the modes, which then must hold no signal.
         momentum: As of ``torch.optim.SGD``.
-        max_steps: Longest training looked at; until the slowest resolvable mode has converged,
-            a billion steps at most, when left out.
+        max_steps: Longest training among which the best is looked for; until the slowest
+            resolvable mode has converged, a billion steps at most, when left out.
 
     Returns:
         The risk at numbers of steps that grow by `RATIO`, and the best of them.
 
     Raises:
         ValueError: ``term`` is not trained, or left out where there are several, ``noise`` is
-            negative or of no known kind, or ``lr``, ``momentum`` or ``max_steps`` is out of range.
+            negative or of no known kind, or ``lr``, ``momentum`` or ``max_steps`` is out of range,
+            such as an ``lr`` for which training diverges.
 
     Example:
         >>> from pinn_ntk import empirical_ntk
@@ -133,15 +163,30 @@ def early_stopping(
         139
     """
     term = _chosen(training, term)
-    longest = _horizon(training, lr) if max_steps is None else max_steps
-    steps = _grid(longest).to(training.rates.device)
-    floor = training.spectrum.floor
-    propagator = propagators.descent(training.rates, steps, lr, momentum, floor)
-    loss, left = _left(training, term, propagator)
-    sigma = _noise(training, term, noise, loss, left)
+    _check_stable(training, lr, momentum)
+
+    def path(longest: int) -> _Path:
+        steps = _grid(longest).to(training.rates.device)
+        floor = training.spectrum.floor
+        propagator = propagators.descent(training.rates, steps, lr, momentum, floor)
+        return _Path(steps, *_left(training, term, propagator))
+
+    steps, loss, left = searched = path(_horizon(training, lr) if max_steps is None else max_steps)
+    whole = searched if max_steps is None or noise != "gcv" else path(_horizon(training, lr))
+    sigma = _noise(training, term, noise, whole)
     rows = training.kernel.rows(term)
     risk = loss + sigma**2 * (1 - 2 * left / rows)
-    return EarlyStopping(term, steps, risk, loss, rows - left, sigma)
+    return EarlyStopping(term, steps, risk, loss, rows - left, sigma, rows)
+
+
+def _check_stable(training: LinearizedTraining, lr: float, momentum: float) -> None:
+    highest = training.max_stable_lr(momentum)
+    if 0 <= momentum < 1 and lr > highest:
+        raise ValueError(
+            f"lr is {lr:g}; expected at most {highest:g}, which is training.max_stable_lr("
+            f"{f'momentum={momentum:g}' if momentum else ''}). Above it training diverges, and no "
+            "step is the best one: take a smaller lr."
+        )
 
 
 def _left(training: LinearizedTraining, term: str, propagator: Propagator) -> tuple[Tensor, Tensor]:
@@ -151,12 +196,11 @@ def _left(training: LinearizedTraining, term: str, propagator: Propagator) -> tu
     return residual.square().mean(-1), (propagator.kept * lies_in).sum(-1)
 
 
-def _noise(
-    training: LinearizedTraining, term: str, noise: float | str, loss: Tensor, left: Tensor
-) -> float:
-    """sigma, given or estimated; ``loss`` and ``left`` are those of the steps compared."""
+def _noise(training: LinearizedTraining, term: str, noise: float | str, whole: _Path) -> float:
+    """sigma, given or estimated; ``whole`` is the path down to the slowest mode."""
     if isinstance(noise, (int, float)) and 0 <= noise < math.inf:
         return float(noise)
+    _, loss, left = whole
     if noise == "tail":
         slow = (torch.arange(len(training.rates)) >= len(training.rates) // 2).to(training.rates)
         loss, left = _left(training, term, Propagator(slow, torch.zeros_like(slow)))
