@@ -154,8 +154,8 @@ def _check_block(block: Tensor, components: int, other: int | None) -> int:
     if other is None and block.shape[0] != block.shape[1]:
         raise ValueError(
             f"a block of shape {tuple(block.shape)} is not square. Expected `other`, the "
-            "components of a point of its columns, which may differ from those of its rows. Likely a cross "
-            "block of two terms."
+            "components of a point of its columns, which may differ from those of its rows. Likely "
+            "a cross block of two terms."
         )
     columns = components if other is None else other
     for size, count, what in zip(
