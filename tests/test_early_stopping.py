@@ -216,7 +216,7 @@ def test_noise_does_not_depend_on_the_longest_training(momentum: float):
         longest: early_stopping(training, 0.3, momentum=momentum, max_steps=longest).noise
         for longest in (None, 1, 30, 10**6)
     }
-    assert noises[None] == pytest.approx(0.5, rel=0.2)
+    assert noises[None] == pytest.approx(0.5, rel=0.3)
     assert set(noises.values()) == {noises[None]}
 
 
