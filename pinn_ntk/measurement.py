@@ -19,7 +19,6 @@ from torch import Tensor
 
 from pinn_ntk.analysis.definiteness import Definiteness, definiteness
 from pinn_ntk.analysis.interference import Interference
-from pinn_ntk.analysis.repeated_rows import SMALLEST
 from pinn_ntk.kernel import NTK
 from pinn_ntk.kernel_drift import KernelDrift
 from pinn_ntk.rows import kernel_of_rows, thinned
@@ -176,18 +175,9 @@ def _definiteness(
     if kernel is None or kept is None:
         return {}
     return {
-        term: definiteness(
-            kept, term, _matrix(residuals.get(term)), spectrum=spectra[term], whole=kernel
-        )
+        term: definiteness(kept, term, residuals.get(term), spectrum=spectra[term], whole=kernel)
         for term in kept.terms
     }
-
-
-def _matrix(residual: Tensor | None) -> Tensor | None:
-    """The residual if its shape may come from broadcasting; for others eigenvectors are spared."""
-    if residual is None or len([size for size in residual.shape if size >= SMALLEST]) != 2:
-        return None
-    return residual
 
 
 def _traces(

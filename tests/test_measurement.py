@@ -332,6 +332,28 @@ def test_a_residual_broadcast_by_accident_is_recognised_by_its_shape(shape: tupl
     assert m.definiteness["pde"].broadcast == ({"pde": (3, 4)} if len(shape) == 2 else {})
 
 
+@pytest.mark.parametrize("max_points", [512, 20])
+@pytest.mark.parametrize("order", ["repeated", "tiled"])
+@pytest.mark.parametrize("shape", [(100,), (100, 1)])
+def test_repeats_on_purpose_are_no_accidental_broadcast(
+    shape: tuple[int, ...], order: str, max_points: int
+):
+    """100 rows of a vector are ten points with ten targets each, not a (10, 10) matrix."""
+    points = rows(10)
+    matrix = points.repeat_interleave(10, 0) if order == "repeated" else points.repeat(10, 1)
+    kernel, theta = linear(pde=matrix)
+    options: dict[str, Any] = {"params": {"theta": theta}, "max_points": max_points}
+    residual = (matrix @ theta).reshape(shape)
+    m = measure(kernel, 0, drift=KernelDrift(), residuals={"pde": residual}, **options)
+    assert m.definiteness["pde"].broadcast == {}
+    assert "duplicated points" in m.definiteness["pde"].cause
+    unknown = measure(kernel, 0, drift=KernelDrift(), **options)
+    assert unknown.definiteness["pde"].broadcast == {"pde": (10, 10)}
+    square = {"pde": residual.reshape(10, 10)}
+    broadcast = measure(kernel, 0, drift=KernelDrift(), residuals=square, **options)
+    assert broadcast.definiteness["pde"].broadcast == {"pde": (10, 10)}
+
+
 def test_rows_kept_stand_for_those_left_out():
     A = rows(3).repeat_interleave(2, dim=0)  # every row twice: thinning by two loses nothing
     kernel, _ = linear(pde=A)
