@@ -90,7 +90,8 @@ class NTKMonitor(StatefulCallback):
 
     Cost of a measurement, in backward passes of the loss: about one for the factors and traces of
     all terms, one for ``certify``, two for interference and prediction; for terms not seen before,
-    three to check that none is missing. The rest grows with the rows: R^2 times the width of the
+    three to check that none is missing; for terms of more than ``max_points`` rows, up to one to
+    look for duplicated points. The rest grows with the rows: R^2 times the width of the
     network for the blocks, R^3 for the eigenvalues, R all rows kept together. Factors are held
     until the batch is over. A spectrum takes about 4 R bytes of log, the figures about 1 s once,
     the limit 0.2 s once. ``ntk/overhead_fraction`` says what it comes to.
@@ -110,7 +111,7 @@ class NTKMonitor(StatefulCallback):
             seen, which checkpoints keep.
         max_points: Rows of a term up to which its block is formed of all rows; above, of every
             k-th row (on a probe, of one drawn from each of so many strata). The trace is always of
-            all rows.
+            all rows, and duplicated points are looked for in all.
         certify: Check every kernel against ordinary backward passes with a random probe.
         save_start: Keep the first kernel and parameters in checkpoints, so that drift goes on
             after a restart; 8 (sum R)^2 bytes and more.
@@ -219,7 +220,9 @@ class NTKMonitor(StatefulCallback):
     ) -> None:
         if self._active:
             self.raw.begin()
-            self._instrument.begin(batch)
+            self._instrument.begin(batch, due=trainer.is_global_zero and self._may_be_due(trainer))
+            if trainer.is_global_zero and (self._outlook.is_open or self._may_be_due(trainer)):
+                self.guard.run(PREDICTION, partial(self._outlook.start, pl_module, batch))
 
     def on_before_backward(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor
@@ -263,6 +266,13 @@ class NTKMonitor(StatefulCallback):
         recent = self._due or self._was_due
         if trainer.world_size > 1 and recent and self.schedule.budget is None:
             publish(trainer, trainer.strategy.broadcast(self._values))
+
+    def _may_be_due(self, trainer: pl.Trainer) -> bool:
+        """Whether the batch that starts may be measured, which the clock may still prevent."""
+        step = logged_step(trainer)
+        if self._seen is None or step == self._seen:
+            return self._seen is None
+        return self.schedule.may_be_due(step, last_step(trainer))
 
     def _is_due(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> bool:
         step, before = logged_step(trainer), self._seen

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from pinn_ntk.analysis.definiteness import Definiteness, definiteness
 from pinn_ntk.analysis.interference import Interference
+from pinn_ntk.analysis.repeated_rows import repeated_rows
 from pinn_ntk.kernel import NTK
 from pinn_ntk.kernel_drift import KernelDrift
 from pinn_ntk.rows import kernel_of_rows, thinned
@@ -60,6 +61,8 @@ class Measurement:
         definiteness: Term -> rank of the block of the rows kept, and why it is not full.
         distance_to_limit: Distance of the network's kernel from its limit of infinite width; None
             where that is not known.
+        repeated: Term -> number of its rows that cannot be told from another one before, of all
+            rows; of the terms whose block is formed of some rows only.
     """
 
     step: int
@@ -81,6 +84,7 @@ class Measurement:
     interference: Interference | None = None
     definiteness: Mapping[str, Definiteness] = field(default_factory=dict)
     distance_to_limit: float | None = None
+    repeated: Mapping[str, int] = field(default_factory=dict)
 
 
 def measure(
@@ -163,7 +167,19 @@ def measure(
         interference=interference,
         definiteness=_definiteness(kernel, kept, spectra, residuals or {}),
         distance_to_limit=distance_to_limit,
+        repeated=_repeated(kernel, kept),
     )
+
+
+def _repeated(kernel: NTK | None, kept: NTK | None) -> dict[str, int]:
+    """Repeats among all rows, which those kept may miss."""
+    if kernel is None or kept is None:
+        return {}
+    return {
+        term: repeated_rows(kernel.jacobian(term))
+        for term in kernel.terms
+        if kept.rows(term) < kernel.rows(term)
+    }
 
 
 def _definiteness(

@@ -175,6 +175,18 @@ def ranks(found: Mapping[str, Definiteness]) -> Iterator[str]:
             yield f"{term}: {definite.cause[0].lower()}{definite.cause[1:]}"
 
 
+def repeats(measurement: Measurement) -> Iterator[str]:
+    """Which terms repeat points, of those whose spectrum is of some rows only."""
+    for term, repeated in measurement.repeated.items():
+        found = measurement.definiteness.get(term)
+        if repeated and not (found is not None and found.broadcast):
+            rows = measurement.rows[term]
+            yield (
+                f"{term}: duplicated points, {rows} rows of which {rows - repeated} are different "
+                "(looked for in all rows)."
+            )
+
+
 def prediction(judged: Judged) -> str:
     """How the forecast of a step came true, and whether the loss fell or rose."""
     said = f"Prediction: by the step at {judged.step} the loss {_came_true(judged)}"

@@ -40,6 +40,7 @@ def summary(
         _weights(measurement.effective_weights),
         *(_resolved(term, spectrum) for term, spectrum in measurement.spectra.items()),
         *verdicts.ranks(measurement.definiteness),
+        *verdicts.repeats(measurement),
         *_groups(measurement),
         _drift(measurement),
         _moved_points(measurement),

@@ -12,9 +12,10 @@ from typing import Any, cast
 import pytest
 import scipy.sparse.linalg
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pinn_ntk import NTK, Term, empirical_ntk, find_terms
+from pinn_ntk.analysis.repeated_rows import repeated_rows
 from pinn_ntk.kernel_drift import KernelDrift
 from pinn_ntk.measurement import BATCH, PROBE, Measurement, measure
 from pinn_ntk.rows import kernel_of_rows, stratified_rows, thinned
@@ -26,6 +27,7 @@ from pinn_ntk.step_size import (
     max_stable_lr,
     uniform_weight,
 )
+from pinn_ntk.words import summary
 
 
 def linear(**matrices: Tensor) -> tuple[NTK, Tensor]:
@@ -330,6 +332,64 @@ def test_a_residual_broadcast_by_accident_is_recognised_by_its_shape(shape: tupl
         kernel, 0, drift=KernelDrift(), params={"theta": theta}, residuals={"pde": residual}
     )
     assert m.definiteness["pde"].broadcast == ({"pde": (3, 4)} if len(shape) == 2 else {})
+
+
+def network_rows(points: Tensor) -> tuple[NTK, nn.Module]:
+    """Kernel of u - u_x of a network with two hidden layers."""
+    torch.manual_seed(3)
+    layers = [nn.Linear(1, 20), nn.Tanh(), nn.Linear(20, 20), nn.Tanh(), nn.Linear(20, 1)]
+    net, x = nn.Sequential(*layers).to(points.dtype), points[:, None].requires_grad_()
+    u = net(x)
+    (u_x,) = torch.autograd.grad(u.sum(), x, create_graph=True)
+    return empirical_ntk({"pde": u - u_x}, net), net
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_duplicated_points_are_found_among_the_rows_left_out(dtype: torch.dtype):
+    """Every third row is kept; the repeats are none of these."""
+    points = torch.linspace(-1, 1, 1100, dtype=dtype)
+    points[1:301:3] = points[2:302:3]
+    points[4:904:30] = points[7]  # 30 of one kind, some of them in pairs already
+    different = len(points.unique())
+    kernel, net = network_rows(points)
+    params = dict(net.named_parameters())
+    m = measure(kernel, 0, drift=KernelDrift(), params=params)
+    assert m.definiteness["pde"].duplicates == ()
+    assert m.repeated == {"pde": 1100 - different}
+    said = f"pde: duplicated points, 1100 rows of which {different} are different"
+    assert said in summary(m)
+    whole = measure(kernel, 0, drift=KernelDrift(), params=params, max_points=1100)
+    assert whole.repeated == {}
+    assert whole.definiteness["pde"].distinct == different
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_different_points_are_not_called_duplicated(dtype: torch.dtype):
+    points = torch.linspace(-1, 1, 5000, dtype=dtype)
+    kernel, net = network_rows(points)
+    m = measure(kernel, 0, drift=KernelDrift(), params=dict(net.named_parameters()), max_points=9)
+    assert m.repeated == {"pde": 0}
+    kernel, _ = network_rows(points.repeat(2))
+    assert repeated_rows(kernel.jacobian("pde")) == 5000
+    assert "duplicated" not in summary(m)
+
+
+@pytest.mark.parametrize(
+    ("count", "labels"),
+    [(1, [0]), (2, [0, 0]), (2, [0, 1]), (7, [0] * 7), (6, [0, 1, 2, 0, 1, 2])],
+)
+def test_repeats_are_counted_as_they_are(count: int, labels: list[int]):
+    different = rows(3)
+    kernel, _ = linear(pde=different[labels].reshape(count, 4))
+    assert repeated_rows(kernel.jacobian("pde")) == count - len(set(labels))
+
+
+def test_rows_of_other_sign_or_size_and_rows_that_stay_are_no_repeats():
+    base = rows(1)
+    kernel, _ = linear(pde=torch.cat([base, -base, 2 * base, 0 * base, 0 * base, 1e-30 * base]))
+    state = torch.get_rng_state()
+    assert repeated_rows(kernel.jacobian("pde")) == 0
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 @pytest.mark.parametrize("max_points", [512, 20])
