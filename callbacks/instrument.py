@@ -87,7 +87,7 @@ class Instrument:
         if not resumed:
             self.outlook.forget()
         if self.infinite_width is not None:
-            self.guard.run(LIMIT, partial(self.infinite_width.attach, module))
+            self.guard.run(LIMIT, partial(self.infinite_width.attach, module, resumed=resumed))
 
     def detach(self) -> None:
         """The fit is over: let go of kernel and module."""
@@ -95,12 +95,12 @@ class Instrument:
         if self.infinite_width is not None:
             self.infinite_width.end()
 
-    def begin(self, batch: Any) -> None:
-        """A batch starts."""
+    def begin(self, batch: Any, *, due: bool = True) -> None:
+        """A batch starts, which may be measured or not."""
         self.source.begin(batch)
         self.guard.run("freezing the probe", partial(self.freeze, batch))
         if self.infinite_width is not None:
-            self.guard.run(LIMIT, self.infinite_width.begin)
+            self.guard.run(LIMIT, partial(self.infinite_width.begin, listen=due))
 
     def end(self) -> None:
         """A batch is over."""
@@ -201,7 +201,7 @@ class Instrument:
             "drift": self._drift.state_dict() if save_start else {},
             "probe": {} if probe is None else probe.state_dict(),
             "outlook": self.outlook.state_dict(),
-            "limit": limit.state_dict() if limit is not None and save_start else {},
+            "limit": {} if limit is None else limit.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

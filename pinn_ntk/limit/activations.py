@@ -7,12 +7,17 @@ elementwise function is differentiated by autograd, order after order.
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Callable
+import random
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -52,7 +57,8 @@ def activation(like: Like) -> Activation:
     Args:
         like: "tanh", "sigmoid", "silu", "gelu", "softplus", "erf", "sin", "cos", "identity" or
             "relu"; the torch function of that name; ``nn.Tanh`` and its kind or an instance; an
-            `Activation`; or any other smooth elementwise function or module without parameters.
+            `Activation`; or any other smooth elementwise function or module without parameters, of
+            which a copy without hooks is run.
 
     Returns:
         The activation with its derivatives.
@@ -250,13 +256,35 @@ def _of_module(module: nn.Module) -> Activation:
             f"{module} is not a smooth elementwise function and has no closed form here; known "
             f"are {sorted(_KNOWN)}, LeakyReLU and {[smooth.__name__ for smooth in _SMOOTH]}."
         )
-    return _generic(module, type(module).__name__)
+    return _generic(_bare_copy(module).forward, type(module).__name__)
+
+
+def _bare_copy(module: nn.Module) -> nn.Module:
+    """Without hooks; what its calls count or keep stays in the copy."""
+    hooks = [
+        value
+        for part in module.modules()
+        for name, value in vars(part).items()
+        if name.endswith("_hooks") and isinstance(value, dict)
+    ]
+    return copy.deepcopy(module, {id(value): OrderedDict() for value in hooks})
+
+
+@contextmanager
+def _random_states_kept() -> Iterator[None]:
+    states = np.random.get_state(), random.getstate()  # noqa: NPY002 - the user's own state
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        np.random.set_state(states[0])  # noqa: NPY002
+        random.setstate(states[1])
 
 
 def _generic(function: Callable[[Tensor], Tensor], name: str) -> Activation:
     """Any smooth elementwise function, differentiated by autograd."""
     probe = torch.linspace(-2.0, 2.0, 7, dtype=torch.float64)
-    with torch.random.fork_rng(devices=[]):
+    with _random_states_kept():
         values = function(probe)
         again = torch.cat([function(u[None]) for u in probe]) if values.shape == (7,) else None
     if again is None or not torch.allclose(values, again, rtol=1e-12, atol=1e-14):

@@ -18,7 +18,14 @@ import torch
 from torch import Tensor, nn
 
 from pinn_ntk.limit.kernel import LimitKernel
-from pinn_ntk.limit.layers import activation_of, is_plain, layer_inputs, layer_kernel, plain_mlp
+from pinn_ntk.limit.layers import (
+    PlainMLP,
+    as_plain,
+    find_plain,
+    layer_inputs,
+    layer_kernel,
+    plain_mlp,
+)
 from pinn_ntk.limit.parametrization import Stds, found_stds, linear_layers, one_per_layer
 
 __all__ = ["DistanceToLimit", "distance_to_limit", "limit_of", "plain_mlp"]
@@ -46,20 +53,25 @@ def limit_of(
         >>> limit_of(ntk_mlp([1, 8, 1]))
         LimitKernel(hidden=1, activation='tanh', weight_std=(1.0, 1.0), bias_std=(1.0, 1.0))
     """
-    if not is_plain(mlp):
+    plain = as_plain(mlp)
+    if plain is None:
         raise ValueError(
             f"expected linear layers with one elementwise activation between them, got {mlp}; "
             "plain_mlp(module) finds such a network inside a module."
         )
-    layers = linear_layers(mlp).values()
-    found = found_stds(mlp) if weight_std is None or bias_std is None else ((), ())
+    return _limit_of(plain, weight_std, bias_std)
+
+
+def _limit_of(plain: PlainMLP, weight_std: Stds | None, bias_std: Stds | None) -> LimitKernel:
+    layers = linear_layers(plain.network).values()
+    found = found_stds(plain.network) if weight_std is None or bias_std is None else ((), ())
     weight_std = found[0] if weight_std is None else weight_std
     bias_std = found[1] if bias_std is None else bias_std
     biases = [
         0.0 if layer.bias is None else std
         for layer, std in zip(layers, one_per_layer(bias_std, len(layers), "bias_std"), strict=True)
     ]
-    return LimitKernel(len(layers) - 1, activation_of(mlp), weight_std, biases)
+    return LimitKernel(len(layers) - 1, plain.activation, weight_std, biases)
 
 
 def distance_to_limit(
@@ -106,7 +118,7 @@ class DistanceToLimit:
         bias_std: As for `distance_to_limit`.
 
     Attributes:
-        points: What the network is called with, (N, inputs).
+        points: What the first layer gets, (N, n_0) in float64.
         limit: Theta at the points, (N, N) in float64.
         weight_std: sigma_w of each layer.
         bias_std: sigma_b of each layer.
@@ -128,28 +140,55 @@ class DistanceToLimit:
         weight_std: Stds | None = None,
         bias_std: Stds | None = None,
     ) -> None:
-        mlp = _found(network)
-        kernel = limit_of(mlp, weight_std, bias_std)
-        self.points = points.detach().clone()
-        self.limit = kernel.ntk(layer_inputs(mlp, self.points))
+        plain = _found(network)
+        self._set(plain, layer_inputs(plain.network, points), weight_std, bias_std)
+
+    @classmethod
+    def from_inputs(
+        cls, network: nn.Module | PlainMLP, inputs: Tensor, weight_std: Stds, bias_std: Stds
+    ) -> DistanceToLimit:
+        """An object for known inputs of the first layer; the network is not run.
+
+        Args:
+            network: As for `distance_to_limit`, or what `find_plain` returned.
+            inputs: (N, n_0).
+            weight_std: sigma_w, one number or one a layer.
+            bias_std: sigma_b, likewise.
+
+        Returns:
+            One with ``points`` as given.
+
+        Raises:
+            ValueError: There is no plain network, or it has no limit with these numbers.
+        """
+        distance = cls.__new__(cls)
+        distance._set(_found(network), inputs.detach().double(), weight_std, bias_std)
+        return distance
+
+    def _set(
+        self, plain: PlainMLP, inputs: Tensor, weight_std: Stds | None, bias_std: Stds | None
+    ) -> None:
+        kernel = _limit_of(plain, weight_std, bias_std)
+        self.points = inputs.clone()
+        self.limit = kernel.ntk(self.points)
         self.weight_std, self.bias_std = kernel.weight_std, kernel.bias_std
 
-    def __call__(self, network: nn.Module) -> float:
+    def __call__(self, network: nn.Module | PlainMLP) -> float:
         """The relative distance of a network with the layers of the one given at first.
 
         Args:
-            network: As for `distance_to_limit`.
+            network: As for `distance_to_limit`, or what `find_plain` returned.
 
         Returns:
             ||K - Theta|| / ||Theta||, which is NaN or inf where the weights are.
 
         Raises:
-            ValueError: There is no plain network, or one with another number of layers.
+            ValueError: There is no plain network, or one with another number of layers or inputs.
         """
-        mlp = _found(network)
-        inputs = layer_inputs(mlp, self.points)
-        kernel = layer_kernel(mlp, inputs, self.weight_std, self.bias_std)
-        limit = self.limit.to(kernel.device)
+        plain = _found(network)
+        device = next(plain.network.parameters()).device
+        kernel = layer_kernel(plain, self.points.to(device), self.weight_std, self.bias_std)
+        limit = self.limit.to(device)
         squares = kernel.square().sum()
         own = kernel.diagonal(dim1=0, dim2=2)  # (N, N, C)
         change = (own - limit[..., None]).square().sum() - own.square().sum()
@@ -190,12 +229,12 @@ class DistanceToLimit:
         return distance
 
 
-def _found(network: nn.Module) -> nn.Sequential:
-    mlp = plain_mlp(network)
-    if mlp is None:
+def _found(network: nn.Module | PlainMLP) -> PlainMLP:
+    plain = network if isinstance(network, PlainMLP) else find_plain(network)
+    if plain is None:
         raise ValueError(
             f"{type(network).__name__} holds no plain multilayer perceptron, or more than one: "
             "expected one nn.Sequential of linear layers with the same elementwise activation "
             "between any two. The limit kernel of other networks is not known here."
         )
-    return mlp
+    return plain

@@ -12,6 +12,8 @@ over the points: see `pinn_ntk.limit.parametrization`.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
@@ -26,6 +28,19 @@ from pinn_ntk.limit.parametrization import (
 
 Parameters = list[tuple[Tensor, Tensor | None]]
 """W and b of each layer in the standard parametrisation, in float64."""
+
+
+@dataclass(frozen=True)
+class PlainMLP:
+    """A plain network with what was found out about it, so that no module of it is run again.
+
+    Attributes:
+        network: Linear layers and activations in turn.
+        activation: Between any two layers.
+    """
+
+    network: nn.Sequential
+    activation: Activation
 
 
 def plain_mlp(module: nn.Module) -> nn.Sequential | None:
@@ -46,7 +61,25 @@ def plain_mlp(module: nn.Module) -> nn.Sequential | None:
         >>> plain_mlp(nn.ModuleDict({"u": mlp, "v": nn.Sequential(*mlp)})) is None
         True
     """
-    found = [m for m in module.modules() if isinstance(m, nn.Sequential) and is_plain(m)]
+    found = find_plain(module)
+    return None if found is None else found.network
+
+
+def find_plain(module: nn.Module) -> PlainMLP | None:
+    """`plain_mlp` with its activation.
+
+    Args:
+        module: As for `plain_mlp`. Copies of activations that are not known here are run on a few
+            numbers, nothing else is.
+
+    Returns:
+        Network and activation; None when there is none or more than one.
+
+    Example:
+        >>> find_plain(nn.Sequential(nn.Linear(1, 8), nn.SiLU(), nn.Linear(8, 1))).activation.name
+        'silu'
+    """
+    found = [p for m in module.modules() if isinstance(m, nn.Sequential) and (p := as_plain(m))]
     return found[0] if len(found) == 1 else None
 
 
@@ -89,11 +122,13 @@ def layer_inputs(mlp: nn.Sequential, points: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def layer_kernel(mlp: nn.Sequential, inputs: Tensor, weight_std: Stds, bias_std: Stds) -> Tensor:
+def layer_kernel(
+    mlp: nn.Sequential | PlainMLP, inputs: Tensor, weight_std: Stds, bias_std: Stds
+) -> Tensor:
     """Kernel of the image of a network in the NTK parametrisation, without making the image.
 
     Args:
-        mlp: What `plain_mlp` returns, in any parametrisation.
+        mlp: What `plain_mlp` or `find_plain` returns, in any parametrisation.
         inputs: Of its first layer, (N, n_0).
         weight_std: sigma_w, one number or one a layer.
         bias_std: sigma_b, likewise.
@@ -102,18 +137,25 @@ def layer_kernel(mlp: nn.Sequential, inputs: Tensor, weight_std: Stds, bias_std:
         K between outputs and points, (C, N, C, N) in float64.
 
     Raises:
-        ValueError: There is not one standard deviation a layer.
+        ValueError: There is not one standard deviation a layer, or inputs of another size.
 
     Example:
         >>> layer = NTKLinear(2, 1)
         >>> layer_kernel(nn.Sequential(layer), torch.ones(1, 2).double(), 1.0, 1.0).item()
         2.0
     """
-    layers = list(linear_layers(mlp).values())
+    network = mlp if isinstance(mlp, nn.Sequential) else mlp.network
+    phi = activation_of(mlp) if isinstance(mlp, nn.Sequential) else mlp.activation
+    layers = list(linear_layers(network).values())
+    if inputs.ndim != 2 or inputs.shape[1] != layers[0].in_features:
+        raise ValueError(
+            f"the first layer is {layers[0]}, and its inputs have shape {tuple(inputs.shape)}; "
+            f"expected (N, {layers[0].in_features}), of a network of the same sizes."
+        )
     parameters = [(w.double(), b if b is None else b.double()) for w, b in map(effective, layers)]
     weights = one_per_layer(weight_std, len(layers), "weight_std")
     biases = one_per_layer(bias_std, len(layers), "bias_std")
-    values, slopes = _forward(parameters, inputs.double(), activation_of(mlp))
+    values, slopes = _forward(parameters, inputs.double(), phi)
     outputs, points = len(parameters[-1][0]), len(inputs)
     delta = torch.eye(outputs, dtype=torch.float64, device=inputs.device)
     delta = delta[:, None].expand(outputs, points, outputs)  # (C, N, n_(l+1))
@@ -142,22 +184,42 @@ def _forward(
     return values, slopes
 
 
-def is_plain(module: nn.Sequential) -> bool:
-    """Whether linear layers take turns with one kind of elementwise activation."""
+def as_plain(module: nn.Sequential) -> PlainMLP | None:
+    """The network with its activation; None unless linear layers take turns with one activation."""
+    try:
+        if not _takes_turns(module):
+            return None
+        linear_layers(module)
+        return PlainMLP(module, activation_of(module))
+    except Exception:  # noqa: BLE001 - a module that is no activation may raise anything
+        return None
+
+
+def _takes_turns(module: nn.Sequential) -> bool:
     layers = list(module)
     linear, between = layers[::2], layers[1::2]
     if len(linear) != len(between) + 1 or not between:
         return False
-    if not all(isinstance(layer, (nn.Linear, NTKLinear)) for layer in linear):
+    return all(map(_is_ordinary, linear)) and len(set(map(_settings, between))) == 1
+
+
+def _is_ordinary(layer: nn.Module) -> bool:
+    """Whether a layer multiplies with the parameters that it is trained by, and no others."""
+    if not isinstance(layer, (nn.Linear, NTKLinear)):
         return False
-    if len({(type(layer), repr(layer)) for layer in between}) > 1:
-        return False
-    try:
-        linear_layers(module)
-        activation_of(module)
-    except (ValueError, TypeError, RuntimeError):  # what a module that is no activation may raise
-        return False
-    return True
+    own = type(layer).forward in (nn.Linear.forward, NTKLinear.forward)
+    parametrised = bool(layer._modules) or not {"weight"} <= set(layer._parameters) <= {
+        "weight",
+        "bias",
+    }
+    return own and not parametrised and layer.weight.is_floating_point()
+
+
+def _settings(layer: nn.Module) -> tuple[type[nn.Module], str, str]:
+    """What tells one activation from another of its kind."""
+    own = {name: value for name, value in vars(layer).items() if not name.startswith("_")}
+    own.pop("training", None)
+    return type(layer), repr(layer), repr((own, list(layer.named_buffers())))
 
 
 def activation_of(mlp: nn.Sequential) -> Activation:
