@@ -124,6 +124,32 @@ def test_more_rows_than_parameters() -> None:
     assert wide.cause == "Rank is lost by more rows than parameters (4)."
 
 
+@pytest.mark.parametrize(
+    ("rank", "cause"),
+    [
+        (8, "eigenvalues that fall below the rounding noise"),
+        (20, "more rows than parameters (20)"),
+        (19, "more rows than parameters (20)"),
+    ],
+)
+def test_parameters_are_the_cause_only_where_they_limit_the_rank(rank: int, cause: str) -> None:
+    """60 rows and 20 parameters: a rank of 8 has another cause."""
+    sizes = torch.where(torch.arange(20) < rank, 1.0, 1e-11)
+    few = found(torch.randn(60, 20) * sizes)
+    assert (few.rank, few.parameters) == (rank, 20)
+    assert few.cause == f"Rank is lost by {cause}."
+
+
+def test_duplicated_points_do_not_explain_a_lower_rank() -> None:
+    J = torch.randn(10, 20) * torch.where(torch.arange(20) < 4, 1.0, 1e-11)
+    few = found(J.repeat(2, 1) + 0.0)
+    assert (few.rank, few.distinct) == (4, 10)
+    assert few.cause == (
+        "Rank is lost by duplicated points (20 rows, 10 different ones) and eigenvalues that fall "
+        "below the rounding noise."
+    )
+
+
 def test_rows_that_no_parameter_moves() -> None:
     J = torch.cat([torch.randn(3, 8), torch.zeros(2, 8), 1e-18 * torch.randn(1, 8)])
     still = found(J)
@@ -227,6 +253,46 @@ def test_a_corner_that_two_terms_share(net: nn.Module) -> None:
     assert shared.duplicates == ((0, 4), (1, 3))
     assert shared.name == "the whole kernel"
     assert "; the loss falls unless" in shared.statement
+
+
+# --- Duplicated points among rows left out
+
+
+def test_every_point_twice_is_seen_where_none_is_kept_twice(net: nn.Module) -> None:
+    """Two points in a row, of which every third is kept: in different pairs."""
+    net = net.float()
+    x = torch.linspace(0, 1, 100, dtype=torch.float32).repeat_interleave(2)[:, None]
+    whole = empirical_ntk({"bc": net(x)}, net)
+    kept = thinned(whole, 67)
+    assert definiteness(kept, "bc").duplicates == ()
+    seen = definiteness(kept, "bc", whole=whole)
+    assert (seen.rows, seen.duplicates, seen.searched) == (67, (), (200, 100))
+    assert "duplicated points (200 rows, 100 different ones)" in seen.cause
+    assert definiteness(kept, whole=whole).searched == (200, 100)
+    assert definiteness(whole, "bc", whole=whole).searched is None  # none left out
+
+
+def test_full_rank_of_the_rows_kept_is_not_that_of_all() -> None:
+    rows = torch.randn(6, 40)
+    whole = explicit(pde=torch.cat([rows, rows]))
+    seen = definiteness(explicit(pde=rows), "pde", whole=whole)
+    assert (seen.rank, seen.rows, seen.must_decrease) == (6, 6, False)
+    assert seen.statement == (
+        "pde: positive definite on the 6 rows looked at, but not on all. Rank is lost by "
+        "duplicated points (12 rows, 6 different ones)."
+    )
+    different = definiteness(
+        explicit(pde=rows), "pde", whole=explicit(pde=torch.cat([rows, rows + 1e-6]))
+    )
+    assert different.searched is None
+    assert different.must_decrease
+
+
+def test_few_repetitions_among_many_rows_are_not_named() -> None:
+    rows = torch.randn(30, 40)
+    few, many = (explicit(pde=torch.cat([rows, rows[:n]])) for n in (2, 5))
+    assert definiteness(explicit(pde=rows), "pde", whole=few).searched is None
+    assert definiteness(explicit(pde=rows), "pde", whole=many).searched == (35, 30)
 
 
 # --- Accidental broadcasting

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pinn_ntk.analysis.distinct_rows import distinct_rows
 from pinn_ntk.analysis.repeated_rows import broadcast_shape, duplicated_rows, rounding, still_rows
 from pinn_ntk.kernel import NTK
 from pinn_ntk.spectrum import NOT_FINITE, Spectrum
@@ -34,6 +35,12 @@ WHOLE = "the whole kernel"
 
 NOTHING = 1e-12
 """Share of the squared residual that passes for none."""
+
+FULL = 0.9
+"""Share of the rank that rows and parameters allow, from which they are what limits it."""
+
+REPEATED = 0.1
+"""Share of rows left out of the kernel that have to repeat others before it is said."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +58,8 @@ class Definiteness:
             on from one term to the next.
         still: Number of rows that no parameter moves.
         broadcast: Term -> (N, M), if its residual looks like (N, 1) - (M,) by accident.
+        searched: Rows of the terms and how many of them differ, where the kernel is that of some of
+            them and more than `REPEATED` repeat others.
         outside: Share of |r|^2 in the directions of eigenvalues at the floor and below, where
             nothing is learned; None where no residual was given, or one that is zero, or no
             eigenvectors.
@@ -66,11 +75,12 @@ class Definiteness:
     still: int
     broadcast: Mapping[str, tuple[int, int]]
     outside: float | None = None
+    searched: tuple[int, int] | None = None
 
     @property
     def must_decrease(self) -> bool:
         """Whether the loss falls for whatever slopes other than zero: the rank is full."""
-        return self.rank == self.rows
+        return self.rank == self.rows and self.searched is None
 
     @property
     def distinct(self) -> int:
@@ -84,12 +94,16 @@ class Definiteness:
             return " ".join(_mistake(*found) for found in self.broadcast.items())
         if self.still == self.rows:
             return "No parameter moves these residuals: detached, or constant by accident?"
-        causes = []
-        if self.duplicates:
-            causes.append(f"duplicated points ({self.rows} rows, {self.distinct} different ones)")
+        causes, moving = [], self.distinct - self.still
+        if self.searched or self.duplicates:
+            rows, different = self.searched or (self.rows, self.distinct)
+            causes.append(f"duplicated points ({rows} rows, {different} different ones)")
         if self.still:
             causes.append(f"{self.still} rows that no parameter moves")
-        if self.parameters < self.distinct - self.still:
+        if self.rank < FULL * min(moving, self.parameters):
+            if causes or self.parameters < moving:
+                causes.append("eigenvalues that fall below the rounding noise")
+        elif self.parameters < moving:
             causes.append(f"more rows than parameters ({self.parameters})")
         return f"Rank is lost by {' and '.join(causes)}." if causes else ""
 
@@ -103,6 +117,11 @@ class Definiteness:
             return (
                 f"{self.name}: positive definite with smallest eigenvalue {self.smallest:.1e}; "
                 f"{loss} must fall under gradient flow, at that times |dL/dr|^2 at least."
+            )
+        if self.rank == self.rows:
+            return (
+                f"{self.name}: positive definite on the {self.rows} rows looked at, but not on "
+                f"all. {self.cause}"
             )
         kept = "" if self.outside is None else f" ({_share(self.outside)} of |r|^2 lies there)"
         said = (
@@ -133,8 +152,9 @@ def definiteness(
             which tells broadcasting from duplicated points more surely.
         spectrum: Spectrum of the block, where it is known. Without its eigenvectors the share of
             the residuals outside the range is left out.
-        whole: Kernel of all rows, where ``kernel`` is that of some. Broadcasting is looked for
-            there; residuals of its rows are good for that only.
+        whole: Kernel of all rows, where ``kernel`` is that of some. Broadcasting and repeated rows
+            are looked for there, the latter term by term; residuals of its rows are good for
+            broadcasting only.
 
     Returns:
         What was found.
@@ -176,7 +196,17 @@ def definiteness(
         still=len(still),
         broadcast=_broadcasts(whole or kernel, names, given),
         outside=None if known is None else _outside(known, spectrum, len(kept)),
+        searched=_searched(kernel, whole or kernel, names),
     )
+
+
+def _searched(kernel: NTK, whole: NTK, names: Sequence[str]) -> tuple[int, int] | None:
+    """Rows of the terms and the different ones, if some were left out and many repeat others."""
+    if all(whole.rows(name) <= kernel.rows(name) for name in names):
+        return None
+    rows = sum(whole.rows(name) for name in names)
+    different = sum(distinct_rows(whole.jacobian(name)) for name in names)
+    return (rows, different) if different < (1 - REPEATED) * rows else None
 
 
 def _checked(

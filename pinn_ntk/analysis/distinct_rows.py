@@ -1,0 +1,88 @@
+"""How many rows of a residual differ, of very many and without their kernel.
+
+| symbol | meaning | shape |
+| --- | --- | --- |
+| J_i | gradient of row i, d r_i / d theta | (P,) |
+| W_i | its part that belongs to one weight matrix | (m, n) |
+| a, b | standard normal numbers, drawn anew for each weight and each of k sketches | (m,), (n,) |
+| z_i | sum over the weights of a^T W_i b | (k,) |
+
+Equal rows have equal sketches; of others E[(z_i - z_j)^2] = |J_i - J_j|^2. With W_i a sum of outer
+products, all z take k R (m + n) operations a weight, where the kernel takes R^2: few enough to look
+at all rows where a measurement keeps some. The global random state is left alone.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pinn_ntk.factors import Dense
+from pinn_ntk.jacobian import FactoredJacobian
+from pinn_ntk.tsqr import factor_precision
+
+SKETCHES = 16
+"""k, so that rows that differ by several times the slack hardly pass for equal."""
+
+SLACK = 8
+"""Rounding units of |J_i| by which sketches of neighbours in a group may differ. Equal points
+mostly have equal bits; of layers that do not work row by row some differ by more. Of 5000 random
+points on a line, float32 networks had up to 6 % of the neighbours as close as that."""
+
+
+def distinct_rows(jacobian: FactoredJacobian) -> int:
+    """Number of rows that the parameters tell apart.
+
+    Args:
+        jacobian: J of all rows of a residual.
+
+    Returns:
+        R less the repetitions, up to some per cent in float32, where close points are alike as
+        well. Rows that no parameter moves are not taken for repetitions.
+
+    Example:
+        >>> from pinn_ntk import empirical_ntk
+        >>> w = torch.tensor(1.0, requires_grad=True)
+        >>> x = torch.tensor([1.0, 2.0, 3.0, 1.0, 0.0, 0.0])
+        >>> distinct_rows(empirical_ntk(w * x, [w]).jacobian("residual"))
+        5
+    """
+    sketches, precision = _sketches(jacobian), factor_precision([jacobian])
+    slack = SLACK * precision * sketches.square().mean(1).sqrt()
+    moves = slack > SLACK * precision * slack.max()
+    if not bool(moves.any()):
+        return jacobian.rows
+    groups = torch.zeros_like(slack[moves], dtype=torch.long)
+    for values in sketches[moves].mT:
+        groups = _split(groups, values, slack[moves])
+    return int(groups.max()) + 1 + int((~moves).sum())
+
+
+def _sketches(jacobian: FactoredJacobian) -> Tensor:
+    """z, (R, k)."""
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(size: int) -> Tensor:
+        drawn = torch.randn(size, SKETCHES, generator=generator, dtype=jacobian.dtype)
+        return drawn.to(jacobian.device)
+
+    total = torch.zeros(jacobian.rows, SKETCHES, dtype=jacobian.dtype, device=jacobian.device)
+    for factor in jacobian.factors.values():
+        if isinstance(factor, Dense):
+            total += factor.gradients.to(jacobian.dtype) @ normal(factor.numel)
+            continue
+        a, b = map(normal, factor.shape)
+        for left, right in zip(factor.left, factor.right, strict=True):
+            total += (left.to(jacobian.dtype) @ a) * (right.to(jacobian.dtype) @ b)
+    return total
+
+
+def _split(groups: Tensor, values: Tensor, slack: Tensor) -> Tensor:
+    """Groups cut where the values of neighbours differ by more than the slack, (R,)."""
+    order = values.argsort()
+    order = order[groups[order].argsort(stable=True)]
+    wide = values[order].diff() > torch.maximum(slack[order][1:], slack[order][:-1])
+    cut = wide | (groups[order].diff() > 0)
+    split = torch.zeros_like(groups)
+    split[order[1:]] = cut.cumsum(0)
+    return split

@@ -1,0 +1,87 @@
+"""Numbers of different rows, by sketches of the Jacobian, against those that were made."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from pinn_ntk import FactoredJacobian, empirical_ntk
+from pinn_ntk.analysis.distinct_rows import distinct_rows
+from pinn_ntk.factors import Dense
+from tests.networks import NETWORKS
+from tests.operators import laplacian, points
+
+pytestmark = [
+    pytest.mark.usefixtures("float64"),
+    pytest.mark.filterwarnings("ignore::pinn_ntk.errors.NTKWarning"),  # rows one by one
+]
+
+
+def explicit(J: Tensor) -> FactoredJacobian:
+    return FactoredJacobian({"w": Dense(J)}, {"w": J.shape[1]}, len(J), device=J.device)
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    labels=st.lists(st.integers(0, 9), min_size=1, max_size=40),
+    exponent=st.integers(-15, 15),
+    seed=st.integers(0, 10**6),
+)
+def test_rows_that_were_repeated(labels: list[int], exponent: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    J = torch.randn(10, 7, generator=generator, dtype=torch.float64) * 10.0**exponent
+    assert distinct_rows(explicit(J[labels])) == len(set(labels))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
+@pytest.mark.parametrize("name", ["mlp", "five_hidden", "siren", "gated", "shared_trunk"])
+def test_points_given_several_times(name: str, dtype: torch.dtype) -> None:
+    net = NETWORKS[name](2, 1).to(dtype)
+    order = torch.randperm(90) % 30
+    x = points(30, 2).detach().to(dtype)[order].requires_grad_()
+    kernel = empirical_ntk({"u": net(x), "u_xx": laplacian(net(x), x)}, net, certify=False)
+    assert [distinct_rows(kernel.jacobian(term)) for term in kernel] == [30, 30]
+
+
+@pytest.mark.parametrize(
+    ("relative", "expected"), [(1e-3, 2), (1e-12, 2), (2e-16, 1)], ids=["far", "near", "rounding"]
+)
+def test_how_close_rows_may_be(relative: float, expected: int) -> None:
+    row = torch.randn(1, 50)
+    other = row + relative * row.norm() * torch.nn.functional.normalize(torch.randn(1, 50))
+    assert distinct_rows(explicit(torch.cat([row, other]))) == expected
+
+
+def test_rows_of_different_size_and_of_opposite_sign() -> None:
+    row = torch.randn(1, 5)
+    assert distinct_rows(explicit(torch.cat([row, -row, 2 * row, 1e-6 * row, row]))) == 4
+
+
+def test_rows_that_no_parameter_moves_are_no_repetitions() -> None:
+    moving = torch.randn(2, 5)
+    still = torch.zeros(3, 5)
+    assert distinct_rows(explicit(torch.cat([still, moving, moving]))) == 5
+    assert distinct_rows(explicit(still)) == 3
+    assert distinct_rows(FactoredJacobian({}, {"w": 4}, 3)) == 3
+
+
+def test_the_order_of_rows_does_not_matter() -> None:
+    J = torch.randn(20, 6)[torch.randint(20, (200,))]
+    expected = len(J.unique(dim=0))
+    counts = {distinct_rows(explicit(J[torch.randperm(200)])) for _ in range(5)}
+    assert counts == {expected}
+
+
+def test_the_global_random_state_is_left_alone() -> None:
+    before = torch.get_rng_state()
+    distinct_rows(explicit(torch.ones(4, 2)))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_on_each_device(device: torch.device) -> None:
+    net, x = NETWORKS["mlp"](1, 1).to(device), points(6, 1).detach().to(device)
+    kernel = empirical_ntk({"bc": net(torch.cat([x, x]))}, net)
+    assert distinct_rows(kernel.jacobian("bc")) == 6
