@@ -82,13 +82,13 @@ def _rules(traces: Mapping[str, float], rates: Mapping[str, float], rows: Mappin
     """Weights of the trace rule, where a term lags behind."""
     if _ends(rates)[2] < UNEVEN:
         return ""
-    of_traces = f"Weights that even the traces out: {_trace_rule(traces, rows, 'sum')}"
+    of_traces = f"that even the traces out: {_trace_rule(traces, rows, 'sum')}"
     if len(set(rows.values())) == 1:
-        return f" {of_traces}."
+        return f" Weights {of_traces}."
     return (
-        f' {of_traces} (the trace rule, eqs 6.5 and 6.6, NTKBalancer(convention="sum")); that even '
-        f"out the rates of plain means of squares: {_trace_rule(traces, rows, 'rate')} "
-        '(convention="rate").'
+        " Weights that even the rates of plain means of squares out: "
+        f'{_trace_rule(traces, rows, "rate")} (NTKBalancer(convention="rate")); {of_traces} (the '
+        'trace rule, eqs 6.5 and 6.6, convention="sum").'
     )
 
 
@@ -122,8 +122,8 @@ def time_scales(measurement: Measurement) -> str:
     if not lr or not measurement.rates:
         return ""
     listed = "; ".join(
-        f"{term} in {_steps(lr * fast)} along its fastest mode, in {_steps(lr * slow)} along the "
-        "slowest above the noise"
+        f"{term} {_steps(lr * fast)} along its fastest mode, {_steps(lr * slow)} along the slowest "
+        "above the noise"
         for term, (fast, slow) in measurement.rates.items()
     )
     return (
@@ -133,14 +133,14 @@ def time_scales(measurement: Measurement) -> str:
 
 
 def _steps(rate: float) -> str:
-    """Steps until a mode has fallen by a factor of e, at lr mu = ``rate``."""
+    """In how many steps a mode falls by a factor of e, at lr mu = ``rate``."""
     if rate >= 2:
-        return "no time (it grows)"
+        return "never (it grows)" if rate > 2 else "never (it swings)"
     left = abs(1 - rate)
     steps = 0.0 if left == 0 else -1 / math.log(left) if rate > 1e-8 else 1 / rate
     if steps <= 1:
-        return "a step"
-    return f"{steps:.0f} steps" if 10 <= steps < 10_000 else f"{steps:.2g} steps"
+        return "in a step"
+    return f"in {steps:.0f} steps" if 10 <= steps < 10_000 else f"in {steps:.2g} steps"
 
 
 def interferences(measured: Interference | None) -> str:
@@ -158,7 +158,9 @@ def interferences(measured: Interference | None) -> str:
     ]
     if not against:
         (a, b), least = min(known.items(), key=lambda item: item[1])
-        return f"Interference: no term undoes another's steps (least cosine {least:.2g}, {a}, {b})."
+        said = "no term undoes" if least >= 0 else "terms hardly undo"
+        other = "another's" if least >= 0 else "each other's"
+        return f"Interference: {said} {other} steps (least cosine {least:.2g}, {a}, {b})."
     rising = [term for term, rate in measured.decay.items() if rate < 0]
     said = f"Interference: {', '.join(against)}: a step for one undoes a part of the other's."
     if rising:
@@ -210,11 +212,21 @@ def _came_true(judged: Judged) -> str:
     return f"{foretold} {much} as the kernel says"
 
 
-def infinite_width(distance: float | None) -> str:
+def infinite_width(measurement: Measurement) -> str:
     """Distance of the network's kernel from its limit of infinite width; empty if unknown."""
+    distance, moved = measurement.distance_to_limit, measurement.drift.get("parameters")
     if distance is None or not math.isfinite(distance):
         return ""
-    return (
+    said = (
         f"Width: the kernel of the network itself is {distance:.2g} from its limit of infinite "
-        "width, relative to its norm."
+        "width, relative to the norm of that"
+    )
+    if moved == 0:
+        return (
+            f"{said}; at this first measurement that comes of its finite width alone, unless it "
+            "was trained before."
+        )
+    return (
+        f"{said}; by now that is width and training together, and the distance at the first "
+        "measurement is that of the width."
     )

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from pinn_ntk import verdicts
 from pinn_ntk.decrease import Judged
 from pinn_ntk.measurement import PROBE, Measurement
-from pinn_ntk.spectrum import Spectrum
 
 CONSTANT, MOVED = 0.1, 0.5
 """Drift up to which the kernel passes for constant, and from which it plainly does not."""
@@ -38,13 +37,13 @@ def summary(
         _undefined(measurement),
         verdicts.balance(measurement),
         _weights(measurement.effective_weights),
-        *(_resolved(term, spectrum) for term, spectrum in measurement.spectra.items()),
+        *(_resolved(term, measurement) for term in measurement.spectra),
         *verdicts.ranks(measurement.definiteness),
         *verdicts.repeats(measurement),
         *_groups(measurement),
         _drift(measurement),
         _moved_points(measurement),
-        verdicts.infinite_width(measurement.distance_to_limit),
+        verdicts.infinite_width(measurement),
         verdicts.step_size(measurement),
         verdicts.time_scales(measurement),
         verdicts.interferences(measurement.interference),
@@ -82,12 +81,21 @@ def _undefined(measurement: Measurement) -> str:
     )
 
 
-def _resolved(term: str, spectrum: Spectrum) -> str:
+def _resolved(term: str, measurement: Measurement) -> str:
+    spectrum, dtype = measurement.spectra[term], measurement.dtype
     rank, size = spectrum.rank, len(spectrum.eigenvalues)
-    noise = f"; along the other {size - rank} nothing is learned" if rank < size else ""
+    carrying = f"{spectrum.effective_rank:.2g}"
+    said = (
+        f"{term}: {carrying} {'direction carries' if carrying == '1' else 'directions carry'} the "
+        f"kernel, {rank} of {size} stand above the rounding noise"
+    )
+    if rank == size:
+        return f"{said}."
+    finer = "" if dtype == "float64" else "; a model in float64 resolves more"
     return (
-        f"{term}: {spectrum.effective_rank:.2g} directions carry the kernel, {rank} of {size} "
-        f"stand above the rounding noise{noise}."
+        f"{said}; the rest, {size - rank}, is not resolved in {dtype}: eigenvalues there are at "
+        f"most of the order of {spectrum.floor:.1e}, and how slowly they are learned, if at all, "
+        f"is not known{finer}."
     )
 
 
@@ -127,7 +135,7 @@ def _verdict(drifts: Mapping[str, float], moved: float) -> str:
     if worst <= CONSTANT:
         verdict = "nearly constant: the linear theory of the first kernel describes the training"
     elif worst >= MOVED:
-        verdict = "changed: the linear theory of the first kernel no longer holds"
+        verdict = "changed: the linear theory of the first kernel no longer holds over the training"
     listed = ", ".join(f"{name} {drift:.2g}" for name, drift in drifts.items())
     return (
         f"Drift since the first measurement, relative to the norm: {listed}, the parameters "

@@ -194,9 +194,9 @@ def test_summary_has_a_row_a_term():
         (
             {},
             (
-                'pde 1.03, bc 38 (the trace rule, eqs 6.5 and 6.6, NTKBalancer(convention="sum")); '
-                "that even out the rates of plain means of squares: pde 1.06, bc 17.4 "
-                '(convention="rate").'
+                "Weights that even the rates of plain means of squares out: pde 1.06, bc 17.4 "
+                '(NTKBalancer(convention="rate")); that even the traces out: pde 1.03, bc 38 (the '
+                'trace rule, eqs 6.5 and 6.6, convention="sum").'
             ),
         ),
         (  # 12.33 and 37.5
@@ -220,7 +220,18 @@ def test_summary_has_a_row_a_term():
                 "out: pde 1.03, bc 38."
             ),
         ),
-        ({}, "pde: 1.2 directions carry the kernel, 2 of 3 stand above the rounding noise; along"),
+        (
+            {},
+            (
+                "pde: 1.2 directions carry the kernel, 2 of 3 stand above the rounding noise; the "
+                "rest, 1, is not resolved in float32: eigenvalues there are at most of the order "
+                "of 1.0e-12, and how slowly they are learned, if at all, is not known; a model in "
+                "float64 resolves more."
+            ),
+        ),
+        ({"dtype": "float64"}, "the rest, 1, is not resolved in float64: eigenvalues"),
+        ({"dtype": "float64"}, "if at all, is not known.\n"),
+        ({"spectra": {"pde": spectrum(9.0)}}, "pde: 1 direction carries the kernel, 1 of 1 stand"),
         ({}, "bc: 1.8 directions carry the kernel, 2 of 2 stand above the rounding noise."),
         ({}, "relative to the norm: the kernel 0.19, the parameters 0.05; in between"),
         ({"drift": {"pde": 0.6, "bc": 0.02, "parameters": 0.1}}, "the kernel of pde 0.6, the ker"),
@@ -257,11 +268,15 @@ def test_summary_has_a_row_a_term():
         ),
         (  # 1 / -log(0.99) = 99.5
             {"learning_rate": 1.0, "rates": {"pde": (2.5, 0.01), "bc": (1.0, 0.7)}},
-            "pde in no time (it grows) along its fastest mode, in 99 steps along the slowest",
+            "pde never (it grows) along its fastest mode, in 99 steps along the slowest above",
         ),
         (
             {"learning_rate": 1.0, "rates": {"pde": (2.5, 0.01), "bc": (1.0, 0.7)}},
             "the noise; bc in a step along its fastest mode, in a step along",
+        ),
+        (
+            {"learning_rate": 1.0, "rates": {"pde": (2.0, 0.01)}},
+            "pde never (it swings) along its fastest mode",
         ),
         (
             {"interference": between(-0.62)},
@@ -272,7 +287,19 @@ def test_summary_has_a_row_a_term():
             {"interference": between(0.3)},
             "Interference: no term undoes another's steps (least cosine 0.3, pde, bc).",
         ),
+        (
+            {"interference": between(-0.092)},
+            "Interference: terms hardly undo each other's steps (least cosine -0.092, pde, bc).",
+        ),
         ({"distance_to_limit": 0.2468}, "the network itself is 0.25 from its limit of infinite"),
+        (
+            {"distance_to_limit": 0.06, "drift": {"parameters": 0.0}},
+            "relative to the norm of that; at this first measurement that comes of its finite",
+        ),
+        (
+            {"distance_to_limit": 1.8},
+            "by now that is width and training together, and the distance at the first",
+        ),
         ({"definiteness": definite()}, "bc: positive definite with smallest eigenvalue 5.0e-01;"),
         (
             {"definiteness": definite(rank=2, duplicates=((0, 1), (2, 3)))},
@@ -355,6 +382,11 @@ def test_who_lags_behind_follows_from_the_mean_eigenvalue_of_training():
         ({}, "Prediction"),
         ({}, "infinite width"),
         ({"distance_to_limit": math.nan}, "infinite width"),
+        ({"distance_to_limit": 1.8}, "finite width alone"),
+        ({"distance_to_limit": 0.06, "drift": {"parameters": 0.0}}, "together"),
+        ({"dtype": "float64"}, "resolves more"),
+        ({}, "nothing is learned"),
+        ({"interference": between(-0.092)}, "no term"),
         ({"definiteness": definite(rank=3)}, "- bc: rank"),
         ({"definiteness": definite(rank=3)}, "positive definite"),
     ],
