@@ -38,7 +38,7 @@ DIRECT = 200
 
 NOT_FINITE = (
     "the Jacobian holds NaN or inf, so the kernel has no eigenvalues. Likely the residual is "
-    "finite and its derivative is not, as of a square root or a norm at 0; look at kernel.diagonal(term)."
+    "finite and its derivative is not, as of a square root or a norm at 0: kernel.diagonal(term)."
 )
 
 
