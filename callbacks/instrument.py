@@ -105,6 +105,7 @@ class Instrument:
     def end(self) -> None:
         """A batch is over."""
         self.source.end()
+        self.outlook.end()
         if self.infinite_width is not None:
             self.infinite_width.end_batch()
 
@@ -156,7 +157,7 @@ class Instrument:
             prints = finite.fingerprints(trained_parameters(trainer, module))
             losses = finite.losses(factors)
             if kernel is not None and self.params is None and finite.likeness == found.likeness:
-                begin = partial(self.outlook.begin, kernel, finite, losses, params, prints)
+                begin = partial(self.outlook.begin, module, kernel, finite, losses, params, prints)
                 self.guard.run(PREDICTION, partial(begin, logged_step(trainer)))
             return measure(
                 kernel,

@@ -2,16 +2,16 @@
 
 A measurement keeps the factors of its kernel until the batch is over and the optimizer has moved
 the parameters; then only the predicted decrease is kept. Residuals that a function of the user
-gives are computed once more at once; those of the loss come with the next step, if its points are
-the same.
+gives are computed once more at once, with the same random numbers; those of the loss come with the
+next step, if its points and its setting are the same (see `pinn_ntk.callbacks.setting`) and neither
+step draws random numbers.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,9 +19,10 @@ from torch import Tensor
 from pinn_ntk.callbacks.parameters import trained_parameters
 from pinn_ntk.callbacks.raw import measuring
 from pinn_ntk.callbacks.schedule import logged_step
+from pinn_ntk.callbacks.setting import RandomStates, digest, setting
 from pinn_ntk.callbacks.source import Found, Source
-from pinn_ntk.decrease import Forecast, Judged, TermLoss, kept_apart
-from pinn_ntk.measurement import BATCH
+from pinn_ntk.decrease import Forecast, Judged, TermLoss, kept_apart, versions
+from pinn_ntk.measurement import BATCH, PROBE
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -31,6 +32,18 @@ if TYPE_CHECKING:
 Fingerprints = Mapping[str, str | None]
 
 
+class Start(NamedTuple):
+    """What is kept from the start of a batch that may be measured or judged by.
+
+    Attributes:
+        batch: The batch.
+        states: Digest of the random states.
+    """
+
+    batch: Any
+    states: str
+
+
 @dataclass(frozen=True)
 class Before:
     """What is kept from a measurement until its batch is over.
@@ -38,23 +51,31 @@ class Before:
     Attributes:
         step: The step.
         kernel: Its kernel.
+        versions: What `pinn_ntk.decrease.versions` says of it.
         losses: Term -> its loss.
         residuals: Term -> residual, without its graph.
         params: Parameters, and copies of what they were.
         fingerprints: Term -> fingerprint of its points; empty on a probe.
+        setting: Digest of what else the residuals depend on.
         elsewhere: Whether the residuals come from a function of the user.
+        states: Random states that it began from.
     """
 
     step: int
     kernel: NTK
+    versions: list[int]
     losses: Mapping[str, TermLoss]
     residuals: Mapping[str, Tensor]
     params: Mapping[str, tuple[Tensor, Tensor]]
     fingerprints: Fingerprints
+    setting: str
     elsewhere: bool
+    states: RandomStates | None
 
     def forecast(self) -> Forecast | None:
         """The forecast of the step that was taken meanwhile; None where there was none."""
+        if versions(self.kernel) != self.versions:
+            return None  # points that were factors are overwritten
         change = {n: p.detach().double() - old.double() for n, (p, old) in self.params.items()}
         if not any(bool(moved.any()) for moved in change.values()):
             return None  # gradients are accumulated, or a gradient scaler has skipped the step
@@ -72,6 +93,7 @@ class Waiting:
         predicted: Its predicted decrease.
         unit: Rounding unit of the residuals' dtype.
         fingerprints: Term -> fingerprint of its points.
+        setting: Digest of what else the residuals depend on.
         parameters: Digest of the parameters after the step.
     """
 
@@ -81,6 +103,7 @@ class Waiting:
     predicted: float
     unit: float
     fingerprints: Fingerprints
+    setting: str
     parameters: str
 
     @classmethod
@@ -96,6 +119,7 @@ class Waiting:
             predicted=forecast.predicted,
             unit=forecast.unit,
             fingerprints=before.fingerprints,
+            setting=before.setting,
             parameters=digest({name: p for name, (p, _) in before.params.items()}),
         )
 
@@ -124,24 +148,45 @@ class Outlook:
     def __init__(self, source: Source) -> None:
         """Nothing predicted."""
         self.source = source
+        self._start: Start | None = None
         self._before: Before | None = None
         self._waiting: Waiting | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what lives in the batch alone: graphs, kernel and parameters."""
+        return {**vars(self), "_start": None, "_before": None}
+
     def forget(self) -> None:
         """Drop what is kept."""
-        self._before = self._waiting = None
+        self._start = self._before = self._waiting = None
 
     def end(self) -> None:
-        """The fit is over: let go of kernel and parameters; what waits may go to a checkpoint."""
-        self._before = None
+        """A batch or the fit is over: let go of it, of kernel and parameters; what waits stays."""
+        self._start = self._before = None
 
     @property
     def is_open(self) -> bool:
         """Whether there is something to predict or to judge."""
         return self._before is not None or self._waiting is not None
 
+    def start(self, module: pl.LightningModule, batch: Any) -> None:
+        """A batch starts; to be told of where something is to be predicted or judged in it."""
+        self._start = Start(batch, RandomStates.now(module.device).digest())
+
+    def _still(self, module: pl.LightningModule) -> bool:
+        """Whether no random number was drawn since the batch started, which dropout would need."""
+        now = RandomStates.now(module.device).digest()
+        return self._start is not None and self._start.states == now
+
+    def _setting(
+        self, module: pl.LightningModule, params: Mapping[str, Tensor], points: str
+    ) -> str:
+        batch = None if self._start is None or points == PROBE else self._start.batch
+        return setting(module, params, batch)
+
     def begin(
         self,
+        module: pl.LightningModule,
         kernel: NTK,
         found: Found,
         losses: Mapping[str, TermLoss],
@@ -152,6 +197,7 @@ class Outlook:
         """Keep what a forecast needs; of several losses of one step, that of the first.
 
         Args:
+            module: The module.
             kernel: Kernel of all terms found.
             found: The terms.
             losses: Term -> its loss.
@@ -162,14 +208,20 @@ class Outlook:
         unsure = found.points == BATCH and None in [fingerprints.get(t) for t in kernel.terms]
         if self._before is not None or unsure or losses.keys() != found.residuals.keys():
             return
+        if not found.elsewhere and not self._still(module):
+            return
+        apart = kept_apart(kernel, params.values())
         self._before = Before(
             step,
-            kept_apart(kernel, params.values()),
+            apart,
+            versions(apart),
             losses,
             {name: residual.detach().clone() for name, residual in found.residuals.items()},
             {name: (p, p.detach().clone()) for name, p in params.items()},
             fingerprints,
+            self._setting(module, params, found.points),
             found.elsewhere,
+            found.states,
         )
 
     def after_batch(self, trainer: pl.Trainer, module: pl.LightningModule) -> Judged | None:
@@ -189,9 +241,12 @@ class Outlook:
         self, trainer: pl.Trainer, module: pl.LightningModule, before: Before, forecast: Forecast
     ) -> Judged | None:
         with measuring():
-            found = self.source.find(trainer, module, None)
+            params = trained_parameters(trainer, module)
+            found = self.source.find(trainer, module, None, before.states)
             same = found.of(lambda name: name in before.losses)
-            if same.fingerprints(trained_parameters(trainer, module)) != dict(before.fingerprints):
+            if same.fingerprints(params) != dict(before.fingerprints):
+                return None
+            if self._setting(module, params, found.points) != before.setting:
                 return None
             return _judged(before.step, forecast.ratio(same.residuals), forecast.predicted)
 
@@ -206,7 +261,8 @@ class Outlook:
             loss: The live loss; None inside a backward pass that Lightning does not see.
 
         Returns:
-            What became of it; None where there is none, or where points or parameters are others.
+            What became of it; None where there is none, where points, setting or parameters are
+            others, or where random numbers were drawn.
         """
         waiting = self._waiting
         if waiting is None or waiting.step == logged_step(trainer):
@@ -217,7 +273,11 @@ class Outlook:
             if found.terms.keys() != waiting.terms.keys():
                 return None  # another loss of this step may have them
             self._waiting = None
-            ratio = waiting.ratio(found, trained_parameters(trainer, module))
+            params = trained_parameters(trainer, module)
+            same = self._still(module)
+            if not same or self._setting(module, params, found.points) != waiting.setting:
+                return None
+            ratio = waiting.ratio(found, params)
             return _judged(waiting.step, ratio, waiting.predicted)
 
     def state_dict(self) -> dict[str, Any]:
@@ -240,21 +300,3 @@ class Outlook:
 
 def _judged(step: int, ratio: float | None, predicted: float) -> Judged | None:
     return None if ratio is None else Judged(step, ratio, predicted)
-
-
-def digest(params: Mapping[str, Tensor]) -> str:
-    """Digest of the names and values of parameters.
-
-    Args:
-        params: Name -> parameter.
-
-    Returns:
-        Hex digest, another one once a bit of them changes.
-    """
-    found = hashlib.blake2b(digest_size=16)
-    for name, tensor in params.items():
-        found.update(name.encode())
-        found.update(
-            tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
-        )
-    return found.hexdigest()

@@ -107,6 +107,18 @@ class Schedule:
         self._postponed = step != last_step and not self.affords(spent, elapsed)
         return not self._postponed
 
+    def may_be_due(self, step: int, last_step: int | None) -> bool:
+        """What `due` would say at this step, were there no budget; nothing is put off.
+
+        Args:
+            step: The running step, counted from 0.
+            last_step: The last step, None where it is not known.
+
+        Returns:
+            Whether the step, or an earlier one that was put off, is due.
+        """
+        return self._postponed or self.is_due(step, last_step)
+
     def state_dict(self) -> dict[str, Any]:
         """Whether a due step is still to be made up for."""
         return {"postponed": self._postponed}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -15,7 +16,8 @@ from torch.autograd.graph import Node
 from pinn_ntk.callbacks.parameters import Patterns, matches
 from pinn_ntk.callbacks.probe import FixedProbe, copied
 from pinn_ntk.callbacks.recorder import Recorder
-from pinn_ntk.callbacks.routes import Route, residuals_of
+from pinn_ntk.callbacks.routes import Route, residuals_of, resolved
+from pinn_ntk.callbacks.setting import RandomStates
 from pinn_ntk.decrease import TermLoss
 from pinn_ntk.errors import IncompleteTermsError, OpaqueLossError
 from pinn_ntk.graph.inputs import fingerprint
@@ -49,6 +51,7 @@ class Found:
         rows: Term -> rows to keep, of a probe.
         elsewhere: Whether the residuals are other tensors than those of the terms.
         whole: Whether the terms are all that the loss has.
+        states: Random states that a function on the batch began from; None on other routes.
     """
 
     residuals: Mapping[str, Tensor]
@@ -57,6 +60,7 @@ class Found:
     rows: Mapping[str, Tensor] | None = None
     elsewhere: bool = False
     whole: bool = False
+    states: RandomStates | None = None
 
     def of(self, keep: Callable[[str], bool]) -> Found:
         """What is left of it with the names to keep; residuals without rows go as well."""
@@ -208,13 +212,21 @@ class Source:
         self.recorder.end()
         self._batch = None
 
-    def find(self, trainer: pl.Trainer, module: pl.LightningModule, loss: Tensor | None) -> Found:
+    def find(
+        self,
+        trainer: pl.Trainer,
+        module: pl.LightningModule,
+        loss: Tensor | None,
+        states: RandomStates | None = None,
+    ) -> Found:
         """The residuals to take the kernel of, and the terms of the loss they belong to.
 
         Args:
             trainer: The trainer.
             module: Its module.
             loss: The live loss; None inside a backward pass that Lightning does not see.
+            states: Random states for a function on the batch to begin from, once more; by default
+                those of this moment.
 
         Returns:
             What was found, by the first route that there is: probe, function, taps, the loss.
@@ -226,12 +238,19 @@ class Source:
             residuals = self._kept(self.probe.residuals(trainer, module))
             return self._elsewhere(residuals, loss, PROBE, dict(self.probe.rows))
         if self.route is not None:
-            residuals = residuals_of(self.route, trainer, module, copied(self._batch))
-            return self._elsewhere(self._kept(residuals), loss, BATCH, None)
+            states = states or RandomStates.now(module.device)
+            route, batch = partial(self._run, states), copied(self._batch)
+            residuals = residuals_of(route, trainer, module, batch, repr(self.route))
+            found = self._elsewhere(self._kept(residuals), loss, BATCH, None)
+            return replace(found, states=states)
         every = self._aside(loss) if self.taps else self._all(loss, check=False)
         terms = self._named(every)
         residuals = self.taps or {name: term.residual for name, term in terms.items()}
         return Found(residuals, terms, whole=len(terms) == len(every))
+
+    def _run(self, states: RandomStates, module: pl.LightningModule, batch: Any) -> Any:
+        states.restore(module.device)  # `residuals_of` puts back what it found
+        return resolved(self.route, module)(batch)
 
     def _elsewhere(
         self,

@@ -174,6 +174,25 @@ def _apart(jacobian: FactoredJacobian, changing: Container[int]) -> FactoredJaco
     )
 
 
+def versions(kernel: NTK) -> list[int]:
+    """How often the memory behind the factors of a kernel was written to in place.
+
+    Args:
+        kernel: The kernel.
+
+    Returns:
+        Counters of autograd, others once a factor is no more what it was: it may be a view of
+        points that somebody overwrites. Tensors made in inference mode have none.
+    """
+    factors = [f for term in kernel.terms for f in kernel.jacobian(term).factors.values()]
+    tensors = [tensor for factor in factors for tensor in _tensors(factor)]
+    return [tensor._version for tensor in tensors if not tensor.is_inference()]
+
+
+def _tensors(factor: Factor) -> tuple[Tensor, ...]:
+    return (factor.gradients,) if isinstance(factor, Dense) else (*factor.left, *factor.right)
+
+
 def interference_of(kernel: NTK, slopes: Mapping[str, Tensor]) -> Interference:
     """The interference of terms of any number of rows, some rows at a time.
 
