@@ -147,6 +147,170 @@ def test_very_slow_modes_are_counted():
     assert modes.steps(1.0, 0.5)[1] == pytest.approx(math.log(2) / 1e-13, rel=1e-9)
 
 
+@pytest.mark.parametrize(
+    ("rate", "lr"), [(1.0, 1e-30), (1e-13, 1e-200), (1e-13, 1e-9), (1.0, 1e-300)]
+)
+def test_more_steps_than_an_integer_holds(rate: float, lr: float):
+    modes = diagonal([1.0, rate], [0.0, 1.0])
+    expected = math.log(4) / (2 * rate * lr)  # exp(-2 rate lr n) = 1/4
+    assert expected > 2.0**62
+    assert modes.steps_to(0.125, lr) == pytest.approx(expected, rel=1e-9)
+    assert modes.steps_to(0.125, lr, "data") == pytest.approx(expected, rel=1e-9)
+    assert diagonal([1e-10], [1.0]).steps_to(0.125, 1e-300) == math.inf  # beyond float64
+
+
+def test_slowest_modes_of_an_accurate_spectrum_are_counted():
+    x = torch.linspace(-1, 1, 60, dtype=torch.float64)
+    phi = torch.exp(-4 * (x[:, None] - x[::2]).square())  # rates down to the noise
+    start = {"data": torch.randn(60, dtype=torch.float64)}
+    w = torch.zeros(30, dtype=torch.float64, requires_grad=True)
+    kernel = empirical_ntk({"data": phi @ w}, [w])
+    modes = Modes(LinearizedTraining(kernel, start, {"data": 2 / 60}, method="accurate"))
+    lr, target = 1e-2, 1.0000001 * modes.unlearnable
+    steps = modes.steps_to(target, lr)
+    assert 1e16 < steps < math.inf
+    ends = torch.tensor([steps * (1 - 1e-6), steps * (1 + 1e-6)], dtype=torch.float64)
+    before, after = modes.losses_at(ends, lr)["data"].tolist()
+    assert before > target > after
+
+
+# --- Of one term
+
+
+def of_rows(rates: list[float], start: list[float], angle: float) -> Modes:
+    """Terms a and b of a row each, of two modes turned by an angle; start mode by mode."""
+    cos, sin = math.cos(angle), math.sin(angle)
+    turn = torch.tensor([[cos, -sin], [sin, cos]], dtype=torch.float64)
+    phi = turn @ torch.diag(torch.tensor(rates, dtype=torch.float64).sqrt())
+    r = turn @ torch.tensor(start, dtype=torch.float64)
+    rows = {"a": phi[:1], "b": phi[1:]}
+    return Modes(training_of(rows, {"a": r[:1], "b": r[1:]}, {"a": 1.0, "b": 1.0}))
+
+
+@pytest.fixture
+def rising() -> Modes:
+    """Two modes that cancel in term a until the fast one is gone: r_a = (e^-t - e^-100t) / sqrt 2.
+
+    Its loss rises from 0 to almost 1/4 before it falls.
+    """
+    return of_rows([100.0, 1.0], [-1.0, -1.0], math.pi / 4)
+
+
+def test_a_loss_that_rises_first_has_arrived_when_it_stays(rising: Modes):
+    assert float(rising.losses(0.0)["a"]) < 1e-30
+    assert rising.time_to(0.05, "a") == pytest.approx(math.log(5) / 2, rel=1e-9)  # e^-2t / 4
+    assert rising.time_to(0.26, "a") == 0.0  # it never gets there
+    peak = math.log(100) / 99
+    top = (math.exp(-peak) - math.exp(-100 * peak)) ** 2 / 4
+    assert rising.time_to(0.999 * top, "a") == pytest.approx(peak, rel=0.1)
+    assert rising.time_to(1.001 * top, "a") == 0.0
+    assert rising.steps_to(0.05, 1e-3, "a") == math.ceil(-math.log(5) / 2 / math.log1p(-1e-3))
+
+
+@pytest.mark.parametrize("fraction", [0.05, 0.5, 0.95, 0.999])
+@pytest.mark.parametrize("share", [0.9, 0.3, 1e-2, 1e-4])
+@pytest.mark.parametrize("term", ["pde", "bc"])
+def test_steps_of_a_term_against_iteration(term: str, share: float, fraction: float):
+    modes = two_terms()
+    lr = fraction * modes.training.max_stable_lr()
+    loss = share * float(modes.losses(0.0)[term])
+    steps = modes.steps_to(loss, lr, term)
+    assert steps == round(steps) < 1e6
+    curve = modes.losses_at(torch.arange(int(2 * steps) + 100), lr)[term]
+    above = torch.nonzero(curve > loss)
+    assert steps == (int(above[-1]) + 1 if len(above) else 0)
+
+
+@pytest.mark.parametrize("share", [0.9, 1e-2, 1e-6])
+def test_time_of_a_term_is_the_last_crossing(share: float):
+    modes = two_terms()
+    loss = share * float(modes.losses(0.0)["bc"])
+    time = modes.time_to(loss, "bc")
+    assert float(modes.losses(time)["bc"]) == pytest.approx(loss, rel=1e-9)
+    assert bool(
+        (modes.losses(time * torch.linspace(1 + 1e-9, 30, 5000).double())["bc"] <= loss).all()
+    )
+
+
+def test_a_mode_that_changes_sign_counts_in_every_second_step():
+    modes = of_rows([1.95, 0.01], [1.0, 1.0], math.pi / 4)  # 1 - 1.95: slow, alternating
+    curve = modes.losses_at(torch.arange(4000), 1.0)["a"]
+    for loss in (0.9, 0.3, 0.1, 1e-3):
+        last = int(torch.nonzero(curve > loss)[-1])
+        assert modes.steps_to(loss, 1.0, "a") == last + 1
+
+
+@pytest.mark.parametrize(
+    ("phi", "lr", "left"),
+    [
+        ([[3.0, 1.0], [1.0, 3.0]], 0.125, 0.5**2),  # rates 16 and 4: -1 and 1/2 in a step
+        ([[1.0, 0.0], [1.0, 0.0]], 1.0, 1.5**2),  # 2 and 0: -1 and 1, 1 + 1/2 and 1 - 1/2 in turn
+    ],
+    ids=["beside_one_that_falls", "beside_one_that_stays"],
+)
+def test_a_mode_that_swings_for_ever(phi: list[list[float]], lr: float, left: float):
+    rows = torch.tensor(phi, dtype=torch.float64)
+    r = torch.tensor([1.5, -0.5], dtype=torch.float64) / math.sqrt(2)  # 1/2 (1, 1) + (1, -1)
+    training = training_of(
+        {"a": rows[:1], "b": rows[1:]}, {"a": r[:1], "b": r[1:]}, {"a": 1.0, "b": 1.0}
+    )
+    modes = Modes(training)
+    for term in ("a", "b"):
+        assert modes.steps_to(0.99 * left / 4, lr, term) == math.inf
+        assert modes.steps_to(1.01 * left / 4, lr, term) < 20
+
+
+def test_terms_apart_arrive_on_their_own():
+    phi = {"a": torch.diag(torch.tensor([3.0, 0.0])).double(), "b": torch.zeros(1, 2).double()}
+    start = {"a": torch.tensor([1.0, 0.5]), "b": torch.tensor([2.0])}
+    modes = Modes(training_of(phi, start, {"a": 1.0, "b": 1.0}))
+    assert modes.time_to(0.2, "a") == pytest.approx(math.log(0.5 / 0.075) / 18, rel=1e-9)
+    assert modes.time_to(0.12, "a") == math.inf  # 0.125 stays
+    assert (modes.time_to(2.0, "b"), modes.steps_to(2.0, 0.1, "b")) == (0.0, 0.0)
+    assert (modes.time_to(1.9, "b"), modes.steps_to(1.9, 0.1, "b")) == (math.inf, math.inf)
+    assert modes.steps_to(9.0, 0.3, "b") == math.inf  # a mode diverges, though not of this term
+
+
+def test_all_terms_together_are_the_sum():
+    modes = two_terms()
+    one = diagonal(RATES, START)
+    assert one.time_to(0.3, "data") == pytest.approx(one.time_to(0.3), rel=1e-12)
+    assert one.steps_to(0.3, 0.1, "data") == one.steps_to(0.3, 0.1)
+    loss = 0.01 * modes.loss
+    last = max(modes.time_to(loss, term) for term in ("pde", "bc"))
+    assert last <= modes.time_to(loss) <= max(modes.time_to(loss / 2, t) for t in ("pde", "bc"))
+
+
+def test_slowest_mode_of_a_term():
+    modes = two_terms()
+    slowest = {term: modes.slowest_of(term) for term in ("pde", "bc")}
+    for term, other in (("pde", "bc"), ("bc", "pde")):
+        mode = slowest[term]
+        assert mode.terms[term] > mode.terms[other]
+        slower = [modes[k] for k in range(mode.index + 1, len(modes))]
+        assert all(m.terms[term] <= m.terms[other] for m in slower)
+    assert modes.slowest in slowest.values()
+    apart = of_rows([4.0, 1.0], [1.0, 1.0], 0.1)
+    assert (apart.slowest_of("a").index, apart.slowest_of("b").index) == (0, 1)
+    still = of_rows([4.0, 0.0], [1.0, 1.0], 0.1)
+    assert still.slowest_of("a").rate == pytest.approx(4.0)
+    assert still.slowest_of("b") is None  # its mode is not resolved
+
+
+@pytest.mark.parametrize("term", ["unseen", "nowhere"])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda modes, term: modes.time_to(0.1, term),
+        lambda modes, term: modes.steps_to(0.1, 1e-3, term),
+        lambda modes, term: modes.slowest_of(term),
+    ],
+)
+def test_terms_that_are_not_trained_have_no_modes(call, term: str):
+    with pytest.raises(KeyError, match=f"no term '{term}' is trained"):
+        call(two_terms(), term)
+
+
 def test_no_residual_and_no_kernel():
     done = diagonal(RATES, [0.0] * 4)
     assert (done.loss, done.time_to(0.0), done.steps_to(0.0, 0.1)) == (0.0, 0.0, 0.0)
@@ -178,6 +342,9 @@ def test_device_of_the_kernel(device: torch.device):
         lambda modes: modes.steps(0.1, -1.0),
         lambda modes: modes.steps(0.0),
         lambda modes: modes.steps_to(1.0, math.nan),
+        lambda modes: modes.steps_to(math.nan, 0.1),
+        lambda modes: modes.time_to(math.nan),
+        lambda modes: modes.time_to(math.nan, "data"),
     ],
 )
 def test_values_out_of_range_are_refused(call):

@@ -22,11 +22,9 @@ import torch
 from torch import Tensor
 
 from pinn_ntk.analysis import propagators
+from pinn_ntk.analysis.arrival import for_good
 from pinn_ntk.analysis.dynamics import LinearizedTraining
 from pinn_ntk.analysis.propagators import Propagator, Times
-
-_HALVINGS = 60
-"""Bisections of an interval, down to rounding."""
 
 
 @dataclass(frozen=True)
@@ -182,67 +180,149 @@ class Modes:
         """
         return self._curves(propagators.descent(self.rates, steps, lr, momentum))
 
-    def time_to(self, loss: float) -> float:
-        """Time of the flow until the loss, summed over terms, is down to a value.
+    def time_to(self, loss: float, term: str | None = None) -> float:
+        """Time of the flow from which on the loss stays at a value or below.
+
+        The sum over terms only falls; the loss of one of them may rise in between, which is looked
+        for on times 3 % apart.
 
         Args:
-            loss: The value of L to reach.
+            loss: The value to reach, of L or of the loss of the term.
+            term: The term whose loss is meant; the sum over all that are trained when left out.
 
         Returns:
-            The time; 0 where the loss starts there, inf where it stays above: see `unlearnable`.
-        """
-        if self.loss <= loss:
-            return 0.0
-        if self.unlearnable >= loss:
-            return math.inf
-        low, high = 0.0, 1 / float(self.rates[0])
-        while self._left(propagators.flow(self.rates, high)) > loss:
-            low, high = high, 2 * high
-        for _ in range(_HALVINGS):
-            middle = (low + high) / 2
-            above = self._left(propagators.flow(self.rates, middle)) > loss
-            low, high = (middle, high) if above else (low, middle)
-        return high
-
-    def steps_to(self, loss: float, lr: float) -> float:
-        """Steps of gradient descent until the loss, summed over terms, stays at a value or below.
-
-        Args:
-            loss: The value of L to reach.
-            lr: Learning rate.
-
-        Returns:
-            A whole number; 0 where the loss starts there, inf where it stays above (see
-            `unlearnable`) or where a mode of the residual diverges.
+            The time; 0 where the loss starts there and stays, inf where it ends above, which
+            `unlearnable` and ``losses(math.inf)`` tell.
 
         Raises:
-            ValueError: ``lr`` is not positive.
+            KeyError: The term is not trained.
+            ValueError: ``loss`` is NaN.
         """
-        decrements, present = self._decrements(lr), self._energies > 0
-        if bool((present & (decrements < 0)).any()):
-            return math.inf
-        if self.loss <= loss:
-            return 0.0
-        if float(self._energies[decrements == 0].sum()) >= loss:
-            return math.inf
-        return _first(lambda n: self._left(propagators.descent(self.rates, n, lr)) <= loss)
+        early = 0.01 / float(self.rates[0]) if self.rates[0] > 0 else 1.0
+        return self._reached(
+            loss, term, self.rates, lambda t: propagators.flow(self.rates, t).kept, early
+        )
+
+    def steps_to(self, loss: float, lr: float, term: str | None = None) -> float:
+        """Steps of gradient descent from which on the loss stays at a value or below.
+
+        Args:
+            loss: The value to reach, of L or of the loss of the term.
+            lr: Learning rate.
+            term: The term whose loss is meant; the sum over all that are trained when left out.
+
+        Returns:
+            A whole number, to the rounding of float64; 0 where the loss starts there and stays,
+            inf where it ends above, as in `time_to`, or where a mode diverges, of whichever term.
+
+        Raises:
+            KeyError: The term is not trained.
+            ValueError: ``lr`` is not positive, or ``loss`` is NaN.
+
+        Example:
+            >>> from pinn_ntk import empirical_ntk
+            >>> w = torch.tensor([0.0, 0.0], requires_grad=True, dtype=torch.float64)
+            >>> kernel = empirical_ntk({"pde": 2 * w[:1], "bc": w[1:]}, [w])
+            >>> start = {"pde": torch.ones(1), "bc": 3 * torch.ones(1)}
+            >>> modes = Modes(LinearizedTraining(kernel, start, {"pde": 1.0, "bc": 1.0}))
+            >>> modes.steps_to(0.1, lr=0.1, term="pde")  # 0.5 * 0.6^(2 n) <= 0.1
+            2.0
+            >>> modes.steps_to(0.1, lr=0.1, term="bc")  # 4.5 * 0.9^(2 n) <= 0.1
+            19.0
+        """
+        return self._reached(
+            loss,
+            term,
+            self._decrements(lr),
+            lambda n: propagators.descent(self.rates, n, lr).kept,
+            1.0,
+            whole=True,
+        )
+
+    def slowest_of(self, term: str) -> Mode | None:
+        """The slowest mode above the floor among those that lie in a term more than in any other.
+
+        Args:
+            term: A term that is trained.
+
+        Returns:
+            The mode; None where each resolvable mode lies in another term the most.
+
+        Raises:
+            KeyError: The term is not trained.
+        """
+        self._check(term)
+        lies_in = torch.stack([self.location[name] for name in self.training.terms])
+        own = lies_in.argmax(0) == self.training.terms.index(term)
+        places = torch.nonzero(own & (self.rates > 0))
+        return self[int(places[-1])] if len(places) else None
 
     @cached_property
     def _energies(self) -> Tensor:
         """L of each mode at the start, (R,)."""
         return self.training.coefficients.square() / 2
 
-    def _left(self, propagator: Propagator) -> float:
-        """L after one time or number of steps."""
-        present = self._energies > 0  # not 0 * inf
-        return float((self._energies * propagator.kept.square())[present].sum())
-
     def _curves(self, propagator: Propagator) -> dict[str, Tensor]:
+        return {term: self._curve(term, propagator.kept) for term in self.training.terms}
+
+    def _curve(self, term: str | None, kept: Tensor) -> Tensor:
+        """Loss of a term, or of all, where that much of each mode is left, (*times,)."""
         c = self.training.coefficients
-        weighted = torch.where(c == 0, 0.0, propagator.kept * c)  # not 0 * inf
-        rows = {term: self.training.rows(term) for term in self.training.terms}
-        parts = {term: weighted @ self.training.modes[part].mT for term, part in rows.items()}
-        return {term: part.square().sum(-1) / 2 for term, part in parts.items()}
+        left = torch.where(c == 0, 0.0, kept * c)  # not 0 * inf
+        if term is not None:
+            left = left @ self.training.modes[self.training.rows(term)].mT
+        return left.square().sum(-1) / 2
+
+    def _reached(
+        self,
+        loss: float,
+        term: str | None,
+        decrements: Tensor,
+        kept: Callable[[Tensor], Tensor],
+        unit: float,
+        *,
+        whole: bool = False,
+    ) -> float:
+        """The first time, or number of steps, from which on a loss stays at a value or below."""
+        if math.isnan(loss):
+            raise ValueError("expected the loss to reach, a number, got nan.")
+        self._check(term)
+        if bool(((self._energies > 0) & (decrements < 0)).any()):
+            return math.inf
+        resting, sizes = self._resting(term, decrements == 0), self._sizes(term)
+        sizes = torch.where(decrements > 0, sizes, 0.0)
+        room = math.sqrt(2 * loss) - resting if loss >= 0 else -math.inf
+        if room < 0 or (room == 0 and bool(sizes.any())):
+            return math.inf
+
+        def below(times: Tensor) -> Tensor:  # of steps two, since a mode may change sign in each
+            both = [kept(times), kept(times + 1)] if whole else [kept(times)]
+            return torch.stack([self._curve(term, p) <= loss for p in both]).all(0)
+
+        def settled(time: float) -> bool:
+            left = sizes * kept(torch.tensor(time, dtype=torch.float64)).abs()
+            return float(left.sum()) <= room
+
+        return for_good(below, settled, unit, whole=whole)
+
+    def _resting(self, term: str | None, still: Tensor) -> float:
+        """|D^(1/2) r| of what is left in the end, of a term or of all."""
+        c = torch.where(still, self.training.coefficients, 0.0)
+        if term is None:
+            return float(c.norm())
+        v = self.training.modes[self.training.rows(term)]
+        stays = v @ torch.where(self.rates == 0, c, 0.0)
+        swings = v @ torch.where(self.rates > 0, c, 0.0)
+        return max(float((stays + swings).norm()), float((stays - swings).norm()))
+
+    def _sizes(self, term: str | None) -> Tensor:
+        """|D^(1/2) r| of each mode at the start, in the rows of a term or in all, (R,)."""
+        sizes = self.training.coefficients.abs()
+        return sizes if term is None else sizes * self.location[term].sqrt()
+
+    def _check(self, term: str | None) -> None:
+        if term is not None and term not in self.training.terms:
+            raise KeyError(f"no term {term!r} is trained; there are {list(self.training.terms)}.")
 
     def _until(self, tolerance: float, decrements: Tensor) -> Tensor:
         if not tolerance > 0:
@@ -257,14 +337,3 @@ class Modes:
             raise ValueError(f"expected lr > 0, got {lr}.")
         x = lr * self.rates
         return -torch.where(x < 0.5, torch.log1p(-x.clamp(max=0.5)), (1 - x).abs().log())
-
-
-def _first(reached: Callable[[int], bool]) -> float:
-    """The first whole number from which on something holds; for what stays once it holds."""
-    low, high = 0, 1
-    while not reached(high):
-        low, high = high, 2 * high
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if reached(middle) else (middle, high)
-    return float(high)
