@@ -50,12 +50,14 @@ def distinct_rows(jacobian: FactoredJacobian) -> int:
     sketches, precision = _sketches(jacobian), factor_precision([jacobian])
     slack = SLACK * precision * sketches.square().mean(1).sqrt()
     moves = slack > SLACK * precision * slack.max()
-    if not bool(moves.any()):
-        return jacobian.rows
-    groups = torch.zeros_like(slack[moves], dtype=torch.long)
-    for values in sketches[moves].mT:
-        groups = _split(groups, values, slack[moves])
-    return int(groups.max()) + 1 + int((~moves).sum())
+    sketches, slack, different = sketches[moves], slack[moves], int((~moves).sum())
+    groups = torch.zeros_like(slack, dtype=torch.long)
+    for sketch in range(SKETCHES):
+        groups = _split(groups, sketches[:, sketch], slack)
+        several = groups.bincount()[groups] > 1  # a row alone is sorted no more
+        different += int((~several).sum())
+        sketches, slack, groups = sketches[several], slack[several], groups[several]
+    return different + len(groups.unique())
 
 
 def _sketches(jacobian: FactoredJacobian) -> Tensor:
