@@ -16,7 +16,7 @@ from pinn_ntk.analysis.definiteness import Definiteness, definiteness
 from pinn_ntk.analysis.repeated_rows import broadcast_shape, duplicated_rows, first_alike, rounding
 from pinn_ntk.factors import Dense
 from pinn_ntk.kernel import NTK
-from pinn_ntk.rows import thinned
+from pinn_ntk.rows import kernel_of_rows, stratified_rows, thinned
 from tests.cases import CASES, Case
 from tests.networks import NETWORKS
 from tests.operators import laplacian, navier_stokes, points
@@ -338,7 +338,13 @@ def test_accidental_broadcasting(net: nn.Module, accident: str, n: int) -> None:
         seen = definiteness(kernel, "pde", residual)
         assert seen.broadcast == {"pde": (n, n)}
         assert not seen.must_decrease
-        assert f"broadcast to ({n}, {n}) by accident, likely (N,) - (N, 1); check" in seen.statement
+        if accident == "derivative_and_value":
+            assert seen.additive == {"pde"}  # all rows differ: it might be meant
+            assert "or a difference that was broadcast by accident; check" in seen.statement
+        else:
+            assert seen.additive == frozenset()
+            likely = f"broadcast to ({n}, {n}) by accident, likely (N,) - (N, 1); check"
+            assert likely in seen.statement
 
 
 def test_a_large_accident_is_seen_in_all_rows_and_not_in_some(net: nn.Module) -> None:
@@ -407,6 +413,43 @@ def test_three_components_at_three_points_are_no_accident() -> None:
     r = navier_stokes(flow, points(3, 2))  # (3, 3)
     kernel = empirical_ntk({"pde": r}, flow)
     assert definiteness(kernel, "pde", r.detach()).broadcast == {}
+
+
+class Shifted(nn.Module):
+    """Components that share all but a bias each."""
+
+    def __init__(self, outputs: int) -> None:
+        super().__init__()
+        self.trunk, self.shift = NETWORKS["mlp"](1, 1), nn.Parameter(torch.randn(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.trunk(x) + self.shift
+
+
+@pytest.mark.parametrize(("n", "m"), [(5, 3), (3, 3), (30, 4)])
+def test_components_that_differ_by_a_shift_are_not_called_a_mistake(n: int, m: int) -> None:
+    net = Shifted(m)
+    r = net(points(n, 1)) - torch.randn(n, m)
+    kernel = empirical_ntk({"data": r}, net, certify=False)
+    seen = definiteness(kernel, "data", r.detach())
+    assert (seen.broadcast, seen.additive) == ({"data": (n, m)}, {"data"})
+    assert seen.rank <= n + m - 1
+    assert seen.cause == (
+        f"The {n * m} rows of data, ({n}, {m}), are sums a_i + b_j, of rank {n + m - 1} at most: "
+        "components that differ by a shift, or a difference that was broadcast by accident; check "
+        "shapes of prediction and target."
+    )
+
+
+def test_stratified_rows_keep_all_components() -> None:
+    """Every second row of two components is the first; what is wrong with the second shows."""
+    trunk = NETWORKS["mlp"](1, 1)
+    u = trunk(points(20, 1))
+    r = torch.cat([u, u.detach()], 1)  # (20, 2), the second detached by accident
+    whole = empirical_ntk({"pde": r}, trunk, certify=False)
+    kept = kernel_of_rows(whole, {"pde": stratified_rows(40, 20, seed=0)})
+    assert definiteness(thinned(whole, 20), "pde", whole=whole).still == 0
+    assert 5 <= definiteness(kept, "pde", whole=whole).still <= 15
 
 
 LAYOUTS = [case for case in CASES if case.id.count("-") == 1]

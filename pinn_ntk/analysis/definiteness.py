@@ -25,7 +25,13 @@ import torch
 from torch import Tensor
 
 from pinn_ntk.analysis.distinct_rows import distinct_rows
-from pinn_ntk.analysis.repeated_rows import broadcast_shape, duplicated_rows, rounding, still_rows
+from pinn_ntk.analysis.repeated_rows import (
+    Additive,
+    additive_form,
+    duplicated_rows,
+    rounding,
+    still_rows,
+)
 from pinn_ntk.kernel import NTK
 from pinn_ntk.spectrum import NOT_FINITE, Spectrum
 from pinn_ntk.tsqr import factor_precision
@@ -57,12 +63,14 @@ class Definiteness:
         duplicates: Groups of rows that no parameter tells apart; of the whole kernel, rows count
             on from one term to the next.
         still: Number of rows that no parameter moves.
-        broadcast: Term -> (N, M), if its residual looks like (N, 1) - (M,) by accident.
+        broadcast: Term -> (N, M), if its residual looks like (N, 1) - (M,).
         searched: Rows of the terms and how many of them differ, where the kernel is that of some of
             them and more than `REPEATED` repeat others.
         outside: Share of |r|^2 in the directions of eigenvalues at the floor and below, where
             nothing is learned; None where no residual was given, or one that is zero, or no
             eigenvectors.
+        additive: Terms of ``broadcast`` that may be meant: all rows differ, as those of components
+            that differ by a shift.
     """
 
     name: str
@@ -76,6 +84,7 @@ class Definiteness:
     broadcast: Mapping[str, tuple[int, int]]
     outside: float | None = None
     searched: tuple[int, int] | None = None
+    additive: frozenset[str] = frozenset()
 
     @property
     def must_decrease(self) -> bool:
@@ -91,7 +100,10 @@ class Definiteness:
     def cause(self) -> str:
         """Why rank is lost, in a sentence; empty where nothing was recognised."""
         if self.broadcast:
-            return " ".join(_mistake(*found) for found in self.broadcast.items())
+            return " ".join(
+                (_sum if term in self.additive else _mistake)(term, shape)
+                for term, shape in self.broadcast.items()
+            )
         if self.still == self.rows:
             return "No parameter moves these residuals: detached, or constant by accident?"
         causes, moving = [], self.distinct - self.still
@@ -143,7 +155,8 @@ def definiteness(
     """Rank of a kernel block above the noise, and what may be the matter if it is not full.
 
     Takes R^3 for the eigenvalues, unless they are given, and R^2 for the rest: of more than some
-    hundred rows give `pinn_ntk.rows.thinned`.
+    hundred rows give `pinn_ntk.rows.kernel_of_rows`, drawn by `pinn_ntk.rows.stratified_rows`, and
+    all as ``whole``. Every k-th row may be one component of a vector only.
 
     Args:
         kernel: Kernel of the terms.
@@ -184,6 +197,7 @@ def definiteness(
         precision = factor_precision(jacobians)
         spectrum = Spectrum.of(block, eigenvectors=known is not None, precision=precision)
     still = still_rows(block, factor_precision(jacobians))
+    forms = _forms(whole or kernel, names, given)
     kept = spectrum.above_floor
     return Definiteness(
         name=term or WHOLE,
@@ -194,9 +208,10 @@ def definiteness(
         floor=spectrum.floor,
         duplicates=duplicated_rows(block, max(map(rounding, jacobians)), still),
         still=len(still),
-        broadcast=_broadcasts(whole or kernel, names, given),
+        broadcast={name: form.shape for name, form in forms.items()},
         outside=None if known is None else _outside(known, spectrum, len(kept)),
         searched=_searched(kernel, whole or kernel, names),
+        additive=frozenset(name for name, form in forms.items() if not form.certain),
     )
 
 
@@ -241,16 +256,14 @@ def _joined(given: Mapping[str, Tensor], names: Sequence[str], kernel: NTK) -> T
     return torch.cat([given[name].flatten().to(first.device, torch.float64) for name in names])
 
 
-def _broadcasts(
-    kernel: NTK, names: Sequence[str], given: Mapping[str, Tensor]
-) -> dict[str, tuple[int, int]]:
+def _forms(kernel: NTK, names: Sequence[str], given: Mapping[str, Tensor]) -> dict[str, Additive]:
     found = {
-        name: broadcast_shape(
+        name: additive_form(
             kernel.jacobian(name), tuple(given[name].shape) if name in given else None
         )
         for name in names
     }
-    return {name: shape for name, shape in found.items() if shape is not None}
+    return {name: form for name, form in found.items() if form is not None}
 
 
 def _outside(residual: Tensor, spectrum: Spectrum, rank: int) -> float | None:
@@ -268,6 +281,15 @@ def _mistake(term: str, shape: tuple[int, int]) -> str:
     return (
         f"The {n * m} rows of {term} look like those of a difference that was broadcast to "
         f"({n}, {m}) by accident, likely {parts}; check shapes of prediction and target."
+    )
+
+
+def _sum(term: str, shape: tuple[int, int]) -> str:
+    n, m = shape
+    return (
+        f"The {n * m} rows of {term}, ({n}, {m}), are sums a_i + b_j, of rank {n + m - 1} at most: "
+        "components that differ by a shift, or a difference that was broadcast by accident; check "
+        "shapes of prediction and target."
     )
 
 

@@ -13,13 +13,16 @@ many rows J_i V is looked at instead of K, V random with `SKETCHES` columns: the
 A difference of a column (N, 1) and a row (N,) is a matrix (N, N) that nobody wanted. Its rows are
 r_ij = a_i + b_j, so that all contrasts r_ij - r_il - r_kj + r_kl have no gradient. What is left of
 K once the sums of that form are taken out, tr(P K) with P = (I - 1 1^T / N) x (I - 1 1^T / N), is
-zero to rounding, and that is looked for.
+zero to rounding, and that is looked for. Where only one of a and b has a gradient, rows are equal
+by the row or column, and it hardly is meant. Where both have, it may be: outputs that share all
+but their last biases are of this form, and nothing in J tells them from an accident.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -189,10 +192,45 @@ def still_rows(block: Tensor, precision: float) -> frozenset[int]:
     return frozenset(torch.nonzero(sizes <= bound).flatten().tolist())
 
 
+class Additive(NamedTuple):
+    """A residual whose rows are r_ij = a_i + b_j.
+
+    Attributes:
+        shape: (N, M).
+        certain: Whether only one of a and b has a gradient, so that nobody wants N M rows.
+    """
+
+    shape: tuple[int, int]
+    certain: bool
+
+
 def broadcast_shape(
     jacobian: FactoredJacobian, shape: Sequence[int] | None = None
 ) -> tuple[int, int] | None:
-    """Shape (N, M) of a residual that looks like a column minus a row by accident.
+    """Shape (N, M) of a residual that looks like a column minus a row.
+
+    Args:
+        jacobian: J of all rows, row-major.
+        shape: Shape of the residual, where known.
+
+    Returns:
+        The shape of `additive_form`; None where there is none.
+
+    Example:
+        >>> from pinn_ntk import empirical_ntk
+        >>> w = torch.tensor(2.0, requires_grad=True)
+        >>> u, target = w * torch.tensor([[1.0], [2.0], [3.0]]), torch.zeros(3)
+        >>> broadcast_shape(empirical_ntk(u - target, [w]).jacobian("residual"))
+        (3, 3)
+    """
+    found = additive_form(jacobian, shape)
+    return None if found is None else found.shape
+
+
+def additive_form(
+    jacobian: FactoredJacobian, shape: Sequence[int] | None = None
+) -> Additive | None:
+    """Whether a residual looks like a column minus a row, and whether that must be an accident.
 
     Of a large residual a sample of `SIDE` times `SIDE` entries is looked at. Where the shape is
     not known, the residual is taken for a square if R is a square number of at least 9.
@@ -202,15 +240,15 @@ def broadcast_shape(
         shape: Shape of the residual, where known.
 
     Returns:
-        (N, M); None where the rows are not of this form. So it is as well where they are, but the
+        The form; None where the rows are not of it. So it is as well where they are, but the
         distinct ones are not N, M or N M as for different points: duplicated points.
 
     Example:
         >>> from pinn_ntk import empirical_ntk
-        >>> w = torch.tensor(2.0, requires_grad=True)
-        >>> u, target = w * torch.tensor([[1.0], [2.0], [3.0]]), torch.zeros(3)
-        >>> broadcast_shape(empirical_ntk(u - target, [w]).jacobian("residual"))
-        (3, 3)
+        >>> w, b = (torch.ones(n, requires_grad=True) for n in ((), (3,)))
+        >>> u = w * torch.tensor([[1.0], [2.0], [3.0], [4.0]]) + b  # three components
+        >>> tuple(additive_form(empirical_ntk(u, [w, b]).jacobian("residual"), u.shape))
+        ((4, 3), False)
     """
     if shape is None:
         side = math.isqrt(jacobian.rows)
@@ -228,7 +266,7 @@ def broadcast_shape(
     if not _is_sum(block.reshape(n, m, n, m), tolerance):
         return None
     distinct = len(set(first_alike(block, tolerance).tolist()))
-    return sides if distinct in {n, m, n * m} else None
+    return Additive(sides, distinct != n * m) if distinct in {n, m, n * m} else None
 
 
 def _spread(size: int) -> Tensor:
