@@ -155,7 +155,10 @@ class Instrument:
             scale = 1 / loss_scale(trainer)
             factors = {n: scale * weights.get(t.head, 1.0) for n, t in found.terms.items()}
             prints = finite.fingerprints(trained_parameters(trainer, module))
-            losses = finite.losses(factors)
+            attempt = self.guard.run
+            losses = attempt("the terms' parts of the loss", partial(finite.losses, factors)) or {}
+            curved = partial(finite.curvature, factors) if self.params is None else lambda: None
+            rate = partial(learning_rate, trainer, params, kernel)
             if kernel is not None and self.params is None and finite.likeness == found.likeness:
                 begin = partial(self.outlook.begin, module, kernel, finite, losses, params, prints)
                 self.guard.run(PREDICTION, partial(begin, logged_step(trainer)))
@@ -164,7 +167,7 @@ class Instrument:
                 logged_step(trainer),
                 drift=self._drift,
                 params=params,
-                curvature=finite.curvature(factors) if self.params is None else None,
+                curvature=attempt("the curvature of the loss", curved),
                 max_points=self.max_points,
                 dtype=finite.dtype,
                 points=found.points,
@@ -173,10 +176,11 @@ class Instrument:
                 effective_weights=effective_weights(found.terms, factors),
                 undefined=tuple(n for n in found.residuals if n not in finite.residuals),
                 rows_kept=found.rows,
-                learning_rate=learning_rate(trainer, params, kernel),
+                learning_rate=attempt("the learning rate", rate),
                 interference=self._interference(kernel, finite, losses),
                 distance_to_limit=self._distance(module),
                 residuals=finite.residuals,
+                attempt=attempt,
             )
 
     def _distance(self, module: pl.LightningModule) -> float | None:
@@ -191,8 +195,12 @@ class Instrument:
         if kernel is None or len(losses) < 2:
             return None
         some = NTK({term: kernel.jacobian(term) for term in kernel.terms if term in losses})
-        slopes = {term: losses[term].slope(found.residuals[term]) for term in some.terms}
-        return self.guard.run("the interference", partial(interference_of, some, slopes))
+
+        def of_slopes() -> Interference:
+            slopes = {term: losses[term].slope(found.residuals[term]) for term in some.terms}
+            return interference_of(some, slopes)
+
+        return self.guard.run("the interference", of_slopes)
 
     def state_dict(self, *, save_start: bool) -> dict[str, Any]:
         """What a resumed run goes on from; without the first kernel unless asked for."""

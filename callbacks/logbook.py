@@ -136,7 +136,9 @@ class Logbook:
         self.guard.run("the summary", partial(self._write, trainer, measurement))
 
     def _write(self, trainer: pl.Trainer, measurement: Measurement) -> None:
-        text = summary(measurement, max_points=self.max_points, judged=self._judged)
+        text = summary(
+            measurement, max_points=self.max_points, judged=self._judged, attempt=self.guard.run
+        )
         log_text(trainer, f"{self.prefix}/summary", text, measurement.step)
 
     def _draw(self, trainer: pl.Trainer, name: str, make: Callable[[], Figure], step: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -96,8 +96,16 @@ def learning_rate(
         used = set().union(*(kernel.jacobian(term).factors for term in kernel.terms))
     reached = {id(params[name]) for name in used}
     found = [o.param_groups for o in trainer.optimizers if _holds(o, reached)]
-    rates = [float(group["lr"]) for groups in found[:1] for group in groups if "lr" in group]
-    return max(rates) if len(found) == 1 and rates else None
+    rates = [_as_number(group.get("lr")) for groups in found[:1] for group in groups]
+    known = [rate for rate in rates if rate is not None]
+    return max(known) if len(found) == 1 and known else None
+
+
+def _as_number(rate: Any) -> float | None:
+    try:
+        return float(rate)
+    except (TypeError, ValueError, RuntimeError):  # None, or several numbers in a tensor
+        return None
 
 
 def _holds(optimizer: Optimizer, reached: set[int]) -> bool:

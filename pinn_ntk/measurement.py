@@ -12,8 +12,10 @@ that their cost stays bounded; traces are always exact and of all rows.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Protocol, TypeVar
 
 from torch import Tensor
 
@@ -30,6 +32,28 @@ __all__ = ["BATCH", "PROBE", "Measurement", "measure"]
 
 BATCH = "the training batch"
 PROBE = "a fixed probe"
+
+T = TypeVar("T")
+
+
+class Attempt(Protocol):
+    """Runs a part that the rest does without, such as `pinn_ntk.callbacks.guard.Guard.run`."""
+
+    def __call__(self, what: str, part: Callable[[], T], /) -> T | None:
+        """What the part returns; None where it may fail and does."""
+
+
+def outright(_what: str, part: Callable[[], T], /) -> T:
+    """An `Attempt` that lets failures through.
+
+    Args:
+        _what: Name of the part.
+        part: The part.
+
+    Returns:
+        What it returns.
+    """
+    return part()
 
 
 @dataclass(frozen=True)
@@ -106,6 +130,7 @@ def measure(
     interference: Interference | None = None,
     distance_to_limit: float | None = None,
     residuals: Mapping[str, Tensor] | None = None,
+    attempt: Attempt = outright,
 ) -> Measurement:
     """Take everything that is reported off a kernel.
 
@@ -130,6 +155,7 @@ def measure(
         distance_to_limit: Distance from the limit of infinite width, for the record.
         residuals: Term -> residual in the shape that the loss sees, which tells accidental
             broadcasting.
+        attempt: Runs what may be left out: rates, the step size, definiteness and repeats.
 
     Returns:
         The measurement.
@@ -142,11 +168,16 @@ def measure(
     moved = drift.update(kept, params, fingerprints, fixed=points != BATCH, groups=groups)
     spectra = {} if kept is None else {term: _spectrum(kept, term) for term in kept.terms}
     traces, group_traces = _traces(kernel, groups or {})  # off the blocks, where those are whole
-    step_size, rates, known = None, {}, curvature or {}
+    known = curvature or {}
+    step_size: float | None = None
+    rates: Mapping[str, tuple[float, float]] = {}
     if kernel is not None and kept is not None:
-        rates = mode_rates(kept, kernel, spectra, known, rows_kept)
+        part = partial(mode_rates, kept, kernel, spectra, known, rows_kept)
+        rates = attempt("the rates of the modes", part) or {}
         if set(kernel.terms) <= known.keys():
-            step_size = max_stable_lr(kept, kernel, known, rows_kept)
+            bound = partial(max_stable_lr, kept, kernel, known, rows_kept)
+            step_size = attempt("the largest stable learning rate", bound)
+    definite = partial(_definiteness, kernel, kept, spectra, residuals or {})
     return Measurement(
         step=step,
         rows={} if kernel is None else {term: kernel.rows(term) for term in kernel.terms},
@@ -165,9 +196,9 @@ def measure(
         learning_rate=learning_rate,
         rates=rates,
         interference=interference,
-        definiteness=_definiteness(kernel, kept, spectra, residuals or {}),
+        definiteness=attempt("the definiteness", definite) or {},
         distance_to_limit=distance_to_limit,
-        repeated=_repeated(kernel, kept),
+        repeated=attempt("the count of repeated points", partial(_repeated, kernel, kept)) or {},
     )
 
 

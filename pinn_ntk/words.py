@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from pinn_ntk import verdicts
 from pinn_ntk.decrease import Judged
-from pinn_ntk.measurement import PROBE, Measurement
+from pinn_ntk.measurement import PROBE, Attempt, Measurement, outright
 
 CONSTANT, MOVED = 0.1, 0.5
 """Drift up to which the kernel passes for constant, and from which it plainly does not."""
@@ -22,6 +22,7 @@ def summary(
     *,
     max_points: int | None = None,
     judged: Judged | None = None,
+    attempt: Attempt = outright,
 ) -> str:
     """What a measurement says, in words, as Markdown.
 
@@ -29,32 +30,43 @@ def summary(
         measurement: What was measured at one step.
         max_points: The limit that was in force, to be named where rows were left out.
         judged: The last forecast whose outcome is known.
+        attempt: Makes each finding, so that one may fail without the others.
 
     Returns:
         A table of the loss terms and a list of findings.
     """
-    findings = [
-        _undefined(measurement),
-        verdicts.balance(measurement),
-        _weights(measurement.effective_weights),
-        *(_resolved(term, measurement) for term in measurement.spectra),
-        *verdicts.ranks(measurement.definiteness),
-        *verdicts.repeats(measurement),
-        *_groups(measurement),
-        _drift(measurement),
-        _moved_points(measurement),
-        verdicts.infinite_width(measurement),
-        verdicts.step_size(measurement),
-        verdicts.time_scales(measurement),
-        verdicts.interferences(measurement.interference),
-        "" if judged is None else verdicts.prediction(judged),
-        _trust(measurement),
-        *(_left_out(term, measurement, max_points) for term in measurement.spectra),
-        _unnamed(measurement),
-    ]
+    findings: list[str] = []
+    for about, find in _findings(measurement, max_points, judged).items():
+        findings += attempt(f"the sentence on {about}", find) or []
     header = f"**Kernel at step {measurement.step}** on {measurement.points}"
     lines = [header, "", *_table(measurement), ""]
     return "\n".join(lines + [f"- {finding}" for finding in findings if finding])
+
+
+def _findings(
+    measurement: Measurement, max_points: int | None, judged: Judged | None
+) -> dict[str, Callable[[], list[str]]]:
+    """What a sentence is about -> the sentences, empty where there is nothing to say."""
+    terms = list(measurement.spectra)
+    return {
+        "undefined terms": lambda: [_undefined(measurement)],
+        "balance": lambda: [verdicts.balance(measurement)],
+        "weights": lambda: [_weights(measurement.effective_weights)],
+        "spectra": lambda: [_resolved(term, measurement) for term in terms],
+        "ranks": lambda: [*verdicts.ranks(measurement.definiteness)],
+        "repeated points": lambda: [*verdicts.repeats(measurement)],
+        "groups of parameters": lambda: _groups(measurement),
+        "drift": lambda: [_drift(measurement)],
+        "moved points": lambda: [_moved_points(measurement)],
+        "infinite width": lambda: [verdicts.infinite_width(measurement)],
+        "the step size": lambda: [verdicts.step_size(measurement)],
+        "time scales": lambda: [verdicts.time_scales(measurement)],
+        "interference": lambda: [verdicts.interferences(measurement.interference)],
+        "the prediction": lambda: [] if judged is None else [verdicts.prediction(judged)],
+        "trust": lambda: [_trust(measurement)],
+        "rows left out": lambda: [_left_out(term, measurement, max_points) for term in terms],
+        "names": lambda: [_unnamed(measurement)],
+    }
 
 
 def _table(measurement: Measurement) -> list[str]:

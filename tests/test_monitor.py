@@ -20,12 +20,16 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.util import tensor_util
 from torch import Tensor
 
-from pinn_ntk.callbacks import NTKBalancer, NTKMonitor
-from pinn_ntk.callbacks.parameters import trained_parameters
+from pinn_ntk import measurement, verdicts
+from pinn_ntk.callbacks import NTKBalancer, NTKMonitor, instrument, outlook
+from pinn_ntk.callbacks.outlook import Outlook
+from pinn_ntk.callbacks.parameters import learning_rate, trained_parameters
 from pinn_ntk.callbacks.recorder import Recorder
+from pinn_ntk.callbacks.source import Found
+from pinn_ntk.decrease import TermLoss
 from pinn_ntk.errors import NTKWarning
 from pinn_ntk.reference import reference_jacobian
-from tests.pinn import N_BC, N_PDE, Log, Pinn, batch, build, fit, same
+from tests.pinn import N_BC, N_PDE, Log, Pinn, batch, build, fit, same, trainer
 
 TERMS = ("pde", "bc")
 SCALARS = {
@@ -312,6 +316,86 @@ def test_failing_diagnostic_warns_once_and_training_goes_on(monkeypatch: pytest.
     assert "switched off for this fit" in str(warning.message)
     assert not monitor.history
     assert same(plain, watched)
+
+
+PARTS: list[tuple[Any, str, str, set[str]]] = [
+    (Found, "losses", "the terms' parts of the loss", {"ntk/interference/pde/bc", JUDGED}),
+    (Found, "curvature", "the curvature of the loss", {"ntk/max_stable_lr"}),
+    (instrument, "learning_rate", "the learning rate", {"ntk/lr"}),
+    (TermLoss, "slope", "the interference", {"ntk/interference/pde/bc"}),
+    (instrument, "interference_of", "the interference", {"ntk/interference/pde/bc"}),
+    (measurement, "mode_rates", "the rates of the modes", set()),
+    (measurement, "max_stable_lr", "the largest stable learning rate", {"ntk/max_stable_lr"}),
+    (measurement, "definiteness", "the definiteness", set()),
+    (measurement, "_repeated", "the count of repeated points", set()),
+    (Outlook, "start", "the predicted decrease", {JUDGED}),
+    (outlook, "setting", "the predicted decrease", {JUDGED}),
+]
+"""Where, what fails, the name that it is reported under, the tags that are lost."""
+
+
+@pytest.mark.parametrize(("owner", "name", "what", "lost"), PARTS, ids=[part[1] for part in PARTS])
+def test_a_part_that_fails_leaves_all_the_others(
+    owner: Any, name: str, what: str, lost: set[str], monkeypatch: pytest.MonkeyPatch
+):
+    def broken(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("no such luck")
+
+    monkeypatch.setattr(owner, name, broken)
+    plain, watched, monitor = build(), build(), NTKMonitor(every_n_steps=1)
+    fit(plain, steps=3)
+    with pytest.warns(NTKWarning) as warned:
+        fit(watched, monitor, steps=3)
+    (warning,) = ours(warned)
+    assert f"NTKMonitor: {what} failed with RuntimeError: no such luck" in str(warning.message)
+    assert {tag for tag in monitor.history if "limit" not in tag} == SCALARS - lost
+    assert len(monitor.history["ntk/trace/pde"]) == 3
+    assert same(plain, watched)
+
+
+@pytest.mark.parametrize("name", ["ranks", "interferences", "step_size", "prediction"])
+def test_a_sentence_that_fails_leaves_the_rest_of_the_summary(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def broken(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("no such luck")
+
+    texts: list[list[str]] = []
+    for fails in (False, True):
+        if fails:
+            monkeypatch.setattr(verdicts, name, broken)
+        logger = TensorBoardLogger(tmp_path / str(fails))
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always", NTKWarning)
+            fit(build(), NTKMonitor(every_n_steps=2), steps=5, logger=logger)
+        told = [str(w.message) for w in warned if issubclass(w.category, NTKWarning)]
+        assert ["the sentence on" in message for message in told] == [True] * fails
+        last = events(logger).Tensors("ntk/summary/text_summary")[-1]
+        texts.append(str(tensor_util.make_ndarray(last.tensor_proto)[0], "utf8").splitlines())
+    whole, rest = texts
+    assert set(rest) < set(whole)
+    assert 1 <= len(whole) - len(rest) <= 2
+    assert len(rest) > 8
+
+
+@pytest.mark.parametrize(
+    ("rates", "expected"),
+    [
+        ([None, None], None),
+        ([None, 0.1], 0.1),
+        ([torch.tensor(0.25), 0.1], 0.25),
+        ([torch.ones(2), 0.1], 0.1),
+        (["fast", 1], 1.0),
+    ],
+)
+def test_only_learning_rates_that_are_numbers_are_taken(rates: list[Any], expected: float | None):
+    module = build()
+    optimizer = torch.optim.SGD([{"params": [p]} for p in list(module.parameters())[:2]], lr=1.0)
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
+    run = trainer()
+    run.strategy.optimizers = [optimizer]
+    assert learning_rate(run, trained_parameters(run, module), None) == expected
 
 
 class Energy(Pinn):

@@ -455,6 +455,22 @@ def test_a_copy_holds_the_forecast_that_waits(way: Callable[[NTKMonitor], NTKMon
     assert state["step"] == 3
 
 
+@pytest.mark.parametrize("way", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
+def test_an_outlook_may_be_copied_and_pickled_inside_a_batch(way: Callable[[Any], Any]):
+    """Then kernel, graphs and batch stay behind, and only a forecast that waits goes along."""
+
+    class Copy(pl.Callback):
+        def on_before_optimizer_step(self, *_: Any) -> None:
+            twin = way(monitor._outlook)
+            open_.append((monitor._outlook.is_open, twin.is_open, twin.state_dict() == {}))
+
+    open_: list[tuple[bool, bool, bool]] = []
+    monitor = NTKMonitor(every_n_steps=1, limit=False)
+    train(make(Noted), monitor, Copy(), steps=3)
+    assert open_ == [(True, False, True)] * 3
+    assert list(ratios(monitor)) == [0, 1]
+
+
 def test_another_fit_does_not_judge_the_last_step_of_the_one_before():
     module, monitor = build(), NTKMonitor(every_n_steps=2)
     fit(module, monitor, steps=3)
