@@ -198,7 +198,8 @@ def _left(training: LinearizedTraining, term: str, propagator: Propagator) -> tu
 
 def _noise(training: LinearizedTraining, term: str, noise: float | str, whole: _Path) -> float:
     """sigma, given or estimated; ``whole`` is the path down to the slowest mode."""
-    if isinstance(noise, (int, float)) and 0 <= noise < math.inf:
+    number = isinstance(noise, (int, float)) and not isinstance(noise, bool)
+    if number and 0 <= float(noise) < math.inf:
         return float(noise)
     _, loss, left = whole
     if noise == "tail":
@@ -219,7 +220,7 @@ def _noise(training: LinearizedTraining, term: str, noise: float | str, whole: _
 def _horizon(training: LinearizedTraining, lr: float) -> int:
     """Steps in which the slowest resolvable mode falls by exp(-5)."""
     moving = training.rates[training.rates > 0]
-    if not len(moving) or not lr > 0:
+    if not len(moving) or not 0 < lr < math.inf:
         return 1
     return min(math.ceil(5 / (lr * float(moving[-1]))), _LONGEST)
 
