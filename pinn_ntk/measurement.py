@@ -20,8 +20,8 @@ from typing import Protocol, TypeVar
 from torch import Tensor
 
 from pinn_ntk.analysis.definiteness import Definiteness, definiteness
+from pinn_ntk.analysis.distinct_rows import distinct_rows
 from pinn_ntk.analysis.interference import Interference
-from pinn_ntk.analysis.repeated_rows import repeated_rows
 from pinn_ntk.kernel import NTK
 from pinn_ntk.kernel_drift import KernelDrift
 from pinn_ntk.rows import kernel_of_rows, thinned
@@ -207,7 +207,7 @@ def _repeated(kernel: NTK | None, kept: NTK | None) -> dict[str, int]:
     if kernel is None or kept is None:
         return {}
     return {
-        term: repeated_rows(kernel.jacobian(term))
+        term: kernel.rows(term) - distinct_rows(kernel.jacobian(term))
         for term in kernel.terms
         if kept.rows(term) < kernel.rows(term)
     }

@@ -30,6 +30,9 @@ UNEVEN = 3.0
 AGAINST = -0.1
 """Cosine below which two terms are said to work against each other."""
 
+CLOSE = 0.02
+"""Share of rows up to which those alike may be of points too close for a coarser dtype."""
+
 NEAR = 0.2
 """Distance from 1 up to which a ratio of decreases is said to confirm the kernel."""
 
@@ -178,11 +181,12 @@ def ranks(found: Mapping[str, Definiteness]) -> Iterator[str]:
 
 
 def repeats(measurement: Measurement) -> Iterator[str]:
-    """Which terms repeat points, of those whose spectrum is of some rows only."""
+    """Which terms repeat points, of those whose spectrum is of some rows only, where not said."""
     for term, repeated in measurement.repeated.items():
-        found = measurement.definiteness.get(term)
-        if repeated and not (found is not None and found.broadcast):
-            rows = measurement.rows[term]
+        rows, found = measurement.rows[term], measurement.definiteness.get(term)
+        said = found is not None and bool(found.broadcast or found.searched)
+        close = 0.0 if measurement.dtype == "float64" else CLOSE
+        if repeated > close * rows and not said:
             yield (
                 f"{term}: duplicated points, {rows} rows of which {rows - repeated} are different "
                 "(looked for in all rows)."

@@ -7,8 +7,7 @@
 | d_ij | K_ii + K_jj - 2 K_ij, squared distance of J_i and J_j | (R, R) |
 
 Rows at distance zero cannot be told apart by training: they are one row with several targets. Of
-many rows J_i V is looked at instead of K, V random with `SKETCHES` columns: the mean square of
-(J_i - J_j) V is d_ij on average, and zero if d_ij is.
+very many rows see `pinn_ntk.analysis.distinct_rows`.
 
 A difference of a column (N, 1) and a row (N,) is a matrix (N, N) that nobody wanted. Its rows are
 r_ij = a_i + b_j, so that all contrasts r_ij - r_il - r_kj + r_kl have no gradient. What is left of
@@ -27,7 +26,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pinn_ntk.factors import Dense, Factor
 from pinn_ntk.jacobian import FactoredJacobian
 from pinn_ntk.tsqr import factor_precision
 
@@ -36,15 +34,6 @@ _MARGIN = 32
 
 SIDE = 12
 """Rows and columns of an (N, N) residual that are looked at."""
-
-SKETCHES = 16
-"""Random numbers a row from which its likeness to others is told."""
-
-NEIGHBOURS = 4
-"""Rows before it, in the order of the first of these numbers, that a row is compared with."""
-
-CHUNK = 2**12
-"""Rows whose factors are multiplied at a time."""
 
 SMALLEST = 3
 """Side from which a residual may be called broadcast; smaller ones look like duplicated points."""
@@ -116,61 +105,6 @@ def duplicated_rows(
         if row not in still:
             groups.setdefault(first, []).append(row)
     return tuple(tuple(group) for group in groups.values() if len(group) > 1)
-
-
-def repeated_rows(jacobian: FactoredJacobian) -> int:
-    """Number of rows that cannot be told from another one before, of any number of rows.
-
-    Costs R (m + n) for a weight (m, n), and no block is formed.
-
-    Args:
-        jacobian: J of all rows.
-
-    Returns:
-        R less the number of different rows; rows that no parameter moves pass for different.
-
-    Example:
-        >>> from pinn_ntk import empirical_ntk
-        >>> w = torch.tensor(1.0, requires_grad=True)
-        >>> points = torch.tensor([1.0, 2.0, 1.0, 3.0, 1.0])
-        >>> repeated_rows(empirical_ntk(w * points, [w]).jacobian("residual"))
-        2
-    """
-    seen = _sketch(jacobian)
-    seen = seen[seen[:, 0].argsort()]
-    sizes = seen.square().mean(1)
-    bound = (_MARGIN * factor_precision([jacobian])) ** 2 * sizes.max()
-    tolerance, repeats = rounding(jacobian), torch.zeros_like(sizes, dtype=torch.bool)
-    for lag in range(1, min(NEIGHBOURS, len(seen) - 1) + 1):
-        distances = (seen[lag:] - seen[:-lag]).square().mean(1)
-        repeats[lag:] |= distances <= tolerance * (sizes[lag:] + sizes[:-lag])
-    return int((repeats & (sizes > bound)).sum())
-
-
-def _sketch(jacobian: FactoredJacobian) -> Tensor:
-    """J V, (R, SKETCHES); V is a product of two random vectors for each weight matrix."""
-    generator = torch.Generator().manual_seed(0)  # torch's own one is that of the training
-
-    def random(size: int) -> Tensor:
-        drawn = torch.randn(size, SKETCHES, generator=generator, dtype=torch.float64)
-        return drawn.to(jacobian.device, jacobian.dtype)
-
-    total = torch.zeros(jacobian.rows, SKETCHES, dtype=jacobian.dtype, device=jacobian.device)
-    for factor in jacobian.factors.values():
-        sides = (factor.numel,) if isinstance(factor, Dense) else factor.shape
-        vectors = [random(size) for size in sides]
-        for start in range(0, jacobian.rows, CHUNK):
-            rows = slice(start, start + CHUNK)
-            total[rows] += _projected(factor.slice(rows).to(jacobian.dtype), vectors)
-    return total
-
-
-def _projected(factor: Factor, vectors: Sequence[Tensor]) -> Tensor:
-    if isinstance(factor, Dense):
-        return factor.gradients @ vectors[0]
-    left, right = vectors
-    sites = zip(factor.left, factor.right, strict=True)
-    return torch.stack([(a @ left) * (b @ right) for a, b in sites]).sum(0)
 
 
 def still_rows(block: Tensor, precision: float) -> frozenset[int]:
