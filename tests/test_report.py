@@ -309,6 +309,14 @@ def test_summary_has_a_row_a_term():
             {"definiteness": definite(rank=3, broadcast={"bc": (2, 2)})},
             "- bc: the 4 rows of bc look like those of a difference that was broadcast",
         ),
+        (
+            {"rows": {"pde": 9, "bc": 2}, "repeated": {"pde": 2}},
+            "- pde: duplicated points, 9 rows of which 7 are different (looked for in all rows).",
+        ),
+        (
+            {"rows": {"pde": 900, "bc": 2}, "repeated": {"pde": 1}, "dtype": "float64"},
+            "- pde: duplicated points, 900 rows of which 899 are different",
+        ),
         ({}, "agrees with ordinary backward passes to 3e-08"),
         ({"certificate": None}, "was not checked against ordinary backward passes"),
         (
@@ -386,6 +394,12 @@ def test_who_lags_behind_follows_from_the_mean_eigenvalue_of_training():
         ({"distance_to_limit": 0.06, "drift": {"parameters": 0.0}}, "together"),
         ({"dtype": "float64"}, "resolves more"),
         ({}, "nothing is learned"),
+        ({"rows": {"pde": 900, "bc": 2}, "repeated": {"pde": 18}}, "duplicated"),
+        (
+            {"rows": {"pde": 3, "bc": 9}, "repeated": {"bc": 5}}
+            | {"definiteness": definite(searched=(9, 4))},
+            "looked for",
+        ),
         ({"interference": between(-0.092)}, "no term"),
         ({"definiteness": definite(rank=3)}, "- bc: rank"),
         ({"definiteness": definite(rank=3)}, "positive definite"),
