@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -140,6 +141,21 @@ def test_recognising_leaves_the_random_state():
     state = torch.get_rng_state()
     activation(Sine(2.0))
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_copy_without_hooks_is_run():
+    class Counting(Sine):
+        calls = 0
+
+        def forward(self, u: Tensor) -> Tensor:
+            self.calls += 1
+            return super().forward(u)
+
+    module, seen = Counting(2.0), []
+    module.register_forward_hook(lambda *_: seen.append("forward"))
+    u = torch.tensor([0.3], dtype=torch.float64)
+    assert activation(module).derivatives(u, 2)[1].item() == pytest.approx(2 * math.cos(0.6))
+    assert (module.calls, seen) == (0, [])
 
 
 class Learned(nn.Module):

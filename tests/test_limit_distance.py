@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import prune
 
 from pinn_ntk import empirical_ntk
 from pinn_ntk.limit.distance import DistanceToLimit, distance_to_limit, limit_of, plain_mlp
 from pinn_ntk.limit.kernel import LimitKernel
-from pinn_ntk.limit.layers import layer_inputs, layer_kernel
+from pinn_ntk.limit.layers import find_plain, layer_inputs, layer_kernel
 from pinn_ntk.limit.parametrization import NTKLinear, found_stds, ntk_mlp, to_ntk_parametrization
 
 
@@ -39,6 +40,24 @@ class Standardised(nn.Sequential):
         return super().forward((x - 0.3) / 0.2)
 
 
+class Scaled(nn.Linear):
+    """A layer that computes something else."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 30 * super().forward(x)
+
+
+class Sine(nn.Module):
+    """Its frequency is not part of its ``repr``."""
+
+    def __init__(self, frequency: float) -> None:
+        super().__init__()
+        self.frequency = frequency
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.sin(self.frequency * x)
+
+
 class Pinn(nn.Module):
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
@@ -54,6 +73,10 @@ PLAIN: dict[str, Callable[[], nn.Module]] = {
     "inside": lambda: Pinn(mlp(1, 4, 4, 2)),
     "subclass": lambda: Pinn(Standardised(*mlp(1, 4, 1))),
     "ntk layers": lambda: Pinn(ntk_mlp([1, 4, 1])),
+    "no bias": lambda: ntk_mlp([1, 4, 1], bias_std=0.0),
+    "one frequency": lambda: nn.Sequential(
+        nn.Linear(1, 4), Sine(3.0), nn.Linear(4, 4), Sine(3.0), nn.Linear(4, 1)
+    ),
     "one activation used twice": lambda: nn.Sequential(
         nn.Linear(1, 4), tanh := nn.Tanh(), nn.Linear(4, 4), tanh, nn.Linear(4, 1)
     ),
@@ -82,6 +105,19 @@ NOT_PLAIN: dict[str, Callable[[], nn.Module]] = {
         layer,
         nn.Tanh(),
         nn.Linear(4, 1),
+    ),
+    "two frequencies": lambda: nn.Sequential(
+        nn.Linear(1, 4), Sine(30.0), nn.Linear(4, 4), Sine(1.0), nn.Linear(4, 1)
+    ),
+    "another linear layer": lambda: nn.Sequential(Scaled(1, 4), nn.Tanh(), nn.Linear(4, 1)),
+    "normalised weights": lambda: nn.Sequential(
+        nn.utils.parametrizations.weight_norm(nn.Linear(1, 4)), nn.Tanh(), nn.Linear(4, 1)
+    ),
+    "pruned weights": lambda: nn.Sequential(
+        prune.l1_unstructured(nn.Linear(1, 4), "weight", 2), nn.Tanh(), nn.Linear(4, 1)
+    ),
+    "complex weights": lambda: nn.Sequential(
+        nn.Linear(1, 4, dtype=torch.complex128), nn.Tanh(), nn.Linear(4, 1, dtype=torch.complex128)
     ),
     "two layers in a row": lambda: nn.Sequential(nn.Linear(1, 4), nn.Linear(4, 4), nn.Linear(4, 1)),
 }
@@ -282,9 +318,32 @@ def test_wrong_stds_are_named(net: nn.Module, arguments: tuple[Any, Any], messag
         DistanceToLimit(net, points(4, 1), *arguments)
 
 
+def test_inputs_of_the_first_layer_take_the_place_of_points():
+    net, x = Standardised(*mlp(1, 6, 1)), 0.3 + 0.2 * points(5, 1)
+    expected = DistanceToLimit(net, x, 1.2, 0.3)
+    plain = find_plain(net)
+    assert plain is not None
+    distance = DistanceToLimit.from_inputs(plain, (x - 0.3) / 0.2, 1.2, 0.3)
+    assert distance(plain) == distance(net) == pytest.approx(expected(net), rel=1e-12)
+    assert torch.equal(expected.points, distance.points)
+
+
+def test_a_network_is_run_once_at_most():
+    calls = []
+    net = Standardised(*mlp(1, 6, 1, activation=lambda: Sine(2.0)))
+    for part in net.modules():
+        part.register_forward_hook(lambda part, *_: calls.append(part))
+    distance = DistanceToLimit(net, 0.2 * points(5, 1))
+    assert len(calls) == 4  # network, layer, activation, layer
+    assert distance(net) > 0
+    assert len(calls) == 4
+
+
 def test_another_network_is_refused():
     distance = DistanceToLimit(mlp(1, 4, 1), points(4, 1))
     with pytest.raises(ValueError, match=r"weight_std has 2 entries.* for 3 linear"):
         distance(mlp(1, 4, 4, 1))
+    with pytest.raises(ValueError, match=r"inputs have shape \(4, 1\); expected \(N, 2\)"):
+        distance(mlp(2, 4, 1))
     assert isinstance(ntk_mlp([1, 4, 1])[0], NTKLinear)
     assert distance(ntk_mlp([1, 7, 1])) > 0
