@@ -156,7 +156,7 @@ class Instrument:
             factors = {n: scale * weights.get(t.head, 1.0) for n, t in found.terms.items()}
             prints = finite.fingerprints(trained_parameters(trainer, module))
             attempt = self.guard.run
-            losses = attempt("the terms' parts of the loss", partial(finite.losses, factors)) or {}
+            losses = attempt("the loss of each term", partial(finite.losses, factors)) or {}
             curved = partial(finite.curvature, factors) if self.params is None else lambda: None
             rate = partial(learning_rate, trainer, params, kernel)
             if kernel is not None and self.params is None and finite.likeness == found.likeness:

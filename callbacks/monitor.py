@@ -80,7 +80,12 @@ class NTKMonitor(StatefulCallback):
     residuals are linear in the parameters along it; near 1 as well where the loss rises as the
     kernel says, and the summary gives the sign. It is known when the next step has come, and
     logged at the step that it is of; not for points that are drawn anew (give a ``probe``), where
-    gradients are accumulated, or with ``params``. The limit is that of the one plain multilayer
+    gradients are accumulated, or with ``params``. Nor is it where residuals become another function
+    of the parameters between the two steps: where these draw random numbers (dropout; noise on
+    targets), or batch, buffers or frozen parameters change; ``residuals`` and ``probe`` draw the
+    same numbers twice. Annealed attributes and generators of your own cannot be seen: leave the
+    ratio aside there. Of losses such as sqrt(mean r^2) or log(mean r^2) it is that of the mean
+    square with the weight that the step gives it. The limit is that of the one plain multilayer
     perceptron of a module, at 64 of its first inputs; of other modules it is left out.
 
     TensorBoard loggers get besides: all eigenvalues as tensor summaries ``ntk/spectrum/<term>``;
@@ -220,8 +225,9 @@ class NTKMonitor(StatefulCallback):
     ) -> None:
         if self._active:
             self.raw.begin()
-            self._instrument.begin(batch, due=trainer.is_global_zero and self._may_be_due(trainer))
-            if trainer.is_global_zero and (self._outlook.is_open or self._may_be_due(trainer)):
+            due = trainer.is_global_zero and self._may_be_due(trainer)
+            self._instrument.begin(batch, due=due)
+            if due or (trainer.is_global_zero and self._outlook.is_open):
                 self.guard.run(PREDICTION, partial(self._outlook.start, pl_module, batch))
 
     def on_before_backward(

@@ -47,6 +47,10 @@ class Recorder:
         self._log: RecordingLog | None = None
         self._awake = self._spent = False
 
+    def __getstate__(self) -> dict[str, Any]:
+        # Live graphs can be neither copied nor pickled, and are of this step alone.
+        return vars(self) | {"logged": {}, "taps": {}, "_weighted": {}}
+
     def attach(self, module: pl.LightningModule) -> None:
         """Listen to ``module``. Several recorders may listen to one."""
         self.detach()

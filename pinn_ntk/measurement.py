@@ -173,7 +173,7 @@ def measure(
     rates: Mapping[str, tuple[float, float]] = {}
     if kernel is not None and kept is not None:
         part = partial(mode_rates, kept, kernel, spectra, known, rows_kept)
-        rates = attempt("the rates of the modes", part) or {}
+        rates = attempt("the rate of each mode", part) or {}
         if set(kernel.terms) <= known.keys():
             bound = partial(max_stable_lr, kept, kernel, known, rows_kept)
             step_size = attempt("the largest stable learning rate", bound)

@@ -319,12 +319,12 @@ def test_failing_diagnostic_warns_once_and_training_goes_on(monkeypatch: pytest.
 
 
 PARTS: list[tuple[Any, str, str, set[str]]] = [
-    (Found, "losses", "the terms' parts of the loss", {"ntk/interference/pde/bc", JUDGED}),
+    (Found, "losses", "the loss of each term", {"ntk/interference/pde/bc", JUDGED}),
     (Found, "curvature", "the curvature of the loss", {"ntk/max_stable_lr"}),
     (instrument, "learning_rate", "the learning rate", {"ntk/lr"}),
     (TermLoss, "slope", "the interference", {"ntk/interference/pde/bc"}),
     (instrument, "interference_of", "the interference", {"ntk/interference/pde/bc"}),
-    (measurement, "mode_rates", "the rates of the modes", set()),
+    (measurement, "mode_rates", "the rate of each mode", set()),
     (measurement, "max_stable_lr", "the largest stable learning rate", {"ntk/max_stable_lr"}),
     (measurement, "definiteness", "the definiteness", set()),
     (measurement, "_repeated", "the count of repeated points", set()),

@@ -456,18 +456,21 @@ def test_a_copy_holds_the_forecast_that_waits(way: Callable[[NTKMonitor], NTKMon
 
 
 @pytest.mark.parametrize("way", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
-def test_an_outlook_may_be_copied_and_pickled_inside_a_batch(way: Callable[[Any], Any]):
-    """Then kernel, graphs and batch stay behind, and only a forecast that waits goes along."""
+def test_a_monitor_may_be_copied_and_pickled_inside_a_batch(way: Callable[[Any], Any]):
+    """Then kernel, graphs and batch stay behind, and only what is plain goes along."""
 
     class Copy(pl.Callback):
         def on_before_optimizer_step(self, *_: Any) -> None:
-            twin = way(monitor._outlook)
-            open_.append((monitor._outlook.is_open, twin.is_open, twin.state_dict() == {}))
+            twin = way(monitor)
+            kept.append((monitor._outlook.is_open, twin._outlook.is_open))
+            assert {**monitor.source.recorder.logged}.keys() == {"pde", "bc"}
+            assert twin.source.recorder.logged == {}
+            assert twin.history["ntk/lr"].tolist() == monitor.history["ntk/lr"].tolist()
 
-    open_: list[tuple[bool, bool, bool]] = []
-    monitor = NTKMonitor(every_n_steps=1, limit=False)
+    kept: list[tuple[bool, bool]] = []
+    monitor = NTKMonitor(every_n_steps=1)
     train(make(Noted), monitor, Copy(), steps=3)
-    assert open_ == [(True, False, True)] * 3
+    assert kept == [(True, False)] * 3
     assert list(ratios(monitor)) == [0, 1]
 
 

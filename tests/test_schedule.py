@@ -94,6 +94,15 @@ def test_what_the_budget_puts_off_is_made_up_for_as_soon_as_it_can_be():
     assert walk(Schedule("NTKMonitor", every_n_steps=3), 4.0, None, range(14)) == [0, 3, 6, 9, 12]
 
 
+def test_what_may_be_due_is_asked_without_putting_anything_off():
+    schedule = Schedule("NTKMonitor", every_n_steps=3, budget=0.5)
+    assert [s for s in range(9) if schedule.may_be_due(s, 7)] == [0, 3, 6, 7]
+    assert schedule.due(0, None, 5.0, 1.0) is False
+    assert schedule.may_be_due(1, None)
+    assert schedule.due(1, None, 0.0, 1.0) is True
+    assert not schedule.may_be_due(1, None)
+
+
 def test_the_last_step_is_acted_on_whatever_it_costs():
     schedule = Schedule("NTKMonitor", every_n_steps=2, budget=0.01)
     assert walk(schedule, cost=100.0, last=7, steps=range(8)) == [0, 7]
