@@ -8,6 +8,7 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from torch import Tensor, nn
 
 from pinn_ntk import empirical_ntk, find_terms
@@ -273,6 +274,43 @@ def test_figure_of_one_measurement() -> None:
     figure = interference_figure(measured([4.0]))
     figure.canvas.draw()
     assert [text.get_text() for text in figure.axes[0].texts] == ["1.00"]
+
+
+LONG = ("train/loss_momentum_equation_x", "train/loss_boundary_condition_inlet", "train/loss_x")
+
+
+@pytest.mark.parametrize("last", [1, 2, 3])
+@pytest.mark.parametrize("first", [1, 2, 3])
+def test_figure_has_room_for_long_names(first: int, last: int) -> None:
+    panels = {
+        f"step {n}": Interference(LONG[:n], torch.eye(n) + 1e-3)
+        for n in dict.fromkeys([first, last])
+    }
+    panels["end"] = panels[f"step {last}"]
+    figure = interference_figure(panels)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    renderer = canvas.get_renderer()
+    for axes in figure.axes:
+        box = axes.get_tightbbox(renderer)
+        assert box.x0 >= 0
+        assert box.y0 >= 0
+        assert box.x1 <= figure.bbox.width
+        assert box.y1 <= figure.bbox.height
+    for axes in figure.axes[:-1]:
+        assert min(axes.get_window_extent(renderer).size) / figure.dpi > 1.4
+    assert [bool(axes.get_ylabel()) for axes in figure.axes[:-1]] == [True] + [False] * (
+        len(panels) - 1
+    )
+
+
+def test_figure_names_the_rows_once() -> None:
+    one, other = measured([4.0, 0.0], [0.0, 1.0]), measured([9.0, 0.0], [0.0, 1.0])
+    figure = interference_figure({"a": one, "b": other, "c": measured([1.0])})
+    labels = [[label.get_text() for label in axes.get_yticklabels()] for axes in figure.axes[:3]]
+    assert labels[0] == ["loss_pde\n2.0e+00", "b$c\n1.0e+00"]
+    assert labels[1] == ["3.0e+00", "1.0e+00"]
+    assert labels[2] == ["loss_pde\n1.0e+00"]
 
 
 def test_figure_of_nothing_is_refused() -> None:

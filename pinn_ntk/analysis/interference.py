@@ -33,6 +33,13 @@ if TYPE_CHECKING:
     from pinn_ntk.kernel import NTK
 
 
+CELL, LEAST = 0.7, 1.6
+"""Side of a cell and least side of a panel of the figure, in inches."""
+
+CHARACTER = 0.09
+"""Width of a character of a label, in inches."""
+
+
 @dataclass(frozen=True, eq=False)
 class Interference:
     """Inner products of the gradients of the loss terms.
@@ -156,19 +163,30 @@ def interference_figure(measured: Interference | Mapping[str, Interference]) -> 
     panels = {"": measured} if isinstance(measured, Interference) else dict(measured)
     if not panels:
         raise ValueError("no measurement to draw; expected an Interference or title -> one.")
-    most = max(len(m.terms) for m in panels.values())
-    width = 2.2 + 0.7 * most
-    figure = Figure(figsize=(1.0 + width * len(panels), 1.6 + 0.7 * most), layout="constrained")
+    figure = Figure(figsize=_size(list(panels.values())), layout="constrained")
     grid = figure.subplots(1, len(panels), squeeze=False)[0]
+    first = next(iter(panels.values()))
     for axes, (title, one) in zip(grid, panels.items(), strict=True):
-        image = _draw(axes, one)
+        image = _draw(axes, one, named=one is first or one.terms != first.terms)
         axes.set_title(title, parse_math=False, fontsize="medium")
+    grid[0].set_ylabel("term, length of its gradient")
     figure.suptitle("Interference of the loss terms", fontsize="medium")
     figure.colorbar(image, ax=list(grid), label="cosine of the gradients")
     return figure
 
 
-def _draw(axes: Axes, measured: Interference) -> AxesImage:
+def _size(panels: list[Interference]) -> tuple[float, float]:
+    """Width and height in inches that leave each matrix its room beside the longest name."""
+    side = max(LEAST, CELL * max(len(one.terms) for one in panels))
+    name = CHARACTER * max(8, *(len(term) for one in panels for term in one.terms))
+    leaning = 0.75 * name  # the names below the columns, and how far they reach to the left
+    named = 1 + sum(one.terms != panels[0].terms for one in panels)
+    labels = named * name + (len(panels) - named) * leaning
+    return len(panels) * (side + 0.3) + labels + 1.6, side + leaning + 1.2
+
+
+def _draw(axes: Axes, measured: Interference, *, named: bool) -> AxesImage:
+    """The cells; without ``named`` only lengths at the rows, as the first panel has the names."""
     from matplotlib import colormaps
 
     colours = colormaps["RdBu"].with_extremes(bad="0.8")
@@ -179,10 +197,9 @@ def _draw(axes: Axes, measured: Interference) -> AxesImage:
         text = "-" if math.isnan(value) else f"{value:.2f}"
         axes.text(column, row, text, ha="center", va="center", color=colour, fontsize="small")
     places, norms = range(len(measured.terms)), measured.norms
-    labels = [f"{term}\n{norms[term]:.1e}" for term in measured.terms]
+    labels = [f"{term}\n{norms[term]:.1e}" if named else f"{norms[term]:.1e}" for term in norms]
     axes.set_xticks(places, measured.terms, rotation=45, ha="right", parse_math=False)
     axes.set_yticks(places, labels, parse_math=False)
-    axes.set_ylabel("term, length of its gradient")
     return image
 
 
