@@ -86,7 +86,8 @@ class NTKMonitor(StatefulCallback):
     same numbers twice. Annealed attributes and generators of your own cannot be seen: leave the
     ratio aside there. Of losses such as sqrt(mean r^2) or log(mean r^2) it is that of the mean
     square with the weight that the step gives it. The limit is that of the one plain multilayer
-    perceptron of a module, at 64 of its first inputs; of other modules it is left out.
+    perceptron of a module, at 64 of its first inputs, which checkpoints keep; of other modules, of
+    compiled networks and of those resumed from a checkpoint without it, it is left out.
 
     TensorBoard loggers get besides: all eigenvalues as tensor summaries ``ntk/spectrum/<term>``;
     the text ``ntk/summary`` on the first and the last measurement; a layout for the custom scalars
