@@ -14,7 +14,7 @@ from torch.nn.functional import huber_loss, l1_loss
 
 from pinn_ntk import NTK, Term, decrease, empirical_ntk, find_terms
 from pinn_ntk.analysis.interference import interference
-from pinn_ntk.decrease import Forecast, TermLoss, interference_of, kept_apart, linearised
+from pinn_ntk.decrease import Forecast, TermLoss, interference_of, kept_apart, linearised, versions
 from pinn_ntk.factors import Dense, Factor, Outer
 from pinn_ntk.jacobian import FactoredJacobian
 
@@ -348,3 +348,18 @@ def test_residuals_without_a_loss_are_predicted_to_stay():
     losses = {"bc": TermLoss.of(find_terms(zero["bc"].square().mean())["term_0"])}
     forecast = Forecast.of(kernel, losses, zero, {"c": torch.zeros(5, dtype=torch.float64)})
     assert (forecast.loss, forecast.predicted, forecast.ratio(zero)) == (0, 0, None)
+
+
+def test_versions_tell_points_overwritten_in_place_and_nothing_else():
+    points = X.clone()
+    net = nn.Sequential(nn.Linear(1, 6), nn.Tanh(), nn.Linear(6, 1)).double()
+    kernel = empirical_ntk({"data": net(points)}, net)
+    kernel = kept_apart(kernel, net.parameters())
+    before = versions(kernel)
+    with torch.no_grad():
+        for p in net.parameters():
+            p.mul_(2)  # copied, where it was a factor
+    kernel.spectrum("data")
+    assert versions(kernel) == before
+    points.zero_()
+    assert versions(kernel) != before
