@@ -111,7 +111,7 @@ class Definiteness:
             rows, different = self.searched or (self.rows, self.distinct)
             causes.append(f"duplicated points ({rows} rows, {different} different ones)")
         if self.still:
-            causes.append(f"{self.still} rows that no parameter moves")
+            causes.append(f"{_counted(self.still, 'row')} that no parameter moves")
         if self.rank < FULL * min(moving, self.parameters):
             if causes or self.parameters < moving:
                 causes.append("eigenvalues that fall below the rounding noise")
@@ -139,7 +139,7 @@ class Definiteness:
         said = (
             f"{self.name}: rank {self.rank} of {self.rows} above the rounding noise, smallest "
             f"eigenvalue {self.smallest:.1e}; {loss} falls unless dL/dr lies in the other "
-            f"{self.rows - self.rank} directions{kept}."
+            f"{_counted(self.rows - self.rank, 'direction')}{kept}."
         )
         return f"{said} {self.cause}".rstrip()
 
@@ -213,6 +213,10 @@ def definiteness(
         searched=_searched(kernel, whole or kernel, names),
         additive=frozenset(name for name, form in forms.items() if not form.certain),
     )
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _searched(kernel: NTK, whole: NTK, names: Sequence[str]) -> tuple[int, int] | None:
