@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pinn_ntk import empirical_ntk
+from pinn_ntk.limit.activations import activation
 from pinn_ntk.limit.kernel import LimitKernel
 from pinn_ntk.limit.operators import biharmonic, identity, laplacian
 from pinn_ntk.limit.parametrization import ntk_mlp
@@ -261,6 +262,100 @@ def test_kernels_stay_on_the_device_of_the_points():
     assert block.device.type == "cuda"
     expected = LimitKernel(2, "tanh").blocks({"r": (x, laplacian(2))})["r", "r"]
     torch.testing.assert_close(block.cpu(), expected, rtol=1e-10, atol=1e-10)
+
+
+# --- Accuracy away from [-1, 1]
+
+
+def by_quadrature(name: str, x: float, y: float, order: int) -> float:
+    """K of d^order u for one hidden layer, by the trapezoidal rule over its weight and bias."""
+    z = torch.linspace(-10, 10, 501, dtype=torch.float64)
+    weight = torch.exp(-(z**2) / 2) * (20 / 500) / math.sqrt(2 * math.pi)
+    w, b = torch.meshgrid(z, z, indexing="ij")
+
+    def gradients(point: float) -> list[Tensor]:  # by the last weight, w and b
+        values = activation(name).derivatives(w * point + b, order + 2)
+        power, value, slope = w**order, values[order], values[order + 1]
+        by_weight = order * w ** (order - 1) * value + power * point * slope
+        return [power * value, by_weight, power * slope]
+
+    return sum(
+        float(weight @ (g * h) @ weight) for g, h in zip(gradients(x), gradients(y), strict=True)
+    )
+
+
+GIVEN = [
+    ("tanh", 1, 3.0, 1e-11),
+    ("tanh", 2, -3.0, 1e-8),
+    ("tanh", 4, 1.0, 1e-8),
+    ("erf", 2, 5.0, 1e-7),
+    ("erf", 4, 1.0, 1e-9),
+    ("gelu", 2, 3.0, 1e-9),
+    ("gelu", 3, -3.0, 1e-6),
+    ("sin", 4, 10.0, 1e-7),
+]
+
+
+@pytest.mark.parametrize(("name", "order", "place", "error"), GIVEN)
+def test_kernels_that_are_given_are_accurate(name: str, order: int, place: float, error: float):
+    x = torch.tensor([[place]], dtype=torch.float64)
+    block = LimitKernel(1, name).blocks({"r": (x, {(order,): 1.0})})["r", "r"]
+    assert float(block) == pytest.approx(by_quadrature(name, place, place, order), rel=error)
+
+
+@pytest.mark.parametrize(("order", "reach"), [(2, 3.0), (3, 2.0), (4, 1.0)])
+@pytest.mark.parametrize("name", ["tanh", "gelu"])
+def test_entries_off_the_diagonal_are_as_accurate(name: str, order: int, reach: float):
+    x = torch.linspace(-reach, reach, 3, dtype=torch.float64)[:, None]
+    block = LimitKernel(1, name).blocks({"r": (x, {(order,): 1.0})})["r", "r"]
+    places = x.flatten().tolist()
+    rows = [[by_quadrature(name, a, b, order) for b in places] for a in places]
+    expected = torch.tensor(rows, dtype=torch.float64)
+    size = expected.diagonal().sqrt()
+    assert float(((block - expected) / (size[:, None] * size)).abs().max()) < 1e-7
+
+
+@pytest.mark.parametrize(
+    ("name", "order", "place"), [("tanh", 4, 2.0), ("erf", 4, 5.0), ("gelu", 4, 5.0)]
+)
+def test_refusal_says_error_and_remedy(name: str, order: int, place: float):
+    x = torch.tensor([[0.0], [place], [0.5]], dtype=torch.float64)
+    message = rf"term 'r', of order {order} at points up to {place:g} .* error of about .*Scale the"
+    with pytest.raises(ValueError, match=message):
+        LimitKernel(1, name).blocks({"u": (x, {(0,): 1.0}), "r": (x, {(order,): 1.0})})
+
+
+def test_scaled_inputs_are_the_remedy():
+    """u(x) = v(x / 5) has u_xxxx = 5^-4 v_zzzz; the weights of the first layer stay N(0, 1)."""
+    x = torch.linspace(-5, 5, 4, dtype=torch.float64)[:, None]
+    kernel = LimitKernel(1, "silu")
+    with pytest.raises(ValueError, match="Scale the inputs"):
+        kernel.blocks({"r": (x, {(4,): 1.0})})
+    block = kernel.blocks({"r": (x / 5, {(4,): 5.0**-4})})["r", "r"]
+    assert float(torch.linalg.eigvalsh(block)[0]) > 0
+
+
+def test_residuals_that_vanish_are_no_error():
+    """u_xx is 0 at 0 for an odd activation without bias, everywhere for a linear network."""
+    x = torch.tensor([[0.0], [0.5], [1.0]], dtype=torch.float64)
+    block = LimitKernel(2, "tanh", bias_std=0.0).blocks({"r": (x, {(2,): 1.0})})["r", "r"]
+    assert not block[0].any()
+    assert bool((block.diagonal()[1:] > 0).all())
+    block = LimitKernel(2, "identity").blocks({"r": (x, {(2,): 1.0})})["r", "r"]
+    assert not block.any()
+    silent = torch.tensor([1.0, 0.0, 1.0], dtype=torch.float64)
+    block = LimitKernel(1, "gelu").blocks({"r": (x, {(2,): silent})})["r", "r"]
+    assert not block[1].any()
+
+
+def test_estimate_draws_no_random_numbers_and_repeats():
+    x = grid(20, 1)
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    first, again = (LimitKernel(1).blocks({"r": (x, {(2,): 1.0})})["r", "r"] for _ in range(2))
+    assert torch.equal(first, again)
+    assert torch.equal(torch.rand(3), expected)
 
 
 # --- Finite networks

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pinn_ntk.limit.activations import Activation
-from pinn_ntk.limit.duals import Dual, HermiteDual
+from pinn_ntk.limit.duals import ROUNDING, Dual, HermiteDual
 
 Entry = Callable[[int, int, Tensor, Tensor, Tensor], Tensor]
 """(i, j, q, c, q') -> E_ij, all of shapes that broadcast."""
@@ -68,6 +68,18 @@ class ClosedDual:
         return torch.stack(
             [torch.stack([self.entry(i, j, q, q, q) for j in indices]) for i in indices]
         )
+
+    def error(self, q: Tensor, orders: int) -> Tensor:
+        """That of rounding, for every i.
+
+        Args:
+            q: (N,).
+            orders: I.
+
+        Returns:
+            (I,).
+        """
+        return torch.full((orders,), ROUNDING, dtype=q.dtype, device=q.device)
 
 
 def dual(activation: Activation) -> Dual:

@@ -45,6 +45,9 @@ REACH = 12.0
 CHUNK = 2**22
 """Numbers in a temporary array."""
 
+ROUNDING = 1e-15
+"""Relative error of an E_ij that nothing but rounding has touched, about."""
+
 
 class Dual(Protocol):
     """The expectations E_ij of one activation."""
@@ -71,6 +74,17 @@ class Dual(Protocol):
 
         Returns:
             (I, I, N).
+        """
+
+    def error(self, q: Tensor, orders: int) -> Tensor:
+        """e_i, where sqrt(e_i e_j) is about the relative error of E_ij.
+
+        Args:
+            q: Variances, (N,).
+            orders: I.
+
+        Returns:
+            (I,).
         """
 
 
@@ -104,7 +118,7 @@ class HermiteDual:
             (I, J, N, N').
         """
         variances, back = torch.cat([q, other]).unique(return_inverse=True)
-        coefficients = self._coefficients(variances, max(orders))[:, back]  # (I, N + N', M)
+        coefficients = self._coefficients(variances, max(orders))[0][:, back]  # (I, N + N', M)
         left = coefficients[: orders[0], : len(q)].permute(1, 0, 2)  # (N, I, M)
         right = coefficients[: orders[1], len(q) :].permute(1, 2, 0)  # (N', M, J)
         rho = correlation(q, c, other)
@@ -128,16 +142,29 @@ class HermiteDual:
             (I, I, N).
         """
         variances, back = q.unique(return_inverse=True)
-        coefficients = self._coefficients(variances, orders)
+        coefficients, _ = self._coefficients(variances, orders)
         return torch.einsum("inm,jnm->ijn", coefficients, coefficients)[..., back]
 
-    def _coefficients(self, q: Tensor, orders: int) -> Tensor:
-        """a_n^(i) of every variance, (I, N, M), M as large as needed."""
+    def error(self, q: Tensor, orders: int) -> Tensor:
+        """What the Hermite coefficients leave, or rounding; see `Dual`.
+
+        Args:
+            q: (N,).
+            orders: I.
+
+        Returns:
+            (I,).
+        """
+        return self._coefficients(q.unique(), orders)[1].clamp(min=ROUNDING)
+
+    def _coefficients(self, q: Tensor, orders: int) -> tuple[Tensor, Tensor]:
+        """a_n^(i) of every variance, (I, N, M), M as large as needed; what they leave, (I,)."""
         terms = 32
         while True:
-            coefficients, left = self._expand(q, orders, terms)
+            coefficients, parts = self._expand(q, orders, terms)
+            left = float(parts.max())
             if left <= TOLERANCE:
-                return coefficients
+                return coefficients, parts
             if terms >= MOST or (terms >= MOST // 4 and left > HOPELESS):
                 raise ValueError(
                     f"{terms} Hermite polynomials leave {left:.1e} of the variance of "
@@ -148,8 +175,8 @@ class HermiteDual:
                 )
             terms *= 2
 
-    def _expand(self, q: Tensor, orders: int, terms: int) -> tuple[Tensor, float]:
-        """Coefficients, and the largest part of a variance that they leave."""
+    def _expand(self, q: Tensor, orders: int, terms: int) -> tuple[Tensor, Tensor]:
+        """Coefficients, and the largest part of a variance that they leave, for each i."""
         z, weight, basis = (table.to(q.device) for table in _tables(terms))
         values = self.activation.derivatives(q.sqrt()[:, None] * z, orders)
         mirrored = self.activation.derivatives(-q.sqrt()[:, None] * z, orders)
@@ -159,7 +186,74 @@ class HermiteDual:
         coefficients[..., 1::2] = 2 * odd @ basis[1::2].mT
         variance = ((values.square() + mirrored.square()) * weight).sum(-1)  # (I, N)
         left = (variance - coefficients.square().sum(-1)) / variance.clamp(min=1e-300)
-        return coefficients, float(left.abs().nan_to_num(math.inf).max())
+        return coefficients, left.abs().nan_to_num(math.inf).amax(1)
+
+
+class NoisyDual:
+    """Another dual with random errors of twice the size of its own in every E_ij.
+
+    What it changes in a kernel says how much the operators amplify such errors. Two objects made
+    alike have the same noise; the random state of torch is left alone.
+
+    Args:
+        dual: Whose E_ij.
+
+    Example:
+        >>> from pinn_ntk.limit.activations import activation
+        >>> exact, q = HermiteDual(activation("tanh")), torch.ones(1, dtype=torch.float64)
+        >>> 0 < float((NoisyDual(exact).own(q, 1) / exact.own(q, 1) - 1).abs()) < 1e-12
+        True
+    """
+
+    def __init__(self, dual: Dual) -> None:
+        self.dual = dual
+        self._generator = torch.Generator().manual_seed(0)
+
+    def pairs(self, q: Tensor, c: Tensor, other: Tensor, orders: tuple[int, int]) -> Tensor:
+        """E_ij of all pairs; see `Dual`.
+
+        Args:
+            q: (N,).
+            c: (N, N').
+            other: (N',).
+            orders: (I, J).
+
+        Returns:
+            (I, J, N, N').
+        """
+        error = self.error(torch.cat([q, other]), max(orders))
+        return self._noisy(self.dual.pairs(q, c, other, orders), error)
+
+    def own(self, q: Tensor, orders: int) -> Tensor:
+        """E_ij of each point with itself; see `Dual`.
+
+        Args:
+            q: (N,).
+            orders: I.
+
+        Returns:
+            (I, I, N).
+        """
+        return self._noisy(self.dual.own(q, orders), self.error(q, orders))
+
+    def error(self, q: Tensor, orders: int) -> Tensor:
+        """That of the dual, (I,).
+
+        Args:
+            q: (N,).
+            orders: I.
+
+        Returns:
+            (I,).
+        """
+        return self.dual.error(q, orders)
+
+    def _noisy(self, values: Tensor, error: Tensor) -> Tensor:
+        roots = (2 * error).sqrt()  # rather too large than too small
+        sizes = roots[: values.shape[0], None] * roots[: values.shape[1]]
+        sizes = sizes.reshape(*sizes.shape, *[1] * (values.ndim - 2))  # (I, J, 1, ...)
+        noise = torch.randn(values.shape, generator=self._generator, dtype=values.dtype)
+        return values * (1 + sizes * noise.to(values))
 
 
 def correlation(q: Tensor, c: Tensor, other: Tensor) -> Tensor:
