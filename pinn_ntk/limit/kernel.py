@@ -237,8 +237,8 @@ class LimitKernel:
             f"{float(x.abs().max()):g} in size, would have an error of about {error:.1e}, "
             f"relatively, and a smallest diagonal entry of {lowest:.3g}; expected an error up to "
             f"{LARGEST_ERROR:g}. Large terms cancel where derivatives of high order meet points, "
-            "or weights, of large size. Scale the inputs to [-1, 1] and put the scale into the operator: for x = s z, u_xx is "
-            "s^-2 u_zz."
+            "or weights, of large size. Scale the inputs to [-1, 1] and put the scale into the "
+            "operator: for x = s z, u_xx is s^-2 u_zz."
         )
 
     def _plain(self, x: Tensor, other: Tensor | None, kind: Kind) -> Tensor:
