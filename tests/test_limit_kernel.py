@@ -450,6 +450,8 @@ def test_error_of_the_biharmonic_kernel_falls_like_one_over_the_root_of_the_widt
 X = LINE
 WRONG: list[tuple[Callable[[], Any], str]] = [
     (lambda: LimitKernel(-1), "number of hidden layers, got -1"),
+    (lambda: LimitKernel(1.5), "whole number from 0 on .*, got 1.5"),  # type: ignore[arg-type]
+    (lambda: LimitKernel("2"), "number of hidden layers, got '2'"),  # type: ignore[arg-type]
     (lambda: LimitKernel(1, "thanh"), "no activation is called 'thanh'"),
     (lambda: LimitKernel(1, nn.ELU()), "not a smooth elementwise"),
     (lambda: LimitKernel(2, weight_std=[1.0, 1.0]), "weight_std has 2 entries.* for 3 linear"),
@@ -507,6 +509,13 @@ def test_kernel_of_u_x_of_relu_networks_is_not_the_derivative_of_the_limit():
     live = x.clone().requires_grad_()
     u_x = derivative(network(live)[:, 0], live, (1,))
     assert float(empirical_ntk(u_x, network, certify=False)["residual"]) < 2.0
+
+
+def test_standard_deviations_may_be_tensors():
+    kernel = LimitKernel(1, "tanh", torch.tensor(1.5), torch.tensor([0.5, 0.25]))
+    assert kernel.weight_std == (1.5, 1.5)
+    assert kernel.bias_std == (0.5, 0.25)
+    assert torch.equal(kernel.ntk(LINE), LimitKernel(1, "tanh", 1.5, [0.5, 0.25]).ntk(LINE))
 
 
 def test_repr_says_the_settings():

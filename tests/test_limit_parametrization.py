@@ -283,6 +283,38 @@ def test_biases_that_start_at_zero():
     torch.testing.assert_close(image(points(4, 2)), network(points(4, 2)))
 
 
+def test_biases_that_start_at_zero_are_kept_where_their_std_is_given():
+    network = zeroed(mlp(), "0.bias", "2.bias", "4.bias")
+    image = to_ntk_parametrization(network, bias_std=0.5)
+    x = points(4, 2)
+    torch.testing.assert_close(image(x), network(x))
+    assert [layer.bias.tolist() for layer in image[::2]] == [[0.0] * 7, [0.0] * 5, [0.0]]
+    kernel, without = (
+        empirical_ntk(made(x)[:, 0], made, certify=False)["residual"]
+        for made in (image, to_ntk_parametrization(network))
+    )
+    # What the biases add: 0.5^2 times the inner products of the gradients by b.
+    names = ("0.bias", "2.bias", "4.bias")
+    rows = []
+    for value in network(x)[:, 0]:
+        wanted = [network.get_parameter(name) for name in names]
+        rows.append(torch.cat(torch.autograd.grad(value, wanted, retain_graph=True)))
+    gradients = torch.stack(rows)
+    torch.testing.assert_close(kernel - without, 0.25 * gradients @ gradients.mT)
+
+
+def test_an_activation_may_be_a_module_that_is_copied():
+    network = ntk_mlp([1, 4, 4, 1], nn.Softplus(beta=2.0))
+    assert [layer.beta for layer in network[1::2]] == [2.0, 2.0]
+    assert network[1] is not network[3]
+
+
+@pytest.mark.parametrize("activation", ["tanh", lambda: torch.tanh])
+def test_an_activation_that_is_no_module_is_refused(activation: Any):
+    with pytest.raises(ValueError, match="expected a module or what makes one"):
+        ntk_mlp([1, 4, 1], activation)
+
+
 @pytest.mark.parametrize(
     ("network", "stds", "message"),
     [

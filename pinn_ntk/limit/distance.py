@@ -40,7 +40,8 @@ def limit_of(
         mlp: What `plain_mlp` returns.
         weight_std: sigma_w, one number or one a layer; read off the weights when left out
             (`found_stds`), which is right before training only.
-        bias_std: sigma_b, likewise; 0 for layers without a bias.
+        bias_std: sigma_b, likewise; 0 for layers without a bias, and as found for biases that
+            start at zero.
 
     Returns:
         The kernel with as many hidden layers, the same activation and these standard deviations.
@@ -81,6 +82,11 @@ def distance_to_limit(
     bias_std: Stds | None = None,
 ) -> float:
     """||K - Theta|| / ||Theta|| in the Frobenius norm, K in the NTK parametrisation.
+
+    K counts all weights and biases as trained, frozen layers (``requires_grad=False``) included,
+    as Theta does. Biases with sigma_b = 0 are in neither: so are those that start at zero, as is
+    usual with Xavier weights, unless ``bias_std`` is given. Then K has them, and Theta is that of
+    biases drawn with this standard deviation.
 
     Args:
         network: A plain network, or a module with one inside; see `plain_mlp`.

@@ -64,15 +64,15 @@ class LimitKernel:
     for the NTK parametrisation (`pinn_ntk.limit.parametrization.NTKLinear`).
 
     Args:
-        hidden: Number of hidden layers, each followed by the activation.
+        hidden: Number of hidden layers, a whole number, each followed by the activation.
         activation: A name, a module or its class, or a function; see
             `pinn_ntk.limit.activations.activation`.
         weight_std: sigma_w, one number or one a layer (``hidden + 1``).
         bias_std: sigma_b, likewise.
 
     Raises:
-        ValueError: ``hidden`` is negative, the activation has no limit kernel here, or a standard
-            deviation is negative or missing.
+        ValueError: ``hidden`` is not a whole number from 0 on, the activation has no limit kernel
+            here, or a standard deviation is negative or missing.
 
     Example:
         >>> kernel = LimitKernel(1, "erf", bias_std=0.0)
@@ -92,8 +92,11 @@ class LimitKernel:
         weight_std: Stds = 1.0,
         bias_std: Stds = 1.0,
     ) -> None:
-        if hidden < 0:
-            raise ValueError(f"expected the number of hidden layers, got {hidden}.")
+        if not isinstance(hidden, int) or isinstance(hidden, bool) or hidden < 0:
+            raise ValueError(
+                "expected a whole number from 0 on as the number of hidden layers, got "
+                f"{hidden!r}; standard deviations are given as weight_std and bias_std."
+            )
         self.hidden = hidden
         self.activation = _recognised(activation)
         self.weight_std = one_per_layer(weight_std, hidden + 1, "weight_std")
@@ -174,9 +177,11 @@ class LimitKernel:
             | u_xxxx | sin | 1e-14 | 1e-14 | 2e-13 | 3e-11 | 1e-9 |
 
             The error is estimated for each term, from `PROBED` of its points, the farthest from 0
-            among them; above `LARGEST_ERROR` the kernel is refused. The quadrature of an
-            activation that has no closed form has a range of its own: that of tanh, the steepest,
-            ends before |x| = 10 for u_x, and before 5 for u_xxxx. So scale the inputs to [-1, 1].
+            among them; above `LARGEST_ERROR` the kernel is refused. The quadrature of smooth
+            activations without a closed form has a range of its own: with standard deviations 1
+            that of tanh, the steepest, ends at about |x| = 10 for u, 9 for u_x and before 5 for
+            u_xxxx; those of gelu, silu, sigmoid and softplus at 12 to 100 for u and 9 to 20 for
+            u_x. So scale the inputs to [-1, 1].
 
         Raises:
             ValueError: No terms, points or operators that do not fit, an operator above order 4,

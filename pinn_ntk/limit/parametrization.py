@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-Stds = float | Sequence[float]
+Stds = float | Sequence[float] | Tensor
 """One standard deviation for all layers, or one a layer."""
 
 
@@ -91,7 +91,7 @@ class NTKLinear(nn.Module):
 
 def ntk_mlp(
     sizes: Sequence[int],
-    activation: Callable[[], nn.Module] = nn.Tanh,
+    activation: Callable[[], nn.Module] | nn.Module = nn.Tanh,
     weight_std: Stds = 1.0,
     bias_std: Stds = 1.0,
 ) -> nn.Sequential:
@@ -99,7 +99,8 @@ def ntk_mlp(
 
     Args:
         sizes: Inputs, widths of the hidden layers, outputs.
-        activation: Makes the activation that follows each layer but the last.
+        activation: Makes the activation that follows each layer but the last, such as the class
+            ``nn.Tanh``; or a module, copied for each.
         weight_std: sigma_w, one number or one a layer (``len(sizes) - 1``).
         bias_std: sigma_b, likewise.
 
@@ -107,7 +108,8 @@ def ntk_mlp(
         `NTKLinear` layers and activations in turn.
 
     Raises:
-        ValueError: Fewer than two sizes, or a list of another length than the layers.
+        ValueError: Fewer than two sizes, a list of another length than the layers, or an
+            activation that makes no module.
 
     Example:
         >>> [type(layer).__name__ for layer in ntk_mlp([2, 64, 1])]
@@ -119,8 +121,19 @@ def ntk_mlp(
     bias_stds = one_per_layer(bias_std, len(sizes) - 1, "bias_std")
     layers: list[nn.Module] = []
     for (n_in, n_out), w, b in zip(pairwise(sizes), weight_stds, bias_stds, strict=True):
-        layers += [NTKLinear(n_in, n_out, w, b), activation()]
+        layers += [NTKLinear(n_in, n_out, w, b), _made(activation)]
     return nn.Sequential(*layers[:-1])
+
+
+def _made(activation: Callable[[], nn.Module] | nn.Module) -> nn.Module:
+    if isinstance(activation, nn.Module):
+        return copy.deepcopy(activation)
+    made = activation() if callable(activation) else activation
+    if not isinstance(made, nn.Module):
+        raise ValueError(
+            f"expected a module or what makes one, such as nn.Tanh, as activation, got {made!r}."
+        )
+    return made
 
 
 def to_ntk_parametrization(
@@ -130,6 +143,11 @@ def to_ntk_parametrization(
 
     omega = W sqrt(n_in) / sigma_w and beta = b / sigma_b. The limit kernel is that of the standard
     deviations given here; they have to be those of the initialisation.
+
+    sigma_b = 0 means no bias. Biases that start at zero, as is usual with Xavier weights, have
+    sigma_b = 0 as found, so the copy has no biases and trains fewer parameters than ``mlp``. Give
+    ``bias_std``, such as 1.0, to keep them: they start at zero then, though the limit kernel is
+    that of biases drawn with this standard deviation.
 
     Args:
         mlp: ``nn.Linear`` or `NTKLinear` layers, and modules without parameters between them. A
@@ -209,7 +227,9 @@ def found_stds(mlp: nn.Sequential) -> tuple[tuple[float, ...], tuple[float, ...]
     """Standard deviations of an initialisation, read off the parameters as they are now.
 
     sigma_w = sqrt(n_in mean W^2) and sigma_b = sqrt(mean b^2); those an `NTKLinear` was made with.
-    An estimate: that of a layer with n entries is off by about 1 / sqrt(2 n), relatively.
+    An estimate: that of a layer with n entries is off by about 1 / sqrt(2 n), relatively. Biases
+    that start at zero have sigma_b = 0, which stands for no bias: what trains them is left out of
+    kernels with these standard deviations.
 
     Args:
         mlp: As for `to_ntk_parametrization`; not yet trained.
@@ -244,7 +264,7 @@ def one_per_layer(std: Stds, layers: int, name: str) -> tuple[float, ...]:
     """The standard deviation of each layer, (layers,).
 
     Args:
-        std: One number for all layers, or one a layer.
+        std: One number for all layers, or one a layer; a tensor of shape () is one number.
         layers: Their number.
         name: The argument's, for the message.
 
@@ -258,7 +278,10 @@ def one_per_layer(std: Stds, layers: int, name: str) -> tuple[float, ...]:
         >>> one_per_layer(0.5, 2, "weight_std")
         (0.5, 0.5)
     """
-    stds = (float(std),) * layers if isinstance(std, (int, float)) else tuple(map(float, std))
+    if isinstance(std, (int, float)) or (isinstance(std, Tensor) and std.ndim == 0):
+        stds = (float(std),) * layers
+    else:
+        stds = tuple(map(float, std))
     if len(stds) != layers:
         raise ValueError(
             f"{name} has {len(stds)} entries, {list(stds)}, for {layers} linear "
