@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 from torch.autograd.graph import Node
 
-from pinn_ntk.analysis.interference import Interference
+from pinn_ntk.analysis.interference import Interference, interference
 from pinn_ntk.callbacks.guard import Guard
 from pinn_ntk.callbacks.infinite_width import InfiniteWidth
 from pinn_ntk.callbacks.outlook import Outlook
@@ -26,7 +26,7 @@ from pinn_ntk.callbacks.parameters import (
 from pinn_ntk.callbacks.raw import measuring
 from pinn_ntk.callbacks.schedule import logged_step
 from pinn_ntk.callbacks.source import Found, Source
-from pinn_ntk.decrease import TermLoss, interference_of
+from pinn_ntk.decrease import TermLoss
 from pinn_ntk.errors import NTKWarning
 from pinn_ntk.kernel import NTK, empirical_ntk
 from pinn_ntk.kernel_drift import KernelDrift
@@ -198,7 +198,8 @@ class Instrument:
 
         def of_slopes() -> Interference:
             slopes = {term: losses[term].slope(found.residuals[term]) for term in some.terms}
-            return interference_of(some, slopes)
+            measured = interference(some, slopes)
+            return Interference(measured.terms, measured.matrix.cpu())
 
         return self.guard.run("the interference", of_slopes)
 

@@ -23,14 +23,14 @@ Jacot, Gabriel, Hongler 2018 (section 3). Any other step (momentum, Adam, L-BFGS
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
-from pinn_ntk.analysis.interference import Interference
+from pinn_ntk.analysis.linearized import linearized_residuals
 from pinn_ntk.factors import Dense, Factor, Outer
 from pinn_ntk.jacobian import FactoredJacobian
 from pinn_ntk.kernel import NTK
@@ -39,9 +39,6 @@ from pinn_ntk.step_size import uniform_weight
 if TYPE_CHECKING:
     from pinn_ntk.graph.phi import Phi
     from pinn_ntk.graph.term import Term
-
-CHUNK = 2**12
-"""Rows of a Jacobian that are multiplied at a time."""
 
 NOISE = 32
 """Rounding units of the loss below which a decrease is noise."""
@@ -111,35 +108,6 @@ class TermLoss:
         return (self.coefficient.to(slope.device) * slope).flatten()
 
 
-def linearised(
-    kernel: NTK, residuals: Mapping[str, Tensor], step: Mapping[str, Tensor]
-) -> dict[str, Tensor]:
-    """Residuals after a step of the parameters, were they linear in them: r + J s.
-
-    Args:
-        kernel: Kernel before the step.
-        residuals: Term -> r before the step, R_a entries in any shape.
-        step: Parameter name -> its change.
-
-    Returns:
-        Term -> r + J s, (R,) float64.
-
-    Example:
-        >>> from pinn_ntk import empirical_ntk
-        >>> w = torch.tensor([3.0], requires_grad=True)
-        >>> r = w**2 - 1
-        >>> kernel = empirical_ntk({"pde": r}, {"w": w})
-        >>> linearised(kernel, {"pde": r}, {"w": torch.tensor([-0.5])})  # 8 - 6 / 2
-        {'pde': tensor([5.], dtype=torch.float64)}
-    """
-    sizes = kernel.jacobian(kernel.terms[0]).sizes
-    vector = torch.cat([step[name].detach().double().flatten() for name in sizes])
-    return {
-        term: residuals[term].detach().double().flatten() + _product(kernel.jacobian(term), vector)
-        for term in kernel.terms
-    }
-
-
 def kept_apart(kernel: NTK, tensors: Iterable[Tensor]) -> NTK:
     """The same kernel without memory in common with tensors that are about to change in place.
 
@@ -193,36 +161,6 @@ def _tensors(factor: Factor) -> tuple[Tensor, ...]:
     return (factor.gradients,) if isinstance(factor, Dense) else (*factor.left, *factor.right)
 
 
-def interference_of(kernel: NTK, slopes: Mapping[str, Tensor]) -> Interference:
-    """The interference of terms of any number of rows, some rows at a time.
-
-    Args:
-        kernel: Kernel of the terms.
-        slopes: Term -> g_a, (R_a,), one for each term of the kernel.
-
-    Returns:
-        The interference, on the CPU.
-    """
-    first = kernel.jacobian(kernel.terms[0])
-    shape = (len(kernel.terms), first.shape[1])
-    stacked = torch.zeros(shape, dtype=torch.float64, device=first.device)  # gradients, (T, P)
-    for gradient, term in zip(stacked, kernel.terms, strict=True):
-        parts = zip(_chunks(kernel.jacobian(term)), slopes[term].split(CHUNK), strict=True)
-        for jacobian, slope in parts:
-            gradient.add_(jacobian.rmatvec(slope))
-    return Interference(kernel.terms, (stacked @ stacked.mT).cpu())
-
-
-def _chunks(jacobian: FactoredJacobian) -> Iterator[FactoredJacobian]:
-    for start in range(0, jacobian.rows, CHUNK):
-        yield jacobian.take(slice(start, start + CHUNK))
-
-
-def _product(jacobian: FactoredJacobian, vector: Tensor) -> Tensor:
-    """J v, some rows at a time: factors are converted to the dtype of contractions."""
-    return torch.cat([chunk.matvec(vector) for chunk in _chunks(jacobian)]).double()
-
-
 class Judged(NamedTuple):
     """What became of a forecast.
 
@@ -272,7 +210,12 @@ class Forecast:
         Returns:
             The forecast.
         """
-        after = linearised(kernel, residuals, step)
+        sizes = kernel.jacobian(kernel.terms[0]).sizes
+        after = linearized_residuals(
+            kernel,
+            {term: residuals[term] for term in kernel.terms},
+            {name: step[name] for name in sizes},
+        )
         # In float64 the sums of L lose no digits that the residuals have.
         before = {term: losses[term].value(residuals[term]) for term in kernel.terms}
         falls = [before[term] - losses[term].value(after[term]) for term in kernel.terms]

@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 DEFAULT_BUDGET = 2**27
 """Bytes that the temporaries of one contraction may take (128 MiB)."""
+
+CHUNK = 2**12
+"""Rows whose factors are converted to the dtype of contractions at a time, in products with J."""
 
 
 class FactoredJacobian:
@@ -147,8 +150,9 @@ class FactoredJacobian:
         """
         parts = self._split(self._vector(vector, self.shape[1]))
         total = self._zeros(self.rows)
-        for name, factor in self.factors.items():
-            total += factor.to(self.dtype).matvec(parts[name])
+        for some, chunk in zip(total.split(CHUNK), self._chunks(), strict=True):
+            for name, factor in chunk.factors.items():
+                some.add_(factor.to(self.dtype).matvec(parts[name]))
         return total
 
     def rmatvec(self, vector: Tensor) -> Tensor:
@@ -159,7 +163,12 @@ class FactoredJacobian:
     def rmatvec_by_parameter(self, vector: Tensor) -> dict[str, Tensor]:
         """J^T w, parameter by parameter, flattened; absent where it is zero throughout."""
         vector = self._vector(vector, self.rows)
-        return {n: factor.to(self.dtype).rmatvec(vector) for n, factor in self.factors.items()}
+        total: dict[str, Tensor] = {}
+        for some, chunk in zip(vector.split(CHUNK), self._chunks(), strict=True):
+            for name, factor in chunk.factors.items():
+                part = factor.to(self.dtype).rmatvec(some)
+                total[name] = total[name] + part if name in total else part
+        return total
 
     def dense(self) -> Tensor:
         """J written out, (R, P). Takes R * P numbers."""
@@ -181,6 +190,14 @@ class FactoredJacobian:
             matvec=lambda v: self.matvec(torch.as_tensor(v.copy())).cpu().numpy(),
             rmatvec=lambda w: self.rmatvec(torch.as_tensor(w.copy())).cpu().numpy(),
         )
+
+    def _chunks(self) -> Iterator[FactoredJacobian]:
+        """At most `CHUNK` rows at a time."""
+        if self.rows <= CHUNK:
+            yield self
+            return
+        for start in range(0, self.rows, CHUNK):
+            yield self.take(slice(start, start + CHUNK))
 
     def _split(self, vector: Tensor) -> dict[str, Tensor]:
         return dict(zip(self.sizes, vector.split(list(self.sizes.values())), strict=True))

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import huber_loss, l1_loss
 
-from pinn_ntk import NTK, Term, decrease, empirical_ntk, find_terms
+from pinn_ntk import NTK, Term, empirical_ntk, find_terms, jacobian
 from pinn_ntk.analysis.interference import interference
-from pinn_ntk.decrease import Forecast, TermLoss, interference_of, kept_apart, linearised, versions
+from pinn_ntk.analysis.linearized import linearized_residuals
+from pinn_ntk.decrease import Forecast, TermLoss, kept_apart, versions
 from pinn_ntk.factors import Dense, Factor, Outer
 from pinn_ntk.jacobian import FactoredJacobian
 
@@ -157,13 +158,13 @@ def test_weights_of_points_are_not_carried_over_to_others(name: str):
 def test_linearised_residuals_are_those_of_the_jacobian(
     chunk: int, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(decrease, "CHUNK", chunk)
+    monkeypatch.setattr(jacobian, "CHUNK", chunk)
     model = Network()
     residuals = model.residuals()
     kernel = empirical_ntk(residuals, model)
     step = {name: torch.randn_like(p) for name, p in model.named_parameters()}
     flat = torch.cat([change.flatten() for change in step.values()])
-    for name, after in linearised(kernel, residuals, step).items():
+    for name, after in linearized_residuals(kernel, residuals, step).items():
         rows = [
             torch.cat(
                 [
@@ -187,11 +188,11 @@ def test_linearised_residuals_are_those_of_the_jacobian(
 def test_interference_is_the_same_in_chunks_and_that_of_parameter_gradients(
     chunk: int, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(decrease, "CHUNK", chunk)
+    monkeypatch.setattr(jacobian, "CHUNK", chunk)
     model = Network()
     kernel, terms, residuals = parts(model, squares)
     slopes = {name: TermLoss.of(term).slope(term.residual) for name, term in terms.items()}
-    found = interference_of(kernel, slopes)
+    found = interference(kernel, slopes)
     gradients = []
     for term in terms.values():
         loss = (term.weight * term.residual.square()).sum()
@@ -202,6 +203,7 @@ def test_interference_is_the_same_in_chunks_and_that_of_parameter_gradients(
     stacked = torch.stack(gradients)
     torch.testing.assert_close(found.matrix, stacked @ stacked.mT, rtol=1e-12, atol=1e-12)
     assert found.terms == kernel.terms == tuple(residuals)
+    monkeypatch.undo()
     torch.testing.assert_close(found.matrix, interference(kernel, slopes).matrix)
 
 

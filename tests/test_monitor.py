@@ -323,7 +323,7 @@ PARTS: list[tuple[Any, str, str, set[str]]] = [
     (Found, "curvature", "the curvature of the loss", {"ntk/max_stable_lr"}),
     (instrument, "learning_rate", "the learning rate", {"ntk/lr"}),
     (TermLoss, "slope", "the interference", {"ntk/interference/pde/bc"}),
-    (instrument, "interference_of", "the interference", {"ntk/interference/pde/bc"}),
+    (instrument, "interference", "the interference", {"ntk/interference/pde/bc"}),
     (measurement, "mode_rates", "the rate of each mode", set()),
     (measurement, "max_stable_lr", "the largest stable learning rate", {"ntk/max_stable_lr"}),
     (measurement, "definiteness", "the definiteness", set()),

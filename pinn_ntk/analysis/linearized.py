@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from pinn_ntk.jacobian import FactoredJacobian
 from pinn_ntk.kernel import NTK
 
 
@@ -239,7 +240,7 @@ def linearized_residuals(
     moved = {}
     for term, residual in residuals.items():
         jacobian = kernel.jacobian(term)
-        vector = _flattened(jacobian.sizes, displacement).to(jacobian.device)
+        vector = _flattened(jacobian, displacement)
         start = residual.detach().to(jacobian.device, jacobian.dtype).reshape(-1)
         if len(start) != jacobian.rows:
             raise ValueError(
@@ -250,8 +251,9 @@ def linearized_residuals(
     return moved
 
 
-def _flattened(sizes: Mapping[str, int], displacement: Mapping[str, Tensor]) -> Tensor:
+def _flattened(jacobian: FactoredJacobian, displacement: Mapping[str, Tensor]) -> Tensor:
     """The displacement in the order of the columns, (P,)."""
+    sizes = jacobian.sizes
     wrong = [n for n, d in displacement.items() if sizes.get(n) != d.numel()]
     if wrong:
         raise ValueError(
@@ -260,4 +262,4 @@ def _flattened(sizes: Mapping[str, int], displacement: Mapping[str, Tensor]) -> 
             "not to model.parameters(), so that names agree."
         )
     parts = [displacement.get(name, torch.zeros(size)) for name, size in sizes.items()]
-    return torch.cat([part.detach().double().reshape(-1).cpu() for part in parts])
+    return torch.cat([part.detach().double().reshape(-1).to(jacobian.device) for part in parts])
