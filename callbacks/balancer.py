@@ -18,24 +18,23 @@ from torch import Tensor
 from torch.autograd.graph import Node
 from torch.utils.hooks import RemovableHandle
 
-from pinn_ntk.balance import Convention
-from pinn_ntk.callbacks.base import MisconfigurationException
-from pinn_ntk.callbacks.checks import check_optimizers, unsupported_strategy
-from pinn_ntk.callbacks.entrances import Entrances
-from pinn_ntk.callbacks.guard import Guard
-from pinn_ntk.callbacks.parameters import Patterns, matches, trained_parameters
-from pinn_ntk.callbacks.ranks import Traces, from_all_ranks
-from pinn_ntk.callbacks.raw import RawBackward, measuring, weighted, weighted_all
-from pinn_ntk.callbacks.routes import Route
-from pinn_ntk.callbacks.rule import TraceRule
-from pinn_ntk.callbacks.schedule import Schedule, logged_step
-from pinn_ntk.callbacks.sinks import log_scalars, publish
-from pinn_ntk.callbacks.source import Found, Source
-from pinn_ntk.callbacks.state import StatefulCallback
-from pinn_ntk.callbacks.steps import StepCount
-from pinn_ntk.callbacks.written import WeightsInLoss
-from pinn_ntk.history import History
-from pinn_ntk.kernel import empirical_ntk
+from pinn_ntk.callbacks.schedule import Schedule
+from pinn_ntk.callbacks.step.manual_backward import RawBackward, measuring, weighted, weighted_all
+from pinn_ntk.callbacks.step.parameters import Patterns, matches, trained_parameters
+from pinn_ntk.callbacks.step.residual_function import Route
+from pinn_ntk.callbacks.step.term_finder import Found, Source
+from pinn_ntk.callbacks.trainer.checks import check_optimizers, unsupported_strategy
+from pinn_ntk.callbacks.trainer.flavours import MisconfigurationException
+from pinn_ntk.callbacks.trainer.guard import Guard
+from pinn_ntk.callbacks.trainer.loggers import log_scalars, publish
+from pinn_ntk.callbacks.trainer.state import StatefulCallback
+from pinn_ntk.callbacks.trainer.steps import StepCount, logged_step
+from pinn_ntk.callbacks.weighting.distributed import Traces, from_all_ranks
+from pinn_ntk.callbacks.weighting.term_nodes import Entrances
+from pinn_ntk.callbacks.weighting.weights_in_loss import WeightsInLoss
+from pinn_ntk.diagnostics.history import History
+from pinn_ntk.graph.jacobian.empirical import empirical_ntk
+from pinn_ntk.weights.trace import Convention, TraceRule
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -90,7 +89,7 @@ class NTKBalancer(StatefulCallback):
         per_decade: Updates per factor of ten in steps, evenly on a logarithmic axis, instead.
         rule: How weights follow from the kernel; there is one so far.
         convention: What "equal traces" means for terms of unequal numbers of rows: "sum" (the
-            paper), "mean" or "rate", see `pinn_ntk.balance`.
+            paper), "mean" or "rate", see `pinn_ntk.weights.trace`.
         ema: Share of the old weight that an update keeps, w <- ema * old + (1 - ema) * new; 0
             replaces it, as the paper does.
         min_weight: Smallest weight.

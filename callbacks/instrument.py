@@ -14,24 +14,25 @@ from torch import Tensor
 from torch.autograd.graph import Node
 
 from pinn_ntk.analysis.interference import Interference, interference
-from pinn_ntk.callbacks.guard import Guard
-from pinn_ntk.callbacks.infinite_width import InfiniteWidth
-from pinn_ntk.callbacks.outlook import Outlook
-from pinn_ntk.callbacks.parameters import (
+from pinn_ntk.callbacks.predicted_decrease import Outlook
+from pinn_ntk.callbacks.step.manual_backward import measuring
+from pinn_ntk.callbacks.step.parameters import (
     Patterns,
     learning_rate,
     parameter_groups,
     trained_parameters,
 )
-from pinn_ntk.callbacks.raw import measuring
-from pinn_ntk.callbacks.schedule import logged_step
-from pinn_ntk.callbacks.source import Found, Source
-from pinn_ntk.decrease import TermLoss
+from pinn_ntk.callbacks.step.term_finder import Found, Source
+from pinn_ntk.callbacks.trainer.guard import Guard
+from pinn_ntk.callbacks.trainer.steps import logged_step
+from pinn_ntk.callbacks.width import InfiniteWidth
+from pinn_ntk.diagnostics.kernel_drift import KernelDrift
+from pinn_ntk.diagnostics.measurement import Measurement, measure
 from pinn_ntk.errors import NTKWarning
-from pinn_ntk.kernel import NTK, empirical_ntk
-from pinn_ntk.kernel_drift import KernelDrift
-from pinn_ntk.measurement import Measurement, measure
-from pinn_ntk.step_size import effective_weights
+from pinn_ntk.graph.jacobian.empirical import empirical_ntk
+from pinn_ntk.graph.terms.curvature import effective_weights
+from pinn_ntk.graph.terms.term_loss import TermLoss
+from pinn_ntk.kernel.ntk import NTK
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl

@@ -11,20 +11,21 @@ from torch import Tensor
 from torch.autograd.graph import Node
 
 from pinn_ntk.callbacks.balancer import balancers
-from pinn_ntk.callbacks.checks import at_least, unsupported_strategy
-from pinn_ntk.callbacks.guard import Guard
 from pinn_ntk.callbacks.instrument import PREDICTION, Instrument
-from pinn_ntk.callbacks.logbook import Logbook
-from pinn_ntk.callbacks.outlook import Outlook
-from pinn_ntk.callbacks.raw import RawBackward, measuring
-from pinn_ntk.callbacks.routes import Route
-from pinn_ntk.callbacks.schedule import Schedule, last_step, logged_step
-from pinn_ntk.callbacks.sinks import publish
-from pinn_ntk.callbacks.source import Source
-from pinn_ntk.callbacks.state import StatefulCallback
-from pinn_ntk.decrease import Judged
-from pinn_ntk.history import History
-from pinn_ntk.spectrum import Spectrum
+from pinn_ntk.callbacks.log_writer import Logbook
+from pinn_ntk.callbacks.predicted_decrease import Outlook
+from pinn_ntk.callbacks.schedule import Schedule
+from pinn_ntk.callbacks.step.manual_backward import RawBackward, measuring
+from pinn_ntk.callbacks.step.residual_function import Route
+from pinn_ntk.callbacks.step.term_finder import Source
+from pinn_ntk.callbacks.trainer.checks import at_least, unsupported_strategy
+from pinn_ntk.callbacks.trainer.guard import Guard
+from pinn_ntk.callbacks.trainer.loggers import publish
+from pinn_ntk.callbacks.trainer.state import StatefulCallback
+from pinn_ntk.callbacks.trainer.steps import last_step, logged_step
+from pinn_ntk.diagnostics.decrease import Judged
+from pinn_ntk.diagnostics.history import History
+from pinn_ntk.kernel.spectrum import Spectrum
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -76,7 +77,7 @@ class NTKMonitor(StatefulCallback):
     on; for points that are drawn anew each step give a ``probe``.
 
     Interference and the predicted decrease need terms whose weights in the loss are known. The
-    decrease, see `pinn_ntk.decrease`, is that of whatever step the optimizer took, and 1 where
+    decrease, is that of whatever step the optimizer took, and 1 where
     residuals are linear in the parameters along it; near 1 as well where the loss rises as the
     kernel says, and the summary gives the sign. It is known when the next step has come, and
     logged at the step that it is of; not for points that are drawn anew (give a ``probe``), where

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pinn_ntk.analysis.definiteness import Definiteness, definiteness
+    from pinn_ntk.analysis.drift import Drift
     from pinn_ntk.analysis.dynamics import LinearizedTraining
     from pinn_ntk.analysis.early_stopping import EarlyStopping, early_stopping
     from pinn_ntk.analysis.eigenfunctions import eigenfunction_figure
@@ -27,23 +28,23 @@ if TYPE_CHECKING:
     from pinn_ntk.analysis.linearized import LinearizedModel
     from pinn_ntk.analysis.modes import Modes
     from pinn_ntk.analysis.regression import kernel_regression
-    from pinn_ntk.balance import trace_weights
-    from pinn_ntk.decay import Decay
-    from pinn_ntk.drift import Drift
+    from pinn_ntk.diagnostics.history import History
     from pinn_ntk.errors import IncompleteTermsError, NTKWarning, OpaqueLossError, ResidualError
-    from pinn_ntk.graph.term import Term
-    from pinn_ntk.graph.terms import find_terms
-    from pinn_ntk.history import History
-    from pinn_ntk.jacobian import FactoredJacobian
-    from pinn_ntk.kernel import NTK, empirical_ntk
+    from pinn_ntk.graph.jacobian.empirical import empirical_ntk
+    from pinn_ntk.graph.reference import reference_ntk
+    from pinn_ntk.graph.terms.curvature import curvature
+    from pinn_ntk.graph.terms.find import find_terms
+    from pinn_ntk.graph.terms.term import Term
+    from pinn_ntk.kernel.decay import Decay
+    from pinn_ntk.kernel.jacobian import FactoredJacobian
+    from pinn_ntk.kernel.ntk import NTK
+    from pinn_ntk.kernel.spectrum import Spectrum
     from pinn_ntk.limit.distance import distance_to_limit
     from pinn_ntk.limit.kernel import LimitKernel
     from pinn_ntk.limit.parametrization import NTKLinear, ntk_mlp, to_ntk_parametrization
-    from pinn_ntk.loss_weights import LossWeights
-    from pinn_ntk.reference import reference_ntk
-    from pinn_ntk.spectrum import Spectrum
-    from pinn_ntk.step_size import curvature
     from pinn_ntk.taps import tap
+    from pinn_ntk.weights.loss_weights import LossWeights
+    from pinn_ntk.weights.trace import trace_weights
 
 __version__ = "0.1.0"
 
@@ -87,42 +88,42 @@ __all__ = [
 ]
 
 _MODULES = {
-    "NTK": "pinn_ntk.kernel",
-    "Decay": "pinn_ntk.decay",
+    "NTK": "pinn_ntk.kernel.ntk",
+    "Decay": "pinn_ntk.kernel.decay",
     "Definiteness": "pinn_ntk.analysis.definiteness",
-    "Drift": "pinn_ntk.drift",
+    "Drift": "pinn_ntk.analysis.drift",
     "EarlyStopping": "pinn_ntk.analysis.early_stopping",
-    "FactoredJacobian": "pinn_ntk.jacobian",
-    "History": "pinn_ntk.history",
+    "FactoredJacobian": "pinn_ntk.kernel.jacobian",
+    "History": "pinn_ntk.diagnostics.history",
     "IncompleteTermsError": "pinn_ntk.errors",
     "Interference": "pinn_ntk.analysis.interference",
     "LimitKernel": "pinn_ntk.limit.kernel",
     "LinearizedModel": "pinn_ntk.analysis.linearized",
     "LinearizedTraining": "pinn_ntk.analysis.dynamics",
-    "LossWeights": "pinn_ntk.loss_weights",
+    "LossWeights": "pinn_ntk.weights.loss_weights",
     "Modes": "pinn_ntk.analysis.modes",
     "NTKLinear": "pinn_ntk.limit.parametrization",
     "NTKWarning": "pinn_ntk.errors",
     "OpaqueLossError": "pinn_ntk.errors",
     "ResidualError": "pinn_ntk.errors",
-    "Spectrum": "pinn_ntk.spectrum",
-    "Term": "pinn_ntk.graph.term",
-    "curvature": "pinn_ntk.step_size",
+    "Spectrum": "pinn_ntk.kernel.spectrum",
+    "Term": "pinn_ntk.graph.terms.term",
+    "curvature": "pinn_ntk.graph.terms.curvature",
     "definiteness": "pinn_ntk.analysis.definiteness",
     "distance_to_limit": "pinn_ntk.limit.distance",
     "early_stopping": "pinn_ntk.analysis.early_stopping",
     "eigenfunction_figure": "pinn_ntk.analysis.eigenfunctions",
-    "empirical_ntk": "pinn_ntk.kernel",
-    "find_terms": "pinn_ntk.graph.terms",
+    "empirical_ntk": "pinn_ntk.graph.jacobian.empirical",
+    "find_terms": "pinn_ntk.graph.terms.find",
     "interference": "pinn_ntk.analysis.interference",
     "kernel_gradient": "pinn_ntk.analysis.kernel_gradient",
     "kernel_regression": "pinn_ntk.analysis.regression",
     "loss_gradients": "pinn_ntk.analysis.kernel_gradient",
     "ntk_mlp": "pinn_ntk.limit.parametrization",
-    "reference_ntk": "pinn_ntk.reference",
+    "reference_ntk": "pinn_ntk.graph.reference",
     "tap": "pinn_ntk.taps",
     "to_ntk_parametrization": "pinn_ntk.limit.parametrization",
-    "trace_weights": "pinn_ntk.balance",
+    "trace_weights": "pinn_ntk.weights.trace",
 }
 
 if not TYPE_CHECKING:  # a type checker that sees __getattr__ lets every misspelt name pass

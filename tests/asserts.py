@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from pinn_ntk.reference import reference_jacobian, reference_ntk
+from pinn_ntk.graph.reference import reference_jacobian, reference_ntk
 
 if TYPE_CHECKING:
-    from pinn_ntk.kernel import NTK
-    from pinn_ntk.params import ParamsLike
+    from pinn_ntk.graph.params import ParamsLike
+    from pinn_ntk.kernel.ntk import NTK
 
 EPS = torch.finfo(torch.float64).eps
 

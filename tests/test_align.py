@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from torch.nn.functional import layer_norm, linear, silu, softplus
 
 from pinn_ntk import NTKWarning, empirical_ntk
-from pinn_ntk.graph import sites
-from pinn_ntk.graph.align import aligned_uses
+from pinn_ntk.graph.jacobian import sites
+from pinn_ntk.graph.jacobian.align import aligned_uses
+from pinn_ntk.graph.params import named_leaves
+from pinn_ntk.graph.reference import reference_jacobian
+from pinn_ntk.graph.residuals import named_residuals
 from pinn_ntk.graph.walk import Graph
-from pinn_ntk.params import named_leaves
-from pinn_ntk.reference import reference_jacobian
-from pinn_ntk.residuals import named_residuals
 from tests.asserts import assert_near
 from tests.cases import CASES, Case
 from tests.networks import NETWORKS

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from pinn_ntk.factors import Dense, Factor, Outer
-from pinn_ntk.graph import assemble as module
-from pinn_ntk.graph.assemble import Contribution, assemble
+from pinn_ntk.graph.jacobian import assemble as module
+from pinn_ntk.graph.jacobian.assemble import Contribution, assemble
 from pinn_ntk.graph.walk import Edge, Graph
+from pinn_ntk.kernel.factors import Dense, Factor, Outer
 from tests.asserts import assert_near
 
 R, M, N = 6, 3, 4

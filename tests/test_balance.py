@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pinn_ntk import empirical_ntk, trace_weights
-from pinn_ntk.balance import Convention, weights_from_traces
+from pinn_ntk.weights.trace import Convention, weights_from_traces
 
 CONVENTIONS: list[Convention] = ["sum", "mean", "rate"]
 

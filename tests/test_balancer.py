@@ -22,11 +22,11 @@ from pytorch_lightning.strategies import DDPStrategy, FSDPStrategy, SingleDevice
 from torch import Tensor
 
 from pinn_ntk import empirical_ntk, reference_ntk, trace_weights
-from pinn_ntk.balance import Convention
 from pinn_ntk.callbacks import NTKBalancer, NTKMonitor
-from pinn_ntk.callbacks.checks import unsupported_strategy
-from pinn_ntk.callbacks.ranks import from_all_ranks
+from pinn_ntk.callbacks.trainer.checks import unsupported_strategy
+from pinn_ntk.callbacks.weighting.distributed import from_all_ranks
 from pinn_ntk.errors import NTKWarning
+from pinn_ntk.weights.trace import Convention
 from tests.pinn import Log, Pinn, batch, build, fit, same
 
 

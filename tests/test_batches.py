@@ -12,7 +12,7 @@ from torch.nn.functional import mse_loss
 
 from pinn_ntk.callbacks import NTKBalancer, NTKMonitor
 from pinn_ntk.errors import NTKWarning
-from pinn_ntk.reference import reference_jacobian
+from pinn_ntk.graph.reference import reference_jacobian
 from tests.pinn import N_BC, N_PDE, batch, same
 from tests.zoo import (
     Inverse,

@@ -13,7 +13,7 @@ from benchmarks import kernel as bench
 from benchmarks import measure, overhead, peers
 from benchmarks.environment import ROOT, environment, torch_config
 from benchmarks.measure import Contestant, Record, Timing
-from pinn_ntk.reference import reference_ntk
+from pinn_ntk.graph.reference import reference_ntk
 
 # torch's own use, at its first forward-mode derivative in a process.
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is:DeprecationWarning")

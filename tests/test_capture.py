@@ -11,14 +11,14 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 
 from pinn_ntk import NTKWarning, empirical_ntk, find_terms
-from pinn_ntk.factors import Dense, Outer
-from pinn_ntk.graph import capture, certificate, rules, sites
-from pinn_ntk.graph.certificate import LOW_PRECISION_TOLERANCE, TOLERANCE, Probe, tolerance
-from pinn_ntk.graph.completeness import completeness_error
-from pinn_ntk.graph.rules import SiteRule
+from pinn_ntk.graph.jacobian import capture, certificate, rules, sites
+from pinn_ntk.graph.jacobian.certificate import LOW_PRECISION_TOLERANCE, TOLERANCE, Probe, tolerance
+from pinn_ntk.graph.jacobian.rules import SiteRule
+from pinn_ntk.graph.reference import reference_jacobian
+from pinn_ntk.graph.terms.completeness import completeness_error
 from pinn_ntk.graph.walk import Edge, Graph, Use
-from pinn_ntk.kernel import NTK
-from pinn_ntk.reference import reference_jacobian
+from pinn_ntk.kernel.factors import Dense, Outer
+from pinn_ntk.kernel.ntk import NTK
 from tests.asserts import assert_certified, assert_near
 from tests.networks import NETWORKS, LayerNormByHand, stack
 from tests.operators import grad, laplacian, points

@@ -22,10 +22,10 @@ from pytorch_lightning.strategies import (
 from torch import nn
 
 from pinn_ntk import LossWeights
-from pinn_ntk.callbacks.base import MisconfigurationException
-from pinn_ntk.callbacks.checks import check_optimizers, has_lbfgs, unsupported_strategy
-from pinn_ntk.callbacks.ranks import from_all_ranks
-from pinn_ntk.callbacks.written import WeightsInLoss
+from pinn_ntk.callbacks.trainer.checks import check_optimizers, has_lbfgs, unsupported_strategy
+from pinn_ntk.callbacks.trainer.flavours import MisconfigurationException
+from pinn_ntk.callbacks.weighting.distributed import from_all_ranks
+from pinn_ntk.callbacks.weighting.weights_in_loss import WeightsInLoss
 from pinn_ntk.errors import NTKWarning
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pinn_ntk import Spectrum
-from pinn_ntk.decay import Decay
+from pinn_ntk.kernel.decay import Decay
 
 INDEX = torch.arange(1, 31, dtype=torch.float64)
 

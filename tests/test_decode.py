@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pinn_ntk.graph.decode import PRECISION, RowCode, elementwise
+from pinn_ntk.graph.jacobian.decode import PRECISION, RowCode, elementwise
 
 CPU = torch.device("cpu")
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]

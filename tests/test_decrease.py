@@ -12,12 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import huber_loss, l1_loss
 
-from pinn_ntk import NTK, Term, empirical_ntk, find_terms, jacobian
+from pinn_ntk import NTK, Term, empirical_ntk, find_terms
 from pinn_ntk.analysis.interference import interference
 from pinn_ntk.analysis.linearized import linearized_residuals
-from pinn_ntk.decrease import Forecast, TermLoss, kept_apart, versions
-from pinn_ntk.factors import Dense, Factor, Outer
-from pinn_ntk.jacobian import FactoredJacobian
+from pinn_ntk.diagnostics.decrease import Forecast, kept_apart, versions
+from pinn_ntk.graph.terms.term_loss import TermLoss
+from pinn_ntk.kernel import jacobian
+from pinn_ntk.kernel.factors import Dense, Factor, Outer
+from pinn_ntk.kernel.jacobian import FactoredJacobian
 
 Loss = Callable[[dict[str, Tensor]], Tensor]
 

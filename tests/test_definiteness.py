@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from pinn_ntk import FactoredJacobian, Spectrum, empirical_ntk
 from pinn_ntk.analysis.definiteness import Definiteness, definiteness
 from pinn_ntk.analysis.repeated_rows import broadcast_shape, duplicated_rows, first_alike, rounding
-from pinn_ntk.factors import Dense
-from pinn_ntk.kernel import NTK
-from pinn_ntk.rows import kernel_of_rows, stratified_rows, thinned
+from pinn_ntk.kernel.factors import Dense
+from pinn_ntk.kernel.ntk import NTK
+from pinn_ntk.kernel.rows import kernel_of_rows, stratified_rows, thinned
 from tests.cases import CASES, Case
 from tests.networks import NETWORKS
 from tests.operators import laplacian, navier_stokes, points

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pinn_ntk import FactoredJacobian, empirical_ntk
 from pinn_ntk.analysis.distinct_rows import distinct_rows
-from pinn_ntk.factors import Dense
+from pinn_ntk.kernel.factors import Dense
 from tests.networks import NETWORKS
 from tests.operators import laplacian, points
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pinn_ntk import Drift
-from pinn_ntk.drift import flat, relative_change
+from pinn_ntk.analysis.drift import flat, relative_change
 
 CHANGES: dict[str, tuple[list[float], list[float], float]] = {
     "none": ([1.0, -2.0], [1.0, -2.0], 0.0),

@@ -14,8 +14,8 @@ from pinn_ntk import empirical_ntk, find_terms
 from pinn_ntk.analysis import propagators
 from pinn_ntk.analysis.dynamics import LinearizedTraining
 from pinn_ntk.analysis.mode_basis import ModeBasis
-from pinn_ntk.kernel import NTK
-from pinn_ntk.step_size import curvature
+from pinn_ntk.graph.terms.curvature import curvature
+from pinn_ntk.kernel.ntk import NTK
 from tests.asserts import assert_near
 
 WEIGHTS = {"pde": 1.0, "bc": 30.0}

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from pinn_ntk import factors
-from pinn_ntk.factors import Dense, Factor, Outer, add_gram
-from pinn_ntk.jacobian import DEFAULT_BUDGET
+from pinn_ntk.kernel import factors
+from pinn_ntk.kernel.factors import Dense, Factor, Outer, add_gram
+from pinn_ntk.kernel.jacobian import DEFAULT_BUDGET
 from tests.asserts import assert_near
 
 R, OTHER_R, M, N = 7, 5, 3, 4

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from pinn_ntk import NTKWarning, ResidualError, empirical_ntk, reference_ntk
-from pinn_ntk.graph import generic
-from pinn_ntk.graph.generic import row_gradients, stacked
-from pinn_ntk.reference import reference_jacobian
+from pinn_ntk.graph.jacobian import generic
+from pinn_ntk.graph.jacobian.generic import row_gradients, stacked
+from pinn_ntk.graph.reference import reference_jacobian
 from tests.asserts import assert_near
 from tests.networks import NETWORKS
 from tests.operators import OPERATORS, points

@@ -10,8 +10,8 @@ from types import SimpleNamespace
 import pytest
 
 from pinn_ntk import NTKWarning
-from pinn_ntk.callbacks import guard as module
-from pinn_ntk.callbacks.guard import Guard
+from pinn_ntk.callbacks.trainer import guard as module
+from pinn_ntk.callbacks.trainer.guard import Guard
 
 
 def fail() -> int:
@@ -40,7 +40,7 @@ def test_a_failure_is_one_warning_with_its_traceback_in_the_log(caplog: pytest.L
         "Training goes on; the ratio is switched off for this fit. The traceback is in the log."
     )
     (record,) = caplog.records
-    assert (record.levelno, record.name) == (logging.WARNING, "pinn_ntk.callbacks.guard")
+    assert (record.levelno, record.name) == (logging.WARNING, "pinn_ntk.callbacks.trainer.guard")
     assert record.getMessage() == "NTKMonitor: the ratio failed; training goes on."
     assert record.exc_info is not None
     assert "return 1 // 0" in caplog.text

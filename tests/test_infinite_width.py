@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from pinn_ntk.callbacks import NTKMonitor
-from pinn_ntk.callbacks.infinite_width import POINTS, InfiniteWidth, spread
+from pinn_ntk.callbacks.width import POINTS, InfiniteWidth, spread
 from pinn_ntk.errors import NTKWarning
 from pinn_ntk.limit.distance import distance_to_limit
 from pinn_ntk.limit.parametrization import found_stds

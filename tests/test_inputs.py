@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.func import grad, hessian, jvp, vmap
 from torch.utils.checkpoint import checkpoint
 
-from pinn_ntk.graph.inputs import fingerprint
+from pinn_ntk.graph.jacobian.inputs import fingerprint
 
 Residual = Callable[[Any, Tensor], Tensor]
 

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from pinn_ntk import empirical_ntk, find_terms
 from pinn_ntk.analysis.interference import Interference, interference, interference_figure
 from pinn_ntk.analysis.kernel_gradient import loss_gradients
-from pinn_ntk.kernel import NTK
-from pinn_ntk.params import named_leaves
+from pinn_ntk.graph.params import named_leaves
+from pinn_ntk.kernel.ntk import NTK
 from tests.asserts import assert_near
 from tests.cases import CASES, Case
 from tests.losses import LOSSES

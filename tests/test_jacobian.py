@@ -8,8 +8,8 @@ import torch
 from scipy.sparse.linalg import svds
 from torch import Tensor
 
-from pinn_ntk.factors import Dense, Factor, Outer
-from pinn_ntk.jacobian import FactoredJacobian
+from pinn_ntk.kernel.factors import Dense, Factor, Outer
+from pinn_ntk.kernel.jacobian import FactoredJacobian
 from tests.asserts import assert_near
 
 SIZES = {"w": 6, "unused": 4, "b": 2, "a": 3}  # w is a (2, 3) matrix; P = 15

@@ -164,7 +164,7 @@ def check_cli(lightning: ModuleType, folder: Path) -> None:
 def check_refusals(lightning: ModuleType, folder: Path) -> None:
     """What is refused is refused by an exception that the package knows."""
     from pinn_ntk.callbacks import NTKBalancer
-    from pinn_ntk.callbacks.base import MisconfigurationException, rank_zero_info
+    from pinn_ntk.callbacks.trainer.flavours import MisconfigurationException, rank_zero_info
 
     known = import_module(f"{lightning.__name__}.utilities.exceptions").MisconfigurationException
     with pytest.raises(known, match=r"pinn_ntk\.LossWeights"):
@@ -195,7 +195,7 @@ def test_with_one_of_them_alone(package: str, tmp_path: Path):
 
 
 def test_with_both_installed_ours_are_of_both():
-    from pinn_ntk.callbacks.base import Callback, MisconfigurationException
+    from pinn_ntk.callbacks.trainer.flavours import Callback, MisconfigurationException
 
     for package in OTHERS:
         exceptions = import_module(f"{package}.utilities.exceptions")
@@ -205,7 +205,7 @@ def test_with_both_installed_ours_are_of_both():
 
 
 def test_with_none_installed_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch):
-    from pinn_ntk.callbacks.base import callback_class
+    from pinn_ntk.callbacks.trainer.flavours import callback_class
 
     for package in ("pytorch_lightning", "lightning"):
         for name in [n for n in sys.modules if n.partition(".")[0] == package] + [package]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pinn_ntk import empirical_ntk
 from pinn_ntk.analysis.dynamics import LinearizedTraining
 from pinn_ntk.analysis.linearized import LinearizedModel, laziness, linearized_residuals
-from pinn_ntk.reference import reference_jacobian
+from pinn_ntk.graph.reference import reference_jacobian
 from tests.asserts import assert_near
 
 

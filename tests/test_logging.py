@@ -248,7 +248,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """Time stands still but for what a test adds to it."""
     clock = SimpleNamespace(now=100.0)
     fake = SimpleNamespace(perf_counter=lambda: clock.now, monotonic=lambda: clock.now)
-    monkeypatch.setattr("pinn_ntk.callbacks.guard.time", fake)
+    monkeypatch.setattr("pinn_ntk.callbacks.trainer.guard.time", fake)
     return clock
 
 

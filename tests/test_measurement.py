@@ -16,18 +16,18 @@ import torch
 from torch import Tensor, nn
 
 from pinn_ntk import NTK, Term, empirical_ntk, find_terms
-from pinn_ntk.kernel_drift import KernelDrift
-from pinn_ntk.measurement import BATCH, PROBE, Measurement, measure
-from pinn_ntk.rows import kernel_of_rows, stratified_rows, thinned
-from pinn_ntk.spectrum import DIRECT, largest_eigenvalue
-from pinn_ntk.step_size import (
+from pinn_ntk.analysis.step_size import max_stable_lr
+from pinn_ntk.diagnostics.kernel_drift import KernelDrift
+from pinn_ntk.diagnostics.measurement import BATCH, PROBE, Measurement, measure
+from pinn_ntk.diagnostics.words import summary
+from pinn_ntk.graph.terms.curvature import (
     curvature,
     curvature_of_rows,
     effective_weights,
-    max_stable_lr,
     uniform_weight,
 )
-from pinn_ntk.words import summary
+from pinn_ntk.kernel.rows import kernel_of_rows, stratified_rows, thinned
+from pinn_ntk.kernel.spectrum import DIRECT, largest_eigenvalue
 
 
 def linear(**matrices: Tensor) -> tuple[NTK, Tensor]:
@@ -661,7 +661,7 @@ def test_what_was_seen_first_is_a_copy():
 
 
 def test_the_module_offers_what_it_defines_and_no_argument_hides_a_name_of_it():
-    module = importlib.import_module("pinn_ntk.measurement")
+    module = importlib.import_module("pinn_ntk.diagnostics.measurement")
     arguments = set(inspect.signature(measure).parameters)
     assert set(module.__all__) == {"BATCH", "PROBE", "Measurement", "measure"}
     assert not arguments & vars(module).keys()

@@ -20,15 +20,16 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.util import tensor_util
 from torch import Tensor
 
-from pinn_ntk import measurement, verdicts
-from pinn_ntk.callbacks import NTKBalancer, NTKMonitor, instrument, outlook
-from pinn_ntk.callbacks.outlook import Outlook
-from pinn_ntk.callbacks.parameters import learning_rate, trained_parameters
-from pinn_ntk.callbacks.recorder import Recorder
-from pinn_ntk.callbacks.source import Found
-from pinn_ntk.decrease import TermLoss
+from pinn_ntk.callbacks import NTKBalancer, NTKMonitor, instrument
+from pinn_ntk.callbacks import predicted_decrease as outlook
+from pinn_ntk.callbacks.predicted_decrease import Outlook
+from pinn_ntk.callbacks.step.parameters import learning_rate, trained_parameters
+from pinn_ntk.callbacks.step.recorder import Recorder
+from pinn_ntk.callbacks.step.term_finder import Found
+from pinn_ntk.diagnostics import measurement, verdicts
 from pinn_ntk.errors import NTKWarning
-from pinn_ntk.reference import reference_jacobian
+from pinn_ntk.graph.reference import reference_jacobian
+from pinn_ntk.graph.terms.term_loss import TermLoss
 from tests.pinn import N_BC, N_PDE, Log, Pinn, batch, build, fit, same, trainer
 
 TERMS = ("pde", "bc")

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from pinn_ntk import empirical_ntk, reference_ntk
 from pinn_ntk.analysis.multi_output import component_block, flattened, matrix_valued, normalised
-from pinn_ntk.kernel import NTK
-from pinn_ntk.reference import reference_jacobian
+from pinn_ntk.graph.reference import reference_jacobian
+from pinn_ntk.kernel.ntk import NTK
 from tests.asserts import assert_near
 from tests.networks import NETWORKS
 from tests.operators import navier_stokes, points

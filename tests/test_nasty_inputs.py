@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from pinn_ntk import NTKWarning, ResidualError, empirical_ntk, reference_ntk
-from pinn_ntk.reference import reference_jacobian
+from pinn_ntk.graph.reference import reference_jacobian
 from tests.asserts import assert_certified, assert_is_ntk_of, assert_near, assert_psd
 from tests.networks import NETWORKS, FourierFeatures, stack
 from tests.operators import grad, laplacian, points

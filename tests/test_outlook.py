@@ -20,13 +20,15 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from pinn_ntk import tap
-from pinn_ntk.callbacks import NTKBalancer, NTKMonitor, logbook, outlook
-from pinn_ntk.callbacks.outlook import Outlook
-from pinn_ntk.callbacks.parameters import learning_rate
-from pinn_ntk.callbacks.setting import RandomStates
+from pinn_ntk.callbacks import NTKBalancer, NTKMonitor
+from pinn_ntk.callbacks import log_writer as logbook
+from pinn_ntk.callbacks import predicted_decrease as outlook
+from pinn_ntk.callbacks.predicted_decrease import Outlook
+from pinn_ntk.callbacks.step.parameters import learning_rate
+from pinn_ntk.callbacks.step.step_inputs import RandomStates
 from pinn_ntk.errors import NTKWarning
-from pinn_ntk.kernel import NTK
-from pinn_ntk.reference import reference_jacobian
+from pinn_ntk.graph.reference import reference_jacobian
+from pinn_ntk.kernel.ntk import NTK
 from tests.pinn import N_BC, N_PDE, Pinn, batch, build, fit, same, trainer
 from tests.zoo import Inverse, Manual, Noted, Resampled, Residuals, Stream, TwoNetworks, make, train
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pinn_ntk.params import named_leaves
+from pinn_ntk.graph.params import named_leaves
 
 
 class Tied(nn.Module):

@@ -12,9 +12,9 @@ import torch
 from pytorch_lightning.plugins.precision import Precision
 from torch import Tensor
 
-from pinn_ntk.callbacks.probe import SEED, FixedProbe
-from pinn_ntk.callbacks.routes import untouched
-from pinn_ntk.rows import stratified_rows
+from pinn_ntk.callbacks.step.probe import SEED, FixedProbe
+from pinn_ntk.callbacks.step.residual_function import untouched
+from pinn_ntk.kernel.rows import stratified_rows
 from tests.pinn import batch, build, trainer
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, jacrev
 
 from pinn_ntk import reference_ntk
-from pinn_ntk.reference import reference_jacobian
+from pinn_ntk.graph.reference import reference_jacobian
 from tests.asserts import assert_near
 from tests.cases import coefficients
 from tests.networks import NETWORKS

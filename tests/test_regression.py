@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pinn_ntk import empirical_ntk
 from pinn_ntk.analysis.dynamics import LinearizedTraining
 from pinn_ntk.analysis.regression import kernel_regression
-from pinn_ntk.kernel import NTK
+from pinn_ntk.kernel.ntk import NTK
 from tests.asserts import assert_near
 
 ROWS = {"data": 8, "slope": 4, "unseen": 5}

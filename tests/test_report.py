@@ -18,10 +18,10 @@ from torch.utils.tensorboard import SummaryWriter
 from pinn_ntk import Spectrum, empirical_ntk
 from pinn_ntk.analysis.definiteness import Definiteness
 from pinn_ntk.analysis.interference import Interference
-from pinn_ntk.decrease import Judged
-from pinn_ntk.kernel_drift import KernelDrift
-from pinn_ntk.measurement import PROBE, Measurement, measure
-from pinn_ntk.report import MAX_LINES, history_figure, layout, pixels, scalars, summary
+from pinn_ntk.diagnostics.decrease import Judged
+from pinn_ntk.diagnostics.kernel_drift import KernelDrift
+from pinn_ntk.diagnostics.measurement import PROBE, Measurement, measure
+from pinn_ntk.diagnostics.report import MAX_LINES, history_figure, layout, pixels, scalars, summary
 from pinn_ntk.tensorboard import add_spectrum
 
 

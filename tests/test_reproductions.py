@@ -21,7 +21,7 @@ from matplotlib.image import imread
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from pinn_ntk import Spectrum
-from pinn_ntk.reference import reference_jacobian
+from pinn_ntk.graph.reference import reference_jacobian
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pinn_ntk.errors import ResidualError
-from pinn_ntk.residuals import named_residuals
+from pinn_ntk.graph.residuals import named_residuals
 
 
 class Labelled(Tensor):

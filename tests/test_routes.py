@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from pinn_ntk import tap
 from pinn_ntk.callbacks import NTKBalancer, NTKMonitor
-from pinn_ntk.callbacks.checks import unsupported_strategy
+from pinn_ntk.callbacks.trainer.checks import unsupported_strategy
 from pinn_ntk.errors import NTKWarning
 from tests.pinn import N_PDE, batch, same
 from tests.zoo import (

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv1d, layer_norm, linear
 
-from pinn_ntk.factors import Dense, Outer
 from pinn_ntk.graph import nodes
-from pinn_ntk.graph.rules import SiteRule, find_rules
+from pinn_ntk.graph.jacobian.rules import SiteRule, find_rules
+from pinn_ntk.kernel.factors import Dense, Outer
 from tests.asserts import assert_near
 
 N, K, M = 5, 3, 4  # points, inner width, outer width

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pinn_ntk.callbacks.schedule import Schedule, final_step, is_due, last_step, logged_step
+from pinn_ntk.callbacks.schedule import Schedule, is_due
+from pinn_ntk.callbacks.trainer.steps import final_step, last_step, logged_step
 from tests.pinn import Pinn, build, fit
 
 

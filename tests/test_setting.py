@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pinn_ntk import LossWeights
-from pinn_ntk.callbacks.setting import RandomStates, digest, setting
+from pinn_ntk.callbacks.step.step_inputs import RandomStates, digest, setting
 
 CPU = torch.device("cpu")
 

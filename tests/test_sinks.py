@@ -14,7 +14,7 @@ import torch
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from torch.utils.data import DataLoader
 
-from pinn_ntk.callbacks.sinks import log_scalars, publish
+from pinn_ntk.callbacks.trainer.loggers import log_scalars, publish
 from tests.pinn import Pinn, batch, build, fit, trainer
 
 

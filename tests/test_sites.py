@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from pinn_ntk import NTKWarning, empirical_ntk
-from pinn_ntk.graph import mixing, sites
-from pinn_ntk.graph.sites import site_factors
-from pinn_ntk.reference import reference_jacobian
+from pinn_ntk.graph.jacobian import mixing, sites
+from pinn_ntk.graph.jacobian.sites import site_factors
+from pinn_ntk.graph.reference import reference_jacobian
 from tests.asserts import assert_near
 from tests.networks import NETWORKS
 from tests.operators import grad, navier_stokes_parts, points

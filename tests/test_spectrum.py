@@ -14,10 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks import spectrum as bench
-from pinn_ntk import FactoredJacobian, Spectrum, definiteness, empirical_ntk, spectrum
-from pinn_ntk.factors import Dense
-from pinn_ntk.kernel import NTK
-from pinn_ntk.reference import reference_jacobian
+from pinn_ntk import FactoredJacobian, Spectrum, definiteness, empirical_ntk
+from pinn_ntk.graph.reference import reference_jacobian
+from pinn_ntk.kernel import spectrum
+from pinn_ntk.kernel.factors import Dense
+from pinn_ntk.kernel.ntk import NTK
 
 EPS = torch.finfo(torch.float64).eps
 

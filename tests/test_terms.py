@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pinn_ntk.errors import IncompleteTermsError, OpaqueLossError
-from pinn_ntk.graph import heads
-from pinn_ntk.graph.completeness import completeness_error
-from pinn_ntk.graph.names import name_terms
-from pinn_ntk.graph.terms import Term, find_terms
+from pinn_ntk.graph.terms import loss_nodes as heads
+from pinn_ntk.graph.terms.completeness import completeness_error
+from pinn_ntk.graph.terms.find import Term, find_terms
+from pinn_ntk.graph.terms.names import name_terms
 
 Expected = tuple[str, Tensor, Tensor | float]  # kind, residual, weight (broadcast to the residual)
 Idiom = Callable[["Problem"], tuple[Tensor, list[Expected]]]

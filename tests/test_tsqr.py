@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pinn_ntk import FactoredJacobian, empirical_ntk, tsqr
-from pinn_ntk.factors import Dense, Outer
-from pinn_ntk.tsqr import factor_precision, triangular_factor
+from pinn_ntk import FactoredJacobian, empirical_ntk
+from pinn_ntk.kernel import tsqr
+from pinn_ntk.kernel.factors import Dense, Outer
+from pinn_ntk.kernel.tsqr import factor_precision, triangular_factor
 from tests.asserts import assert_near
 
 pytestmark = pytest.mark.usefixtures("float64")

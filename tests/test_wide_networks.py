@@ -16,7 +16,7 @@ import pytest
 import torch
 from matplotlib.image import imread
 
-from pinn_ntk.reference import reference_ntk
+from pinn_ntk.graph.reference import reference_ntk
 
 ROOT = Path(__file__).resolve().parents[1]
 WIDTHS = (64, 2048)

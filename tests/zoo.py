@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from pinn_ntk import LossWeights, tap
 from pinn_ntk.callbacks import NTKMonitor
-from pinn_ntk.reference import reference_jacobian
+from pinn_ntk.graph.reference import reference_jacobian
 from tests.pinn import N_PDE, Pinn, batch, trainer
 
 Residuals: TypeAlias = dict[str, Tensor]

@@ -1,1 +1,4 @@
-"""What a kernel says of training: dynamics, modes, interference, rank, early stopping."""
+"""What a kernel says of training: dynamics, modes, interference, rank, early stopping.
+
+May import: graph, kernel, errors.
+"""

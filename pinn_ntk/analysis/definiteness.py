@@ -32,9 +32,9 @@ from pinn_ntk.analysis.repeated_rows import (
     rounding,
     still_rows,
 )
-from pinn_ntk.kernel import NTK
-from pinn_ntk.spectrum import NOT_FINITE, Spectrum
-from pinn_ntk.tsqr import factor_precision
+from pinn_ntk.kernel.ntk import NTK
+from pinn_ntk.kernel.spectrum import NOT_FINITE, Spectrum
+from pinn_ntk.kernel.tsqr import factor_precision
 
 WHOLE = "the whole kernel"
 """Name of the kernel of all terms."""
@@ -155,7 +155,7 @@ def definiteness(
     """Rank of a kernel block above the noise, and what may be the matter if it is not full.
 
     Takes R^3 for the eigenvalues, unless they are given, and R^2 for the rest: of more than some
-    hundred rows give `pinn_ntk.rows.kernel_of_rows`, drawn by `pinn_ntk.rows.stratified_rows`, and
+    hundred rows give `kernel_of_rows`, drawn by `stratified_rows` (`pinn_ntk.kernel.rows`), and
     all as ``whole``. Every k-th row may be one component of a vector only.
 
     Args:

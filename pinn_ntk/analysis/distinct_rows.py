@@ -17,9 +17,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pinn_ntk.factors import Dense
-from pinn_ntk.jacobian import FactoredJacobian
-from pinn_ntk.tsqr import factor_precision
+from pinn_ntk.kernel.factors import Dense
+from pinn_ntk.kernel.jacobian import FactoredJacobian
+from pinn_ntk.kernel.tsqr import factor_precision
 
 SKETCHES = 16
 """k, so that rows that differ by several times the slack hardly pass for equal."""

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
-from pinn_ntk.spectrum import Spectrum
+from pinn_ntk.kernel.spectrum import Spectrum
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

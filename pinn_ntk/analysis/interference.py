@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
 
-    from pinn_ntk.kernel import NTK
+    from pinn_ntk.kernel.ntk import NTK
 
 
 CELL, LEAST = 0.7, 1.6

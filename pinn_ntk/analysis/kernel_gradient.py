@@ -25,11 +25,11 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import get_gradient_edge
 
-from pinn_ntk.graph.completeness import checked, cut, explained
-from pinn_ntk.residuals import named_residuals
+from pinn_ntk.graph.residuals import named_residuals
+from pinn_ntk.graph.terms.completeness import checked, cut, explained
 
 if TYPE_CHECKING:
-    from pinn_ntk.kernel import NTK
+    from pinn_ntk.kernel.ntk import NTK
 
 
 def loss_gradients(loss: Tensor, residuals: Tensor | Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -22,8 +22,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from pinn_ntk.jacobian import FactoredJacobian
-from pinn_ntk.kernel import NTK
+from pinn_ntk.kernel.jacobian import FactoredJacobian
+from pinn_ntk.kernel.ntk import NTK
 
 
 class LinearizedModel:

@@ -21,9 +21,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from pinn_ntk.kernel import NTK, Method
-from pinn_ntk.spectrum import Spectrum, floor_of_triangle
-from pinn_ntk.tsqr import factor_precision, triangular_factor
+from pinn_ntk.kernel.ntk import NTK, Method
+from pinn_ntk.kernel.spectrum import Spectrum, floor_of_triangle
+from pinn_ntk.kernel.tsqr import factor_precision, triangular_factor
 
 
 @dataclass(frozen=True)

@@ -26,9 +26,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from pinn_ntk.kernel import NTK
-from pinn_ntk.spectrum import Spectrum
-from pinn_ntk.tsqr import factor_precision
+from pinn_ntk.kernel.ntk import NTK
+from pinn_ntk.kernel.spectrum import Spectrum
+from pinn_ntk.kernel.tsqr import factor_precision
 
 
 def kernel_regression(

@@ -26,8 +26,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pinn_ntk.jacobian import FactoredJacobian
-from pinn_ntk.tsqr import factor_precision
+from pinn_ntk.kernel.jacobian import FactoredJacobian
+from pinn_ntk.kernel.tsqr import factor_precision
 
 _MARGIN = 32
 """Rounding units by which two equal rows may differ; ten times what was seen."""
@@ -112,7 +112,7 @@ def still_rows(block: Tensor, precision: float) -> frozenset[int]:
 
     Args:
         block: K, (R, R).
-        precision: Rounding unit of J, see `pinn_ntk.tsqr.factor_precision`.
+        precision: Rounding unit of J, see `pinn_ntk.kernel.tsqr.factor_precision`.
 
     Returns:
         Rows i with |J_i| = 0, or so small beside the longest that it may be what rounding leaves.

@@ -1,1 +1,4 @@
-"""Reading an autograd graph: loss terms, places where parameters enter, Jacobian factors."""
+"""Reading a live autograd graph: its nodes, a walk along them, parameters and residuals.
+
+May import: kernel, errors.
+"""

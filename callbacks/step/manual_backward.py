@@ -1,0 +1,132 @@
+"""Backward passes for which Lightning has no hook: raw ``loss.backward()``, manual optimisation.
+
+There the moment to look is when the first gradient reaches a tapped residual: the graph below is
+still whole then. Without taps there is nothing to see, and that is said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from pinn_ntk.callbacks.step.parameters import trained_parameters
+from pinn_ntk.callbacks.step.recorder import Recorder
+from pinn_ntk.callbacks.trainer.state import StatefulCallback
+from pinn_ntk.graph.nodes import accumulates
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
+
+    from pinn_ntk.callbacks.trainer.guard import Guard
+
+PATIENCE = 100
+"""Batches without a backward pass seen after which it is said, if the epoch is not over before."""
+
+_measuring: list[str] = []
+
+
+@contextmanager
+def measuring() -> Iterator[None]:
+    """Within, the gradients that pass are those of a diagnostic: no hook of ours acts on them."""
+    _measuring.append("")
+    try:
+        yield
+    finally:
+        _measuring.pop()
+
+
+def is_measuring() -> bool:
+    """Whether some callback is measuring now."""
+    return bool(_measuring)
+
+
+def weighted_all(weight: float, gradients: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
+    """Pre-hook of a node: its incoming gradients times a weight, save those of a diagnostic."""
+    if is_measuring():
+        return tuple(gradients)
+    return tuple(None if g is None else weight * g for g in gradients)
+
+
+def weighted(weight: float, gradient: Tensor) -> Tensor | None:
+    """The same as hook of a tensor."""
+    return None if is_measuring() else weight * gradient
+
+
+class RawBackward:
+    """Calls back at the first gradient that reaches each tapped residual.
+
+    Args:
+        recorder: Hears of the taps.
+        look: Called with trainer, module and no loss.
+        weight: Name of a tapped residual -> factor to put on its gradient.
+    """
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        look: Callable[[pl.Trainer, pl.LightningModule, Tensor | None], None],
+        weight: Callable[[str], float] | None = None,
+    ) -> None:
+        """Nothing seen yet."""
+        self.recorder, self.look, self.weight = recorder, look, weight
+        self._manual = self._speaks = False
+        self._by_lightning = False
+        self._backwards = self._batches = 0
+
+    def attach(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """A fit starts."""
+        self._manual = not module.automatic_optimization
+        callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+        first = next(callback for callback in callbacks if isinstance(callback, StatefulCallback))
+        self._speaks = getattr(first, "raw", None) is self  # one warning is enough
+        self._backwards = self._batches = 0
+        listen = partial(self._listen, trainer, module) if self._manual else None
+        self.recorder.on_tap = listen
+
+    def begin(self) -> None:
+        """A batch starts."""
+        self._by_lightning = False
+
+    def lightning_saw_it(self) -> None:
+        """The hook of Lightning ran: in this batch nothing is left to do here."""
+        self._by_lightning = True
+        self._backwards += 1
+        self.recorder.backward_began()
+
+    def end(self, guard: Guard) -> None:
+        """The batch is over."""
+        self._batches += 1
+        if self._batches == PATIENCE:
+            self.epoch_end(guard)
+
+    def epoch_end(self, guard: Guard) -> None:
+        """Say, once a fit, if no backward pass was seen so far."""
+        if self._manual and self._speaks and self._batches and not self._backwards:
+            guard.warn_once(
+                "raw backward",
+                f"in {self._batches} batches no backward pass was seen, so nothing is measured and "
+                "the loss is trained on as it is. Likely training_step calls loss.backward(), "
+                "which Lightning has no hook for. Call self.manual_backward(loss) instead, or "
+                "mark each residual with r = pinn_ntk.tap(r, 'name') before it is squared.",
+            )
+
+    def _listen(
+        self, trainer: pl.Trainer, module: pl.LightningModule, name: str, residual: Tensor
+    ) -> None:
+        residual.register_hook(partial(self._arrived, trainer, module, name))
+
+    def _arrived(
+        self, trainer: pl.Trainer, module: pl.LightningModule, name: str, gradient: Tensor
+    ) -> Tensor | None:
+        if self._by_lightning or is_measuring():
+            return None
+        if not accumulates(trained_parameters(trainer, module).values()):
+            return None  # the step takes gradients for itself
+        self._backwards += 1
+        self.recorder.backward_began()
+        self.look(trainer, module, None)
+        return None if self.weight is None else self.weight(name) * gradient

@@ -1,0 +1,159 @@
+"""A fixed probe: residuals on points that stay, so that kernels can be compared over training."""
+
+from __future__ import annotations
+
+import copy
+import io
+import random
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from lightning_utilities.core.apply_func import apply_to_collection
+from torch import Tensor
+
+from pinn_ntk.callbacks.step.residual_function import Route, residuals_of, resolved
+from pinn_ntk.kernel.rows import stratified_rows
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
+
+SEED = 0x5EED
+"""Seed of what a probe draws, so that it draws the same whenever it is evaluated."""
+
+
+class FixedProbe:
+    """Residuals of a frozen batch, with a fixed seed and a fixed choice of rows.
+
+    Args:
+        route: As in `pinn_ntk.callbacks.step.residual_function.residuals_of`.
+        max_points: Rows to keep of a term at most.
+
+    Attributes:
+        batch: The frozen batch; None until there is one.
+        rows: Term -> kept rows of its residual, sorted.
+        renewed: Whether the first batch seen had no room for the tensors that were restored, so
+            that the points are others than those of the checkpoint.
+    """
+
+    def __init__(self, route: Route, max_points: int) -> None:
+        """Freeze nothing yet."""
+        self.route, self.max_points = route, max_points
+        self.batch: Any = None
+        self.rows: dict[str, Tensor] = {}
+        self.renewed = False
+        self._restored: list[Tensor] = []
+        self._plain = False
+
+    def freeze(self, batch: Any) -> None:
+        """Keep a copy of the first batch seen; later ones are passed over.
+
+        Args:
+            batch: The batch. One that was restored without its containers gets those of this one,
+                if the shapes of all tensors agree; else this one is frozen, see `renewed`.
+        """
+        if self.batch is None:
+            self.batch = copied(batch)
+            if self._restored:
+                self._put_back()
+            self._plain = is_plain(self.batch)
+
+    def _put_back(self) -> None:
+        """The restored tensors in the containers of the new batch, where they fit."""
+        shapes = [tensor.shape for tensor in tensors_of(self.batch)]
+        if shapes != [tensor.shape for tensor in self._restored]:
+            self.renewed, self.rows = True, {}
+            return
+        kept = iter(self._restored)
+        self.batch = apply_to_collection(
+            self.batch, Tensor, lambda new: next(kept).requires_grad_(new.requires_grad)
+        )
+
+    def residuals(self, trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, Tensor]:
+        """Name -> live residual at the points of the probe, all rows."""
+
+        def seeded(module: pl.LightningModule, batch: Any) -> Any:
+            _seed(module.device)
+            np.random.seed(SEED)  # noqa: NPY002
+            random.seed(SEED)
+            return resolved(self.route, module)(batch)
+
+        batch = copied(self.batch, module.device)
+        residuals = residuals_of(seeded, trainer, module, batch, f"probe={self.route!r}")
+        for name, residual in residuals.items():
+            if not self._is_usable(self.rows.get(name), residual.numel()):
+                self.rows[name] = stratified_rows(residual.numel(), self.max_points, SEED)
+        return residuals
+
+    def _is_usable(self, kept: Tensor | None, rows: int) -> bool:
+        """Whether rows drawn before, perhaps under another limit, still are those to keep."""
+        if kept is None or not 0 < len(kept) <= self.max_points:
+            return False
+        return int(kept[-1]) < rows
+
+    def state_dict(self) -> dict[str, Any]:
+        """The rows, and the batch, or its tensors alone where it would not load safely.
+
+        Returns:
+            Tensors and plain values only; empty where no tensor was found in the batch.
+        """
+        rows = {name: kept.cpu() for name, kept in self.rows.items()}
+        tensors = [tensor.detach().as_subclass(Tensor).cpu() for tensor in tensors_of(self.batch)]
+        if self._plain:
+            return {"batch": apply_to_collection(self.batch, Tensor, Tensor.cpu), "rows": rows}
+        return {"tensors": tensors, "rows": rows} if tensors else {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on with the probe of another instance."""
+        if state:
+            self.rows = dict(state["rows"])
+            self.batch, self._restored = state.get("batch"), state.get("tensors", [])
+            self._plain, self.renewed = self.batch is not None, False
+
+
+def _seed(device: torch.device) -> None:
+    if device.type == "cpu" and not torch.cuda.is_initialized():
+        # torch.manual_seed would also set how a CUDA that is initialised later begins.
+        torch.default_generator.manual_seed(SEED)
+    else:
+        torch.manual_seed(SEED)
+
+
+def copied(batch: Any, device: torch.device | None = None) -> Any:
+    """A batch that shares no memory with the given one.
+
+    Args:
+        batch: Tensors in containers, or an object that can be copied.
+        device: Where to put the tensors; None to leave them where they are.
+
+    Returns:
+        The same with each tensor a leaf; it asks for gradients if the given one does.
+    """
+    if not tensors_of(batch):
+        return copy.deepcopy(batch)
+    return apply_to_collection(batch, Tensor, lambda tensor: _leaf(tensor, device))
+
+
+def _leaf(tensor: Tensor, device: torch.device | None) -> Tensor:
+    leaf = tensor.detach().clone().to(device or tensor.device)
+    return leaf.requires_grad_(tensor.requires_grad)
+
+
+def tensors_of(batch: Any) -> list[Tensor]:
+    """All tensors of a batch, in the order in which its containers hold them."""
+    found: list[Tensor] = []
+    apply_to_collection(batch, Tensor, found.append)
+    return found
+
+
+def is_plain(batch: Any) -> bool:
+    """Whether a batch can be loaded again with ``weights_only=True``."""
+    file = io.BytesIO()
+    try:
+        torch.save(batch, file)
+        file.seek(0)
+        torch.load(file, weights_only=True)
+    except Exception:  # noqa: BLE001 - pickle raises what it likes
+        return False
+    return True

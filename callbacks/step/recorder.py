@@ -1,0 +1,194 @@
+"""What a running step tells of its loss terms: keys logged, residuals tapped, losses weighed.
+
+Behind every route stands one `Recorder`. It listens while a batch is trained on and forgets when
+the batch is over, so that no graph outlives its step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Sequence
+from dataclasses import replace
+from numbers import Number
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from pinn_ntk.graph.terms.find import find_terms
+from pinn_ntk.graph.terms.term import Term
+from pinn_ntk.taps import listen, unlisten
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
+
+
+class Recorder:
+    """Listens to ``self.log`` and ``log_dict`` of a module, to `pinn_ntk.tap` and `LossWeights`.
+
+    Args:
+        names: Names of the terms in the order in which the loss was written; None to take them
+            from what is logged.
+
+    Attributes:
+        logged: Key -> tensor or number as it was given, alive where the user logged it so.
+        taps: Name -> residual that was tapped in this step.
+        renamed: Number that a term went by -> name under which it was logged later.
+        on_tap: Called with name and residual of each tap.
+    """
+
+    def __init__(self, names: Sequence[str] | None = None) -> None:
+        """Record nothing yet; see `attach`."""
+        self.names = None if names is None else list(names)
+        self.logged: dict[str, Tensor | float] = {}
+        self.taps: dict[str, Tensor] = {}
+        self.on_tap: Callable[[str, Tensor], None] | None = None
+        self._weighted: dict[str, Tensor | float] = {}
+        self.renamed: dict[str, str] = {}
+        self._known: dict[str, dict[int, str]] = {}
+        self._log: RecordingLog | None = None
+        self._awake = self._spent = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Live graphs can be neither copied nor pickled, and are of this step alone.
+        return vars(self) | {"logged": {}, "taps": {}, "_weighted": {}}
+
+    def attach(self, module: pl.LightningModule) -> None:
+        """Listen to ``module``. Several recorders may listen to one."""
+        self.detach()
+        log = vars(module).get("log")
+        if not isinstance(log, RecordingLog):
+            log = vars(module)["log"] = RecordingLog(module)
+        log.recorders.append(self)
+        self._log = log
+        listen(self)
+
+    def detach(self) -> None:
+        """Stop listening; the last recorder to go leaves the module as it was found."""
+        self.end()
+        self.on_tap = None
+        unlisten(self)
+        if self._log is not None:
+            self._log.recorders.remove(self)
+            self._log.restore()
+            self._log = None
+
+    def begin(self) -> None:
+        """A batch starts: forget the last one, and listen."""
+        self.end()
+        self._awake, self._spent = True, False
+
+    def end(self) -> None:
+        """The batch is over: forget it, and what comes between batches passes unheard."""
+        self._awake = False
+        self.logged.clear()
+        self.taps.clear()
+        self._weighted.clear()
+
+    def heard(self, key: str, value: Tensor | float) -> None:
+        """The module logged a number."""
+        if self._awake:
+            self.logged[key] = value
+
+    def tapped(self, name: str, residual: Tensor) -> None:
+        """The module tapped a residual; a name's second one before a backward pass is <name>_2."""
+        if self._awake and residual.requires_grad:
+            if self._spent:
+                self._spent = False
+                self.taps.clear()
+            name = _unused(name, self.taps)
+            self.taps[name] = residual
+            if self.on_tap is not None:
+                self.on_tap(name, residual)
+
+    def backward_began(self) -> None:
+        """What is tapped from now on belongs to another backward pass."""
+        self._spent = True
+
+    def weighted(self, name: str, loss: Tensor) -> None:
+        """The module weighed a loss term."""
+        if self._awake:
+            self._weighted[name] = loss
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """What was logged or weighed in this step, by name."""
+        return (*self._weighted, *self.logged)
+
+    def terms(self, loss: Tensor, *, check: bool) -> dict[str, Term]:
+        """The terms of a loss by name.
+
+        Names are those given, else the keys of `LossWeights`, else of ``self.log``. A term that
+        this step does not log keeps the name that it had in the last step whose terms were of the
+        same kinds and shapes: modules may log every n-th step only.
+
+        Args:
+            loss: The live loss.
+            check: As in `pinn_ntk.find_terms`.
+
+        Returns:
+            Name -> term.
+        """
+        if self.names is not None:
+            return find_terms(loss, names=self.names, check=check)
+        terms = list(find_terms(loss, names=self._weighted | self.logged, check=check).values())
+        names = self._remembered(terms)
+        return {n: replace(term, name=n) for n, term in zip(names, terms, strict=True)}
+
+    def _remembered(self, terms: Sequence[Term]) -> list[str]:
+        likeness = " ".join(f"{term.kind}{tuple(term.residual.shape)}" for term in terms)
+        seen_before = likeness in self._known
+        known = self._known.setdefault(likeness, {})
+        names = [term.name for term in terms]
+        for position, name in enumerate(names):
+            if name != f"term_{position}":
+                if seen_before and position not in known:
+                    self.renamed[f"term_{position}"] = name
+                known[position] = name
+            elif known.get(position) not in {None, *names}:
+                names[position] = known[position]
+        return names
+
+    def state_dict(self) -> dict[str, dict[int, str]]:
+        """Kinds and shapes of terms -> position -> name."""
+        return {likeness: dict(known) for likeness, known in self._known.items()}
+
+    def load_state_dict(self, state: dict[str, dict[int, str]]) -> None:
+        """Go on with the names of another recorder."""
+        self._known = {likeness: dict(known) for likeness, known in state.items()}
+
+
+def _unused(name: str, taken: Container[str]) -> str:
+    numbered, number = name, 2
+    while numbered in taken:
+        numbered, number = f"{name}_{number}", number + 1
+    return numbered
+
+
+class RecordingLog:
+    """``module.log`` that also tells recorders what it was given, and changes nothing else."""
+
+    def __init__(self, module: pl.LightningModule) -> None:
+        self.module = module
+        self.own = vars(module).get("log")  # set on the instance by somebody else
+        self.log = module.log
+        self.recorders: list[Recorder] = []
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        given = dict(zip(("name", "value"), args, strict=False)) | kwargs
+        if isinstance(given.get("value"), Tensor | Number) and "name" in given:
+            for recorder in self.recorders:
+                recorder.heard(given["name"], given["value"])
+        return self.log(*args, **kwargs)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copied or pickled module logs as before; live graphs do not come along.
+        return vars(self) | {"recorders": []}
+
+    def restore(self) -> None:
+        """Take this off the module if nobody listens and nobody has wrapped it in turn."""
+        attributes = vars(self.module)
+        if self.recorders or attributes.get("log") is not self:
+            return
+        if self.own is None:
+            del attributes["log"]
+        else:
+            attributes["log"] = self.own

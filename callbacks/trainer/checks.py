@@ -1,0 +1,84 @@
+"""What callbacks cannot work with, found before training starts, with the next step."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch.optim import Optimizer
+
+from pinn_ntk.callbacks.trainer.flavours import MisconfigurationException
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
+
+SHARDING = {"FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy"}
+"""Strategies that leave only a shard of each parameter on a rank."""
+
+
+def at_least(owner: str, name: str, value: int, least: int) -> int:
+    """Check an integer argument.
+
+    Args:
+        owner: Name of the callback, for the message.
+        name: Name of the argument.
+        value: What was given.
+        least: Smallest value allowed.
+
+    Returns:
+        The value.
+
+    Raises:
+        ValueError: It is no integer, or too small.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{owner}: {name} is {value!r}; expected an integer of at least {least}.")
+    return value
+
+
+def unsupported_strategy(trainer: pl.Trainer) -> str | None:
+    """Why the live graph of a rank does not hold the whole kernel under a trainer's strategy.
+
+    Args:
+        trainer: The trainer, its strategy set up.
+
+    Returns:
+        The reason and what to change, in sentences; None where all is well.
+    """
+    strategy = trainer.strategy
+    if SHARDING & {kind.__name__ for kind in type(strategy).__mro__}:
+        return (
+            f"{type(strategy).__name__} shards the parameters, but the kernel needs whole "
+            "parameters on every rank; use Trainer(strategy='ddp') or a single device."
+        )
+    if getattr(strategy, "_ddp_kwargs", {}).get("static_graph"):
+        return (
+            "DDP with static_graph=True records one backward pass, and differentiating once more "
+            "lets its ranks run apart; use DDPStrategy(static_graph=False)."
+        )
+    return None
+
+
+def is_lbfgs(optimizer: Optimizer) -> bool:
+    """Whether an optimizer is an L-BFGS, of torch or of another package that calls it so."""
+    return any("lbfgs" in kind.__name__.lower() for kind in type(optimizer).__mro__)
+
+
+def has_lbfgs(trainer: pl.Trainer) -> bool:
+    """Whether an optimizer of a trainer is an L-BFGS."""
+    return any(is_lbfgs(optimizer) for optimizer in trainer.optimizers)
+
+
+def check_optimizers(trainer: pl.Trainer) -> None:
+    """Refuse optimizers that read the loss, which a gradient hook leaves unweighted.
+
+    Raises:
+        MisconfigurationException: L-BFGS is among them.
+    """
+    if has_lbfgs(trainer):
+        raise MisconfigurationException(
+            "NTKBalancer weights gradients, but the line search of L-BFGS compares values of the "
+            "loss, which stays unweighted: the two would not belong together. Let the loss hold "
+            "the weights: self.weights = pinn_ntk.LossWeights(['pde', 'bc']) in the module's "
+            "__init__, and return self.weights({'pde': pde_loss, 'bc': bc_loss}) from "
+            "training_step; NTKBalancer then updates them after each batch."
+        )

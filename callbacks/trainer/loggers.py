@@ -1,0 +1,102 @@
+"""Where results go: scalars to every logger, spectra, words and pictures to TensorBoard."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from pinn_ntk.diagnostics.measurement import Measurement
+from pinn_ntk.diagnostics.report import layout, pixels
+from pinn_ntk.tensorboard import add_spectrum
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
+    from matplotlib.figure import Figure
+    from pytorch_lightning.loggers import Logger
+
+
+def log_scalars(trainer: pl.Trainer, values: Mapping[str, float], step: int) -> None:
+    """Hand scalars to every logger at a step of our own, past ``log_every_n_steps``.
+
+    Args:
+        trainer: Owner of the loggers.
+        values: Tag -> number.
+        step: The step.
+
+    Raises:
+        Exception: What the first logger that fails raises, after all others had their turn.
+    """
+    attempts = [_attempt(logger, dict(values), step) for logger in trainer.loggers]
+    for error in filter(None, attempts):
+        raise error
+
+
+def _attempt(logger: Logger, values: dict[str, float], step: int) -> Exception | None:
+    """What the logger raises, if anything: one logger must not keep values from the others."""
+    try:
+        logger.log_metrics(values, step=step)
+    except Exception as error:  # noqa: BLE001 - raised by the caller in the end
+        return error
+    return None
+
+
+def publish(trainer: pl.Trainer, values: Mapping[str, float]) -> None:
+    """Let other callbacks of the trainer (early stopping, checkpoints) read scalars.
+
+    They stay in ``trainer.callback_metrics`` until the next values of those tags, or the next run.
+
+    Args:
+        trainer: The trainer, in a fit.
+        values: Tag -> number.
+    """
+    tensors = {tag: torch.tensor(value, dtype=torch.float64) for tag, value in values.items()}
+    trainer.callback_metrics.update(tensors)
+
+
+def log_spectra(trainer: pl.Trainer, measurement: Measurement, *, prefix: str = "ntk") -> None:
+    """Write every spectrum as a tensor summary, and flush, so that it can be watched live."""
+    for writer in writers(trainer):
+        for term, spectrum in measurement.spectra.items():
+            add_spectrum(
+                writer,
+                f"{prefix}/spectrum/{term}",
+                spectrum.eigenvalues,
+                measurement.step,
+                rel_floor=spectrum.floor / (spectrum.lambda_max or 1.0),
+                block=term,
+                n_points=len(spectrum.eigenvalues),
+                n_params=measurement.n_params,
+                dtype=measurement.dtype,
+            )
+        writer.flush()
+
+
+def log_layout(trainer: pl.Trainer, prefix: str = "ntk") -> None:
+    """Write the layout of the custom scalars tab; once a fit."""
+    for writer in writers(trainer):
+        writer.add_custom_scalars(layout(prefix))
+
+
+def log_text(trainer: pl.Trainer, tag: str, text: str, step: int) -> None:
+    """Write Markdown."""
+    for writer in writers(trainer):
+        writer.add_text(tag, text, step)
+
+
+def log_figure(trainer: pl.Trainer, tag: str, figure: Figure, step: int) -> None:
+    """Write a figure as an image, without pyplot (which ``add_figure`` would import)."""
+    for writer in writers(trainer):
+        writer.add_image(tag, pixels(figure), step, dataformats="HWC")
+        writer.flush()
+
+
+def writers(trainer: pl.Trainer) -> Iterator[Any]:
+    """The ``SummaryWriter`` of every TensorBoard logger; none on ranks that write nothing."""
+    for logger in trainer.loggers:
+        writer = getattr(logger, "experiment", None)
+        if writer is None or not hasattr(writer, "add_custom_scalars"):
+            continue
+        if writer._get_file_writer() is not None:
+            yield writer

@@ -1,0 +1,71 @@
+"""Checkpoint keys of callbacks of which a Trainer may hold several, with different settings."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+from weakref import ref
+
+from pinn_ntk.callbacks.trainer.flavours import Callback
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
+
+
+WHAT = ("names", "include", "params", "residuals", "probe")
+"""Settings that decide what is measured; state of others does not fit."""
+
+
+class StatefulCallback(Callback):
+    """A callback whose state goes under its class and those settings that are not the default.
+
+    A checkpoint written with another schedule is not lost: the state goes to the callback of its
+    class that finds none of its own, where there is no choice.
+    """
+
+    _settings: Mapping[str, Any] = {}
+
+    def _remember(self, given: Mapping[str, Any]) -> None:
+        """Keep the settings that differ from the defaults; call it with ``locals()``."""
+        parameters = inspect.signature(type(self).__init__).parameters.values()
+        known = [p for p in parameters if p.name in given and p.name != "self"]
+        settings = {p.name: _plain(given[p.name]) for p in known}
+        self._settings = {p.name: settings[p.name] for p in known if settings[p.name] != p.default}
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Weak references cannot be pickled, and mean nothing in another process.
+        attributes = vars(self).items()
+        return {name: None if isinstance(value, ref) else value for name, value in attributes}
+
+    @property
+    def state_key(self) -> str:
+        """Class and settings, such as ``NTKMonitor{'every_n_steps': 100}``."""
+        return type(self).__name__ + (repr(self._settings) if self._settings else "")
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        states = checkpoint.get("callbacks", {})
+        callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        taken = {callback.state_key for callback in callbacks}
+        left = [key for key in states if self._fits(key) and key not in taken]
+        if self.state_key not in states and len(left) == 1:
+            states[self.state_key] = states.pop(left[0])
+
+    def _fits(self, key: str) -> bool:
+        """Whether a state was written by a callback of this class that measured the same."""
+        kind, brace, settings = key.partition("{")
+        if kind != type(self).__name__:
+            return False
+        try:
+            written: dict[str, Any] = ast.literal_eval(brace + settings) if brace else {}
+        except (SyntaxError, ValueError):
+            return False
+        return all(written.get(name) == self._settings.get(name) for name in WHAT)
+
+
+def _plain(value: Any) -> Any:
+    value = value.tolist() if hasattr(value, "tolist") else value
+    return getattr(value, "__qualname__", value)

@@ -1,0 +1,104 @@
+"""Which step a trainer is at, which is its last, and steps that count on over several fits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
+
+
+class StepCount:
+    """Adds to the steps of a fit those of the fits before it.
+
+    Attributes:
+        offset: What is added to a step of Lightning's.
+        reached: The last step so far, counted so.
+
+    Example:
+        >>> count = StepCount()
+        >>> [count(step) for step in (0, 1)]
+        [0, 1]
+        >>> count.open(0)  # another fit
+        >>> count(0)
+        2
+    """
+
+    def __init__(self) -> None:
+        """Nothing reached yet."""
+        self.offset, self.reached = 0, -1
+
+    def open(self, step: int, *, resumed: bool = False) -> None:
+        """A fit starts at a step of Lightning's; one resumed from a checkpoint goes on."""
+        if not resumed and step + self.offset <= self.reached:
+            self.offset = self.reached + 1 - step
+
+    def __call__(self, step: int) -> int:
+        """The step counted over all fits."""
+        self.reached = max(self.reached, step + self.offset)
+        return step + self.offset
+
+    def state_dict(self) -> dict[str, int]:
+        """Plain numbers."""
+        return {"offset": self.offset, "reached": self.reached}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Go on behind another count."""
+        self.offset, self.reached = state["offset"], state["reached"]
+
+
+def final_step(
+    batches: float, max_steps: int, optimizer_steps_per_batch: float = 1.0
+) -> int | None:
+    """Last step of a fit that is limited by batches, by optimizer steps, by both or by nothing.
+
+    Args:
+        batches: Batches that step in all epochs together; inf or negative where unknown.
+        max_steps: Limit on optimizer steps; negative for none.
+        optimizer_steps_per_batch: How many optimizer steps one batch makes.
+
+    Returns:
+        The last step counted from 0, or None when nothing limits the fit.
+
+    Example:
+        >>> final_step(100, -1), final_step(100, 30), final_step(float("inf"), 30, 2.0)
+        (99, 29, 14)
+        >>> final_step(float("inf"), -1) is None
+        True
+    """
+    limits = [batches] if 0 <= batches < math.inf else []
+    if max_steps >= 0:
+        limits.append(math.ceil(max_steps / optimizer_steps_per_batch))
+    return int(min(limits)) - 1 if limits else None
+
+
+def logged_step(trainer: pl.Trainer) -> int:
+    """The step under which Lightning logs the running batch.
+
+    ``trainer.global_step`` counts every optimizer of a batch on its own and would put our points
+    beside those of ``self.log``. The counter that ``self.log`` uses is private, hence the fallback.
+
+    Returns:
+        The step, counted from 0.
+    """
+    loop = trainer.fit_loop.epoch_loop
+    return int(getattr(loop, "_batches_that_stepped", trainer.global_step))
+
+
+def last_step(trainer: pl.Trainer) -> int | None:
+    """The last step of the running fit, counted as in `logged_step`; None where it is not known.
+
+    To be asked before the first optimizer step of a batch.
+
+    Returns:
+        The step; None for an endless fit, and too late a one where ``max_time`` or early stopping
+        ends the fit before ``max_steps`` and ``max_epochs`` do.
+    """
+    step = logged_step(trainer)
+    per_batch = trainer.global_step / step if step and trainer.global_step else 1.0
+    epochs = -1 if trainer.max_epochs is None else trainer.max_epochs
+    batches = trainer.num_training_batches / trainer.accumulate_grad_batches
+    endless = epochs < 0 or math.isinf(batches)
+    return final_step(-1 if endless else math.ceil(batches) * epochs, trainer.max_steps, per_batch)

@@ -1,0 +1,98 @@
+"""Traces of all ranks, so that every rank sets the same weights."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import TYPE_CHECKING
+
+import torch
+
+from pinn_ntk.diagnostics.words import UNNAMED
+from pinn_ntk.errors import NTKWarning
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
+
+Traces = dict[str, tuple[float, int]]
+"""Term -> trace of its block, number of its rows."""
+
+
+def _warn(message: str) -> None:
+    warnings.warn(f"NTKBalancer: {message}", NTKWarning, stacklevel=3)
+
+
+def from_all_ranks(
+    trainer: pl.Trainer, local: Traces | None, warn: Callable[[str], None] = _warn
+) -> Traces | None:
+    """Sum of the traces and rows of all ranks; every rank must call it at the same step.
+
+    Args:
+        trainer: The trainer of this rank.
+        local: Traces of this rank, None where its measurement failed.
+        warn: Told in sentences why traces cannot be added up.
+
+    Returns:
+        The same on all ranks: the sums, or None where any measurement failed, or where terms of one
+        name may not be the same term, see `ambiguous`.
+    """
+    if trainer.world_size == 1:
+        return local
+    gathered: list[Traces | None] = [None] * trainer.world_size
+    torch.distributed.all_gather_object(gathered, local)
+    known = [traces for traces in gathered if traces is not None]
+    if len(known) < len(gathered):
+        return None
+    unclear = ambiguous(known)
+    if unclear:
+        warn(
+            f"the ranks disagree on {', '.join(unclear)}, a name that a term gets by its place in "
+            "the loss when it is not logged; traces of different terms would be added up, so the "
+            "weights stay as they are. Log the terms on all ranks, or pass names=[...]."
+        )
+        return None
+    return total(known)
+
+
+def ambiguous(ranks: Iterable[Collection[str]]) -> list[str]:
+    """Names of unlogged terms that are present on some ranks and absent on others.
+
+    Such a term may go by a name of its own on another rank, where it was logged.
+
+    Args:
+        ranks: Names of the terms of each rank; one without any term has nothing to mix up.
+
+    Returns:
+        The names, sorted. A logged term may well be absent on some ranks.
+
+    Example:
+        >>> ambiguous([["pde", "bc"], ["pde", "term_1"], ["pde"]])
+        ['term_1']
+        >>> ambiguous([["pde", "term_1"], ["pde", "term_1"], []])
+        []
+    """
+    present = [set(names) for names in ranks if names]
+    everywhere = set.intersection(*present) if present else set()
+    partly = set().union(*present) - everywhere
+    return sorted(name for name in partly if UNNAMED.fullmatch(name))
+
+
+def total(ranks: Iterable[Mapping[str, tuple[float, int]]]) -> Traces:
+    """Sum of traces and rows by term.
+
+    Args:
+        ranks: Traces of each rank; a term may be absent on some.
+
+    Returns:
+        Term -> sum of its traces, sum of its rows.
+
+    Example:
+        >>> total([{"pde": (2.0, 3)}, {"pde": (1.0, 3), "bc": (5.0, 1)}])
+        {'pde': (3.0, 6), 'bc': (5.0, 1)}
+    """
+    result: Traces = {}
+    for traces in ranks:
+        for name, (trace, rows) in traces.items():
+            before, rows_before = result.get(name, (0.0, 0))
+            result[name] = (before + trace, rows_before + rows)
+    return result

@@ -1,0 +1,152 @@
+"""Where the gradient enters each term, found at every training step, hence quickly.
+
+All that `Source.terms` finds out (names, weights, their signs) stays the same while the loss is
+built in the same way; then the nodes between the loss and its terms are the same operations, and
+walking down to them again is enough.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from torch import Tensor
+from torch.autograd.graph import Node, get_gradient_edge
+
+from pinn_ntk.callbacks.step.term_finder import Source
+from pinn_ntk.graph.terms.paths import trace
+
+
+class Entrance(NamedTuple):
+    """A term of the loss.
+
+    Attributes:
+        name: Its name.
+        node: The node through which all of its gradient passes.
+    """
+
+    name: str
+    node: Node
+
+
+class Entrances:
+    """Finds the entrances of the terms that a loss descends, and remembers the way to them.
+
+    Args:
+        source: Finds the terms in full.
+    """
+
+    def __init__(self, source: Source) -> None:
+        """Nothing remembered."""
+        self.source = source
+        self._known: dict[tuple[str, ...], tuple[Way, list[Mark]]] = {}
+
+    def of(self, loss: Tensor, *, remember: bool) -> list[Entrance]:
+        """The entrances of a loss, without terms that it ascends or that are not included.
+
+        The way to them is that of an earlier loss if the operations on it are the same, and each
+        logged term still lies where it lay.
+
+        Args:
+            loss: The live loss.
+            remember: Whether the way may be remembered; not where the sign of the loss may have
+                changed, as in min-max schemes.
+
+        Returns:
+            One entrance a term.
+
+        Raises:
+            OpaqueLossError: The terms cannot be found.
+        """
+        root, keys = get_gradient_edge(loss).node, self.source.recorder.keys
+        if remember and keys in self._known:
+            way, marks = self._known[keys]
+            nodes = way.again(root)
+            if nodes is not None and all(self._lies(mark, nodes) for mark in marks):
+                return [Entrance(mark.name, nodes[mark.head]) for mark in marks]
+        terms = self.source.terms(loss, check=False)
+        found = [Entrance(name, term.head) for name, term in terms.items() if not term.ascends]
+        if remember:
+            self._learn(root, found)
+        return found
+
+    def _learn(self, root: Node, found: Sequence[Entrance]) -> None:
+        """Remember the way, if it can be told from another one the next time."""
+        paths = trace(root)
+        way = Way(root, [*(head.node for head in paths.heads), *paths.asides])
+        marks = [self._mark(entrance, way.nodes) for entrance in found]
+        if all(mark is not None for mark in marks):
+            self._known[self.source.recorder.keys] = way, [m for m in marks if m is not None]
+        way.nodes.clear()
+
+    def _mark(self, entrance: Entrance, nodes: Sequence[Node]) -> Mark | None:
+        head = nodes.index(entrance.node)
+        if self.source.recorder.names is not None:  # given by position
+            return Mark(entrance.name, head, None)
+        made_by = self._logged_by(entrance.name)
+        return Mark(entrance.name, head, nodes.index(made_by)) if made_by in nodes else None
+
+    def _lies(self, mark: Mark, nodes: Sequence[Node]) -> bool:
+        return mark.logged is None or self._logged_by(mark.name) == nodes[mark.logged]
+
+    def _logged_by(self, name: str) -> Node | None:
+        value = self.source.recorder.logged.get(name)
+        return value.grad_fn if isinstance(value, Tensor) else None
+
+
+class Mark(NamedTuple):
+    """Where on a way a term lies.
+
+    Attributes:
+        name: Its name.
+        head: Number of the node through which all of its gradient passes.
+        logged: Number of the node that made the tensor logged under its name; None where names are
+            given by position.
+    """
+
+    name: str
+    head: int
+    logged: int | None
+
+
+class Way:
+    """The nodes from a loss down to given ones, as a path that can be gone again on another graph.
+
+    Args:
+        root: The node that made the loss.
+        ends: Nodes to stop at.
+
+    Attributes:
+        nodes: The nodes, root first, each after the one it was reached from.
+    """
+
+    def __init__(self, root: Node, ends: Iterable[Node]) -> None:
+        """Walk down, each node once."""
+        stop, self.nodes = set(ends), [root]
+        self._turns: list[tuple[int, int]] = []
+        for position, node in enumerate(self.nodes):  # grows on the way
+            for number, (child, _) in enumerate(() if node in stop else node.next_functions):
+                if child is not None and child not in self.nodes:
+                    self._turns.append((position, number))
+                    self.nodes.append(child)
+        self._kinds = [(node.name(), len(node.next_functions)) for node in self.nodes]
+
+    def again(self, root: Node) -> list[Node] | None:
+        """The nodes of another graph that are reached by the same turns.
+
+        Args:
+            root: The node that made the other loss.
+
+        Returns:
+            The nodes in the same order; None where one of them is another operation.
+        """
+        nodes, children = [root], [root.next_functions]
+        if (root.name(), len(children[0])) != self._kinds[0]:
+            return None
+        for (position, number), (name, size) in zip(self._turns, self._kinds[1:], strict=True):
+            node = children[position][number][0]
+            if node is None or node.name() != name or len(node.next_functions) != size:
+                return None
+            nodes.append(node)
+            children.append(node.next_functions)
+        return nodes

@@ -1,0 +1,100 @@
+"""Weights that stand in the loss itself, in a `LossWeights` of the user's module.
+
+They change when the step is over: within one, L-BFGS compares values of one and the same loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+from torch.optim import Optimizer
+
+from pinn_ntk.callbacks.trainer.checks import is_lbfgs
+from pinn_ntk.callbacks.weighting.distributed import Traces
+from pinn_ntk.weights.loss_weights import LossWeights
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
+
+
+class WeightsInLoss:
+    """Writes new weights into a `LossWeights` when the step that they were measured in is over.
+
+    Args:
+        weights: The user's module.
+    """
+
+    def __init__(self, weights: LossWeights) -> None:
+        """Nothing to write yet."""
+        self.weights = weights
+        self._new: dict[str, float] = {}
+
+    @classmethod
+    def of(cls, module: pl.LightningModule) -> WeightsInLoss | None:
+        """That of the first `LossWeights` in a module; None without one."""
+        found = (part for part in module.modules() if isinstance(part, LossWeights))
+        weights = next(found, None)
+        return None if weights is None else cls(weights)
+
+    def grouped(self, traces: Traces) -> Traces:
+        """Traces added up by the names of the weights: one weight may stand before several terms.
+
+        Args:
+            traces: Term -> trace and rows.
+
+        Returns:
+            Name of a weight -> trace and rows.
+
+        Raises:
+            ValueError: A term has no weight in the loss.
+        """
+        result: Traces = {}
+        for term, (trace, rows) in traces.items():
+            name = self._name(term)
+            before, rows_before = result.get(name, (0.0, 0))
+            result[name] = (before + trace, rows_before + rows)
+        return result
+
+    def prepare(self, weights: Mapping[str, float]) -> None:
+        """Keep new weights for the end of the step."""
+        self._new |= weights
+
+    def write(self, trainer: pl.Trainer) -> None:
+        """The step is over: set them. L-BFGS starts anew, its memory is of another loss.
+
+        Args:
+            trainer: Owner of the optimizers.
+
+        Raises:
+            ValueError: A weight is not finite and positive in the dtype of the buffer; it is
+                dropped, and those in force stay.
+        """
+        new, self._new = self._new, {}  # weights that cannot be written are not tried again
+        if not new:
+            return
+        self.weights.update(new)
+        for optimizer in trainer.optimizers:
+            if is_lbfgs(optimizer):
+                _restart(optimizer)
+
+    def _name(self, term: str) -> str:
+        base, _, number = term.rpartition("_")
+        for name in (term, base if number.isdigit() else term):
+            if name in self.weights.names:
+                return name
+        raise ValueError(
+            f"term {term!r} has no weight in LossWeights({list(self.weights.names)}). Likely the "
+            "loss adds a term beside it, or logs it under another name; pass "
+            "weights({'name': loss, ...}) all terms, or the callback include=[...]."
+        )
+
+
+def _restart(optimizer: Optimizer) -> None:
+    """Put an L-BFGS back to where its constructor left it."""
+    kept_by_name = not all(isinstance(key, Tensor) for key in optimizer.state)
+    optimizer.state.clear()
+    if kept_by_name:  # as packages do that fill the state in their constructors, and rely on it
+        params = [p for group in optimizer.param_groups for p in group["params"]]
+        optimizer.state.update(type(optimizer)(params, **optimizer.defaults).state)

@@ -1,0 +1,222 @@
+"""How far the network of a module is from its limit of infinite width, at points of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch._C._functorch import is_functorch_wrapped_tensor
+from torch.utils.hooks import RemovableHandle
+
+from pinn_ntk.callbacks.step.residual_function import untouched
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
+
+    from pinn_ntk.limit.distance import DistanceToLimit
+    from pinn_ntk.limit.layers import PlainMLP
+
+StartStds = tuple[tuple[float, ...], tuple[float, ...]]
+"""sigma_w and sigma_b of each layer, as the weights started."""
+
+POINTS = 64
+"""Inputs of its first layer that are kept at most, evenly spread over those of a call."""
+
+
+class InfiniteWidth:
+    """Watches the one plain multilayer perceptron of a module, if it holds exactly one.
+
+    The points are what its first layer gets in the first usable call of a batch, so that the
+    distance can be compared over training; no module is run besides. A network without a limit is
+    left out. `forget` and `end` take all hooks off again.
+    """
+
+    def __init__(self) -> None:
+        """No network seen."""
+        self._plain: PlainMLP | None = None
+        self._listener: Listener | None = None
+        self._handles: list[RemovableHandle] = []
+        self._clear()
+
+    def _clear(self) -> None:
+        self._distance: DistanceToLimit | None = None
+        self._start: StartStds | None = None
+        self._left_out = False
+
+    def forget(self) -> None:
+        """Another module is trained."""
+        self.end()
+        self._clear()
+
+    def attach(self, module: nn.Module, *, resumed: bool = False) -> None:
+        """A fit starts: find the network.
+
+        Args:
+            module: Owner of the network.
+            resumed: Whether the weights have been trained before. They do not tell how they
+                started, so that nothing is measured unless a state does.
+        """
+        from pinn_ntk.limit.layers import find_plain
+
+        if resumed and self._start is None:
+            self._left_out = True
+        self._plain = None if self._left_out else find_plain(module)
+
+    def begin(self, *, listen: bool = True) -> None:
+        """A batch starts: listen for the first inputs, unless there are points already.
+
+        Args:
+            listen: Whether the batch is going to be measured.
+        """
+        from pinn_ntk.limit.parametrization import linear_layers
+
+        self._stop()
+        if listen and self._plain is not None and self._distance is None:
+            network = self._plain.network
+            first = next(iter(linear_layers(network).values()))
+            self._listener = Listener(first.in_features)
+            self._handles = [
+                part.register_forward_pre_hook(self._listener) for part in (network, first)
+            ]
+
+    def measure(self, module: pl.LightningModule) -> float | None:
+        """The distance now, before the step.
+
+        Args:
+            module: Owner of the network.
+
+        Returns:
+            ||K - Theta|| / ||Theta||, see `pinn_ntk.limit.distance`; None without a plain network
+            that has a limit and has been called.
+        """
+        plain = self._plain
+        if plain is None or all(part is not plain.network for part in module.modules()):
+            return None
+        with untouched(module), torch.no_grad():
+            try:
+                self._make(plain)
+            except ValueError:  # how the limit says that there is none
+                self._left_out, self._plain = True, None
+                self._stop()
+            return None if self._distance is None else self._distance(plain)
+
+    def _make(self, plain: PlainMLP) -> None:
+        from pinn_ntk.limit.distance import DistanceToLimit
+        from pinn_ntk.limit.parametrization import found_stds
+
+        if self._start is None:
+            self._start = found_stds(plain.network)
+        inputs = None if self._listener is None else self._listener.inputs
+        if self._distance is None and inputs is not None:
+            self._distance = DistanceToLimit.from_inputs(plain, inputs, *self._start)
+            self._stop()
+
+    def end_batch(self) -> None:
+        """The batch is over: listen no more."""
+        self._stop()
+
+    def end(self) -> None:
+        """The fit is over: let go of the network."""
+        self._stop()
+        self._plain = None
+
+    def _stop(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles, self._listener = [], None
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What there is of standard deviations, points and limit, on the CPU."""
+        if self._distance is not None:
+            return {name: tensor.cpu() for name, tensor in self._distance.state_dict().items()}
+        if self._start is None:
+            return {}
+        names = ("weight_std", "bias_std")
+        stds = (torch.tensor(std, dtype=torch.float64) for std in self._start)
+        return dict(zip(names, stds, strict=True))
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on with the start, the points and the limit of another run."""
+        from pinn_ntk.limit.distance import DistanceToLimit
+
+        self._clear()
+        if "weight_std" in state:
+            weight_std, bias_std = (state[name].tolist() for name in ("weight_std", "bias_std"))
+            self._start = tuple(weight_std), tuple(bias_std)
+        if "points" in state:
+            self._distance = DistanceToLimit.from_state_dict(state)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_plain": None, "_listener": None, "_handles": []}
+
+
+class Listener:
+    """Keeps the first usable input of a layer since its network was called; a copy keeps none.
+
+    Compiled networks are not listened to: that would compile another function.
+    """
+
+    def __init__(self, features: int) -> None:
+        self.features = features
+        self.called = False
+        self.inputs: Tensor | None = None
+
+    def __call__(self, module: nn.Module, arguments: tuple[Any, ...]) -> None:
+        if torch.compiler.is_compiling() or self.inputs is not None or not self.features:
+            return
+        with suppress(Exception):  # whatever the user calls the network with, training goes on
+            if isinstance(module, nn.Sequential):
+                self.called = True
+            elif self.called and is_usable(arguments[0], self.features):
+                self.inputs = spread(arguments[0].detach(), POINTS)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"features": 0, "called": False, "inputs": None}
+
+
+def is_usable(inputs: Any, features: int) -> bool:
+    """Whether points can be made of what a layer got.
+
+    Args:
+        inputs: First argument of the layer.
+        features: Number of its inputs.
+
+    Returns:
+        Whether it is an ordinary tensor (rows, ..., features) of finite numbers with a row at
+        least, and not one that stands for others inside a transformation of ``torch.func``.
+
+    Example:
+        >>> [is_usable(x, 2) for x in (torch.ones(3, 2), torch.ones(0, 2), torch.ones(2), None)]
+        [True, False, False, False]
+    """
+    return (
+        type(inputs) is Tensor
+        and not is_functorch_wrapped_tensor(inputs)
+        and inputs.ndim >= 2
+        and inputs.numel() > 0
+        and inputs.shape[-1] == features
+        and inputs.is_floating_point()
+        and bool(inputs.isfinite().all())
+    )
+
+
+def spread(inputs: Tensor, most: int) -> Tensor:
+    """At most so many rows of a tensor, evenly spread.
+
+    Args:
+        inputs: (..., features).
+        most: Rows to keep at most.
+
+    Returns:
+        A copy, (min(rows, most), features).
+
+    Example:
+        >>> spread(torch.arange(5.0)[:, None], 3).flatten().tolist()
+        [0.0, 2.0, 4.0]
+    """
+    rows = inputs.reshape(-1, inputs.shape[-1])
+    places = torch.linspace(0, len(rows) - 1, min(len(rows), most)).round().long()
+    return rows[places.to(rows.device)].clone()

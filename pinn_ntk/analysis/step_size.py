@@ -1,0 +1,106 @@
+"""The largest stable step of gradient descent, from the kernel and the weights of the loss.
+
+| symbol | meaning | shape |
+| --- | --- | --- |
+| w_i | coefficient of r_i^2 in the loss, whatever made it | shape of r |
+| lambda | weight that a balancer puts on the term | () |
+| D | curvature of the loss, 2 lambda w, which turns K into the operator of training | (R_a,) |
+
+The gradient flow of a sum of weighted squares is dr/dt = -K D r (Wang, Yu, Perdikaris 2022,
+eq. 6.3, with our D), and gradient descent is stable below 2 / lambda_max(D^(1/2) K D^(1/2)).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from pinn_ntk.kernel.ntk import NTK
+from pinn_ntk.kernel.rows import strided_by
+from pinn_ntk.kernel.spectrum import Spectrum, largest_eigenvalue
+from pinn_ntk.kernel.tsqr import factor_precision
+
+if TYPE_CHECKING:
+    pass
+
+
+def max_stable_lr(
+    kept: NTK,
+    kernel: NTK,
+    curvature: Mapping[str, Tensor],
+    rows_kept: Mapping[str, Tensor] | None = None,
+) -> float:
+    """2 / lambda_max of D^(1/2) K D^(1/2): above it gradient descent diverges.
+
+    Args:
+        kept: Kernel of the rows kept. Where some were left out, each row stands for R_a / R_kept
+            of them, and the result is an estimate.
+        kernel: Kernel of all rows.
+        curvature: Term -> D of all rows, (R_a,).
+        rows_kept: Term -> indices of the rows kept, (R_kept,); every k-th where left out.
+
+    Returns:
+        The learning rate; inf for a zero kernel.
+    """
+    of_kernel = {term: curvature[term] for term in kernel.terms}
+    weights = _weights_kept(kept, kernel, of_kernel, rows_kept)
+    top = largest_eigenvalue(kept.weighted_matrix(weights))
+    return 2 / top if top else math.inf
+
+
+def mode_rates(
+    kept: NTK,
+    kernel: NTK,
+    spectra: Mapping[str, Spectrum],
+    curvature: Mapping[str, Tensor],
+    rows_kept: Mapping[str, Tensor] | None = None,
+) -> dict[str, tuple[float, float]]:
+    """Rates at which each term, taken alone, is learned: eigenvalues of D^(1/2) K_aa D^(1/2).
+
+    A mode of rate mu falls as exp(-mu t) under gradient flow, and by a factor of 1 - lr mu with
+    each step of gradient descent.
+
+    Args:
+        kept: Kernel of the rows kept, each of which stands for R_a / R_kept, as in `max_stable_lr`.
+        kernel: Kernel of all rows.
+        spectra: Term -> spectrum of its kept block; used where D is the same for all rows.
+        curvature: Term -> D of all rows, (R_a,); terms that are absent are passed over.
+        rows_kept: As in `max_stable_lr`.
+
+    Returns:
+        Term -> rate of its fastest mode and of the slowest above the noise, in 1 / learning rate;
+        without terms that have no mode above it.
+    """
+    known = {term: D for term, D in curvature.items() if term in kernel.terms}
+    weights = _weights_kept(kept, kernel, known, rows_kept)
+    rates = {}
+    for term, weight in weights.items():
+        above, scale = spectra[term].above_floor, float(weight[0])
+        if bool((weight != weight[0]).any()):
+            root, scale = weight.sqrt().to(kept[term]), 1.0
+            precision = factor_precision([kept.jacobian(term)])
+            weighted = root[:, None] * kept[term] * root
+            above = Spectrum.of(weighted, precision=precision).above_floor
+        if len(above) and scale > 0:
+            rates[term] = (scale * float(above[0]), scale * float(above[-1]))
+    return rates
+
+
+def _weights_kept(
+    kept: NTK,
+    kernel: NTK,
+    curvature: Mapping[str, Tensor],
+    rows_kept: Mapping[str, Tensor] | None,
+) -> dict[str, Tensor]:
+    """D of the rows kept, each of which stands for R_a / R_kept of them."""
+    weights = {}
+    for term, D in curvature.items():
+        share = kernel.rows(term) / kept.rows(term)
+        rows: slice | Tensor = slice(None, None, strided_by(kernel.rows(term), kept.rows(term)))
+        if rows_kept is not None:
+            rows = rows_kept[term].to(D.device) if term in rows_kept else slice(None)
+        weights[term] = D[rows] * share
+    return weights

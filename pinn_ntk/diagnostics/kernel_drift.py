@@ -1,0 +1,188 @@
+"""Drift of the blocks of a kernel, told apart from a change of the points they are taken on.
+
+| symbol | meaning | shape |
+| --- | --- | --- |
+| K_ab | block of two loss terms now | (R_a, R_b) |
+| K_ab(0) | the same at the first measurement | (R_a, R_b) |
+| theta, theta(0) | parameters now and at the first measurement | (P,) |
+
+||K - K(0)||_F / ||K(0)||_F compares two kernels of the same points only (Wang, Yu, Perdikaris
+2022, section 7.1). A probe holds its points fixed; those of a training batch are compared by
+their fingerprints (graph/inputs.py).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from itertools import combinations_with_replacement
+from typing import Any
+
+from torch import Tensor
+
+from pinn_ntk.kernel.ntk import NTK
+
+Pair = tuple[str, str]
+
+
+class KernelDrift:
+    """Relative change of each block, of the whole kernel and of the parameters.
+
+    A term whose points changed has no drift from then on, and what was kept of it is dropped.
+
+    Attributes:
+        terms: Terms of the kernel that was seen first.
+
+    Example:
+        >>> import torch
+        >>> from pinn_ntk import empirical_ntk
+        >>> w = torch.tensor(1.0, requires_grad=True)
+        >>> drift = KernelDrift()
+        >>> drift.update(empirical_ntk({"pde": w * torch.ones(2)}, [w]), {"w": w}, fixed=True)
+        {'pde': 0.0, 'kernel': 0.0, 'parameters': 0.0}
+        >>> drift.update(empirical_ntk({"pde": 2 * w * torch.ones(2)}, [w]), {"w": w}, fixed=True)
+        {'pde': 3.0, 'kernel': 3.0, 'parameters': 0.0}
+    """
+
+    def __init__(self) -> None:
+        """Start with nothing seen."""
+        self.terms: tuple[str, ...] = ()
+        self._blocks: dict[Pair, Tensor] = {}
+        self._params: dict[str, Tensor] = {}
+        self._fingerprints: dict[str, str] = {}
+        self._moved: dict[str, None] = {}
+
+    @property
+    def moved_points(self) -> tuple[str, ...]:
+        """Terms whose points changed since they were first seen, so that they have no drift."""
+        return tuple(self._moved)
+
+    def update(
+        self,
+        kernel: NTK | None,
+        params: Mapping[str, Tensor],
+        fingerprints: Mapping[str, str | None] | None = None,
+        *,
+        fixed: bool = False,
+        groups: Mapping[str, str] | None = None,
+    ) -> dict[str, float]:
+        """Drift since the first call.
+
+        Args:
+            kernel: The kernel now; None where no term has one.
+            params: The parameters now.
+            fingerprints: Term -> fingerprint of its points, None where they cannot be told; such
+                points pass for unchanged while the number of rows stays.
+            fixed: Whether the points are known to be the same at each call, as on a probe. Else
+                a term has drift from its second measurement on, while its points do not change.
+            groups: Parameter name -> group, for the drift of each group.
+
+        Returns:
+            Term -> drift of its block; "kernel" -> of all blocks with their cross blocks, while
+            the terms are those of the first call and all of them have a drift; "parameters" -> of
+            the parameters; "parameters_<group>" -> of each group where there is more than one. A
+            term of such a name goes with an underscore at its end. NaN where the start was zero.
+        """
+        of_params = self._of_parameters(params, groups or {})
+        result: dict[str, float] = {}
+        if kernel is not None:
+            self.terms = self.terms or kernel.terms
+            if not fixed:
+                self._compare_points(kernel, fingerprints or {})
+            seen = self._start(kernel)
+            known = [
+                t for t in kernel.terms if self._comparable(kernel, t) and (fixed or t in seen)
+            ]
+            for term in known:
+                tag = f"{term}_" if term in {"kernel", *of_params} else term
+                result[tag] = self._relative(kernel, [(term, term)])
+            if kernel.terms == self.terms == tuple(known):
+                result["kernel"] = self._relative(kernel, _pairs(kernel.terms))
+        return result | of_params
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was seen first, on the CPU: tensors, strings, lists and dicts of these."""
+        return {
+            "terms": list(self.terms),
+            "blocks": [[a, b, block.cpu()] for (a, b), block in self._blocks.items()],
+            "params": {name: tensor.cpu() for name, tensor in self._params.items()},
+            "fingerprints": dict(self._fingerprints),
+            "moved": list(self._moved),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what another instance saw first."""
+        self.terms = tuple(state["terms"])
+        self._blocks = {(a, b): block for a, b, block in state["blocks"]}
+        self._params = dict(state["params"])
+        self._fingerprints = dict(state["fingerprints"])
+        self._moved = dict.fromkeys(state["moved"])
+
+    def _compare_points(self, kernel: NTK, fingerprints: Mapping[str, str | None]) -> None:
+        """Note the terms whose points changed, and drop what was kept of them."""
+        for term in kernel.terms:
+            now = fingerprints.get(term)
+            first = now if now is None else self._fingerprints.setdefault(term, now)
+            block = self._blocks.get((term, term))
+            if now != first or (block is not None and len(block) != kernel.rows(term)):
+                self._moved[term] = None
+        self._blocks = {p: b for p, b in self._blocks.items() if self._moved.keys().isdisjoint(p)}
+
+    def _start(self, kernel: NTK) -> set[str]:
+        """Keep the blocks of terms not seen before; returns those that were."""
+        seen = {term for term in kernel.terms if (term, term) in self._blocks}
+        fresh = [t for t in kernel.terms if t not in seen and t not in self._moved]
+        first = not self._blocks and kernel.terms == self.terms
+        for a, b in _pairs(fresh) if first else [(term, term) for term in fresh]:
+            self._blocks[a, b] = kernel[a, b].detach().clone()
+        return seen
+
+    def _comparable(self, kernel: NTK, term: str) -> bool:
+        block = self._blocks.get((term, term))
+        return block is not None and len(block) == kernel.rows(term)
+
+    def _relative(self, kernel: NTK, pairs: Iterable[Pair]) -> float:
+        """Change over these blocks together; a cross block counts twice, as its mirror image."""
+        change = size = 0.0
+        for a, b in pairs:
+            now, times = kernel[a, b], 1.0 if a == b else math.sqrt(2)
+            if (a, b) not in self._blocks:
+                return math.nan
+            start = self._blocks[a, b] = self._blocks[a, b].to(now.device)
+            change = math.hypot(change, times * _norm(now.double() - start))
+            size = math.hypot(size, times * _norm(start))
+        return change / size if size else math.nan
+
+    def _of_parameters(
+        self, params: Mapping[str, Tensor], groups: Mapping[str, str]
+    ) -> dict[str, float]:
+        if not self._params:
+            self._params = {name: p.detach().clone() for name, p in params.items()}
+        parts = {"parameters": list(params)}
+        for name in params:
+            if name in groups:
+                parts.setdefault(f"parameters_{groups[name]}", []).append(name)
+        if len(parts) == 2:  # a single group, which says nothing new
+            parts = {"parameters": list(params)}
+        return {
+            tag: self._moved_by(params, names)
+            for tag, names in parts.items()
+            if all(n in self._params and self._params[n].shape == params[n].shape for n in names)
+        }
+
+    def _moved_by(self, params: Mapping[str, Tensor], names: Iterable[str]) -> float:
+        change = size = 0.0
+        for name in names:
+            now = params[name].detach()
+            start = self._params[name] = self._params[name].to(now.device)
+            change = math.hypot(change, _norm(now.double() - start))
+            size = math.hypot(size, _norm(start))
+        return change / size if size else math.nan
+
+
+def _pairs(terms: Iterable[str]) -> list[Pair]:
+    return list(combinations_with_replacement(terms, 2))
+
+
+def _norm(tensor: Tensor) -> float:
+    return float(tensor.double().norm())

@@ -1,0 +1,139 @@
+"""Residual -> factored Jacobian with its certificate; what the fast path cannot do goes row by row.
+
+The certificate (graph/certificate.py): for a random probe v, J^T v from the factors must equal the
+ordinary backward pass, parameter by parameter. A use of a parameter that was missed, rows that
+interact, a wrong rule: each shows in it at once. v differs from every cotangent used before.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor
+
+from pinn_ntk.errors import NTKWarning, ResidualError
+from pinn_ntk.graph.jacobian.certificate import (
+    Probe,
+    backward_probe,
+    factored_probe,
+    magnitudes,
+    tolerance,
+)
+from pinn_ntk.graph.jacobian.generic import is_freed, row_gradients
+from pinn_ntk.graph.jacobian.sites import site_factors
+from pinn_ntk.kernel.factors import Dense, Factor
+from pinn_ntk.kernel.jacobian import FactoredJacobian
+
+SINGLE = 32
+"""Bits below which a dtype is of low precision."""
+
+FREED = (
+    "the graph of residual {!r} was already freed. Likely loss.backward() ran before; compute the "
+    "kernel first, or call backward(retain_graph=True)."
+)
+
+
+def capture(
+    term: str,
+    residual: Tensor,
+    leaves: Mapping[str, Tensor],
+    *,
+    certify: bool,
+    dtype: torch.dtype,
+    memory_budget: int,
+) -> tuple[FactoredJacobian, Probe | None]:
+    """Factored Jacobian of one residual and, if asked for, the probe that certifies it.
+
+    Args:
+        term: Name of the residual, for messages.
+        residual: Live tensor of any shape, R entries.
+        leaves: Parameter name -> leaf.
+        certify: Whether to check against an ordinary backward pass.
+        dtype: Dtype of later contractions.
+        memory_budget: Bytes that temporaries may take.
+
+    Returns:
+        The Jacobian, and the probe (None without ``certify``).
+
+    Raises:
+        ResidualError: The graph was freed by an earlier backward pass.
+        RuntimeError: Autograd failed for another reason; passed on as it came.
+    """
+    try:
+        factors, reasons, mixed, coarsest = site_factors(residual, leaves)
+        jacobian = FactoredJacobian(
+            factors,
+            {name: leaf.numel() for name, leaf in leaves.items()},
+            residual.numel(),
+            dtype=dtype,
+            device=residual.device,
+            memory_budget=memory_budget,
+        )
+        exact = backward_probe(residual, leaves) if certify else None
+        probe = None
+        if exact is not None:
+            low = torch.finfo(coarsest).bits < SINGLE
+            sizes = magnitudes(residual, leaves, factors) if low else {}
+            probe = Probe(exact, factored_probe(residual, leaves, factors), sizes)
+            failures = probe.failed(tolerance(coarsest))
+            reasons = {n: _off_by(e, tolerance(coarsest)) for n, e in failures.items()} | reasons
+        if reasons:
+            _fall_back(residual, leaves, jacobian, reasons)
+        if (reasons or mixed) and jacobian.rows > 1:
+            _report(term, leaves, jacobian, mixed | reasons)
+        if reasons and exact is not None:
+            probe = Probe(exact, factored_probe(residual, leaves, jacobian.factors))
+    except RuntimeError as error:
+        if is_freed(error):
+            raise ResidualError(FREED.format(term)) from error
+        raise
+    return jacobian, probe
+
+
+def _off_by(error: float, most: float) -> str:
+    """The reason in words without the error itself, so that every step gives the same warning."""
+    return f"the certificate is off by {f'more than {most:.0e}' if error > most else error}"
+
+
+def _fall_back(
+    residual: Tensor,
+    leaves: Mapping[str, Tensor],
+    jacobian: FactoredJacobian,
+    names: Iterable[str],
+) -> None:
+    """Replace the factors of the parameters ``names`` by rows computed one by one."""
+    failed = {name: leaf for name, leaf in leaves.items() if name in set(names)}
+    for name in failed:
+        jacobian.factors.pop(name, None)
+    rows: dict[str, Factor] = {
+        name: Dense(gradients)
+        for name, gradients in row_gradients(residual, failed, jacobian.memory_budget).items()
+    }
+    jacobian.factors |= rows
+
+
+def _report(
+    term: str,
+    leaves: Mapping[str, Tensor],
+    jacobian: FactoredJacobian,
+    reasons: Mapping[str, str],
+) -> None:
+    """Say which parameters took a backward pass a row, and at what cost."""
+    reasons = {name: reasons[name] for name in leaves if name in reasons}
+    jacobian.fallbacks |= reasons
+    size = sum(leaves[name].numel() * leaves[name].element_size() for name in reasons)
+    warnings.warn(
+        f"term {term!r}: {_listed(reasons)}. Its exact rows were computed one by one instead: "
+        f"{jacobian.rows} vector-Jacobian products, {jacobian.rows * size / 2**20:.1f} MiB.",
+        NTKWarning,
+        stacklevel=4,
+    )
+
+
+def _listed(reasons: Mapping[str, str]) -> str:
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in reasons.items():
+        by_reason.setdefault(reason, []).append(name)
+    return "; ".join(f"{reason} (parameter {', '.join(n)})" for reason, n in by_reason.items())

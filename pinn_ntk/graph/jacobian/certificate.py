@@ -1,0 +1,184 @@
+"""The certificate: J^T v from the factors against one ordinary backward pass, for a random v.
+
+Both are random in the rows and, for large weights, sketched along the columns: the (m, n) gradient
+G is compared through G Z with a random Z of few columns (Freivalds 1977), which costs R S (m + n)
+instead of R S m n and misses a wrong factor with probability zero.
+
+In half precision the error is measured against the sum that rounding acts on, not against what is
+left of it: v may all but cancel the rows of a parameter of low rank (a bias, a coefficient), and
+the sites of a row may cancel each other (u_tt - u_xx). Rounding then makes 2 eps at most (seen over
+networks, operators and training), so a use of a weight that was missed still shows once its share
+in that sum is above the tolerance, some 5 per cent in bfloat16.
+
+| symbol | meaning | shape |
+| --- | --- | --- |
+| v | random probe of the residual's rows | (R,) |
+| G | d (v^T r) / d W of one weight W | (m, n) |
+| Z | random sketch | (n, SKETCH) |
+| magnitude | root of sum_i v_i^2 sum_s (norm of term s of row i)^2 | () |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from pinn_ntk.kernel.factors import Factor, Outer
+
+TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4, torch.float16: 1e-2}
+"""Largest error of a certificate by the coarsest dtype in the graph."""
+LOW_PRECISION_TOLERANCE = 5e-2
+"""The same for bfloat16 and what is coarser still."""
+SMALL_PARAMETER = 1e-3
+"""Share of the whole gradient below which a parameter's own error counts less."""
+SKETCH = 8
+"""Columns of a sketch."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """J^T v of one term for a random v, by an ordinary backward pass and from the factors.
+
+    Attributes:
+        exact: Parameter name -> flattened (sketched) gradient by backward, absent where unused.
+        factored: Parameter name -> the same from the factors.
+        magnitudes: Parameter name -> size of what adds up to it, see `magnitudes`; empty where
+            the result itself is the measure of its error.
+    """
+
+    exact: Mapping[str, Tensor]
+    factored: Mapping[str, Tensor]
+    magnitudes: Mapping[str, float] = field(default_factory=dict)
+
+    def error(self, other: Probe) -> float:
+        """Relative error of v_a^T K_ab v_b against <J_a^T v_a, J_b^T v_b>."""
+        truth = _dot(self.exact, other.exact)
+        scale = (_dot(self.exact, self.exact) * _dot(other.exact, other.exact)) ** 0.5
+        error = abs(_dot(self.factored, other.factored) - truth)
+        return error / scale if scale else (0.0 if error == 0.0 else float("inf"))
+
+    def failed(self, tolerance: float) -> dict[str, float]:
+        """Parameter name -> relative error, for those above the tolerance."""
+        whole = SMALL_PARAMETER * _dot(self.exact, self.exact) ** 0.5
+        errors = {}
+        for name in {**self.exact, **self.factored}:
+            exact, factored = self.exact.get(name), self.factored.get(name)
+            norm = max(
+                0.0 if exact is None else float(exact.norm()), self.magnitudes.get(name, 0.0)
+            )
+            error = _distance(exact, factored) / (norm + whole) if norm + whole else 0.0
+            if not error <= tolerance:
+                errors[name] = error
+        return errors
+
+
+def tolerance(dtype: torch.dtype) -> float:
+    """Largest certificate error that rounding in ``dtype`` explains."""
+    return TOLERANCE.get(dtype, LOW_PRECISION_TOLERANCE)
+
+
+def backward_probe(residual: Tensor, leaves: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """J^T v by one backward pass.
+
+    Args:
+        residual: Live residual, R entries.
+        leaves: Parameter name -> leaf.
+
+    Returns:
+        Parameter name -> (sketched) gradient, flattened, float64; absent where unused.
+    """
+    probe = _probe_vector(residual).to(residual.dtype).view_as(residual)
+    gradients = torch.autograd.grad(
+        residual, list(leaves.values()), probe, retain_graph=True, allow_unused=True
+    )
+    return {
+        name: _sketched(gradient.detach(), leaves[name])
+        for name, gradient in zip(leaves, gradients, strict=True)
+        if gradient is not None
+    }
+
+
+def factored_probe(
+    residual: Tensor, leaves: Mapping[str, Tensor], factors: Mapping[str, Factor]
+) -> dict[str, Tensor]:
+    """J^T v from the factors; arguments and result as for `backward_probe`."""
+    # the probe as the backward pass saw it, rounded to the residual's dtype
+    probe = _probe_vector(residual).to(residual.dtype)
+    return {name: _product(factor, probe, leaves[name]) for name, factor in factors.items()}
+
+
+def magnitudes(
+    residual: Tensor, leaves: Mapping[str, Tensor], factors: Mapping[str, Factor]
+) -> dict[str, float]:
+    """Size of the terms that J^T v adds up, before any of them cancel.
+
+    Args:
+        residual: Live residual, R entries.
+        leaves: Parameter name -> leaf.
+        factors: Parameter name -> factor.
+
+    Returns:
+        Parameter name -> size expected of its (sketched) gradient were all terms independent.
+    """
+    squares = _probe_vector(residual).square()
+    sizes = {}
+    for name, factor in factors.items():
+        size = float((squares * _row_squares(factor)).sum()) ** 0.5
+        sizes[name] = size if _sketch(leaves[name]) is None else size * SKETCH**0.5
+    return sizes
+
+
+def _row_squares(factor: Factor) -> Tensor:
+    """Sum of the squared norms of the terms that make up each row, (R,)."""
+    if not isinstance(factor, Outer):
+        return factor.gradients.double().square().sum(1)
+    sites = zip(factor.left, factor.right, strict=True)
+    norms = [(a.double().square().sum(1), b.double().square().sum(1)) for a, b in sites]
+    return torch.stack([left * right for left, right in norms]).sum(0)
+
+
+def _product(factor: Factor, probe: Tensor, leaf: Tensor) -> Tensor:
+    sketch = _sketch(leaf)
+    if sketch is None or not isinstance(factor, Outer):
+        dtype = factor.left[0].dtype if isinstance(factor, Outer) else factor.gradients.dtype
+        return _sketched(factor.rmatvec(probe.to(dtype)), leaf)
+    total = torch.zeros(len(leaf), SKETCH, dtype=torch.float64, device=leaf.device)
+    for left, right in zip(factor.left, factor.right, strict=True):
+        narrow = (right @ sketch.to(right.dtype)) * probe.to(right.dtype)[:, None]  # (R, SKETCH)
+        total += left.mT @ narrow
+    return total.flatten()
+
+
+def _sketched(gradient: Tensor, leaf: Tensor) -> Tensor:
+    sketch = _sketch(leaf)
+    gradient = gradient.double()
+    return (gradient.flatten() if sketch is None else gradient.view_as(leaf) @ sketch).flatten()
+
+
+def _sketch(leaf: Tensor) -> Tensor | None:
+    """Z for a large weight; None where the gradient itself is no larger."""
+    if leaf.ndim != 2 or min(leaf.shape) <= 2 * SKETCH:
+        return None
+    generator = torch.Generator().manual_seed(0x2545F491)
+    sketch = torch.randn(leaf.shape[1], SKETCH, generator=generator, dtype=torch.float64)
+    return sketch.to(leaf.device)
+
+
+def _probe_vector(residual: Tensor) -> Tensor:
+    generator = torch.Generator().manual_seed(0x9E3779B9)
+    probe = torch.randn(residual.numel(), generator=generator, dtype=torch.float64)
+    return probe.to(residual.device)
+
+
+def _dot(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> float:
+    return sum(float(a[name] @ b[name]) for name in a if name in b)
+
+
+def _distance(a: Tensor | None, b: Tensor | None) -> float:
+    if a is None or b is None:
+        present = b if a is None else a
+        return 0.0 if present is None else float(present.norm())
+    return float((a - b).norm())

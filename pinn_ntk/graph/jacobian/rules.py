@@ -1,0 +1,215 @@
+"""How one operation turns its output's cotangent into gradients of a tensor that all points share.
+
+A rule cuts the operation's output into slots, each belonging to one point, and says what each
+slot contributes to the gradient of the shared operand.
+
+| symbol | meaning | shape |
+| --- | --- | --- |
+| M | slots | |
+| f | entries of the output in one slot | |
+| arranged | output-shaped tensor brought into slots | (M, f) |
+| m, n | shape of a shared weight matrix | |
+| numel | entries of any other shared operand | |
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import Node
+
+from pinn_ntk.graph import nodes
+from pinn_ntk.kernel.factors import Dense, Factor, Outer
+
+
+@dataclass(frozen=True)
+class SiteRule:
+    """What one operation does with one shared operand.
+
+    Attributes:
+        arrange: Output-shaped tensor -> slots, (M, f).
+        contribute: Arranged cotangent (M, f) -> gradients of the shared operand, one a slot:
+            `Outer` with one (M, m) and one (M, n), or `Dense` (M, numel).
+    """
+
+    arrange: Callable[[Tensor], Tensor]
+    contribute: Callable[[Tensor], Factor]
+
+
+_RuleMaker: TypeAlias = Callable[[Node, int, torch.Size], SiteRule | list[SiteRule] | None]
+
+
+def find_rules(node: Node, position: int, shape: torch.Size) -> list[SiteRule]:
+    """Rules for operand ``position`` of ``node``: the same gradients, cut into slots differently.
+
+    Args:
+        node: Operation that takes the shared operand.
+        position: Number of the operand.
+        shape: Shape of the shared operand.
+
+    Returns:
+        The rules, larger slots first; the first fits points on axis 0. Empty where there is none.
+    """
+    maker = _RULES.get(nodes.kind(node))
+    if maker is None or nodes.missing(node) or nodes.output_dtype(node).is_complex:
+        return []
+    rules = maker(node, position, shape)
+    return rules if isinstance(rules, list) else [rules] if rules else []
+
+
+def _matmul(self: Tensor | None, mat2: Tensor | None, position: int, scale: float) -> SiteRule:
+    """Rule of self (M, m) @ mat2 (m, n), or of self (m, n) @ mat2 (n, M) when position is 0."""
+    if position == 0:
+        other = _other(mat2).mT * scale  # (M, n)
+        return SiteRule(_transposed, lambda g: Outer((g,), (other,)))
+    other = _other(self) * scale if scale != 1 else _other(self)  # (M, m)
+    return SiteRule(_identity, lambda g: Outer((other,), (g,)))
+
+
+def _mm(node: Node, position: int, _: torch.Size) -> SiteRule:
+    return _matmul(nodes.saved(node, "self"), nodes.saved(node, "mat2"), position, 1)
+
+
+def _addmm(node: Node, position: int, shape: torch.Size) -> SiteRule | list[SiteRule]:
+    if position == 0:
+        return _broadcast(node, shape, float(nodes.saved(node, "beta")))
+    mat1, mat2 = nodes.saved(node, "mat1"), nodes.saved(node, "mat2")
+    return _matmul(mat1, mat2, position - 1, float(nodes.saved(node, "alpha")))
+
+
+def _bmm(node: Node, position: int, shape: torch.Size) -> SiteRule | None:
+    if shape[0] != 1:
+        return None
+    operands = (nodes.saved(node, "self"), nodes.saved(node, "mat2"))
+    first, second = (None if o is None else o.squeeze(0) for o in operands)
+    rule = _matmul(first, second, position, 1)
+    return SiteRule(lambda t: rule.arrange(t.squeeze(0)), rule.contribute)
+
+
+def _mv(node: Node, position: int, _: torch.Size) -> SiteRule | None:
+    if position == 0:
+        return None
+    matrix = _other(nodes.saved(node, "self"))  # (M, numel)
+    return SiteRule(lambda t: t[:, None], lambda g: Dense(g * matrix))
+
+
+def _add(node: Node, position: int, shape: torch.Size) -> list[SiteRule]:
+    return _broadcast(node, shape, float(nodes.saved(node, "alpha")) if position else 1.0)
+
+
+def _sub(node: Node, position: int, shape: torch.Size) -> list[SiteRule]:
+    return _broadcast(node, shape, -float(nodes.saved(node, "alpha")) if position else 1.0)
+
+
+def _mul(node: Node, position: int, shape: torch.Size) -> list[SiteRule]:
+    return _broadcast(node, shape, _other(nodes.saved(node, "self" if position else "other")))
+
+
+def _div(node: Node, position: int, shape: torch.Size) -> list[SiteRule]:
+    divisor = _other(nodes.saved(node, "other"))
+    if position == 0:
+        return _broadcast(node, shape, divisor.reciprocal())
+    return _broadcast(node, shape, -_other(nodes.saved(node, "self")) / divisor.square())
+
+
+def _expand(node: Node, _: int, shape: torch.Size) -> list[SiteRule]:
+    return _broadcast(node, shape, 1.0)
+
+
+def _layer_norm(node: Node, position: int, shape: torch.Size) -> SiteRule | None:
+    """Rule of y = gain * (x - mean) / std + offset; operand 1 is the gain, 2 the offset."""
+    arrange = _normalised_slots(shape)
+    if position == 2:
+        return SiteRule(arrange, Dense)
+    if position != 1:
+        return None
+    mean, rstd = nodes.saved(node, "result1"), nodes.saved(node, "result2")
+    hat = arrange((nodes.saved(node, "input") - mean) * rstd).detach()
+    return SiteRule(arrange, lambda g: Dense(g * hat))
+
+
+def _layer_norm_backward(node: Node, position: int, shape: torch.Size) -> SiteRule | None:
+    """Rule of dx = rstd (w - mean(w) - hat mean(w hat)), w = grad_out * gain; 4 is the gain."""
+    arrange = _normalised_slots(shape)
+    if position == 5:  # the offset has no part in the derivative
+        return SiteRule(arrange, lambda g: Dense(torch.zeros_like(g)))
+    if position != 4:
+        return None
+    rstd = nodes.saved(node, "rstd")
+    hat = ((nodes.saved(node, "input") - nodes.saved(node, "mean")) * rstd).detach()
+    hat, grad_out = arrange(hat), arrange(_other(nodes.saved(node, "grad_out")))
+    scale = arrange(rstd.detach().expand(nodes.output_shape(node)))
+
+    def contribute(g: Tensor) -> Factor:
+        projected = g - g.mean(1, keepdim=True) - hat * (g * hat).mean(1, keepdim=True)
+        return Dense(scale * projected * grad_out)
+
+    return SiteRule(arrange, contribute)
+
+
+def _normalised_slots(shape: torch.Size) -> Callable[[Tensor], Tensor]:
+    return lambda tensor: tensor.reshape(-1, shape.numel())
+
+
+def _broadcast(node: Node, shape: torch.Size, multiplier: Tensor | float) -> list[SiteRule]:
+    """Rules of out = operand * multiplier (+ ...); slots lie along one or all broadcast axes."""
+    out = nodes.output_shape(node)
+    padded = (1,) * (len(out) - len(shape)) + tuple(shape)
+    spread = [axis for axis in range(len(out)) if padded[axis] != out[axis]]
+    kept = [axis for axis in range(len(out)) if axis not in spread]
+    cuts = [[axis] for axis in spread] + ([spread] if len(spread) > 1 else [])
+    orders = [([*cut, *(a for a in spread if a not in cut), *kept], cut) for cut in cuts]
+    return [
+        _broadcast_rule(out, order, math.prod(out[axis] for axis in cut), shape, multiplier)
+        for order, cut in orders
+    ]
+
+
+def _broadcast_rule(
+    out: torch.Size, order: list[int], slots: int, shape: torch.Size, multiplier: Tensor | float
+) -> SiteRule:
+    def arrange(tensor: Tensor) -> Tensor:
+        return tensor.expand(out).permute(order).reshape(slots, -1)
+
+    other = multiplier if isinstance(multiplier, float) else arrange(multiplier)
+
+    def contribute(g: Tensor) -> Factor:
+        product = g if isinstance(other, float) and other == 1.0 else g * other
+        whole = product.shape[1] == shape.numel()
+        return Dense(product if whole else product.view(slots, -1, shape.numel()).sum(1))
+
+    return SiteRule(arrange, contribute)
+
+
+def _other(operand: Tensor | None) -> Tensor:
+    if operand is None:
+        raise RuntimeError("torch did not save the other operand of a trained one")
+    return operand.detach()
+
+
+def _identity(tensor: Tensor) -> Tensor:
+    return tensor
+
+
+def _transposed(tensor: Tensor) -> Tensor:
+    return tensor.mT
+
+
+_RULES: dict[str, _RuleMaker] = {
+    "MmBackward0": _mm,
+    "AddmmBackward0": _addmm,
+    "BmmBackward0": _bmm,
+    "MvBackward0": _mv,
+    "AddBackward0": _add,
+    "SubBackward0": _sub,
+    "MulBackward0": _mul,
+    "DivBackward0": _div,
+    "ExpandBackward0": _expand,
+    "NativeLayerNormBackward0": _layer_norm,
+    "NativeLayerNormBackwardBackward0": _layer_norm_backward,
+}

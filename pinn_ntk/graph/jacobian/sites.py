@@ -1,0 +1,300 @@
+"""Residual -> per-parameter factors of its Jacobian, by one backward pass a component.
+
+A *site* is a place where a tensor that all points share (a parameter, or something computed from
+parameters alone) meets the points. The cotangent that a backward pass brings to a site holds all
+points at once, because rows do not interact; a rule (graph/rules.py) turns it into factors.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import GradientEdge, Node
+
+from pinn_ntk.graph import nodes
+from pinn_ntk.graph.jacobian.align import aligned_uses
+from pinn_ntk.graph.jacobian.assemble import Contribution, assemble
+from pinn_ntk.graph.jacobian.decode import RowCode, elementwise
+from pinn_ntk.graph.jacobian.mixing import mixed_results
+from pinn_ntk.graph.jacobian.rules import SiteRule, find_rules
+from pinn_ntk.graph.walk import Edge, Graph, Use
+from pinn_ntk.kernel.factors import Factor
+
+MAX_COMPONENTS = 256
+"""Most entries that one point may have in a residual: each takes a backward pass."""
+
+MAX_AXES_TRIED = 8
+"""Sets of axes that are tried as component axes."""
+MAX_JOINED = 4
+"""Most components joined along one axis that are looked for."""
+
+INTERACTING = "points interact, its rows do not decode"
+"""Reason for a parameter whose cotangents mix several rows."""
+
+VIEWS = {
+    "AliasBackward0",
+    "CloneBackward0",
+    "PermuteBackward0",
+    "ReshapeAliasBackward0",
+    "SqueezeBackward0",
+    "SqueezeBackward1",
+    "SqueezeBackward2",
+    "TBackward0",
+    "ToCopyBackward0",
+    "TransposeBackward0",
+    "UnsafeViewBackward0",
+    "UnsqueezeBackward0",
+    "ViewBackward0",
+}
+"""Operations that give a shared tensor another shape or dtype, entry by entry."""
+
+
+@dataclass
+class Reading:
+    """What was read off the graph.
+
+    Attributes:
+        contributions: Gradients of shared tensors, by residual row.
+        reasons: Parameter name -> why it has no factors.
+        mixed: Whether some reason is that rows share a slot, which another partition may mend.
+    """
+
+    contributions: list[Contribution] = field(default_factory=list)
+    reasons: dict[str, str] = field(default_factory=dict)
+    mixed: bool = False
+
+
+class Sites(NamedTuple):
+    """What the sites of one residual gave.
+
+    Attributes:
+        factors: Parameter name -> factor, for those the residual depends on and that could be read.
+        reasons: Parameter name -> why it has no factor.
+        mixed: Parameter name -> why its factor took a pass a row, see `graph.mixing`.
+        coarsest: Dtype of lowest precision in the graph.
+    """
+
+    factors: dict[str, Factor]
+    reasons: dict[str, str]
+    mixed: dict[str, str]
+    coarsest: torch.dtype
+
+
+def site_factors(residual: Tensor, leaves: Mapping[str, Tensor]) -> Sites:
+    """Factors of the Jacobian of one residual.
+
+    Args:
+        residual: Live tensor of any shape, R entries.
+        leaves: Parameter name -> leaf.
+
+    Returns:
+        The factors. A residual of one row is left to the one backward pass that it takes, without
+        a word.
+    """
+    if residual.grad_fn is None:
+        with torch.enable_grad():
+            residual = residual.view_as(residual)
+    graph = Graph(residual, leaves)
+    if residual.numel() == 1:
+        return Sites({}, dict.fromkeys(graph.names.values(), "one row"), {}, graph.coarsest)
+    reading = _read_aligned(graph, residual)
+    if reading is None:
+        reading = _read_decoded(graph, residual)
+    factors = assemble(graph, reading.contributions, residual.numel())
+    read = {n: f for n, f in factors.items() if n not in reading.reasons}
+    mixed = mixed_results(graph, reading.contributions)
+    return Sites(read, reading.reasons, mixed, graph.coarsest)
+
+
+def _read_aligned(graph: Graph, residual: Tensor) -> Reading | None:
+    """One pass a component with a cotangent of ones, where the graph proves what belongs where."""
+    rows = residual.shape[0] if residual.ndim else 1
+    components = residual.numel() // rows
+    uses = aligned_uses(graph, rows) if components <= MAX_COMPONENTS else None
+    if uses is None:
+        return None
+    rules = [(use, edge, find_rules(use.node, use.position, _size(edge))) for use, edge in uses]
+    reading = Reading()
+    for component in range(components):
+        members = torch.arange(rows, device=residual.device) * components + component
+        ones = torch.ones(rows, dtype=residual.dtype, device=residual.device)
+        cotangents = _cotangents(residual, members, ones, {Edge(use.node) for use, _ in uses})
+        for use, edge, fitting in rules:
+            if not fitting:
+                reading.reasons |= dict.fromkeys(_names(graph, edge), _no_rule(use))
+            elif Edge(use.node) in cotangents:
+                rule = fitting[0]
+                factor = rule.contribute(rule.arrange(cotangents[Edge(use.node)]))
+                reading.contributions.append(Contribution(edge, factor, members, None))
+    return reading
+
+
+def _read_decoded(graph: Graph, residual: Tensor) -> Reading:
+    """Labelled passes, one set a component; which rows share points is found by trying."""
+    best: Reading | None = None
+    for partition in _partitions(residual):
+        reading = Reading()
+        for members in partition:
+            _Decoder(graph, residual, members, reading).read()
+            if best is not None and len(reading.reasons) >= len(best.reasons):
+                break
+        if best is None or len(reading.reasons) < len(best.reasons):
+            best = reading
+        if not best.mixed:
+            break
+    return best or Reading()
+
+
+class _Decoder:
+    """Climbs from the leaves to the first consumers whose cotangents fall into rows."""
+
+    def __init__(self, graph: Graph, residual: Tensor, members: Tensor, reading: Reading) -> None:
+        self.graph, self.residual, self.members, self.reading = graph, residual, members, reading
+        self.climbed = False
+        self.code = RowCode(len(members), residual.dtype, residual.device, graph.coarsest)
+
+    def read(self) -> None:
+        frontier = [Edge(leaf) for leaf in self.graph.names]
+        seen: set[Edge] = set(frontier)
+        while frontier:
+            uses = list(self._uses(frontier, seen))
+            targets = {Edge(u.node, o) for u, _ in uses for o in self.graph.outputs[u.node]}
+            passes = [
+                _cotangents(self.residual, self.members, cotangent, targets)
+                for cotangent in self.code.passes()
+            ]
+            frontier = []
+            for use, edge in uses:
+                for mixed in self._place(use, edge, passes):
+                    if mixed not in seen:
+                        seen.add(mixed)
+                        frontier.append(mixed)
+            self.climbed = True  # rows were mixed below: another partition may mend that
+
+    def _uses(self, frontier: Sequence[Edge], seen: set[Edge]) -> Iterator[tuple[Use, Edge]]:
+        """Consumers of shared tensors, seen through views."""
+        stack = list(frontier)
+        while stack:
+            edge = stack.pop()
+            for use in self.graph.uses.get(edge, []):
+                if nodes.kind(use.node) in VIEWS and use.node is not self.graph.root:
+                    view = Edge(use.node)
+                    if view not in seen:
+                        seen.add(view)
+                        stack.append(view)
+                else:
+                    yield use, edge
+
+    def _place(
+        self, use: Use, edge: Edge, passes: Sequence[Mapping[Edge, Tensor]]
+    ) -> Iterator[Edge]:
+        """Record what one consumer contributes, or yield its outputs where they are shared."""
+        for output in sorted(self.graph.outputs[use.node]):
+            out = Edge(use.node, output)
+            if out not in passes[0]:
+                continue
+            nothing = torch.zeros_like(passes[0][out])
+            found = [p.get(out, nothing) for p in passes]
+            rules = find_rules(use.node, use.position, _size(edge)) if output == 0 else []
+            if self._recorded(edge, rules, found):
+                continue
+            if self.code.owners(found, elementwise) is not None:
+                mixed = bool(rules) or self.climbed
+                self._refuse(edge, INTERACTING if rules else _no_rule(use), mixed=mixed)
+            elif use.node in self.graph.parametric and use.node is not self.graph.root:
+                yield out
+            else:
+                self._refuse(edge, INTERACTING, mixed=True)
+
+    def _refuse(self, edge: Edge, reason: str, *, mixed: bool) -> None:
+        self.reading.reasons |= dict.fromkeys(_names(self.graph, edge), reason)
+        self.reading.mixed |= mixed
+
+    def _recorded(self, edge: Edge, rules: Sequence[SiteRule], found: Sequence[Tensor]) -> bool:
+        """Keep what the first rule gives under which every slot belongs to one row."""
+        for rule in rules:
+            owners = self.code.owners(found, rule.arrange)
+            if owners is not None:
+                scale = torch.where(owners < 0, 0, self.code.base.reciprocal()[owners])
+                factor = rule.contribute(rule.arrange(found[0]) * scale[:, None])
+                self.reading.contributions.append(Contribution(edge, factor, self.members, owners))
+                return True
+        return False
+
+
+def _cotangents(
+    residual: Tensor, members: Tensor, values: Tensor, targets: set[Edge]
+) -> dict[Edge, Tensor]:
+    """What a backward pass with ``values`` at the rows ``members`` brings to each target."""
+    if not targets:
+        return {}
+    cotangent = torch.zeros(residual.numel(), dtype=residual.dtype, device=residual.device)
+    cotangent[members] = values
+    wanted = list(targets)
+    gradients = torch.autograd.grad(
+        residual,
+        [GradientEdge(edge.node, edge.output) for edge in wanted],
+        cotangent.view(residual.shape),
+        retain_graph=True,
+        allow_unused=True,
+    )
+    pairs = zip(wanted, gradients, strict=True)
+    return {edge: g.detach() for edge, g in pairs if g is not None and _any(g)}
+
+
+def _any(tensor: Tensor) -> bool:
+    first = tensor[:1] if tensor.ndim else tensor
+    return bool(first.any()) or bool(tensor.any())
+
+
+def _partitions(residual: Tensor) -> Iterator[Tensor]:
+    """Ways to part the rows so that those in one part may belong to different points.
+
+    First all rows together, then along the axes of the residual, then every C-th row and C blocks
+    of rows for a few small C (components joined by `torch.cat`).
+
+    Yields:
+        Flat row numbers, (C, R / C); the fewer parts the earlier.
+    """
+    flat = torch.arange(residual.numel(), device=residual.device)
+    yield flat[None]
+    grid = flat.view(residual.shape)
+    axes_sets: list[tuple[int, ...]] = [()]
+    for axis, size in enumerate(residual.shape):
+        if size > 1:
+            axes_sets += [(*axes, axis) for axes in axes_sets]
+    parts = {axes: math.prod(residual.shape[axis] for axis in axes) for axes in axes_sets if axes}
+    for axes in sorted(parts, key=parts.__getitem__)[:MAX_AXES_TRIED]:
+        if parts[axes] <= MAX_COMPONENTS and parts[axes] < len(flat):
+            rest = [axis for axis in range(residual.ndim) if axis not in axes]
+            yield grid.permute([*axes, *rest]).reshape(parts[axes], -1)
+    for count in range(2, MAX_JOINED + 1):
+        if len(flat) % count == 0 and len(flat) > count:
+            yield flat.view(count, -1)
+            yield flat.view(-1, count).mT
+
+
+def _names(graph: Graph, edge: Edge) -> list[str]:
+    """Parameters behind a shared tensor."""
+    names, stack, seen = [], [edge.node], {edge.node}
+    while stack:
+        node: Node = stack.pop()
+        if node in graph.names:
+            names.append(graph.names[node])
+        children = {e.node for _, e in graph.edges(node)} - seen
+        seen |= children
+        stack += children
+    return names
+
+
+def _size(edge: Edge) -> torch.Size:
+    return torch.Size(edge.shape)
+
+
+def _no_rule(use: Use) -> str:
+    return f"no rule for a parameter at input {use.position} of {nodes.kind(use.node)}"

@@ -1,0 +1,217 @@
+"""Whether the terms found in a loss make up its gradient: sum_a J_a^T s_a = dL/dtheta.
+
+| symbol | meaning | shape |
+| --- | --- | --- |
+| L | the loss | () |
+| theta | leaf tensors that the residuals depend on, parameters and others alike | per leaf |
+| J_a | d r_a / d theta, r_a the residual of term a; never formed | (r_a.numel(), theta.numel()) |
+| s_a | slope of term a, dL/dr_a through this term alone | ``r_a.shape`` |
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import Node, get_gradient_edge
+
+from pinn_ntk.errors import IncompleteTermsError
+from pinn_ntk.graph.nodes import leaf
+from pinn_ntk.graph.terms.loss_nodes import operation, plain
+from pinn_ntk.graph.terms.paths import nodes_below, trace
+
+if TYPE_CHECKING:
+    from pinn_ntk.graph.terms.term import Term
+
+
+LOW_PRECISION = 1e-2
+"""Tolerance above which some tensor of the graph is in half precision."""
+
+HEADROOM = 16.0
+"""How far below 1 the largest slope is brought there: sums over rows and layers are larger."""
+
+
+def completeness_error(loss: Tensor, terms: Mapping[str, Term] | Iterable[Term]) -> float:
+    """Relative error of sum_a J_a^T s_a against dL/dtheta; that of rounding if no term is missing.
+
+    The gradient of penalties and other paths that meet no residual is accounted for. The error is
+    relative to the norm of dL/dtheta, or of the largest J_a^T s_a where the terms nearly cancel.
+
+    Args:
+        loss: The loss, its graph alive.
+        terms: Terms of this loss, all of them or some.
+
+    Returns:
+        The relative error; NaN if a gradient is not finite.
+
+    Example:
+        >>> from pinn_ntk.graph.terms.find import find_terms
+        >>> theta = torch.tensor(2.0, requires_grad=True)
+        >>> x = torch.tensor([3.0, 4.0])
+        >>> loss = (theta * x).square().sum() + (theta * x - 1).square().sum()
+        >>> first, second = find_terms(loss).values()
+        >>> completeness_error(loss, [first, second])
+        0.0
+        >>> round(completeness_error(loss, [first]), 3)  # 86 of 186
+        0.462
+    """
+    return _compare(loss, list(terms.values() if isinstance(terms, Mapping) else terms))[0]
+
+
+def check_complete(loss: Tensor, terms: Sequence[Term]) -> None:
+    """Refuse ``terms`` that do not make up the gradient of ``loss`` but for rounding.
+
+    Raises:
+        IncompleteTermsError: The error is above the square root of the rounding unit.
+    """
+    error, tolerance = _compare(loss, terms)
+    if not error <= tolerance:
+        raise IncompleteTermsError(
+            f"the terms {[term.name for term in terms]} make up the gradient of the loss only to "
+            f"a relative {error:.1e}; expected {tolerance:.1e} or less. Likely a hook changes "
+            "gradients at a head, or the loss is not finite (nan). Remove the hook, or pass the "
+            "residuals yourself: pinn_ntk.empirical_ntk({'pde': r, ...}, model.parameters()). "
+            "check=False returns the terms as they are."
+        )
+
+
+def _compare(loss: Tensor, terms: Sequence[Term]) -> tuple[float, float]:
+    """Relative error, and the error that rounding may make."""
+    root = get_gradient_edge(loss := checked(loss)).node
+    found = trace(root)
+    residuals = [head.residual for head in found.heads] + [term.residual for term in terms]
+    graph = nodes_below([get_gradient_edge(r).node for r in residuals] or [root])
+    leaves = [tensor for node in graph if (tensor := leaf(node)) is not None]
+    tolerance = _rounding(graph, residuals)
+    share = _share(terms) if tolerance > LOW_PRECISION else 1.0
+    expected = _gradient([loss], leaves, [torch.full_like(loss, share)])
+    gap = _minus(expected, _pulled_back(terms, leaves, share))
+    if any(leaf(node) is not None and node in graph for node in nodes_below(found.asides)):
+        with cut([*(head.node for head in found.heads), *found.opaque]):
+            gap = _minus(gap, _gradient([loss], leaves, [torch.full_like(loss, share)]))
+    scale = _size(expected)
+    if _size(gap) > tolerance * scale:
+        scale = max([scale, *(_size(_pulled_back([term], leaves, share)) for term in terms)])
+    return _size(gap) / scale if _size(gap) else 0.0, tolerance
+
+
+def _gradient(
+    outputs: Sequence[Tensor], leaves: Sequence[Tensor], slopes: Sequence[Tensor] | None = None
+) -> tuple[Tensor, ...]:
+    return torch.autograd.grad(
+        outputs, leaves, slopes, retain_graph=True, allow_unused=True, materialize_grads=True
+    )
+
+
+def _pulled_back(
+    terms: Sequence[Term], leaves: Sequence[Tensor], share: float
+) -> tuple[Tensor, ...]:
+    """sum_a J_a^T s_a times ``share``, a tensor a leaf."""
+    if not terms:
+        return tuple(torch.zeros_like(tensor) for tensor in leaves)
+    slopes = [term.slope if share == 1.0 else term.slope * share for term in terms]
+    return _gradient([term.residual for term in terms], leaves, slopes)
+
+
+def _share(terms: Sequence[Term]) -> float:
+    """What all gradients are multiplied with to stay in the range of half precision.
+
+    A scaled loss leaves it until the first steps of a GradScaler have found the scale.
+
+    Returns:
+        The factor; 1 where no slope is finite and above 0.
+    """
+    largest = max((float(t.slope.abs().max()) for t in terms if t.slope.numel()), default=0.0)
+    return 1 / (HEADROOM * largest) if 0.0 < largest < math.inf else 1.0
+
+
+def _minus(left: Sequence[Tensor], right: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    return tuple(a - b for a, b in zip(left, right, strict=True))
+
+
+def _size(gradient: Sequence[Tensor]) -> float:
+    """2-norm of all entries together."""
+    sizes = (torch.linalg.vector_norm(g.detach().abs().double()) for g in gradient)
+    return math.hypot(*map(float, sizes))
+
+
+def _rounding(graph: Iterable[Node], residuals: Iterable[Tensor]) -> float:
+    """Square root of the rounding unit of the coarsest dtype that takes part."""
+    dtypes = {residual.dtype for residual in residuals}
+    dtypes |= {tensor.dtype for node in graph if (tensor := leaf(node)) is not None}
+    if any(operation(node) == "ToCopy" for node in graph):  # autocast, in whichever dtype
+        dtypes.add(torch.bfloat16)
+    return math.sqrt(max(torch.finfo(dtype).eps for dtype in dtypes))
+
+
+@contextmanager
+def cut(nodes: Iterable[Node]) -> Iterator[None]:
+    """Let no gradient through ``nodes``; what reaches one from above can still be captured."""
+    handles = [node.register_prehook(_zeros) for node in nodes]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _zeros(gradients: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
+    return tuple(None if g is None else torch.zeros_like(g) for g in gradients)
+
+
+def checked(loss: Tensor) -> Tensor:
+    """``loss`` as a plain tensor, if it is one number with a graph.
+
+    Returns:
+        The loss, its graph alive.
+
+    Raises:
+        TypeError: It is no tensor.
+        ValueError: It is not one number, or has no graph.
+    """
+    if not isinstance(loss, Tensor):
+        raise TypeError(
+            f"loss is a {type(loss).__name__}; expected a tensor. A number taken with .item() has "
+            "no graph: pass the tensor that is differentiated."
+        )
+    if loss.numel() != 1:
+        raise ValueError(
+            f"loss has shape {tuple(loss.shape)}; expected one number. Likely a loss made with "
+            'reduction="none": pass its mean or sum, as it is differentiated.'
+        )
+    if loss.grad_fn is None:
+        raise ValueError(
+            "loss has no graph: expected the live result of operations on trained parameters. "
+            "Likely it was detached, logged with .item(), or computed under torch.no_grad()."
+        )
+    return plain(loss)
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Say what torch's errors about a graph that can no longer be read mean.
+
+    Raises:
+        ValueError: The graph was freed, or a tensor in it changed in place.
+        RuntimeError: Anything else, as it came.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "second time" in str(error):
+            raise ValueError(
+                "the graph of the loss is freed: expected one that can still be differentiated. "
+                "Likely loss.backward() ran before. Find the terms before it, such as in "
+                "on_before_backward, or keep the graph with retain_graph=True."
+            ) from error
+        if "inplace" in str(error):
+            raise ValueError(
+                "a tensor that the loss depends on was changed in place after use, so its graph "
+                "cannot be differentiated. Likely an operation such as r += ... or r.clamp_(...) "
+                "after r was squared; write it out of place."
+            ) from error
+        raise

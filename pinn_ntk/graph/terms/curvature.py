@@ -1,0 +1,150 @@
+"""What the weights of a loss mean for its residuals: curvature, and the sum of the weights.
+
+| symbol | meaning | shape |
+| --- | --- | --- |
+| w_i | coefficient of r_i^2 in the loss, whatever made it | shape of r |
+| lambda | weight that a balancer puts on the term | () |
+| D | curvature of the loss, 2 lambda w, which turns K into the operator of training | (R_a,) |
+
+The gradient flow of a sum of weighted squares is dr/dt = -K D r (Wang, Yu, Perdikaris 2022,
+eq. 6.3, with our D).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from pinn_ntk.graph.terms.term import Term
+
+
+def curvature(
+    terms: Mapping[str, Term], factors: Mapping[str, float] | None = None
+) -> dict[str, Tensor] | None:
+    """D of each term, for the operator that governs training.
+
+    Args:
+        terms: Terms of the loss.
+        factors: Term -> what its weight in the loss is to be multiplied with, 1 where absent or
+            left out.
+
+    Returns:
+        Term -> D, (R_a,); None where the loss is no sum of squares with finite weights, none below
+        0: D is not constant then, or gradient descent not a descent.
+
+    Example:
+        >>> from pinn_ntk import find_terms
+        >>> w = torch.tensor(1.0, requires_grad=True)
+        >>> r = w * torch.ones(4)
+        >>> curvature(find_terms(r.square().mean(), names=["pde"]))["pde"].tolist()
+        [0.5, 0.5, 0.5, 0.5]
+    """
+    factors = factors or {}
+    if not all(map(_is_descending_square, terms.values())):
+        return None
+    return {
+        name: 2 * factors.get(name, 1.0) * term.weight.detach().double().flatten()
+        for name, term in terms.items()
+    }
+
+
+def effective_weights(terms: Mapping[str, Term], factors: Mapping[str, float]) -> dict[str, float]:
+    """Sum of the coefficients of phi(r_i) in the loss, term by term.
+
+    It is 1 for a mean of squares, N for a sum over N rows, 100 for 100 times a mean.
+
+    Args:
+        terms: Terms of the loss.
+        factors: Term -> what its weight in the loss is to be multiplied with, 1 where absent.
+
+    Returns:
+        Term -> sum of its weights.
+
+    Example:
+        >>> from pinn_ntk import find_terms
+        >>> w = torch.tensor(1.0, requires_grad=True)
+        >>> r = w * torch.ones(4)
+        >>> effective_weights(find_terms(100 * r.square().mean(), names=["pde"]), {"pde": 0.5})
+        {'pde': 50.0}
+    """
+    return {
+        name: factors.get(name, 1.0) * _total_weight(term, term.weight.detach().double())
+        for name, term in terms.items()
+    }
+
+
+def uniform_weight(term: Term) -> float | None:
+    """Sum of the coefficients of phi(r_i) in the loss, if all rows have the same one.
+
+    Weights of single points (pointwise, causal or attention weights) cannot be carried over to
+    other points; a weight that all points share can, see `curvature_of_rows`.
+
+    Args:
+        term: Term of the loss.
+
+    Returns:
+        The sum, 1 for a mean of squares; None where the coefficients differ or one is not finite.
+
+    Example:
+        >>> from pinn_ntk import find_terms
+        >>> w = torch.tensor(1.0, requires_grad=True)
+        >>> r = w * torch.ones(2)
+        >>> uniform_weight(find_terms(3 * r.square().mean(), names=["pde"])["pde"])
+        3.0
+        >>> pointwise = (torch.tensor([1.0, 2.0]) * r.square()).mean()
+        >>> uniform_weight(find_terms(pointwise, names=["pde"])["pde"]) is None
+        True
+    """
+    weight = term.weight.detach().double().flatten()
+    if not len(weight) or not bool(torch.isfinite(weight).all()):
+        return None
+    spread = float((weight - weight[0]).abs().max())
+    rounding = 4 * torch.finfo(term.weight.dtype).eps
+    if spread > rounding * float(weight[0].abs()):
+        return None
+    return _total_weight(term, weight)
+
+
+def curvature_of_rows(
+    weight_sums: Mapping[str, float | None], rows: Mapping[str, int]
+) -> dict[str, Tensor] | None:
+    """D on other points than those of the loss, for a loss that weighs all points of a term alike.
+
+    Args:
+        weight_sums: Term -> sum of its weights in the loss, balancer's weight included, such as
+            from `uniform_weight`; None where they differ from point to point.
+        rows: Term -> rows of its residual on the other points, R.
+
+    Returns:
+        Term -> D, (R,), 2 sum(w) / R in each row; None where a term has no such sum or one below
+        0, or none is given.
+
+    Example:
+        >>> curvature_of_rows({"pde": 3.0}, {"pde": 2})
+        {'pde': tensor([3., 3.], dtype=torch.float64)}
+        >>> curvature_of_rows({"pde": None}, {"pde": 2}) is None
+        True
+    """
+    sums = {term: weight_sums.get(term) for term in rows}
+    known = {term: total for term, total in sums.items() if total is not None and total >= 0}
+    if not rows or len(known) < len(rows):
+        return None
+    return {
+        term: torch.full((rows[term],), 2 * total / rows[term], dtype=torch.float64)
+        for term, total in known.items()
+    }
+
+
+def _is_descending_square(term: Term) -> bool:
+    weight = term.weight.detach()
+    return term.kind == "square" and bool((weight.isfinite() & (weight >= 0)).all())
+
+
+def _total_weight(term: Term, weight: Tensor) -> float:
+    """Sum over what phi gives: one number a norm, else one a row."""
+    if term.kind == "norm":
+        norms = term.phi.value(term.residual.detach())
+        weight = term.coefficient.detach().double().expand(norms.shape)
+    return float(weight.sum())

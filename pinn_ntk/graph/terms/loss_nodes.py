@@ -1,0 +1,200 @@
+"""Heads: the nodes at which a loss turns unsquared residuals into numbers that it may add up.
+
+| symbol | meaning | shape |
+| --- | --- | --- |
+| r | unsquared residual of one loss term, the operand of a head | any, ``r.shape`` |
+| phi | what the head makes of r, see `pinn_ntk.graph.terms.phi` | ``r.shape`` |
+| g | gradient of the loss with respect to the output of the head | that output's |
+| w | coefficient of phi(r_i) in the loss: g, or g / N if the head takes the mean | ``r.shape`` |
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import Node
+
+from pinn_ntk.graph.nodes import inputs, kind, missing, output_shape, saved, signed
+from pinn_ntk.graph.terms.phi import ABS, LOG_COSH, SQUARE, Phi, huber, norm, smooth_l1
+
+VIEWS = frozenset({
+    "Alias", "Clone", "Permute", "ReshapeAlias", "Squeeze", "T", "Transpose", "UnsafeView",
+    "Unsqueeze", "View",
+})  # fmt: skip
+"""Operations that keep every entry and only lay them out anew."""
+
+CHAIN = VIEWS | {"Div", "Expand", "Mean", "Mul", "Neg", "Select", "Slice", "Sqrt", "Sum", "ToCopy"}
+"""With one differentiable operand, these may stand between the square of a norm and that norm."""
+
+PAIRED = frozenset({"HuberLossBackward0", "MseLossBackward0", "SmoothL1LossBackward0"})
+"""Losses of torch that subtract their target themselves."""
+
+
+@dataclass(frozen=True, eq=False)
+class Head:
+    """A node that makes phi(r), and what is needed to weigh it.
+
+    Attributes:
+        node: The node; the gradient of the loss enters the term here.
+        phi: What it applies to the residual.
+        residual: r, alive.
+        axes: Axes of r that the node sums over without keeping them.
+        share: Factor from g to w; 1 / N for a node that takes the mean itself.
+    """
+
+    node: Node
+    phi: Phi
+    residual: Tensor
+    axes: tuple[int, ...] = ()
+    share: float = 1.0
+
+    def coefficient(self, incoming: Tensor) -> Tensor:
+        """The weight w that belongs to g = ``incoming``, in a shape that broadcasts to r."""
+        for axis in sorted(self.axes):
+            incoming = incoming.unsqueeze(axis)
+        return incoming if self.share == 1.0 else incoming * self.share
+
+
+def head_at(node: Node) -> Head | None:
+    """The head at ``node``, or None where there is none.
+
+    What only transforms another head is none itself: the norm of a norm, the square of an RMSE.
+    The square of an absolute value or of a 2-norm is the square of what is inside.
+
+    Returns:
+        The head, its residual alive.
+    """
+    head = rule_at(node)
+    inner = None if head is None else _inner(head)
+    if head is None or inner is None:
+        return head
+    squares = head.phi is SQUARE and operation(node) in {"Pow", "Mul"}
+    two_norm = operation(inner.node) == "Abs" or inner.phi.kind == "norm"
+    if squares and two_norm and below(node) == [inner.node] and _inner(inner) is None:
+        return replace(inner, node=node, phi=SQUARE)
+    return None
+
+
+def rule_at(node: Node) -> Head | None:
+    """What the rule for the type of ``node`` makes of it, whatever lies below."""
+    rule = _RULES.get(kind(node))
+    return None if rule is None or missing(node) else rule(node)
+
+
+def _inner(head: Head) -> Head | None:
+    """The other head that ``head`` only transforms, if so."""
+    if head.phi.kind not in {"square", "abs", "norm"} or kind(head.node) in PAIRED:
+        return None
+    children = below(head.node)
+    while len(children) == 1:
+        inner = rule_at(children[0])
+        if inner is not None or operation(children[0]) not in CHAIN:
+            return inner
+        children = below(children[0])
+    return None
+
+
+def operation(node: Node) -> str:
+    """Name of the torch operation behind ``node``; other nodes keep their whole name."""
+    return _without_suffix(kind(node))
+
+
+@functools.cache
+def _without_suffix(name: str) -> str:
+    return re.sub(r"Backward\d+$", "", name)
+
+
+def below(node: Node) -> list[Node]:
+    """The distinct nodes that made the differentiable operands of ``node``, in order."""
+    return list({child: None for child, _ in node.next_functions if child is not None})
+
+
+def plain(tensor: Tensor) -> Tensor:
+    """``tensor`` without its subclass, such as a tensor with labels; its graph stays alive."""
+    return tensor if type(tensor) is Tensor else tensor.as_subclass(Tensor)
+
+
+def _square(node: Node) -> Head | None:
+    exponent = saved(node, "exponent")
+    fixed = [position for position, _, _ in inputs(node)] == [0]
+    if isinstance(exponent, Tensor):  # r ** torch.tensor(2.0)
+        exponent = exponent.item() if exponent.numel() == 1 else None
+    return Head(node, SQUARE, plain(saved(node, "self"))) if fixed and exponent == 2 else None
+
+
+def _product(node: Node) -> Head | None:
+    """r * r, and the dot product of r with itself, which may come as a matrix product."""
+    operands = [(child, output) for _, child, output in inputs(node)]
+    if len(operands) != 2 or len({_source(*operand) for operand in operands}) == 2:
+        return None
+    left, right = (plain(saved(node, name)) for name in _OPERANDS[kind(node)])
+    if operation(node) in {"Mm", "Bmm"}:
+        square = output_shape(node)[-2:] == (1, 1)
+    else:
+        square = left.shape == right.shape
+    same = square and torch.equal(left, right.reshape(left.shape))
+    return Head(node, SQUARE, left) if same and not left.is_complex() else None
+
+
+_OPERANDS = {
+    "MulBackward0": ("self", "other"),
+    "DotBackward0": ("self", "tensor"),
+    "MmBackward0": ("self", "mat2"),
+    "BmmBackward0": ("self", "mat2"),
+}
+
+
+def _source(node: Node, output: int) -> tuple[Node, int]:
+    """The tensor of which (node, output) is a view."""
+    while operation(node) in VIEWS:
+        ((_, node, output),) = inputs(node)
+    return node, output
+
+
+def _paired(phi: Callable[[Node], Phi]) -> Callable[[Node], Head]:
+    def rule(node: Node) -> Head:
+        with torch.enable_grad():
+            residual = plain(saved(node, "self")) - plain(saved(node, "target"))
+        mean = saved(node, "reduction") == _MEAN
+        return Head(node, phi(node), residual, share=1 / max(1, residual.numel()) if mean else 1.0)
+
+    return rule
+
+
+_MEAN = 1  # torch's reductions: 0 none, 1 mean, 2 sum
+
+
+def _vector_norm(node: Node) -> Head | None:
+    residual, order = plain(saved(node, "self")), saved(node, "ord")
+    axes = [signed(axis) % residual.ndim for axis in saved(node, "dim") or ()]
+    phi = {1: ABS, 2: norm(tuple(axes))}.get(order)
+    summed = () if saved(node, "keepdim") else tuple(axes)
+    return None if phi is None else Head(node, phi, residual, axes=summed)
+
+
+def _log(node: Node) -> Head | None:
+    (child,) = below(node)
+    if kind(child) != "CoshBackward0" or missing(child):
+        return None
+    return Head(node, LOG_COSH, plain(saved(child, "self")))
+
+
+_RULES: Mapping[str, Callable[[Node], Head | None]] = {
+    "PowBackward0": _square,
+    "PowBackward1": _square,
+    "MulBackward0": _product,
+    "DotBackward0": _product,
+    "MmBackward0": _product,
+    "BmmBackward0": _product,
+    "MseLossBackward0": _paired(lambda _: SQUARE),
+    "HuberLossBackward0": _paired(lambda node: huber(saved(node, "delta"))),
+    "SmoothL1LossBackward0": _paired(lambda node: smooth_l1(saved(node, "beta"))),
+    "AbsBackward0": lambda node: Head(node, ABS, plain(saved(node, "self"))),
+    "LinalgVectorNormBackward0": _vector_norm,
+    "LogBackward0": _log,
+}

@@ -1,0 +1,221 @@
+"""The Jacobian of one residual, kept in factors and used as a linear operator.
+
+| symbol | meaning | shape |
+| --- | --- | --- |
+| r | residual of one loss term, flattened | (R,) |
+| theta | trained parameters, flattened one after another | (P,) |
+| J | d r / d theta, never formed unless `dense` is called | (R, P) |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from pinn_ntk.kernel.factors import Dense, Factor, Outer, add_gram
+
+if TYPE_CHECKING:
+    from scipy.sparse.linalg import LinearOperator
+
+DEFAULT_BUDGET = 2**27
+"""Bytes that the temporaries of one contraction may take (128 MiB)."""
+
+CHUNK = 2**12
+"""Rows whose factors are converted to the dtype of contractions at a time, in products with J."""
+
+
+class FactoredJacobian:
+    """d r / d theta of one residual, as per-parameter factors.
+
+    A weight used at S places of the graph is kept as S left (R, m) and S right (R, n) factors,
+    which takes R S (m + n) numbers where the written-out Jacobian takes R m n.
+
+    Attributes:
+        factors: Parameter name -> factor; parameters that the residual does not depend on are
+            absent and have zero columns.
+        sizes: Parameter name -> number of entries, of all parameters, in column order.
+        rows: R.
+        fallbacks: Parameter name -> reason, for parameters whose rows were computed one by one.
+
+    Example:
+        >>> from pinn_ntk import empirical_ntk
+        >>> x, w = torch.tensor([1.0, 2.0, 3.0]), torch.tensor(2.0, requires_grad=True)
+        >>> jacobian = empirical_ntk(w * x, [w]).jacobian("residual")
+        >>> jacobian.shape, jacobian.dense().flatten().tolist()
+        ((3, 1), [1.0, 2.0, 3.0])
+        >>> jacobian.rmatvec(torch.ones(3)).tolist()
+        [6.0]
+    """
+
+    def __init__(
+        self,
+        factors: Mapping[str, Factor],
+        sizes: Mapping[str, int],
+        rows: int,
+        *,
+        dtype: torch.dtype = torch.float64,
+        device: torch.device | str = "cpu",
+        fallbacks: Mapping[str, str] | None = None,
+        memory_budget: int = DEFAULT_BUDGET,
+    ) -> None:
+        """Keep the factors; see the class for the meaning of each argument."""
+        self.factors = dict(factors)
+        self.sizes = dict(sizes)
+        self.rows = rows
+        self.dtype = dtype
+        self.device = torch.device(device)
+        self.fallbacks = dict(fallbacks or {})
+        self.memory_budget = memory_budget
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(R, P)."""
+        return self.rows, sum(self.sizes.values())
+
+    def diagonal(self) -> Tensor:
+        """Diagonal of J J^T, the squared norm of each row gradient, (R,). Exact."""
+        total = self._zeros(self.rows)
+        for factor in self.factors.values():
+            total += factor.diagonal(self.dtype)
+        return total
+
+    def trace(self) -> float:
+        """Trace of J J^T. Exact, no block is formed."""
+        return float(self.diagonal().sum())
+
+    def squared_norms(self) -> dict[str, float]:
+        """Parameter name -> its share of the trace, the squared Frobenius norm of its columns."""
+        norms = dict.fromkeys(self.sizes, 0.0)
+        for name, factor in self.factors.items():
+            norms[name] = float(factor.diagonal(self.dtype).sum())
+        return norms
+
+    def take(self, rows: slice | Tensor) -> FactoredJacobian:
+        """The Jacobian of some rows.
+
+        Args:
+            rows: A slice, which copies nothing, or indices (R_kept,).
+
+        Returns:
+            J of these rows, over the same parameters.
+        """
+        if isinstance(rows, Tensor):
+            rows = rows.to(self.device)
+        return FactoredJacobian(
+            {name: _taken(factor, rows) for name, factor in self.factors.items()},
+            self.sizes,
+            len(torch.arange(self.rows, device=self.device)[rows]),
+            dtype=self.dtype,
+            device=self.device,
+            fallbacks=self.fallbacks,
+            memory_budget=self.memory_budget,
+        )
+
+    def gram(self, other: FactoredJacobian | None = None) -> Tensor:
+        """J J'^T, one block of the kernel.
+
+        Args:
+            other: J', over the same parameters; J itself when left out.
+
+        Returns:
+            (R, R') in the contraction dtype.
+
+        Raises:
+            ValueError: The two Jacobians are over different parameters.
+        """
+        other = self if other is None else other
+        if other.sizes != self.sizes:
+            raise ValueError(
+                f"expected Jacobians over the same parameters, got {list(self.sizes)} and "
+                f"{list(other.sizes)}; take both kernels with the same params."
+            )
+        block = self._zeros(self.rows, other.rows)
+        for name, factor in self.factors.items():
+            if name in other.factors:
+                budget, same = self.memory_budget, other is self
+                add_gram(block, factor, other.factors[name], self.dtype, budget, same=same)
+        return block
+
+    def matvec(self, vector: Tensor) -> Tensor:
+        """J v.
+
+        Args:
+            vector: One number a parameter entry, (P,).
+
+        Returns:
+            (R,) in the contraction dtype.
+        """
+        parts = self._split(self._vector(vector, self.shape[1]))
+        total = self._zeros(self.rows)
+        for some, chunk in zip(total.split(CHUNK), self._chunks(), strict=True):
+            for name, factor in chunk.factors.items():
+                some.add_(factor.to(self.dtype).matvec(parts[name]))
+        return total
+
+    def rmatvec(self, vector: Tensor) -> Tensor:
+        """J^T w, (R,) -> (P,) in the contraction dtype."""
+        parts = self.rmatvec_by_parameter(vector)
+        return torch.cat([parts.get(n, self._zeros(size)) for n, size in self.sizes.items()])
+
+    def rmatvec_by_parameter(self, vector: Tensor) -> dict[str, Tensor]:
+        """J^T w, parameter by parameter, flattened; absent where it is zero throughout."""
+        vector = self._vector(vector, self.rows)
+        total: dict[str, Tensor] = {}
+        for some, chunk in zip(vector.split(CHUNK), self._chunks(), strict=True):
+            for name, factor in chunk.factors.items():
+                part = factor.to(self.dtype).rmatvec(some)
+                total[name] = total[name] + part if name in total else part
+        return total
+
+    def dense(self) -> Tensor:
+        """J written out, (R, P). Takes R * P numbers."""
+        parts = []
+        for name, size in self.sizes.items():
+            if name in self.factors:
+                parts.append(self.factors[name].to(self.dtype).rows())
+            else:
+                parts.append(self._zeros(self.rows, size))
+        return torch.cat(parts, dim=1)
+
+    def as_linear_operator(self) -> LinearOperator:
+        """J as a `scipy.sparse.linalg.LinearOperator` on NumPy vectors."""
+        from scipy.sparse.linalg import LinearOperator
+
+        return LinearOperator(
+            shape=self.shape,
+            dtype=self._zeros(0).cpu().numpy().dtype,
+            matvec=lambda v: self.matvec(torch.as_tensor(v.copy())).cpu().numpy(),
+            rmatvec=lambda w: self.rmatvec(torch.as_tensor(w.copy())).cpu().numpy(),
+        )
+
+    def _chunks(self) -> Iterator[FactoredJacobian]:
+        """At most `CHUNK` rows at a time."""
+        if self.rows <= CHUNK:
+            yield self
+            return
+        for start in range(0, self.rows, CHUNK):
+            yield self.take(slice(start, start + CHUNK))
+
+    def _split(self, vector: Tensor) -> dict[str, Tensor]:
+        return dict(zip(self.sizes, vector.split(list(self.sizes.values())), strict=True))
+
+    def _vector(self, vector: Tensor, length: int) -> Tensor:
+        vector = vector.detach().to(self.device, self.dtype).reshape(-1)
+        if vector.numel() != length:
+            raise ValueError(
+                f"expected a vector of {length} entries for a Jacobian of shape {self.shape}, "
+                f"got {vector.numel()}; matvec takes (P,), rmatvec takes (R,)."
+            )
+        return vector
+
+    def _zeros(self, *size: int) -> Tensor:
+        return torch.zeros(size, dtype=self.dtype, device=self.device)
+
+
+def _taken(factor: Factor, rows: slice | Tensor) -> Factor:
+    if isinstance(factor, Dense):
+        return Dense(factor.gradients[rows])
+    return Outer(tuple(x[rows] for x in factor.left), tuple(x[rows] for x in factor.right))

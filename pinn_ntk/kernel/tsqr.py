@@ -1,0 +1,148 @@
+"""Triangular factor of a Jacobian that is never formed as a whole.
+
+| symbol | meaning | shape |
+| --- | --- | --- |
+| J | d r / d theta, the rows of all terms below one another | (R, P) |
+| B | some columns of J, written out | (R, p) |
+| T | triangular factor of J^T = Q T, so that K = J J^T = T^T T | (min(R, P), R) |
+
+T <- qr([T; B^T]) for one B after the other gives T; a B has R to 4 R columns, as the memory budget
+allows, so that about 5 (R + p) R numbers are held, 10 R^2 at least. The singular
+values of T are those of J, with an error near eps sigma_max: K itself would keep their squares
+with an error near eps sigma_max^2, that is half as many decades.
+
+Source: Demmel, Grigori, Hoemmen, Langou 2012, SIAM Journal on Scientific Computing 34, A206: the
+sequential TSQR, with Q discarded.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from pinn_ntk.kernel.factors import Dense, Factor, Outer
+from pinn_ntk.kernel.jacobian import FactoredJacobian
+
+_COPIES = 5
+"""Arrays of the size of [T; B^T] that live at once: pieces, their stacks, and two inside qr."""
+_ENOUGH = 4
+"""Columns of B, in units of R, beyond which larger blocks are no faster."""
+
+
+def triangular_factor(jacobians: Sequence[FactoredJacobian], scale: Tensor | None = None) -> Tensor:
+    """T of the Jacobians below one another, whose T^T T is their kernel.
+
+    Args:
+        jacobians: One or more, over the same parameters.
+        scale: Factor of each row of J, (R,), R rows in all; 1 when left out.
+
+    Returns:
+        Upper triangular, (min(R, P), R), in the contraction dtype; the signs of its rows are
+        arbitrary.
+
+    Raises:
+        ValueError: The Jacobians are over different parameters.
+
+    Example:
+        >>> from pinn_ntk import empirical_ntk
+        >>> x, w = torch.tensor([3.0, 4.0]), torch.tensor(1.0, requires_grad=True)
+        >>> jacobian = empirical_ntk(w * x, [w]).jacobian("residual")
+        >>> triangular_factor([jacobian]).abs().tolist()  # J^T is a row already
+        [[3.0, 4.0]]
+    """
+    first = jacobians[0]
+    for other in jacobians[1:]:
+        if other.sizes != first.sizes:
+            raise ValueError(
+                f"expected Jacobians over the same parameters, got {list(first.sizes)} and "
+                f"{list(other.sizes)}; take both kernels with the same params."
+            )
+    rows = sum(jacobian.rows for jacobian in jacobians)
+    triangle = torch.zeros(0, rows, dtype=first.dtype, device=first.device)
+    for columns in _stacks(_pieces(jacobians, _width(first, rows)), _width(first, rows)):
+        block = columns if scale is None else columns * scale.to(columns)[:, None]
+        triangle = torch.linalg.qr(torch.cat([triangle, block.mT]), mode="r").R
+    return triangle
+
+
+def factor_precision(jacobians: Sequence[FactoredJacobian]) -> float:
+    """Rounding unit of the coarsest numbers that go into products of the Jacobians.
+
+    Args:
+        jacobians: One or more.
+
+    Returns:
+        The largest ``eps`` of the dtypes of contractions and of captured factors.
+
+    Example:
+        >>> from pinn_ntk import empirical_ntk
+        >>> w = torch.tensor(1.0, requires_grad=True)
+        >>> factor_precision([empirical_ntk(w * torch.ones(2), [w]).jacobian("residual")])
+        1.1920928955078125e-07
+    """
+    factors = [factor for jacobian in jacobians for factor in jacobian.factors.values()]
+    dtypes = {f.gradients.dtype if isinstance(f, Dense) else f.left[0].dtype for f in factors}
+    dtypes |= {jacobian.dtype for jacobian in jacobians}
+    return max(torch.finfo(dtype).eps for dtype in dtypes)
+
+
+def _width(jacobian: FactoredJacobian, rows: int) -> int:
+    """Columns of J to write out at a time: within the budget, but R at least."""
+    rows, item = max(rows, 1), torch.finfo(jacobian.dtype).bits // 8
+    affordable = jacobian.memory_budget // (_COPIES * item * rows) - rows
+    return max(rows, min(_ENOUGH * rows, affordable))
+
+
+def _stacks(pieces: Iterator[Tensor], width: int) -> Iterator[Tensor]:
+    """Pieces joined side by side while they have no more than ``width`` columns together."""
+    held: list[Tensor] = []
+    for piece in pieces:
+        if held and sum(p.shape[1] for p in held) + piece.shape[1] > width:
+            yield torch.cat(held, 1)
+            held = []
+        held.append(piece)
+    if held:
+        yield torch.cat(held, 1)
+
+
+def _pieces(jacobians: Sequence[FactoredJacobian], width: int) -> Iterator[Tensor]:
+    """J a few columns at a time, (R, at most ``width``); parameters without effect left out."""
+    for name, size in jacobians[0].sizes.items():
+        factors = [jacobian.factors.get(name) for jacobian in jacobians]
+        present = [factor for factor in factors if factor is not None]
+        if not present:
+            continue
+        outer = [factor.shape[1] for factor in present if isinstance(factor, Outer)]
+        for columns in _ranges(size, outer[0] if outer else 1, width):
+            yield torch.cat(
+                [_columns(j, f, columns) for j, f in zip(jacobians, factors, strict=True)]
+            )
+
+
+def _ranges(size: int, row: int, width: int) -> Iterator[slice]:
+    """Ranges of a flattened weight of rows of length ``row``: whole rows, or parts of one row."""
+    step = max(width // row, 1) * row
+    for start in range(0, size, step):
+        stop = min(start + step, size)
+        for begin in range(start, stop, min(step, width)):
+            yield slice(begin, min(begin + width, stop))
+
+
+def _columns(jacobian: FactoredJacobian, factor: Factor | None, columns: slice) -> Tensor:
+    """Some columns of one parameter, written out, (R_a, p)."""
+    dtype = jacobian.dtype
+    if factor is None:
+        shape = jacobian.rows, columns.stop - columns.start
+        return torch.zeros(shape, dtype=dtype, device=jacobian.device)
+    if isinstance(factor, Dense):
+        return factor.gradients[:, columns].to(dtype)
+    row = factor.shape[1]
+    first, last = columns.start // row, math.ceil(columns.stop / row)
+    inside = slice(columns.start - first * row, columns.stop - (last - 1) * row)
+    within = inside if last - first == 1 else slice(None)
+    left = tuple(x[:, first:last].to(dtype) for x in factor.left)
+    right = tuple(x[:, within].to(dtype) for x in factor.right)
+    return Outer(left, right).rows()

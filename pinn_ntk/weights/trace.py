@@ -1,0 +1,161 @@
+"""Loss weights from kernel traces: Wang, Yu, Perdikaris 2022, Algorithm 1.
+
+A term whose kernel block has a small trace learns slowly; its weight is raised until all terms
+learn at one average rate. With unequal numbers of rows three readings of that rule exist, and
+they are not equivalent:
+
+| convention | c_a, in lambda_a = sum_b c_b / c_a | says |
+| --- | --- | --- |
+| "sum" | Tr K_aa | equal traces (the paper's eqs 6.5 and 6.6) |
+| "mean" | Tr K_aa / N_a | equal mean diagonals |
+| "rate" | Tr K_aa / N_a^2 | equal mean convergence rates of a mean-of-squares loss |
+
+All three agree when every N_a is the same.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
+
+if TYPE_CHECKING:
+    from pinn_ntk.kernel.ntk import NTK
+
+Convention: TypeAlias = Literal["sum", "mean", "rate"]
+"""Which reading of the trace rule is used."""
+
+_EXPONENT = {"sum": 0, "mean": 1, "rate": 2}
+
+
+def trace_weights(kernel: NTK, convention: Convention = "sum") -> dict[str, float]:
+    """Loss weights that equalise how fast the terms learn.
+
+    lambda_a = sum_b Tr K_bb / Tr K_aa (Wang, Yu, Perdikaris 2022, Algorithm 1, eqs 6.5 and 6.6),
+    from the blocks of the unweighted residuals.
+
+    Args:
+        kernel: Kernel of the terms.
+        convention: "sum" (the paper), "mean" or "rate"; see the module.
+
+    Returns:
+        Term -> weight.
+
+    Raises:
+        ValueError: Unknown convention, or a block of trace zero, NaN or inf.
+
+    Example:
+        >>> import torch
+        >>> from pinn_ntk import empirical_ntk
+        >>> w = torch.tensor([1.0, 1.0], requires_grad=True)
+        >>> kernel = empirical_ntk({"pde": 3.0 * w[:1], "bc": w[1:]}, [w])
+        >>> trace_weights(kernel)
+        {'pde': 1.1111111111111112, 'bc': 10.0}
+    """
+    traces = {name: kernel.trace(name) for name in kernel.terms}
+    rows = {name: kernel.rows(name) for name in kernel.terms}
+    return weights_from_traces(traces, rows, convention)
+
+
+def weights_from_traces(
+    traces: Mapping[str, float], rows: Mapping[str, int], convention: Convention = "sum"
+) -> dict[str, float]:
+    """`trace_weights` from numbers: Tr K_aa and N_a of each term.
+
+    Args:
+        traces: Term -> trace of its block.
+        rows: Term -> number of its rows.
+        convention: "sum", "mean" or "rate".
+
+    Returns:
+        Term -> weight.
+
+    Raises:
+        ValueError: Unknown convention, or a block of trace zero, NaN or inf.
+
+    Example:
+        >>> weights_from_traces({"pde": 9.0, "bc": 1.0}, {"pde": 2, "bc": 1}, "mean")
+        {'pde': 1.2222222222222223, 'bc': 5.5}
+    """
+    if convention not in _EXPONENT:
+        raise ValueError(f"convention is {convention!r}; expected one of {get_args(Convention)}.")
+    for name, trace in traces.items():
+        if not 0.0 < trace < float("inf"):
+            raise ValueError(
+                f"the block of term {name!r} has trace {trace}; a weight needs a positive finite "
+                "one. Likely the term does not depend on any trained parameter, or it holds NaN."
+            )
+    cost = {name: trace / rows[name] ** _EXPONENT[convention] for name, trace in traces.items()}
+    total = sum(cost.values())
+    return {name: total / own for name, own in cost.items()}
+
+
+@dataclass(frozen=True)
+class TraceRule:
+    """lambda_a = sum_b Tr K_bb / Tr K_aa (Wang, Yu, Perdikaris 2022, eqs 6.5 and 6.6).
+
+    Attributes:
+        convention: Reading of the rule, see `pinn_ntk.weights.trace`.
+        ema: Share of the old weight that an update keeps.
+        min_weight: Smallest weight.
+        max_weight: Largest weight.
+
+    Raises:
+        ValueError: One of them is not as expected.
+
+    Example:
+        >>> TraceRule(ema=0.5).weights({}, {"pde": (9.0, 3), "bc": (1.0, 1)}, ["bc"])
+        {'bc': 5.5}
+    """
+
+    convention: Convention = "sum"
+    ema: float = 0.0
+    min_weight: float = 0.0
+    max_weight: float = math.inf
+
+    def __post_init__(self) -> None:
+        """Check what was given."""
+        if self.convention not in get_args(Convention):
+            raise ValueError(
+                f"NTKBalancer: convention is {self.convention!r}; expected one of "
+                f"{get_args(Convention)}."
+            )
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"NTKBalancer: ema is {self.ema!r}; expected a number in [0, 1).")
+        if not 0 <= self.min_weight < math.inf or not self.min_weight < self.max_weight:
+            raise ValueError(
+                f"NTKBalancer: min_weight is {self.min_weight!r} and max_weight is "
+                f"{self.max_weight!r}; expected 0 <= min_weight < max_weight."
+            )
+
+    def weights(
+        self,
+        old: Mapping[str, float],
+        traces: Mapping[str, tuple[float, int]],
+        measured: Iterable[str],
+    ) -> dict[str, float]:
+        """New weights.
+
+        Args:
+            old: Term -> weight so far; 1 where absent.
+            traces: Term -> last trace and rows, of all terms.
+            measured: The terms to give a new weight.
+
+        Returns:
+            Term -> weight, of the terms measured.
+
+        Raises:
+            ValueError: A trace is zero, or a weight not finite.
+        """
+        new = weights_from_traces(
+            {name: trace for name, (trace, _) in traces.items()},
+            {name: rows for name, (_, rows) in traces.items()},
+            self.convention,
+        )
+        kept = {name: self.ema * old.get(name, 1.0) for name in measured}
+        weights = {name: share + (1 - self.ema) * new[name] for name, share in kept.items()}
+        if not all(map(math.isfinite, weights.values())):
+            raise ValueError(f"the weights {weights} are not finite; the traces are {traces}.")
+        low, high = self.min_weight, self.max_weight
+        return {name: min(max(weight, low), high) for name, weight in weights.items()}
