@@ -9,7 +9,7 @@ weights there instead.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 from weakref import ref
@@ -18,32 +18,32 @@ from torch import Tensor
 from torch.autograd.graph import Node
 from torch.utils.hooks import RemovableHandle
 
+from pinn_ntk.callbacks.base import KernelCallback, callbacks_of
 from pinn_ntk.callbacks.schedule import Schedule
-from pinn_ntk.callbacks.step.manual_backward import RawBackward, measuring, weighted, weighted_all
-from pinn_ntk.callbacks.step.parameters import Patterns, matches, trained_parameters
+from pinn_ntk.callbacks.step.manual_backward import measuring, weighted, weighted_all
 from pinn_ntk.callbacks.step.residual_function import Route
-from pinn_ntk.callbacks.step.term_finder import Found, Source
-from pinn_ntk.callbacks.trainer.checks import check_optimizers, unsupported_strategy
+from pinn_ntk.callbacks.step.term_finder import TermFinder
+from pinn_ntk.callbacks.trainer.checks import check_optimizers
 from pinn_ntk.callbacks.trainer.flavours import MisconfigurationException
-from pinn_ntk.callbacks.trainer.guard import Guard
-from pinn_ntk.callbacks.trainer.loggers import log_scalars, publish
-from pinn_ntk.callbacks.trainer.state import StatefulCallback
-from pinn_ntk.callbacks.trainer.steps import StepCount, logged_step
+from pinn_ntk.callbacks.trainer.steps import logged_step
 from pinn_ntk.callbacks.weighting.distributed import Traces, from_all_ranks
-from pinn_ntk.callbacks.weighting.term_nodes import Entrances
+from pinn_ntk.callbacks.weighting.term_nodes import TermNodes
 from pinn_ntk.callbacks.weighting.weights_in_loss import WeightsInLoss
-from pinn_ntk.diagnostics.history import History
-from pinn_ntk.graph.jacobian.empirical import empirical_ntk
+from pinn_ntk.diagnostics.base import Tag
+from pinn_ntk.graph.residuals import named_residuals
+from pinn_ntk.looks.parameters import matches
+from pinn_ntk.looks.step_terms import StepTerms
 from pinn_ntk.weights.trace import Convention, TraceRule
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
 
-UNWEIGHTED = "the loss is trained on unweighted"
 UPDATE = "weighting the loss"
 
+WEIGHT = Tag("weight/<term>", "lambda_a", chart="loss weights")
 
-class NTKBalancer(StatefulCallback):
+
+class NTKBalancer(KernelCallback):
     """Weights loss terms so that their kernels have equal traces; no edit of the module needed.
 
     On schedule, from step 0 on, before the backward pass: lambda_a = sum_b Tr K_bb / Tr K_aa with
@@ -117,6 +117,8 @@ class NTKBalancer(StatefulCallback):
         >>> trainer = pl.Trainer(callbacks=[balancer], max_steps=1000)  # doctest: +SKIP
     """
 
+    without = "So the loss is trained on unweighted."
+
     def __init__(
         self,
         every_n_steps: int = 500,
@@ -138,79 +140,51 @@ class NTKBalancer(StatefulCallback):
         if rule != "trace":
             raise ValueError(f"NTKBalancer: rule is {rule!r}; expected 'trace'.")
         self.rule = TraceRule(convention, ema, min_weight, max_weight)
-        self.certify, self.prefix = certify, prefix
-        self.params: Patterns = params
-        self.schedule = Schedule("NTKBalancer", every_n_steps, steps, per_decade)
-        self.source = Source(names, include, residuals)
-        self.guard = Guard("NTKBalancer")
+        self.check_first = certify
         self.weights: dict[str, float] = {}
-        self.history = History()
         self._traces: Traces = {}
-        self.raw = RawBackward(self.source.recorder, self.refresh, self._weight)
-        self._entrances = Entrances(self.source)
         self._handles: list[RemovableHandle] = []
-        self._module: ref[pl.LightningModule] | None = None
-        self._count, self._resumed = StepCount(), False
-        self._restart()
+        schedule = Schedule("NTKBalancer", every_n_steps, steps, per_decade)
+        finder = TermFinder(names, include, residuals)
+        self._nodes = TermNodes(finder)
+        self._set_up(schedule, finder, params, prefix)
+
+    def reset(self) -> None:
+        """Another module is trained."""
+        super().reset()
+        self.weights, self._traces = {}, {}
+        self._nodes = TermNodes(self.finder)
 
     def _restart(self) -> None:
+        super()._restart()
         self._step: int | None = None
         self._loss: ref[Tensor] | None = None
         self._done: set[str] = set()
         self._certified: set[str] = set()
         self._in_loss: WeightsInLoss | None = None
-        self._active = True
-        self.guard.restart()
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if len(balancers(trainer)) > 1:
             raise MisconfigurationException(
                 "Two NTKBalancer callbacks would multiply their weights; keep one of them."
             )
-        self._restart()
-        refused = unsupported_strategy(trainer)
-        if refused is not None:
-            self._active = False
-            self.guard.warn_once("strategy", f"{refused} So {UNWEIGHTED}.")
+        super().on_fit_start(trainer, pl_module)
+        if not self._active:
             return
-        if self._module is not None and self._module() is not pl_module:
-            self.weights, self._traces = {}, {}
-            self.history, self._count = History(), StepCount()
-            self.source.forget()
-            self._entrances = Entrances(self.source)
-        self._module = ref(pl_module)
         self._in_loss = WeightsInLoss.of(pl_module)
         if self._in_loss is None:
             check_optimizers(trainer)
         else:
             self.weights = self._in_loss.weights.as_dict()
-        self._count.open(logged_step(trainer), resumed=self._resumed)
-        self.source.recorder.attach(pl_module)
-        self.raw.attach(trainer, pl_module)
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self._active:
-            publish(trainer, self.history.last())  # of a run that goes on
-
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    def at_backward(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor | None
     ) -> None:
-        if self._active:
-            self.raw.begin()
-            self.source.begin(batch)
-
-    def on_before_backward(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor
-    ) -> None:
-        if self._active:
-            self.raw.lightning_saw_it()
-            self._release()
-            self.refresh(trainer, pl_module, loss)
-            if self._in_loss is None:
-                self.guard.run(UPDATE, partial(self._weigh, pl_module, loss), retry=True)
-
-    def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._release()
+        """Update the weights if that is due, and put them on the gradient."""
+        self.refresh(trainer, pl_module, loss)
+        if loss is not None and self._in_loss is None:
+            weigh = partial(self._weigh, pl_module, loss)
+            self.guard.run(UPDATE, weigh, retry=True)
 
     def on_train_batch_end(
         self,
@@ -220,58 +194,24 @@ class NTKBalancer(StatefulCallback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        if self._active:
-            self.source.end()
-            self.raw.end(self.guard)
-            self._count(self._step or 0)
-            if self._in_loss is not None:
-                self.guard.run(UPDATE, partial(self._in_loss.write, trainer), retry=True)
-                self.weights |= self._in_loss.weights.as_dict()  # rounded to the buffer's dtype
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self._active:
-            self.raw.epoch_end(self.guard)
-
-    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._undo()
-
-    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        self._undo()
-
-    def on_exception(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
-    ) -> None:
-        self._undo()
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        if self._active and self._in_loss is not None:
+            self.guard.run(UPDATE, partial(self._in_loss.write, trainer), retry=True)
+            self.weights |= self._in_loss.weights.as_dict()  # rounded to the buffer's dtype
 
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "weights": dict(self.weights),
-            "traces": dict(self._traces),
-            "history": self.history.state_dict(),
-            "names": self.source.recorder.state_dict(),
-            "count": self._count.state_dict(),
-        }
+        own = {"weights": dict(self.weights), "traces": dict(self._traces)}
+        return {**super().state_dict(), **own}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._module = None  # the state belongs to whatever module is fitted next
+        super().load_state_dict(state_dict)
         self.weights = dict(state_dict["weights"])
         self._traces = dict(state_dict["traces"])
-        if "history" in state_dict:
-            self.history.load_state_dict(state_dict["history"])
-            self.source.recorder.load_state_dict(state_dict["names"])
-            self._count.load_state_dict(state_dict["count"])
-            self._resumed = True
 
     def refresh(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor | None
     ) -> None:
-        """Update the weights if that is due and not yet done in this step.
-
-        Args:
-            trainer: The trainer, in ``on_before_backward``.
-            pl_module: Its module.
-            loss: The live loss; None inside a backward pass that Lightning does not see.
-        """
+        """Update the weights if that is due and not yet done in this step."""
         if self._active and self._is_due(trainer, pl_module, loss):
             measure = partial(self._measure, trainer, pl_module, loss)
             local = self.guard.run(UPDATE, measure, retry=True)
@@ -294,39 +234,45 @@ class NTKBalancer(StatefulCallback):
 
     def _is_new(self, loss: Tensor | None) -> bool:
         if loss is None:
-            return not self._done.issuperset(self.source.recorder.taps)
+            return not self._done.issuperset(self.finder.recorder.taps)
         return self._loss is None or self._loss() is not loss
 
     def _measure(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor | None
     ) -> Traces:
         with measuring():
-            found = self.source.find(trainer, pl_module, loss)
-            if self._in_loss is None:
-                found = self.source.weighable(found, partial(self.guard.warn_once, "strangers"))
+            look = self.look(trainer, pl_module, loss, self._to_weigh, self._to_certify)
             self._rename()
-            found = found.of(lambda n: n not in self._done and not _ascends(found, n))
-            if not found.residuals:
+            if look is None:
                 return {}
+            found = look.found
             self._done |= set(found.residuals)
-            certify = self.certify and found.likeness not in self._certified
-            if certify:
-                self.source.check(loss, found)
-            params = trained_parameters(trainer, pl_module, self.params)
-            kernel = empirical_ntk(found.residuals, params, certify=certify)
+            if self._to_certify(found):
+                self.finder.check(loss, found)
+            named_residuals(found.residuals)  # says what is wrong with a residual
+            kernel = look.kernel
         if not any(kernel.jacobian(term).fallbacks for term in kernel.terms):
-            self._certified.add(found.likeness)
+            self._certified.add(found.signature)
         traces = {name: (kernel.trace(name), kernel.rows(name)) for name in kernel.terms}
         return traces if self._in_loss is None else self._in_loss.grouped(traces)
 
+    def _to_weigh(self, found: StepTerms) -> StepTerms:
+        """The terms to take traces of."""
+        if self._in_loss is None:
+            found = self.finder.weighable(found, partial(self.guard.warn_once, "strangers"))
+        return found.of(lambda name: name not in self._done and not _ascends(found, name))
+
+    def _to_certify(self, found: StepTerms) -> bool:
+        return self.check_first and found.signature not in self._certified
+
     def _rename(self) -> None:
         """Go on under the name of a term that had a number until it was logged."""
-        for old, new in self.source.recorder.renamed.items():
+        for old, new in self.finder.recorder.renamed.items():
             if old in self.weights:
                 self.weights.setdefault(new, self.weights.pop(old))
             if old in self._traces:
                 self._traces.setdefault(new, self._traces.pop(old))
-        self.source.recorder.renamed.clear()
+        self.finder.recorder.renamed.clear()
 
     def _update(self, trainer: pl.Trainer, measured: Traces, step: int) -> None:
         traces = self._traces | measured  # a term that this batch lacks counts with its last trace
@@ -335,65 +281,60 @@ class NTKBalancer(StatefulCallback):
         self._traces = traces
         if self._in_loss is not None:
             self._in_loss.prepare(weights)
-        values = {f"{self.prefix}/weight/{name}": weight for name, weight in weights.items()}
-        self.history.add(self._count(step), values)
-        publish(trainer, values)
-        log_scalars(trainer, values, step)
+        tagged = {f"weight/{name}": weight for name, weight in weights.items()}
+        self.writer.log(trainer, step, tagged)
 
     def _weigh(self, pl_module: pl.LightningModule, loss: Tensor) -> None:
         """Put each weight on the gradient that is about to enter its term."""
-        if self.source.taps:
+        if self.finder.taps:
             self._weigh_taps(loss)
             return
-        entrances = self._entrances.of(loss, remember=pl_module.automatic_optimization)
+        nodes = self._nodes.of(loss, remember=pl_module.automatic_optimization)
         self._rename()
-        for name, node in entrances:
-            hook = partial(weighted_all, self._weight(name))
+        for name, node in nodes:
+            hook = partial(weighted_all, self.weight_of(name))
             self._handles.append(node.register_prehook(hook))
 
     def _weigh_taps(self, loss: Tensor) -> None:
         """The same where residuals are tapped: at their terms, as far as those are found."""
-        for name, terms in self.source.terms_of_taps(loss).items():
+        for name, terms in self.finder.terms_of_taps(loss).items():
             if not terms:
-                weigh = partial(weighted, self._weight(name))
-                self._handles.append(self.source.taps[name].register_hook(weigh))
+                weigh = partial(weighted, self.weight_of(name))
+                self._handles.append(self.finder.taps[name].register_hook(weigh))
             for term in terms:
                 if not term.ascends:
-                    hook = partial(weighted_all, self._weight(name))
+                    hook = partial(weighted_all, self.weight_of(name))
                     self._handles.append(term.head.register_prehook(hook))
 
-    def by_head(self, loss: Tensor | None) -> dict[Node, float]:
+    def weights_on_heads(self, loss: Tensor | None) -> Mapping[Node, float]:
         """Head of a term -> the weight that is put on its gradient, whatever its name."""
         if self._in_loss is not None or loss is None or not self._active:
             return {}
         try:
-            terms = self.source.terms(loss, check=False)
+            terms = self.finder.terms(loss, check=False)
         except ValueError:  # said elsewhere
             return {}
-        return {term.head: self._weight(name) for name, term in terms.items() if not term.ascends}
+        return {t.head: self.weight_of(name) for name, t in terms.items() if not t.ascends}
 
-    def _weight(self, name: str) -> float:
-        if self._in_loss is not None or not matches(name, self.source.include):
+    def weight_of(self, name: str) -> float:
+        """Weight in force of a term on gradients; a new one has 1 until the next update."""
+        if self._in_loss is not None or not matches(name, self.finder.include):
             return 1.0
         return self.weights.setdefault(name, 1.0)
 
-    def _release(self) -> None:
+    def close_looks(self) -> None:
+        """The backward pass is over: take the weights off the graph, too."""
+        super().close_looks()
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
 
-    def _undo(self) -> None:
-        self._release()
-        self.source.recorder.detach()
-        self._resumed = False
-
 
 def balancers(trainer: pl.Trainer) -> list[NTKBalancer]:
     """Every NTKBalancer among the callbacks of a trainer."""
-    callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    return [callback for callback in callbacks if isinstance(callback, NTKBalancer)]
+    return callbacks_of(trainer, NTKBalancer)
 
 
-def _ascends(found: Found, name: str) -> bool:
+def _ascends(found: StepTerms, name: str) -> bool:
     term = found.terms.get(name)
     return term is not None and term.ascends

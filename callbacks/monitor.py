@@ -2,36 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
-from weakref import ref
 
 from torch import Tensor
-from torch.autograd.graph import Node
 
-from pinn_ntk.callbacks.balancer import balancers
-from pinn_ntk.callbacks.instrument import PREDICTION, Instrument
-from pinn_ntk.callbacks.log_writer import Logbook
-from pinn_ntk.callbacks.predicted_decrease import Outlook
+from pinn_ntk.callbacks.balancer import WEIGHT, balancers
+from pinn_ntk.callbacks.base import KernelCallback, callbacks_of, overhead
 from pinn_ntk.callbacks.schedule import Schedule
-from pinn_ntk.callbacks.step.manual_backward import RawBackward, measuring
+from pinn_ntk.callbacks.step.manual_backward import measuring
 from pinn_ntk.callbacks.step.residual_function import Route
-from pinn_ntk.callbacks.step.term_finder import Source
-from pinn_ntk.callbacks.trainer.checks import at_least, unsupported_strategy
-from pinn_ntk.callbacks.trainer.guard import Guard
-from pinn_ntk.callbacks.trainer.loggers import publish
-from pinn_ntk.callbacks.trainer.state import StatefulCallback
+from pinn_ntk.callbacks.step.step_inputs import StepInputs
+from pinn_ntk.callbacks.step.term_finder import TermFinder
+from pinn_ntk.callbacks.trainer.checks import at_least
+from pinn_ntk.callbacks.trainer.loggers import log_layout, publish
+from pinn_ntk.callbacks.trainer.plain import is_plain
 from pinn_ntk.callbacks.trainer.steps import last_step, logged_step
-from pinn_ntk.diagnostics.decrease import Judged
-from pinn_ntk.diagnostics.history import History
+from pinn_ntk.diagnostics.base import Diagnostic, Reading, Tag
+from pinn_ntk.diagnostics.panel import Panel
+from pinn_ntk.diagnostics.registry import chosen
 from pinn_ntk.kernel.spectrum import Spectrum
+from pinn_ntk.looks.look import Look
+from pinn_ntk.looks.step_terms import StepTerms
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
 
+OVERHEAD = Tag("overhead_fraction", "share of the fit's wall time spent in NTK callbacks")
 
-class NTKMonitor(StatefulCallback):
+
+class NTKMonitor(KernelCallback):
     """Measures the kernel of every loss term on the points that the step trains on.
 
     It reads the live graph before the backward pass, so the module needs no edit, nothing is run
@@ -155,119 +156,133 @@ class NTKMonitor(StatefulCallback):
         save_start: bool = True,
         limit: bool = True,
         prefix: str = "ntk",
+        diagnostics: Sequence[str | Diagnostic] | None = None,
     ) -> None:
         self._remember(locals())
         self.max_points = at_least("NTKMonitor", "max_points", max_points, 1)
-        self.save_start, self.prefix = save_start, prefix
-        self.schedule = Schedule("NTKMonitor", every_n_steps, steps, per_decade, budget)
-        self.source = Source(names, include, residuals, probe, max_points)
-        self.guard = Guard("NTKMonitor")
-        self._instrument = Instrument(
-            self.source, params, max_points, self.guard, certify=certify, limit=limit
-        )
-        self.raw = RawBackward(self.source.recorder, self._look)
-        self._module: ref[pl.LightningModule] | None = None
-        self._resumed = False
-        self._forget()
-        self._restart()
-
-    @property
-    def history(self) -> History:
-        """Tag -> array of (step, value), (n, 2)."""
-        return self._book.history
+        self.certify = certify
+        panel = chosen(diagnostics, save_start=save_start, limit=limit)
+        schedule = Schedule("NTKMonitor", every_n_steps, steps, per_decade, budget)
+        finder = TermFinder(names, include, residuals, probe, max_points)
+        self.panel = Panel(panel)
+        self._set_up(schedule, finder, params, prefix)
+        self.panel.attempt = self.guard
 
     @property
     def spectra(self) -> dict[str, list[tuple[int, Spectrum]]]:
         """Term -> (step, spectrum)."""
-        return self._book.spectra
+        return getattr(self.panel.diagnostics.get("spectrum"), "spectra", {})
 
-    @property
-    def _outlook(self) -> Outlook:
-        return self._instrument.outlook
-
-    def _forget(self) -> None:
-        self._book = Logbook(self.guard, self.max_points)
-        self._instrument.forget()
+    def reset(self) -> None:
+        """Another module is trained."""
+        super().reset()
+        self.panel.reset()
 
     def _restart(self) -> None:
+        super()._restart()
         self._seen: int | None = None
-        self._due = self._was_due = False
-        self._instrument.begin_step()
+        self._due, self._was_due = self._resumed, False  # the step before may have been measured
+        self._done: set[str] = set()
+        self._first: Look | None = None
         self._values: dict[str, float] = {}
-        self._active = True
-        self.guard.restart()
+        self._last: int | None = None
+        self._told: int | None = None
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self._module is not None and self._module() is not pl_module:
-            self._forget()
-        self._module = ref(pl_module)
-        self._restart()
-        self._due = self._resumed  # the step before the first may have been measured
-        refused = unsupported_strategy(trainer)
-        if refused is not None:
-            self._active = False
-            self.guard.warn_once("strategy", f"{refused} Nothing is measured.")
-            return
-        self._book.open(self._own_prefix(trainer), logged_step(trainer), resumed=self._resumed)
-        self.source.recorder.attach(pl_module)
-        self._instrument.attach(pl_module, resumed=self._resumed)
-        self.raw.attach(trainer, pl_module)
+        self.writer.prefix = self._own_prefix(trainer)
+        super().on_fit_start(trainer, pl_module)
+        if self._active:
+            self.panel.fit_starts(pl_module, resumed=self._resumed)
 
     def _own_prefix(self, trainer: pl.Trainer) -> str:
-        twins = [monitor for monitor in monitors(trainer) if monitor.prefix == self.prefix]
+        every = callbacks_of(trainer, NTKMonitor)
+        twins = [monitor for monitor in every if monitor.prefix == self.prefix]
         position = twins.index(self) + 1
         return self.prefix if position == 1 else f"{self.prefix}_{position}"
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self._active and self._resumed:
-            publish(trainer, self.history.last())  # for callbacks that look before we measure
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
+        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
         if self._active:
-            self.raw.begin()
-            due = trainer.is_global_zero and self._may_be_due(trainer)
-            self._instrument.begin(batch, due=due)
-            if due or (trainer.is_global_zero and self._outlook.is_open):
-                self.guard.run(PREDICTION, partial(self._outlook.start, pl_module, batch))
+            self.guard.run("freezing the probe", partial(self._freeze, batch))
+            due = trainer.is_global_zero and self.may_be_due(trainer)
+            self.panel.batch_starts(due=due)
+            if due or (trainer.is_global_zero and self.panel.waits):
+                keep = partial(StepInputs, pl_module, batch)
+                self._inputs = self.guard.run("what the step begins from", keep)
 
-    def on_before_backward(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor
-    ) -> None:
-        if self._active:
-            self.raw.lightning_saw_it()
-            self._look(trainer, pl_module, loss)
+    def _freeze(self, batch: Any) -> None:
+        """Let the probe keep the first batch; another one than before begins drift anew."""
+        self.finder.freeze(batch)
+        probe = self.finder.probe
+        if probe is not None and probe.renewed:
+            probe.renewed = False
+            self._renew_points()
 
-    def _look(
+    def _renew_points(self) -> None:
+        self.guard.warn_once(
+            "renewed",
+            "the checkpoint does not hold the batch of the probe, or one of other shapes; the "
+            "probe is frozen anew, and drift of kernels starts at 0 again. Let the data loader "
+            "give tensors in dicts, lists or dataclasses, of the same shapes in each run.",
+        )
+        self.panel.points_renewed()
+
+    def at_backward(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor | None
     ) -> None:
         """Measure, if that is due at this backward pass; every rank comes here alike."""
         due = self._is_due(trainer, pl_module)
-        self._judge(trainer, partial(self._outlook.before_backward, trainer, pl_module, loss))
+        if trainer.is_global_zero and self.panel.waits:
+            follow = partial(self._follow, trainer, pl_module, loss)
+            self._keep_late(trainer, self.guard.run("the measurement", follow))
         if not due:
             return
-        weights: dict[Node, float] = {}
         for balancer in balancers(trainer):
             balancer.refresh(trainer, pl_module, loss)
-            with measuring():
-                weights = balancer.by_head(loss)
         if trainer.is_global_zero:
-            read = partial(self._instrument.read, trainer, pl_module, loss, weights)
-            measurement = self.guard.run("the measurement", read)
-            if measurement is not None:
-                keep = partial(self._book.keep, trainer, measurement, self._overhead(trainer))
-                self._values |= self.guard.run("keeping the measurement", keep) or {}
-                publish(trainer, self._values)
+            measure = partial(self._measure, trainer, pl_module, loss)
+            self.guard.run("the measurement", measure)
 
-    def _judge(self, trainer: pl.Trainer, judge: Callable[[], Judged | None]) -> None:
-        """Log what became of the forecast of a measured step, if that turns out now."""
-        known = trainer.is_global_zero and self._outlook.is_open
-        judged = self.guard.run(PREDICTION, judge) if known else None
-        if judged is not None:
-            values = self._book.add(trainer, judged)
-            self._values |= values
-            publish(trainer, values)
+    def _follow(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor | None
+    ) -> list[Reading]:
+        with measuring():
+            look = self.look(trainer, pl_module, loss, _all, lambda _: False)
+            return [] if look is None else self.panel.follow(look)
+
+    def _measure(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor | None
+    ) -> None:
+        """Read the terms of a loss that this step has not measured before."""
+        with measuring():
+            look = self.look(trainer, pl_module, loss, self._new, lambda _: self.certify)
+            if look is None or look.found.ascends:
+                return
+            if self.certify and not look.undefined:
+                self.finder.check(loss, look.found)
+            self._done |= set(look.found.residuals)
+            self._first = self._first or look
+            readings = self.panel.read(look)
+        keep = partial(self._keep, trainer, look.step, readings)
+        self.guard.run("keeping the measurement", keep)
+
+    def _new(self, found: StepTerms) -> StepTerms:
+        return found.of(lambda name: name not in self._done)
+
+    def _keep(self, trainer: pl.Trainer, step: int, readings: list[Reading]) -> None:
+        first, self._last = self._last is None, step
+        share = Reading(step, {OVERHEAD.pattern: overhead(trainer, self.guard)})
+        self._values |= self.writer.keep(trainer, [*readings, share])
+        if first:
+            tags = [tag for diagnostic in self.panel for tag in diagnostic.tags]
+            layout = partial(log_layout, trainer, [*tags, WEIGHT], self.writer.prefix)
+            self.guard.run("logging the layout", layout)
+            self._tell(trainer)
+
+    def _keep_late(self, trainer: pl.Trainer, readings: list[Reading] | None) -> None:
+        self._values |= self.writer.keep(trainer, readings or [])
 
     def _share(self, trainer: pl.Trainer) -> None:
         """Let all ranks know what rank 0 measured in this step, or of the one before."""
@@ -275,19 +290,18 @@ class NTKMonitor(StatefulCallback):
         if trainer.world_size > 1 and recent and self.schedule.budget is None:
             publish(trainer, trainer.strategy.broadcast(self._values))
 
-    def _may_be_due(self, trainer: pl.Trainer) -> bool:
-        """Whether the batch that starts may be measured, which the clock may still prevent."""
+    def may_be_due(self, trainer: pl.Trainer) -> bool:
+        """Whether the running step may be measured, which the clock may still prevent."""
         step = logged_step(trainer)
         if self._seen is None or step == self._seen:
             return self._seen is None
-        return self.schedule.may_be_due(step, last_step(trainer))
+        return super().may_be_due(trainer)
 
     def _is_due(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> bool:
         step, before = logged_step(trainer), self._seen
         if step == before:  # several losses in one step
             return self._due and not pl_module.automatic_optimization
-        self._seen, self._values, self._was_due = step, {}, self._due
-        self._instrument.begin_step()
+        self._seen, self._values, self._was_due, self._done = step, {}, self._due, set()
         spent, elapsed = self.guard.seconds, self.guard.elapsed()
         due = self.schedule.due(step, last_step(trainer), spent, elapsed)
         self._due = due or (before is None and not self._resumed)
@@ -302,60 +316,77 @@ class NTKMonitor(StatefulCallback):
         batch_idx: int,
     ) -> None:
         if self._active:
-            self._judge(trainer, partial(self._outlook.after_batch, trainer, pl_module))
+            self.close_looks()
+            if self._first is not None:
+                with measuring():
+                    readings = self.panel.stepped(self._first)
+                self._keep_late(trainer, readings)
             self._share(trainer)
-            self._instrument.end()
-            self._book.count(logged_step(trainer))
-            self.raw.end(self.guard)
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self._active:
-            self.raw.epoch_end(self.guard)
+            self._first = None
+            self.panel.batch_ends()
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._book.conclude(trainer)
-
-    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._undo()
-
-    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        self._undo()
+        self._conclude(trainer)
 
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
-        self._book.conclude(trainer)
-        self._undo()
+        self._conclude(trainer)
+        super().on_exception(trainer, pl_module, exception)
 
-    def _undo(self) -> None:
-        self.source.recorder.detach()
-        self._instrument.detach()
-        self._resumed = False
+    def _conclude(self, trainer: pl.Trainer) -> None:
+        """Log the last summary and the figures, once a fit, if anything was measured."""
+        if self._last is not None:
+            if self._last != self._told:
+                self._tell(trainer)
+            self.writer.draw(trainer, self.panel, self._last)
+        self._last = None
+
+    def _tell(self, trainer: pl.Trainer) -> None:
+        self._told = self._last
+        write = lambda: self.writer.tell(trainer, self.panel.summary(), self._last or 0)  # noqa: E731
+        self.guard.run("the summary", write)
+
+    def detach(self) -> None:
+        """The fit is over."""
+        super().detach()
+        self._first = None
+        self.panel.fit_ends()
 
     def state_dict(self) -> dict[str, Any]:
+        probe, panel = self.finder.probe, self.panel.state_dict()
+        for name, state in list(panel["states"].items()):
+            if not is_plain(state):
+                del panel["states"][name]
+                self._leave_out(name)
         return {
-            "book": self._book.state_dict(),
+            **super().state_dict(),
             "schedule": self.schedule.state_dict(),
-            **self._instrument.state_dict(save_start=self.save_start),
+            "probe": {} if probe is None else probe.state_dict(),
+            "diagnostics": panel,
         }
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._module = None  # the state belongs to whatever module is fitted next
-        self._forget()
-        if "book" not in state_dict:
-            return
-        self._resumed = True
-        self._book.load_state_dict(state_dict["book"])
-        self.schedule.load_state_dict(state_dict["schedule"])
-        self._instrument.load_state_dict(state_dict)
+    def _leave_out(self, name: str) -> None:
+        self.guard.warn_once(
+            f"state {name}",
+            f"the state of diagnostic {name!r} is left out of the checkpoint: it holds something "
+            "that torch.load(weights_only=True) refuses. Let state_dict return tensors, numbers, "
+            "strings, and lists and dicts of these.",
+        )
 
-    def _overhead(self, trainer: pl.Trainer) -> float:
-        guards = [monitor.guard for monitor in monitors(trainer)]
-        guards += [balancer.guard for balancer in balancers(trainer)]
-        return sum(guard.seconds for guard in guards) / self.guard.elapsed()
+    def load_more(self, state: Mapping[str, Any]) -> None:
+        """Schedule, probe and diagnostics."""
+        self.schedule.load_state_dict(state["schedule"])
+        self.panel.load_state_dict(state["diagnostics"])
+        if self.finder.probe is not None:
+            self.finder.probe.load_state_dict(state["probe"])
+            if not state["probe"]:
+                self._renew_points()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_first": None}
 
 
-def monitors(trainer: pl.Trainer) -> list[NTKMonitor]:
-    """Every NTKMonitor among the callbacks of a trainer."""
-    callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    return [callback for callback in callbacks if isinstance(callback, NTKMonitor)]
+def _all(found: StepTerms) -> StepTerms:
+    return found

@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from pinn_ntk.limit.distance import distance_to_limit
     from pinn_ntk.limit.kernel import LimitKernel
     from pinn_ntk.limit.parametrization import NTKLinear, ntk_mlp, to_ntk_parametrization
+    from pinn_ntk.looks.look import Look
+    from pinn_ntk.looks.make import look
     from pinn_ntk.taps import tap
     from pinn_ntk.weights.loss_weights import LossWeights
     from pinn_ntk.weights.trace import trace_weights
@@ -61,6 +63,7 @@ __all__ = [
     "LimitKernel",
     "LinearizedModel",
     "LinearizedTraining",
+    "Look",
     "LossWeights",
     "Modes",
     "NTKLinear",
@@ -79,6 +82,7 @@ __all__ = [
     "interference",
     "kernel_gradient",
     "kernel_regression",
+    "look",
     "loss_gradients",
     "ntk_mlp",
     "reference_ntk",
@@ -100,6 +104,7 @@ _MODULES = {
     "LimitKernel": "pinn_ntk.limit.kernel",
     "LinearizedModel": "pinn_ntk.analysis.linearized",
     "LinearizedTraining": "pinn_ntk.analysis.dynamics",
+    "Look": "pinn_ntk.looks.look",
     "LossWeights": "pinn_ntk.weights.loss_weights",
     "Modes": "pinn_ntk.analysis.modes",
     "NTKLinear": "pinn_ntk.limit.parametrization",
@@ -118,6 +123,7 @@ _MODULES = {
     "interference": "pinn_ntk.analysis.interference",
     "kernel_gradient": "pinn_ntk.analysis.kernel_gradient",
     "kernel_regression": "pinn_ntk.analysis.regression",
+    "look": "pinn_ntk.looks.make",
     "loss_gradients": "pinn_ntk.analysis.kernel_gradient",
     "ntk_mlp": "pinn_ntk.limit.parametrization",
     "reference_ntk": "pinn_ntk.graph.reference",

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from pinn_ntk.callbacks.step.parameters import trained_parameters
 from pinn_ntk.callbacks.step.recorder import Recorder
 from pinn_ntk.callbacks.trainer.state import StatefulCallback
 from pinn_ntk.graph.nodes import accumulates
+from pinn_ntk.looks.parameters import trained_parameters
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -56,7 +56,7 @@ def weighted(weight: float, gradient: Tensor) -> Tensor | None:
     return None if is_measuring() else weight * gradient
 
 
-class RawBackward:
+class ManualBackward:
     """Calls back at the first gradient that reaches each tapped residual.
 
     Args:
@@ -82,7 +82,7 @@ class RawBackward:
         self._manual = not module.automatic_optimization
         callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
         first = next(callback for callback in callbacks if isinstance(callback, StatefulCallback))
-        self._speaks = getattr(first, "raw", None) is self  # one warning is enough
+        self._speaks = getattr(first, "manual", None) is self  # one warning is enough
         self._backwards = self._batches = 0
         listen = partial(self._listen, trainer, module) if self._manual else None
         self.recorder.on_tap = listen
@@ -124,7 +124,7 @@ class RawBackward:
     ) -> Tensor | None:
         if self._by_lightning or is_measuring():
             return None
-        if not accumulates(trained_parameters(trainer, module).values()):
+        if not accumulates(trained_parameters(trainer.optimizers, module).values()):
             return None  # the step takes gradients for itself
         self._backwards += 1
         self.recorder.backward_began()

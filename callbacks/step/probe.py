@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import io
 import random
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 
 from pinn_ntk.callbacks.step.residual_function import Route, residuals_of, resolved
+from pinn_ntk.callbacks.trainer.plain import is_plain, named
 from pinn_ntk.kernel.rows import stratified_rows
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class FixedProbe:
             return resolved(self.route, module)(batch)
 
         batch = copied(self.batch, module.device)
-        residuals = residuals_of(seeded, trainer, module, batch, f"probe={self.route!r}")
+        residuals = residuals_of(seeded, trainer, module, batch, f"probe={named(self.route)}")
         for name, residual in residuals.items():
             if not self._is_usable(self.rows.get(name), residual.numel()):
                 self.rows[name] = stratified_rows(residual.numel(), self.max_points, SEED)
@@ -145,15 +145,3 @@ def tensors_of(batch: Any) -> list[Tensor]:
     found: list[Tensor] = []
     apply_to_collection(batch, Tensor, found.append)
     return found
-
-
-def is_plain(batch: Any) -> bool:
-    """Whether a batch can be loaded again with ``weights_only=True``."""
-    file = io.BytesIO()
-    try:
-        torch.save(batch, file)
-        file.seek(0)
-        torch.load(file, weights_only=True)
-    except Exception:  # noqa: BLE001 - pickle raises what it likes
-        return False
-    return True

@@ -8,100 +8,47 @@ are neither, such as an annealed number, and generators of the user's own cannot
 
 from __future__ import annotations
 
-import hashlib
-import pickle
-import random
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from lightning_utilities.core.apply_func import apply_to_collection
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from pinn_ntk.looks.digest import RandomStates, digest
+from pinn_ntk.looks.untouched import device_of
 from pinn_ntk.weights.loss_weights import LossWeights
-
-if TYPE_CHECKING:
-    import pytorch_lightning as pl
 
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 """Buffers of normalisations, which follow the batches and in training enter no residual."""
 
-SIZE = 16
-"""Bytes of a digest."""
 
+class StepInputs:
+    """What a step begins from: its batch, and the random states of that moment."""
 
-class RandomStates(NamedTuple):
-    """States of the global generators at one moment.
+    def __init__(self, module: nn.Module, batch: Any) -> None:
+        self._batch = batch
+        self._states = RandomStates.now(device_of(module)).digest()
 
-    Attributes:
-        cpu: Of torch on the CPU.
-        accelerator: Of torch on the device of the module; None on the CPU.
-        numpy: Of NumPy.
-        python: Of the module `random`.
-    """
+    def drew_numbers(self, module: nn.Module) -> bool:
+        """Whether random numbers were drawn since the batch started, as dropout does."""
+        return RandomStates.now(device_of(module)).digest() != self._states
 
-    cpu: Tensor
-    accelerator: Tensor | None
-    numpy: Any
-    python: Any
+    def setting(self, module: nn.Module, trained: Mapping[str, Tensor], *, batch: bool) -> str:
+        """Digest of the tensors and numbers of the batch, frozen parameters and buffers.
 
-    @classmethod
-    def now(cls, device: torch.device) -> RandomStates:
-        """The states as they are.
-
-        Args:
-            device: Device of the module.
-
-        Returns:
-            Copies; nothing is drawn.
+        `STATISTICS` and the buffers of `LossWeights` are left out.
         """
-        own = None
-        if device.type != "cpu":
-            own = torch.get_device_module(device).get_rng_state(device)
-        numpy = np.random.get_state(legacy=False)  # noqa: NPY002 - the user's own state
-        return cls(torch.get_rng_state(), own, numpy, random.getstate())
-
-    def restore(self, device: torch.device) -> None:
-        """Let the generators go on from here.
-
-        Args:
-            device: Device of the module, the same as before.
-        """
-        torch.set_rng_state(self.cpu)
-        if self.accelerator is not None:
-            torch.get_device_module(device).set_rng_state(self.accelerator, device)
-        np.random.set_state(self.numpy)  # noqa: NPY002
-        random.setstate(self.python)
-
-    def digest(self) -> str:
-        """Another one as soon as a number is drawn."""
-        found = hashlib.blake2b(pickle.dumps((self.numpy, self.python)), digest_size=SIZE)
-        found.update(_bytes(self.cpu))
-        if self.accelerator is not None:
-            found.update(_bytes(self.accelerator))
-        return found.hexdigest()
+        known = {id(tensor) for tensor in trained.values()}
+        every = module.named_parameters()
+        frozen = {n: p for n, p in every if id(p) not in known and not is_lazy(p)}
+        leaves = _leaves(self._batch if batch else None)
+        return digest(frozen | dict(_buffers(module)) | leaves)
 
 
-def setting(module: pl.LightningModule, trained: Mapping[str, Tensor], batch: Any) -> str:
-    """Digest of what residuals depend on besides points, trained parameters and random numbers.
-
-    Args:
-        module: The module.
-        trained: Name -> trained parameter.
-        batch: The batch; None where residuals do not depend on it.
-
-    Returns:
-        Hex digest of the batch's tensors and numbers, the frozen parameters and the buffers of the
-        module; `STATISTICS` and the buffers of `LossWeights` are left out.
-    """
-    known = {id(tensor) for tensor in trained.values()}
-    frozen = {n: p for n, p in module.named_parameters() if id(p) not in known and not is_lazy(p)}
-    return digest(frozen | dict(_buffers(module)) | _leaves(batch))
-
-
-def _buffers(module: pl.LightningModule) -> Iterator[tuple[str, Tensor]]:
+def _buffers(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     for prefix, part in module.named_modules():
         if not isinstance(part, LossWeights):  # they weigh terms, residuals do without
             for name, buffer in part.named_buffers(recurse=False):
@@ -121,26 +68,3 @@ def _as_tensor(leaf: Any) -> Tensor:
         return leaf
     data = leaf.tobytes() if isinstance(leaf, np.ndarray) else repr(leaf).encode()
     return torch.from_numpy(np.frombuffer(bytearray(data + b";"), dtype=np.uint8))
-
-
-def digest(tensors: Mapping[str, Tensor]) -> str:
-    """Digest of the names, shapes, dtypes and values of tensors.
-
-    Args:
-        tensors: Name -> tensor.
-
-    Returns:
-        Hex digest, another one once a bit of them changes.
-    """
-    found = hashlib.blake2b(digest_size=SIZE)
-    for name, tensor in tensors.items():
-        found.update(f"{name} {tuple(tensor.shape)} {tensor.dtype};".encode())
-        found.update(_bytes(tensor))
-    return found.hexdigest()
-
-
-def _bytes(tensor: Tensor) -> bytes:
-    held = tensor.detach().cpu()
-    plain = held if held.layout == torch.strided else held.to_dense()
-    flat = plain.as_subclass(Tensor).resolve_conj().resolve_neg().contiguous().flatten()
-    return flat.view(torch.uint8).numpy().tobytes()

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
 from pinn_ntk.errors import NTKWarning
+from pinn_ntk.looks.shared import UnavailableError
 
 T = TypeVar("T")
 
@@ -80,15 +81,25 @@ class Guard:
             self._warned.add(what)
             warnings.warn(f"{self.owner}: {message}", NTKWarning, stacklevel=2)
 
-    def _report(self, what: str, error: Exception, *, retry: bool) -> None:
+    def lost(self, what: str, error: BaseException, without: Sequence[str]) -> None:
+        """Report what several parts share and lack now; they are switched off, too."""
+        self._off |= set(without)
+        self._tell(what, error, f"left out for this fit without it: {', '.join(without)}")
+
+    def _report(self, what: str, error: BaseException, *, retry: bool) -> None:
+        after = "is tried again when next due" if retry else "is switched off for this fit"
+        if isinstance(error, UnavailableError):
+            error = error.__cause__ or error
+        self._tell(what, error, f"{what} {after}")
+
+    def _tell(self, what: str, error: BaseException, after: str) -> None:
         if what in self._off:
             return
         self._off.add(what)
-        after = "is tried again when next due" if retry else "is switched off for this fit"
         log.warning("%s: %s failed; training goes on.", self.owner, what, exc_info=error)
         said = f"{type(error).__name__}: {error}".rstrip(": .")
         warnings.warn(
-            f"{self.owner}: {what} failed with {said}. Training goes on; {what} {after}. "
+            f"{self.owner}: {what} failed with {said}. Training goes on; {after}. "
             "The traceback is in the log.",
             NTKWarning,
             stacklevel=4,

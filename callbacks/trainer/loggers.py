@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from pinn_ntk.diagnostics.measurement import Measurement
-from pinn_ntk.diagnostics.report import layout, pixels
+from pinn_ntk.diagnostics.base import Reading, Tag
+from pinn_ntk.diagnostics.figures import pixels
 from pinn_ntk.tensorboard import add_spectrum
 
 if TYPE_CHECKING:
@@ -55,28 +55,29 @@ def publish(trainer: pl.Trainer, values: Mapping[str, float]) -> None:
     trainer.callback_metrics.update(tensors)
 
 
-def log_spectra(trainer: pl.Trainer, measurement: Measurement, *, prefix: str = "ntk") -> None:
-    """Write every spectrum as a tensor summary, and flush, so that it can be watched live."""
+def log_tensors(trainer: pl.Trainer, reading: Reading, prefix: str) -> None:
+    """Write the tensors of a reading, each with the facts under its tag, and flush."""
     for writer in writers(trainer):
-        for term, spectrum in measurement.spectra.items():
-            add_spectrum(
-                writer,
-                f"{prefix}/spectrum/{term}",
-                spectrum.eigenvalues,
-                measurement.step,
-                rel_floor=spectrum.floor / (spectrum.lambda_max or 1.0),
-                block=term,
-                n_points=len(spectrum.eigenvalues),
-                n_params=measurement.n_params,
-                dtype=measurement.dtype,
-            )
+        for tag, tensor in reading.tensors.items():
+            described = {"rel_floor": 0.0, **reading.facts.get(tag, {})}
+            add_spectrum(writer, f"{prefix}/{tag}", tensor, reading.step, **described)
         writer.flush()
 
 
-def log_layout(trainer: pl.Trainer, prefix: str = "ntk") -> None:
+def layout(tags: Iterable[Tag], prefix: str) -> dict[str, dict[str, list[object]]]:
+    """Layout of TensorBoard's custom scalars tab: category -> chart -> kind and patterns."""
+    charts: dict[str, list[str]] = {}
+    for tag in tags:
+        if tag.chart:
+            charts.setdefault(tag.chart, []).append(tag.regex(prefix))
+    return {prefix.upper(): {title: ["Multiline", found] for title, found in charts.items()}}
+
+
+def log_layout(trainer: pl.Trainer, tags: Iterable[Tag], prefix: str) -> None:
     """Write the layout of the custom scalars tab; once a fit."""
+    charts = layout(tags, prefix)
     for writer in writers(trainer):
-        writer.add_custom_scalars(layout(prefix))
+        writer.add_custom_scalars(charts)
 
 
 def log_text(trainer: pl.Trainer, tag: str, text: str, step: int) -> None:

@@ -1,14 +1,16 @@
-"""Checkpoint keys of callbacks of which a Trainer may hold several, with different settings."""
+"""State of callbacks in checkpoints: under which key it goes, and that it can be loaded again."""
 
 from __future__ import annotations
 
 import ast
 import inspect
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 from pinn_ntk.callbacks.trainer.flavours import Callback
+from pinn_ntk.callbacks.trainer.plain import is_plain, named
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
 
 WHAT = ("names", "include", "params", "residuals", "probe")
 """Settings that decide what is measured; state of others does not fit."""
+
+ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+"""In keys of versions that wrote callable objects as Python shows them."""
 
 
 class StatefulCallback(Callback):
@@ -33,6 +38,11 @@ class StatefulCallback(Callback):
         known = [p for p in parameters if p.name in given and p.name != "self"]
         settings = {p.name: _plain(given[p.name]) for p in known}
         self._settings = {p.name: settings[p.name] for p in known if settings[p.name] != p.default}
+
+    @property
+    def what(self) -> dict[str, Any]:
+        """The settings that decide what is measured."""
+        return {name: self._settings.get(name) for name in WHAT}
 
     def __getstate__(self) -> dict[str, Any]:
         # Weak references cannot be pickled, and mean nothing in another process.
@@ -62,10 +72,16 @@ class StatefulCallback(Callback):
         try:
             written: dict[str, Any] = ast.literal_eval(brace + settings) if brace else {}
         except (SyntaxError, ValueError):
-            return False
+            return bool(ADDRESS.search(key)) and any(f"'{n}': " in key for n in self._functions)
         return all(written.get(name) == self._settings.get(name) for name in WHAT)
+
+    @property
+    def _functions(self) -> list[str]:
+        return [name for name in ("residuals", "probe") if name in self._settings]
 
 
 def _plain(value: Any) -> Any:
     value = value.tolist() if hasattr(value, "tolist") else value
-    return getattr(value, "__qualname__", value)
+    if type(value) in {list, tuple}:
+        return type(value)(map(_plain, value))
+    return value if is_plain(value) or isinstance(value, range) else named(value)

@@ -35,8 +35,12 @@ class StepCount:
         if not resumed and step + self.offset <= self.reached:
             self.offset = self.reached + 1 - step
 
+    def at(self, step: int) -> int:
+        """The step counted over all fits, whether it is reached or not."""
+        return step + self.offset
+
     def __call__(self, step: int) -> int:
-        """The step counted over all fits."""
+        """The same of a step that is reached."""
         self.reached = max(self.reached, step + self.offset)
         return step + self.offset
 
@@ -102,3 +106,9 @@ def last_step(trainer: pl.Trainer) -> int | None:
     batches = trainer.num_training_batches / trainer.accumulate_grad_batches
     endless = epochs < 0 or math.isinf(batches)
     return final_step(-1 if endless else math.ceil(batches) * epochs, trainer.max_steps, per_batch)
+
+
+def loss_scale(trainer: pl.Trainer) -> float:
+    """What the differentiated loss is of the loss as trained on: gradient scaler, accumulation."""
+    scaler = getattr(trainer.precision_plugin, "scaler", None)
+    return (1.0 if scaler is None else scaler.get_scale()) / trainer.accumulate_grad_batches

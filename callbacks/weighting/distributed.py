@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from pinn_ntk.diagnostics.words import UNNAMED
 from pinn_ntk.errors import NTKWarning
+from pinn_ntk.looks.step_terms import UNNAMED
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl

@@ -1,6 +1,6 @@
 """Where the gradient enters each term, found at every training step, hence quickly.
 
-All that `Source.terms` finds out (names, weights, their signs) stays the same while the loss is
+All that `TermFinder.terms` finds out (names, weights, their signs) stays the same while the loss is
 built in the same way; then the nodes between the loss and its terms are the same operations, and
 walking down to them again is enough.
 """
@@ -13,11 +13,11 @@ from typing import NamedTuple
 from torch import Tensor
 from torch.autograd.graph import Node, get_gradient_edge
 
-from pinn_ntk.callbacks.step.term_finder import Source
+from pinn_ntk.callbacks.step.term_finder import TermFinder
 from pinn_ntk.graph.terms.paths import trace
 
 
-class Entrance(NamedTuple):
+class TermNode(NamedTuple):
     """A term of the loss.
 
     Attributes:
@@ -29,20 +29,20 @@ class Entrance(NamedTuple):
     node: Node
 
 
-class Entrances:
-    """Finds the entrances of the terms that a loss descends, and remembers the way to them.
+class TermNodes:
+    """Finds the nodes of the terms that a loss descends, and remembers the way to them.
 
     Args:
-        source: Finds the terms in full.
+        finder: Finds the terms in full.
     """
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, finder: TermFinder) -> None:
         """Nothing remembered."""
-        self.source = source
+        self.finder = finder
         self._known: dict[tuple[str, ...], tuple[Way, list[Mark]]] = {}
 
-    def of(self, loss: Tensor, *, remember: bool) -> list[Entrance]:
-        """The entrances of a loss, without terms that it ascends or that are not included.
+    def of(self, loss: Tensor, *, remember: bool) -> list[TermNode]:
+        """The nodes of a loss, without terms that it ascends or that are not included.
 
         The way to them is that of an earlier loss if the operations on it are the same, and each
         logged term still lies where it lay.
@@ -53,44 +53,44 @@ class Entrances:
                 changed, as in min-max schemes.
 
         Returns:
-            One entrance a term.
+            One node a term.
 
         Raises:
             OpaqueLossError: The terms cannot be found.
         """
-        root, keys = get_gradient_edge(loss).node, self.source.recorder.keys
+        root, keys = get_gradient_edge(loss).node, self.finder.recorder.keys
         if remember and keys in self._known:
             way, marks = self._known[keys]
             nodes = way.again(root)
             if nodes is not None and all(self._lies(mark, nodes) for mark in marks):
-                return [Entrance(mark.name, nodes[mark.head]) for mark in marks]
-        terms = self.source.terms(loss, check=False)
-        found = [Entrance(name, term.head) for name, term in terms.items() if not term.ascends]
+                return [TermNode(mark.name, nodes[mark.head]) for mark in marks]
+        terms = self.finder.terms(loss, check=False)
+        found = [TermNode(name, term.head) for name, term in terms.items() if not term.ascends]
         if remember:
             self._learn(root, found)
         return found
 
-    def _learn(self, root: Node, found: Sequence[Entrance]) -> None:
+    def _learn(self, root: Node, found: Sequence[TermNode]) -> None:
         """Remember the way, if it can be told from another one the next time."""
         paths = trace(root)
         way = Way(root, [*(head.node for head in paths.heads), *paths.asides])
-        marks = [self._mark(entrance, way.nodes) for entrance in found]
+        marks = [self._mark(node, way.nodes) for node in found]
         if all(mark is not None for mark in marks):
-            self._known[self.source.recorder.keys] = way, [m for m in marks if m is not None]
+            self._known[self.finder.recorder.keys] = way, [m for m in marks if m is not None]
         way.nodes.clear()
 
-    def _mark(self, entrance: Entrance, nodes: Sequence[Node]) -> Mark | None:
-        head = nodes.index(entrance.node)
-        if self.source.recorder.names is not None:  # given by position
-            return Mark(entrance.name, head, None)
-        made_by = self._logged_by(entrance.name)
-        return Mark(entrance.name, head, nodes.index(made_by)) if made_by in nodes else None
+    def _mark(self, node: TermNode, nodes: Sequence[Node]) -> Mark | None:
+        head = nodes.index(node.node)
+        if self.finder.recorder.names is not None:  # given by position
+            return Mark(node.name, head, None)
+        made_by = self._logged_by(node.name)
+        return Mark(node.name, head, nodes.index(made_by)) if made_by in nodes else None
 
     def _lies(self, mark: Mark, nodes: Sequence[Node]) -> bool:
         return mark.logged is None or self._logged_by(mark.name) == nodes[mark.logged]
 
     def _logged_by(self, name: str) -> Node | None:
-        value = self.source.recorder.logged.get(name)
+        value = self.finder.recorder.logged.get(name)
         return value.grad_fn if isinstance(value, Tensor) else None
 
 

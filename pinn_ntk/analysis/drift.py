@@ -6,21 +6,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
 
+Parts = Iterable[tuple[Tensor, Tensor, float]]
+"""Now, start and how often each part counts."""
+
 
 def relative_change(now: Tensor, start: Tensor) -> float:
     """||now - start|| / ||start|| over all entries, in float64; NaN where ``start`` is zero.
-
-    Args:
-        now: Tensor of any shape.
-        start: Tensor of the same shape.
-
-    Returns:
-        The Frobenius norm of the change relative to the start.
 
     Raises:
         ValueError: The shapes differ.
@@ -34,9 +31,21 @@ def relative_change(now: Tensor, start: Tensor) -> float:
             f"expected two tensors of one shape, got {tuple(now.shape)} and {tuple(start.shape)}; "
             "drift is only defined on the same points."
         )
-    start = start.detach().double()
-    norm = float(start.norm())
-    return float((now.detach().double() - start).norm()) / norm if norm else float("nan")
+    return change_of_parts([(now, start, 1.0)])
+
+
+def change_of_parts(parts: Parts) -> float:
+    """The same over several tensors together, each counted so many times."""
+    change = size = 0.0
+    for now, start, times in parts:
+        root = math.sqrt(times)
+        change = math.hypot(change, root * _norm(now.double() - start))
+        size = math.hypot(size, root * _norm(start))
+    return change / size if size else math.nan
+
+
+def _norm(tensor: Tensor) -> float:
+    return float(tensor.detach().double().norm())
 
 
 class Drift:

@@ -138,9 +138,14 @@ def interference(kernel: NTK, slopes: Mapping[str, Tensor]) -> Interference:
             "of the kernel: zeros for points that the loss does not see, or take a kernel of the "
             "other terms alone."
         )
-    gradients = torch.stack(list(term_gradients(kernel, slopes).values())).double()  # (T, P)
-    products = gradients @ gradients.mT
-    return Interference(kernel.terms, (products + products.mT) / 2)
+    return interference_of(term_gradients(kernel, slopes))
+
+
+def interference_of(gradients: Mapping[str, Tensor]) -> Interference:
+    """The same from the gradients dL_a/dtheta themselves, term -> (P,)."""
+    stacked = torch.stack(list(gradients.values())).double()  # (T, P)
+    products = stacked @ stacked.mT
+    return Interference(tuple(gradients), (products + products.mT) / 2)
 
 
 def interference_figure(measured: Interference | Mapping[str, Interference]) -> Figure:

@@ -48,7 +48,7 @@ class TermLoss:
         return cls(term.phi, factor * term.coefficient.detach().double(), term.residual.shape)
 
     @classmethod
-    def elsewhere(cls, term: Term, factor: float, rows: int) -> TermLoss | None:
+    def on_other_points(cls, term: Term, factor: float, rows: int) -> TermLoss | None:
         """The same on other points than those of the loss.
 
         Args:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-if TYPE_CHECKING:
-    import pytorch_lightning as pl
-
-    from pinn_ntk.kernel.ntk import NTK
+from pinn_ntk.kernel.ntk import NTK
 
 Patterns = str | Sequence[str] | None
 """One shell pattern or several, such as "net.*"; None for everything."""
@@ -40,27 +37,16 @@ def matches(name: str, patterns: Patterns) -> bool:
 
 
 def trained_parameters(
-    trainer: pl.Trainer, module: pl.LightningModule, patterns: Patterns = None
+    optimizers: Sequence[Optimizer], module: nn.Module, patterns: Patterns = None
 ) -> dict[str, Tensor]:
-    """What the trainer's optimizers train, each tensor once, under its name in the module.
+    """What optimizers train and patterns keep: name in the module -> tensor, each once.
 
-    Frozen tensors (``requires_grad=False``) are left out.
-
-    Args:
-        trainer: Owner of the optimizers.
-        module: Owner of the names.
-        patterns: Names to keep.
-
-    Returns:
-        Name -> parameter, in the order of the optimizers. A tensor that the module does not own is
-        called ``optimizer_<i>.param_<j>``.
-
-    Raises:
-        ValueError: No name matches the patterns.
+    Frozen tensors (``requires_grad=False``) are left out. A tensor that the module does not own is
+    called ``optimizer_<i>.param_<j>``. Patterns that no name matches are an error.
     """
     names = {id(parameter): name for name, parameter in module.named_parameters()}
     found: dict[int, tuple[str, Tensor]] = {}
-    for i, optimizer in enumerate(trainer.optimizers):
+    for i, optimizer in enumerate(optimizers):
         tensors = [p for group in optimizer.param_groups for p in group["params"]]
         for j, tensor in enumerate(tensors):
             if not tensor.requires_grad:
@@ -78,27 +64,24 @@ def trained_parameters(
 
 
 def learning_rate(
-    trainer: pl.Trainer, params: Mapping[str, Tensor], kernel: NTK | None
+    optimizers: Sequence[Optimizer], params: Mapping[str, Tensor], kernel: NTK
 ) -> float | None:
-    """Learning rate of the optimizer whose step the running one is.
+    """Learning rate of the optimizer that trains what the residuals of a kernel depend on.
 
-    Args:
-        trainer: Owner of the optimizers.
-        params: Name -> trained parameter.
-        kernel: Kernel over these parameters; None if there is none.
-
-    Returns:
-        The learning rate of the optimizer that trains what the residuals depend on, the largest of
-        its groups; None where several do, or where it has none.
+    It is the largest of the optimizer's groups; None where several train it, or where it has none.
+    A kernel without terms stands for all parameters.
     """
-    used = set(params)
-    if kernel is not None:
-        used = set().union(*(kernel.jacobian(term).factors for term in kernel.terms))
+    used = _used(kernel) if kernel.terms else set(params)
     reached = {id(params[name]) for name in used}
-    found = [o.param_groups for o in trainer.optimizers if _holds(o, reached)]
+    found = [o.param_groups for o in optimizers if _holds(o, reached)]
     rates = [_as_number(group.get("lr")) for groups in found[:1] for group in groups]
     known = [rate for rate in rates if rate is not None]
     return max(known) if len(found) == 1 and known else None
+
+
+def _used(kernel: NTK) -> set[str]:
+    """Names of the parameters that residuals of a kernel depend on."""
+    return set().union(*(kernel.jacobian(term).factors for term in kernel.terms))
 
 
 def _as_number(rate: Any) -> float | None:
@@ -113,24 +96,16 @@ def _holds(optimizer: Optimizer, reached: set[int]) -> bool:
 
 
 def parameter_groups(
-    module: pl.LightningModule,
-    params: Mapping[str, Tensor],
-    kernel: NTK | None,
-    loss: Tensor | None,
+    module: nn.Module | None, params: Mapping[str, Tensor], kernel: NTK, loss: Tensor | None
 ) -> dict[str, str]:
-    """The group of each parameter: "network", "inverse" or "loss_weights".
+    """The group of each parameter that a kernel is taken over.
 
-    Args:
-        module: Owner of the parameters.
-        params: Name -> trained parameter.
-        kernel: Kernel over these parameters.
-        loss: The live loss.
-
-    Returns:
-        Name -> "loss_weights" for what the loss depends on but no residual; else "inverse" for
-        what the LightningModule owns itself (or nobody, or a ParameterDict or ParameterList);
-        else "network".
+    It is "loss_weights" for what the loss depends on but no residual; else "inverse" for what the
+    outermost module owns itself (or nobody, or a ParameterDict or ParameterList); else "network".
+    Without a module, or with a plain network, there is no such owner, and no group.
     """
+    if module is None:
+        return {}
     inside = {
         f"{prefix}.{name}"
         for prefix, part in module.named_modules()
@@ -144,13 +119,11 @@ def parameter_groups(
     }
 
 
-def _weights_only(
-    params: Mapping[str, Tensor], kernel: NTK | None, loss: Tensor | None
-) -> set[str]:
+def _weights_only(params: Mapping[str, Tensor], kernel: NTK, loss: Tensor | None) -> set[str]:
     """Names of what enters the gradient of the loss but no residual of the kernel."""
-    if kernel is None or loss is None:
+    if not kernel.terms or loss is None:
         return set()
-    used: set[str] = set().union(*(kernel.jacobian(term).factors for term in kernel.terms))
+    used = _used(kernel)
     rest = [name for name, tensor in params.items() if name not in used and tensor.requires_grad]
     return set(_reached(loss, rest, params)) if rest else set()
 

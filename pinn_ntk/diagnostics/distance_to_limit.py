@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.utils.hooks import RemovableHandle
 
-from pinn_ntk.callbacks.step.residual_function import untouched
-
-if TYPE_CHECKING:
-    import pytorch_lightning as pl
-
-    from pinn_ntk.limit.distance import DistanceToLimit
-    from pinn_ntk.limit.layers import PlainMLP
+from pinn_ntk.diagnostics.base import Diagnostic, Reading, Readings, Tag, finite
+from pinn_ntk.limit.distance import DistanceToLimit
+from pinn_ntk.limit.layers import PlainMLP, find_plain
+from pinn_ntk.limit.parametrization import found_stds, linear_layers
+from pinn_ntk.looks.look import Look
+from pinn_ntk.looks.untouched import untouched
 
 StartStds = tuple[tuple[float, ...], tuple[float, ...]]
 """sigma_w and sigma_b of each layer, as the weights started."""
@@ -26,55 +25,41 @@ POINTS = 64
 """Inputs of its first layer that are kept at most, evenly spread over those of a call."""
 
 
-class InfiniteWidth:
+class DistanceFromLimit(Diagnostic):
     """Watches the one plain multilayer perceptron of a module, if it holds exactly one.
 
     The points are what its first layer gets in the first usable call of a batch, so that the
     distance can be compared over training; no module is run besides. A network without a limit is
-    left out. `forget` and `end` take all hooks off again.
+    left out, and so is one that was trained before, since its weights do not tell how they started.
     """
 
+    name = "distance_to_limit"
+    title = "the distance to the limit"
+    tags = (Tag("distance_to_limit", "of the network's kernel, from that of infinite width"),)
+
     def __init__(self) -> None:
-        """No network seen."""
         self._plain: PlainMLP | None = None
         self._listener: Listener | None = None
         self._handles: list[RemovableHandle] = []
-        self._clear()
+        self.reset()
 
-    def _clear(self) -> None:
+    def reset(self) -> None:
+        """Another module is trained."""
+        self.fit_ends()
         self._distance: DistanceToLimit | None = None
         self._start: StartStds | None = None
         self._left_out = False
 
-    def forget(self) -> None:
-        """Another module is trained."""
-        self.end()
-        self._clear()
-
-    def attach(self, module: nn.Module, *, resumed: bool = False) -> None:
-        """A fit starts: find the network.
-
-        Args:
-            module: Owner of the network.
-            resumed: Whether the weights have been trained before. They do not tell how they
-                started, so that nothing is measured unless a state does.
-        """
-        from pinn_ntk.limit.layers import find_plain
-
+    def fit_starts(self, module: nn.Module, *, resumed: bool) -> None:
+        """Find the network."""
         if resumed and self._start is None:
             self._left_out = True
         self._plain = None if self._left_out else find_plain(module)
 
-    def begin(self, *, listen: bool = True) -> None:
-        """A batch starts: listen for the first inputs, unless there are points already.
-
-        Args:
-            listen: Whether the batch is going to be measured.
-        """
-        from pinn_ntk.limit.parametrization import linear_layers
-
-        self._stop()
-        if listen and self._plain is not None and self._distance is None:
+    def batch_starts(self, *, due: bool) -> None:
+        """Listen for the first inputs, unless there are points already."""
+        self.batch_ends()
+        if due and self._plain is not None and self._distance is None:
             network = self._plain.network
             first = next(iter(linear_layers(network).values()))
             self._listener = Listener(first.in_features)
@@ -82,53 +67,65 @@ class InfiniteWidth:
                 part.register_forward_pre_hook(self._listener) for part in (network, first)
             ]
 
-    def measure(self, module: pl.LightningModule) -> float | None:
-        """The distance now, before the step.
-
-        Args:
-            module: Owner of the network.
-
-        Returns:
-            ||K - Theta|| / ||Theta||, see `pinn_ntk.limit.distance`; None without a plain network
-            that has a limit and has been called.
-        """
+    def read(self, look: Look) -> Reading | None:
+        """||K - Theta|| / ||Theta||; nothing without a plain network that has been called."""
         plain = self._plain
-        if plain is None or all(part is not plain.network for part in module.modules()):
+        if plain is None or look.module is None:
             return None
-        with untouched(module), torch.no_grad():
-            try:
-                self._make(plain)
-            except ValueError:  # how the limit says that there is none
-                self._left_out, self._plain = True, None
-                self._stop()
-            return None if self._distance is None else self._distance(plain)
+        if all(part is not plain.network for part in look.module.modules()):
+            return None
+        with untouched(look.module), torch.no_grad():
+            distance = self._measured(plain)
+        values = {} if distance is None else finite({self.name: distance})
+        return Reading(look.step, values) if values else None
+
+    def _measured(self, plain: PlainMLP) -> float | None:
+        try:
+            self._make(plain)
+        except ValueError:  # how the limit says that there is none
+            self._left_out, self._plain = True, None
+            self.batch_ends()
+        return None if self._distance is None else self._distance(plain)
 
     def _make(self, plain: PlainMLP) -> None:
-        from pinn_ntk.limit.distance import DistanceToLimit
-        from pinn_ntk.limit.parametrization import found_stds
-
         if self._start is None:
             self._start = found_stds(plain.network)
         inputs = None if self._listener is None else self._listener.inputs
         if self._distance is None and inputs is not None:
             self._distance = DistanceToLimit.from_inputs(plain, inputs, *self._start)
-            self._stop()
+            self.batch_ends()
 
-    def end_batch(self) -> None:
-        """The batch is over: listen no more."""
-        self._stop()
+    def sentences(self, readings: Readings) -> Iterator[str]:
+        """The distance, and what it comes of."""
+        distance = readings[self.name].values[self.name]
+        said = (
+            f"Width: the kernel of the network itself is {distance:.2g} from its limit of infinite "
+            "width, relative to the norm of that"
+        )
+        drift = readings["drift"].facts["drift"] if "drift" in readings else {}
+        if drift.get("parameters") == 0:
+            yield (
+                f"{said}; at this first measurement that comes of its finite width alone, unless "
+                "it was trained before."
+            )
+        else:
+            yield (
+                f"{said}; by now that is width and training together, and the distance at the "
+                "first measurement is that of the width."
+            )
 
-    def end(self) -> None:
-        """The fit is over: let go of the network."""
-        self._stop()
-        self._plain = None
-
-    def _stop(self) -> None:
+    def batch_ends(self) -> None:
+        """Listen no more."""
         for handle in self._handles:
             handle.remove()
         self._handles, self._listener = [], None
 
-    def state_dict(self) -> dict[str, Tensor]:
+    def fit_ends(self) -> None:
+        """Let go of the network."""
+        self.batch_ends()
+        self._plain = None
+
+    def state_dict(self) -> dict[str, Any]:
         """What there is of standard deviations, points and limit, on the CPU."""
         if self._distance is not None:
             return {name: tensor.cpu() for name, tensor in self._distance.state_dict().items()}
@@ -138,11 +135,9 @@ class InfiniteWidth:
         stds = (torch.tensor(std, dtype=torch.float64) for std in self._start)
         return dict(zip(names, stds, strict=True))
 
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on with the start, the points and the limit of another run."""
-        from pinn_ntk.limit.distance import DistanceToLimit
-
-        self._clear()
+        self.reset()
         if "weight_std" in state:
             weight_std, bias_std = (state[name].tolist() for name in ("weight_std", "bias_std"))
             self._start = tuple(weight_std), tuple(bias_std)
@@ -165,6 +160,7 @@ class Listener:
         self.inputs: Tensor | None = None
 
     def __call__(self, module: nn.Module, arguments: tuple[Any, ...]) -> None:
+        """Keep them, whatever the user calls the network with."""
         if torch.compiler.is_compiling() or self.inputs is not None or not self.features:
             return
         with suppress(Exception):  # whatever the user calls the network with, training goes on

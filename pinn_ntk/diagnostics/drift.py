@@ -1,4 +1,4 @@
-"""Drift of the blocks of a kernel, told apart from a change of the points they are taken on.
+"""How far the kernel and the parameters have moved, told apart from a change of points.
 
 | symbol | meaning | shape |
 | --- | --- | --- |
@@ -8,27 +8,38 @@
 
 ||K - K(0)||_F / ||K(0)||_F compares two kernels of the same points only (Wang, Yu, Perdikaris
 2022, section 7.1). A probe holds its points fixed; those of a training batch are compared by
-their fingerprints (graph/inputs.py).
+their fingerprints (`pinn_ntk.graph.jacobian.inputs`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import combinations_with_replacement
 from typing import Any
 
 from torch import Tensor
 
+from pinn_ntk.analysis.drift import change_of_parts
+from pinn_ntk.diagnostics.base import Diagnostic, Reading, Readings, Tag, finite
 from pinn_ntk.kernel.ntk import NTK
+from pinn_ntk.looks.look import Look
+from pinn_ntk.looks.step_terms import BATCH
 
 Pair = tuple[str, str]
 
+CONSTANT, MOVED = 0.1, 0.5
+"""Drift up to which the kernel passes for constant, and from which it plainly does not."""
 
-class KernelDrift:
+
+class KernelDrift(Diagnostic):
     """Relative change of each block, of the whole kernel and of the parameters.
 
     A term whose points changed has no drift from then on, and what was kept of it is dropped.
+
+    Args:
+        save_start: Whether the first kernel and parameters go into checkpoints, so that drift goes
+            on after a restart; 8 (sum R)^2 bytes and more.
 
     Attributes:
         terms: Terms of the kernel that was seen first.
@@ -44,13 +55,57 @@ class KernelDrift:
         {'pde': 3.0, 'kernel': 3.0, 'parameters': 0.0}
     """
 
-    def __init__(self) -> None:
+    name = "drift"
+    tags = (
+        Tag("drift/<term>", "relative change of K_aa since the first measurement"),
+        Tag("drift/kernel", "the same of all blocks, cross blocks included"),
+        Tag("drift/parameters", "the same of the parameters"),
+        Tag("drift/parameters_<group>", "the same of each group, where several are trained"),
+    )
+
+    def __init__(self, *, save_start: bool = True) -> None:
+        self.save_start = save_start
+        self.reset()
+
+    def reset(self) -> None:
         """Start with nothing seen."""
         self.terms: tuple[str, ...] = ()
         self._blocks: dict[Pair, Tensor] = {}
         self._params: dict[str, Tensor] = {}
         self._fingerprints: dict[str, str] = {}
         self._moved: dict[str, None] = {}
+
+    def points_renewed(self) -> None:
+        """Kernels of other points cannot be compared: begin anew, but with the parameters."""
+        self._blocks, self.terms = {}, ()
+
+    def read(self, look: Look) -> Reading:
+        """Drift since the first look."""
+        drift = self.update(
+            look.sampled,
+            look.params,
+            look.fingerprints,
+            fixed=look.points != BATCH,
+            groups=look.groups,
+        )
+        values = finite({f"drift/{name}": value for name, value in drift.items()})
+        facts = {
+            "drift": drift,
+            "terms": list(look.sampled.terms),
+            "moved_points": list(self.moved_points),
+        }
+        return Reading(look.step, values, facts=facts)
+
+    def sentences(self, readings: Readings) -> Iterator[str]:
+        """Whether the linear theory of the first kernel holds, and whose points changed."""
+        facts = readings[self.name].facts
+        yield from _verdicts(facts["drift"], facts["terms"])
+        if facts["moved_points"]:
+            yield (
+                f"Points: those of {', '.join(facts['moved_points'])} changed since the first "
+                "measurement, so the drift of their kernel is not defined. NTKMonitor(probe=...) "
+                "measures on points that stay."
+            )
 
     @property
     def moved_points(self) -> tuple[str, ...]:
@@ -59,7 +114,7 @@ class KernelDrift:
 
     def update(
         self,
-        kernel: NTK | None,
+        kernel: NTK,
         params: Mapping[str, Tensor],
         fingerprints: Mapping[str, str | None] | None = None,
         *,
@@ -69,7 +124,7 @@ class KernelDrift:
         """Drift since the first call.
 
         Args:
-            kernel: The kernel now; None where no term has one.
+            kernel: The kernel now; one without terms where none is defined.
             params: The parameters now.
             fingerprints: Term -> fingerprint of its points, None where they cannot be told; such
                 points pass for unchanged while the number of rows stays.
@@ -85,23 +140,22 @@ class KernelDrift:
         """
         of_params = self._of_parameters(params, groups or {})
         result: dict[str, float] = {}
-        if kernel is not None:
-            self.terms = self.terms or kernel.terms
-            if not fixed:
-                self._compare_points(kernel, fingerprints or {})
-            seen = self._start(kernel)
-            known = [
-                t for t in kernel.terms if self._comparable(kernel, t) and (fixed or t in seen)
-            ]
-            for term in known:
-                tag = f"{term}_" if term in {"kernel", *of_params} else term
-                result[tag] = self._relative(kernel, [(term, term)])
-            if kernel.terms == self.terms == tuple(known):
-                result["kernel"] = self._relative(kernel, _pairs(kernel.terms))
+        self.terms = self.terms or kernel.terms
+        if not fixed:
+            self._compare_points(kernel, fingerprints or {})
+        seen = self._start(kernel)
+        known = [t for t in kernel.terms if self._comparable(kernel, t) and (fixed or t in seen)]
+        for term in known:
+            tag = f"{term}_" if term in {"kernel", *of_params} else term
+            result[tag] = self._relative(kernel, [(term, term)])
+        if known and kernel.terms == self.terms == tuple(known):
+            result["kernel"] = self._relative(kernel, _pairs(kernel.terms))
         return result | of_params
 
     def state_dict(self) -> dict[str, Any]:
-        """What was seen first, on the CPU: tensors, strings, lists and dicts of these."""
+        """What was seen first, on the CPU; nothing unless it is to be saved."""
+        if not self.save_start:
+            return {}
         return {
             "terms": list(self.terms),
             "blocks": [[a, b, block.cpu()] for (a, b), block in self._blocks.items()],
@@ -112,6 +166,8 @@ class KernelDrift:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what another instance saw first."""
+        if not state:
+            return
         self.terms = tuple(state["terms"])
         self._blocks = {(a, b): block for a, b, block in state["blocks"]}
         self._params = dict(state["params"])
@@ -141,17 +197,17 @@ class KernelDrift:
         block = self._blocks.get((term, term))
         return block is not None and len(block) == kernel.rows(term)
 
-    def _relative(self, kernel: NTK, pairs: Iterable[Pair]) -> float:
+    def _relative(self, kernel: NTK, pairs: list[Pair]) -> float:
         """Change over these blocks together; a cross block counts twice, as its mirror image."""
-        change = size = 0.0
+        if any(pair not in self._blocks for pair in pairs):
+            return math.nan
+        return change_of_parts(self._parts(kernel, pairs))
+
+    def _parts(self, kernel: NTK, pairs: Iterable[Pair]) -> Iterator[tuple[Tensor, Tensor, float]]:
         for a, b in pairs:
-            now, times = kernel[a, b], 1.0 if a == b else math.sqrt(2)
-            if (a, b) not in self._blocks:
-                return math.nan
+            now = kernel[a, b]
             start = self._blocks[a, b] = self._blocks[a, b].to(now.device)
-            change = math.hypot(change, times * _norm(now.double() - start))
-            size = math.hypot(size, times * _norm(start))
-        return change / size if size else math.nan
+            yield now, start, 1.0 if a == b else 2.0
 
     def _of_parameters(
         self, params: Mapping[str, Tensor], groups: Mapping[str, str]
@@ -171,18 +227,40 @@ class KernelDrift:
         }
 
     def _moved_by(self, params: Mapping[str, Tensor], names: Iterable[str]) -> float:
-        change = size = 0.0
-        for name in names:
-            now = params[name].detach()
-            start = self._params[name] = self._params[name].to(now.device)
-            change = math.hypot(change, _norm(now.double() - start))
-            size = math.hypot(size, _norm(start))
-        return change / size if size else math.nan
+        def parts() -> Iterator[tuple[Tensor, Tensor, float]]:
+            for name in names:
+                now = params[name].detach()
+                start = self._params[name] = self._params[name].to(now.device)
+                yield now, start, 1.0
+
+        return change_of_parts(parts())
 
 
 def _pairs(terms: Iterable[str]) -> list[Pair]:
     return list(combinations_with_replacement(terms, 2))
 
 
-def _norm(tensor: Tensor) -> float:
-    return float(tensor.double().norm())
+def _verdicts(drift: Mapping[str, float], terms: Iterable[str]) -> Iterator[str]:
+    """Of the whole kernel where that is known, else of its terms."""
+    moved = drift.get("parameters")
+    whole = {"the kernel": drift.get("kernel", math.nan)}
+    single = {f"the kernel of {t}": drift.get(t, math.nan) for t in terms}
+    for drifts in (whole, single):
+        known = finite(drifts)
+        if moved and known:
+            yield _verdict(known, moved)
+            return
+
+
+def _verdict(drifts: Mapping[str, float], moved: float) -> str:
+    worst = max(drifts.values())
+    verdict = "in between: the linear theory of the first kernel holds roughly"
+    if worst <= CONSTANT:
+        verdict = "nearly constant: the linear theory of the first kernel describes the training"
+    elif worst >= MOVED:
+        verdict = "changed: the linear theory of the first kernel no longer holds over the training"
+    listed = ", ".join(f"{name} {drift:.2g}" for name, drift in drifts.items())
+    return (
+        f"Drift since the first measurement, relative to the norm: {listed}, the parameters "
+        f"{moved:.2g}; {verdict}."
+    )

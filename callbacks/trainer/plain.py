@@ -1,0 +1,57 @@
+"""Values that a checkpoint can hold, and words for those that it cannot."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from torch import Tensor
+from torch.nn import Parameter
+
+from pinn_ntk.looks.digest import digest
+
+ATOMS = (Tensor, Parameter, str, int, float, bool, complex, bytes, type(None))
+"""What loads with ``weights_only=True``, besides containers of the same."""
+
+
+def is_plain(value: Any) -> bool:
+    """Whether a value of a checkpoint can be loaded again with ``weights_only=True``."""
+    if type(value) in {list, tuple}:
+        return all(map(is_plain, value))
+    if type(value) in {dict, OrderedDict}:
+        return all(is_plain(key) and is_plain(entry) for key, entry in value.items())
+    return type(value) in ATOMS
+
+
+def named(function: Any) -> str:
+    """A function in words that are the same in every process: no memory address.
+
+    Of a partial, these are its arguments besides; of an object that is called, its class and those
+    attributes that are plain.
+    """
+    if isinstance(function, partial):
+        given = [*map(_plain, function.args), *_keywords(function.keywords)]
+        return f"partial({', '.join([named(function.func), *given])})"
+    if isinstance(function, str):
+        return repr(function)
+    name = getattr(function, "__qualname__", None)
+    if name is not None:
+        return str(name)
+    attributes = getattr(function, "__dict__", {}) if callable(function) else {}
+    return f"{type(function).__qualname__}({', '.join(_keywords(attributes))})"
+
+
+def _keywords(given: Mapping[str, Any]) -> list[str]:
+    return [f"{name}={_plain(value)}" for name, value in given.items()]
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, str | int | float | complex | bytes | None):
+        return repr(value)
+    if isinstance(value, Tensor):
+        return f"tensor {digest({'': value})}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_plain, value))}]"
+    return named(value)

@@ -1,0 +1,29 @@
+"""Whether the kernel agrees with ordinary backward passes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pinn_ntk.diagnostics.base import Diagnostic, Reading, Readings, Tag, finite
+from pinn_ntk.looks.look import Look
+
+
+class Certificate(Diagnostic):
+    """Largest error of the kernel of a step against a random probe, relative to its size."""
+
+    name = "certificate"
+    tags = (Tag("certificate", "largest relative error against ordinary backward passes"),)
+
+    def read(self, look: Look) -> Reading:
+        """The error; nothing is logged where the kernel was not checked."""
+        worst = max(look.kernel.certificate.values(), default=None)
+        values = {} if worst is None else finite({"certificate": worst})
+        return Reading(look.step, values, facts={"worst": worst})
+
+    def sentences(self, readings: Readings) -> Iterator[str]:
+        """How far the kernel can be trusted."""
+        worst = readings[self.name].facts["worst"]
+        if worst is None:
+            yield "Certificate: the kernel was not checked against ordinary backward passes."
+        else:
+            yield (f"Certificate: the kernel agrees with ordinary backward passes to {worst:.0e}.")

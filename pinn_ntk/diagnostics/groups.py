@@ -1,0 +1,59 @@
+"""Shares of network and inverse parameters in the trace of each term."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from pinn_ntk.diagnostics.base import Diagnostic, Reading, Readings, Tag, finite
+from pinn_ntk.looks.look import Look
+
+
+class Groups(Diagnostic):
+    """Traces of the columns of each group, where residuals depend on more than one."""
+
+    name = "groups"
+    title = "the groups of parameters"
+    tags = (
+        Tag(
+            "trace_<group>/<term>",
+            "share of network, inverse or loss-weight parameters in the trace, where residuals "
+            "depend on several",
+            "(r / theta)^2",
+        ),
+    )
+
+    def read(self, look: Look) -> Reading:
+        """Group -> term -> trace of J_g J_g^T, of all rows."""
+        traces = {
+            group: {
+                term: sum(
+                    share for name, share in of_term.items() if look.groups.get(name) == group
+                )
+                for term, of_term in look.shares.items()
+                if any(look.groups.get(name) == group for name in of_term)
+            }
+            for group in self._used(look)
+        }
+        tagged = {f"trace_{g}/{t}": x for g, of_term in traces.items() for t, x in of_term.items()}
+        return Reading(
+            look.step, finite(tagged), facts={"groups": traces, "traces": dict(look.traces)}
+        )
+
+    def sentences(self, readings: Readings) -> Iterator[str]:
+        """Shares of the groups in each trace."""
+        facts = readings[self.name].facts
+        for term, trace in facts["traces"].items():
+            shares = {g: traces.get(term, 0.0) for g, traces in facts["groups"].items()}
+            if shares and 0 < trace < math.inf:
+                parts = ", ".join(f"{g} {share / trace:.2g}" for g, share in shares.items())
+                yield f"{term}: shares of the groups of parameters in its trace: {parts}."
+
+    def _used(self, look: Look) -> list[str]:
+        """Groups that residuals depend on, in the order of the parameters; none if one only."""
+        if not look.shares:
+            return []
+        kernel = look.kernel
+        names = {name for term in kernel.terms for name in kernel.jacobian(term).factors}
+        used = {look.groups[name] for name in names if name in look.groups}
+        return [group for group in dict.fromkeys(look.groups.values()) if group in used]

@@ -1,0 +1,90 @@
+"""Whether terms help each other or undo each other's steps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+from pinn_ntk.analysis.interference import Interference, interference_figure, interference_of
+from pinn_ntk.diagnostics.base import Diagnostic, Reading, Readings, Tag, finite
+from pinn_ntk.looks.look import Look
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+AGAINST = -0.1
+"""Cosine below which two terms are said to work against each other."""
+
+
+class TermInterference(Diagnostic):
+    """Cosines of the gradients of the terms whose place in the loss is known, weights in force."""
+
+    name = "interference"
+    tags = (
+        Tag(
+            "interference/<a>/<b>",
+            "cosine of the gradients of two terms, weights in force",
+            chart="interference",
+        ),
+    )
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Nothing measured yet."""
+        self._panels: list[tuple[int, Interference]] = []  # the first and the last
+
+    def read(self, look: Look) -> Reading | None:
+        """Cosines of all pairs; nothing for fewer than two terms."""
+        if not look.kernel.terms or len(look.losses) < 2:
+            return None
+        measured = interference_of(look.gradients)
+        measured = Interference(measured.terms, measured.matrix.cpu())
+        self._panels[1:] = [(look.total_step, measured)]
+        cosines = [(*pair, measured.between(*pair)) for pair in combinations(measured.terms, 2)]
+        values = finite({f"interference/{a}/{b}": cosine for a, b, cosine in cosines})
+        facts = {"cosines": [list(pair) for pair in cosines], "decay": measured.decay}
+        return Reading(look.step, values, facts=facts)
+
+    def sentences(self, readings: Readings) -> Iterator[str]:
+        """Which terms undo each other's steps."""
+        facts = readings[self.name].facts
+        known = {(a, b): cosine for a, b, cosine in facts["cosines"] if math.isfinite(cosine)}
+        if known:
+            yield _said(known, facts["decay"])
+
+    def figure(self) -> tuple[str, Figure] | None:
+        """The cosines of the first and of the last measurement."""
+        panels = {f"step {step}": measured for step, measured in self._panels}
+        return ("interference", interference_figure(panels)) if panels else None
+
+    def state_dict(self) -> dict[str, Any]:
+        """The matrices that the figure shows."""
+        plain = [[step, list(one.terms), one.matrix.cpu()] for step, one in self._panels]
+        return {"panels": plain}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on with the first matrix of another run."""
+        panels = state.get("panels", [])
+        self._panels = [(step, Interference(tuple(terms), m)) for step, terms, m in panels]
+
+
+def _said(known: Mapping[tuple[str, str], float], decay: Mapping[str, float]) -> str:
+    against = [
+        f"{a} and {b} work against each other (cosine {cosine:.2g})"
+        for (a, b), cosine in sorted(known.items(), key=lambda item: item[1])
+        if cosine < AGAINST
+    ]
+    if not against:
+        (a, b), least = min(known.items(), key=lambda item: item[1])
+        said = "no term undoes" if least >= 0 else "terms hardly undo"
+        other = "another's" if least >= 0 else "each other's"
+        return f"Interference: {said} {other} steps (least cosine {least:.2g}, {a}, {b})."
+    rising = [term for term, rate in decay.items() if rate < 0]
+    said = f"Interference: {', '.join(against)}: a step for one undoes a part of the other's."
+    if rising:
+        said += f" The loss of {', '.join(rising)} rises while the sum falls."
+    return said

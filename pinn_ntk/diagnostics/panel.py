@@ -1,0 +1,186 @@
+"""The diagnostics of a training together: each is asked alone, so that one may fail for itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Protocol, TypeVar
+
+from torch import nn
+
+from pinn_ntk.diagnostics.base import Diagnostic, Reading
+from pinn_ntk.diagnostics.summary import summary
+from pinn_ntk.looks.look import Look
+from pinn_ntk.looks.shared import UnavailableError
+
+T = TypeVar("T")
+
+
+class Attempt(Protocol):
+    """Runs what the rest does without, and reports what fails."""
+
+    def run(self, what: str, part: Callable[[], T], /) -> T | None:
+        """What the part returns; None where it fails or failed before."""
+
+    def lost(self, what: str, error: BaseException, without: list[str], /) -> None:
+        """Report a shared quantity that failed, and who goes without it."""
+
+
+class Outright:
+    """An `Attempt` that lets failures through."""
+
+    def run(self, _what: str, part: Callable[[], T], /) -> T | None:
+        """What the part returns."""
+        return part()
+
+    def lost(self, _what: str, error: BaseException, _without: list[str], /) -> None:
+        """The failure itself."""
+        raise error
+
+
+class Panel:
+    """Several diagnostics, and what they read last.
+
+    Attributes:
+        diagnostics: Name -> diagnostic, in the order in which they read.
+        readings: Name -> last reading, what came late included; "step" -> facts of the last step.
+    """
+
+    def __init__(self, diagnostics: Iterable[Diagnostic], attempt: Attempt | None = None) -> None:
+        self.diagnostics = {diagnostic.name: diagnostic for diagnostic in diagnostics}
+        self.attempt: Attempt = attempt or Outright()
+        self._off: set[str] = set()
+        self._forget_readings()
+
+    def _forget_readings(self) -> None:
+        self._now: dict[str, Reading] = {}
+        self._late: dict[str, Reading] = {}
+
+    def __iter__(self) -> Iterator[Diagnostic]:
+        return iter(self.diagnostics.values())
+
+    @property
+    def readings(self) -> dict[str, Reading]:
+        """Name -> last reading."""
+        return self._late | self._now
+
+    @property
+    def waits(self) -> bool:
+        """Whether one waits for the next backward pass."""
+        return any(diagnostic.waits for diagnostic in self._on())
+
+    def reset(self) -> None:
+        """Another module is trained."""
+        self._forget_readings()
+        for diagnostic in self:
+            diagnostic.reset()
+
+    def fit_starts(self, module: nn.Module, *, resumed: bool) -> None:
+        """A fit starts: all may read again."""
+        self._off.clear()
+        self._now = {}
+        self._ask(lambda diagnostic: diagnostic.fit_starts(module, resumed=resumed))
+
+    def batch_starts(self, *, due: bool) -> None:
+        """A batch starts."""
+        self._ask(lambda diagnostic: diagnostic.batch_starts(due=due))
+
+    def read(self, look: Look) -> list[Reading]:
+        """Let all read a look."""
+        found = self._ask(lambda diagnostic: diagnostic.read(look))
+        self._now = {"step": facts_of(look), **found}
+        return list(found.values())
+
+    def follow(self, look: Look) -> list[Reading]:
+        """Let those read a look that waited for it."""
+        return self._came_late(lambda d: d.follow(look) if d.waits else None)
+
+    def stepped(self, look: Look) -> list[Reading]:
+        """The optimizer has moved."""
+        return self._came_late(lambda diagnostic: diagnostic.stepped(look))
+
+    def points_renewed(self) -> None:
+        """The points of the probe are others."""
+        self._ask(lambda diagnostic: diagnostic.points_renewed())
+
+    def batch_ends(self) -> None:
+        """A batch is over; those that failed let go of it as well."""
+        for diagnostic in self:
+            self.attempt.run(f"letting go of {diagnostic.title}", diagnostic.batch_ends)
+
+    def fit_ends(self) -> None:
+        """A fit is over."""
+        for diagnostic in self:
+            self.attempt.run(f"letting go of {diagnostic.title}", diagnostic.fit_ends)
+
+    def summary(self) -> str:
+        """The last readings in words, as Markdown."""
+        return summary(self.readings, self, self.attempt.run)
+
+    def state_dict(self) -> dict[str, Any]:
+        """State of each diagnostic by name, and what came late."""
+        states = {name: d.state_dict() for name, d in self.diagnostics.items()}
+        late = {
+            name: {"step": r.step, "values": dict(r.values), "facts": dict(r.facts)}
+            for name, r in self._late.items()
+        }
+        return {"states": {name: state for name, state in states.items() if state}, "late": late}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where others were; names that are not among these are passed over."""
+        for name, diagnostic in self.diagnostics.items():
+            diagnostic.load_state_dict(state["states"].get(name, {}))
+        self._late = {
+            name: Reading(kept["step"], kept["values"], facts=kept["facts"])
+            for name, kept in state["late"].items()
+            if name in self.diagnostics
+        }
+
+    def _came_late(self, part: Callable[[Diagnostic], Reading | None]) -> list[Reading]:
+        found = self._ask(part)
+        self._late |= found
+        return list(found.values())
+
+    def _on(self) -> list[Diagnostic]:
+        return [diagnostic for diagnostic in self if diagnostic.name not in self._off]
+
+    def _ask(self, part: Callable[[Diagnostic], T | None]) -> dict[str, T]:
+        """What each gives by name; who lacks a shared quantity is off, and that is said once."""
+        lost: dict[str, tuple[BaseException, list[str]]] = {}
+        found: dict[str, T] = {}
+        for diagnostic in self._on():
+            failed: list[UnavailableError] = []
+            given = self.attempt.run(diagnostic.title, _asked(part, diagnostic, failed))
+            for error in failed:
+                _, without = lost.setdefault(error.title, (error.__cause__ or error, []))
+                without.append(diagnostic.title)
+                self._off.add(diagnostic.name)
+            if given is not None:
+                found[diagnostic.name] = given
+        for title, (cause, without) in lost.items():
+            self.attempt.lost(title, cause, without)
+        return found
+
+
+def _asked(
+    part: Callable[[Diagnostic], T | None], diagnostic: Diagnostic, failed: list[UnavailableError]
+) -> Callable[[], T | None]:
+    def asked() -> T | None:
+        try:
+            return part(diagnostic)
+        except UnavailableError as error:
+            failed.append(error)
+            return None
+
+    return asked
+
+
+def facts_of(look: Look) -> Reading:
+    """What the table and many sentences need of a step."""
+    facts = {
+        "points": look.points,
+        "rows": {term: residual.numel() for term, residual in look.residuals.items()},
+        "undefined": list(look.undefined),
+        "dtype": look.finite.dtype,
+        "max_points": look.max_points,
+    }
+    return Reading(look.step, facts=facts)

@@ -1,0 +1,48 @@
+"""Rank of each term's kernel: whether its loss must fall, and why rank is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pinn_ntk.analysis.definiteness import Definiteness, definiteness
+from pinn_ntk.diagnostics.base import Diagnostic, Reading, Readings
+from pinn_ntk.looks.look import Look
+
+
+class Rank(Diagnostic):
+    """Definiteness of the block of each term; nothing is logged but sentences."""
+
+    name = "rank"
+    title = "the definiteness"
+
+    def read(self, look: Look) -> Reading:
+        """Whether each block has full rank, and the causes that are known if not."""
+        found = {
+            term: definiteness(
+                look.sampled,
+                term,
+                look.residuals.get(term),
+                spectrum=look.spectra[term],
+                whole=look.kernel,
+            )
+            for term in look.sampled.terms
+        }
+        return Reading(look.step, facts={term: _facts(one) for term, one in found.items()})
+
+    def sentences(self, readings: Readings) -> Iterator[str]:
+        """Which terms must fall, and why others have lost rank, where it is known."""
+        for term, facts in readings[self.name].facts.items():
+            cause = facts["cause"]
+            if facts["must_decrease"]:
+                yield facts["statement"]
+            elif cause:
+                yield f"{term}: {cause[0].lower()}{cause[1:]}"
+
+
+def _facts(found: Definiteness) -> dict[str, object]:
+    return {
+        "must_decrease": found.must_decrease,
+        "statement": found.statement,
+        "cause": found.cause,
+        "repeats_said": bool(found.broadcast or found.searched),
+    }

@@ -1,0 +1,135 @@
+"""Spectrum of each term's kernel: its directions, and how fast each of them is learned."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from pinn_ntk.diagnostics.base import Diagnostic, Reading, Readings, Tag, finite
+from pinn_ntk.diagnostics.figures import history_figure
+from pinn_ntk.kernel.spectrum import Spectrum
+from pinn_ntk.looks.look import Look
+from pinn_ntk.looks.step_terms import BATCH
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class Spectra(Diagnostic):
+    """Eigenvalues of the block of each term, of the rows kept.
+
+    Attributes:
+        spectra: Term -> (step, spectrum), of all fits.
+    """
+
+    name = "spectrum"
+    title = "the spectra"
+    tags = (
+        Tag("lambda_max/<term>", "largest eigenvalue of K_aa: the fastest rate", "(r / theta)^2"),
+        Tag("effective_rank/<term>", "directions that carry K_aa, Tr^2 / Frobenius^2"),
+        Tag(
+            "log10_condition/<term>", "log10 of lambda_max over the last eigenvalue above the noise"
+        ),
+    )
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """No spectra yet."""
+        self.spectra: dict[str, list[tuple[int, Spectrum]]] = {}
+        self._points = BATCH
+
+    def read(self, look: Look) -> Reading:
+        """Scalars of each spectrum, and the spectrum itself."""
+        self._points = look.points
+        reading = Reading(look.step, _values(look.spectra), _tensors(look.spectra), _facts(look))
+        for term, spectrum in look.spectra.items():
+            self.spectra.setdefault(term, []).append((look.total_step, spectrum))
+        return reading
+
+    def sentences(self, readings: Readings) -> Iterator[str]:
+        """How many directions of each term are resolved."""
+        dtype = readings["step"].facts["dtype"]
+        for term, facts in readings[self.name].facts["terms"].items():
+            yield _resolved(term, facts, dtype)
+
+    def figure(self) -> tuple[str, Figure] | None:
+        """All spectra of the run."""
+        if not self.spectra:
+            return None
+        return "history", history_figure(self.spectra, points=self._points)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Term -> step, eigenvalues and floor of each measurement."""
+        return {"spectra": {term: _plain(series) for term, series in self.spectra.items()}}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on behind these spectra."""
+        self.spectra = {
+            term: [(step, Spectrum(values, floor)) for step, values, floor in series]
+            for term, series in state.get("spectra", {}).items()
+        }
+
+
+def _values(spectra: Mapping[str, Spectrum]) -> dict[str, float]:
+    values = {}
+    for term, spectrum in spectra.items():
+        values[f"lambda_max/{term}"] = spectrum.lambda_max
+        values[f"effective_rank/{term}"] = spectrum.effective_rank
+        values[f"log10_condition/{term}"] = math.log10(spectrum.condition)
+    return finite(values)
+
+
+def _tensors(spectra: Mapping[str, Spectrum]) -> dict[str, Tensor]:
+    return {f"spectrum/{term}": spectrum.eigenvalues for term, spectrum in spectra.items()}
+
+
+def _facts(look: Look) -> dict[str, Any]:
+    """What describes each tensor, and what the table and sentences say of each term."""
+    tensors = {
+        f"spectrum/{term}": {
+            "rel_floor": spectrum.floor / (spectrum.lambda_max or 1.0),
+            "block": term,
+            "n_points": len(spectrum.eigenvalues),
+            "n_params": look.n_params,
+            "dtype": look.finite.dtype,
+        }
+        for term, spectrum in look.spectra.items()
+    }
+    terms = {
+        term: {
+            "rows": len(spectrum.eigenvalues),
+            "rank": spectrum.rank,
+            "floor": spectrum.floor,
+            "lambda_max": spectrum.lambda_max,
+            "effective_rank": spectrum.effective_rank,
+            "condition": spectrum.condition,
+        }
+        for term, spectrum in look.spectra.items()
+    }
+    return {**tensors, "terms": terms}
+
+
+def _resolved(term: str, facts: Mapping[str, Any], dtype: str) -> str:
+    rank, size = facts["rank"], facts["rows"]
+    carrying = f"{facts['effective_rank']:.2g}"
+    said = (
+        f"{term}: {carrying} {'direction carries' if carrying == '1' else 'directions carry'} the "
+        f"kernel, {rank} of {size} stand above the rounding noise"
+    )
+    if rank == size:
+        return f"{said}."
+    finer = "" if dtype == "float64" else "; a model in float64 resolves more"
+    return (
+        f"{said}; the rest, {size - rank}, is not resolved in {dtype}: eigenvalues there are at "
+        f"most of the order of {facts['floor']:.1e}, and how slowly they are learned, if at all, "
+        f"is not known{finer}."
+    )
+
+
+def _plain(series: Sequence[tuple[int, Spectrum]]) -> list[tuple[int, Tensor, float]]:
+    return [(step, spectrum.eigenvalues, spectrum.floor) for step, spectrum in series]

@@ -1,0 +1,111 @@
+"""A measurement in words: a table of the terms, then what each diagnostic says, in one order."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from pinn_ntk.diagnostics.base import Diagnostic, Readings
+from pinn_ntk.looks.step_terms import PROBE, UNNAMED
+
+ORDER = (
+    "traces", "weights", "spectrum", "rank", "repeated_points", "groups", "drift",
+    "distance_to_limit", "step_size", "time_scales", "interference", "predicted_decrease",
+)  # fmt: skip
+"""In which diagnostics speak; others follow, and the certificate is the last to."""
+
+Say = Callable[[str, Callable[[], list[str]]], list[str] | None]
+"""Makes the sentences on something, so that some may fail without the others."""
+
+
+def summary(readings: Readings, diagnostics: Iterable[Diagnostic], say: Say) -> str:
+    """The last readings in words, as Markdown: a table of the terms and a list of findings."""
+    facts = readings["step"].facts
+    spoken = [d for d in _ordered(diagnostics) if d.name in readings]
+    findings = _undefined(facts)
+    for diagnostic in spoken:
+        about = f"the sentence on {diagnostic.title.removeprefix('the ')}"
+        findings += say(about, partial(_sentences, diagnostic, readings)) or []
+    findings += say("the sentence on rows left out", lambda: list(_left_out(readings))) or []
+    findings += _unnamed(facts)
+    header = f"**Kernel at step {readings['step'].step}** on {facts['points']}"
+    lines = [header, "", *_table(readings), ""]
+    return "\n".join(lines + [f"- {finding}" for finding in findings])
+
+
+def _sentences(diagnostic: Diagnostic, readings: Readings) -> list[str]:
+    return list(diagnostic.sentences(readings))
+
+
+def _ordered(diagnostics: Iterable[Diagnostic]) -> list[Diagnostic]:
+    places = {name: place for place, name in enumerate(ORDER)} | {"certificate": len(ORDER) + 1}
+    return sorted(diagnostics, key=lambda diagnostic: places.get(diagnostic.name, len(ORDER)))
+
+
+def _table(readings: Readings) -> list[str]:
+    """A line a term; what was not asked for has no number."""
+    facts = readings["step"].facts
+    lines = [
+        "| term | rows | trace | lambda_max | effective rank | condition | drift |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    lines += [
+        f"| {term} | {rows} | {' | '.join(_cells(term, readings))} |"
+        for term, rows in facts["rows"].items()
+    ]
+    return lines + [f"| {term} | - | undefined | - | - | - | - |" for term in facts["undefined"]]
+
+
+def _cells(term: str, readings: Readings) -> Iterator[str]:
+    def known(name: str, fact: str) -> Mapping[str, Any]:
+        return readings[name].facts[fact] if name in readings else {}
+
+    spectrum = known("spectrum", "terms").get(term, {})
+    yield _cell(known("traces", "traces").get(term), ".3g")
+    yield _cell(spectrum.get("lambda_max"), ".3g")
+    yield _cell(spectrum.get("effective_rank"), ".3g")
+    yield _cell(spectrum.get("condition"), ".1e")
+    drift = known("drift", "drift").get(term)
+    yield _cell(drift if drift is not None and math.isfinite(drift) else None, ".3g")
+
+
+def _cell(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def _undefined(facts: Mapping[str, Any]) -> list[str]:
+    if not facts["undefined"]:
+        return []
+    said = (
+        f"Undefined: {_listed(facts['undefined'])}, whose residual holds NaN or inf. Likely "
+        "training has diverged (lower the learning rate) or the points include a singularity."
+    )
+    return [said]
+
+
+def _left_out(readings: Readings) -> Iterator[str]:
+    """Terms whose spectrum is of some rows only."""
+    facts = readings["step"].facts
+    spectra = readings["spectrum"].facts["terms"] if "spectrum" in readings else {}
+    for term, spectrum in spectra.items():
+        rows, kept = facts["rows"][term], spectrum["rows"]
+        if rows != kept:
+            chosen = "drawn from equal strata" if facts["points"] == PROBE else "evenly strided"
+            yield (
+                f"{term}: spectrum, lambda_max, ranks, condition and drift are those of {kept} of "
+                f"its {rows} rows, {chosen} (max_points={facts['max_points']}); the trace is of "
+                "all rows, the step size an estimate."
+            )
+
+
+def _unnamed(facts: Mapping[str, Any]) -> list[str]:
+    unnamed = [t for t in (*facts["rows"], *facts["undefined"]) if UNNAMED.fullmatch(t)]
+    if not unnamed:
+        return []
+    return [f"Names: {_listed(unnamed)} (not logged: pass names=[...] or log each term)."]
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names)

@@ -1,0 +1,59 @@
+"""In how many steps the modes of each term fall.
+
+| symbol | meaning |
+| --- | --- |
+| mu | rate of a mode, eigenvalue of D^(1/2) K_aa D^(1/2), see `pinn_ntk.analysis.step_size` |
+| lr | learning rate in use |
+| 1 - lr mu | factor by which a step of gradient descent multiplies the mode |
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from pinn_ntk.analysis.step_size import mode_rates
+from pinn_ntk.diagnostics.base import Diagnostic, Reading, Readings
+from pinn_ntk.looks.look import Look
+
+
+class TimeScales(Diagnostic):
+    """Rates of the fastest and of the slowest mode above the noise; sentences only."""
+
+    name = "time_scales"
+    title = "the rate of each mode"
+
+    def read(self, look: Look) -> Reading:
+        """Term -> rates, each term taken alone."""
+        known = look.curvature or {}
+        rates = mode_rates(look.sampled, look.kernel, look.spectra, known, look.found.rows)
+        return Reading(
+            look.step, facts={"rates": {term: list(ends) for term, ends in rates.items()}}
+        )
+
+    def sentences(self, readings: Readings) -> Iterator[str]:
+        """Steps in which modes fall by a factor of e."""
+        lr = readings["learning_rate"].facts["lr"] if "learning_rate" in readings else None
+        rates = readings[self.name].facts["rates"]
+        if not lr or not rates:
+            return
+        listed = "; ".join(
+            f"{term} {_steps(lr * fast)} along its fastest mode, {_steps(lr * slow)} along the "
+            "slowest above the noise"
+            for term, (fast, slow) in rates.items()
+        )
+        yield (
+            f"Time scales: with plain gradient descent at the learning rate in use, {lr:.2g}, and "
+            f"each term alone, residuals fall by a factor of e: {listed}."
+        )
+
+
+def _steps(rate: float) -> str:
+    """In how many steps a mode falls by a factor of e, at lr mu = ``rate``."""
+    if rate >= 2:
+        return "never (it grows)" if rate > 2 else "never (it swings)"
+    left = abs(1 - rate)
+    steps = 0.0 if left == 0 else -1 / math.log(left) if rate > 1e-8 else 1 / rate
+    if steps <= 1:
+        return "in a step"
+    return f"in {steps:.0f} steps" if 10 <= steps < 10_000 else f"in {steps:.2g} steps"

@@ -1,0 +1,73 @@
+"""Digests by which tensors are told from those of another moment, and random states kept."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import random
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+SIZE = 16
+"""Bytes of a digest."""
+
+
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """Hex digest of names, shapes, dtypes and values; another one once a bit of them changes."""
+    found = hashlib.blake2b(digest_size=SIZE)
+    for name, tensor in tensors.items():
+        found.update(f"{name} {tuple(tensor.shape)} {tensor.dtype};".encode())
+        found.update(_bytes(tensor))
+    return found.hexdigest()
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    held = tensor.detach().cpu()
+    plain = held if held.layout == torch.strided else held.to_dense()
+    flat = plain.as_subclass(Tensor).resolve_conj().resolve_neg().contiguous().flatten()
+    return flat.view(torch.uint8).numpy().tobytes()
+
+
+class RandomStates(NamedTuple):
+    """States of the global generators at one moment.
+
+    Attributes:
+        cpu: Of torch on the CPU.
+        accelerator: Of torch on the device of the module; None on the CPU.
+        numpy: Of NumPy.
+        python: Of the module `random`.
+    """
+
+    cpu: Tensor
+    accelerator: Tensor | None
+    numpy: Any
+    python: Any
+
+    @classmethod
+    def now(cls, device: torch.device) -> RandomStates:
+        """Copies of the states as they are, with the accelerator's own; nothing is drawn."""
+        own = None
+        if device.type != "cpu":
+            own = torch.get_device_module(device).get_rng_state(device)
+        numpy = np.random.get_state(legacy=False)  # noqa: NPY002 - the user's own state
+        return cls(torch.get_rng_state(), own, numpy, random.getstate())
+
+    def restore(self, device: torch.device) -> None:
+        """Let the generators go on from here, on the same device as before."""
+        torch.set_rng_state(self.cpu)
+        if self.accelerator is not None:
+            torch.get_device_module(device).set_rng_state(self.accelerator, device)
+        np.random.set_state(self.numpy)  # noqa: NPY002
+        random.setstate(self.python)
+
+    def digest(self) -> str:
+        """Another one as soon as a number is drawn."""
+        found = hashlib.blake2b(pickle.dumps((self.numpy, self.python)), digest_size=SIZE)
+        found.update(_bytes(self.cpu))
+        if self.accelerator is not None:
+            found.update(_bytes(self.accelerator))
+        return found.hexdigest()

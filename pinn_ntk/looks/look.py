@@ -1,0 +1,237 @@
+"""One measured step: the quantities that diagnostics and weighting rules read of it.
+
+| symbol | meaning | shape |
+| --- | --- | --- |
+| r_a | live residual of term ``a``, flattened | (R_a,) |
+| K_ab | block of the kernel of two terms | (R_a, R_b) |
+| g_a | dL/dr_a, slope of the loss, weights in force included | (R_a,) |
+| D | curvature of the loss, see `pinn_ntk.graph.terms.curvature` | (R_a,) |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+from torch.autograd.graph import Node
+from torch.optim import Optimizer
+
+from pinn_ntk.analysis.kernel_gradient import term_gradients
+from pinn_ntk.graph.jacobian.empirical import empirical_ntk
+from pinn_ntk.graph.terms.curvature import effective_weights
+from pinn_ntk.graph.terms.term import Term
+from pinn_ntk.graph.terms.term_loss import TermLoss
+from pinn_ntk.kernel.ntk import NTK
+from pinn_ntk.kernel.rows import kernel_of_rows, thinned
+from pinn_ntk.kernel.spectrum import Spectrum
+from pinn_ntk.looks.parameters import learning_rate, parameter_groups
+from pinn_ntk.looks.shared import shared
+from pinn_ntk.looks.step_terms import PROBE, StepTerms
+
+
+class StepInputs(Protocol):
+    """What a step began from: its batch and the random states."""
+
+    def setting(self, module: nn.Module, trained: Mapping[str, Tensor], *, batch: bool) -> str:
+        """Digest of what residuals depend on besides points, trained parameters and chance."""
+
+    def drew_numbers(self, module: nn.Module) -> bool:
+        """Whether random numbers were drawn since."""
+
+
+@dataclass(eq=False, repr=False)
+class Look:
+    """One measured step, to be read only. Each quantity is computed when first asked for, and kept.
+
+    A quantity that fails raises `UnavailableError` to everyone who asks. With the graph of the step
+    (until its backward pass is over) all of them can be had; afterwards those that were asked for.
+
+    Attributes:
+        step: Step as loggers count it.
+        found: Residuals of the step and terms of its loss.
+        params: Name -> parameter that the kernel is taken over.
+        trained: Name -> parameter, all that are trained.
+        module: Owner of the parameters; None where there is none.
+        loss: The live loss; None where it is not known.
+        optimizers: Optimizers of the training.
+        balanced: Gives the weights that a balancer puts on gradients: head of a term -> weight.
+        scale: What the differentiated loss is of the loss as trained on.
+        certify: Whether the kernel is checked against ordinary backward passes.
+        max_points: Rows of a term above which blocks are formed of evenly strided rows only.
+        inputs: What the step began from; None where that was not kept.
+        find_again: Runs the user's residual function once more from the same random states; None
+            where residuals come from the graph of the loss.
+        total_step: Step counted on over several fits.
+    """
+
+    step: int
+    found: StepTerms
+    params: Mapping[str, Tensor]
+    trained: Mapping[str, Tensor]
+    module: nn.Module | None = None
+    loss: Tensor | None = None
+    optimizers: Sequence[Optimizer] = ()
+    balanced: Callable[[], Mapping[Node, float]] = dict
+    scale: float = 1.0
+    certify: bool = True
+    max_points: int = 512
+    inputs: StepInputs | None = None
+    find_again: Callable[[], StepTerms] | None = None
+    total_step: int = 0
+    kept: dict[str, Any] = field(default_factory=dict)
+
+    @shared("the finite terms")
+    def finite(self) -> StepTerms:
+        """`found` without the terms that hold NaN or inf, which have no kernel."""
+        return self.found.finite
+
+    @property
+    def residuals(self) -> Mapping[str, Tensor]:
+        """Term -> live residual, in the shape that the loss sees; finite ones only."""
+        return self.finite.residuals
+
+    @property
+    def terms(self) -> Mapping[str, Term]:
+        """Term -> its place in the loss, of the finite ones that were found there."""
+        return self.finite.terms
+
+    @property
+    def undefined(self) -> tuple[str, ...]:
+        """Terms whose residual holds NaN or inf."""
+        return tuple(name for name in self.found.residuals if name not in self.residuals)
+
+    @property
+    def points(self) -> str:
+        """What the residuals are on, "the training batch" or "a fixed probe"."""
+        return self.found.points
+
+    @property
+    def over_all(self) -> bool:
+        """Whether the kernel is taken over all parameters that are trained."""
+        return len(self.params) == len(self.trained)
+
+    @shared("the kernel")
+    def kernel(self) -> NTK:
+        """Kernel of all rows; one without terms where every term is undefined."""
+        if not self.residuals:
+            return NTK({})
+        return empirical_ntk(self.residuals, self.params, certify=self.certify)
+
+    @shared("the kernel of the rows kept")
+    def sampled(self) -> NTK:
+        """Kernel of the rows that blocks are formed of, `max_points` a term at most."""
+        if self.found.rows is not None:
+            return kernel_of_rows(self.kernel, self.found.rows)
+        return thinned(self.kernel, self.max_points)
+
+    @shared("the spectra")
+    def spectra(self) -> dict[str, Spectrum]:
+        """Term -> spectrum of its block of `sampled`, eigenvalues on the CPU."""
+        found = {term: self.sampled.spectrum(term) for term in self.sampled.terms}
+        return {term: Spectrum(s.eigenvalues.cpu(), s.floor) for term, s in found.items()}
+
+    @shared("the share of each parameter in the traces")
+    def shares(self) -> dict[str, dict[str, float]]:
+        """Term -> parameter -> squared norm of its columns; empty unless groups are several."""
+        used = {self.groups[n] for _, n in self._columns() if n in self.groups}
+        if len(used) < 2:
+            return {}
+        return {term: self.kernel.jacobian(term).squared_norms() for term in self.kernel.terms}
+
+    @shared("the traces")
+    def traces(self) -> dict[str, float]:
+        """Term -> trace of its block, of all rows."""
+        if self.shares:  # off the blocks, where those are whole
+            return {term: sum(of_term.values()) for term, of_term in self.shares.items()}
+        return {term: self.kernel.trace(term) for term in self.kernel.terms}
+
+    @shared("the groups of parameters")
+    def groups(self) -> dict[str, str]:
+        """Parameter -> "network", "inverse" or "loss_weights"."""
+        return parameter_groups(self.module, self.params, self.kernel, self.loss)
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Term -> weight that a balancer puts on its gradient, 1 where there is none."""
+        return {n: self._balanced.get(t.head, 1.0) for n, t in self.found.terms.items()}
+
+    @shared("the weights of the balancer")
+    def _balanced(self) -> Mapping[Node, float]:
+        return self.balanced()
+
+    @property
+    def factors(self) -> dict[str, float]:
+        """Term -> what its weight in the differentiated loss is to be multiplied with."""
+        return {name: self.scale * weight for name, weight in self.weights.items()}
+
+    @shared("the weights in force")
+    def effective_weights(self) -> dict[str, float]:
+        """Term -> sum of its coefficients in the loss in force, 1 for a plain mean."""
+        return effective_weights(self.found.terms, self.factors)
+
+    @shared("the loss of each term")
+    def losses(self) -> dict[str, TermLoss]:
+        """Term -> its part of the loss in force, where its place in the loss is known."""
+        return self.finite.losses(self.factors)
+
+    @shared("the slopes of the loss")
+    def slopes(self) -> dict[str, Tensor]:
+        """Term -> g_a, (R_a,), of the terms of `losses`, in the order of the kernel."""
+        known = [term for term in self.kernel.terms if term in self.losses]
+        return {term: self.losses[term].slope(self.residuals[term]) for term in known}
+
+    @shared("the gradients of the terms")
+    def gradients(self) -> dict[str, Tensor]:
+        """Term -> J_a^T g_a, the gradient of its part of the loss, (P,)."""
+        return term_gradients(self.kernel, self.slopes) if self.slopes else {}
+
+    @shared("the curvature of the loss")
+    def curvature(self) -> dict[str, Tensor] | None:
+        """Term -> D, (R_a,); None for other losses than sums of squares over `trained`."""
+        return self.finite.curvature(self.factors) if self.over_all else None
+
+    @shared("the learning rate")
+    def learning_rate(self) -> float | None:
+        """That of the optimizer whose step this is; None where it is not known."""
+        return learning_rate(self.optimizers, self.params, self.kernel)
+
+    @shared("the fingerprints of the points")
+    def fingerprints(self) -> dict[str, str | None]:
+        """Term -> fingerprint of its points; empty on a probe."""
+        return self.finite.fingerprints(self.trained)
+
+    @shared("the setting of the step")
+    def setting(self) -> str | None:
+        """Digest of batch, buffers and frozen parameters; None where nothing was kept of them."""
+        if self.inputs is None or self.module is None:
+            return None
+        return self.inputs.setting(self.module, self.trained, batch=self.points != PROBE)
+
+    @shared("the random states")
+    def drew_numbers(self) -> bool:
+        """Whether the step may have drawn random numbers before the backward pass."""
+        if self.inputs is None or self.module is None:
+            return True
+        return self.inputs.drew_numbers(self.module)
+
+    @property
+    def n_params(self) -> int:
+        """Number of parameter entries that the kernel is taken over."""
+        return sum(parameter.numel() for parameter in self.params.values())
+
+    def again(self) -> Look | None:
+        """The residual function run once more with the parameters as they are now, or None."""
+        if self.find_again is None:
+            return None
+        return replace(self, found=self.find_again(), loss=None, kept={})
+
+    def close(self) -> None:
+        """Let go of graph and kernel, when the backward pass is over."""
+        self.kept.clear()
+        self.loss, self.found = None, StepTerms({}, {}, self.found.points)
+
+    def _columns(self) -> list[tuple[str, str]]:
+        kernel = self.kernel
+        return [(term, name) for term in kernel.terms for name in kernel.jacobian(term).factors]
