@@ -88,13 +88,13 @@ class TermFinder:
             self.probe = FixedProbe(self.probe.route, self.probe.max_points)
 
     def weighable(self, found: StepTerms, warn: Callable[[str], None]) -> StepTerms:
-        """Without residuals of a function that no term of the loss is called like; of those, warn."""
+        """Without residuals of a function that the loss has no term for; of those, warn."""
         strangers = [name for name in found.residuals if name not in found.terms]
         if not found.from_function or not strangers:
             return found
         warn(
-            f"residuals={named(self.route)} gives {strangers}, but no terms of these names are "
-            f"found in the loss, only {list(found.terms)}; they stay unweighted. Return the names under "
+            f"residuals={named(self.route)} gives {strangers}, but no terms of these names "
+            f"are found in the loss, only {list(found.terms)}; they stay unweighted. Return the names under "
             "which the terms are logged, or mark the residuals with pinn_ntk.tap."
         )
         return found.of(lambda name: name in found.terms)
