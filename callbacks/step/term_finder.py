@@ -21,7 +21,7 @@ from pinn_ntk.callbacks.step.step_inputs import RandomStates
 from pinn_ntk.diagnostics.measurement import BATCH, PROBE
 from pinn_ntk.errors import IncompleteTermsError, OpaqueLossError
 from pinn_ntk.graph.jacobian.inputs import fingerprint
-from pinn_ntk.graph.nodes import kind
+from pinn_ntk.graph.operations import operation
 from pinn_ntk.graph.terms.curvature import curvature, curvature_of_rows, uniform_weight
 from pinn_ntk.graph.terms.term import Term
 from pinn_ntk.graph.terms.term_loss import TermLoss
@@ -35,9 +35,6 @@ ADVICE = (
     "module that returns {'name': r, ...} for a batch."
 )
 """What a user can do whose terms cannot be found."""
-
-RESHAPES = ("View", "Reshape", "UnsafeView", "Squeeze", "Unsqueeze", "Alias", "Clone")
-"""Nodes between a tapped residual and its square that leave its numbers as they are."""
 
 
 @dataclass(frozen=True)
@@ -333,7 +330,7 @@ def _matched(taps: Mapping[str, Tensor], terms: Mapping[str, Term]) -> dict[str,
 def _origin(residual: Tensor) -> tuple[Node, int] | None:
     """The operation behind a tensor and which of its outputs it is, reshapes looked through."""
     node, output = residual.grad_fn, residual.output_nr
-    while node is not None and kind(node).removesuffix("Backward0").startswith(RESHAPES):
+    while node is not None and operation(node).keeps_numbers:
         node, output = node.next_functions[0]
     return None if node is None else (node, output)
 

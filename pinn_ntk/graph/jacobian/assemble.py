@@ -19,11 +19,9 @@ from torch.autograd.graph import GradientEdge, Node
 
 from pinn_ntk.graph import nodes
 from pinn_ntk.graph.jacobian.generic import MAX_CHUNK, stacked
+from pinn_ntk.graph.operations import operation
 from pinn_ntk.graph.walk import Edge, Graph
 from pinn_ntk.kernel.factors import Dense, Factor, Outer
-
-COPIES = {"AliasBackward0", "CloneBackward0", "ToCopyBackward0"}
-"""Operations that leave a matrix as it is."""
 
 
 class Contribution(NamedTuple):
@@ -166,7 +164,7 @@ def _at_leaves(graph: Graph, edge: Edge, factor: Factor) -> list[tuple[str, Fact
 def _swaps_axes(node: Node) -> bool | None:
     """Whether a view of a matrix transposes it; None for any other operation."""
     kind = nodes.kind(node)
-    if kind in COPIES or kind == "TBackward0":
+    if kind == "TBackward0" or operation(node).copies:
         return kind == "TBackward0"
     if len(nodes.output_shape(node)) != 2 or nodes.missing(node):
         return None

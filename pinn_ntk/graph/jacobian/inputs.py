@@ -22,26 +22,13 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 
 from pinn_ntk.graph import nodes
-
-PRODUCTS = {
-    "AddmmBackward0": {1: "mat2", 2: "mat1"},
-    "MmBackward0": {0: "mat2", 1: "self"},
-    "BmmBackward0": {0: "mat2", 1: "self"},
-    "MvBackward0": {1: "self"},
-}
-"""Matrix products: position of an operand -> name of the other one, which is saved for it."""
-
-VIEWS = {"ExpandBackward0", "SelectBackward0", "TBackward0", "UnsqueezeBackward0", "ViewBackward0"}
-"""Operations through which a parameter is still seen as itself."""
+from pinn_ntk.graph.operations import operation
 
 KNOWN_TO_NUMPY = {torch.float16, torch.float32, torch.float64, torch.complex64, torch.complex128}
 """Dtypes of points that are taken as they are; others are narrower than float32."""
 
 SIZE = 16
 """Bytes of a digest."""
-
-SCALED = {"MulBackward0": {0: "other", 1: "self"}, "DivBackward0": {0: "other", 1: "self"}}
-"""The same of elementwise products."""
 
 
 def fingerprint(residual: Tensor, params: Mapping[str, Tensor]) -> str | None:
@@ -112,23 +99,23 @@ def _behind(root: Node, params: set[int]) -> tuple[set[Node], list[Tensor]]:
 def _operands(trained: set[Node]) -> Iterator[tuple[Tensor, bool]]:
     """Operands without a parameter that meet a tensor with one, and whether in a matrix product."""
     for node in trained:
-        kind = nodes.kind(node)
-        names = PRODUCTS.get(kind) or SCALED.get(kind)
-        if names is None or nodes.missing(node):
+        made_by = operation(node)
+        names, product = made_by.partners, made_by.matrix
+        if not (product or made_by.pointwise) or not names or nodes.missing(node):
             continue
         live = {position: child for position, child, _ in nodes.inputs(node) if child in trained}
         if len(live) > 1 and len(live.keys() & names.keys()) > 1:
             continue
         for position, child in live.items():
-            if position in names and (kind in PRODUCTS or _is_bare(child)):
+            if position in names and (product or _is_bare(child)):
                 operand = nodes.saved(node, names[position])
-                if isinstance(operand, Tensor) and (kind in PRODUCTS or operand.ndim):
-                    yield operand, kind in PRODUCTS
+                if isinstance(operand, Tensor) and (product or operand.ndim):
+                    yield operand, product
 
 
 def _is_bare(node: Node) -> bool:
-    """Whether ``node`` is a leaf, seen through views."""
-    while nodes.kind(node) in VIEWS:
+    """Whether ``node`` is a leaf, seen through views, expanded or one of its slices."""
+    while operation(node).view or operation(node).name in {"Expand", "Select"}:
         node = next(nodes.inputs(node))[1]
     return nodes.leaf(node) is not None
 

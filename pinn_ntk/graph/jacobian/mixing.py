@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from torch.autograd.graph import Node
 
-from pinn_ntk.graph import nodes
+from pinn_ntk.graph.operations import operation
 from pinn_ntk.graph.walk import Edge, Graph
 
 if TYPE_CHECKING:
@@ -21,18 +21,6 @@ if TYPE_CHECKING:
 
 FEW = 256
 """Entries up to which a shared tensor is pulled back without a word."""
-
-MATRICES = {"AddmmBackward0": {1, 2}, "MmBackward0": {0, 1}, "BmmBackward0": {0, 1}}
-"""Matrix products, and the positions of their matrices."""
-
-NONLINEAR = {
-    f"{name}Backward0"
-    for name in (
-        *("Cos", "Cosh", "Elu", "Erf", "Exp", "Gelu", "LeakyRelu", "Mish", "Relu", "Selu"),
-        *("Sigmoid", "Silu", "Sin", "Sinh", "Softplus", "Tan", "Tanh"),
-    )
-}
-"""Activations; a constant times a weight with none behind it may be a weight itself."""
 
 
 def mixed_results(graph: Graph, contributions: Sequence[Contribution]) -> dict[str, str]:
@@ -52,27 +40,27 @@ def mixed_results(graph: Graph, contributions: Sequence[Contribution]) -> dict[s
         size = math.prod(edge.shape)
         if size <= FEW or edge.node in graph.names:
             continue
-        names, kinds, holds_data = _behind(graph, edge)
-        if holds_data and kinds & NONLINEAR:
+        names, bends, holds_data = _behind(graph, edge)
+        if holds_data and bends:
             reason = f"all rows share {size} entries that the network computes from data"
             reasons |= dict.fromkeys(names, reason)
     return reasons
 
 
-def _behind(graph: Graph, edge: Edge) -> tuple[list[str], set[str], bool]:
-    """Parameters and kinds of operations behind a tensor, and whether data meets a weight there."""
-    names, kinds, holds_data = [], set(), False
+def _behind(graph: Graph, edge: Edge) -> tuple[list[str], bool, bool]:
+    """Parameters behind a tensor, and whether an activation, and data times a weight, are there."""
+    names, bends, holds_data = [], False, False
     seen: set[Node] = {edge.node}
     stack = [edge.node]
     while stack:
         node = stack.pop()
-        kind = nodes.kind(node)
         if node in graph.names:
             names.append(graph.names[node])
-        trained = {position for position, _ in graph.edges(node)}
-        kinds.add(kind)
-        holds_data |= len(trained & MATRICES.get(kind, set())) == 1
+        made_by = operation(node)
+        bends |= made_by.bends
+        if made_by.matrix and len(made_by.partners) == 2:
+            holds_data |= sum(i in made_by.partners for i, _ in graph.edges(node)) == 1
         fresh = {child.node for _, child in graph.edges(node)} - seen
         seen |= fresh
         stack += fresh
-    return names, kinds, holds_data
+    return names, bends, holds_data

@@ -22,6 +22,7 @@ from pinn_ntk.graph.jacobian.assemble import Contribution, assemble
 from pinn_ntk.graph.jacobian.decode import RowCode, elementwise
 from pinn_ntk.graph.jacobian.mixing import mixed_results
 from pinn_ntk.graph.jacobian.rules import SiteRule, find_rules
+from pinn_ntk.graph.operations import operation
 from pinn_ntk.graph.walk import Edge, Graph, Use
 from pinn_ntk.kernel.factors import Factor
 
@@ -35,23 +36,6 @@ MAX_JOINED = 4
 
 INTERACTING = "points interact, its rows do not decode"
 """Reason for a parameter whose cotangents mix several rows."""
-
-VIEWS = {
-    "AliasBackward0",
-    "CloneBackward0",
-    "PermuteBackward0",
-    "ReshapeAliasBackward0",
-    "SqueezeBackward0",
-    "SqueezeBackward1",
-    "SqueezeBackward2",
-    "TBackward0",
-    "ToCopyBackward0",
-    "TransposeBackward0",
-    "UnsafeViewBackward0",
-    "UnsqueezeBackward0",
-    "ViewBackward0",
-}
-"""Operations that give a shared tensor another shape or dtype, entry by entry."""
 
 
 @dataclass
@@ -182,7 +166,7 @@ class _Decoder:
         while stack:
             edge = stack.pop()
             for use in self.graph.uses.get(edge, []):
-                if nodes.kind(use.node) in VIEWS and use.node is not self.graph.root:
+                if operation(use.node).view and use.node is not self.graph.root:
                     view = Edge(use.node)
                     if view not in seen:
                         seen.add(view)

@@ -21,7 +21,8 @@ from torch.autograd.graph import Node, get_gradient_edge
 
 from pinn_ntk.errors import IncompleteTermsError
 from pinn_ntk.graph.nodes import leaf
-from pinn_ntk.graph.terms.loss_nodes import operation, plain
+from pinn_ntk.graph.operations import operation
+from pinn_ntk.graph.terms.loss_nodes import plain
 from pinn_ntk.graph.terms.paths import nodes_below, trace
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ def _rounding(graph: Iterable[Node], residuals: Iterable[Tensor]) -> float:
     """Square root of the rounding unit of the coarsest dtype that takes part."""
     dtypes = {residual.dtype for residual in residuals}
     dtypes |= {tensor.dtype for node in graph if (tensor := leaf(node)) is not None}
-    if any(operation(node) == "ToCopy" for node in graph):  # autocast, in whichever dtype
+    if any(operation(node).name == "ToCopy" for node in graph):  # autocast, in whichever dtype
         dtypes.add(torch.bfloat16)
     return math.sqrt(max(torch.finfo(dtype).eps for dtype in dtypes))
 

@@ -13,28 +13,9 @@ from dataclasses import dataclass, field
 from torch import Tensor
 from torch.autograd.graph import Node
 
-from pinn_ntk.graph.nodes import inputs, kind, leaf, missing, saved
-from pinn_ntk.graph.terms.loss_nodes import CHAIN, PAIRED, Head, below, head_at, operation, rule_at
-
-ABOVE = CHAIN | {
-    "Add", "Addcdiv", "Addcmul", "Amax", "Amin", "AsStrided", "Cat", "Clamp", "ClampMax",
-    "ClampMin", "CopyBackwards", "CopySlices", "Cumsum", "Diagonal", "Dot", "Exp", "Expm1",
-    "Gather", "Index", "IndexPut", "IndexSelect", "Lerp", "Log", "Log10", "Log1P", "Log2",
-    "Logsumexp", "MaskedFill", "MaskedSelect", "Max", "Maximum", "Median", "Min", "Minimum",
-    "NanToNum", "Nansum", "Pow", "Prod", "Reciprocal", "Repeat", "Rsqrt", "Rsub", "ScatterAdd",
-    "Sort", "Split", "SplitWithSizes", "Stack", "Std", "Sub", "Topk", "Trace", "Unbind", "Var",
-    "Where",
-}  # fmt: skip
-"""Reductions, arithmetic and selections, which weigh and add up what heads have made."""
-
-POINTWISE = ABOVE | {
-    "Abs", "Cos", "Cosh", "Elu", "Erf", "ForeachNorm", "Gelu", "LeakyRelu", "LinalgVectorNorm",
-    "LogSigmoid", "LogSoftmax", "Relu", "Sigmoid", "Silu", "Sin", "Sinh", "Softmax", "Softplus",
-    "Tan", "Tanh", "WeightNormInterface",
-}  # fmt: skip
-"""What may shape a penalty or a weight that is computed from leaves alone."""
-
-PRODUCTS = frozenset({"Bmm", "Mm", "Mv"})
+from pinn_ntk.graph.nodes import inputs, leaf, missing, saved
+from pinn_ntk.graph.operations import Operation, operation
+from pinn_ntk.graph.terms.loss_nodes import Head, below, head_at, rule_at
 
 
 @dataclass
@@ -75,15 +56,15 @@ def _visit(node: Node, found: Paths) -> list[Node]:
 
 def passes(node: Node) -> bool:
     """Whether ``node`` may stand above a head; a matrix product may with one constant factor."""
-    if operation(node) in PRODUCTS and rule_at(node) is None:
+    if _multiplies(operation(node)) and rule_at(node) is None:
         return len(below(node)) == 1 and not from_leaves(below(node)[0], data=True)
-    return operation(node) in ABOVE or rule_at(node) is not None
+    return operation(node).weighs or rule_at(node) is not None
 
 
 def _unweighted(node: Node, found: Paths) -> list[Node]:
     """Operands of ``node``, less a factor made of leaves alone, which is a weight."""
     children = below(node)
-    if operation(node) not in {"Mul", "Div"} or len(children) < 2:
+    if operation(node).name not in {"Mul", "Div"} or len(children) < 2:
         return children
     factors = [child for child in children if from_leaves(child, data=True)]
     if len(factors) != 1:
@@ -94,7 +75,9 @@ def _unweighted(node: Node, found: Paths) -> list[Node]:
 
 def _penalises_leaves(node: Node) -> bool:
     children = below(node)
-    return kind(node) not in PAIRED and all(from_leaves(child, data=False) for child in children)
+    return not operation(node).subtracts and all(
+        from_leaves(child, data=False) for child in children
+    )
 
 
 def from_leaves(node: Node, *, data: bool) -> bool:
@@ -114,7 +97,7 @@ def from_leaves(node: Node, *, data: bool) -> bool:
         node = stack.pop()
         if leaf(node) is not None:
             continue
-        if operation(node) not in POINTWISE or not (data or _without_data(node)):
+        if not operation(node).of_leaves or not (data or _without_data(node)):
             return False
         fresh = [child for child in below(node) if child not in seen]
         seen.update(fresh)
@@ -126,10 +109,10 @@ def _without_data(node: Node) -> bool:
     used = [position for position, _, _ in inputs(node)]
     if len(used) != 1:
         return True
-    if kind(node) in {"MulBackward0", "DivBackward0"} and not missing(node):
-        constant = saved(node, "self" if used == [1] else "other")
+    if operation(node).name in {"Mul", "Div"} and operation(node).partners and not missing(node):
+        constant = saved(node, operation(node).partners[used[0]])
         return not isinstance(constant, Tensor) or constant.numel() == 1
-    return operation(node) not in {"Add", "Sub", "Rsub"}
+    return operation(node).name not in {"Add", "Sub", "Rsub"}
 
 
 def nodes_below(roots: Iterable[Node]) -> dict[Node, None]:
@@ -143,9 +126,6 @@ def nodes_below(roots: Iterable[Node]) -> dict[Node, None]:
     return seen
 
 
-_BETWEEN = ABOVE | PRODUCTS | {"Abs", "LinalgVectorNorm"}  # also those that transform a head
-
-
 def reached(root: Node, stops: Collection[Node]) -> set[Node]:
     """Those of ``stops``, nodes of heads, to which a path leads from ``root`` through no other."""
     found: set[Node] = set()
@@ -155,8 +135,18 @@ def reached(root: Node, stops: Collection[Node]) -> set[Node]:
         node = stack.pop()
         if node in stops:
             found.add(node)
-        elif operation(node) in _BETWEEN:
+        elif _passes_on(operation(node)):
             fresh = [child for child in below(node) if child not in seen]
             seen.update(fresh)
             stack.extend(fresh)
     return found
+
+
+def _passes_on(made_by: Operation) -> bool:
+    """What stands above a head, and what transforms one."""
+    transforms = made_by.name in {"Abs", "LinalgVectorNorm"}
+    return made_by.weighs or transforms or _multiplies(made_by)
+
+
+def _multiplies(made_by: Operation) -> bool:
+    return made_by.matrix and not made_by.adds
