@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pinn_ntk import NTKWarning, empirical_ntk
-from pinn_ntk.graph.jacobian import mixing, sites
+from pinn_ntk.graph.jacobian import mixing, partitions, sites
 from pinn_ntk.graph.jacobian.sites import site_factors
 from pinn_ntk.graph.reference import reference_jacobian
 from tests.asserts import assert_near
@@ -38,7 +38,7 @@ def fallbacks(residual: Tensor, params: nn.Module | list[Tensor]) -> dict[str, s
 
 
 def parts(shape: tuple[int, ...]) -> list[list[list[int]]]:
-    return [partition.tolist() for partition in sites._partitions(torch.zeros(shape))]
+    return [partition.tolist() for partition in partitions.partitions(torch.zeros(shape))]
 
 
 def test_first_all_rows_together_then_by_axis_then_joined() -> None:
@@ -72,7 +72,7 @@ def test_no_part_holds_one_row_only_because_of_an_axis() -> None:
 
 
 def test_many_components_are_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sites, "MAX_COMPONENTS", 2)
+    monkeypatch.setattr(partitions, "MAX_COMPONENTS", 2)
     assert [len(partition) for partition in parts((2, 3))] == [1, 2, 2, 2, 3, 3]
 
 
@@ -139,7 +139,7 @@ def test_terms_of_different_points_in_one_tensor() -> None:
 
 
 def test_more_components_than_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sites, "MAX_COMPONENTS", 2)
+    monkeypatch.setattr(partitions, "MAX_COMPONENTS", 2)
     residuals, net = flow()
     reasons = fallbacks(torch.stack(residuals).squeeze(2)[:, ORDER].mT, net)
     assert set(reasons.values()) <= {sites.INTERACTING}

@@ -19,15 +19,7 @@ from pinn_ntk.graph.walk import Edge, Graph, Use
 
 
 def aligned_uses(graph: Graph, rows: int) -> list[tuple[Use, Edge]] | None:
-    """Places where a shared tensor meets the points, if alignment can be proven.
-
-    Args:
-        graph: Graph behind the residual.
-        rows: Length of the residual's axis 0.
-
-    Returns:
-        (use, shared tensor) pairs, or None without a proof.
-    """
+    """Places where a shared tensor meets the points, as (use, tensor); None without a proof."""
     if rows < 2 or nodes.output_shape(graph.root)[:1] != (rows,):
         return None
     aligned: set[Node] = {graph.root}
@@ -43,7 +35,7 @@ def aligned_uses(graph: Graph, rows: int) -> list[tuple[Use, Edge]] | None:
                 uses.append((Use(node, position), edge))
             else:
                 aligned.add(edge.node)
-    behind = _behind(graph, [edge.node for _, edge in uses])
+    behind = set(graph.behind(*(edge.node for _, edge in uses)))
     if behind & aligned or not behind <= graph.parametric:
         return None
     return uses
@@ -81,14 +73,3 @@ def _keeps_rows(node: Node) -> bool:
     rank = max(len(nodes.output_shape(node)), *ranks)
     signed = [nodes.signed(dim) % rank for dim in (dims if isinstance(dims, tuple) else (dims,))]
     return bool(signed) and 0 not in signed
-
-
-def _behind(graph: Graph, starts: list[Node]) -> set[Node]:
-    found: set[Node] = set()
-    stack = list(starts)
-    while stack:
-        node = stack.pop()
-        if node not in found:
-            found.add(node)
-            stack += [edge.node for _, edge in graph.edges(node)]
-    return found

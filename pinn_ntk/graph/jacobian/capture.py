@@ -44,22 +44,9 @@ def capture(
     dtype: torch.dtype,
     memory_budget: int,
 ) -> tuple[FactoredJacobian, Probe | None]:
-    """Factored Jacobian of one residual and, if asked for, the probe that certifies it.
+    """Factored Jacobian of one residual and, with ``certify``, the probe that certifies it.
 
-    Args:
-        term: Name of the residual, for messages.
-        residual: Live tensor of any shape, R entries.
-        leaves: Parameter name -> leaf.
-        certify: Whether to check against an ordinary backward pass.
-        dtype: Dtype of later contractions.
-        memory_budget: Bytes that temporaries may take.
-
-    Returns:
-        The Jacobian, and the probe (None without ``certify``).
-
-    Raises:
-        ResidualError: The graph was freed by an earlier backward pass.
-        RuntimeError: Autograd failed for another reason; passed on as it came.
+    Raises ResidualError where the graph was freed; other failures of autograd pass as they came.
     """
     try:
         factors, reasons, mixed, coarsest = site_factors(residual, leaves)

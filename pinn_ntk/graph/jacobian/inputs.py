@@ -23,6 +23,7 @@ from torch.autograd.graph import Node
 
 from pinn_ntk.graph import nodes
 from pinn_ntk.graph.operations import operation
+from pinn_ntk.graph.walk import postorder
 
 KNOWN_TO_NUMPY = {torch.float16, torch.float32, torch.float64, torch.complex64, torch.complex128}
 """Dtypes of points that are taken as they are; others are narrower than float32."""
@@ -35,28 +36,10 @@ def fingerprint(residual: Tensor, params: Mapping[str, Tensor]) -> str | None:
     """Digest of the network's inputs behind a live residual, over all its networks.
 
     It depends on values, shapes and dtypes of the points alone, not on parameters or targets. An
-    input that is itself masked at random counts as another point each time.
-
-    Args:
-        residual: Live tensor, its graph not freed.
-        params: Name -> trained parameter. Any ``nn.Parameter`` passes for one, too; other leaves
-            that are trained have to be among them, or they pass for points.
-
-    Returns:
-        Hex digest; None where no inputs are found, as where points enter through operations that
-        keep no operand and need no gradient.
-
-    Raises:
-        RuntimeError: The graph was freed by an earlier backward pass.
-
-    Example:
-        >>> w = torch.ones(2, 1, requires_grad=True)
-        >>> x, y = torch.tensor([[0.0, 1.0]]), torch.tensor([[0.5, 1.0]])
-        >>> first = fingerprint((x @ w).tanh(), {"w": w})
-        >>> first == fingerprint((x @ w).cos() - 3, {"w": w})
-        True
-        >>> first == fingerprint((y @ w).tanh(), {"w": w})
-        False
+    input that is itself masked at random counts as another point each time. Any ``nn.Parameter``
+    passes for trained; other leaves that are trained have to be among ``params``, or they pass for
+    points. None where no inputs are found: points may enter through operations that keep no
+    operand and need no gradient.
     """
     if residual.grad_fn is None:
         return None
@@ -74,25 +57,15 @@ def _behind(root: Node, params: set[int]) -> tuple[set[Node], list[Tensor]]:
     """Nodes that depend on a trained parameter, and leaves that are points."""
     trained: set[Node] = set()
     points: list[Tensor] = []
-    seen: set[Node] = set()
-    stack = [(root, False)]
-    while stack:
-        node, ready = stack.pop()
-        children = [child for child, _ in node.next_functions if child is not None]
-        if ready:
-            if not trained.isdisjoint(children):
+    for node, edges in postorder(root).items():
+        leaf = nodes.leaf(node)
+        if leaf is None:
+            if any(edge.node in trained for _, edge in edges):
                 trained.add(node)
-        elif node not in seen:
-            seen.add(node)
-            if children:
-                stack.append((node, True))
-                stack += [(child, False) for child in children]
-                continue
-            leaf = nodes.leaf(node)
-            if leaf is not None and (id(leaf) in params or isinstance(leaf, nn.Parameter)):
-                trained.add(node)
-            elif leaf is not None:
-                points.append(leaf.detach())
+        elif id(leaf) in params or isinstance(leaf, nn.Parameter):
+            trained.add(node)
+        else:
+            points.append(leaf.detach())
     return trained, points
 
 

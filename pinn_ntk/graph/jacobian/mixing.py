@@ -24,43 +24,28 @@ FEW = 256
 
 
 def mixed_results(graph: Graph, contributions: Sequence[Contribution]) -> dict[str, str]:
-    """Parameters whose rows were pulled back from a large result of the network.
+    """Parameter name -> reason, where its rows were pulled back from a large result of the network.
 
     A weight that another network makes from fixed inputs looks the same, and costs the same.
-
-    Args:
-        graph: Graph behind the residual.
-        contributions: What the sites gave.
-
-    Returns:
-        Parameter name -> reason.
     """
     reasons: dict[str, str] = {}
     for edge in dict.fromkeys(contribution.edge for contribution in contributions):
         size = math.prod(edge.shape)
-        if size <= FEW or edge.node in graph.names:
-            continue
-        names, bends, holds_data = _behind(graph, edge)
-        if holds_data and bends:
+        is_leaf = edge.node in graph.names
+        if size > FEW and not is_leaf and _computes_from_data(graph, edge):
             reason = f"all rows share {size} entries that the network computes from data"
-            reasons |= dict.fromkeys(names, reason)
+            reasons |= dict.fromkeys(graph.names_behind(edge.node), reason)
     return reasons
 
 
-def _behind(graph: Graph, edge: Edge) -> tuple[list[str], bool, bool]:
-    """Parameters behind a tensor, and whether an activation, and data times a weight, are there."""
-    names, bends, holds_data = [], False, False
-    seen: set[Node] = {edge.node}
-    stack = [edge.node]
-    while stack:
-        node = stack.pop()
-        if node in graph.names:
-            names.append(graph.names[node])
-        made_by = operation(node)
-        bends |= made_by.bends
-        if made_by.matrix and len(made_by.partners) == 2:
-            holds_data |= sum(i in made_by.partners for i, _ in graph.edges(node)) == 1
-        fresh = {child.node for _, child in graph.edges(node)} - seen
-        seen |= fresh
-        stack += fresh
-    return names, bends, holds_data
+def _computes_from_data(graph: Graph, edge: Edge) -> bool:
+    """Whether behind a tensor data is multiplied with a weight, and there is an activation."""
+    behind = list(graph.behind(edge.node))
+    bends = any(operation(node).bends for node in behind)
+    return bends and any(_holds_data(graph, node) for node in behind)
+
+
+def _holds_data(graph: Graph, node: Node) -> bool:
+    """Whether one of two matrices depends on a weight, and the other does not."""
+    matrices = operation(node).partners if operation(node).matrix else ()
+    return len(matrices) == 2 and sum(i in matrices for i, _ in graph.edges(node)) == 1

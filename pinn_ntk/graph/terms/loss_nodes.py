@@ -28,8 +28,6 @@ class Head:
 
     Attributes:
         node: The node; the gradient of the loss enters the term here.
-        phi: What it applies to the residual.
-        residual: r, alive.
         axes: Axes of r that the node sums over without keeping them.
         share: Factor from g to w; 1 / N for a node that takes the mean itself.
     """
@@ -48,13 +46,10 @@ class Head:
 
 
 def head_at(node: Node) -> Head | None:
-    """The head at ``node``, or None where there is none.
+    """The head at ``node``, its residual alive, or None where there is none.
 
     What only transforms another head is none itself: the norm of a norm, the square of an RMSE.
     The square of an absolute value or of a 2-norm is the square of what is inside.
-
-    Returns:
-        The head, its residual alive.
     """
     head = rule_at(node)
     inner = None if head is None else _inner(head)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 from torch.autograd.graph import Node
 
-from pinn_ntk.graph.nodes import inputs, leaf, missing, saved
+from pinn_ntk.graph.nodes import inputs, leaf, missing, reachable, saved
 from pinn_ntk.graph.operations import Operation, operation
 from pinn_ntk.graph.terms.loss_nodes import Head, below, head_at, rule_at
 
@@ -83,26 +83,13 @@ def _penalises_leaves(node: Node) -> bool:
 def from_leaves(node: Node, *, data: bool) -> bool:
     """Whether ``node`` is computed from leaf tensors alone, without any network operation.
 
-    Args:
-        node: Node to ask about.
-        data: Whether data may take part, that is a constant factor of several entries, or a
-            constant that is added: ``theta * x - y`` is a residual, ``3 * theta`` is not.
-
-    Returns:
-        Whether every path from ``node`` leads to a leaf through pointwise operations.
+    With ``data``, data may take part, that is a constant factor of several entries, or a constant
+    that is added: ``theta * x - y`` is a residual, ``3 * theta`` is not.
     """
-    seen = {node}
-    stack = [node]
-    while stack:
-        node = stack.pop()
-        if leaf(node) is not None:
-            continue
-        if not operation(node).of_leaves or not (data or _without_data(node)):
-            return False
-        fresh = [child for child in below(node) if child not in seen]
-        seen.update(fresh)
-        stack.extend(fresh)
-    return True
+    return all(
+        leaf(found) is not None or (operation(found).of_leaves and (data or _without_data(found)))
+        for found in reachable([node], below)
+    )
 
 
 def _without_data(node: Node) -> bool:
@@ -117,29 +104,16 @@ def _without_data(node: Node) -> bool:
 
 def nodes_below(roots: Iterable[Node]) -> dict[Node, None]:
     """All nodes of the graph behind ``roots``, these among them, in a fixed order."""
-    seen = dict.fromkeys(roots)
-    stack = list(seen)
-    while stack:
-        fresh = [child for child in below(stack.pop()) if child not in seen]
-        seen.update(dict.fromkeys(fresh))
-        stack.extend(fresh)
-    return seen
+    return dict.fromkeys(reachable(roots, below))
 
 
 def reached(root: Node, stops: Collection[Node]) -> set[Node]:
     """Those of ``stops``, nodes of heads, to which a path leads from ``root`` through no other."""
-    found: set[Node] = set()
-    seen = {root}
-    stack = [root]
-    while stack:
-        node = stack.pop()
-        if node in stops:
-            found.add(node)
-        elif _passes_on(operation(node)):
-            fresh = [child for child in below(node) if child not in seen]
-            seen.update(fresh)
-            stack.extend(fresh)
-    return found
+
+    def following(node: Node) -> list[Node]:
+        return below(node) if node not in stops and _passes_on(operation(node)) else []
+
+    return {node for node in reachable([root], following) if node in stops}
 
 
 def _passes_on(made_by: Operation) -> bool:
