@@ -47,10 +47,7 @@ FORMS: dict[str, tuple[Callable[[nn.Module], object], list[str]]] = {
         lambda net: [net[0].weight, ("b", net[0].bias), net[1].weight],
         ["param_0", "b", "param_2"],
     ),
-    "names_that_are_no_strings": (
-        lambda net: dict(enumerate(net.parameters())),
-        ["0", "1", "2"],
-    ),
+    "names_that_are_no_strings": (lambda net: dict(enumerate(net.parameters())), ["0", "1", "2"]),
 }
 
 

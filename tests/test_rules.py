@@ -82,10 +82,7 @@ CASES: dict[str, tuple[tuple[int, ...], Operation]] = {
     "expand_number": ((), lambda w: w.expand(N, M)),
     "layer_norm_gain": ((K,), lambda w: layer_norm(points(N, K), (K,), w, points(K))),
     "layer_norm_offset": ((K,), lambda w: layer_norm(points(N, K), (K,), points(K), w)),
-    "layer_norm_two_axes": (
-        (K, M),
-        lambda w: layer_norm(points(N, K, M), (K, M), w, points(K, M)),
-    ),
+    "layer_norm_two_axes": ((K, M), lambda w: layer_norm(points(N, K, M), (K, M), w, points(K, M))),
     "layer_norm_many_batches": ((K,), lambda w: layer_norm(points(N, M, K), (K,), w, points(K))),
     "layer_norm_backward_gain": ((K,), lambda w: double_backward(points(N, K), w, points(K))),
     "layer_norm_backward_offset": ((K,), lambda w: double_backward(points(N, K), points(K), w)),
@@ -121,10 +118,7 @@ ELEMENTWISE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "div_by": lambda w, x: x / w,
 }
 CASES |= {
-    f"{name}_{kind}": (
-        shape,
-        lambda w, operation=operation, out=out: operation(w, points(*out)),
-    )
+    f"{name}_{kind}": (shape, lambda w, operation=operation, out=out: operation(w, points(*out)))
     for name, operation in ELEMENTWISE.items()
     for kind, (shape, out) in BROADCAST.items()
 }

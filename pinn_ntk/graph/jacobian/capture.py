@@ -85,10 +85,7 @@ def _off_by(error: float, most: float) -> str:
 
 
 def _fall_back(
-    residual: Tensor,
-    leaves: Mapping[str, Tensor],
-    jacobian: FactoredJacobian,
-    names: Iterable[str],
+    residual: Tensor, leaves: Mapping[str, Tensor], jacobian: FactoredJacobian, names: Iterable[str]
 ) -> None:
     """Replace the factors of the parameters ``names`` by rows computed one by one."""
     failed = {name: leaf for name, leaf in leaves.items() if name in set(names)}
@@ -102,10 +99,7 @@ def _fall_back(
 
 
 def _report(
-    term: str,
-    leaves: Mapping[str, Tensor],
-    jacobian: FactoredJacobian,
-    reasons: Mapping[str, str],
+    term: str, leaves: Mapping[str, Tensor], jacobian: FactoredJacobian, reasons: Mapping[str, str]
 ) -> None:
     """Say which parameters took a backward pass a row, and at what cost."""
     reasons = {name: reasons[name] for name in leaves if name in reasons}

@@ -33,10 +33,7 @@ class Precision:
     noise: float
 
 
-PRECISION = {
-    torch.float64: Precision(2**20, 1e-8, 1e-13),
-    torch.float32: Precision(32, 1e-3, 1e-5),
-}
+PRECISION = {torch.float64: Precision(2**20, 1e-8, 1e-13), torch.float32: Precision(32, 1e-3, 1e-5)}
 LOW_PRECISION = Precision(8, 3e-2, 1e-2)
 
 
