@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ from pinn_ntk.graph.params import named_leaves
 from pinn_ntk.graph.reference import reference_jacobian
 from pinn_ntk.graph.residuals import named_residuals
 from pinn_ntk.graph.walk import Graph
-from tests.asserts import assert_near
+from tests.asserts import assert_near, backward_passes
 from tests.cases import CASES, Case
 from tests.networks import NETWORKS
 from tests.operators import OPERATORS, points
@@ -184,17 +184,8 @@ def test_no_mixing_is_taken_for_alignment(
 
 # --- Random graphs
 
-SHAPES = [
-    (),
-    (1,),
-    (4,),
-    (1, 4),
-    (4, 1),
-    (4, 4),
-    (4, 4),
-    (3, 4),
-    (4, 3),
-]  # of trained leaves, N = 4
+SHAPES = [(), (1,), (4,), (1, 4), (4, 1), (4, 4), (4, 4), (3, 4), (4, 3)]
+"""Shapes of trained leaves, N = 4."""
 
 UNARY: list[Callable[[Tensor], Tensor]] = [
     torch.tanh, torch.exp, torch.sin, torch.sigmoid, torch.sqrt, torch.abs, torch.clone, silu,
@@ -311,34 +302,20 @@ def test_all_else_is_proven(case: Case) -> None:
     assert uses is not None
 
 
-@pytest.fixture
-def backward_passes(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[object]]:
-    """Grows by one at each backward pass."""
-    made: list[object] = []
-    grad = torch.autograd.grad
-
-    def counted(*args: object, **kwargs: object) -> object:
-        made.append(args)
-        return grad(*args, **kwargs)
-
-    monkeypatch.setattr(torch.autograd, "grad", counted)
-    return made
-
-
 @pytest.mark.parametrize("certify", [False, True], ids=["bare", "certified"])
 @pytest.mark.parametrize(
     ("operator", "components"),
     [("u", 1), ("grad_u", 2), ("u_xx", 1), ("burgers", 1), ("biharmonic", 1), ("navier_stokes", 3)],
 )
 def test_one_backward_pass_a_component(
-    operator: str, components: int, certify: bool, backward_passes: list[object]
+    operator: str, components: int, certify: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     op = OPERATORS[operator]
     net = NETWORKS["mlp"](op.in_dim, op.out_dim)
     residual = op.residual(net, points(6, op.in_dim))
-    backward_passes.clear()
+    passes = backward_passes(monkeypatch)
     empirical_ntk(residual, net, certify=certify)
-    assert len(backward_passes) == components + certify
+    assert len(passes) == components + certify
 
 
 @pytest.mark.parametrize(("rows", "shape"), [(1, (1, 5)), (4, (5, 1)), (5, (4, 5))])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 
 import pytest
@@ -12,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from pinn_ntk import NTKWarning, ResidualError, empirical_ntk, reference_ntk
 from pinn_ntk.graph.reference import reference_jacobian
-from tests.asserts import assert_certified, assert_is_ntk_of, assert_near, assert_psd
+from tests.asserts import assert_certified, assert_is_ntk_of, assert_near, assert_psd, checked_ntk
 from tests.networks import NETWORKS, FourierFeatures, stack
 from tests.operators import grad, laplacian, points
 
@@ -84,11 +83,6 @@ def shared_by_terms_and_rows() -> tuple[Tensor, Params]:
     return torch.cat([gain * net(x), net(x.detach() + 1) / gain]), [*net.parameters(), gain]
 
 
-def ill_conditioned() -> tuple[Tensor, Params]:
-    x = torch.linspace(0, 1e-6, N)[:, None]
-    return of_u_xx(lambda r: r, x)
-
-
 def high_frequency() -> tuple[Tensor, Params]:
     net = nn.Sequential(FourierFeatures(1, trained=True), stack([6, 5, 1]))
     with torch.no_grad():
@@ -102,7 +96,7 @@ CASES: dict[str, Callable[[], tuple[Tensor, Params]]] = {
     "more_rows_than_parameters": more_rows_than_parameters,
     "all_points_equal": lambda: of_u_xx(lambda r: r, torch.zeros(N, 1)),
     "points_in_pairs": lambda: of_u_xx(lambda r: r, torch.rand(3, 1).repeat(2, 1)),
-    "points_nearly_equal": ill_conditioned,
+    "points_nearly_equal": lambda: of_u_xx(lambda r: r, torch.linspace(0, 1e-6, N)[:, None]),
     "one_row": lambda: of_u_xx(lambda r: r, torch.rand(1, 1)),
     "one_row_0d": lambda: of_u_xx(lambda r: r.squeeze(), torch.rand(1, 1)),
     "two_rows": lambda: of_u_xx(lambda r: r, torch.rand(2, 1)),
@@ -197,39 +191,28 @@ LOW: dict[str, tuple[torch.dtype, float]] = {
 }
 
 
-def in_order(u: Tensor, _: Tensor) -> Tensor:
-    return u
-
-
-def permuted(u: Tensor, _: Tensor) -> Tensor:
-    return u[[3, 0, 5, 2, 1, 4]]
-
-
-def second_derivative(u: Tensor, x: Tensor) -> Tensor:
-    return laplacian(u, x) + u
-
-
-def widened(u: Tensor, _: Tensor) -> Tensor:
-    return u.double() ** 2
+MADE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "in_order": lambda u, _: u,
+    "permuted": lambda u, _: u[[3, 0, 5, 2, 1, 4]],
+    "second_derivative": lambda u, x: laplacian(u, x) + u,
+    "widened": lambda u, _: u.double() ** 2,
+}
 
 
 @pytest.mark.parametrize(("dtype", "tol"), LOW.values(), ids=LOW)
-@pytest.mark.parametrize("make", [in_order, permuted, second_derivative, widened])
+@pytest.mark.parametrize("make", MADE.values(), ids=MADE)
 @pytest.mark.filterwarnings("ignore::pinn_ntk.NTKWarning")
 def test_models_of_low_precision(
     make: Callable[[Tensor, Tensor], Tensor], dtype: torch.dtype, tol: float
 ) -> None:
     net = mlp().to(dtype)
     x = points(N, 1).detach().to(dtype).requires_grad_()
-    residual = make(net(x), x)
-    kernel = empirical_ntk(residual, net)
-    expected = reference_ntk(residual, net)["residual", "residual"]
-    assert_near(kernel["residual"], expected, tol, f"K of a model in {dtype}")
+    kernel = checked_ntk(make(net(x), x), net, tol, f"K of a model in {dtype}")
     assert_psd(kernel)
     assert kernel.certificate["residual", "residual"] <= tol
 
 
-@pytest.mark.parametrize("make", [in_order, permuted, second_derivative, widened])
+@pytest.mark.parametrize("make", MADE.values(), ids=MADE)
 @pytest.mark.parametrize("scale", [1e-25, 1.0, 1e20], ids=str)
 def test_float32_stays_on_the_fast_path(
     make: Callable[[Tensor, Tensor], Tensor], scale: float
@@ -237,23 +220,16 @@ def test_float32_stays_on_the_fast_path(
     """No warning: a warning is an error here."""
     net = mlp().float()
     x = points(N, 1).detach().float().requires_grad_()
-    residual = scale * make(net(x), x)
-    kernel = empirical_ntk(residual, net)
-    expected = reference_ntk(residual, net)["residual", "residual"]
-    assert_near(kernel["residual"], expected, 1e-4, "K of a float32 model")
+    checked_ntk(scale * make(net(x), x), net, 1e-4, "K of a float32 model")
 
 
+@pytest.mark.filterwarnings("ignore::pinn_ntk.NTKWarning")
 def test_mixed_precision_in_one_graph() -> None:
     net = mlp().float()
     x = points(N, 1).detach().float()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         low = net(x)
-    residual = low.double() + net(x)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NTKWarning)
-        kernel = empirical_ntk(residual, net)
-    expected = reference_ntk(residual, net)["residual", "residual"]
-    assert_near(kernel["residual"], expected, 5e-2, "K under autocast")
+    checked_ntk(low.double() + net(x), net, 5e-2, "K under autocast")
 
 
 # --- Numbers that are none
@@ -288,9 +264,7 @@ def test_hooks_on_tensors_are_part_of_the_gradient(hooked: str) -> None:
     hidden = net[0](points(N, 1))
     (net[0].weight if hooked == "weight" else hidden).register_hook(lambda g: 3 * g)
     residual = net[1:](hidden)
-    kernel = empirical_ntk(residual, net)
-    expected = reference_ntk(residual, net)["residual", "residual"]
-    assert_near(kernel["residual"], expected, 1e-13, "K with a hook")
+    checked_ntk(residual, net, 1e-13, "K with a hook")
 
 
 def test_hooks_of_accumulation_are_not_run() -> None:
@@ -332,9 +306,7 @@ def test_a_mixing_hook_without_the_certificate() -> None:
     hidden = net[0](points(N, 1))
     hidden.register_hook(lambda g: g - g.mean(0))
     residual = net[1:](hidden)
-    kernel = empirical_ntk(residual, net, certify=False)
-    expected = reference_ntk(residual, net)["residual", "residual"]
-    assert_near(kernel["residual"], expected, 1e-10, "K")
+    checked_ntk(residual, net, 1e-10, "K", certify=False)
 
 
 @not_supported("reentrant checkpointing hides the parameters from the graph: a kernel of zeros")

@@ -17,7 +17,7 @@ from torch.nn.modules import activation as activations
 from pinn_ntk import NTKWarning, empirical_ntk, reference_ntk
 from pinn_ntk.graph import operations
 from pinn_ntk.graph.operations import Operation, operation
-from tests.asserts import assert_near
+from tests.asserts import assert_near, backward_passes
 from tests.networks import plain
 from tests.operators import grad, points
 
@@ -75,27 +75,18 @@ def residual_of(net: nn.Module, x: Tensor, name: str) -> Tensor:
     return u + u_x + grad(u_x, x)
 
 
-@pytest.fixture
-def backward_passes(monkeypatch: pytest.MonkeyPatch) -> list[object]:
-    """Grows by one at each backward pass."""
-    made: list[object] = []
-    grad = torch.autograd.grad
-    monkeypatch.setattr(torch.autograd, "grad", lambda *a, **k: (made.append(a), grad(*a, **k))[1])
-    return made
-
-
 @pytest.mark.parametrize("name", ACTIVATIONS)
-def test_one_backward_pass_for_every_activation(name: str, backward_passes: list[object]) -> None:
+def test_one_backward_pass_for_every_activation(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     net, x = plain(1, 1, activation=ACTIVATIONS[name]), points(7, 1)
     residual = residual_of(net, x, name)
     own = {f"{i}.{n}" for i in (1, 3, 5) for n, _ in net[i].named_parameters()}
     expected = reference_ntk(residual, net)["residual", "residual"]
-    backward_passes.clear()
+    passes = backward_passes(monkeypatch)
     with pytest.warns(NTKWarning, match=GENERIC[name]) if name in GENERIC else nullcontext():
         kernel = empirical_ntk(residual, net, certify=False)
     assert set(kernel.jacobian("residual").fallbacks) == own
     assert bool(own) == (name in GENERIC)
-    assert len(backward_passes) == 1 + bool(own)
+    assert len(passes) == 1 + bool(own)
     assert_near(kernel["residual"], expected, 1e-12, "K")
 
 
