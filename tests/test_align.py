@@ -57,9 +57,6 @@ def assert_jacobian_is_right(residual: Tensor, params: list[Tensor], what: str =
     assert_near(jacobian, expected, 1e-10, what, scale=max(float(expected.norm()), 1e-4))
 
 
-# --- Rows that mix although every shape looks aligned
-
-
 class Layer:
     """tanh(x W + b) for square everything, and more parameters of the same sizes."""
 
@@ -182,8 +179,6 @@ def test_no_mixing_is_taken_for_alignment(
         assert_jacobian_is_right(r, [layer.x, *layer.params])
 
 
-# --- Random graphs
-
 SHAPES = [(), (1,), (4,), (1, 4), (4, 1), (4, 4), (4, 4), (3, 4), (4, 3)]
 """Shapes of trained leaves, N = 4."""
 
@@ -262,8 +257,6 @@ def test_random_graphs(block: int, proofs: list[bool]) -> None:
     assert sum(proofs) >= 1, "no graph was proven, so that nothing was tested"
     assert not all(proofs)
 
-
-# --- What has to be proven
 
 UNPROVEN = {
     "rows_in_another_order": ["mlp-permuted", "mlp-reversed", "mlp-rows_repeated"],

@@ -41,9 +41,6 @@ def measured(residual: Tensor, net: nn.Module, match: str) -> tuple[NTK, str]:
     return kernel, str(said[0].message)
 
 
-# --- Rules that have gone wrong
-
-
 def spoilt(maker: Callable[..., object], spoil: Callable[[Outer | Dense], Outer | Dense]) -> object:
     """A rule maker whose contributions are spoilt."""
 
@@ -131,9 +128,6 @@ def test_without_the_certificate_nothing_is_checked(monkeypatch: pytest.MonkeyPa
     assert_near(kernel.jacobian("residual").dense(), -reference_jacobian(residual, net), 1e-13, "J")
 
 
-# --- A proof, a walk or a decoding that has gone wrong
-
-
 def everything_is_aligned(graph: Graph, _rows: int) -> list[tuple[Use, Edge]]:
     """A broken proof: each use of a leaf meets the points in order."""
     leaves = {Edge(leaf) for leaf in graph.names}
@@ -195,9 +189,6 @@ def test_a_hook_that_mixes_rows_is_mended() -> None:
     assert set(kernel.jacobian("pde").fallbacks) == {"0.weight", "0.bias"}
 
 
-# --- What has no fast path
-
-
 BEYOND: dict[str, tuple[str, set[str]]] = {
     "batch_norm": ("points interact", set()),
     "conv1d": ("no rule for a parameter at input 1 of Convolution", {"conv.weight", "conv.bias"}),
@@ -241,9 +232,6 @@ def test_the_warning_can_be_filtered_alone() -> None:
         warnings.simplefilter("error")
         warnings.filterwarnings("ignore", category=NTKWarning)
         empirical_ntk(net(points(N, 1)), net)
-
-
-# --- The numbers of the certificate
 
 
 def column(*values: float) -> Tensor:
@@ -336,9 +324,6 @@ def test_magnitudes_of_a_sketched_weight_are_those_of_its_sketch() -> None:
         exact = certificate.factored_probe(residual, leaves, factors)["w"].norm()
         ratios.append(float(exact) / certificate.magnitudes(residual, leaves, factors)["w"])
     assert sum(ratios) / len(ratios) == pytest.approx(1.0, abs=0.05)
-
-
-# --- Half precision
 
 
 def wave(net: nn.Module, x: Tensor) -> Tensor:

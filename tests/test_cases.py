@@ -73,9 +73,6 @@ def dense_kernel(case: Case) -> DenseKernel:
     return DenseKernel({name: reference_jacobian(r, params) for name, r in residuals.items()})
 
 
-# --- The table
-
-
 def test_ids_are_unique_and_every_factory_is_used() -> None:
     ids = [case.id for case in CASES]
     assert len(set(ids)) == len(ids)
@@ -115,9 +112,6 @@ def test_all_styles_of_u_xx_have_one_kernel(network: str, style: str) -> None:
     expected = reference_ntk(*build_operator(network, "u_xx", "sum"))
     for pair, block in reference_ntk(*build_operator(network, "u_xx", style)).items():
         asserts.assert_near(block, expected[pair], 1e-11, f"K{pair}")
-
-
-# --- The checks
 
 
 @pytest.fixture

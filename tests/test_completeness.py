@@ -17,9 +17,6 @@ def problem() -> Problem:
     return Problem()
 
 
-# --- Completeness
-
-
 def test_hook_that_changes_a_term_is_noticed(problem: Problem):
     loss = (problem.r**2).mean() + (problem.s**2).mean()
     find_terms(loss)["term_1"].head.register_prehook(lambda grads: (1.5 * grads[0],))

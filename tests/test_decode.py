@@ -47,9 +47,6 @@ def assert_owned(owners: Tensor | None, expected: Tensor | list[int]) -> None:
     assert owners.tolist() == torch.as_tensor(expected).tolist()
 
 
-# --- What decodes
-
-
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("rows", [1, 2, 7, 8, 9, 255, 256, 257])
 def test_every_row_is_found(rows: int, dtype: torch.dtype) -> None:
@@ -123,9 +120,6 @@ def test_precision_is_that_of_the_coarsest_dtype_on_the_way() -> None:
     assert decode(strict, mixing, noise=noise) is None
     owners = decode(lenient, mixing, noise=noise)
     assert_owned(owners, torch.arange(50))
-
-
-# --- What never decodes
 
 
 def neighbours(rows: int, share: float) -> Tensor:
@@ -205,9 +199,6 @@ def test_a_number_beyond_the_rows_belongs_to_none() -> None:
 def test_complex_slots_do_not_decode() -> None:
     code = RowCode(4, torch.float64, CPU)
     assert code.owners([c[:, None] * 1j for c in code.passes()], torch.clone) is None
-
-
-# --- The code itself
 
 
 def test_the_code_is_the_same_each_time_and_touches_no_global_state() -> None:

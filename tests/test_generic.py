@@ -60,9 +60,6 @@ def test_unused_leaves_are_left_out() -> None:
     assert torch.equal(found["used"], 2 * torch.eye(3))
 
 
-# --- Operations that cannot be batched, and gradients that are left out
-
-
 class Picky(torch.autograd.Function):
     """x * w with a number w. Backward reads numbers out, and gives nothing where all is zero."""
 
@@ -116,9 +113,6 @@ def test_a_parameter_without_entries() -> None:
     assert kernel.jacobian("residual").shape == (3, 1)
     assert torch.equal(kernel["residual"], torch.outer(torch.arange(3.0), torch.arange(3.0)))
     assert row_gradients(residual, {"empty": empty}, 2**20)["empty"].shape == (3, 0)
-
-
-# --- A graph that is gone
 
 
 @pytest.mark.parametrize("network", ["mlp", "conv1d"])

@@ -46,14 +46,13 @@ def growing(decades: int) -> Tensor:
     return torch.logspace(-decades, decades, N)[:, None]
 
 
+def of(net: nn.Module, residual: Callable[[nn.Module, Tensor], Tensor]) -> tuple[Tensor, Params]:
+    return residual(net, points(N, 1)), list(net.parameters())
+
+
 def rank_one() -> tuple[Tensor, Params]:
     w = nn.Parameter(torch.ones(1))
     return torch.arange(1.0, N + 1) * w, [w]
-
-
-def more_rows_than_parameters() -> tuple[Tensor, Params]:
-    net = nn.Linear(1, 1)
-    return net(points(20, 1)), list(net.parameters())
 
 
 def with_parameters_scaled(scale: float) -> tuple[Tensor, Params]:
@@ -61,7 +60,7 @@ def with_parameters_scaled(scale: float) -> tuple[Tensor, Params]:
     with torch.no_grad():
         for p in net.parameters():
             p.mul_(scale)
-    return net(points(N, 1)).flip(0), list(net.parameters())
+    return of(net, lambda net, x: net(x).flip(0))
 
 
 def parameters_of_all_sizes() -> tuple[Tensor, Params]:
@@ -69,12 +68,6 @@ def parameters_of_all_sizes() -> tuple[Tensor, Params]:
     a, b, c = (nn.Parameter(torch.tensor([v])) for v in (1e-8, 1e8, 0.0))
     x = points(N, 1)
     return a * 1e8 * x + b * 1e-8 * x.sin() + c, [a, b, c]
-
-
-def dead_neurons() -> tuple[Tensor, Params]:
-    net = stack([1, 8, 1], nn.ReLU)
-    x = points(N, 1)
-    return grad(net(x), x) + net(x), list(net.parameters())
 
 
 def shared_by_terms_and_rows() -> tuple[Tensor, Params]:
@@ -87,13 +80,12 @@ def high_frequency() -> tuple[Tensor, Params]:
     net = nn.Sequential(FourierFeatures(1, trained=True), stack([6, 5, 1]))
     with torch.no_grad():
         net[0].frequencies *= 50
-    x = points(N, 1)
-    return laplacian(net(x), x), list(net.parameters())
+    return of(net, lambda net, x: laplacian(net(x), x))
 
 
 CASES: dict[str, Callable[[], tuple[Tensor, Params]]] = {
     "rank_one": rank_one,
-    "more_rows_than_parameters": more_rows_than_parameters,
+    "more_rows_than_parameters": lambda: of(nn.Linear(1, 1), lambda net, _: net(points(20, 1))),
     "all_points_equal": lambda: of_u_xx(lambda r: r, torch.zeros(N, 1)),
     "points_in_pairs": lambda: of_u_xx(lambda r: r, torch.rand(3, 1).repeat(2, 1)),
     "points_nearly_equal": lambda: of_u_xx(lambda r: r, torch.linspace(0, 1e-6, N)[:, None]),
@@ -114,7 +106,9 @@ CASES: dict[str, Callable[[], tuple[Tensor, Params]]] = {
     "parameters_1e-6": lambda: with_parameters_scaled(1e-6),
     "parameters_1e6": lambda: with_parameters_scaled(1e6),
     "parameters_of_all_sizes": parameters_of_all_sizes,
-    "dead_neurons": dead_neurons,
+    "dead_neurons": lambda: of(
+        stack([1, 8, 1], nn.ReLU), lambda net, x: grad(net(x), x) + net(x)
+    ),
     "parameter_shared_by_rows": shared_by_terms_and_rows,
     "high_frequency": high_frequency,
     "strided": lambda: of_u_xx(lambda r: r[::2]),

@@ -70,9 +70,6 @@ def node_of(tensor: Tensor) -> Node:
     return tensor.grad_fn
 
 
-# --- Attributes
-
-
 @pytest.mark.parametrize("kind", nodes.SAVED)
 def test_torch_offers_every_operand(kind: str) -> None:
     assert kind in MAKE, f"no operation in this test makes a {kind}; add one"
@@ -147,9 +144,6 @@ def test_a_freed_graph_says_so() -> None:
         nodes.saved(node_of(out), "self")
 
 
-# --- The graph
-
-
 def test_shapes_and_dtypes_of_outputs() -> None:
     parts = live(4, 6).split(3, dim=1)
     assert nodes.output_shape(node_of(parts[0])) == (4, 3)
@@ -182,9 +176,6 @@ def test_kind_has_no_namespace() -> None:
 @pytest.mark.parametrize(("given", "meant"), [(0, 0), (3, 3), (2**64 - 1, -1), (2**64 - 2, -2)])
 def test_signed(given: int, meant: int) -> None:
     assert nodes.signed(given) == meant
-
-
-# --- A torch that has lost an attribute
 
 
 class Everything(nn.Module):

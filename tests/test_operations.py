@@ -90,9 +90,6 @@ def test_one_backward_pass_for_every_activation(name: str, monkeypatch: pytest.M
     assert_near(kernel["residual"], expected, 1e-12, "K")
 
 
-# --- The table
-
-
 class Tanh(torch.autograd.Function):
     """Of the user, and called as torch calls its own."""
 

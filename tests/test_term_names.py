@@ -19,9 +19,6 @@ def problem() -> Problem:
     return Problem()
 
 
-# --- Names
-
-
 @dataclass
 class Parts:
     """Three terms and the numbers that a user may log of them."""

@@ -78,9 +78,6 @@ def test_slope_of_a_norm_has_unit_length_by_point(problem: Problem):
     assert torch.equal(term.slope[5:], problem.zeros(3, 2))
 
 
-# --- What a term says
-
-
 def test_residual_is_the_users_own_tensor(problem: Problem):
     (term,) = find_terms((problem.r**2).mean()).values()
     assert term.residual is problem.r
@@ -122,9 +119,6 @@ def test_terms_of_mixed_sign_do_not_ascend(problem: Problem):
     assert not term.ascends
     (term,) = find_terms((signs[1:] * problem.r[1:] ** 2).sum()).values()
     assert term.ascends
-
-
-# --- What is refused
 
 
 class Cubed(torch.autograd.Function):
@@ -238,9 +232,6 @@ def test_unfit_loss_is_refused(problem: Problem, case: str):
 def test_loss_of_shape_one_is_one_number(problem: Problem):
     loss = (problem.r**2).mean(dim=(0, 1), keepdim=True)
     assert find_terms(loss)["term_0"].weight[0, 0] == 0.1
-
-
-# --- No trace is left behind
 
 
 @pytest.mark.parametrize("idiom", IDIOMS)
