@@ -91,6 +91,7 @@ MEASURES: dict[str, Idiom] = {
         mse_loss(p.u[:2], p.u[2:4]),
         [("square", p.u[:2] - p.u[2:4], 0.25)],
     ),
+    "network as target": lambda p: (mse_loss(y := p.data(5, 2), p.u), [("square", y - p.u, 0.1)]),
     "huber": against_zeros(huber_loss, "huber", 0.1),
     "huber delta": against_zeros(nn.HuberLoss(reduction="sum", delta=0.2), "huber", 1.0),
     "smooth l1": against_zeros(smooth_l1_loss, "smooth_l1", 0.1),
@@ -147,6 +148,22 @@ WEIGHTED: dict[str, Idiom] = {
         [("square", p.r, 0.3), ("square", p.s, 0.5 / 3)],
     ),
     "pointwise weights": weighted_by(lambda r, w: (w * r**2).mean(), "square", 5, 1, share=0.1),
+    "weights inside": lambda p: (  # what is squared along with the residual is part of it
+        ((weighted := p.data(5, 1) * p.r) ** 2).sum(),
+        [("square", weighted, 1.0)],
+    ),
+    "causal matrix": lambda p: (
+        ((m := torch.ones(5, 5).double().tril()) @ (p.r**2).mean(1)).sum(),
+        [("square", p.r, m.sum(0)[:, None] / 2)],
+    ),
+    "stacked @ weights": lambda p: (
+        torch.stack([(p.r**2).sum(), p.s.abs().sum()]) @ torch.tensor([2.0, 5.0]).double(),
+        [("square", p.r, 2.0), ("abs", p.s, 5.0)],
+    ),
+    "system stacked": lambda p: (
+        ((both := torch.stack([p.r[:, 0] * 2, p.r[:, 1] - p.u[:, 0]], dim=1)) ** 2).mean(),
+        [("square", both, 0.1)],
+    ),
     "uncertainty": lambda p: (  # Kendall, Gal, Cipolla 2018: exp(-s) L / 2 + s / 2
         torch.exp(-p.log_var) * (p.r**2).mean() / 2 + p.log_var / 2,
         [("square", p.r, math.exp(-0.7) / 20)],
@@ -170,11 +187,6 @@ WEIGHTED: dict[str, Idiom] = {
 }
 
 
-def network_as_target(p: Problem) -> Loss:
-    y = p.data(5, 2)
-    return mse_loss(y, p.u), [("square", y - p.u, 0.1)]
-
-
 def broadcast_target(p: Problem) -> Loss:
     """(5, 1) against (5,): an accident that torch warns of, and that makes 25 rows."""
     y = p.data(5)
@@ -195,12 +207,6 @@ def einsum_by_point(p: Problem) -> Loss:
     return loss, [("square", p.r[:, None, :], w[:, None, None])]
 
 
-def weights_inside(p: Problem) -> Loss:
-    """What is squared along with the residual is part of it."""
-    w = p.data(5, 1)
-    return ((w * p.r) ** 2).sum(), [("square", w * p.r, 1.0)]
-
-
 def causal_weights(p: Problem) -> Loss:
     by_time = (p.r**2).mean(1)
     w = torch.exp(-(by_time.cumsum(0) - by_time)).detach()
@@ -217,22 +223,10 @@ def live_causal_weights(p: Problem) -> Loss:
     return loss, [("square", p.r, coefficient[:, None] / 2)]
 
 
-def causal_matrix(p: Problem) -> Loss:
-    m = torch.ones(5, 5, dtype=torch.float64).tril()
-    coefficient = m.sum(0)[:, None] / 2
-    return (m @ (p.r**2).mean(1)).sum(), [("square", p.r, coefficient)]
-
-
 def weights_from_coordinates(p: Problem) -> Loss:
     """The points require a gradient, and so does a weight made from them."""
     w = torch.exp(-((p.x[:, :1] - 0.5) ** 2))
     return (w * p.r**2).sum(), [("square", p.r, w.detach())]
-
-
-def stacked_times_weights(p: Problem) -> Loss:
-    w = torch.tensor([2.0, 5.0], dtype=torch.float64)
-    loss = torch.stack([(p.r**2).sum(), p.s.abs().sum()]) @ w
-    return loss, [("square", p.r, 2.0), ("abs", p.s, 5.0)]
 
 
 def written_into_a_buffer(p: Problem) -> Loss:
@@ -246,12 +240,6 @@ def sum_over_dict(p: Problem) -> Loss:
     losses = {"pde": (p.r**2).mean(), "bc": p.s.abs().mean(), "ic": mse_loss(p.u, p.r.detach())}
     expected = [("square", p.r, 0.1), ("abs", p.s, 1 / 3), ("square", p.u - p.r.detach(), 0.1)]
     return sum(losses.values()), expected
-
-
-def system_stacked(p: Problem) -> Loss:
-    momentum, mass = p.r[:, 0] * 2, p.r[:, 1] - p.u[:, 0]
-    both = torch.stack([momentum, mass], dim=1)
-    return (both**2).mean(), [("square", both, 0.1)]
 
 
 def system_as_sum_of_squares(p: Problem) -> Loss:
@@ -284,6 +272,20 @@ INSIDE: dict[str, Idiom] = {
         (excess := (p.u**2).mean() - 1) ** 2,
         [("square", excess, 1.0)],
     ),
+    "square inside": lambda p: (  # Allen-Cahn: u^2 in the residual is no head
+        (r := p.derivative(u := p.u[:, :1]) + 5 * u**3 - 5 * u * u.square() - u.abs())
+        .square()
+        .mean(),
+        [("square", r, 0.2)],
+    ),
+    "head below head": lambda p: (  # squared once more: the weight is that of the first path
+        (energy := (p.r**2).mean()) + 3 * (energy - 1) ** 2,
+        [("square", p.r, 0.1), ("square", energy - 1, 3.0)],
+    ),
+    "complex": lambda p: (
+        ((psi := torch.complex(p.r[:, 0], p.r[:, 1]) * 1j).abs() ** 2).mean(),
+        [("square", psi, 0.2)],
+    ),
     "l2 penalty": lambda p: (
         (p.r**2).mean() + 1e-3 * sum((w**2).sum() for w in p.net.parameters()),
         [("square", p.r, 0.1)],
@@ -302,24 +304,11 @@ def gradient_enhanced(p: Problem) -> Loss:
     return (r**2).mean() + 0.1 * (r_x**2).mean(), [("square", r, 0.2), ("square", r_x, 0.02)]
 
 
-def square_inside_residual(p: Problem) -> Loss:
-    """Allen-Cahn: u^2 in the residual is no head."""
-    u = p.u[:, :1]
-    r = p.derivative(u) + 5 * u**3 - 5 * u * u.square() - u.abs()
-    return (r**2).mean(), [("square", r, 0.2)]
-
-
 def data_and_pde_of_one_call(p: Problem) -> Loss:
     u, y = p.net(p.x), p.data(2, 2)
     r = p.derivative(u)[2:] - u[2:, :1]
     loss = mse_loss(u[:2], y) + (r**2).mean()
     return loss, [("square", u[:2] - y, 0.25), ("square", r, 1 / 3)]
-
-
-def head_below_head(p: Problem) -> Loss:
-    """A mean square that is added, and squared once more: the weight is that of the first path."""
-    energy = (p.r**2).mean()
-    return energy + 3 * (energy - 1) ** 2, [("square", p.r, 0.1), ("square", energy - 1, 3.0)]
 
 
 def other_penalties(p: Problem) -> Loss:
@@ -352,11 +341,6 @@ def torch_func(p: Problem) -> Loss:
     return (r**2).mean(), [("square", r, 0.25)]
 
 
-def complex_field(p: Problem) -> Loss:
-    psi = torch.complex(p.r[:, 0], p.r[:, 1]) * 1j
-    return (psi.abs() ** 2).mean(), [("square", psi, 0.2)]
-
-
 def leaf_beside_residual(p: Problem) -> Loss:
     both = torch.cat([p.r.flatten(), p.lam.flatten()])
     again = torch.cat([p.lam.flatten(), p.r.flatten()])
@@ -379,12 +363,10 @@ IDIOMS: dict[str, Idiom] = MEASURES | WEIGHTED | INSIDE
 IDIOMS |= {
     idiom.__name__: idiom
     for idiom in (
-        *(network_as_target, broadcast_target, mse_none_weighted, einsum_by_point),
-        *(weights_inside, causal_weights, live_causal_weights, causal_matrix),
-        *(weights_from_coordinates, stacked_times_weights, written_into_a_buffer),
-        *(sum_over_dict, system_stacked, system_as_sum_of_squares, hard_points, masked),
-        *(gradient_enhanced, square_inside_residual, data_and_pde_of_one_call),
-        *(head_below_head, other_penalties, prior_on_a_coefficient, normalised_weight),
-        *(torch_func, complex_field, leaf_beside_residual, labelled),
+        *(broadcast_target, mse_none_weighted, einsum_by_point, causal_weights),
+        *(live_causal_weights, weights_from_coordinates, written_into_a_buffer),
+        *(sum_over_dict, system_as_sum_of_squares, hard_points, masked, gradient_enhanced),
+        *(data_and_pde_of_one_call, other_penalties, prior_on_a_coefficient),
+        *(normalised_weight, torch_func, leaf_beside_residual, labelled),
     )
 }

@@ -31,9 +31,6 @@ def points(count: int, dim: int, seed: int = 0) -> Tensor:
     ).requires_grad_()
 
 
-# --- Derivatives
-
-
 def grad(u: Tensor, x: Tensor, style: str = "sum") -> Tensor:
     """du_i / dx_i (N, d) of a column u (N, 1): the two usual ways to seed ``autograd.grad``."""
     if style == "sum":
@@ -86,8 +83,6 @@ SECOND: dict[str, SecondDerivative] = {
     "jvp_jvp": jvp_of_jvp,
 }
 
-
-# --- Operators
 
 Residual = Callable[..., Tensor]
 """(net, x, style, **coefficients) -> live residual.

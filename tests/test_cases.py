@@ -10,7 +10,8 @@ import torch
 from scipy.sparse.linalg import LinearOperator, aslinearoperator
 from torch import Tensor
 
-from pinn_ntk.graph.reference import reference_jacobian, reference_ntk
+from pinn_ntk import reference_ntk
+from pinn_ntk.graph.reference import reference_jacobian
 from tests import asserts
 from tests.cases import CASES, Case, build_operator
 from tests.networks import NETWORKS

@@ -52,8 +52,8 @@ def assert_owned(owners: Tensor | None, expected: Tensor | list[int]) -> None:
 def test_every_row_is_found(rows: int, dtype: torch.dtype) -> None:
     code = RowCode(rows, dtype, CPU)
     order = torch.randperm(rows)
-    owners = decode(code, owned(order.tolist(), rows), noise=0.5 if EPS[dtype] > 1e-4 else 4.0)
-    assert_owned(owners, order)
+    noise = 0.5 if EPS[dtype] > 1e-4 else 4.0
+    assert_owned(decode(code, owned(order.tolist(), rows), noise=noise), order)
 
 
 @pytest.mark.parametrize(("dtype", "passes"), [*zip(DTYPES, [2, 4, 6, 6], strict=True)], ids=str)
@@ -63,8 +63,7 @@ def test_five_thousand_rows_take_several_digits(dtype: torch.dtype, passes: int)
     arrived = [
         cotangent[:, None] * torch.tensor([1.0, -2.0], dtype=dtype) for cotangent in code.passes()
     ]
-    owners = code.owners(arrived, torch.clone)
-    assert_owned(owners, torch.arange(5000))
+    assert_owned(code.owners(arrived, torch.clone), torch.arange(5000))
 
 
 def test_two_digits_in_float64() -> None:
@@ -78,8 +77,7 @@ def test_two_digits_in_float64() -> None:
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_a_row_may_own_several_slots_and_a_slot_no_row(dtype: torch.dtype) -> None:
     wanted = [3, -1, 0, 3, 3, -1, 2]
-    owners = decode(RowCode(4, dtype, CPU), owned(wanted, 4))
-    assert_owned(owners, wanted)
+    assert_owned(decode(RowCode(4, dtype, CPU), owned(wanted, 4)), wanted)
 
 
 @pytest.mark.parametrize("scale", [1e-300, 1e-30, 1e30, 1e300])
@@ -87,8 +85,7 @@ def test_a_row_may_own_several_slots_and_a_slot_no_row(dtype: torch.dtype) -> No
 def test_scale_does_not_matter(scale: float, dtype: torch.dtype) -> None:
     if not torch.finfo(dtype).tiny < scale < torch.finfo(dtype).max:
         return
-    owners = decode(RowCode(5, dtype, CPU), owned([4, 1, 0], 5, scale))
-    assert_owned(owners, [4, 1, 0])
+    assert_owned(decode(RowCode(5, dtype, CPU), owned([4, 1, 0], 5, scale)), [4, 1, 0])
 
 
 @pytest.mark.parametrize(
@@ -96,8 +93,7 @@ def test_scale_does_not_matter(scale: float, dtype: torch.dtype) -> None:
 )
 def test_rows_of_very_different_size(dtype: torch.dtype, span: float) -> None:
     scale = torch.tensor([1.0, span, span**0.5], dtype=torch.float64)[:, None]
-    owners = decode(RowCode(3, dtype, CPU), owned([2, 1, 0], 3, scale))
-    assert_owned(owners, [2, 1, 0])
+    assert_owned(decode(RowCode(3, dtype, CPU), owned([2, 1, 0], 3, scale)), [2, 1, 0])
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
@@ -107,8 +103,7 @@ def test_rounding_noise_in_place_of_a_zero_is_dropped(dtype: torch.dtype) -> Non
     arrived = [cotangent[:, None].clone() for cotangent in code.passes()]
     for tensor in arrived:
         tensor[2] = float(torch.randn((), generator=generator)) * EPS[dtype] * 0.1
-    owners = code.owners(arrived, torch.clone)
-    assert_owned(owners, [0, 1, -1, 3, 4, 5])
+    assert_owned(code.owners(arrived, torch.clone), [0, 1, -1, 3, 4, 5])
 
 
 def test_precision_is_that_of_the_coarsest_dtype_on_the_way() -> None:
@@ -118,8 +113,7 @@ def test_precision_is_that_of_the_coarsest_dtype_on_the_way() -> None:
     lenient = RowCode(50, torch.float64, CPU, torch.float32)
     noise = EPS[torch.float32] / EPS[torch.float64]
     assert decode(strict, mixing, noise=noise) is None
-    owners = decode(lenient, mixing, noise=noise)
-    assert_owned(owners, torch.arange(50))
+    assert_owned(decode(lenient, mixing, noise=noise), torch.arange(50))
 
 
 def neighbours(rows: int, share: float) -> Tensor:
@@ -175,8 +169,7 @@ def test_a_slot_of_two_rows_in_different_entries_is_shared() -> None:
     code = RowCode(4, torch.float64, CPU)
     arrived = [c.view(2, 2) for c in code.passes()]
     assert code.owners(arrived, torch.clone) is None
-    owners = code.owners(arrived, elementwise)
-    assert_owned(owners, [0, 1, 2, 3])
+    assert_owned(code.owners(arrived, elementwise), [0, 1, 2, 3])
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

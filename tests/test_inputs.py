@@ -134,6 +134,14 @@ def test_it_follows_the_points_and_nothing_else(residual: Residual, dtype: torch
     assert fingerprint(residual(net, x[:6]), trained(net)) != first
 
 
+def assert_follows(residual: Callable[[Tensor], Tensor], net: nn.Module) -> None:
+    x = points(torch.float32)
+    first = fingerprint(residual(x), trained(net))
+    step(net, 0)
+    assert fingerprint(residual(x.clone()), trained(net)) == first is not None
+    assert fingerprint(residual(points(torch.float32, 4)), trained(net)) != first
+
+
 ACTIVATIONS = [nn.ReLU, nn.LeakyReLU, nn.SiLU, nn.GELU]
 
 
@@ -163,11 +171,7 @@ def test_masks_of_dropout_are_no_points(name: str) -> None:
 
 def test_statistics_of_a_layer_norm_are_no_points() -> None:
     net = nn.Sequential(nn.Linear(2, 5), nn.LayerNorm(5), nn.Tanh(), nn.Linear(5, 1))
-    x = points(torch.float32)
-    first = fingerprint(operator_of(net, x), trained(net))
-    step(net, 0)
-    assert fingerprint(operator_of(net, x), trained(net)) == first
-    assert fingerprint(operator_of(net, points(torch.float32, 4)), trained(net)) != first
+    assert_follows(lambda x: operator_of(net, x), net)
 
 
 def test_points_of_two_values_are_told_from_others() -> None:
@@ -203,12 +207,9 @@ def test_one_point_in_an_expanded_view() -> None:
 
 
 def test_autocast_and_bfloat16_points() -> None:
-    net, x = Net(), points(torch.float32)
+    net = Net()
     with torch.autocast("cpu", torch.bfloat16):
-        first = fingerprint(net(x), trained(net))
-        step(net, 0)
-        assert fingerprint(net(x), trained(net)) == first is not None
-        assert fingerprint(net(points(torch.float32, 4)), trained(net)) != first
+        assert_follows(net, net)
 
 
 def test_complex_points() -> None:
@@ -230,12 +231,8 @@ TRANSFORMS: dict[str, Callable[[Callable[[Tensor], Tensor]], Callable[[Tensor], 
 @pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")  # jvp's
 @pytest.mark.parametrize("transform", TRANSFORMS.values(), ids=TRANSFORMS)
 def test_residuals_made_with_torch_func(transform: Callable[..., Any]) -> None:
-    net, x = Net(), points(torch.float32)
-    residual = transform(lambda y: net(y).squeeze())
-    first = fingerprint(residual(x), trained(net))
-    step(net, 0)
-    assert fingerprint(residual(x.clone()), trained(net)) == first is not None
-    assert fingerprint(residual(points(torch.float32, 4)), trained(net)) != first
+    net = Net()
+    assert_follows(transform(lambda y: net(y).squeeze()), net)
 
 
 def test_negated_views_and_checkpoints() -> None:

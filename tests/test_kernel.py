@@ -10,9 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pinn_ntk import FactoredJacobian, empirical_ntk, reference_ntk
+from pinn_ntk import NTK, FactoredJacobian, empirical_ntk, reference_ntk
 from pinn_ntk.kernel.factors import Dense
-from pinn_ntk.kernel.ntk import NTK
 from tests.asserts import assert_near
 from tests.networks import NETWORKS
 from tests.operators import grad, laplacian, points

@@ -34,9 +34,6 @@ def of_u_xx(change: Callable[[Tensor], Tensor], x: Tensor | None = None) -> tupl
     return change(laplacian(u, x) + u), list(net.parameters())
 
 
-# --- Degenerate kernels, shapes and scales
-
-
 class Labelled(Tensor):
     """A subclass of Tensor."""
 
@@ -153,9 +150,6 @@ def test_a_parameter_shared_between_terms() -> None:
     assert_certified(kernel)
 
 
-# --- Many rows
-
-
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 @pytest.mark.parametrize("order", ["as_given", "permuted"])
 def test_five_thousand_rows(order: str, dtype: torch.dtype) -> None:
@@ -175,8 +169,6 @@ def test_five_thousand_rows(order: str, dtype: torch.dtype) -> None:
         float(kernel.jacobian("residual").dense().square().sum()), rel=1e-12
     )
 
-
-# --- Low precision
 
 LOW: dict[str, tuple[torch.dtype, float]] = {
     "float32": (torch.float32, 2e-5),
@@ -226,9 +218,6 @@ def test_mixed_precision_in_one_graph() -> None:
     checked_ntk(low.double() + net(x), net, 5e-2, "K under autocast")
 
 
-# --- Numbers that are none
-
-
 def test_a_gradient_that_is_not_finite_is_said() -> None:
     """|u|^(1/2) at u = 0 has a finite value and no derivative."""
     net = nn.Linear(1, 1, bias=False)
@@ -246,9 +235,6 @@ def test_a_parameter_that_is_not_finite_is_refused_with_its_residual(bad: float)
         net[2].bias[:] = bad
     with pytest.raises(ResidualError, match="residual 'residual' holds NaN or inf in 6 of 6 rows"):
         empirical_ntk(net(points(N, 1)) * bad, net)
-
-
-# --- Hooks
 
 
 @pytest.mark.filterwarnings("ignore::pinn_ntk.NTKWarning")

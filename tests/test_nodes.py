@@ -127,12 +127,9 @@ def test_saved_tensors_are_the_operands() -> None:
 
 
 @pytest.mark.parametrize("operand", ["mat1", "_saved_self", ""])
-def test_operands_that_are_not_listed_are_refused(operand: str) -> None:
+def test_operands_and_node_types_that_are_not_listed_are_refused(operand: str) -> None:
     with pytest.raises(KeyError, match=r"MmBackward0 has no operand .* \('self', 'mat2'\)"):
         nodes.saved(node_of(live(2, 4) @ live(4, 3)), operand)
-
-
-def test_node_types_that_are_not_listed_are_refused() -> None:
     with pytest.raises(KeyError, match="TanhBackward0"):
         nodes.saved(node_of(live(2).tanh()), "result")
 

@@ -14,11 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks import spectrum as bench
-from pinn_ntk import FactoredJacobian, Spectrum, definiteness, empirical_ntk
+from pinn_ntk import NTK, FactoredJacobian, Spectrum, definiteness, empirical_ntk
 from pinn_ntk.graph.reference import reference_jacobian
 from pinn_ntk.kernel import spectrum
 from pinn_ntk.kernel.factors import Dense
-from pinn_ntk.kernel.ntk import NTK
 from tests.operators import grad, laplacian
 
 EPS = torch.finfo(torch.float64).eps
