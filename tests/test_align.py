@@ -13,7 +13,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import layer_norm, linear, silu, softplus
+from torch.nn.functional import layer_norm, leaky_relu, linear, logsigmoid, silu, softplus
 
 from pinn_ntk import NTKWarning, empirical_ntk
 from pinn_ntk.graph.jacobian import sites
@@ -185,6 +185,7 @@ SHAPES = [(), (1,), (4,), (1, 4), (4, 1), (4, 4), (4, 4), (3, 4), (4, 3)]
 UNARY: list[Callable[[Tensor], Tensor]] = [
     torch.tanh, torch.exp, torch.sin, torch.sigmoid, torch.sqrt, torch.abs, torch.clone, silu,
     softplus, torch.square, lambda t: t**3, lambda t: 1 - t, lambda t: 2 * t, lambda t: t + 1,
+    leaky_relu, logsigmoid, lambda t: t.clamp(max=1),
 ]  # fmt: skip
 REARRANGE: list[Callable[[Tensor], Tensor]] = [
     lambda t: t.t(), lambda t: t.sum(0), lambda t: t.sum(-1), lambda t: t.sum(-1, keepdim=True),
@@ -204,7 +205,8 @@ BINARY: list[Callable[[Tensor, Tensor], Tensor]] = [
     torch.add, torch.sub, torch.mul, torch.div, torch.matmul, torch.matmul, torch.outer, linear,
     lambda a, b: torch.addmm(a, b, b.t()), lambda a, b: linear(a, b, b.sum(-1)),
     lambda a, b: torch.where(a > 1, a, b), lambda a, b: torch.cat([a, b], -1),
-    lambda a, b: torch.addmm(a, b, b), lambda a, b: torch.addcmul(a, a, b),
+    lambda a, b: torch.addmm(a, b, b), lambda a, b: torch.addcmul(a, a, b), torch.maximum,
+    lambda a, b: torch.lerp(a, b, 0.3), lambda a, b: a.masked_fill(b > 1, 2.0),
 ]  # fmt: skip
 
 

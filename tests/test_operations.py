@@ -122,7 +122,7 @@ NAMES: dict[str, tuple[Callable[[Tensor], Tensor], set[str]]] = {
         lambda x: x.squeeze(1),
         {"view", "keeps_numbers", "keeps_axis", "weighs", "rescales", "of_leaves"},
     ),
-    "T": (torch.t, {"view", "permutes", "weighs", "rescales", "of_leaves"}),
+    "T": (torch.t, {"view", "weighs", "rescales", "of_leaves"}),
     "MseLoss": (lambda x: nn.functional.mse_loss(x, torch.ones(3, 2)), {"subtracts"}),
 }
 

@@ -8,6 +8,7 @@ passes on: a derivative is what residuals are made of, not what losses or weight
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -26,10 +27,10 @@ class Operation:
         name: As torch calls it, without ``BackwardN``; other nodes keep their whole name.
         view: Keeps every entry and lays them out anew.
         copies: A view that leaves shape and order as they are.
-        permutes: A view that brings the entries into another order.
         rounds: A view that may change the numbers, since it changes the dtype.
         keeps_numbers: Keeps all numbers in row-major order, so that rows of a residual stay rows.
-        keeps_axis: Keeps axis 0 whenever its length before and after is the number of rows.
+        keeps_axis: Keeps axis 0 whenever its length before and after is the number of rows; a
+            transpose does not.
         pointwise: Makes entry i of the result from entry i of each operand, broadcast.
         weighs: Weighs, selects or adds up numbers, as a loss does with what its residuals give.
         rescales: With one differentiable operand, may stand between the square of a norm and that
@@ -46,7 +47,6 @@ class Operation:
     name: str
     view: bool = False
     copies: bool = False
-    permutes: bool = False
     rounds: bool = False
     keeps_numbers: bool = False
     keeps_axis: bool = False
@@ -64,14 +64,22 @@ class Operation:
 
 def operation(node: Node) -> Operation:
     """What is known of the operation behind ``node``."""
+    return _KNOWN.get(type(node)) or _found(node)
+
+
+_KNOWN: dict[type[Node], Operation] = {}
+"""What was found for each type; graphs are walked at every training step."""
+
+
+def _found(node: Node) -> Operation:
     name = kind(node)
-    return _KNOWN.get(name) or _KNOWN.setdefault(name, _described(name))
+    found = _described(name)
+    if type(node).__name__ == name:  # else one type of Python stands for several operations
+        _KNOWN[type(node)] = found
+    return found
 
 
-_KNOWN: dict[str, Operation] = {}
-"""Name of a node's type -> what was found for it; graphs are walked at every training step."""
-
-
+@functools.cache
 def _described(name: str) -> Operation:
     suffix = re.search(r"(Backward)+\d+$", name)
     if suffix is None:
@@ -100,7 +108,7 @@ _TABLE: dict[str, Operation] = {
     # Views
     **_operations("Alias Clone", **_VIEW, **_SAME, copies=True),
     **_operations("ReshapeAlias Squeeze UnsafeView Unsqueeze View", **_VIEW, **_SAME),
-    **_operations("Permute T Transpose", **_VIEW, permutes=True),
+    **_operations("Permute T Transpose", **_VIEW),
     **_operations("ToCopy", **_VIEW, copies=True, rounds=True, keeps_axis=True),
     **_operations("ViewAsComplex ViewAsReal", keeps_numbers=True),
     # Arithmetic

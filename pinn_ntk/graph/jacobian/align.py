@@ -14,7 +14,7 @@ from __future__ import annotations
 from torch.autograd.graph import Node
 
 from pinn_ntk.graph import nodes
-from pinn_ntk.graph.operations import Operation, operation
+from pinn_ntk.graph.operations import operation
 from pinn_ntk.graph.walk import Edge, Graph, Use
 
 
@@ -43,25 +43,23 @@ def aligned_uses(graph: Graph, rows: int) -> list[tuple[Use, Edge]] | None:
 
 def _shared_inputs(graph: Graph, node: Node, rows: int) -> set[int] | None:
     """Positions of the inputs that all points share; None where rows may mix."""
-    made_by, edges = operation(node), graph.edges(node)
-    held = {position for position, edge in edges if _holds_rows(node, edge, rows)}
+    made_by, edges, out = operation(node), graph.edges(node), nodes.output_shape(node)
+    broadcasts = made_by.pointwise or made_by.rows_lead  # addmm broadcasts its first operand
+    held: set[int] = set()
+    if out[:1] == (rows,):
+        rank = len(out) if broadcasts else None
+        held = {position for position, edge in edges if _holds_rows(edge.shape, rank, rows)}
     if made_by.rows_lead:
         held.discard(max(made_by.partners))
-    if _broadcasts(made_by):
+    if broadcasts:
         return {position for position, _ in edges} - held
     keeps = made_by.keeps_axis or _keeps_rows(node)
     return set() if keeps and len(held) == len(edges) else None
 
 
-def _holds_rows(node: Node, edge: Edge, rows: int) -> bool:
-    shape, out = edge.shape, nodes.output_shape(node)
-    same_rank = not _broadcasts(operation(node)) or len(shape) == len(out)
-    return same_rank and shape[:1] == (rows,) and out[:1] == (rows,)
-
-
-def _broadcasts(made_by: Operation) -> bool:
-    """The operands may have fewer axes than the result; so has the first operand of addmm."""
-    return made_by.pointwise or made_by.rows_lead
+def _holds_rows(shape: tuple[int, ...], rank: int | None, rows: int) -> bool:
+    """Whether axis 0 of an operand holds rows; with ``rank``, if it has as many axes."""
+    return shape[:1] == (rows,) and (rank is None or len(shape) == rank)
 
 
 def _keeps_rows(node: Node) -> bool:

@@ -56,9 +56,10 @@ def _visit(node: Node, found: Paths) -> list[Node]:
 
 def passes(node: Node) -> bool:
     """Whether ``node`` may stand above a head; a matrix product may with one constant factor."""
-    if _multiplies(operation(node)) and rule_at(node) is None:
+    made_by = operation(node)
+    if _multiplies(made_by) and rule_at(node) is None:
         return len(below(node)) == 1 and not from_leaves(below(node)[0], data=True)
-    return operation(node).weighs or rule_at(node) is not None
+    return made_by.weighs or rule_at(node) is not None
 
 
 def _unweighted(node: Node, found: Paths) -> list[Node]:
@@ -86,20 +87,22 @@ def from_leaves(node: Node, *, data: bool) -> bool:
     With ``data``, data may take part, that is a constant factor of several entries, or a constant
     that is added: ``theta * x - y`` is a residual, ``3 * theta`` is not.
     """
-    return all(
-        leaf(found) is not None or (operation(found).of_leaves and (data or _without_data(found)))
-        for found in reachable([node], below)
-    )
+    for found in reachable([node], below):
+        known = operation(found).of_leaves and (data or _without_data(found))
+        if not known and leaf(found) is None:
+            return False
+    return True
 
 
 def _without_data(node: Node) -> bool:
     used = [position for position, _, _ in inputs(node)]
     if len(used) != 1:
         return True
-    if operation(node).name in {"Mul", "Div"} and operation(node).partners and not missing(node):
-        constant = saved(node, operation(node).partners[used[0]])
+    made_by = operation(node)
+    if made_by.name in {"Mul", "Div"} and made_by.partners and not missing(node):
+        constant = saved(node, made_by.partners[used[0]])
         return not isinstance(constant, Tensor) or constant.numel() == 1
-    return operation(node).name not in {"Add", "Sub", "Rsub"}
+    return made_by.name not in {"Add", "Sub", "Rsub"}
 
 
 def nodes_below(roots: Iterable[Node]) -> dict[Node, None]:
