@@ -19,9 +19,9 @@ class Edge(NamedTuple):
     output: int = 0
 
     @property
-    def shape(self) -> tuple[int, ...]:
+    def shape(self) -> torch.Size:
         """Shape of that tensor."""
-        return tuple(nodes.output_shape(self.node, self.output))
+        return nodes.output_shape(self.node, self.output)
 
 
 class Use(NamedTuple):
@@ -53,7 +53,7 @@ class Graph:
         self.uses: dict[Edge, list[Use]] = {}
         self.outputs: dict[Node, set[int]] = {self.root: {residual.output_nr}}
         self._edges: dict[Node, list[tuple[int, Edge]]] = {}
-        for node, inputs in postorder(self.root).items():
+        for node, inputs in _postorder(self.root).items():
             if inputs:
                 self._classify(node, inputs)
             else:
@@ -98,7 +98,7 @@ class Graph:
             self.parametric.add(node)
 
 
-def postorder(root: Node) -> dict[Node, list[tuple[int, Edge]]]:
+def _postorder(root: Node) -> dict[Node, list[tuple[int, Edge]]]:
     """Inputs of all nodes behind ``root``, every node after all of its inputs."""
     inputs = {root: _inputs(root)}
     order: dict[Node, list[tuple[int, Edge]]] = {}

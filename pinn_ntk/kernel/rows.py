@@ -47,8 +47,9 @@ def kernel_of_rows(kernel: NTK, rows: Mapping[str, Tensor]) -> NTK:
     >>> kernel_of_rows(kernel, {"residual": torch.tensor([1, 3])})["residual"].tolist()
     [[1.0, 3.0], [3.0, 9.0]]
     """
-    every = slice(None)
-    return NTK({term: kernel.jacobian(term).take(rows.get(term, every)) for term in kernel.terms})
+    return NTK(
+        {term: kernel.jacobian(term).take(rows.get(term, slice(None))) for term in kernel.terms}
+    )
 
 
 def stratified_rows(rows: int, max_points: int, seed: int) -> Tensor:

@@ -45,21 +45,16 @@ def _shared_inputs(graph: Graph, node: Node, rows: int) -> set[int] | None:
     """Positions of the inputs that all points share; None where rows may mix."""
     made_by, edges, out = operation(node), graph.edges(node), nodes.output_shape(node)
     broadcasts = made_by.pointwise or made_by.rows_lead  # addmm broadcasts its first operand
-    held: set[int] = set()
-    if out[:1] == (rows,):
-        rank = len(out) if broadcasts else None
-        held = {position for position, edge in edges if _holds_rows(edge.shape, rank, rows)}
+    shapes = {p: edge.shape for p, edge in edges} if out[:1] == (rows,) else {}
+    held = {p for p, shape in shapes.items() if shape[:1] == (rows,)}
+    if broadcasts:
+        held = {p for p in held if len(shapes[p]) == len(out)}
     if made_by.rows_lead:
         held.discard(max(made_by.partners))
     if broadcasts:
         return {position for position, _ in edges} - held
     keeps = made_by.keeps_axis or _keeps_rows(node)
     return set() if keeps and len(held) == len(edges) else None
-
-
-def _holds_rows(shape: tuple[int, ...], rank: int | None, rows: int) -> bool:
-    """Whether axis 0 of an operand holds rows; with ``rank``, if it has as many axes."""
-    return shape[:1] == (rows,) and (rank is None or len(shape) == rank)
 
 
 def _keeps_rows(node: Node) -> bool:

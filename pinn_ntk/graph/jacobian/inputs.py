@@ -23,7 +23,6 @@ from torch.autograd.graph import Node
 
 from pinn_ntk.graph import nodes
 from pinn_ntk.graph.operations import operation
-from pinn_ntk.graph.walk import postorder
 
 KNOWN_TO_NUMPY = {torch.float16, torch.float32, torch.float64, torch.complex64, torch.complex128}
 """Dtypes of points that are taken as they are; others are narrower than float32."""
@@ -57,15 +56,24 @@ def _behind(root: Node, params: set[int]) -> tuple[set[Node], list[Tensor]]:
     """Nodes that depend on a trained parameter, and leaves that are points."""
     trained: set[Node] = set()
     points: list[Tensor] = []
-    for node, edges in postorder(root).items():
-        leaf = nodes.leaf(node)
-        if leaf is None:
-            if any(edge.node in trained for _, edge in edges):
+    seen: set[Node] = set()
+    stack = [(root, False)]
+    while stack:
+        node, ready = stack.pop()
+        children = [child for child, _ in node.next_functions if child is not None]
+        if ready:
+            if not trained.isdisjoint(children):
                 trained.add(node)
-        elif id(leaf) in params or isinstance(leaf, nn.Parameter):
-            trained.add(node)
-        else:
-            points.append(leaf.detach())
+        elif node not in seen:
+            seen.add(node)
+            if children:
+                stack.append((node, True))
+                stack += [(child, False) for child in children]
+            elif (leaf := nodes.leaf(node)) is not None:
+                if id(leaf) in params or isinstance(leaf, nn.Parameter):
+                    trained.add(node)
+                else:
+                    points.append(leaf.detach())
     return trained, points
 
 

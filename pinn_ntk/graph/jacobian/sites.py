@@ -82,7 +82,7 @@ def _read_aligned(graph: Graph, residual: Tensor) -> Reading | None:
     uses = aligned_uses(graph, rows) if components <= partitions.MAX_COMPONENTS else None
     if uses is None:
         return None
-    rules = [(use, edge, find_rules(use.node, use.position, _size(edge))) for use, edge in uses]
+    rules = [(use, edge, find_rules(use.node, use.position, edge.shape)) for use, edge in uses]
     reading = Reading()
     for component in range(components):
         members = torch.arange(rows, device=residual.device) * components + component
@@ -164,7 +164,7 @@ class _Decoder:
                 continue
             nothing = torch.zeros_like(passes[0][out])
             found = [p.get(out, nothing) for p in passes]
-            rules = find_rules(use.node, use.position, _size(edge)) if output == 0 else []
+            rules = find_rules(use.node, use.position, edge.shape) if output == 0 else []
             if self._recorded(edge, rules, found):
                 continue
             if self.code.owners(found, elementwise) is not None:
@@ -214,10 +214,6 @@ def _cotangents(
 def _any(tensor: Tensor) -> bool:
     first = tensor[:1] if tensor.ndim else tensor
     return bool(first.any()) or bool(tensor.any())
-
-
-def _size(edge: Edge) -> torch.Size:
-    return torch.Size(edge.shape)
 
 
 def _no_rule(use: Use) -> str:
