@@ -10,10 +10,12 @@ from collections.abc import Callable, Mapping
 from itertools import product
 from typing import TYPE_CHECKING
 
+import pytest
 import torch
 from torch import Tensor
 
-from pinn_ntk.graph.reference import reference_jacobian, reference_ntk
+from pinn_ntk import empirical_ntk, reference_ntk
+from pinn_ntk.graph.reference import reference_jacobian
 
 if TYPE_CHECKING:
     from pinn_ntk.graph.params import ParamsLike
@@ -33,6 +35,16 @@ def assert_near(
     error = float((value - expected).norm())
     bound = tol * float(expected.norm() if scale is None else scale)
     assert error <= bound, f"{what}: off by {error:.2e}, allowed {bound:.2e} at tolerance {tol:.0e}"
+
+
+def checked_ntk(
+    residual: Tensor, params: ParamsLike, tol: float = 1e-13, what: str = "K", **options: bool
+) -> NTK:
+    """The kernel of one residual, after it was found to be the row-by-row one."""
+    kernel = empirical_ntk(residual, params, **options)
+    expected = reference_ntk(residual, params)["residual", "residual"]
+    assert_near(kernel["residual"], expected, tol, what)
+    return kernel
 
 
 def assert_is_ntk_of(
@@ -152,6 +164,19 @@ def assert_permutation_equivariant(
     for other in set(plain.terms) - {term}:
         assert_near(permuted[other], plain[other], tol, f"K[{other}] beside a permuted term")
         assert_near(permuted[term, other], plain[term, other][order], tol, f"K[{term}, {other}]")
+
+
+def backward_passes(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Grows by one at each backward pass from now on: whether that was batched."""
+    made: list[bool] = []
+    grad = torch.autograd.grad
+
+    def counted(*args: object, **kwargs: object) -> object:
+        made.append(bool(kwargs.get("is_grads_batched")))
+        return grad(*args, **kwargs)
+
+    monkeypatch.setattr(torch.autograd, "grad", counted)
+    return made
 
 
 def _probe(size: int) -> Tensor:

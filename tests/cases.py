@@ -5,6 +5,7 @@ A case is built anew at each call of `build`, the same each time, with a live gr
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -116,3 +117,29 @@ def layout_cases() -> list[Case]:
 
 
 CASES: list[Case] = [*network_cases(), *operator_cases(), *style_cases(), *layout_cases()]
+
+
+BY_NAME = ["0.weight", "0.bias", "1.weight"]
+BY_NUMBER = ["param_0", "param_1", "param_2"]
+FORMS: dict[str, tuple[Callable[[nn.Module], object], list[str]]] = {
+    "module": (lambda net: net, BY_NAME),
+    "pairs": (lambda net: list(net.named_parameters()), BY_NAME),
+    "iterator_of_pairs": (lambda net: net.named_parameters(), BY_NAME),
+    "dict": (lambda net: dict(net.named_parameters()), BY_NAME),
+    "ordered_dict": (lambda net: OrderedDict(net.named_parameters()), BY_NAME),
+    "iterator": (lambda net: net.parameters(), BY_NUMBER),
+    "tuple": (lambda net: tuple(net.parameters()), BY_NUMBER),
+    "parameter_list": (lambda net: nn.ParameterList(net.parameters()), ["0", "1", "2"]),
+    "optimizer": (lambda net: torch.optim.Adam(net.parameters()), BY_NUMBER),
+    "groups": (
+        lambda net: torch.optim.SGD([{"params": [p]} for p in net.parameters()], lr=1.0),
+        BY_NUMBER,
+    ),
+    "each_twice": (lambda net: [*net.parameters(), *net.parameters()], BY_NUMBER),
+    "some_named": (
+        lambda net: [net[0].weight, ("b", net[0].bias), net[1].weight],
+        ["param_0", "b", "param_2"],
+    ),
+    "names_that_are_no_strings": (lambda net: dict(enumerate(net.parameters())), ["0", "1", "2"]),
+}
+"""Ways to hand over three parameters, or all of a network, and the names that they get."""

@@ -20,9 +20,6 @@ WIDTH = 5
 Factory = Callable[[int, int], nn.Module]
 
 
-# --- Building blocks
-
-
 class Lambda(nn.Module):
     """A function without parameters as a layer."""
 
@@ -58,9 +55,6 @@ def in_turn(*layers: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
     return lambda: nn.Sequential(*(layer() for layer in layers))
 
 
-# --- Input features
-
-
 class FourierFeatures(nn.Module):
     """cos(x B), sin(x B) (N, 6), the frequencies B (in_dim, 3) fixed or trained."""
 
@@ -75,9 +69,6 @@ class FourierFeatures(nn.Module):
 
 def fourier(in_dim: int, out_dim: int, trained: bool) -> nn.Module:
     return nn.Sequential(FourierFeatures(in_dim, trained), plain(6, out_dim, hidden=2))
-
-
-# --- Architectures
 
 
 class Gated(nn.Module):
@@ -149,9 +140,6 @@ class SharedTrunk(nn.Module):
         return self.one(x) * (2 + self.other(x))
 
 
-# --- Weights computed from parameters
-
-
 def normed(n_in: int, n_out: int) -> nn.Module:
     """A weight-normalised layer away from its start, where the kernel equals the plain layer's."""
     layer = weight_norm(nn.Linear(n_in, n_out))
@@ -173,9 +161,6 @@ class FactorisedLinear(nn.Module):
         return linear(x, self.scale.exp().unsqueeze(-1) * self.direction, self.bias)
 
 
-# --- Learnable activations
-
-
 class SlopedTanh(nn.Module):
     """tanh(n a x) with a learnable slope a of the given shape (Jagtap et al. 2020), n = 5."""
 
@@ -185,9 +170,6 @@ class SlopedTanh(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.tanh(5 * self.slope * x)
-
-
-# --- Products of two networks
 
 
 def one_sensor_vector(x: Tensor) -> Tensor:
@@ -210,9 +192,6 @@ class DeepONet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         product = self.branch(self.sensors(x)) * self.trunk(x)
         return product.unflatten(-1, (-1, 3)).sum(-1) + self.bias
-
-
-# --- Written by hand
 
 
 class ByHand(nn.Module):
@@ -249,9 +228,6 @@ class PointsInColumns(nn.Module):
         return h.T
 
 
-# --- Trained in part, at random, or across points
-
-
 def frozen_and_unused(in_dim: int, out_dim: int) -> nn.Module:
     net = plain(in_dim, out_dim)
     net[2].weight.requires_grad_(False)
@@ -280,9 +256,6 @@ class ConvHead(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         signal = self.first(x).tanh().unsqueeze(1)  # (N, 1, WIDTH)
         return self.last(self.conv(signal).tanh().flatten(1))
-
-
-# --- The table
 
 
 def reproducible(build: Factory) -> Factory:

@@ -31,9 +31,6 @@ def points(count: int, dim: int, seed: int = 0) -> Tensor:
     ).requires_grad_()
 
 
-# --- Derivatives
-
-
 def grad(u: Tensor, x: Tensor, style: str = "sum") -> Tensor:
     """du_i / dx_i (N, d) of a column u (N, 1): the two usual ways to seed ``autograd.grad``."""
     if style == "sum":
@@ -87,8 +84,6 @@ SECOND: dict[str, SecondDerivative] = {
 }
 
 
-# --- Operators
-
 Residual = Callable[..., Tensor]
 """(net, x, style, **coefficients) -> live residual.
 
@@ -105,24 +100,8 @@ class Operator:
     """Shapes of trained numbers that the residual takes by name (inverse problems)."""
 
 
-def values(net: nn.Module, x: Tensor, style: str = "sum") -> Tensor:
-    return net(x)
-
-
-def gradient(net: nn.Module, x: Tensor, style: str = "sum") -> Tensor:
-    return grad(net(x), x, style)  # (N, 2)
-
-
 def u_xx(net: nn.Module, x: Tensor, style: str = "sum") -> Tensor:
     return SECOND[style](net, x)
-
-
-def laplace_2d(net: nn.Module, x: Tensor, style: str = "sum") -> Tensor:
-    return laplacian(net(x), x, style)
-
-
-def eikonal(net: nn.Module, x: Tensor, style: str = "sum") -> Tensor:
-    return grad(net(x), x, style).norm(dim=1) - 1  # (N,)
 
 
 def wave(net: nn.Module, x: Tensor, style: str = "sum") -> Tensor:
@@ -173,18 +152,11 @@ def variable_coefficient(net: nn.Module, x: Tensor, style: str = "sum") -> Tenso
     return grad(conductivity * grad(net(x), x, style), x, style)
 
 
-def inverse_burgers(
-    net: nn.Module,
-    x: Tensor,
-    style: str = "sum",
-    *,
-    speed: Tensor,
-    viscosity: Tensor,
-    source: Tensor,
-) -> Tensor:
+def inverse_burgers(net: nn.Module, x: Tensor, style: str = "sum", **trained: Tensor) -> Tensor:
     u = net(x)
     u_t, u_x = grad(u, x, style).split(1, dim=1)
-    return u_t + speed * u * u_x - torch.exp(viscosity) * grad(u_x, x, style)[:, 1:] + source
+    diffusion = torch.exp(trained["viscosity"]) * grad(u_x, x, style)[:, 1:]
+    return u_t + trained["speed"] * u * u_x - diffusion + trained["source"]
 
 
 def integral_equation(net: nn.Module, x: Tensor, style: str = "sum") -> Tensor:
@@ -194,11 +166,11 @@ def integral_equation(net: nn.Module, x: Tensor, style: str = "sum") -> Tensor:
 
 
 OPERATORS: dict[str, Operator] = {
-    "u": Operator(1, 1, values),
-    "grad_u": Operator(2, 1, gradient),
+    "u": Operator(1, 1, lambda net, x, style="sum": net(x)),
+    "grad_u": Operator(2, 1, lambda net, x, style="sum": grad(net(x), x, style)),
     "u_xx": Operator(1, 1, u_xx),
-    "laplace_2d": Operator(2, 1, laplace_2d),
-    "eikonal": Operator(2, 1, eikonal),
+    "laplace_2d": Operator(2, 1, lambda net, x, style="sum": laplacian(net(x), x, style)),
+    "eikonal": Operator(2, 1, lambda net, x, style="sum": grad(net(x), x, style).norm(dim=1) - 1),
     "wave": Operator(2, 1, wave),
     "burgers": Operator(2, 1, burgers),
     "allen_cahn": Operator(2, 1, allen_cahn),

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import random
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import layer_norm, linear, silu, softplus
+from torch.nn.functional import layer_norm, leaky_relu, linear, logsigmoid, silu, softplus
 
 from pinn_ntk import NTKWarning, empirical_ntk
 from pinn_ntk.graph.jacobian import sites
@@ -22,7 +22,7 @@ from pinn_ntk.graph.params import named_leaves
 from pinn_ntk.graph.reference import reference_jacobian
 from pinn_ntk.graph.residuals import named_residuals
 from pinn_ntk.graph.walk import Graph
-from tests.asserts import assert_near
+from tests.asserts import assert_near, backward_passes
 from tests.cases import CASES, Case
 from tests.networks import NETWORKS
 from tests.operators import OPERATORS, points
@@ -55,9 +55,6 @@ def assert_jacobian_is_right(residual: Tensor, params: list[Tensor], what: str =
         return
     # where the exact derivative is 0 by cancellation, both hold rounding
     assert_near(jacobian, expected, 1e-10, what, scale=max(float(expected.norm()), 1e-4))
-
-
-# --- Rows that mix although every shape looks aligned
 
 
 class Layer:
@@ -182,23 +179,13 @@ def test_no_mixing_is_taken_for_alignment(
         assert_jacobian_is_right(r, [layer.x, *layer.params])
 
 
-# --- Random graphs
-
-SHAPES = [
-    (),
-    (1,),
-    (4,),
-    (1, 4),
-    (4, 1),
-    (4, 4),
-    (4, 4),
-    (3, 4),
-    (4, 3),
-]  # of trained leaves, N = 4
+SHAPES = [(), (1,), (4,), (1, 4), (4, 1), (4, 4), (4, 4), (3, 4), (4, 3)]
+"""Shapes of trained leaves, N = 4."""
 
 UNARY: list[Callable[[Tensor], Tensor]] = [
     torch.tanh, torch.exp, torch.sin, torch.sigmoid, torch.sqrt, torch.abs, torch.clone, silu,
     softplus, torch.square, lambda t: t**3, lambda t: 1 - t, lambda t: 2 * t, lambda t: t + 1,
+    leaky_relu, logsigmoid, lambda t: t.clamp(max=1),
 ]  # fmt: skip
 REARRANGE: list[Callable[[Tensor], Tensor]] = [
     lambda t: t.t(), lambda t: t.sum(0), lambda t: t.sum(-1), lambda t: t.sum(-1, keepdim=True),
@@ -218,7 +205,8 @@ BINARY: list[Callable[[Tensor, Tensor], Tensor]] = [
     torch.add, torch.sub, torch.mul, torch.div, torch.matmul, torch.matmul, torch.outer, linear,
     lambda a, b: torch.addmm(a, b, b.t()), lambda a, b: linear(a, b, b.sum(-1)),
     lambda a, b: torch.where(a > 1, a, b), lambda a, b: torch.cat([a, b], -1),
-    lambda a, b: torch.addmm(a, b, b), lambda a, b: torch.addcmul(a, a, b),
+    lambda a, b: torch.addmm(a, b, b), lambda a, b: torch.addcmul(a, a, b), torch.maximum,
+    lambda a, b: torch.lerp(a, b, 0.3), lambda a, b: a.masked_fill(b > 1, 2.0),
 ]  # fmt: skip
 
 
@@ -272,8 +260,6 @@ def test_random_graphs(block: int, proofs: list[bool]) -> None:
     assert not all(proofs)
 
 
-# --- What has to be proven
-
 UNPROVEN = {
     "rows_in_another_order": ["mlp-permuted", "mlp-reversed", "mlp-rows_repeated"],
     "some_of_the_points": ["mlp-one_call", "points_in_columns-one_call", "mlp-masked"],
@@ -311,34 +297,20 @@ def test_all_else_is_proven(case: Case) -> None:
     assert uses is not None
 
 
-@pytest.fixture
-def backward_passes(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[object]]:
-    """Grows by one at each backward pass."""
-    made: list[object] = []
-    grad = torch.autograd.grad
-
-    def counted(*args: object, **kwargs: object) -> object:
-        made.append(args)
-        return grad(*args, **kwargs)
-
-    monkeypatch.setattr(torch.autograd, "grad", counted)
-    return made
-
-
 @pytest.mark.parametrize("certify", [False, True], ids=["bare", "certified"])
 @pytest.mark.parametrize(
     ("operator", "components"),
     [("u", 1), ("grad_u", 2), ("u_xx", 1), ("burgers", 1), ("biharmonic", 1), ("navier_stokes", 3)],
 )
 def test_one_backward_pass_a_component(
-    operator: str, components: int, certify: bool, backward_passes: list[object]
+    operator: str, components: int, certify: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     op = OPERATORS[operator]
     net = NETWORKS["mlp"](op.in_dim, op.out_dim)
     residual = op.residual(net, points(6, op.in_dim))
-    backward_passes.clear()
+    passes = backward_passes(monkeypatch)
     empirical_ntk(residual, net, certify=certify)
-    assert len(backward_passes) == components + certify
+    assert len(passes) == components + certify
 
 
 @pytest.mark.parametrize(("rows", "shape"), [(1, (1, 5)), (4, (5, 1)), (5, (4, 5))])

@@ -137,8 +137,6 @@ def test_sites_of_several_dtypes_take_the_widest(graph: Graph) -> None:
     assert_near(factor.rows(), by_hand(made[0]) + by_hand(made[1]), 2e-2, "rows")
 
 
-# --- From a shared tensor to the leaves behind it
-
 KEPT: dict[str, tuple[Callable[[Tensor], Tensor], bool]] = {
     # view of a weight -> whether it is transposed
     "t": (lambda w: w.t(), True),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 
-from pinn_ntk import NTKWarning, empirical_ntk, find_terms
+from pinn_ntk import NTK, NTKWarning, empirical_ntk, find_terms
 from pinn_ntk.graph.jacobian import capture, certificate, rules, sites
 from pinn_ntk.graph.jacobian.certificate import LOW_PRECISION_TOLERANCE, TOLERANCE, Probe, tolerance
 from pinn_ntk.graph.jacobian.rules import SiteRule
@@ -18,7 +19,6 @@ from pinn_ntk.graph.reference import reference_jacobian
 from pinn_ntk.graph.terms.completeness import completeness_error
 from pinn_ntk.graph.walk import Edge, Graph, Use
 from pinn_ntk.kernel.factors import Dense, Outer
-from pinn_ntk.kernel.ntk import NTK
 from tests.asserts import assert_certified, assert_near
 from tests.networks import NETWORKS, LayerNormByHand, stack
 from tests.operators import grad, laplacian, points
@@ -40,9 +40,6 @@ def measured(residual: Tensor, net: nn.Module, match: str) -> tuple[NTK, str]:
     return kernel, str(said[0].message)
 
 
-# --- Rules that have gone wrong
-
-
 def spoilt(maker: Callable[..., object], spoil: Callable[[Outer | Dense], Outer | Dense]) -> object:
     """A rule maker whose contributions are spoilt."""
 
@@ -54,33 +51,27 @@ def spoilt(maker: Callable[..., object], spoil: Callable[[Outer | Dense], Outer 
     return make
 
 
+def spoil_rule(monkeypatch: pytest.MonkeyPatch, kind: str, spoil: Callable) -> None:
+    monkeypatch.setitem(rules._RULES, kind, spoilt(rules._RULES[kind], spoil))
+
+
 def scaled(factor: Outer | Dense, by: float = 1 + 1e-6) -> Outer | Dense:
     if isinstance(factor, Dense):
         return Dense(factor.gradients * by)
     return Outer(tuple(x * by for x in factor.left), factor.right)
 
 
-def negated(factor: Outer | Dense) -> Outer | Dense:
-    return scaled(factor, -1.0)
-
-
 def shifted(factor: Outer | Dense) -> Outer | Dense:
     """Rows given to the next row: the sum over all rows stays the same."""
     if isinstance(factor, Dense):
         return Dense(factor.gradients.roll(1, 0))
-    return Outer(
-        tuple(x.roll(1, 0) for x in factor.left), tuple(x.roll(1, 0) for x in factor.right)
-    )
+    return Outer(*(tuple(x.roll(1, 0) for x in side) for side in (factor.left, factor.right)))
 
 
-def dropped(factor: Outer | Dense) -> Outer | Dense:
-    return scaled(factor, 0.0)
+SPOIL = [scaled, partial(scaled, by=-1.0), shifted, partial(scaled, by=0.0)]
 
 
-SPOIL = [scaled, negated, shifted, dropped]
-
-
-@pytest.mark.parametrize("spoil", SPOIL)
+@pytest.mark.parametrize("spoil", SPOIL, ids=["scaled", "negated", "shifted", "dropped"])
 @pytest.mark.parametrize("kind", ["MmBackward0", "AddmmBackward0"])
 @pytest.mark.parametrize("width", [5, 20], ids=["plain", "sketched"])
 def test_a_wrong_rule_is_mended(
@@ -88,7 +79,7 @@ def test_a_wrong_rule_is_mended(
 ) -> None:
     net, x = stack([1, width, width, 1]), points(N, 1)
     residual = grad(net(x), x) + net(x)
-    monkeypatch.setitem(rules._RULES, kind, spoilt(rules._RULES[kind], spoil))
+    spoil_rule(monkeypatch, kind, spoil)
     kernel, message = measured(
         residual, net, r"term 'pde': the certificate is off by more than 1e-10 \("
     )
@@ -102,13 +93,13 @@ def test_a_wrong_rule_is_mended(
     assert message.endswith(f"Its exact rows were computed one by one instead: {cost}.")
 
 
-@pytest.mark.parametrize("spoil", SPOIL)
+@pytest.mark.parametrize("spoil", SPOIL, ids=["scaled", "negated", "shifted", "dropped"])
 def test_only_what_is_wrong_is_computed_again(
     spoil: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     net = nn.Sequential(nn.Linear(1, 5), LayerNormByHand(5), nn.Tanh(), nn.Linear(5, 1))
     residual = net(points(N, 1))
-    monkeypatch.setitem(rules._RULES, "MulBackward0", spoilt(rules._RULES["MulBackward0"], spoil))
+    spoil_rule(monkeypatch, "MulBackward0", spoil)
     kernel, message = measured(residual, net, r"\(parameter 1.gain\)")
     assert list(kernel.jacobian("pde").fallbacks) == ["1.gain"]
     assert isinstance(kernel.jacobian("pde").factors["0.weight"], Outer)
@@ -121,8 +112,7 @@ def test_a_parameter_of_little_weight_is_checked_too(monkeypatch: pytest.MonkeyP
     net.register_parameter("gain", gain)
     x = points(N, 1)
     residual = net(x) + 1e-6 * gain * x.sin()
-    spoil = spoilt(rules._RULES["MulBackward0"], lambda f: scaled(f, 1.001))
-    monkeypatch.setitem(rules._RULES, "MulBackward0", spoil)
+    spoil_rule(monkeypatch, "MulBackward0", lambda f: scaled(f, 1.001))
     kernel, _ = measured(residual, net, r"\(parameter gain\)")
     assert list(kernel.jacobian("pde").fallbacks) == ["gain"]
 
@@ -130,16 +120,11 @@ def test_a_parameter_of_little_weight_is_checked_too(monkeypatch: pytest.MonkeyP
 def test_without_the_certificate_nothing_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     net = NETWORKS["mlp"](1, 1)
     residual = net(points(N, 1))
-    monkeypatch.setitem(
-        rules._RULES, "AddmmBackward0", spoilt(rules._RULES["AddmmBackward0"], negated)
-    )
+    spoil_rule(monkeypatch, "AddmmBackward0", lambda f: scaled(f, -1.0))
     kernel = empirical_ntk(residual, net, certify=False)
     assert kernel.certificate == {}
     assert kernel.jacobian("residual").fallbacks == {}
     assert_near(kernel.jacobian("residual").dense(), -reference_jacobian(residual, net), 1e-13, "J")
-
-
-# --- A proof, a walk or a decoding that has gone wrong
 
 
 def everything_is_aligned(graph: Graph, _rows: int) -> list[tuple[Use, Edge]]:
@@ -190,8 +175,7 @@ def test_wrong_owners_are_mended(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_factor_that_is_not_finite_is_mended(monkeypatch: pytest.MonkeyPatch) -> None:
     net = NETWORKS["mlp"](1, 1)
     residual = net(points(N, 1))
-    spoil = spoilt(rules._RULES["AddmmBackward0"], lambda f: scaled(f, float("nan")))
-    monkeypatch.setitem(rules._RULES, "AddmmBackward0", spoil)
+    spoil_rule(monkeypatch, "AddmmBackward0", lambda f: scaled(f, float("nan")))
     measured(residual, net, "the certificate is off by nan")
 
 
@@ -202,9 +186,6 @@ def test_a_hook_that_mixes_rows_is_mended() -> None:
     hidden.register_hook(lambda gradient: gradient - gradient.mean(0))
     kernel, _ = measured(net[1:](hidden), net, "the certificate is off by")
     assert set(kernel.jacobian("pde").fallbacks) == {"0.weight", "0.bias"}
-
-
-# --- What has no fast path
 
 
 BEYOND: dict[str, tuple[str, set[str]]] = {
@@ -252,9 +233,6 @@ def test_the_warning_can_be_filtered_alone() -> None:
         empirical_ntk(net(points(N, 1)), net)
 
 
-# --- The numbers of the certificate
-
-
 def column(*values: float) -> Tensor:
     return torch.tensor(values)
 
@@ -278,21 +256,12 @@ def test_error_without_a_gradient() -> None:
 
 def test_failures_by_hand() -> None:
     exact = {"w": column(3.0, 4.0), "small": column(1e-6), "lost": column(1.0), "same": column(2.0)}
-    factored = {
-        "w": column(3.0, 5.0),
-        "small": column(2e-6),
-        "extra": column(1e-3),
-        "same": column(2.0),
-    }
+    factored = exact | {"w": column(3.0, 5.0), "small": column(2e-6), "extra": column(1e-3)}
+    del factored["lost"]
     whole = 1e-3 * (25 + 1e-12 + 1 + 4) ** 0.5
-    assert Probe(exact, factored).failed(1e-9) == pytest.approx(
-        {
-            "w": 1 / (5 + whole),
-            "small": 1e-6 / (1e-6 + whole),
-            "lost": 1 / (1 + whole),
-            "extra": 1e-3 / whole,
-        }
-    )
+    errors = {"w": 1 / (5 + whole), "small": 1e-6 / (1e-6 + whole), "lost": 1 / (1 + whole)}
+    errors["extra"] = 1e-3 / whole
+    assert Probe(exact, factored).failed(1e-9) == pytest.approx(errors)
     assert list(Probe(exact, factored).failed(0.19)) == ["w", "lost"]
     assert list(Probe({"w": column(1.0)}, {"w": column(float("nan"))}).failed(1e-9)) == ["w"]
     assert Probe({"w": column(0.0)}, {}).failed(1e-9) == {}
@@ -347,9 +316,6 @@ def test_magnitudes_of_a_sketched_weight_are_those_of_its_sketch() -> None:
     assert sum(ratios) / len(ratios) == pytest.approx(1.0, abs=0.05)
 
 
-# --- Half precision
-
-
 def wave(net: nn.Module, x: Tensor) -> Tensor:
     """u_tt - 4 u_xx, whose sites cancel each other in part."""
     first = grad(net(x), x)
@@ -359,6 +325,11 @@ def wave(net: nn.Module, x: Tensor) -> Tensor:
 def sliced(net: nn.Module, x: Tensor) -> Tensor:
     u = net(torch.cat([x, x[:3]]))
     return u[: len(x)] * grad(u, x)[:, :1]
+
+
+def single(sizes: list[int], rows: int) -> tuple[nn.Module, Tensor]:
+    """A float32 network and points in the plane."""
+    return stack(sizes).float(), points(rows, 2).float().detach().requires_grad_()
 
 
 HALF = {"wave": wave, "sliced": sliced, "plain": lambda net, x: net(x)}
@@ -371,7 +342,7 @@ LOW = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 def test_rounding_of_half_precision_is_no_failure(
     residual: Callable, low: torch.dtype, rows: int
 ) -> None:
-    net, x = stack([2, 20, 20, 20, 1]).float(), points(rows, 2).float().detach().requires_grad_()
+    net, x = single([2, 20, 20, 20, 1], rows)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with torch.autocast("cpu", low):
@@ -396,11 +367,10 @@ def test_a_row_sum_that_cancels_is_no_failure_in_half_precision() -> None:
 def test_a_use_that_was_missed_still_shows_in_half_precision(
     share: float, low: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    net, x = stack([2, 20, 20, 1]).float(), points(60, 2).float().detach().requires_grad_()
+    net, x = single([2, 20, 20, 1], 60)
     with torch.autocast("cpu", low):
         residual = wave(net, x)
-        rule = spoilt(rules._RULES["MmBackward0"], lambda f: scaled(f, 1 + share))
-        monkeypatch.setitem(rules._RULES, "MmBackward0", rule)
+        spoil_rule(monkeypatch, "MmBackward0", lambda f: scaled(f, 1 + share))
         with pytest.warns(NTKWarning, match=r"the certificate is off by more than \de-0\d"):
             kernel = empirical_ntk(residual, net)
     assert "2.weight" in kernel.jacobian("residual").fallbacks
@@ -409,7 +379,7 @@ def test_a_use_that_was_missed_still_shows_in_half_precision(
 @pytest.mark.parametrize("scale", [1.0, 2.0**16, 2.0**-16], ids=str)
 def test_terms_of_a_scaled_loss_are_complete_in_float16(scale: float) -> None:
     """A GradScaler starts from 2^16; the gradient of such a loss leaves the range of float16."""
-    net, x = stack([2, 20, 20, 1]).float(), points(100, 2).float().detach().requires_grad_()
+    net, x = single([2, 20, 20, 1], 100)
     with torch.autocast("cpu", torch.float16):
         residuals = [net(x) - 1, 3 * wave(net, x)]
     parts = [scale * r.float().square().sum() for r in residuals]
@@ -422,7 +392,7 @@ def test_terms_of_a_scaled_loss_are_complete_in_float16(scale: float) -> None:
 
 
 def test_autocast_around_the_call_changes_nothing() -> None:
-    net, x = stack([2, 20, 20, 1]).float(), points(30, 2).float().detach().requires_grad_()
+    net, x = single([2, 20, 20, 1], 30)
     residual = wave(net, x)
     plain = empirical_ntk(residual, net)
     with torch.autocast("cpu", torch.bfloat16):

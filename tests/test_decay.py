@@ -8,10 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from pinn_ntk import Spectrum
-from pinn_ntk.kernel.decay import Decay
+from pinn_ntk import Decay, Spectrum
 
 INDEX = torch.arange(1, 31, dtype=torch.float64)
+
+
+def decay_of(values: torch.Tensor) -> Decay:
+    decay = Decay.of(values)
+    assert decay is not None
+    return decay
 
 
 def noisy(values: torch.Tensor) -> torch.Tensor:
@@ -21,8 +26,7 @@ def noisy(values: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("alpha", [0.5, 2.0, 6.0])
 @pytest.mark.parametrize("scale", [1e-12, 1.0, 1e9])
 def test_power_law(alpha: float, scale: float) -> None:
-    decay = Decay.of(scale * INDEX**-alpha)
-    assert decay is not None
+    decay = decay_of(scale * INDEX**-alpha)
     assert decay.law == "power law"
     assert decay.rate == pytest.approx(alpha, rel=1e-12)
     assert decay.r_squared == pytest.approx(1.0, abs=1e-12)
@@ -32,8 +36,7 @@ def test_power_law(alpha: float, scale: float) -> None:
 
 @pytest.mark.parametrize("beta", [0.1, 1.0, 3.0])
 def test_exponential(beta: float) -> None:
-    decay = Decay.of(5 * torch.exp(-beta * INDEX))
-    assert decay is not None
+    decay = decay_of(5 * torch.exp(-beta * INDEX))
     assert decay.law == "exponential"
     assert decay.rate == pytest.approx(beta, rel=1e-12)
     assert math.exp(decay.better.intercept) == pytest.approx(5.0, rel=1e-10)
@@ -43,8 +46,7 @@ def test_exponential(beta: float) -> None:
 @pytest.mark.parametrize("law", ["power law", "exponential"])
 def test_fit_is_that_of_least_squares(law: str) -> None:
     values = noisy(INDEX**-1.5 if law == "power law" else torch.exp(-0.3 * INDEX))
-    decay = Decay.of(values)
-    assert decay is not None
+    decay = decay_of(values)
     assert decay.law == law
     x = np.log(INDEX.numpy()) if law == "power law" else INDEX.numpy()
     y = np.log(values.numpy())
@@ -57,8 +59,7 @@ def test_fit_is_that_of_least_squares(law: str) -> None:
 
 
 def test_equal_eigenvalues_do_not_decay() -> None:
-    decay = Decay.of(torch.full((6,), 3.0, dtype=torch.float64))
-    assert decay is not None
+    decay = decay_of(torch.full((6,), 3.0, dtype=torch.float64))
     assert (decay.law, decay.rate, decay.r_squared) == ("power law", 0.0, 1.0)
     assert decay.better(torch.tensor([1, 4])).tolist() == pytest.approx([3.0, 3.0])
 
@@ -85,6 +86,5 @@ def test_noise_below_the_floor_is_left_out() -> None:
 
 
 def test_float32_on_the_way_in() -> None:
-    decay = Decay.of((INDEX**-2).float())
-    assert decay is not None
+    decay = decay_of((INDEX**-2).float())
     assert decay.rate == pytest.approx(2.0, rel=1e-5)

@@ -30,7 +30,7 @@ def decode(code: RowCode, mixing: Tensor, features: int = 3, noise: float = 0.0)
         slots = (mixing @ cotangent.double())[:, None] * direction
         rounding = torch.randn(slots.shape, generator=generator, dtype=torch.float64)
         arrived.append((slots * (1 + noise * EPS[dtype] * rounding)).to(dtype))
-    return code.owners(arrived, lambda tensor: tensor)
+    return code.owners(arrived, torch.clone)
 
 
 def owned(owners: list[int], rows: int, scale: Tensor | float = 1.0) -> Tensor:
@@ -42,7 +42,9 @@ def owned(owners: list[int], rows: int, scale: Tensor | float = 1.0) -> Tensor:
     return mixing * scale
 
 
-# --- What decodes
+def assert_owned(owners: Tensor | None, expected: Tensor | list[int]) -> None:
+    assert owners is not None
+    assert owners.tolist() == torch.as_tensor(expected).tolist()
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -50,9 +52,8 @@ def owned(owners: list[int], rows: int, scale: Tensor | float = 1.0) -> Tensor:
 def test_every_row_is_found(rows: int, dtype: torch.dtype) -> None:
     code = RowCode(rows, dtype, CPU)
     order = torch.randperm(rows)
-    owners = decode(code, owned(order.tolist(), rows), noise=0.5 if EPS[dtype] > 1e-4 else 4.0)
-    assert owners is not None
-    assert torch.equal(owners, order)
+    noise = 0.5 if EPS[dtype] > 1e-4 else 4.0
+    assert_owned(decode(code, owned(order.tolist(), rows), noise=noise), order)
 
 
 @pytest.mark.parametrize(("dtype", "passes"), [*zip(DTYPES, [2, 4, 6, 6], strict=True)], ids=str)
@@ -62,26 +63,21 @@ def test_five_thousand_rows_take_several_digits(dtype: torch.dtype, passes: int)
     arrived = [
         cotangent[:, None] * torch.tensor([1.0, -2.0], dtype=dtype) for cotangent in code.passes()
     ]
-    owners = code.owners(arrived, lambda tensor: tensor)
-    assert owners is not None
-    assert torch.equal(owners, torch.arange(5000))
+    assert_owned(code.owners(arrived, torch.clone), torch.arange(5000))
 
 
 def test_two_digits_in_float64() -> None:
     rows = PRECISION[torch.float64].base + 5
     code = RowCode(rows, torch.float64, CPU)
-    owners = code.owners([c[:, None] for c in code.passes()], lambda tensor: tensor)
+    owners = code.owners([c[:, None] for c in code.passes()], torch.clone)
     assert len(code.digits) == 2
-    assert owners is not None
-    assert torch.equal(owners, torch.arange(rows))
+    assert_owned(owners, torch.arange(rows))
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_a_row_may_own_several_slots_and_a_slot_no_row(dtype: torch.dtype) -> None:
     wanted = [3, -1, 0, 3, 3, -1, 2]
-    owners = decode(RowCode(4, dtype, CPU), owned(wanted, 4))
-    assert owners is not None
-    assert owners.tolist() == wanted
+    assert_owned(decode(RowCode(4, dtype, CPU), owned(wanted, 4)), wanted)
 
 
 @pytest.mark.parametrize("scale", [1e-300, 1e-30, 1e30, 1e300])
@@ -89,9 +85,7 @@ def test_a_row_may_own_several_slots_and_a_slot_no_row(dtype: torch.dtype) -> No
 def test_scale_does_not_matter(scale: float, dtype: torch.dtype) -> None:
     if not torch.finfo(dtype).tiny < scale < torch.finfo(dtype).max:
         return
-    owners = decode(RowCode(5, dtype, CPU), owned([4, 1, 0], 5, scale))
-    assert owners is not None
-    assert owners.tolist() == [4, 1, 0]
+    assert_owned(decode(RowCode(5, dtype, CPU), owned([4, 1, 0], 5, scale)), [4, 1, 0])
 
 
 @pytest.mark.parametrize(
@@ -99,9 +93,7 @@ def test_scale_does_not_matter(scale: float, dtype: torch.dtype) -> None:
 )
 def test_rows_of_very_different_size(dtype: torch.dtype, span: float) -> None:
     scale = torch.tensor([1.0, span, span**0.5], dtype=torch.float64)[:, None]
-    owners = decode(RowCode(3, dtype, CPU), owned([2, 1, 0], 3, scale))
-    assert owners is not None
-    assert owners.tolist() == [2, 1, 0]
+    assert_owned(decode(RowCode(3, dtype, CPU), owned([2, 1, 0], 3, scale)), [2, 1, 0])
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
@@ -111,9 +103,7 @@ def test_rounding_noise_in_place_of_a_zero_is_dropped(dtype: torch.dtype) -> Non
     arrived = [cotangent[:, None].clone() for cotangent in code.passes()]
     for tensor in arrived:
         tensor[2] = float(torch.randn((), generator=generator)) * EPS[dtype] * 0.1
-    owners = code.owners(arrived, lambda tensor: tensor)
-    assert owners is not None
-    assert owners.tolist() == [0, 1, -1, 3, 4, 5]
+    assert_owned(code.owners(arrived, torch.clone), [0, 1, -1, 3, 4, 5])
 
 
 def test_precision_is_that_of_the_coarsest_dtype_on_the_way() -> None:
@@ -123,12 +113,7 @@ def test_precision_is_that_of_the_coarsest_dtype_on_the_way() -> None:
     lenient = RowCode(50, torch.float64, CPU, torch.float32)
     noise = EPS[torch.float32] / EPS[torch.float64]
     assert decode(strict, mixing, noise=noise) is None
-    owners = decode(lenient, mixing, noise=noise)
-    assert owners is not None
-    assert torch.equal(owners, torch.arange(50))
-
-
-# --- What never decodes
+    assert_owned(decode(lenient, mixing, noise=noise), torch.arange(50))
 
 
 def neighbours(rows: int, share: float) -> Tensor:
@@ -175,7 +160,7 @@ def test_no_pair_of_neighbours_passes_for_a_row(dtype: torch.dtype) -> None:
     passed = [
         slot
         for slot in range(rows)
-        if code.owners([a[slot : slot + 1] for a in arrived], lambda tensor: tensor) is not None
+        if code.owners([a[slot : slot + 1] for a in arrived], torch.clone) is not None
     ]
     assert len(passed) <= rows // 100
 
@@ -183,10 +168,8 @@ def test_no_pair_of_neighbours_passes_for_a_row(dtype: torch.dtype) -> None:
 def test_a_slot_of_two_rows_in_different_entries_is_shared() -> None:
     code = RowCode(4, torch.float64, CPU)
     arrived = [c.view(2, 2) for c in code.passes()]
-    assert code.owners(arrived, lambda tensor: tensor) is None
-    owners = code.owners(arrived, elementwise)
-    assert owners is not None
-    assert owners.tolist() == [0, 1, 2, 3]
+    assert code.owners(arrived, torch.clone) is None
+    assert_owned(code.owners(arrived, elementwise), [0, 1, 2, 3])
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
@@ -195,7 +178,7 @@ def test_what_is_not_finite_does_not_decode(bad: float, number: int) -> None:
     code = RowCode(4, torch.float64, CPU)
     arrived = [c[:, None].clone() for c in code.passes()]
     arrived[number][2] = bad
-    assert code.owners(arrived, lambda tensor: tensor) is None
+    assert code.owners(arrived, torch.clone) is None
 
 
 def test_a_number_beyond_the_rows_belongs_to_none() -> None:
@@ -203,15 +186,12 @@ def test_a_number_beyond_the_rows_belongs_to_none() -> None:
     code = RowCode(40, torch.float32, CPU)
     assert (len(code.digits), code.radix) == (2, 7)
     slot = torch.ones(1, 1)
-    assert code.owners([slot, 4 * slot, 7 * slot], lambda tensor: tensor) is None
+    assert code.owners([slot, 4 * slot, 7 * slot], torch.clone) is None
 
 
 def test_complex_slots_do_not_decode() -> None:
     code = RowCode(4, torch.float64, CPU)
-    assert code.owners([c[:, None] * 1j for c in code.passes()], lambda tensor: tensor) is None
-
-
-# --- The code itself
+    assert code.owners([c[:, None] * 1j for c in code.passes()], torch.clone) is None
 
 
 def test_the_code_is_the_same_each_time_and_touches_no_global_state() -> None:

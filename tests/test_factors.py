@@ -64,9 +64,6 @@ def test_dtype_of_products_is_the_one_asked_for(factor: Factor) -> None:
     assert_near(low.to(torch.float64).rows(), written_out(factor), 1e-6, "rows through float32")
 
 
-# --- Blocks of the kernel
-
-
 BUDGETS = {"whole": DEFAULT_BUDGET, "tiles": 4 * 8 * 4, "one_by_one": 1}  # tiles of 2 x 2
 FORMULA = {"chosen": None, "outer": True, "written_out": False}
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from torch import Tensor, nn
 
-from pinn_ntk import NTKWarning, ResidualError, empirical_ntk, reference_ntk
+from pinn_ntk import NTKWarning, ResidualError, empirical_ntk
 from pinn_ntk.graph.jacobian import generic
 from pinn_ntk.graph.jacobian.generic import row_gradients, stacked
 from pinn_ntk.graph.reference import reference_jacobian
-from tests.asserts import assert_near
+from tests.asserts import assert_near, backward_passes, checked_ntk
 from tests.networks import NETWORKS
 from tests.operators import OPERATORS, points
 
@@ -20,17 +18,8 @@ pytestmark = pytest.mark.usefixtures("float64")
 
 
 @pytest.fixture
-def passes(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bool]]:
-    """Whether each backward pass was batched."""
-    made: list[bool] = []
-    grad = torch.autograd.grad
-
-    def counted(*args: object, **kwargs: object) -> object:
-        made.append(bool(kwargs.get("is_grads_batched")))
-        return grad(*args, **kwargs)
-
-    monkeypatch.setattr(torch.autograd, "grad", counted)
-    return made
+def passes(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    return backward_passes(monkeypatch)
 
 
 def stack_of(gradients: dict[str, Tensor]) -> Tensor:
@@ -69,9 +58,6 @@ def test_unused_leaves_are_left_out() -> None:
     found = row_gradients(used**2, {"unused": unused, "used": used}, 2**20)
     assert set(found) == {"used"}
     assert torch.equal(found["used"], 2 * torch.eye(3))
-
-
-# --- Operations that cannot be batched, and gradients that are left out
 
 
 class Picky(torch.autograd.Function):
@@ -129,9 +115,6 @@ def test_a_parameter_without_entries() -> None:
     assert row_gradients(residual, {"empty": empty}, 2**20)["empty"].shape == (3, 0)
 
 
-# --- A graph that is gone
-
-
 @pytest.mark.parametrize("network", ["mlp", "conv1d"])
 @pytest.mark.parametrize("term", ["pde", "bc"])
 @pytest.mark.filterwarnings("ignore::pinn_ntk.NTKWarning")
@@ -169,7 +152,5 @@ def test_a_graph_kept_on_purpose_is_fine() -> None:
     residual = net(points(4, 1))
     residual.sum().backward(retain_graph=True)
     before = [p.grad.clone() for p in net.parameters()]
-    kernel = empirical_ntk(residual, net)
-    expected = reference_ntk(residual, net)["residual", "residual"]
-    assert_near(kernel["residual"], expected, 1e-13, "K")
+    checked_ntk(residual, net, 1e-13, "K")
     assert all(torch.equal(p.grad, b) for p, b in zip(net.parameters(), before, strict=True))

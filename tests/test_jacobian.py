@@ -147,31 +147,23 @@ def test_contraction_in_float32() -> None:
         assert_near(value.double(), expected, 1e-6, what)
 
 
-# --- SciPy
+COUNTED = np.arange(15.0)
+READ_ONLY = COUNTED.copy()
+READ_ONLY.setflags(write=False)
+ARRAYS: dict[str, np.ndarray] = {
+    "plain": COUNTED,
+    "column": COUNTED[:, None],
+    "reversed": COUNTED[::-1],
+    "strided": np.arange(30.0)[::2],
+    "read_only": READ_ONLY,
+    "float32": COUNTED.astype(np.float32),
+    "integers": np.arange(15),
+}
 
 
-@pytest.fixture
-def arrays() -> dict[str, np.ndarray]:
-    """Vectors (15,) as NumPy has them."""
-    plain = np.arange(15.0)
-    frozen = plain.copy()
-    frozen.setflags(write=False)
-    return {
-        "plain": plain,
-        "column": plain[:, None],
-        "reversed": plain[::-1],
-        "strided": np.arange(30.0)[::2],
-        "read_only": frozen,
-        "float32": plain.astype(np.float32),
-        "integers": np.arange(15),
-    }
-
-
-@pytest.mark.parametrize(
-    "kind", ["plain", "column", "reversed", "strided", "read_only", "float32", "integers"]
-)
-def test_scipy_operator_takes_any_array(arrays: dict[str, np.ndarray], kind: str) -> None:
-    jacobian, v = made(5), arrays[kind]
+@pytest.mark.parametrize("v", ARRAYS.values(), ids=ARRAYS)
+def test_scipy_operator_takes_any_array(v: np.ndarray) -> None:
+    jacobian = made(5)
     product = jacobian.as_linear_operator().matvec(v)
     assert product.dtype == np.float64
     assert product.shape == (5, *v.shape[1:])
@@ -190,9 +182,6 @@ def test_singular_values_by_scipy() -> None:
     found = svds(jacobian.as_linear_operator(), k=3, return_singular_vectors=False)
     exact = torch.linalg.svdvals(written_out(jacobian))[:3]
     np.testing.assert_allclose(np.sort(found)[::-1], exact.numpy(), rtol=1e-10)
-
-
-# --- Errors
 
 
 def test_vectors_of_the_wrong_length_are_refused() -> None:

@@ -10,9 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pinn_ntk import FactoredJacobian, empirical_ntk, reference_ntk
+from pinn_ntk import NTK, FactoredJacobian, empirical_ntk, reference_ntk
 from pinn_ntk.kernel.factors import Dense
-from pinn_ntk.kernel.ntk import NTK
 from tests.asserts import assert_near
 from tests.networks import NETWORKS
 from tests.operators import grad, laplacian, points
@@ -37,23 +36,15 @@ def kernel(net: nn.Module) -> NTK:
     return empirical_ntk(terms(net), net)
 
 
-def explicit(**rows: list[list[float]]) -> NTK:
+def two_terms() -> NTK:
     """A kernel of Jacobians written out."""
-    return NTK(
-        {
-            name: FactoredJacobian(
-                {"w": Dense(torch.tensor(values))}, {"w": len(values[0])}, len(values)
-            )
-            for name, values in rows.items()
-        }
-    )
-
-
-# --- Blocks
+    rows = {"a": [[1.0, 2.0], [0.0, 3.0]], "b": [[1.0, -1.0]]}
+    factors = {name: {"w": Dense(torch.tensor(values))} for name, values in rows.items()}
+    return NTK({n: FactoredJacobian(factors[n], {"w": 2}, len(rows[n])) for n in rows})
 
 
 def test_blocks_by_hand() -> None:
-    kernel = explicit(a=[[1.0, 2.0], [0.0, 3.0]], b=[[1.0, -1.0]])
+    kernel = two_terms()
     assert kernel.terms == tuple(kernel) == ("a", "b")
     assert kernel["a"].tolist() == [[5.0, 6.0], [6.0, 9.0]]
     assert kernel["a", "b"].tolist() == [[-1.0], [-3.0]]
@@ -99,25 +90,16 @@ def test_a_trace_forms_no_block(kernel: NTK, monkeypatch: pytest.MonkeyPatch) ->
         assert kernel.trace(term) == float(kernel.diagonal(term).sum())
 
 
-@pytest.mark.parametrize(
-    "ask",
-    [
-        lambda kernel: kernel["nope"],
-        lambda kernel: kernel["pde", "nope"],
-        lambda kernel: kernel["nope", "pde"],
-        lambda kernel: kernel.trace("nope"),
-        lambda kernel: kernel.diagonal("nope"),
-        lambda kernel: kernel.rows("nope"),
-        lambda kernel: kernel.jacobian("nope"),
-        lambda kernel: kernel.spectrum("nope"),
-    ],
-)
-def test_unknown_terms_are_named(kernel: NTK, ask: Callable[[NTK], object]) -> None:
+@pytest.mark.parametrize("ask", ["trace", "diagonal", "rows", "jacobian", "spectrum"])
+def test_unknown_terms_are_named(kernel: NTK, ask: str) -> None:
     with pytest.raises(KeyError, match=r"no term 'nope' in this kernel; it has \['pde', 'data'"):
-        ask(kernel)
+        getattr(kernel, ask)("nope")
 
 
-# --- Weights
+@pytest.mark.parametrize("key", ["nope", ("pde", "nope"), ("nope", "pde")], ids=str)
+def test_blocks_of_unknown_terms_are_named(kernel: NTK, key: str | tuple[str, str]) -> None:
+    with pytest.raises(KeyError, match=r"no term 'nope' in this kernel; it has \['pde', 'data'"):
+        kernel[key]
 
 
 WEIGHTS: dict[str, dict[str, float | Tensor]] = {
@@ -133,14 +115,9 @@ WEIGHTS: dict[str, dict[str, float | Tensor]] = {
 
 @pytest.mark.parametrize("weights", WEIGHTS.values(), ids=WEIGHTS)
 def test_weighted_matrix(weights: dict[str, float | Tensor]) -> None:
-    kernel = explicit(a=[[1.0, 2.0], [0.0, 3.0]], b=[[1.0, -1.0]])
-    diagonal = torch.cat(
-        [
-            torch.as_tensor(weights[n]).detach().flatten() * torch.ones(m)
-            for n, m in (("a", 2), ("b", 1))
-        ]
-    )
-    root = diagonal.sqrt().diag()
+    kernel = two_terms()
+    entries = {n: torch.as_tensor(weights[n]).detach().flatten() for n in ("a", "b")}
+    root = torch.cat([entries["a"] * torch.ones(2), entries["b"]]).sqrt().diag()
     found = kernel.weighted_matrix(weights)
     assert not found.requires_grad
     assert_near(found, root @ kernel.matrix() @ root, 1e-15, "D^(1/2) K D^(1/2)")
@@ -151,13 +128,10 @@ def test_weighted_matrix_says_where_gradient_descent_becomes_unstable(net: nn.Mo
     """Lambda_max is that of the Hessian 2 J^T D J of sum_a c_a mean(r_a^2) in Gauss-Newton form."""
     residuals = terms(net)
     kernel = empirical_ntk(residuals, net)
-    shares = {
-        name: 2 * c / kernel.rows(name) for name, c in zip(kernel, (1.0, 10.0, 0.1), strict=True)
-    }
-    hessian = sum(
-        shares[name] * kernel.jacobian(name).dense().mT @ kernel.jacobian(name).dense()
-        for name in kernel
-    )
+    losses = zip(kernel, (1.0, 10.0, 0.1), strict=True)
+    shares = {name: 2 * c / kernel.rows(name) for name, c in losses}
+    dense = {name: kernel.jacobian(name).dense() for name in kernel}
+    hessian = sum(shares[name] * dense[name].mT @ dense[name] for name in kernel)
     found = torch.linalg.eigvalsh(kernel.weighted_matrix(shares))[-1]
     assert float(found) == pytest.approx(float(torch.linalg.eigvalsh(hessian)[-1]), rel=1e-12)
 
@@ -172,12 +146,9 @@ def test_weighted_matrix_says_where_gradient_descent_becomes_unstable(net: nn.Mo
     ],
 )
 def test_weights_that_do_not_fit(weights: dict[str, float | Tensor], message: str) -> None:
-    kernel = explicit(a=[[1.0, 2.0], [0.0, 3.0]], b=[[1.0, -1.0]])
+    kernel = two_terms()
     with pytest.raises(ValueError, match=message):
         kernel.weighted_matrix(weights)
-
-
-# --- Options
 
 
 def test_contraction_in_float32(net: nn.Module) -> None:
@@ -202,9 +173,6 @@ def test_uncertified_kernel_is_the_same(net: nn.Module, kernel: NTK) -> None:
     bare = empirical_ntk(terms(net), net, certify=False)
     assert bare.certificate == {}
     assert torch.equal(bare.matrix(), kernel.matrix())
-
-
-# --- What it leaves alone
 
 
 @pytest.mark.parametrize("network", ["mlp", "batch_norm"])

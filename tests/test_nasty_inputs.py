@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 
 import pytest
@@ -12,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from pinn_ntk import NTKWarning, ResidualError, empirical_ntk, reference_ntk
 from pinn_ntk.graph.reference import reference_jacobian
-from tests.asserts import assert_certified, assert_is_ntk_of, assert_near, assert_psd
+from tests.asserts import assert_certified, assert_is_ntk_of, assert_near, assert_psd, checked_ntk
 from tests.networks import NETWORKS, FourierFeatures, stack
 from tests.operators import grad, laplacian, points
 
@@ -35,9 +34,6 @@ def of_u_xx(change: Callable[[Tensor], Tensor], x: Tensor | None = None) -> tupl
     return change(laplacian(u, x) + u), list(net.parameters())
 
 
-# --- Degenerate kernels, shapes and scales
-
-
 class Labelled(Tensor):
     """A subclass of Tensor."""
 
@@ -47,14 +43,13 @@ def growing(decades: int) -> Tensor:
     return torch.logspace(-decades, decades, N)[:, None]
 
 
+def of(net: nn.Module, residual: Callable[[nn.Module, Tensor], Tensor]) -> tuple[Tensor, Params]:
+    return residual(net, points(N, 1)), list(net.parameters())
+
+
 def rank_one() -> tuple[Tensor, Params]:
     w = nn.Parameter(torch.ones(1))
     return torch.arange(1.0, N + 1) * w, [w]
-
-
-def more_rows_than_parameters() -> tuple[Tensor, Params]:
-    net = nn.Linear(1, 1)
-    return net(points(20, 1)), list(net.parameters())
 
 
 def with_parameters_scaled(scale: float) -> tuple[Tensor, Params]:
@@ -62,7 +57,7 @@ def with_parameters_scaled(scale: float) -> tuple[Tensor, Params]:
     with torch.no_grad():
         for p in net.parameters():
             p.mul_(scale)
-    return net(points(N, 1)).flip(0), list(net.parameters())
+    return of(net, lambda net, x: net(x).flip(0))
 
 
 def parameters_of_all_sizes() -> tuple[Tensor, Params]:
@@ -72,37 +67,25 @@ def parameters_of_all_sizes() -> tuple[Tensor, Params]:
     return a * 1e8 * x + b * 1e-8 * x.sin() + c, [a, b, c]
 
 
-def dead_neurons() -> tuple[Tensor, Params]:
-    net = stack([1, 8, 1], nn.ReLU)
-    x = points(N, 1)
-    return grad(net(x), x) + net(x), list(net.parameters())
-
-
 def shared_by_terms_and_rows() -> tuple[Tensor, Params]:
     net, gain = mlp(), nn.Parameter(torch.tensor(2.0))
     x = points(N, 1)
     return torch.cat([gain * net(x), net(x.detach() + 1) / gain]), [*net.parameters(), gain]
 
 
-def ill_conditioned() -> tuple[Tensor, Params]:
-    x = torch.linspace(0, 1e-6, N)[:, None]
-    return of_u_xx(lambda r: r, x)
-
-
 def high_frequency() -> tuple[Tensor, Params]:
     net = nn.Sequential(FourierFeatures(1, trained=True), stack([6, 5, 1]))
     with torch.no_grad():
         net[0].frequencies *= 50
-    x = points(N, 1)
-    return laplacian(net(x), x), list(net.parameters())
+    return of(net, lambda net, x: laplacian(net(x), x))
 
 
 CASES: dict[str, Callable[[], tuple[Tensor, Params]]] = {
     "rank_one": rank_one,
-    "more_rows_than_parameters": more_rows_than_parameters,
+    "more_rows_than_parameters": lambda: of(nn.Linear(1, 1), lambda net, _: net(points(20, 1))),
     "all_points_equal": lambda: of_u_xx(lambda r: r, torch.zeros(N, 1)),
     "points_in_pairs": lambda: of_u_xx(lambda r: r, torch.rand(3, 1).repeat(2, 1)),
-    "points_nearly_equal": ill_conditioned,
+    "points_nearly_equal": lambda: of_u_xx(lambda r: r, torch.linspace(0, 1e-6, N)[:, None]),
     "one_row": lambda: of_u_xx(lambda r: r, torch.rand(1, 1)),
     "one_row_0d": lambda: of_u_xx(lambda r: r.squeeze(), torch.rand(1, 1)),
     "two_rows": lambda: of_u_xx(lambda r: r, torch.rand(2, 1)),
@@ -120,7 +103,9 @@ CASES: dict[str, Callable[[], tuple[Tensor, Params]]] = {
     "parameters_1e-6": lambda: with_parameters_scaled(1e-6),
     "parameters_1e6": lambda: with_parameters_scaled(1e6),
     "parameters_of_all_sizes": parameters_of_all_sizes,
-    "dead_neurons": dead_neurons,
+    "dead_neurons": lambda: of(
+        stack([1, 8, 1], nn.ReLU), lambda net, x: grad(net(x), x) + net(x)
+    ),
     "parameter_shared_by_rows": shared_by_terms_and_rows,
     "high_frequency": high_frequency,
     "strided": lambda: of_u_xx(lambda r: r[::2]),
@@ -165,9 +150,6 @@ def test_a_parameter_shared_between_terms() -> None:
     assert_certified(kernel)
 
 
-# --- Many rows
-
-
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 @pytest.mark.parametrize("order", ["as_given", "permuted"])
 def test_five_thousand_rows(order: str, dtype: torch.dtype) -> None:
@@ -188,8 +170,6 @@ def test_five_thousand_rows(order: str, dtype: torch.dtype) -> None:
     )
 
 
-# --- Low precision
-
 LOW: dict[str, tuple[torch.dtype, float]] = {
     "float32": (torch.float32, 2e-5),
     "bfloat16": (torch.bfloat16, 5e-2),
@@ -197,39 +177,28 @@ LOW: dict[str, tuple[torch.dtype, float]] = {
 }
 
 
-def in_order(u: Tensor, _: Tensor) -> Tensor:
-    return u
-
-
-def permuted(u: Tensor, _: Tensor) -> Tensor:
-    return u[[3, 0, 5, 2, 1, 4]]
-
-
-def second_derivative(u: Tensor, x: Tensor) -> Tensor:
-    return laplacian(u, x) + u
-
-
-def widened(u: Tensor, _: Tensor) -> Tensor:
-    return u.double() ** 2
+MADE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "in_order": lambda u, _: u,
+    "permuted": lambda u, _: u[[3, 0, 5, 2, 1, 4]],
+    "second_derivative": lambda u, x: laplacian(u, x) + u,
+    "widened": lambda u, _: u.double() ** 2,
+}
 
 
 @pytest.mark.parametrize(("dtype", "tol"), LOW.values(), ids=LOW)
-@pytest.mark.parametrize("make", [in_order, permuted, second_derivative, widened])
+@pytest.mark.parametrize("make", MADE.values(), ids=MADE)
 @pytest.mark.filterwarnings("ignore::pinn_ntk.NTKWarning")
 def test_models_of_low_precision(
     make: Callable[[Tensor, Tensor], Tensor], dtype: torch.dtype, tol: float
 ) -> None:
     net = mlp().to(dtype)
     x = points(N, 1).detach().to(dtype).requires_grad_()
-    residual = make(net(x), x)
-    kernel = empirical_ntk(residual, net)
-    expected = reference_ntk(residual, net)["residual", "residual"]
-    assert_near(kernel["residual"], expected, tol, f"K of a model in {dtype}")
+    kernel = checked_ntk(make(net(x), x), net, tol, f"K of a model in {dtype}")
     assert_psd(kernel)
     assert kernel.certificate["residual", "residual"] <= tol
 
 
-@pytest.mark.parametrize("make", [in_order, permuted, second_derivative, widened])
+@pytest.mark.parametrize("make", MADE.values(), ids=MADE)
 @pytest.mark.parametrize("scale", [1e-25, 1.0, 1e20], ids=str)
 def test_float32_stays_on_the_fast_path(
     make: Callable[[Tensor, Tensor], Tensor], scale: float
@@ -237,26 +206,16 @@ def test_float32_stays_on_the_fast_path(
     """No warning: a warning is an error here."""
     net = mlp().float()
     x = points(N, 1).detach().float().requires_grad_()
-    residual = scale * make(net(x), x)
-    kernel = empirical_ntk(residual, net)
-    expected = reference_ntk(residual, net)["residual", "residual"]
-    assert_near(kernel["residual"], expected, 1e-4, "K of a float32 model")
+    checked_ntk(scale * make(net(x), x), net, 1e-4, "K of a float32 model")
 
 
+@pytest.mark.filterwarnings("ignore::pinn_ntk.NTKWarning")
 def test_mixed_precision_in_one_graph() -> None:
     net = mlp().float()
     x = points(N, 1).detach().float()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         low = net(x)
-    residual = low.double() + net(x)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NTKWarning)
-        kernel = empirical_ntk(residual, net)
-    expected = reference_ntk(residual, net)["residual", "residual"]
-    assert_near(kernel["residual"], expected, 5e-2, "K under autocast")
-
-
-# --- Numbers that are none
+    checked_ntk(low.double() + net(x), net, 5e-2, "K under autocast")
 
 
 def test_a_gradient_that_is_not_finite_is_said() -> None:
@@ -278,9 +237,6 @@ def test_a_parameter_that_is_not_finite_is_refused_with_its_residual(bad: float)
         empirical_ntk(net(points(N, 1)) * bad, net)
 
 
-# --- Hooks
-
-
 @pytest.mark.filterwarnings("ignore::pinn_ntk.NTKWarning")
 @pytest.mark.parametrize("hooked", ["weight", "hidden"])
 def test_hooks_on_tensors_are_part_of_the_gradient(hooked: str) -> None:
@@ -288,9 +244,7 @@ def test_hooks_on_tensors_are_part_of_the_gradient(hooked: str) -> None:
     hidden = net[0](points(N, 1))
     (net[0].weight if hooked == "weight" else hidden).register_hook(lambda g: 3 * g)
     residual = net[1:](hidden)
-    kernel = empirical_ntk(residual, net)
-    expected = reference_ntk(residual, net)["residual", "residual"]
-    assert_near(kernel["residual"], expected, 1e-13, "K with a hook")
+    checked_ntk(residual, net, 1e-13, "K with a hook")
 
 
 def test_hooks_of_accumulation_are_not_run() -> None:
@@ -332,9 +286,7 @@ def test_a_mixing_hook_without_the_certificate() -> None:
     hidden = net[0](points(N, 1))
     hidden.register_hook(lambda g: g - g.mean(0))
     residual = net[1:](hidden)
-    kernel = empirical_ntk(residual, net, certify=False)
-    expected = reference_ntk(residual, net)["residual", "residual"]
-    assert_near(kernel["residual"], expected, 1e-10, "K")
+    checked_ntk(residual, net, 1e-10, "K", certify=False)
 
 
 @not_supported("reentrant checkpointing hides the parameters from the graph: a kernel of zeros")

@@ -16,7 +16,7 @@ from torch.nn.functional import huber_loss, layer_norm, mse_loss, smooth_l1_loss
 
 from pinn_ntk import NTKWarning, empirical_ntk, reference_ntk
 from pinn_ntk.graph import nodes
-from tests.asserts import assert_near
+from tests.asserts import assert_near, checked_ntk
 
 
 def live(*shape: int) -> Tensor:
@@ -70,9 +70,6 @@ def node_of(tensor: Tensor) -> Node:
     return tensor.grad_fn
 
 
-# --- Attributes
-
-
 @pytest.mark.parametrize("kind", nodes.SAVED)
 def test_torch_offers_every_operand(kind: str) -> None:
     assert kind in MAKE, f"no operation in this test makes a {kind}; add one"
@@ -89,19 +86,12 @@ def test_every_node_made_here_is_one_that_is_read() -> None:
 
 
 VALUES: dict[str, tuple[str, object]] = {
-    "AddmmBackward0": ("alpha", 2),
-    "AddBackward0": ("alpha", 2),
-    "SubBackward0": ("alpha", 2),
+    **dict.fromkeys(("AddmmBackward0", "AddBackward0", "SubBackward0"), ("alpha", 2)),
     "TransposeBackward0": ("dim1", -1),
     "PermuteBackward0": ("dims", (1, 0)),
-    "SumBackward1": ("dim", (-1,)),
-    "MeanBackward1": ("dim", (-1,)),
-    "SelectBackward0": ("dim", 1),
-    "SelectBackwardBackward0": ("dim", 1),
-    "StackBackward0": ("dim", 1),
-    "SplitBackward0": ("dim", 1),
-    "SplitWithSizesBackward0": ("dim", 1),
-    "UnbindBackward0": ("dim", 1),
+    **dict.fromkeys(("SumBackward1", "MeanBackward1"), ("dim", (-1,))),
+    **dict.fromkeys(("SelectBackward0", "SelectBackwardBackward0", "StackBackward0"), ("dim", 1)),
+    **dict.fromkeys(("SplitBackward0", "SplitWithSizesBackward0", "UnbindBackward0"), ("dim", 1)),
     "PowBackward0": ("exponent", 2),
     "HuberLossBackward0": ("delta", 0.5),
     "SmoothL1LossBackward0": ("beta", 0.5),
@@ -137,12 +127,9 @@ def test_saved_tensors_are_the_operands() -> None:
 
 
 @pytest.mark.parametrize("operand", ["mat1", "_saved_self", ""])
-def test_operands_that_are_not_listed_are_refused(operand: str) -> None:
+def test_operands_and_node_types_that_are_not_listed_are_refused(operand: str) -> None:
     with pytest.raises(KeyError, match=r"MmBackward0 has no operand .* \('self', 'mat2'\)"):
         nodes.saved(node_of(live(2, 4) @ live(4, 3)), operand)
-
-
-def test_node_types_that_are_not_listed_are_refused() -> None:
     with pytest.raises(KeyError, match="TanhBackward0"):
         nodes.saved(node_of(live(2).tanh()), "result")
 
@@ -152,9 +139,6 @@ def test_a_freed_graph_says_so() -> None:
     out.sum().backward()
     with pytest.raises(RuntimeError, match="backward through the graph a second time"):
         nodes.saved(node_of(out), "self")
-
-
-# --- The graph
 
 
 def test_shapes_and_dtypes_of_outputs() -> None:
@@ -191,9 +175,6 @@ def test_signed(given: int, meant: int) -> None:
     assert nodes.signed(given) == meant
 
 
-# --- A torch that has lost an attribute
-
-
 class Everything(nn.Module):
     """Uses a rule of each kind, first on points in rows, then on points in columns."""
 
@@ -213,15 +194,16 @@ class Everything(nn.Module):
 
 
 RULES = [
-    "AddmmBackward0",
-    "MmBackward0",
-    "MvBackward0",
-    "AddBackward0",
-    "SubBackward0",
-    "MulBackward0",
-    "DivBackward0",
-    "NativeLayerNormBackward0",
+    *("AddmmBackward0", "MmBackward0", "MvBackward0", "AddBackward0", "SubBackward0"),
+    *("MulBackward0", "DivBackward0", "NativeLayerNormBackward0"),
 ]
+
+
+def lose(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let torch keep none of the operands of these nodes."""
+    there = nodes._missing
+    lost = lambda made, name: ("lost",) if name == kind else there(made, name)  # noqa: E731
+    monkeypatch.setattr(nodes, "_missing", lost)
 
 
 @pytest.mark.usefixtures("float64")
@@ -232,10 +214,7 @@ def test_a_lost_attribute_costs_time_not_truth(kind: str, monkeypatch: pytest.Mo
     expected = reference_ntk(residual, net)["residual", "residual"]
     assert_near(empirical_ntk(residual, net)["residual"], expected, 1e-13, "K before")
 
-    there = nodes._missing
-    monkeypatch.setattr(
-        nodes, "_missing", lambda made, name: ("lost",) if name == kind else there(made, name)
-    )
+    lose(kind, monkeypatch)
     with pytest.warns(NTKWarning, match=f"no rule for a parameter at input . of {kind}") as said:
         kernel = empirical_ntk(residual, net)
     assert len(said) == 1
@@ -262,13 +241,8 @@ def test_a_lost_axis_costs_the_proof_only(
 ) -> None:
     net, x = nn.Linear(2, 3), torch.rand(5, 2)
     residual = write(net(x))
-    there = nodes._missing
-    monkeypatch.setattr(
-        nodes, "_missing", lambda made, name: ("lost",) if name == kind else there(made, name)
-    )
-    kernel = empirical_ntk(residual, net, certify=False)
-    expected = reference_ntk(residual, net)["residual", "residual"]
-    assert_near(kernel["residual"], expected, 1e-13, "K without the axis")
+    lose(kind, monkeypatch)
+    checked_ntk(residual, net, 1e-13, "K without the axis", certify=False)
 
 
 def test_missing_looks_at_the_node_type(monkeypatch: pytest.MonkeyPatch) -> None:

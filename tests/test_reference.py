@@ -12,7 +12,7 @@ from torch.func import functional_call, jacrev
 from pinn_ntk import reference_ntk
 from pinn_ntk.graph.reference import reference_jacobian
 from tests.asserts import assert_near
-from tests.cases import coefficients
+from tests.cases import FORMS, coefficients
 from tests.networks import NETWORKS
 from tests.operators import OPERATORS, grad, points
 
@@ -28,9 +28,6 @@ def column(*numbers: float) -> Tensor:
 
 def weights(*numbers: float) -> list[Tensor]:
     return [column(number).squeeze().requires_grad_() for number in numbers]
-
-
-# --- Against a functional Jacobian
 
 
 @pytest.fixture
@@ -54,9 +51,6 @@ def test_equals_torch_func_on_an_mlp(net: nn.Module) -> None:
     assert_near(kernel["a", "b"], first @ second.T, 1e-14, "K_ab")
     assert_near(kernel["b", "a"], second @ first.T, 1e-14, "K_ba")
     assert_near(kernel["b", "b"], second @ second.T, 1e-14, "K_bb")
-
-
-# --- Against kernels computed by hand
 
 
 def test_linear_model() -> None:
@@ -91,9 +85,6 @@ def test_second_derivative_of_one_neuron() -> None:
     by_c = -2 * w**2 * t * s
     by_w = -4 * c * w * t * s - 2 * c * w**2 * z * s * (1 - 3 * t**2)
     assert_near(jacobian, torch.stack([by_c, by_w], dim=1), 1e-14, "J of u_xx")
-
-
-# --- Against finite differences
 
 
 def assert_jacobian_is_derivative(residual: Callable[[], Tensor], params: list[Tensor]) -> None:
@@ -136,9 +127,6 @@ def test_every_operator_against_finite_differences(name: str) -> None:
     assert_jacobian_is_derivative(lambda: operator.residual(net, x, **trained), params)
 
 
-# --- Shapes and forms
-
-
 @pytest.mark.parametrize("shape", [(6,), (6, 1), (1, 6), (2, 3), (1, 2, 3)])
 def test_rows_are_the_entries_in_row_major_order(shape: tuple[int, ...]) -> None:
     a, b = weights(0.3, -0.7)
@@ -160,19 +148,10 @@ def test_float32_network_gives_float64_kernel(net: nn.Module) -> None:
     assert_near(kernel, expected, 1e-6, "float64 kernel of a float32 network")
 
 
-@pytest.mark.parametrize(
-    "form",
-    [
-        lambda net: net,
-        lambda net: net.parameters(),
-        lambda net: list(net.named_parameters()),
-        lambda net: dict(net.named_parameters()),
-        lambda net: torch.optim.Adam(net.parameters()),
-        lambda net: torch.optim.SGD([{"params": [p]} for p in net.parameters()], lr=1.0),
-        lambda net: [*net.parameters(), *net.parameters()],
-    ],
-    ids=["module", "iterator", "pairs", "dict", "optimizer", "groups", "each_twice"],
-)
+WHOLE = ["module", "iterator", "pairs", "dict", "optimizer", "groups", "each_twice"]
+
+
+@pytest.mark.parametrize("form", [FORMS[name][0] for name in WHOLE], ids=WHOLE)
 def test_every_form_of_params(net: nn.Module, form: Callable[[nn.Module], object]) -> None:
     residual = net(points(3, 2))
     expected = reference_jacobian(residual, list(net.parameters()))

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pinn_ntk.errors import ResidualError
+from pinn_ntk import ResidualError
 from pinn_ntk.graph.residuals import named_residuals
 
 
@@ -55,15 +55,7 @@ def test_a_subclass_is_unwrapped_and_stays_live(kind: type[Tensor], no_grad: boo
     assert torch.equal(found, torch.as_tensor(r))
 
 
-def without_grad() -> Tensor:
-    with torch.no_grad():
-        return live(3) * 2
-
-
-def infinite() -> Tensor:
-    return live(4) / torch.tensor([1.0, 0.0, 0.0, 1.0])
-
-
+UNIT = torch.tensor([1.0, 0.0, 0.0, 1.0])
 UNUSABLE: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
     "none": (lambda: None, TypeError, "residuals is a NoneType; expected a live tensor"),
     "list": (lambda: [live(3)], TypeError, "residuals is a list"),
@@ -71,7 +63,11 @@ UNUSABLE: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
     "numpy": (lambda: {"pde": np.ones(3)}, TypeError, "residual 'pde' is a ndarray"),
     "no_terms": (dict, ResidualError, "residuals is empty"),
     "detached": (lambda: live(3).detach(), ResidualError, "'residual' does not require grad"),
-    "no_grad": (without_grad, ResidualError, r"made under torch.no_grad\(\)"),
+    "no_grad": (
+        torch.no_grad()(lambda: live(3) * 2),
+        ResidualError,
+        r"made under torch.no_grad\(\)",
+    ),
     "integers": (lambda: torch.arange(3), ResidualError, "does not require grad"),
     "no_rows": (lambda: live(0, 2), ResidualError, r"has no rows \(shape \(0, 2\)\)"),
     "complex": (
@@ -80,7 +76,7 @@ UNUSABLE: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
         "residual 'bc' has dtype torch.complex64.*view_as_real",
     ),
     "nan": (lambda: live(4) * float("nan"), ResidualError, "NaN or inf in 4 of 4 rows"),
-    "inf": (infinite, ResidualError, "NaN or inf in 2 of 4 rows"),
+    "inf": (lambda: live(4) / UNIT, ResidualError, "NaN or inf in 2 of 4 rows"),
 }
 
 

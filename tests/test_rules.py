@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor, addmm, bmm, nn
 from torch.nn.functional import conv1d, layer_norm, linear
 
 from pinn_ntk.graph import nodes
@@ -31,7 +31,7 @@ def points(*shape: int) -> Tensor:
     return rand(*shape).requires_grad_()
 
 
-def double_backward(x: Tensor, gain: Tensor, offset: Tensor) -> Tensor:
+def twice(x: Tensor, gain: Tensor, offset: Tensor) -> Tensor:
     """The backward pass of a layer normalisation, as an operation of its own."""
     seed = points(*x.shape)
     out = layer_norm(x, gain.shape, gain, offset)
@@ -48,24 +48,18 @@ CASES: dict[str, tuple[tuple[int, ...], Operation]] = {
     "mm_one_point": ((K, M), lambda w: points(1, K) @ w),
     "mm_constant_points": ((K, M), lambda w: rand(N, K) @ w),
     "mm_points_not_contiguous": ((K, M), lambda w: points(K, N).T @ w),
-    "addmm_weight": ((K, M), lambda w: torch.addmm(points(M), points(N, K), w)),
-    "addmm_weight_alpha": (
-        (K, M),
-        lambda w: torch.addmm(points(M), points(N, K), w, alpha=-3, beta=2),
-    ),
-    "addmm_left": ((M, K), lambda w: torch.addmm(points(N), w, points(K, N))),
-    "addmm_left_alpha": (
-        (M, K),
-        lambda w: torch.addmm(points(N), w, points(K, N), alpha=0.5, beta=2),
-    ),
-    "addmm_bias": ((M,), lambda w: torch.addmm(w, points(N, K), points(K, M))),
-    "addmm_bias_beta": ((M,), lambda w: torch.addmm(w, points(N, K), points(K, M), beta=-2)),
-    "addmm_bias_row": ((1, M), lambda w: torch.addmm(w, points(N, K), points(K, M), beta=2)),
-    "addmm_bias_column": ((M, 1), lambda w: torch.addmm(w, points(M, K), points(K, N))),
-    "addmm_bias_number": ((), lambda w: torch.addmm(w, points(N, K), points(K, M), alpha=3)),
+    "addmm_weight": ((K, M), lambda w: addmm(points(M), points(N, K), w)),
+    "addmm_weight_alpha": ((K, M), lambda w: addmm(points(M), points(N, K), w, alpha=-3, beta=2)),
+    "addmm_left": ((M, K), lambda w: addmm(points(N), w, points(K, N))),
+    "addmm_left_alpha": ((M, K), lambda w: addmm(points(N), w, points(K, N), alpha=0.5, beta=2)),
+    "addmm_bias": ((M,), lambda w: addmm(w, points(N, K), points(K, M))),
+    "addmm_bias_beta": ((M,), lambda w: addmm(w, points(N, K), points(K, M), beta=-2)),
+    "addmm_bias_row": ((1, M), lambda w: addmm(w, points(N, K), points(K, M), beta=2)),
+    "addmm_bias_column": ((M, 1), lambda w: addmm(w, points(M, K), points(K, N))),
+    "addmm_bias_number": ((), lambda w: addmm(w, points(N, K), points(K, M), alpha=3)),
     "linear_bias": ((M,), lambda w: linear(points(N, K), points(M, K), w)),
-    "bmm_right": ((1, K, M), lambda w: torch.bmm(points(1, N, K), w)),
-    "bmm_left": ((1, M, K), lambda w: torch.bmm(w, points(1, K, N))),
+    "bmm_right": ((1, K, M), lambda w: bmm(points(1, N, K), w)),
+    "bmm_left": ((1, M, K), lambda w: bmm(w, points(1, K, N))),
     "mv": ((K,), lambda w: points(N, K) @ w),
     "add_right": ((M,), lambda w: points(N, M) + w),
     "add_left": ((M,), lambda w: w + points(N, M)),
@@ -82,17 +76,11 @@ CASES: dict[str, tuple[tuple[int, ...], Operation]] = {
     "expand_number": ((), lambda w: w.expand(N, M)),
     "layer_norm_gain": ((K,), lambda w: layer_norm(points(N, K), (K,), w, points(K))),
     "layer_norm_offset": ((K,), lambda w: layer_norm(points(N, K), (K,), points(K), w)),
-    "layer_norm_two_axes": (
-        (K, M),
-        lambda w: layer_norm(points(N, K, M), (K, M), w, points(K, M)),
-    ),
+    "layer_norm_two_axes": ((K, M), lambda w: layer_norm(points(N, K, M), (K, M), w, points(K, M))),
     "layer_norm_many_batches": ((K,), lambda w: layer_norm(points(N, M, K), (K,), w, points(K))),
-    "layer_norm_backward_gain": ((K,), lambda w: double_backward(points(N, K), w, points(K))),
-    "layer_norm_backward_offset": ((K,), lambda w: double_backward(points(N, K), points(K), w)),
-    "layer_norm_backward_two_axes": (
-        (K, M),
-        lambda w: double_backward(points(N, K, M), w, points(K, M)),
-    ),
+    "layer_norm_backward_gain": ((K,), lambda w: twice(points(N, K), w, points(K))),
+    "layer_norm_backward_offset": ((K,), lambda w: twice(points(N, K), points(K), w)),
+    "layer_norm_backward_two_axes": ((K, M), lambda w: twice(points(N, K, M), w, points(K, M))),
 }
 
 BROADCAST: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
@@ -121,10 +109,7 @@ ELEMENTWISE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "div_by": lambda w, x: x / w,
 }
 CASES |= {
-    f"{name}_{kind}": (
-        shape,
-        lambda w, operation=operation, out=out: operation(w, points(*out)),
-    )
+    f"{name}_{kind}": (shape, lambda w, operation=operation, out=out: operation(w, points(*out)))
     for name, operation in ELEMENTWISE.items()
     for kind, (shape, out) in BROADCAST.items()
 }
@@ -197,7 +182,7 @@ def test_slots_lie_along_each_broadcast_axis_then_all(
 NO_RULE: dict[str, tuple[tuple[int, ...], Operation]] = {
     "same_shape": ((N, M), lambda w: points(N, M) * w),
     "same_shape_sum": ((N, M), lambda w: points(N, M) + w),
-    "batch_of_weights": ((2, K, M), lambda w: torch.bmm(points(2, N, K), w)),
+    "batch_of_weights": ((2, K, M), lambda w: bmm(points(2, N, K), w)),
     "matrix_of_mv": ((N, K), lambda w: w @ points(K)),
     "layer_norm_input": ((N, K), lambda w: layer_norm(w, (K,), points(K), points(K))),
     "reversed_difference": ((M,), lambda w: 1 - w),

@@ -14,13 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks import spectrum as bench
-from pinn_ntk import FactoredJacobian, Spectrum, definiteness, empirical_ntk
+from pinn_ntk import NTK, FactoredJacobian, Spectrum, definiteness, empirical_ntk
 from pinn_ntk.graph.reference import reference_jacobian
 from pinn_ntk.kernel import spectrum
 from pinn_ntk.kernel.factors import Dense
-from pinn_ntk.kernel.ntk import NTK
+from tests.operators import grad, laplacian
 
 EPS = torch.finfo(torch.float64).eps
+Truth = tuple[tuple[int, int, int], list[Any]]  # network, eigenvalues
 
 
 def with_eigenvalues(values: list[float], dtype: torch.dtype = torch.float64) -> Tensor:
@@ -107,16 +108,16 @@ def test_only_square_blocks_have_a_spectrum(shape: tuple[int, ...]) -> None:
         Spectrum.of(torch.ones(shape))
 
 
-def test_a_failure_on_the_cpu_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("solver", "eigenvectors"), [("eigvalsh", False), ("eigh", True)])
+def test_a_failure_on_the_cpu_is_passed_on(
+    solver: str, eigenvectors: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(_: Tensor) -> Tensor:
         raise torch.linalg.LinAlgError("did not converge")
 
-    monkeypatch.setattr(spectrum.torch.linalg, "eigvalsh", fail)
+    monkeypatch.setattr(spectrum.torch.linalg, solver, fail)
     with pytest.raises(torch.linalg.LinAlgError):
-        Spectrum.of(torch.eye(2))
-
-
-# --- Ranks
+        Spectrum.of(torch.eye(2), eigenvectors=eigenvectors)
 
 
 RANKS: dict[str, tuple[list[float], float, float]] = {
@@ -144,9 +145,6 @@ def test_stable_rank_is_that_of_the_jacobian() -> None:
     assert Spectrum.of(jacobian @ jacobian.mT).stable_rank == pytest.approx(float(norms))
 
 
-# --- Accurate: from the singular values of the Jacobian
-
-
 METHODS = ("fast", "accurate")
 
 
@@ -162,11 +160,8 @@ def vector_pinn() -> NTK:
     net = net.double()
     x = torch.linspace(-1, 1, 7, dtype=torch.float64)[:, None].requires_grad_()
     u, v = net(x).split(1, 1)
-    (u_x,) = torch.autograd.grad(u.sum(), x, create_graph=True)
-    (u_xx,) = torch.autograd.grad(u_x.sum(), x, create_graph=True)
-    (v_x,) = torch.autograd.grad(v.sum(), x, create_graph=True)
     ends = torch.tensor([[-1.0], [1.0]], dtype=torch.float64)
-    residuals = {"pde": torch.cat([u_xx + v, v_x - u], 1), "bc": net(ends)[:, :1]}
+    residuals = {"pde": torch.cat([laplacian(u, x) + v, grad(v, x) - u], 1), "bc": net(ends)[:, :1]}
     return empirical_ntk(residuals, net)
 
 
@@ -367,15 +362,6 @@ def test_eigenvectors_of_the_cpu_where_the_device_fails(monkeypatch: pytest.Monk
     assert torch.allclose(matrix @ vectors, vectors * values)
 
 
-def test_eigenvector_failures_on_the_cpu_are_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(_: Tensor) -> Tensor:
-        raise torch.linalg.LinAlgError("did not converge")
-
-    monkeypatch.setattr(spectrum.torch.linalg, "eigh", fail)
-    with pytest.raises(torch.linalg.LinAlgError):
-        Spectrum.of(torch.eye(2), eigenvectors=True)
-
-
 @pytest.mark.gpu
 @pytest.mark.parametrize("method", METHODS)
 def test_on_cuda(method: str) -> None:
@@ -390,18 +376,13 @@ def test_on_cuda(method: str) -> None:
     assert there.rank == here.rank == 40
 
 
-# --- Accuracy against 60 digits
-
-
 @pytest.fixture(scope="module")
-def truth() -> tuple[tuple[int, int, int], list[Any]]:
+def truth() -> Truth:
     network = (16, 2, 0)
     return network, bench.true_eigenvalues(bench.make_network(*network))
 
 
-def test_the_reference_is_the_kernel_of_the_network(
-    truth: tuple[tuple[int, int, int], list[Any]],
-) -> None:
+def test_the_reference_is_the_kernel_of_the_network(truth: Truth) -> None:
     network, eigenvalues = truth
     kernel = bench.kernel_of(bench.make_network(*network), torch.float64, torch.float64)
     assert len(eigenvalues) == 40
@@ -414,9 +395,7 @@ def test_the_reference_is_the_kernel_of_the_network(
 def test_a_gradient_of_60_digits_is_that_of_autograd() -> None:
     net = bench.make_network(5, 3, 1).double()
     x = torch.tensor([[0.3]], dtype=torch.float64, requires_grad=True)
-    (u_x,) = torch.autograd.grad(net(x).sum(), x, create_graph=True)
-    (u_xx,) = torch.autograd.grad(u_x.sum(), x, create_graph=True)
-    for order, value in ((0, net(x)), (2, u_xx)):
+    for order, value in ((0, net(x)), (2, laplacian(net(x), x))):
         expected = reference_jacobian(value, net).flatten()
         layers = [layer for layer in net if isinstance(layer, nn.Linear)]
         exact = [[bench._exact(p) for p in (layer.weight, layer.bias)] for layer in layers]
@@ -434,9 +413,7 @@ RIGHT = {  # contestant -> eigenvalues right, at least and at most, of 40
 
 
 @pytest.mark.parametrize(("method", "precision"), RIGHT)
-def test_eigenvalues_right_of_forty(
-    truth: tuple[tuple[int, int, int], list[Any]], method: str, precision: str
-) -> None:
+def test_eigenvalues_right_of_forty(truth: Truth, method: str, precision: str) -> None:
     network, eigenvalues = truth
     assert float(eigenvalues[0] / eigenvalues[-1]) > 1e36
     kernel = bench.kernel_of(bench.make_network(*network), *bench.PRECISIONS[precision])

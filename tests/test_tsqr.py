@@ -13,6 +13,7 @@ from pinn_ntk.kernel import tsqr
 from pinn_ntk.kernel.factors import Dense, Outer
 from pinn_ntk.kernel.tsqr import factor_precision, triangular_factor
 from tests.asserts import assert_near
+from tests.operators import laplacian
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -22,9 +23,7 @@ def drawn(*shape: int) -> Tensor:
 
 
 def outer(rows: int, m: int, n: int, sites: int = 2) -> Outer:
-    return Outer(
-        tuple(drawn(rows, m) for _ in range(sites)), tuple(drawn(rows, n) for _ in range(sites))
-    )
+    return Outer(*(tuple(drawn(rows, size) for _ in range(sites)) for size in (m, n)))
 
 
 def jacobian(rows: int, **factors: Outer | Dense | int) -> FactoredJacobian:
@@ -141,9 +140,7 @@ def test_precision_is_that_of_the_coarsest_numbers() -> None:
 def test_a_network_with_derivatives() -> None:
     net = nn.Sequential(nn.Linear(1, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 1))
     x = torch.linspace(-1, 1, 11, dtype=torch.float64)[:, None].requires_grad_()
-    (u_x,) = torch.autograd.grad(net(x).sum(), x, create_graph=True)
-    (u_xx,) = torch.autograd.grad(u_x.sum(), x, create_graph=True)
-    whole = empirical_ntk(u_xx, net).jacobian("residual")
+    whole = empirical_ntk(laplacian(net(x), x), net).jacobian("residual")
     triangle = triangular_factor([whole])
     assert math.prod(triangle.shape) == 121
     assert_near(triangle.mT @ triangle, whole.gram(), 1e-13, "u_xx")

@@ -262,12 +262,7 @@ class Inverse(Noted):
 
 
 class Stream:
-    """A loader that knows where it is; every batch has points of its own, drawn by its number.
-
-    Args:
-        length: Batches of an epoch.
-        pack: What becomes of the dict of points.
-    """
+    """A loader that knows where it is; every batch has points of its own, drawn by its number."""
 
     def __init__(self, length: int = 20, pack: Callable[[dict[str, Tensor]], Any] = dict) -> None:
         self.length, self.pack = length, pack

@@ -17,7 +17,7 @@ from pinn_ntk.callbacks.step.recorder import Recorder
 from pinn_ntk.callbacks.step.residual_function import Route, residuals_of, resolved
 from pinn_ntk.callbacks.trainer.plain import named
 from pinn_ntk.errors import IncompleteTermsError, OpaqueLossError
-from pinn_ntk.graph.nodes import kind
+from pinn_ntk.graph.operations import operation
 from pinn_ntk.graph.terms.term import Term
 from pinn_ntk.looks.digest import RandomStates
 from pinn_ntk.looks.parameters import Patterns, matches
@@ -32,9 +32,6 @@ ADVICE = (
     "module that returns {'name': r, ...} for a batch."
 )
 """What a user can do whose terms cannot be found."""
-
-RESHAPES = ("View", "Reshape", "UnsafeView", "Squeeze", "Unsqueeze", "Alias", "Clone")
-"""Nodes between a tapped residual and its square that leave its numbers as they are."""
 
 
 class Ran(NamedTuple):
@@ -262,6 +259,6 @@ def _matched(taps: Mapping[str, Tensor], terms: Mapping[str, Term]) -> dict[str,
 def _origin(residual: Tensor) -> tuple[Node, int] | None:
     """The operation behind a tensor and which of its outputs it is, reshapes looked through."""
     node, output = residual.grad_fn, residual.output_nr
-    while node is not None and kind(node).removesuffix("Backward0").startswith(RESHAPES):
+    while node is not None and operation(node).keeps_numbers:
         node, output = node.next_functions[0]
     return None if node is None else (node, output)

@@ -9,7 +9,7 @@ and may change with any torch release, so they are listed once, in `SAVED`; read
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -71,15 +71,10 @@ def _named(node: Node) -> str:
 
 
 def saved(node: Node, operand: str) -> Any:
-    """Operand ``operand`` that ``node`` keeps for its backward formula.
+    """Operand that ``node`` keeps for its backward formula; a tensor comes back with its graph.
 
-    Returns:
-        The operand; a saved tensor comes back alive, with its own place in the graph.
-
-    Raises:
-        KeyError: ``operand`` is not listed in `SAVED` for this node type.
-        AttributeError: this torch no longer keeps the operand under its expected name.
-        RuntimeError: the graph was freed by an earlier backward pass.
+    KeyError where `SAVED` does not list it, AttributeError where this torch does not keep it,
+    RuntimeError where the graph was freed.
     """
     if operand not in SAVED[kind(node)]:
         raise KeyError(f"{kind(node)} has no operand {operand!r} in SAVED: {SAVED[kind(node)]}")
@@ -113,6 +108,21 @@ def inputs(node: Node) -> Iterator[tuple[int, Node, int]]:
             yield position, child, output
 
 
+def reachable(
+    starts: Iterable[Node], following: Callable[[Node], Iterable[Node]]
+) -> Iterator[Node]:
+    """``starts`` and all nodes to which ``following`` leads from them, each once, as found."""
+    seen = dict.fromkeys(starts)
+    stack = list(seen)
+    yield from stack.copy()
+    while stack:
+        for node in following(stack.pop()):
+            if node not in seen:
+                seen[node] = None
+                stack.append(node)
+                yield node
+
+
 def output_shape(node: Node, output: int = 0) -> torch.Size:
     """Shape of the ``output``-th tensor that the operation behind ``node`` made."""
     return torch.Size(node._input_metadata[output].shape)
@@ -127,13 +137,8 @@ def output_dtype(node: Node, output: int = 0) -> torch.dtype:
 def accumulates(leaves: Iterable[Tensor]) -> bool:
     """Whether the backward pass that runs now adds to ``.grad`` of one of the leaves.
 
-    To be asked within a hook. ``torch.autograd.grad`` does not, ``loss.backward()`` does.
-
-    Args:
-        leaves: Tensors that require gradients.
-
-    Returns:
-        Whether it does; where this torch cannot tell, whether it builds no graph of its own.
+    To be asked within a hook. ``torch.autograd.grad`` does not, ``loss.backward()`` does. Where
+    this torch cannot tell, the answer is whether the pass builds no graph of its own.
     """
     if not hasattr(torch._C, "_will_engine_execute_node"):
         return not torch.is_grad_enabled()

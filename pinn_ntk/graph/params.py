@@ -19,25 +19,10 @@ ParamsLike: TypeAlias = (
 
 
 def named_leaves(params: ParamsLike) -> dict[str, Tensor]:
-    """The trainable leaves of ``params`` by name, each tensor once.
+    """The trainable leaves of ``params`` by name, each tensor once, in the order given.
 
     Frozen tensors (``requires_grad=False``) are left out; they have no column in the Jacobian.
     Bare tensors, and those of an optimizer, are called ``param_0``, ``param_1``, ...
-
-    Args:
-        params: A module, an optimizer, a mapping, (name, tensor) pairs, or tensors.
-
-    Returns:
-        Name -> leaf tensor, in the order given.
-
-    Raises:
-        TypeError: An entry is neither a tensor nor a (name, tensor) pair.
-        ValueError: Nothing is trainable, a name occurs twice, or a tensor is not a leaf or not
-            real.
-
-    Example:
-        >>> list(named_leaves(torch.nn.Linear(1, 2)))
-        ['weight', 'bias']
     """
     leaves: dict[str, Tensor] = {}
     seen: set[int] = set()

@@ -58,23 +58,12 @@ def reference_ntk(
 
 
 def reference_jacobian(residual: Tensor, params: ParamsLike) -> Tensor:
-    """Jacobian of one live residual, one backward pass a row.
+    """Jacobian of one live residual of any shape, one backward pass a row, (R, P) float64.
 
-    Args:
-        residual: Live tensor of any shape, R entries, flattened row-major.
-        params: As in `reference_ntk`.
-
-    Returns:
-        d residual / d theta (R, P), float64. The graph stays alive.
-
-    Raises:
-        ValueError: ``residual`` is not part of an autograd graph, or no parameter is trained.
-
-    Example:
-        >>> w = torch.tensor([3.0, 4.0], requires_grad=True)
-        >>> reference_jacobian(torch.stack([w.prod(), w.square().sum()]), [w])
-        tensor([[4., 3.],
-                [6., 8.]], dtype=torch.float64)
+    >>> w = torch.tensor([3.0, 4.0], requires_grad=True)
+    >>> reference_jacobian(torch.stack([w.prod(), w.square().sum()]), [w])
+    tensor([[4., 3.],
+            [6., 8.]], dtype=torch.float64)
     """
     if not residual.requires_grad:
         raise ValueError(

@@ -11,17 +11,10 @@ from pinn_ntk.errors import ResidualError
 
 
 def named_residuals(residuals: Tensor | Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Live residual tensors by name.
+    """Live residual tensors by name; one tensor alone is called "residual".
 
-    Args:
-        residuals: One tensor, called "residual", or name -> tensor.
-
-    Returns:
-        Name -> tensor; subclasses of Tensor are unwrapped, the graph stays attached.
-
-    Raises:
-        TypeError: Not a tensor, nor a mapping of tensors.
-        ResidualError: A tensor that has no kernel.
+    Subclasses of Tensor are unwrapped, the graph stays attached. Raises ResidualError for a tensor
+    that has no kernel.
     """
     if isinstance(residuals, Tensor):
         residuals = {"residual": residuals}

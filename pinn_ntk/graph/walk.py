@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -19,9 +19,9 @@ class Edge(NamedTuple):
     output: int = 0
 
     @property
-    def shape(self) -> tuple[int, ...]:
+    def shape(self) -> torch.Size:
         """Shape of that tensor."""
-        return tuple(nodes.output_shape(self.node, self.output))
+        return nodes.output_shape(self.node, self.output)
 
 
 class Use(NamedTuple):
@@ -35,7 +35,6 @@ class Graph:
     """Nodes between a residual and some leaves, in topological order, residual first.
 
     Attributes:
-        root: Node that made the residual.
         order: All nodes from which a trained leaf can be reached.
         uses: Tensor -> the places that consume it.
         outputs: Node -> numbers of those of its outputs that are used.
@@ -68,6 +67,14 @@ class Graph:
     def edges(self, node: Node) -> list[tuple[int, Edge]]:
         """(position, tensor) of the inputs of ``node`` behind which a trained leaf lies."""
         return self._edges[node]
+
+    def behind(self, *starts: Node) -> Iterator[Node]:
+        """``starts`` and all nodes between them and the trained leaves."""
+        return nodes.reachable(starts, lambda node: [edge.node for _, edge in self._edges[node]])
+
+    def names_behind(self, node: Node) -> list[str]:
+        """Trained leaves that ``node`` depends on, by name."""
+        return [self.names[found] for found in self.behind(node) if found in self.names]
 
     @property
     def coarsest(self) -> torch.dtype:

@@ -32,13 +32,9 @@ _ABSCISSA: dict[Name, Callable[[Tensor], Tensor]] = {
 
 @dataclass(frozen=True)
 class Law:
-    """One law, fitted.
+    """One law, fitted: log lambda_i = c - rate x with x = log i (power law) or x = i (exponential).
 
-    Attributes:
-        name: "power law" or "exponential".
-        rate: alpha of lambda_i ~ i^-alpha, or beta of lambda_i ~ exp(-beta i).
-        intercept: c, the natural logarithm of the prefactor.
-        r_squared: Share of the variance of log lambda_i that the law explains.
+    ``intercept`` is c; ``r_squared`` the share of the variance of log lambda_i that it explains.
     """
 
     name: Name

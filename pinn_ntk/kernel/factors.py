@@ -29,12 +29,7 @@ _CACHED = 2**15
 
 @dataclass(frozen=True)
 class Outer:
-    """Row gradients of one weight matrix as sums of outer products, a term a site.
-
-    Attributes:
-        left: Factors along the weight's rows, S tensors (R, m).
-        right: Factors along the weight's columns, S tensors (R, n).
-    """
+    """Row gradients of one weight as sums of outer products: S times (R, m) and (R, n), by site."""
 
     left: tuple[Tensor, ...]
     right: tuple[Tensor, ...]
@@ -53,7 +48,7 @@ class Outer:
         """The same factors in ``dtype``."""
         return Outer(tuple(x.to(dtype) for x in self.left), tuple(x.to(dtype) for x in self.right))
 
-    def slice(self, rows: slice) -> Outer:
+    def slice(self, rows: slice | Tensor) -> Outer:
         """Factors of some rows only."""
         return Outer(tuple(x[rows] for x in self.left), tuple(x[rows] for x in self.right))
 
@@ -89,11 +84,7 @@ class Outer:
 
 @dataclass(frozen=True)
 class Dense:
-    """Row gradients of one parameter written out.
-
-    Attributes:
-        gradients: One flattened parameter a row, (R, numel).
-    """
+    """Row gradients of one parameter written out, (R, numel)."""
 
     gradients: Tensor
 
@@ -106,7 +97,7 @@ class Dense:
         """The same rows in ``dtype``."""
         return Dense(self.gradients.to(dtype))
 
-    def slice(self, rows: slice) -> Dense:
+    def slice(self, rows: slice | Tensor) -> Dense:
         """Some rows only."""
         return Dense(self.gradients[rows])
 
@@ -134,19 +125,12 @@ Factor: TypeAlias = Outer | Dense
 def add_gram(
     out: Tensor, a: Factor, b: Factor, dtype: torch.dtype, budget: int, *, same: bool
 ) -> None:
-    """Add one parameter's share of a kernel block to ``out``, in place.
+    """Add one parameter's share of a kernel block to ``out`` (R_a, R_b), in place, by ``dtype``.
 
     The cheaper of two formulas is taken: sum_st (L_s L_t'^T) * (X_s X_t'^T), which never forms a
-    row gradient, or one product of written-out rows. Both work in tiles, so that temporaries
-    stay below the budget.
-
-    Args:
-        out: Block of the kernel, (R_a, R_b).
-        a: Factor of the block's rows.
-        b: Factor of the block's columns.
-        dtype: Dtype of the contraction.
-        budget: Bytes that temporaries may take.
-        same: ``a is b``, so that the block is symmetric and half the work is enough.
+    row gradient, or one product of written-out rows. Both work in tiles, so that temporaries stay
+    below ``budget`` bytes. Where ``a is b`` (``same``), the block is symmetric and half the work is
+    enough.
     """
     if isinstance(a, Outer) and isinstance(b, Outer) and _outer_is_cheaper(a, b, same=same):
         side = max(1, math.isqrt(budget // (4 * out.element_size())))

@@ -9,13 +9,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from pinn_ntk.kernel.factors import Dense, Factor, Outer, add_gram
+from pinn_ntk.kernel.factors import Factor, add_gram
 
 if TYPE_CHECKING:
     from scipy.sparse.linalg import LinearOperator
@@ -105,7 +105,7 @@ class FactoredJacobian:
         if isinstance(rows, Tensor):
             rows = rows.to(self.device)
         return FactoredJacobian(
-            {name: _taken(factor, rows) for name, factor in self.factors.items()},
+            {name: factor.slice(rows) for name, factor in self.factors.items()},
             self.sizes,
             len(torch.arange(self.rows, device=self.device)[rows]),
             dtype=self.dtype,
@@ -127,11 +127,7 @@ class FactoredJacobian:
             ValueError: The two Jacobians are over different parameters.
         """
         other = self if other is None else other
-        if other.sizes != self.sizes:
-            raise ValueError(
-                f"expected Jacobians over the same parameters, got {list(self.sizes)} and "
-                f"{list(other.sizes)}; take both kernels with the same params."
-            )
+        check_same_parameters([self, other])
         block = self._zeros(self.rows, other.rows)
         for name, factor in self.factors.items():
             if name in other.factors:
@@ -172,12 +168,9 @@ class FactoredJacobian:
 
     def dense(self) -> Tensor:
         """J written out, (R, P). Takes R * P numbers."""
-        parts = []
-        for name, size in self.sizes.items():
-            if name in self.factors:
-                parts.append(self.factors[name].to(self.dtype).rows())
-            else:
-                parts.append(self._zeros(self.rows, size))
+        known = {name: factor.to(self.dtype).rows() for name, factor in self.factors.items()}
+        columns = self.sizes.items()
+        parts = [known[n] if n in known else self._zeros(self.rows, size) for n, size in columns]
         return torch.cat(parts, dim=1)
 
     def as_linear_operator(self) -> LinearOperator:
@@ -215,7 +208,12 @@ class FactoredJacobian:
         return torch.zeros(size, dtype=self.dtype, device=self.device)
 
 
-def _taken(factor: Factor, rows: slice | Tensor) -> Factor:
-    if isinstance(factor, Dense):
-        return Dense(factor.gradients[rows])
-    return Outer(tuple(x[rows] for x in factor.left), tuple(x[rows] for x in factor.right))
+def check_same_parameters(jacobians: Sequence[FactoredJacobian]) -> None:
+    """Refuse Jacobians that have no columns in common."""
+    first = jacobians[0]
+    for other in jacobians[1:]:
+        if other.sizes != first.sizes:
+            raise ValueError(
+                f"expected Jacobians over the same parameters, got {list(first.sizes)} and "
+                f"{list(other.sizes)}; take both kernels with the same params."
+            )

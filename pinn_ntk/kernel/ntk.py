@@ -136,10 +136,8 @@ class NTK:
         jacobians = [self.jacobian(t) for t in (self.terms if term is None else (term,))]
         if _is_accurate(method):
             return Spectrum.of_jacobians(jacobians, eigenvectors=eigenvectors)
-        block, precision = (
-            self.matrix() if term is None else self[term],
-            factor_precision(jacobians),
-        )
+        block = self.matrix() if term is None else self[term]
+        precision = factor_precision(jacobians)
         return Spectrum.of(block, eigenvectors=eigenvectors, precision=precision)
 
     def weighted_spectrum(

@@ -15,19 +15,12 @@ from pinn_ntk.kernel.ntk import NTK
 def thinned(kernel: NTK, max_points: int) -> NTK:
     """The kernel of at most ``max_points`` rows a term: rows 0, k, 2k, ... of its residual.
 
-    Args:
-        kernel: Kernel of all rows.
-        max_points: Rows to keep of a term at most.
+    The same kernel where no term has more; else its factors are views of the given ones.
 
-    Returns:
-        The same kernel where no term has more rows, else one of fewer rows; its factors are views
-        of the given ones, and nothing is differentiated again.
-
-    Example:
-        >>> from pinn_ntk import empirical_ntk
-        >>> w = torch.tensor(1.0, requires_grad=True)
-        >>> thinned(empirical_ntk(w * torch.arange(5.0), [w]), 3)["residual"].diag().tolist()
-        [0.0, 4.0, 16.0]
+    >>> from pinn_ntk import empirical_ntk
+    >>> w = torch.tensor(1.0, requires_grad=True)
+    >>> thinned(empirical_ntk(w * torch.arange(5.0), [w]), 3)["residual"].diag().tolist()
+    [0.0, 4.0, 16.0]
     """
     if all(kernel.rows(term) <= max_points for term in kernel.terms):
         return kernel
@@ -44,25 +37,19 @@ def strided_by(rows: int, max_points: int) -> int:
 
 
 def kernel_of_rows(kernel: NTK, rows: Mapping[str, Tensor]) -> NTK:
-    """The kernel of the rows named, term by term.
+    """The kernel of the rows named, term -> indices (R_kept,); a term that is absent keeps all.
 
-    Args:
-        kernel: Kernel of all rows.
-        rows: Term -> indices of the rows to keep, in the order to keep them, (R_kept,); a term
-            that is absent keeps all of its rows.
+    Nothing is differentiated again, and there is no certificate.
 
-    Returns:
-        The kernel of these rows; nothing is differentiated again, and there is no certificate.
-
-    Example:
-        >>> from pinn_ntk import empirical_ntk
-        >>> w = torch.tensor(1.0, requires_grad=True)
-        >>> kernel = empirical_ntk(w * torch.arange(5.0), [w])
-        >>> kernel_of_rows(kernel, {"residual": torch.tensor([1, 3])})["residual"].tolist()
-        [[1.0, 3.0], [3.0, 9.0]]
+    >>> from pinn_ntk import empirical_ntk
+    >>> w = torch.tensor(1.0, requires_grad=True)
+    >>> kernel = empirical_ntk(w * torch.arange(5.0), [w])
+    >>> kernel_of_rows(kernel, {"residual": torch.tensor([1, 3])})["residual"].tolist()
+    [[1.0, 3.0], [3.0, 9.0]]
     """
-    every = slice(None)
-    return NTK({term: kernel.jacobian(term).take(rows.get(term, every)) for term in kernel.terms})
+    return NTK(
+        {term: kernel.jacobian(term).take(rows.get(term, slice(None))) for term in kernel.terms}
+    )
 
 
 def stratified_rows(rows: int, max_points: int, seed: int) -> Tensor:
@@ -70,24 +57,13 @@ def stratified_rows(rows: int, max_points: int, seed: int) -> Tensor:
 
     Batches are often joined of parts (initial line, two boundaries), or repeat points at a fixed
     distance. Strata keep every part represented as to its size, which a plain draw does not; the
-    draw within them keeps from hitting a period, which every k-th row may.
+    draw within them keeps from hitting a period, which every k-th row may. The generator is seeded
+    by itself; the indices are int64 on the CPU.
 
-    Args:
-        rows: Rows to draw from.
-        max_points: Rows to keep at most.
-        seed: Seed of a generator of its own; torch's global one is not touched.
-
-    Returns:
-        Indices, increasing, (min(rows, max_points),), int64 on the CPU.
-
-    Raises:
-        ValueError: ``max_points`` is below 1.
-
-    Example:
-        >>> stratified_rows(6, 3, seed=0).tolist()  # one of 0 1, one of 2 3, one of 4 5
-        [1, 3, 4]
-        >>> stratified_rows(2, 3, seed=0).tolist()
-        [0, 1]
+    >>> stratified_rows(6, 3, seed=0).tolist()  # one of 0 1, one of 2 3, one of 4 5
+    [1, 3, 4]
+    >>> stratified_rows(2, 3, seed=0).tolist()
+    [0, 1]
     """
     if max_points < 1:
         raise ValueError(f"max_points is {max_points}; expected 1 or more rows to keep.")

@@ -191,41 +191,15 @@ class Spectrum:
 
 
 def floor_of_triangle(rows: int, dtype: torch.dtype, precision: float) -> float:
-    """Noise in squared singular values of J, in units of the largest.
-
-    Args:
-        rows: R.
-        dtype: Dtype of the triangular factor.
-        precision: eps_J, see `pinn_ntk.kernel.tsqr.factor_precision`.
-
-    Returns:
-        max((R eps)^2, R eps_J^2).
-
-    Example:
-        >>> floor_of_triangle(10, torch.float64, torch.finfo(torch.float32).eps)  # 10 eps_J^2
-        1.4210854715202004e-13
-    """
+    """Noise in squared singular values of J, in units of the largest: max((R eps)^2, R eps_J^2)."""
     return float(max((rows * torch.finfo(dtype).eps) ** 2, rows * precision**2))
 
 
 def largest_eigenvalue(symmetric: Tensor) -> float:
-    """Largest eigenvalue of a symmetric positive semidefinite matrix; 0 for a zero one.
+    """Largest eigenvalue of a positive semidefinite (R, R), symmetric up to rounding; 0 of zeros.
 
     Above `DIRECT` rows by the Lanczos method on the CPU, from a start vector that is always the
     same, so that the result is; to the accuracy of the direct method.
-
-    Args:
-        symmetric: Symmetric up to rounding, (R, R).
-
-    Returns:
-        The eigenvalue, none below 0.
-
-    Raises:
-        ValueError: A matrix holds NaN or inf.
-
-    Example:
-        >>> largest_eigenvalue(torch.diag(torch.tensor([1.0, 5.0, 2.0])))
-        5.0
     """
     if not bool(torch.isfinite(symmetric).all()):
         raise ValueError(
@@ -234,7 +208,8 @@ def largest_eigenvalue(symmetric: Tensor) -> float:
         )
     top = _lanczos(symmetric) if len(symmetric) > DIRECT else None
     if top is None:
-        top = float(_eigvalsh((symmetric + symmetric.mT) / 2)[-1])
+        values, _ = _eigensystem((symmetric + symmetric.mT) / 2, vectors=False)
+        top = float(values[-1])
     return max(top, 0.0)
 
 
@@ -255,28 +230,21 @@ def _lanczos(symmetric: Tensor) -> float | None:
 
 
 def _eigensystem(symmetric: Tensor, *, vectors: bool) -> tuple[Tensor, Tensor | None]:
-    """Eigenvalues, smallest first, and eigenvectors if asked for."""
-    if not vectors:
-        return _eigvalsh(symmetric), None
+    """Eigenvalues, smallest first, and eigenvectors if asked for.
+
+    On the CPU where the device's solver does not converge.
+    """
+
+    def solved(matrix: Tensor) -> Sequence[Tensor]:
+        return torch.linalg.eigh(matrix) if vectors else (torch.linalg.eigvalsh(matrix),)
+
     try:
-        values, basis = torch.linalg.eigh(symmetric)
+        found = solved(symmetric)
     except RuntimeError:
         if symmetric.device.type == "cpu":
             raise
-        values, basis = (x.to(symmetric.device) for x in torch.linalg.eigh(symmetric.cpu()))
-    return values, basis
-
-
-def _eigvalsh(symmetric: Tensor) -> Tensor:
-    """Eigenvalues, smallest first; on the CPU where the device's solver does not converge."""
-    eigenvalues: Tensor
-    try:
-        eigenvalues = torch.linalg.eigvalsh(symmetric)
-    except RuntimeError:
-        if symmetric.device.type == "cpu":
-            raise
-        eigenvalues = torch.linalg.eigvalsh(symmetric.cpu()).to(symmetric.device)
-    return eigenvalues
+        found = [x.to(symmetric.device) for x in solved(symmetric.cpu())]
+    return found[0], found[1] if vectors else None
 
 
 def _singular_system(triangle: Tensor, *, vectors: bool) -> tuple[Tensor, Tensor | None]:

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from pinn_ntk.kernel.factors import Dense, Factor, Outer
-from pinn_ntk.kernel.jacobian import FactoredJacobian
+from pinn_ntk.kernel.jacobian import FactoredJacobian, check_same_parameters
 
 _COPIES = 5
 """Arrays of the size of [T; B^T] that live at once: pieces, their stacks, and two inside qr."""
@@ -33,33 +33,13 @@ _ENOUGH = 4
 
 
 def triangular_factor(jacobians: Sequence[FactoredJacobian], scale: Tensor | None = None) -> Tensor:
-    """T of the Jacobians below one another, whose T^T T is their kernel.
+    """T of the Jacobians below one another, upper triangular (min(R, P), R): T^T T is their kernel.
 
-    Args:
-        jacobians: One or more, over the same parameters.
-        scale: Factor of each row of J, (R,), R rows in all; 1 when left out.
-
-    Returns:
-        Upper triangular, (min(R, P), R), in the contraction dtype; the signs of its rows are
-        arbitrary.
-
-    Raises:
-        ValueError: The Jacobians are over different parameters.
-
-    Example:
-        >>> from pinn_ntk import empirical_ntk
-        >>> x, w = torch.tensor([3.0, 4.0]), torch.tensor(1.0, requires_grad=True)
-        >>> jacobian = empirical_ntk(w * x, [w]).jacobian("residual")
-        >>> triangular_factor([jacobian]).abs().tolist()  # J^T is a row already
-        [[3.0, 4.0]]
+    It has the dtype of contractions; the signs of its rows are arbitrary. ``scale`` (R,)
+    multiplies the rows of J.
     """
     first = jacobians[0]
-    for other in jacobians[1:]:
-        if other.sizes != first.sizes:
-            raise ValueError(
-                f"expected Jacobians over the same parameters, got {list(first.sizes)} and "
-                f"{list(other.sizes)}; take both kernels with the same params."
-            )
+    check_same_parameters(jacobians)
     rows = sum(jacobian.rows for jacobian in jacobians)
     triangle = torch.zeros(0, rows, dtype=first.dtype, device=first.device)
     for columns in _stacks(_pieces(jacobians, _width(first, rows)), _width(first, rows)):
@@ -69,20 +49,7 @@ def triangular_factor(jacobians: Sequence[FactoredJacobian], scale: Tensor | Non
 
 
 def factor_precision(jacobians: Sequence[FactoredJacobian]) -> float:
-    """Rounding unit of the coarsest numbers that go into products of the Jacobians.
-
-    Args:
-        jacobians: One or more.
-
-    Returns:
-        The largest ``eps`` of the dtypes of contractions and of captured factors.
-
-    Example:
-        >>> from pinn_ntk import empirical_ntk
-        >>> w = torch.tensor(1.0, requires_grad=True)
-        >>> factor_precision([empirical_ntk(w * torch.ones(2), [w]).jacobian("residual")])
-        1.1920928955078125e-07
-    """
+    """Rounding unit of the coarsest numbers that go into products of the Jacobians."""
     factors = [factor for jacobian in jacobians for factor in jacobian.factors.values()]
     dtypes = {f.gradients.dtype if isinstance(f, Dense) else f.left[0].dtype for f in factors}
     dtypes |= {jacobian.dtype for jacobian in jacobians}

@@ -14,107 +14,12 @@ from __future__ import annotations
 from torch.autograd.graph import Node
 
 from pinn_ntk.graph import nodes
+from pinn_ntk.graph.operations import operation
 from pinn_ntk.graph.walk import Edge, Graph, Use
-
-_BROADCAST = {
-    f"{name}Backward0"
-    for name in (
-        "Abs",
-        "Acos",
-        "Add",
-        "Addcdiv",
-        "Addcmul",
-        "Asin",
-        "Atan",
-        "Celu",
-        "Clone",
-        "Cos",
-        "Cosh",
-        "Div",
-        "Elu",
-        "EluBackward",
-        "Erf",
-        "Exp",
-        "Expm1",
-        "Gelu",
-        "GeluBackward",
-        "HardtanhBackward",
-        "Log",
-        "Log1P",
-        "LogSigmoid",
-        "Mish",
-        "Mul",
-        "Neg",
-        "Pow",
-        "Reciprocal",
-        "Relu",
-        "Rsqrt",
-        "Rsub",
-        "Selu",
-        "Sigmoid",
-        "SigmoidBackward",
-        "Sign",
-        "Silu",
-        "SiluBackward",
-        "Sin",
-        "Sinh",
-        "Softplus",
-        "SoftplusBackward",
-        "Sqrt",
-        "Sub",
-        "Tan",
-        "Tanh",
-        "TanhBackward",
-        "ThresholdBackward",
-        "ToCopy",
-        "Where",
-        "Expand",
-    )
-} | {"AddBackward1", "DivBackward1", "MulBackward1", "RsubBackward1", "SubBackward1"}
-"""Elementwise operations, their first derivatives, and broadcasting."""
-
-_RESHAPE = {
-    "AliasBackward0",
-    "CatBackward0",
-    "ReshapeAliasBackward0",
-    "SliceBackward0",
-    "SliceBackwardBackward0",
-    "SqueezeBackward0",
-    "SqueezeBackward1",
-    "SqueezeBackward2",
-    "UnsafeViewBackward0",
-    "UnsqueezeBackward0",
-    "ViewBackward0",
-}
-"""Operations that keep axis 0 whenever its length before and after is the number of rows."""
-
-_ALONG_AXIS = {
-    "LinalgVectorNormBackward0",
-    "MeanBackward1",
-    "SelectBackward0",
-    "SelectBackwardBackward0",
-    "SplitBackward0",
-    "SplitWithSizesBackward0",
-    "StackBackward0",
-    "SumBackward1",
-    "UnbindBackward0",
-}
-"""Operations that keep axis 0 unless it is the axis they work along."""
-
-_MATMUL = {"MmBackward0": {0}, "AddmmBackward0": {0, 1}}
-"""Matrix products -> operands that may hold points; the left matrix always does."""
 
 
 def aligned_uses(graph: Graph, rows: int) -> list[tuple[Use, Edge]] | None:
-    """Places where a shared tensor meets the points, if alignment can be proven.
-
-    Args:
-        graph: Graph behind the residual.
-        rows: Length of the residual's axis 0.
-
-    Returns:
-        (use, shared tensor) pairs, or None without a proof.
-    """
+    """Places where a shared tensor meets the points, as (use, tensor); None without a proof."""
     if rows < 2 or nodes.output_shape(graph.root)[:1] != (rows,):
         return None
     aligned: set[Node] = {graph.root}
@@ -130,7 +35,7 @@ def aligned_uses(graph: Graph, rows: int) -> list[tuple[Use, Edge]] | None:
                 uses.append((Use(node, position), edge))
             else:
                 aligned.add(edge.node)
-    behind = _behind(graph, [edge.node for _, edge in uses])
+    behind = set(graph.behind(*(edge.node for _, edge in uses)))
     if behind & aligned or not behind <= graph.parametric:
         return None
     return uses
@@ -138,41 +43,26 @@ def aligned_uses(graph: Graph, rows: int) -> list[tuple[Use, Edge]] | None:
 
 def _shared_inputs(graph: Graph, node: Node, rows: int) -> set[int] | None:
     """Positions of the inputs that all points share; None where rows may mix."""
-    kind = nodes.kind(node)
-    edges = graph.edges(node)
-    held = {position for position, edge in edges if _holds_rows(node, edge, rows)}
-    if kind in _BROADCAST:
+    made_by, edges, out = operation(node), graph.edges(node), nodes.output_shape(node)
+    broadcasts = made_by.pointwise or made_by.rows_lead  # addmm broadcasts its first operand
+    shapes = {p: edge.shape for p, edge in edges} if out[:1] == (rows,) else {}
+    held = {p for p, shape in shapes.items() if shape[:1] == (rows,)}
+    if broadcasts:
+        held = {p for p in held if len(shapes[p]) == len(out)}
+    if made_by.rows_lead:
+        held.discard(max(made_by.partners))
+    if broadcasts:
         return {position for position, _ in edges} - held
-    if kind in _MATMUL:
-        return {position for position, _ in edges} - (held & _MATMUL[kind])
-    keeps = kind in _RESHAPE or (kind in _ALONG_AXIS and not _along_rows(node))
+    keeps = made_by.keeps_axis or _keeps_rows(node)
     return set() if keeps and len(held) == len(edges) else None
 
 
-def _holds_rows(node: Node, edge: Edge, rows: int) -> bool:
-    shape, out = edge.shape, nodes.output_shape(node)
-    kind = nodes.kind(node)
-    broadcasts = kind in _BROADCAST or kind in _MATMUL  # addmm broadcasts its first operand
-    same_rank = not broadcasts or len(shape) == len(out)
-    return same_rank and shape[:1] == (rows,) and out[:1] == (rows,)
-
-
-def _along_rows(node: Node) -> bool:
-    if nodes.missing(node):
-        return True
+def _keeps_rows(node: Node) -> bool:
+    """Whether an operation works along axes, and axis 0 is none of them."""
+    if "dim" not in nodes.SAVED.get(nodes.kind(node), ()) or nodes.missing(node):
+        return False
     dims = nodes.saved(node, "dim")
     ranks = [len(nodes.output_shape(child, output)) for _, child, output in nodes.inputs(node)]
     rank = max(len(nodes.output_shape(node)), *ranks)
     signed = [nodes.signed(dim) % rank for dim in (dims if isinstance(dims, tuple) else (dims,))]
-    return not signed or 0 in signed
-
-
-def _behind(graph: Graph, starts: list[Node]) -> set[Node]:
-    found: set[Node] = set()
-    stack = list(starts)
-    while stack:
-        node = stack.pop()
-        if node not in found:
-            found.add(node)
-            stack += [edge.node for _, edge in graph.edges(node)]
-    return found
+    return bool(signed) and 0 not in signed

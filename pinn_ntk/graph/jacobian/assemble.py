@@ -18,22 +18,18 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge, Node
 
 from pinn_ntk.graph import nodes
-from pinn_ntk.graph.jacobian.generic import MAX_CHUNK, stacked
+from pinn_ntk.graph.jacobian.generic import MAX_CHUNK, batched_vjp
+from pinn_ntk.graph.operations import operation
 from pinn_ntk.graph.walk import Edge, Graph
 from pinn_ntk.kernel.factors import Dense, Factor, Outer
-
-COPIES = {"AliasBackward0", "CloneBackward0", "ToCopyBackward0"}
-"""Operations that leave a matrix as it is."""
 
 
 class Contribution(NamedTuple):
     """Gradients of one shared tensor that one site gives, a slot each.
 
-    Attributes:
-        edge: The shared tensor.
-        factor: `Outer` with one (M, m) and one (M, n), or `Dense` with (M, numel).
-        members: Flat residual rows that the pass covered, (R_c,).
-        owners: Member of each slot, (M,); None where slots go through the members in order.
+    ``factor`` is `Outer` with one (M, m) and one (M, n), or `Dense` with (M, numel). ``members``
+    (R_c,) are the flat residual rows of the pass. ``owners`` (M,) is the member of each slot, None
+    where slots go through the members in order.
     """
 
     edge: Edge
@@ -43,18 +39,10 @@ class Contribution(NamedTuple):
 
 
 def assemble(graph: Graph, contributions: Sequence[Contribution], rows: int) -> dict[str, Factor]:
-    """Add up contributions parameter by parameter.
+    """Add up contributions: parameter name -> factor over all R ``rows``.
 
     Weights that a site takes directly, or through transposes, stay in outer-product form. Other
     shared tensors are written out and pulled back to their leaves.
-
-    Args:
-        graph: Graph behind the residual.
-        contributions: What the sites gave.
-        rows: R, entries of the residual.
-
-    Returns:
-        Parameter name -> factor over all R rows.
     """
     by_edge: dict[Edge, list[Contribution]] = {}
     for contribution in contributions:
@@ -166,7 +154,7 @@ def _at_leaves(graph: Graph, edge: Edge, factor: Factor) -> list[tuple[str, Fact
 def _swaps_axes(node: Node) -> bool | None:
     """Whether a view of a matrix transposes it; None for any other operation."""
     kind = nodes.kind(node)
-    if kind in COPIES or kind == "TBackward0":
+    if kind == "TBackward0" or operation(node).copies:
         return kind == "TBackward0"
     if len(nodes.output_shape(node)) != 2 or nodes.missing(node):
         return None
@@ -187,28 +175,11 @@ def _pulled_back(graph: Graph, edge: Edge, rows: Tensor) -> list[tuple[str, Fact
     cotangents = torch.eye(rows.shape[1], dtype=rows.dtype, device=rows.device)
     cotangents = (cotangents if through_identity else rows).view(-1, *edge.shape)
     names, leaves = zip(*((n, nodes.leaf(k)) for k, n in graph.names.items()), strict=True)
-    chunks = [_vjp(edge, leaves, chunk) for chunk in cotangents.split(MAX_CHUNK)]
+    made = GradientEdge(edge.node, edge.output)
+    chunks = [batched_vjp(made, leaves, chunk) for chunk in cotangents.split(MAX_CHUNK)]
     result: list[tuple[str, Factor]] = []
     for name, *gradients in zip(names, *chunks, strict=True):
         if gradients[0] is not None:
             jacobian = torch.cat([g.reshape(len(g), -1) for g in gradients])
             result.append((name, Dense(rows @ jacobian if through_identity else jacobian)))
     return result
-
-
-def _vjp(edge: Edge, leaves: Sequence[Tensor], cotangents: Tensor) -> tuple[Tensor | None, ...]:
-    def pull(batch: Tensor, *, batched: bool) -> tuple[Tensor | None, ...]:
-        return torch.autograd.grad(
-            [GradientEdge(edge.node, edge.output)],
-            leaves,
-            [batch],
-            retain_graph=True,
-            allow_unused=True,
-            is_grads_batched=batched,
-        )
-
-    try:
-        return pull(cotangents, batched=True)
-    except RuntimeError:
-        rows = [pull(cotangent, batched=False) for cotangent in cotangents]
-        return tuple(stacked(column) for column in zip(*rows, strict=True))

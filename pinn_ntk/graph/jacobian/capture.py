@@ -44,22 +44,9 @@ def capture(
     dtype: torch.dtype,
     memory_budget: int,
 ) -> tuple[FactoredJacobian, Probe | None]:
-    """Factored Jacobian of one residual and, if asked for, the probe that certifies it.
+    """Factored Jacobian of one residual and, with ``certify``, the probe that certifies it.
 
-    Args:
-        term: Name of the residual, for messages.
-        residual: Live tensor of any shape, R entries.
-        leaves: Parameter name -> leaf.
-        certify: Whether to check against an ordinary backward pass.
-        dtype: Dtype of later contractions.
-        memory_budget: Bytes that temporaries may take.
-
-    Returns:
-        The Jacobian, and the probe (None without ``certify``).
-
-    Raises:
-        ResidualError: The graph was freed by an earlier backward pass.
-        RuntimeError: Autograd failed for another reason; passed on as it came.
+    Raises ResidualError where the graph was freed; other failures of autograd pass as they came.
     """
     try:
         factors, reasons, mixed, coarsest = site_factors(residual, leaves)
@@ -98,10 +85,7 @@ def _off_by(error: float, most: float) -> str:
 
 
 def _fall_back(
-    residual: Tensor,
-    leaves: Mapping[str, Tensor],
-    jacobian: FactoredJacobian,
-    names: Iterable[str],
+    residual: Tensor, leaves: Mapping[str, Tensor], jacobian: FactoredJacobian, names: Iterable[str]
 ) -> None:
     """Replace the factors of the parameters ``names`` by rows computed one by one."""
     failed = {name: leaf for name, leaf in leaves.items() if name in set(names)}
@@ -115,10 +99,7 @@ def _fall_back(
 
 
 def _report(
-    term: str,
-    leaves: Mapping[str, Tensor],
-    jacobian: FactoredJacobian,
-    reasons: Mapping[str, str],
+    term: str, leaves: Mapping[str, Tensor], jacobian: FactoredJacobian, reasons: Mapping[str, str]
 ) -> None:
     """Say which parameters took a backward pass a row, and at what cost."""
     reasons = {name: reasons[name] for name in leaves if name in reasons}

@@ -40,13 +40,10 @@ SKETCH = 8
 
 @dataclass(frozen=True)
 class Probe:
-    """J^T v of one term for a random v, by an ordinary backward pass and from the factors.
+    """J^T v of one term for a random v: parameter name -> flattened gradient, sketched or whole.
 
-    Attributes:
-        exact: Parameter name -> flattened (sketched) gradient by backward, absent where unused.
-        factored: Parameter name -> the same from the factors.
-        magnitudes: Parameter name -> size of what adds up to it, see `magnitudes`; empty where
-            the result itself is the measure of its error.
+    ``exact`` comes from an ordinary backward pass, ``factored`` from the factors. ``magnitudes``
+    are the sizes of what adds up to it, empty where the result itself measures its error.
     """
 
     exact: Mapping[str, Tensor]
@@ -81,15 +78,7 @@ def tolerance(dtype: torch.dtype) -> float:
 
 
 def backward_probe(residual: Tensor, leaves: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """J^T v by one backward pass.
-
-    Args:
-        residual: Live residual, R entries.
-        leaves: Parameter name -> leaf.
-
-    Returns:
-        Parameter name -> (sketched) gradient, flattened, float64; absent where unused.
-    """
+    """J^T v by one backward pass, flattened (sketched), float64; absent where unused."""
     probe = _probe_vector(residual).to(residual.dtype).view_as(residual)
     gradients = torch.autograd.grad(
         residual, list(leaves.values()), probe, retain_graph=True, allow_unused=True
@@ -115,13 +104,7 @@ def magnitudes(
 ) -> dict[str, float]:
     """Size of the terms that J^T v adds up, before any of them cancel.
 
-    Args:
-        residual: Live residual, R entries.
-        leaves: Parameter name -> leaf.
-        factors: Parameter name -> factor.
-
-    Returns:
-        Parameter name -> size expected of its (sketched) gradient were all terms independent.
+    It is the size expected of a (sketched) gradient were all terms independent.
     """
     squares = _probe_vector(residual).square()
     sizes = {}

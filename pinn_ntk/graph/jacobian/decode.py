@@ -33,20 +33,15 @@ class Precision:
     noise: float
 
 
-PRECISION = {
-    torch.float64: Precision(2**20, 1e-8, 1e-13),
-    torch.float32: Precision(32, 1e-3, 1e-5),
-}
+PRECISION = {torch.float64: Precision(2**20, 1e-8, 1e-13), torch.float32: Precision(32, 1e-3, 1e-5)}
 LOW_PRECISION = Precision(8, 3e-2, 1e-2)
 
 
 class RowCode:
     """Cotangents of the passes that label rows, and the reading of what comes back.
 
-    Attributes:
-        base: Random cotangent of the first pass, (R,), of either sign and magnitude 0.5 to 1.5.
-        radix: Digits are 0 .. radix - 1.
-        digits: Digits of the number of each row, the lowest first, (R,) each.
+    ``base`` (R,) is the cotangent of the first pass, random, of either sign and magnitude 0.5 to
+    1.5. ``digits`` (R,) each, below ``radix``, number the rows, the lowest digit first.
     """
 
     def __init__(
@@ -56,14 +51,7 @@ class RowCode:
         device: torch.device,
         coarsest: torch.dtype | None = None,
     ) -> None:
-        """Draw the cotangents from a private generator.
-
-        Args:
-            rows: Number of rows, R.
-            dtype: Dtype of the cotangents.
-            device: Device of the cotangents.
-            coarsest: Lowest precision on their way to the slots; ``dtype`` when left out.
-        """
+        """Draw the cotangents; ``coarsest`` is the lowest precision on their way to the slots."""
         self.precision = PRECISION.get(coarsest or dtype, LOW_PRECISION)
         generator = torch.Generator().manual_seed(0x5DEECE66D)
         base = torch.rand(rows, generator=generator, dtype=torch.float64) + 0.5
@@ -83,14 +71,9 @@ class RowCode:
     def owners(
         self, cotangents: Sequence[Tensor], arrange: Callable[[Tensor], Tensor]
     ) -> Tensor | None:
-        """Row that owns each slot.
+        """Row that owns each slot, (M,), -1 for slots without gradient; None where rows share one.
 
-        Args:
-            cotangents: What the passes brought to one place, in the order of `passes`.
-            arrange: Brings such a tensor into slots, (M, f).
-
-        Returns:
-            (M,) row numbers, -1 for slots without gradient; None where rows share a slot.
+        ``arrange`` brings what the passes brought to one place into slots, (M, f).
         """
         if cotangents[0].is_complex():
             return None

@@ -10,21 +10,16 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import GradientEdge
 
 MAX_CHUNK = 64
 """Rows differentiated in one batched pass at most."""
 
 
 def row_gradients(residual: Tensor, leaves: Mapping[str, Tensor], budget: int) -> dict[str, Tensor]:
-    """Gradient of every residual entry with respect to every leaf.
+    """Gradient of every residual entry by every leaf, name -> (R, numel), unused leaves left out.
 
-    Args:
-        residual: Live residual of any shape with R entries.
-        leaves: Parameter name -> leaf tensor.
-        budget: Bytes that one chunk of row gradients may take.
-
-    Returns:
-        Parameter name -> (R, numel); leaves that the residual does not depend on are left out.
+    One chunk of row gradients takes at most ``budget`` bytes.
     """
     wanted = list(leaves.values())
     numel = sum(leaf.numel() for leaf in wanted)
@@ -53,26 +48,31 @@ def _chunk(
     )
     basis[torch.arange(stop - start), torch.arange(start, stop)] = 1
     basis = basis.view(stop - start, *residual.shape)
+    return batched_vjp(residual, leaves, basis)
+
+
+def batched_vjp(
+    output: Tensor | GradientEdge, leaves: Sequence[Tensor], cotangents: Tensor
+) -> tuple[Tensor | None, ...]:
+    """Gradients of each leaf for each of ``cotangents``, at once or one by one, as autograd can."""
+
+    def pull(cotangent: Tensor, *, batched: bool) -> tuple[Tensor | None, ...]:
+        return torch.autograd.grad(
+            output,
+            leaves,
+            cotangent,
+            retain_graph=True,
+            allow_unused=True,
+            is_grads_batched=batched,
+        )
+
     try:
-        return _vjp(residual, leaves, basis, batched=True)
+        return pull(cotangents, batched=True)
     except RuntimeError as error:
         if is_freed(error):
             raise
-        rows = [_vjp(residual, leaves, row, batched=False) for row in basis]
+        rows = [pull(cotangent, batched=False) for cotangent in cotangents]
         return tuple(stacked(column) for column in zip(*rows, strict=True))
-
-
-def _vjp(
-    residual: Tensor, leaves: Sequence[Tensor], cotangent: Tensor, *, batched: bool
-) -> tuple[Tensor | None, ...]:
-    return torch.autograd.grad(
-        residual,
-        leaves,
-        cotangent,
-        retain_graph=True,
-        allow_unused=True,
-        is_grads_batched=batched,
-    )
 
 
 def stacked(gradients: Sequence[Tensor | None]) -> Tensor | None:

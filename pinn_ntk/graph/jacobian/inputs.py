@@ -22,17 +22,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 
 from pinn_ntk.graph import nodes
-
-PRODUCTS = {
-    "AddmmBackward0": {1: "mat2", 2: "mat1"},
-    "MmBackward0": {0: "mat2", 1: "self"},
-    "BmmBackward0": {0: "mat2", 1: "self"},
-    "MvBackward0": {1: "self"},
-}
-"""Matrix products: position of an operand -> name of the other one, which is saved for it."""
-
-VIEWS = {"ExpandBackward0", "SelectBackward0", "TBackward0", "UnsqueezeBackward0", "ViewBackward0"}
-"""Operations through which a parameter is still seen as itself."""
+from pinn_ntk.graph.operations import operation
 
 KNOWN_TO_NUMPY = {torch.float16, torch.float32, torch.float64, torch.complex64, torch.complex128}
 """Dtypes of points that are taken as they are; others are narrower than float32."""
@@ -40,36 +30,15 @@ KNOWN_TO_NUMPY = {torch.float16, torch.float32, torch.float64, torch.complex64, 
 SIZE = 16
 """Bytes of a digest."""
 
-SCALED = {"MulBackward0": {0: "other", 1: "self"}, "DivBackward0": {0: "other", 1: "self"}}
-"""The same of elementwise products."""
-
 
 def fingerprint(residual: Tensor, params: Mapping[str, Tensor]) -> str | None:
     """Digest of the network's inputs behind a live residual, over all its networks.
 
     It depends on values, shapes and dtypes of the points alone, not on parameters or targets. An
-    input that is itself masked at random counts as another point each time.
-
-    Args:
-        residual: Live tensor, its graph not freed.
-        params: Name -> trained parameter. Any ``nn.Parameter`` passes for one, too; other leaves
-            that are trained have to be among them, or they pass for points.
-
-    Returns:
-        Hex digest; None where no inputs are found, as where points enter through operations that
-        keep no operand and need no gradient.
-
-    Raises:
-        RuntimeError: The graph was freed by an earlier backward pass.
-
-    Example:
-        >>> w = torch.ones(2, 1, requires_grad=True)
-        >>> x, y = torch.tensor([[0.0, 1.0]]), torch.tensor([[0.5, 1.0]])
-        >>> first = fingerprint((x @ w).tanh(), {"w": w})
-        >>> first == fingerprint((x @ w).cos() - 3, {"w": w})
-        True
-        >>> first == fingerprint((y @ w).tanh(), {"w": w})
-        False
+    input that is itself masked at random counts as another point each time. Any ``nn.Parameter``
+    passes for trained; other leaves that are trained have to be among ``params``, or they pass for
+    points. None where no inputs are found: points may enter through operations that keep no
+    operand and need no gradient.
     """
     if residual.grad_fn is None:
         return None
@@ -100,35 +69,34 @@ def _behind(root: Node, params: set[int]) -> tuple[set[Node], list[Tensor]]:
             if children:
                 stack.append((node, True))
                 stack += [(child, False) for child in children]
-                continue
-            leaf = nodes.leaf(node)
-            if leaf is not None and (id(leaf) in params or isinstance(leaf, nn.Parameter)):
-                trained.add(node)
-            elif leaf is not None:
-                points.append(leaf.detach())
+            elif (leaf := nodes.leaf(node)) is not None:
+                if id(leaf) in params or isinstance(leaf, nn.Parameter):
+                    trained.add(node)
+                else:
+                    points.append(leaf.detach())
     return trained, points
 
 
 def _operands(trained: set[Node]) -> Iterator[tuple[Tensor, bool]]:
     """Operands without a parameter that meet a tensor with one, and whether in a matrix product."""
     for node in trained:
-        kind = nodes.kind(node)
-        names = PRODUCTS.get(kind) or SCALED.get(kind)
-        if names is None or nodes.missing(node):
+        made_by = operation(node)
+        names, product = made_by.partners, made_by.matrix
+        if not (product or made_by.pointwise) or not names or nodes.missing(node):
             continue
         live = {position: child for position, child, _ in nodes.inputs(node) if child in trained}
         if len(live) > 1 and len(live.keys() & names.keys()) > 1:
             continue
         for position, child in live.items():
-            if position in names and (kind in PRODUCTS or _is_bare(child)):
+            if position in names and (product or _is_bare(child)):
                 operand = nodes.saved(node, names[position])
-                if isinstance(operand, Tensor) and (kind in PRODUCTS or operand.ndim):
-                    yield operand, kind in PRODUCTS
+                if isinstance(operand, Tensor) and (product or operand.ndim):
+                    yield operand, product
 
 
 def _is_bare(node: Node) -> bool:
-    """Whether ``node`` is a leaf, seen through views."""
-    while nodes.kind(node) in VIEWS:
+    """Whether ``node`` is a leaf, seen through views, expanded or one of its slices."""
+    while operation(node).view or operation(node).name in {"Expand", "Select"}:
         node = next(nodes.inputs(node))[1]
     return nodes.leaf(node) is not None
 

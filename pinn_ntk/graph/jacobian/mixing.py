@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from torch.autograd.graph import Node
 
-from pinn_ntk.graph import nodes
+from pinn_ntk.graph.operations import operation
 from pinn_ntk.graph.walk import Edge, Graph
 
 if TYPE_CHECKING:
@@ -22,57 +22,30 @@ if TYPE_CHECKING:
 FEW = 256
 """Entries up to which a shared tensor is pulled back without a word."""
 
-MATRICES = {"AddmmBackward0": {1, 2}, "MmBackward0": {0, 1}, "BmmBackward0": {0, 1}}
-"""Matrix products, and the positions of their matrices."""
-
-NONLINEAR = {
-    f"{name}Backward0"
-    for name in (
-        *("Cos", "Cosh", "Elu", "Erf", "Exp", "Gelu", "LeakyRelu", "Mish", "Relu", "Selu"),
-        *("Sigmoid", "Silu", "Sin", "Sinh", "Softplus", "Tan", "Tanh"),
-    )
-}
-"""Activations; a constant times a weight with none behind it may be a weight itself."""
-
 
 def mixed_results(graph: Graph, contributions: Sequence[Contribution]) -> dict[str, str]:
-    """Parameters whose rows were pulled back from a large result of the network.
+    """Parameter name -> reason, where its rows were pulled back from a large result of the network.
 
     A weight that another network makes from fixed inputs looks the same, and costs the same.
-
-    Args:
-        graph: Graph behind the residual.
-        contributions: What the sites gave.
-
-    Returns:
-        Parameter name -> reason.
     """
     reasons: dict[str, str] = {}
     for edge in dict.fromkeys(contribution.edge for contribution in contributions):
         size = math.prod(edge.shape)
-        if size <= FEW or edge.node in graph.names:
-            continue
-        names, kinds, holds_data = _behind(graph, edge)
-        if holds_data and kinds & NONLINEAR:
+        is_leaf = edge.node in graph.names
+        if size > FEW and not is_leaf and _computes_from_data(graph, edge):
             reason = f"all rows share {size} entries that the network computes from data"
-            reasons |= dict.fromkeys(names, reason)
+            reasons |= dict.fromkeys(graph.names_behind(edge.node), reason)
     return reasons
 
 
-def _behind(graph: Graph, edge: Edge) -> tuple[list[str], set[str], bool]:
-    """Parameters and kinds of operations behind a tensor, and whether data meets a weight there."""
-    names, kinds, holds_data = [], set(), False
-    seen: set[Node] = {edge.node}
-    stack = [edge.node]
-    while stack:
-        node = stack.pop()
-        kind = nodes.kind(node)
-        if node in graph.names:
-            names.append(graph.names[node])
-        trained = {position for position, _ in graph.edges(node)}
-        kinds.add(kind)
-        holds_data |= len(trained & MATRICES.get(kind, set())) == 1
-        fresh = {child.node for _, child in graph.edges(node)} - seen
-        seen |= fresh
-        stack += fresh
-    return names, kinds, holds_data
+def _computes_from_data(graph: Graph, edge: Edge) -> bool:
+    """Whether behind a tensor data is multiplied with a weight, and there is an activation."""
+    behind = list(graph.behind(edge.node))
+    bends = any(operation(node).bends for node in behind)
+    return bends and any(_holds_data(graph, node) for node in behind)
+
+
+def _holds_data(graph: Graph, node: Node) -> bool:
+    """Whether one of two matrices depends on a weight, and the other does not."""
+    matrices = operation(node).partners if operation(node).matrix else ()
+    return len(matrices) == 2 and sum(i in matrices for i, _ in graph.edges(node)) == 1

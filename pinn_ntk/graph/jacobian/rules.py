@@ -31,10 +31,9 @@ from pinn_ntk.kernel.factors import Dense, Factor, Outer
 class SiteRule:
     """What one operation does with one shared operand.
 
-    Attributes:
-        arrange: Output-shaped tensor -> slots, (M, f).
-        contribute: Arranged cotangent (M, f) -> gradients of the shared operand, one a slot:
-            `Outer` with one (M, m) and one (M, n), or `Dense` (M, numel).
+    ``arrange`` brings an output-shaped tensor into slots, (M, f). ``contribute`` turns an arranged
+    cotangent into gradients of the operand, a slot each: `Outer` with one (M, m) and one (M, n), or
+    `Dense` (M, numel).
     """
 
     arrange: Callable[[Tensor], Tensor]
@@ -45,15 +44,9 @@ _RuleMaker: TypeAlias = Callable[[Node, int, torch.Size], SiteRule | list[SiteRu
 
 
 def find_rules(node: Node, position: int, shape: torch.Size) -> list[SiteRule]:
-    """Rules for operand ``position`` of ``node``: the same gradients, cut into slots differently.
+    """Rules for operand ``position`` of ``node``, of this shape; the same gradients, other slots.
 
-    Args:
-        node: Operation that takes the shared operand.
-        position: Number of the operand.
-        shape: Shape of the shared operand.
-
-    Returns:
-        The rules, larger slots first; the first fits points on axis 0. Empty where there is none.
+    Larger slots come first; the first rule fits points on axis 0. Empty where there is none.
     """
     maker = _RULES.get(nodes.kind(node))
     if maker is None or nodes.missing(node) or nodes.output_dtype(node).is_complex:

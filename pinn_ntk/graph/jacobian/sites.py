@@ -7,61 +7,34 @@ points at once, because rows do not interact; a rule (graph/rules.py) turns it i
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import GradientEdge, Node
+from torch.autograd.graph import GradientEdge
 
 from pinn_ntk.graph import nodes
+from pinn_ntk.graph.jacobian import partitions
 from pinn_ntk.graph.jacobian.align import aligned_uses
 from pinn_ntk.graph.jacobian.assemble import Contribution, assemble
 from pinn_ntk.graph.jacobian.decode import RowCode, elementwise
 from pinn_ntk.graph.jacobian.mixing import mixed_results
 from pinn_ntk.graph.jacobian.rules import SiteRule, find_rules
+from pinn_ntk.graph.operations import operation
 from pinn_ntk.graph.walk import Edge, Graph, Use
 from pinn_ntk.kernel.factors import Factor
-
-MAX_COMPONENTS = 256
-"""Most entries that one point may have in a residual: each takes a backward pass."""
-
-MAX_AXES_TRIED = 8
-"""Sets of axes that are tried as component axes."""
-MAX_JOINED = 4
-"""Most components joined along one axis that are looked for."""
 
 INTERACTING = "points interact, its rows do not decode"
 """Reason for a parameter whose cotangents mix several rows."""
 
-VIEWS = {
-    "AliasBackward0",
-    "CloneBackward0",
-    "PermuteBackward0",
-    "ReshapeAliasBackward0",
-    "SqueezeBackward0",
-    "SqueezeBackward1",
-    "SqueezeBackward2",
-    "TBackward0",
-    "ToCopyBackward0",
-    "TransposeBackward0",
-    "UnsafeViewBackward0",
-    "UnsqueezeBackward0",
-    "ViewBackward0",
-}
-"""Operations that give a shared tensor another shape or dtype, entry by entry."""
-
 
 @dataclass
 class Reading:
-    """What was read off the graph.
+    """Contributions read off the graph, and parameter name -> why it has no factors.
 
-    Attributes:
-        contributions: Gradients of shared tensors, by residual row.
-        reasons: Parameter name -> why it has no factors.
-        mixed: Whether some reason is that rows share a slot, which another partition may mend.
+    ``mixed`` says that rows share a slot for some reason, which another partition may mend.
     """
 
     contributions: list[Contribution] = field(default_factory=list)
@@ -70,13 +43,10 @@ class Reading:
 
 
 class Sites(NamedTuple):
-    """What the sites of one residual gave.
+    """What the sites of one residual gave, by parameter name.
 
-    Attributes:
-        factors: Parameter name -> factor, for those the residual depends on and that could be read.
-        reasons: Parameter name -> why it has no factor.
-        mixed: Parameter name -> why its factor took a pass a row, see `graph.mixing`.
-        coarsest: Dtype of lowest precision in the graph.
+    ``reasons`` say why there is no factor, ``mixed`` why a factor took a pass a row (see
+    `pinn_ntk.graph.jacobian.mixing`); ``coarsest`` is the lowest precision in the graph.
     """
 
     factors: dict[str, Factor]
@@ -86,15 +56,9 @@ class Sites(NamedTuple):
 
 
 def site_factors(residual: Tensor, leaves: Mapping[str, Tensor]) -> Sites:
-    """Factors of the Jacobian of one residual.
+    """Factors of the Jacobian of one residual of any shape.
 
-    Args:
-        residual: Live tensor of any shape, R entries.
-        leaves: Parameter name -> leaf.
-
-    Returns:
-        The factors. A residual of one row is left to the one backward pass that it takes, without
-        a word.
+    A residual of one row is left to the one backward pass that it takes, without a word.
     """
     if residual.grad_fn is None:
         with torch.enable_grad():
@@ -115,10 +79,10 @@ def _read_aligned(graph: Graph, residual: Tensor) -> Reading | None:
     """One pass a component with a cotangent of ones, where the graph proves what belongs where."""
     rows = residual.shape[0] if residual.ndim else 1
     components = residual.numel() // rows
-    uses = aligned_uses(graph, rows) if components <= MAX_COMPONENTS else None
+    uses = aligned_uses(graph, rows) if components <= partitions.MAX_COMPONENTS else None
     if uses is None:
         return None
-    rules = [(use, edge, find_rules(use.node, use.position, _size(edge))) for use, edge in uses]
+    rules = [(use, edge, find_rules(use.node, use.position, edge.shape)) for use, edge in uses]
     reading = Reading()
     for component in range(components):
         members = torch.arange(rows, device=residual.device) * components + component
@@ -126,7 +90,7 @@ def _read_aligned(graph: Graph, residual: Tensor) -> Reading | None:
         cotangents = _cotangents(residual, members, ones, {Edge(use.node) for use, _ in uses})
         for use, edge, fitting in rules:
             if not fitting:
-                reading.reasons |= dict.fromkeys(_names(graph, edge), _no_rule(use))
+                reading.reasons |= dict.fromkeys(graph.names_behind(edge.node), _no_rule(use))
             elif Edge(use.node) in cotangents:
                 rule = fitting[0]
                 factor = rule.contribute(rule.arrange(cotangents[Edge(use.node)]))
@@ -137,7 +101,7 @@ def _read_aligned(graph: Graph, residual: Tensor) -> Reading | None:
 def _read_decoded(graph: Graph, residual: Tensor) -> Reading:
     """Labelled passes, one set a component; which rows share points is found by trying."""
     best: Reading | None = None
-    for partition in _partitions(residual):
+    for partition in partitions.partitions(residual):
         reading = Reading()
         for members in partition:
             _Decoder(graph, residual, members, reading).read()
@@ -182,7 +146,7 @@ class _Decoder:
         while stack:
             edge = stack.pop()
             for use in self.graph.uses.get(edge, []):
-                if nodes.kind(use.node) in VIEWS and use.node is not self.graph.root:
+                if operation(use.node).view and use.node is not self.graph.root:
                     view = Edge(use.node)
                     if view not in seen:
                         seen.add(view)
@@ -200,7 +164,7 @@ class _Decoder:
                 continue
             nothing = torch.zeros_like(passes[0][out])
             found = [p.get(out, nothing) for p in passes]
-            rules = find_rules(use.node, use.position, _size(edge)) if output == 0 else []
+            rules = find_rules(use.node, use.position, edge.shape) if output == 0 else []
             if self._recorded(edge, rules, found):
                 continue
             if self.code.owners(found, elementwise) is not None:
@@ -212,7 +176,7 @@ class _Decoder:
                 self._refuse(edge, INTERACTING, mixed=True)
 
     def _refuse(self, edge: Edge, reason: str, *, mixed: bool) -> None:
-        self.reading.reasons |= dict.fromkeys(_names(self.graph, edge), reason)
+        self.reading.reasons |= dict.fromkeys(self.graph.names_behind(edge.node), reason)
         self.reading.mixed |= mixed
 
     def _recorded(self, edge: Edge, rules: Sequence[SiteRule], found: Sequence[Tensor]) -> bool:
@@ -250,50 +214,6 @@ def _cotangents(
 def _any(tensor: Tensor) -> bool:
     first = tensor[:1] if tensor.ndim else tensor
     return bool(first.any()) or bool(tensor.any())
-
-
-def _partitions(residual: Tensor) -> Iterator[Tensor]:
-    """Ways to part the rows so that those in one part may belong to different points.
-
-    First all rows together, then along the axes of the residual, then every C-th row and C blocks
-    of rows for a few small C (components joined by `torch.cat`).
-
-    Yields:
-        Flat row numbers, (C, R / C); the fewer parts the earlier.
-    """
-    flat = torch.arange(residual.numel(), device=residual.device)
-    yield flat[None]
-    grid = flat.view(residual.shape)
-    axes_sets: list[tuple[int, ...]] = [()]
-    for axis, size in enumerate(residual.shape):
-        if size > 1:
-            axes_sets += [(*axes, axis) for axes in axes_sets]
-    parts = {axes: math.prod(residual.shape[axis] for axis in axes) for axes in axes_sets if axes}
-    for axes in sorted(parts, key=parts.__getitem__)[:MAX_AXES_TRIED]:
-        if parts[axes] <= MAX_COMPONENTS and parts[axes] < len(flat):
-            rest = [axis for axis in range(residual.ndim) if axis not in axes]
-            yield grid.permute([*axes, *rest]).reshape(parts[axes], -1)
-    for count in range(2, MAX_JOINED + 1):
-        if len(flat) % count == 0 and len(flat) > count:
-            yield flat.view(count, -1)
-            yield flat.view(-1, count).mT
-
-
-def _names(graph: Graph, edge: Edge) -> list[str]:
-    """Parameters behind a shared tensor."""
-    names, stack, seen = [], [edge.node], {edge.node}
-    while stack:
-        node: Node = stack.pop()
-        if node in graph.names:
-            names.append(graph.names[node])
-        children = {e.node for _, e in graph.edges(node)} - seen
-        seen |= children
-        stack += children
-    return names
-
-
-def _size(edge: Edge) -> torch.Size:
-    return torch.Size(edge.shape)
 
 
 def _no_rule(use: Use) -> str:

@@ -21,7 +21,8 @@ from torch.autograd.graph import Node, get_gradient_edge
 
 from pinn_ntk.errors import IncompleteTermsError
 from pinn_ntk.graph.nodes import leaf
-from pinn_ntk.graph.terms.loss_nodes import operation, plain
+from pinn_ntk.graph.operations import operation
+from pinn_ntk.graph.terms.loss_nodes import plain
 from pinn_ntk.graph.terms.paths import nodes_below, trace
 
 if TYPE_CHECKING:
@@ -39,35 +40,22 @@ def completeness_error(loss: Tensor, terms: Mapping[str, Term] | Iterable[Term])
     """Relative error of sum_a J_a^T s_a against dL/dtheta; that of rounding if no term is missing.
 
     The gradient of penalties and other paths that meet no residual is accounted for. The error is
-    relative to the norm of dL/dtheta, or of the largest J_a^T s_a where the terms nearly cancel.
+    relative to the norm of dL/dtheta, or of the largest J_a^T s_a where the terms nearly cancel. It
+    is NaN where a gradient is not finite.
 
-    Args:
-        loss: The loss, its graph alive.
-        terms: Terms of this loss, all of them or some.
-
-    Returns:
-        The relative error; NaN if a gradient is not finite.
-
-    Example:
-        >>> from pinn_ntk.graph.terms.find import find_terms
-        >>> theta = torch.tensor(2.0, requires_grad=True)
-        >>> x = torch.tensor([3.0, 4.0])
-        >>> loss = (theta * x).square().sum() + (theta * x - 1).square().sum()
-        >>> first, second = find_terms(loss).values()
-        >>> completeness_error(loss, [first, second])
-        0.0
-        >>> round(completeness_error(loss, [first]), 3)  # 86 of 186
-        0.462
+    >>> from pinn_ntk import find_terms
+    >>> theta = torch.tensor(2.0, requires_grad=True)
+    >>> x = torch.tensor([3.0, 4.0])
+    >>> loss = (theta * x).square().sum() + (theta * x - 1).square().sum()
+    >>> first, second = find_terms(loss).values()
+    >>> round(completeness_error(loss, [first]), 3)  # 86 of 186
+    0.462
     """
     return _compare(loss, list(terms.values() if isinstance(terms, Mapping) else terms))[0]
 
 
 def check_complete(loss: Tensor, terms: Sequence[Term]) -> None:
-    """Refuse ``terms`` that do not make up the gradient of ``loss`` but for rounding.
-
-    Raises:
-        IncompleteTermsError: The error is above the square root of the rounding unit.
-    """
+    """Refuse terms whose error is above the square root of the rounding unit."""
     error, tolerance = _compare(loss, terms)
     if not error <= tolerance:
         raise IncompleteTermsError(
@@ -121,9 +109,6 @@ def _share(terms: Sequence[Term]) -> float:
     """What all gradients are multiplied with to stay in the range of half precision.
 
     A scaled loss leaves it until the first steps of a GradScaler have found the scale.
-
-    Returns:
-        The factor; 1 where no slope is finite and above 0.
     """
     largest = max((float(t.slope.abs().max()) for t in terms if t.slope.numel()), default=0.0)
     return 1 / (HEADROOM * largest) if 0.0 < largest < math.inf else 1.0
@@ -143,7 +128,7 @@ def _rounding(graph: Iterable[Node], residuals: Iterable[Tensor]) -> float:
     """Square root of the rounding unit of the coarsest dtype that takes part."""
     dtypes = {residual.dtype for residual in residuals}
     dtypes |= {tensor.dtype for node in graph if (tensor := leaf(node)) is not None}
-    if any(operation(node) == "ToCopy" for node in graph):  # autocast, in whichever dtype
+    if any(operation(node).name == "ToCopy" for node in graph):  # autocast, in whichever dtype
         dtypes.add(torch.bfloat16)
     return math.sqrt(max(torch.finfo(dtype).eps for dtype in dtypes))
 
@@ -164,15 +149,7 @@ def _zeros(gradients: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
 
 
 def checked(loss: Tensor) -> Tensor:
-    """``loss`` as a plain tensor, if it is one number with a graph.
-
-    Returns:
-        The loss, its graph alive.
-
-    Raises:
-        TypeError: It is no tensor.
-        ValueError: It is not one number, or has no graph.
-    """
+    """``loss`` as a plain tensor, if it is one number with a graph."""
     if not isinstance(loss, Tensor):
         raise TypeError(
             f"loss is a {type(loss).__name__}; expected a tensor. A number taken with .item() has "
@@ -193,12 +170,7 @@ def checked(loss: Tensor) -> Tensor:
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Say what torch's errors about a graph that can no longer be read mean.
-
-    Raises:
-        ValueError: The graph was freed, or a tensor in it changed in place.
-        RuntimeError: Anything else, as it came.
-    """
+    """Say what torch's errors about a graph that can no longer be read mean."""
     try:
         yield
     except RuntimeError as error:

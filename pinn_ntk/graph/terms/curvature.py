@@ -51,23 +51,9 @@ def curvature(
 
 
 def effective_weights(terms: Mapping[str, Term], factors: Mapping[str, float]) -> dict[str, float]:
-    """Sum of the coefficients of phi(r_i) in the loss, term by term.
+    """Sum of the coefficients of phi(r_i) in the loss times the term's factor, term by term.
 
     It is 1 for a mean of squares, N for a sum over N rows, 100 for 100 times a mean.
-
-    Args:
-        terms: Terms of the loss.
-        factors: Term -> what its weight in the loss is to be multiplied with, 1 where absent.
-
-    Returns:
-        Term -> sum of its weights.
-
-    Example:
-        >>> from pinn_ntk import find_terms
-        >>> w = torch.tensor(1.0, requires_grad=True)
-        >>> r = w * torch.ones(4)
-        >>> effective_weights(find_terms(100 * r.square().mean(), names=["pde"]), {"pde": 0.5})
-        {'pde': 50.0}
     """
     return {
         name: factors.get(name, 1.0) * _total_weight(term, term.weight.detach().double())
@@ -76,26 +62,10 @@ def effective_weights(terms: Mapping[str, Term], factors: Mapping[str, float]) -
 
 
 def uniform_weight(term: Term) -> float | None:
-    """Sum of the coefficients of phi(r_i) in the loss, if all rows have the same one.
+    """Sum of the coefficients of phi(r_i) in the loss, if all rows have the same finite one.
 
     Weights of single points (pointwise, causal or attention weights) cannot be carried over to
     other points; a weight that all points share can, see `curvature_of_rows`.
-
-    Args:
-        term: Term of the loss.
-
-    Returns:
-        The sum, 1 for a mean of squares; None where the coefficients differ or one is not finite.
-
-    Example:
-        >>> from pinn_ntk import find_terms
-        >>> w = torch.tensor(1.0, requires_grad=True)
-        >>> r = w * torch.ones(2)
-        >>> uniform_weight(find_terms(3 * r.square().mean(), names=["pde"])["pde"])
-        3.0
-        >>> pointwise = (torch.tensor([1.0, 2.0]) * r.square()).mean()
-        >>> uniform_weight(find_terms(pointwise, names=["pde"])["pde"]) is None
-        True
     """
     weight = term.weight.detach().double().flatten()
     if not len(weight) or not bool(torch.isfinite(weight).all()):
@@ -110,22 +80,10 @@ def uniform_weight(term: Term) -> float | None:
 def curvature_of_rows(
     weight_sums: Mapping[str, float | None], rows: Mapping[str, int]
 ) -> dict[str, Tensor] | None:
-    """D on other points than those of the loss, for a loss that weighs all points of a term alike.
+    """D on other points than those of the loss, 2 sum(w) / R in each row of a term, (R,).
 
-    Args:
-        weight_sums: Term -> sum of its weights in the loss, balancer's weight included, such as
-            from `uniform_weight`; None where they differ from point to point.
-        rows: Term -> rows of its residual on the other points, R.
-
-    Returns:
-        Term -> D, (R,), 2 sum(w) / R in each row; None where a term has no such sum or one below
-        0, or none is given.
-
-    Example:
-        >>> curvature_of_rows({"pde": 3.0}, {"pde": 2})
-        {'pde': tensor([3., 3.], dtype=torch.float64)}
-        >>> curvature_of_rows({"pde": None}, {"pde": 2}) is None
-        True
+    ``weight_sums`` are such as from `uniform_weight`, with the balancer's weight. None where a term
+    has no sum or one below 0, or none is given.
     """
     sums = {term: weight_sums.get(term) for term in rows}
     known = {term: total for term, total in sums.items() if total is not None and total >= 0}

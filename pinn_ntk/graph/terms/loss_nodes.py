@@ -10,8 +10,6 @@
 
 from __future__ import annotations
 
-import functools
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
@@ -20,19 +18,8 @@ from torch import Tensor
 from torch.autograd.graph import Node
 
 from pinn_ntk.graph.nodes import inputs, kind, missing, output_shape, saved, signed
+from pinn_ntk.graph.operations import operation
 from pinn_ntk.graph.terms.phi import ABS, LOG_COSH, SQUARE, Phi, huber, norm, smooth_l1
-
-VIEWS = frozenset({
-    "Alias", "Clone", "Permute", "ReshapeAlias", "Squeeze", "T", "Transpose", "UnsafeView",
-    "Unsqueeze", "View",
-})  # fmt: skip
-"""Operations that keep every entry and only lay them out anew."""
-
-CHAIN = VIEWS | {"Div", "Expand", "Mean", "Mul", "Neg", "Select", "Slice", "Sqrt", "Sum", "ToCopy"}
-"""With one differentiable operand, these may stand between the square of a norm and that norm."""
-
-PAIRED = frozenset({"HuberLossBackward0", "MseLossBackward0", "SmoothL1LossBackward0"})
-"""Losses of torch that subtract their target themselves."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,8 +28,6 @@ class Head:
 
     Attributes:
         node: The node; the gradient of the loss enters the term here.
-        phi: What it applies to the residual.
-        residual: r, alive.
         axes: Axes of r that the node sums over without keeping them.
         share: Factor from g to w; 1 / N for a node that takes the mean itself.
     """
@@ -61,20 +46,17 @@ class Head:
 
 
 def head_at(node: Node) -> Head | None:
-    """The head at ``node``, or None where there is none.
+    """The head at ``node``, its residual alive, or None where there is none.
 
     What only transforms another head is none itself: the norm of a norm, the square of an RMSE.
     The square of an absolute value or of a 2-norm is the square of what is inside.
-
-    Returns:
-        The head, its residual alive.
     """
     head = rule_at(node)
     inner = None if head is None else _inner(head)
     if head is None or inner is None:
         return head
-    squares = head.phi is SQUARE and operation(node) in {"Pow", "Mul"}
-    two_norm = operation(inner.node) == "Abs" or inner.phi.kind == "norm"
+    squares = head.phi is SQUARE and operation(node).name in {"Pow", "Mul"}
+    two_norm = operation(inner.node).name == "Abs" or inner.phi.kind == "norm"
     if squares and two_norm and below(node) == [inner.node] and _inner(inner) is None:
         return replace(inner, node=node, phi=SQUARE)
     return None
@@ -88,25 +70,15 @@ def rule_at(node: Node) -> Head | None:
 
 def _inner(head: Head) -> Head | None:
     """The other head that ``head`` only transforms, if so."""
-    if head.phi.kind not in {"square", "abs", "norm"} or kind(head.node) in PAIRED:
+    if head.phi.kind not in {"square", "abs", "norm"} or operation(head.node).subtracts:
         return None
     children = below(head.node)
     while len(children) == 1:
         inner = rule_at(children[0])
-        if inner is not None or operation(children[0]) not in CHAIN:
+        if inner is not None or not operation(children[0]).rescales:
             return inner
         children = below(children[0])
     return None
-
-
-def operation(node: Node) -> str:
-    """Name of the torch operation behind ``node``; other nodes keep their whole name."""
-    return _without_suffix(kind(node))
-
-
-@functools.cache
-def _without_suffix(name: str) -> str:
-    return re.sub(r"Backward\d+$", "", name)
 
 
 def below(node: Node) -> list[Node]:
@@ -132,8 +104,8 @@ def _product(node: Node) -> Head | None:
     operands = [(child, output) for _, child, output in inputs(node)]
     if len(operands) != 2 or len({_source(*operand) for operand in operands}) == 2:
         return None
-    left, right = (plain(saved(node, name)) for name in _OPERANDS[kind(node)])
-    if operation(node) in {"Mm", "Bmm"}:
+    left, right = (plain(saved(node, operation(node).partners[i])) for i in (1, 0))
+    if operation(node).matrix:
         square = output_shape(node)[-2:] == (1, 1)
     else:
         square = left.shape == right.shape
@@ -141,17 +113,9 @@ def _product(node: Node) -> Head | None:
     return Head(node, SQUARE, left) if same and not left.is_complex() else None
 
 
-_OPERANDS = {
-    "MulBackward0": ("self", "other"),
-    "DotBackward0": ("self", "tensor"),
-    "MmBackward0": ("self", "mat2"),
-    "BmmBackward0": ("self", "mat2"),
-}
-
-
 def _source(node: Node, output: int) -> tuple[Node, int]:
     """The tensor of which (node, output) is a view."""
-    while operation(node) in VIEWS:
+    while operation(node).view and not operation(node).rounds:
         ((_, node, output),) = inputs(node)
     return node, output
 

@@ -15,21 +15,14 @@ if TYPE_CHECKING:
 
 
 def name_terms(terms: Sequence[Term], logged: Mapping[str, Tensor | float]) -> list[str]:
-    """Name each of ``terms`` after the key under which the user logged it.
+    """Name each of ``terms`` after the key under which the user logged it, all different.
 
     A logged tensor with a graph names the terms whose heads it is made of: ``key`` for a single
     one, ``key_0``, ``key_1``, ... for several; of two keys the one with fewer heads wins, then the
     earlier one. A key that is made of all terms is the total and names none, unless there is only
     one term. Any other scalar names the one term that it equals, to a relative 1e-6: either the
     contribution of that term to the loss, or the plain mean or sum of its phi(r). What is left is
-    called ``term_<position>``.
-
-    Args:
-        terms: The terms, in order.
-        logged: Key -> scalar tensor, alive or detached, or number. Larger tensors are passed over.
-
-    Returns:
-        One name a term, all different.
+    called ``term_<position>``. Larger tensors are passed over.
     """
     made_of = _heads_by_key(terms, logged)
     names: dict[int, str] = {}

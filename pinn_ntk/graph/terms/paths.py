@@ -13,28 +13,9 @@ from dataclasses import dataclass, field
 from torch import Tensor
 from torch.autograd.graph import Node
 
-from pinn_ntk.graph.nodes import inputs, kind, leaf, missing, saved
-from pinn_ntk.graph.terms.loss_nodes import CHAIN, PAIRED, Head, below, head_at, operation, rule_at
-
-ABOVE = CHAIN | {
-    "Add", "Addcdiv", "Addcmul", "Amax", "Amin", "AsStrided", "Cat", "Clamp", "ClampMax",
-    "ClampMin", "CopyBackwards", "CopySlices", "Cumsum", "Diagonal", "Dot", "Exp", "Expm1",
-    "Gather", "Index", "IndexPut", "IndexSelect", "Lerp", "Log", "Log10", "Log1P", "Log2",
-    "Logsumexp", "MaskedFill", "MaskedSelect", "Max", "Maximum", "Median", "Min", "Minimum",
-    "NanToNum", "Nansum", "Pow", "Prod", "Reciprocal", "Repeat", "Rsqrt", "Rsub", "ScatterAdd",
-    "Sort", "Split", "SplitWithSizes", "Stack", "Std", "Sub", "Topk", "Trace", "Unbind", "Var",
-    "Where",
-}  # fmt: skip
-"""Reductions, arithmetic and selections, which weigh and add up what heads have made."""
-
-POINTWISE = ABOVE | {
-    "Abs", "Cos", "Cosh", "Elu", "Erf", "ForeachNorm", "Gelu", "LeakyRelu", "LinalgVectorNorm",
-    "LogSigmoid", "LogSoftmax", "Relu", "Sigmoid", "Silu", "Sin", "Sinh", "Softmax", "Softplus",
-    "Tan", "Tanh", "WeightNormInterface",
-}  # fmt: skip
-"""What may shape a penalty or a weight that is computed from leaves alone."""
-
-PRODUCTS = frozenset({"Bmm", "Mm", "Mv"})
+from pinn_ntk.graph.nodes import inputs, leaf, missing, reachable, saved
+from pinn_ntk.graph.operations import Operation, operation
+from pinn_ntk.graph.terms.loss_nodes import Head, below, head_at, rule_at
 
 
 @dataclass
@@ -75,15 +56,16 @@ def _visit(node: Node, found: Paths) -> list[Node]:
 
 def passes(node: Node) -> bool:
     """Whether ``node`` may stand above a head; a matrix product may with one constant factor."""
-    if operation(node) in PRODUCTS and rule_at(node) is None:
+    made_by = operation(node)
+    if _multiplies(made_by) and rule_at(node) is None:
         return len(below(node)) == 1 and not from_leaves(below(node)[0], data=True)
-    return operation(node) in ABOVE or rule_at(node) is not None
+    return made_by.weighs or rule_at(node) is not None
 
 
 def _unweighted(node: Node, found: Paths) -> list[Node]:
     """Operands of ``node``, less a factor made of leaves alone, which is a weight."""
     children = below(node)
-    if operation(node) not in {"Mul", "Div"} or len(children) < 2:
+    if operation(node).name not in {"Mul", "Div"} or len(children) < 2:
         return children
     factors = [child for child in children if from_leaves(child, data=True)]
     if len(factors) != 1:
@@ -94,31 +76,21 @@ def _unweighted(node: Node, found: Paths) -> list[Node]:
 
 def _penalises_leaves(node: Node) -> bool:
     children = below(node)
-    return kind(node) not in PAIRED and all(from_leaves(child, data=False) for child in children)
+    return not operation(node).subtracts and all(
+        from_leaves(child, data=False) for child in children
+    )
 
 
 def from_leaves(node: Node, *, data: bool) -> bool:
     """Whether ``node`` is computed from leaf tensors alone, without any network operation.
 
-    Args:
-        node: Node to ask about.
-        data: Whether data may take part, that is a constant factor of several entries, or a
-            constant that is added: ``theta * x - y`` is a residual, ``3 * theta`` is not.
-
-    Returns:
-        Whether every path from ``node`` leads to a leaf through pointwise operations.
+    With ``data``, data may take part, that is a constant factor of several entries, or a constant
+    that is added: ``theta * x - y`` is a residual, ``3 * theta`` is not.
     """
-    seen = {node}
-    stack = [node]
-    while stack:
-        node = stack.pop()
-        if leaf(node) is not None:
-            continue
-        if operation(node) not in POINTWISE or not (data or _without_data(node)):
+    for found in reachable([node], below):
+        known = operation(found).of_leaves and (data or _without_data(found))
+        if not known and leaf(found) is None:
             return False
-        fresh = [child for child in below(node) if child not in seen]
-        seen.update(fresh)
-        stack.extend(fresh)
     return True
 
 
@@ -126,37 +98,32 @@ def _without_data(node: Node) -> bool:
     used = [position for position, _, _ in inputs(node)]
     if len(used) != 1:
         return True
-    if kind(node) in {"MulBackward0", "DivBackward0"} and not missing(node):
-        constant = saved(node, "self" if used == [1] else "other")
+    made_by = operation(node)
+    if made_by.name in {"Mul", "Div"} and made_by.partners and not missing(node):
+        constant = saved(node, made_by.partners[used[0]])
         return not isinstance(constant, Tensor) or constant.numel() == 1
-    return operation(node) not in {"Add", "Sub", "Rsub"}
+    return made_by.name not in {"Add", "Sub", "Rsub"}
 
 
 def nodes_below(roots: Iterable[Node]) -> dict[Node, None]:
     """All nodes of the graph behind ``roots``, these among them, in a fixed order."""
-    seen = dict.fromkeys(roots)
-    stack = list(seen)
-    while stack:
-        fresh = [child for child in below(stack.pop()) if child not in seen]
-        seen.update(dict.fromkeys(fresh))
-        stack.extend(fresh)
-    return seen
-
-
-_BETWEEN = ABOVE | PRODUCTS | {"Abs", "LinalgVectorNorm"}  # also those that transform a head
+    return dict.fromkeys(reachable(roots, below))
 
 
 def reached(root: Node, stops: Collection[Node]) -> set[Node]:
     """Those of ``stops``, nodes of heads, to which a path leads from ``root`` through no other."""
-    found: set[Node] = set()
-    seen = {root}
-    stack = [root]
-    while stack:
-        node = stack.pop()
-        if node in stops:
-            found.add(node)
-        elif operation(node) in _BETWEEN:
-            fresh = [child for child in below(node) if child not in seen]
-            seen.update(fresh)
-            stack.extend(fresh)
-    return found
+
+    def following(node: Node) -> list[Node]:
+        return below(node) if node not in stops and _passes_on(operation(node)) else []
+
+    return {node for node in reachable([root], following) if node in stops}
+
+
+def _passes_on(made_by: Operation) -> bool:
+    """What stands above a head, and what transforms one."""
+    transforms = made_by.name in {"Abs", "LinalgVectorNorm"}
+    return made_by.weighs or transforms or _multiplies(made_by)
+
+
+def _multiplies(made_by: Operation) -> bool:
+    return made_by.matrix and not made_by.adds

@@ -16,18 +16,8 @@ from pinn_ntk.graph.terms.term import Term
 class TermLoss:
     """One term of the loss as a function of its residual, with the weights of one step.
 
-    Attributes:
-        phi: What is applied to the residual.
-        coefficient: Weight of phi(r), in a shape that broadcasts to it, float64.
-        shape: Shape of r; a residual of as many rows is brought into it.
-
-    Example:
-        >>> from pinn_ntk import find_terms
-        >>> w = torch.tensor(2.0, requires_grad=True)
-        >>> term = find_terms((w * torch.tensor([1.0, 2.0])).square().mean())["term_0"]
-        >>> loss = TermLoss.of(term, 10.0)
-        >>> loss.value(torch.tensor([1.0, 3.0])), loss.slope(torch.tensor([1.0, 3.0])).tolist()
-        (50.0, [10.0, 30.0])
+    ``coefficient`` is the weight of phi(r), float64, in a shape that broadcasts to it. A residual
+    of as many rows is brought into ``shape``.
     """
 
     phi: Phi
@@ -36,29 +26,12 @@ class TermLoss:
 
     @classmethod
     def of(cls, term: Term, factor: float = 1.0) -> TermLoss:
-        """A term of a loss.
-
-        Args:
-            term: The term.
-            factor: What its weights are to be multiplied with, such as a balancer's weight.
-
-        Returns:
-            The function.
-        """
+        """A term of a loss, its weights multiplied with ``factor``, such as a balancer's weight."""
         return cls(term.phi, factor * term.coefficient.detach().double(), term.residual.shape)
 
     @classmethod
     def on_other_points(cls, term: Term, factor: float, rows: int) -> TermLoss | None:
-        """The same on other points than those of the loss.
-
-        Args:
-            term: The term.
-            factor: What its weights are to be multiplied with.
-            rows: Number of rows on the other points.
-
-        Returns:
-            The function; None where points have weights of their own, or for norms.
-        """
+        """The same on other points; None where points have weights of their own, or for norms."""
         total = uniform_weight(term)
         if total is None or term.kind == "norm":
             return None

@@ -1,0 +1,154 @@
+"""What is known of each torch operation, in one table; a node of the graph is looked up by name.
+
+An operation that is not listed has none of the properties, and neither has a user's own
+``autograd.Function``. Derivatives are not listed: the backward pass of X, differentiated once more,
+is ``XBackwardBackward0``. It works entry by entry, or keeps axis 0, where X does. No other property
+passes on: a derivative is what residuals are made of, not what losses or weights are made of.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from torch.autograd.graph import Node
+
+from pinn_ntk.graph.nodes import SAVED, kind
+
+
+@dataclass(frozen=True)
+class Operation:
+    """Name and properties of one operation.
+
+    Attributes:
+        name: As torch calls it, without ``BackwardN``; other nodes keep their whole name.
+        view: Keeps every entry and lays them out anew.
+        copies: A view that leaves shape and order as they are.
+        rounds: A view that may change the numbers, since it changes the dtype.
+        keeps_numbers: Keeps all numbers in row-major order, so that rows of a residual stay rows.
+        keeps_axis: Keeps axis 0 whenever its length before and after is the number of rows; a
+            transpose does not.
+        pointwise: Makes entry i of the result from entry i of each operand, broadcast.
+        weighs: Weighs, selects or adds up numbers, as a loss does with what its residuals give.
+        rescales: With one differentiable operand, may stand between the square of a norm and that
+            norm.
+        of_leaves: May shape a penalty or a weight that is computed from leaves alone.
+        bends: An activation. A weight may be a product of parameters and constants without one.
+        partners: Position of a factor -> name of the other factor, which is saved for it.
+        matrix: A matrix product.
+        rows_lead: A product whose rows are those of its left matrix, and of what is added.
+        adds: A product that adds something, too: a layer of a network.
+        subtracts: A loss of torch that subtracts its target itself.
+    """
+
+    name: str
+    view: bool = False
+    copies: bool = False
+    rounds: bool = False
+    keeps_numbers: bool = False
+    keeps_axis: bool = False
+    pointwise: bool = False
+    weighs: bool = False
+    rescales: bool = False
+    of_leaves: bool = False
+    bends: bool = False
+    partners: Mapping[int, str] = field(default_factory=dict)
+    matrix: bool = False
+    rows_lead: bool = False
+    adds: bool = False
+    subtracts: bool = False
+
+
+def operation(node: Node) -> Operation:
+    """What is known of the operation behind ``node``."""
+    return _KNOWN.get(type(node)) or _found(node)
+
+
+_KNOWN: dict[type[Node], Operation] = {}
+"""What was found for each type; graphs are walked at every training step."""
+
+
+def _found(node: Node) -> Operation:
+    name = kind(node)
+    found = _described(name)
+    if type(node).__name__ == name:  # else one type of Python stands for several operations
+        _KNOWN[type(node)] = found
+    return found
+
+
+@functools.cache
+def _described(name: str) -> Operation:
+    suffix = re.search(r"(Backward)+\d+$", name)
+    if suffix is None:
+        return _TABLE.get(name, Operation(name))
+    base = name[: suffix.start()]
+    listed = _TABLE.get(base, Operation(base))
+    times = suffix[0].count("Backward") - 1
+    if not times:
+        kept = {p: o for p, o in listed.partners.items() if o in SAVED.get(name, ())}
+        return replace(listed, partners=kept)
+    derivative = base + times * "Backward"
+    return Operation(derivative, pointwise=listed.pointwise, keeps_axis=listed.keeps_axis)
+
+
+def _operations(names: str, **properties: Any) -> dict[str, Operation]:
+    return {name: Operation(name, **properties) for name in names.split()}
+
+
+_VIEW: dict[str, Any] = {"view": True, "weighs": True, "rescales": True, "of_leaves": True}
+_SAME: dict[str, Any] = {"keeps_numbers": True, "keeps_axis": True}
+_WEIGHS: dict[str, Any] = {"weighs": True, "of_leaves": True}
+_MATRICES = {0: "mat2", 1: "self"}
+_ENTRIES = {0: "other", 1: "self"}
+
+_TABLE: dict[str, Operation] = {
+    # Views
+    **_operations("Alias Clone", **_VIEW, **_SAME, copies=True),
+    **_operations("ReshapeAlias Squeeze UnsafeView Unsqueeze View", **_VIEW, **_SAME),
+    **_operations("Permute T Transpose", **_VIEW),
+    **_operations("ToCopy", **_VIEW, copies=True, rounds=True, keeps_axis=True),
+    **_operations("ViewAsComplex ViewAsReal", keeps_numbers=True),
+    # Arithmetic
+    **_operations("Expand Neg Sqrt", **_WEIGHS, rescales=True, pointwise=True),
+    **_operations("Mul Div", **_WEIGHS, rescales=True, pointwise=True, partners=_ENTRIES),
+    **_operations("Exp", **_WEIGHS, pointwise=True, bends=True),
+    **_operations(
+        "Add Addcdiv Addcmul Clamp ClampMax ClampMin Expm1 Lerp Log Log10 Log1P Log2 MaskedFill"
+        " Maximum Minimum NanToNum Pow Reciprocal Rsqrt Rsub Sub Where",
+        **_WEIGHS,
+        pointwise=True,
+    ),
+    # Activations and other functions of one number
+    **_operations(
+        "Abs Acos Acosh Asin Asinh Atan Atanh Celu Cos Cosh Elu Erf Erfc Gelu Hardshrink"
+        " Hardsigmoid Hardswish Hardtanh LeakyRelu LogSigmoid Mish PreluKernel Relu RreluWithNoise"
+        " Sgn Sigmoid Sign Silu Sin Sinh Softplus Softshrink Tan Tanh Threshold",
+        pointwise=True,
+        of_leaves=True,
+        bends=True,
+    ),
+    # Reductions and selections
+    **_operations("Mean Select Sum", **_WEIGHS, rescales=True),
+    **_operations("Slice", **_WEIGHS, rescales=True, keeps_axis=True),
+    **_operations("Cat", **_WEIGHS, keeps_axis=True),
+    **_operations(
+        "Amax Amin AsStrided CopyBackwards CopySlices Cumsum Diagonal Gather Index IndexPut"
+        " IndexSelect Logsumexp MaskedSelect Max Median Min Nansum Prod Repeat ScatterAdd Sort"
+        " Split SplitWithSizes Stack Std Topk Trace Unbind Var",
+        **_WEIGHS,
+    ),
+    **_operations(
+        "ForeachNorm LinalgVectorNorm LogSoftmax Softmax WeightNormInterface", of_leaves=True
+    ),
+    # Products
+    **_operations("Dot", **_WEIGHS, partners={0: "tensor", 1: "self"}),
+    **_operations("Mm", matrix=True, partners=_MATRICES, rows_lead=True),
+    **_operations("Bmm", matrix=True, partners=_MATRICES),
+    **_operations("Mv", matrix=True, partners={1: "self"}),
+    **_operations("Addmm", matrix=True, partners={1: "mat2", 2: "mat1"}, rows_lead=True, adds=True),
+    # Losses
+    **_operations("HuberLoss MseLoss SmoothL1Loss", subtracts=True),
+}
