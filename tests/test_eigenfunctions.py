@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pinn_ntk import Spectrum
-from pinn_ntk.analysis.eigenfunctions import eigenfunction_figure, eigenfunctions
+from pinn_ntk import Spectrum, eigenfunction_figure, empirical_ntk
+from pinn_ntk.analysis.eigenfunctions import eigenfunctions
 
 N = 40
 ANGLES = 2 * math.pi * torch.arange(N, dtype=torch.float64) / N
@@ -68,6 +68,20 @@ def test_rows_of_one_component() -> None:
     both = torch.kron(kernel(), torch.diag(torch.tensor([1.0, 3.0]).double()))  # row n * 2 + c
     found = eigenfunctions(spectrum(both), 1, slice(1, None, 2))
     assert torch.allclose(found, torch.full((N, 1), math.sqrt(2)).double())
+
+
+@pytest.mark.parametrize("count", [50, 200])
+def test_eigenvalues_of_the_operator_do_not_grow_with_the_points(count: int) -> None:
+    """Of int_0^1 (x x' + 1) f(x') dx', the kernel of a x + b: those of [[1/3, 1/2], [1/2, 1]]."""
+    a, b = (torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in (0.3, -0.7))
+    x = (torch.arange(count, dtype=torch.float64) + 0.5) / count  # midpoints
+    kernel = empirical_ntk({"data": a * x + b}, [a, b])
+    found = torch.linalg.eigvalsh(kernel["data"] / count)[-2:]
+    moments = torch.tensor([[1 / 3, 1 / 2], [1 / 2, 1]], dtype=torch.float64)
+    expected = torch.linalg.eigvalsh(moments)
+    assert float((found - expected).norm()) <= float(expected.norm()) / count**2
+    weighted = kernel.weighted_matrix({"data": 2 / count})  # of a mean of squares: twice as much
+    assert torch.allclose(weighted, 2 * kernel["data"] / count, rtol=1e-14, atol=0)
 
 
 def titles(figure: object) -> list[str]:
