@@ -9,9 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pinn_ntk import empirical_ntk
-from pinn_ntk.analysis.dynamics import LinearizedTraining
-from pinn_ntk.analysis.early_stopping import RATIO, EarlyStopping, early_stopping
+from pinn_ntk import EarlyStopping, LinearizedTraining, early_stopping, empirical_ntk
+from pinn_ntk.analysis.arrival import RATIO
 from tests.asserts import assert_near
 
 N = 60
