@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from pinn_ntk import FactoredJacobian, Spectrum, empirical_ntk
 from pinn_ntk.analysis.definiteness import Definiteness, definiteness
-from pinn_ntk.analysis.repeated_rows import broadcast_shape, duplicated_rows, first_alike, rounding
+from pinn_ntk.analysis.repeated_rows import additive_form, duplicated_rows, first_alike, rounding
 from pinn_ntk.kernel.factors import Dense
 from pinn_ntk.kernel.ntk import NTK
 from pinn_ntk.kernel.rows import kernel_of_rows, stratified_rows, thinned
@@ -258,7 +258,9 @@ def test_a_corner_that_two_terms_share(net: nn.Module) -> None:
 # --- Duplicated points among rows left out
 
 
-def test_every_point_twice_is_seen_where_none_is_kept_twice(net: nn.Module) -> None:
+def test_every_point_twice_is_seen_where_none_is_kept_twice(
+    net: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Two points in a row, of which every third is kept: in different pairs."""
     net = net.float()
     x = torch.linspace(0, 1, 100, dtype=torch.float32).repeat_interleave(2)[:, None]
@@ -270,6 +272,8 @@ def test_every_point_twice_is_seen_where_none_is_kept_twice(net: nn.Module) -> N
     assert "duplicated points (200 rows, 100 different ones)" in seen.cause
     assert definiteness(kept, whole=whole).searched == (200, 100)
     assert definiteness(whole, "bc", whole=whole).searched is None  # none left out
+    monkeypatch.setattr("pinn_ntk.analysis.definiteness.distinct_rows", None)  # counted before
+    assert definiteness(kept, "bc", whole=whole, distinct={"bc": 100}) == seen
 
 
 def test_full_rank_of_the_rows_kept_is_not_that_of_all() -> None:
@@ -512,9 +516,10 @@ def test_sums_of_a_column_and_a_row_are_seen(n: int, m: int, kind: str, seed: in
     parts = {"a": column + 0 * row, "b": 0 * column + row, "c": column + row}
     J = parts[kind].reshape(n * m, 50)
     jacobian = explicit(pde=J).jacobian("pde")
-    assert broadcast_shape(jacobian, (n, m)) == (n, m)
-    assert broadcast_shape(jacobian, (n, 1, m)) == (n, m)
-    assert broadcast_shape(jacobian) == ((n, m) if n == m else None)
+    expected = ((n, m), kind != "c")
+    assert additive_form(jacobian, (n, m)) == expected
+    assert additive_form(jacobian, (n, 1, m)) == expected
+    assert additive_form(jacobian) == (expected if n == m else None)
 
 
 @settings(deadline=None, max_examples=50)
@@ -522,7 +527,7 @@ def test_sums_of_a_column_and_a_row_are_seen(n: int, m: int, kind: str, seed: in
 def test_one_entry_that_differs_is_enough(n: int, seed: int) -> None:
     J = (random(seed, n, 1, 50) + 0 * random(seed, 1, n, 50)).reshape(n * n, 50)
     J[0] += 1e-4 * random(seed + 2, 50)
-    assert broadcast_shape(explicit(pde=J).jacobian("pde")) is None
+    assert additive_form(explicit(pde=J).jacobian("pde")) is None
 
 
 @settings(deadline=None, max_examples=30)
