@@ -44,13 +44,6 @@ def rounding(jacobian: FactoredJacobian) -> float:
 
     The larger of what the contraction and what the factors bring: 256 eps of the one, (32 eps)^2 of
     the other.
-
-    Example:
-        >>> from pinn_ntk import empirical_ntk
-        >>> w = torch.tensor(1.0, requires_grad=True)
-        >>> kernel = empirical_ntk(w * torch.ones(2), [w])
-        >>> round(rounding(kernel.jacobian("residual")), 13)  # a float32 model
-        1.46e-11
     """
     formed = _MARGIN * 8 * torch.finfo(jacobian.dtype).eps
     captured: float = (_MARGIN * factor_precision([jacobian])) ** 2
@@ -61,10 +54,6 @@ def first_alike(block: Tensor, tolerance: float) -> Tensor:
     """For each row of K (R, R) the first one that it cannot be told from, itself or earlier, (R,).
 
     Two rows are one where d_ij is at most ``tolerance`` (K_ii + K_jj), see `rounding`.
-
-    Example:
-        >>> first_alike(torch.tensor([[1.0, 2.0, 1.0], [2.0, 4.0, 2.0], [1.0, 2.0, 1.0]]), 1e-6)
-        tensor([0, 1, 0])
     """
     sizes = block.diagonal()
     sums = sizes[:, None] + sizes
@@ -76,12 +65,7 @@ def first_alike(block: Tensor, tolerance: float) -> Tensor:
 def duplicated_rows(
     block: Tensor, tolerance: float, still: Collection[int] = ()
 ) -> tuple[tuple[int, ...], ...]:
-    """Groups of rows of K (R, R) that cannot be told apart; rows that stand ``still`` are left out.
-
-    Example:
-        >>> duplicated_rows(torch.tensor([[1.0, 2.0, 1.0], [2.0, 4.0, 2.0], [1.0, 2.0, 1.0]]), 1e-6)
-        ((0, 2),)
-    """
+    """Groups of rows of K (R, R) that cannot be told apart, without those that stand ``still``."""
     groups: dict[int, list[int]] = {}
     for row, first in enumerate(first_alike(block, tolerance).tolist()):
         if row not in still:
