@@ -13,11 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
-from pinn_ntk import empirical_ntk
-from pinn_ntk.limit.distance import DistanceToLimit, distance_to_limit, limit_of, plain_mlp
-from pinn_ntk.limit.kernel import LimitKernel
+from pinn_ntk import LimitKernel, NTKLinear, empirical_ntk, ntk_mlp, to_ntk_parametrization
+from pinn_ntk.limit import DistanceToLimit, distance_to_limit, limit_of, plain_mlp
 from pinn_ntk.limit.layers import find_plain, layer_inputs, layer_kernel
-from pinn_ntk.limit.parametrization import NTKLinear, found_stds, ntk_mlp, to_ntk_parametrization
+from pinn_ntk.limit.parametrization import found_stds
 
 
 def points(n: int, dim: int, seed: int = 6) -> Tensor:
@@ -31,6 +30,19 @@ def mlp(
     for n_in, n_out in pairwise(sizes):
         layers += [nn.Linear(n_in, n_out, bias), activation()]
     return nn.Sequential(*layers[:-1]).double()
+
+
+def between(*activations: nn.Module) -> nn.Sequential:
+    """Linear layers of width 4 with these activations between them."""
+    sizes = [1, *[4] * len(activations), 1]
+    layers = [nn.Linear(n_in, n_out) for n_in, n_out in pairwise(sizes)]
+    pairs = zip(layers[:-1], activations, strict=True)
+    return nn.Sequential(*(part for pair in pairs for part in pair), layers[-1])
+
+
+def after(first: nn.Module) -> nn.Sequential:
+    """A hidden layer of another kind."""
+    return nn.Sequential(first, nn.Tanh(), nn.Linear(4, 1))
 
 
 class Standardised(nn.Sequential):
@@ -74,12 +86,8 @@ PLAIN: dict[str, Callable[[], nn.Module]] = {
     "subclass": lambda: Pinn(Standardised(*mlp(1, 4, 1))),
     "ntk layers": lambda: Pinn(ntk_mlp([1, 4, 1])),
     "no bias": lambda: ntk_mlp([1, 4, 1], bias_std=0.0),
-    "one frequency": lambda: nn.Sequential(
-        nn.Linear(1, 4), Sine(3.0), nn.Linear(4, 4), Sine(3.0), nn.Linear(4, 1)
-    ),
-    "one activation used twice": lambda: nn.Sequential(
-        nn.Linear(1, 4), tanh := nn.Tanh(), nn.Linear(4, 4), tanh, nn.Linear(4, 1)
-    ),
+    "one frequency": lambda: between(Sine(3.0), Sine(3.0)),
+    "one activation used twice": lambda: between(tanh := nn.Tanh(), tanh),
     "beside other modules": lambda: nn.ModuleList([mlp(1, 4, 1), nn.Linear(2, 2), nn.Tanh()]),
 }
 
@@ -88,37 +96,19 @@ NOT_PLAIN: dict[str, Callable[[], nn.Module]] = {
     "no network": lambda: nn.Linear(1, 1),
     "no hidden layer": lambda: nn.Sequential(nn.Linear(1, 1)),
     "activation at the end": lambda: nn.Sequential(nn.Linear(1, 4), nn.Tanh()),
-    "two activations": lambda: nn.Sequential(
-        nn.Linear(1, 4), nn.Tanh(), nn.Linear(4, 4), nn.SiLU(), nn.Linear(4, 1)
-    ),
-    "two slopes": lambda: nn.Sequential(
-        nn.Linear(1, 4), nn.LeakyReLU(0.1), nn.Linear(4, 4), nn.LeakyReLU(0.2), nn.Linear(4, 1)
-    ),
-    "dropout": lambda: nn.Sequential(nn.Linear(1, 4), nn.Dropout(0.5), nn.Linear(4, 1)),
-    "trained activation": lambda: nn.Sequential(nn.Linear(1, 4), nn.PReLU(), nn.Linear(4, 1)),
+    "two activations": lambda: between(nn.Tanh(), nn.SiLU()),
+    "two slopes": lambda: between(nn.LeakyReLU(0.1), nn.LeakyReLU(0.2)),
+    "dropout": lambda: between(nn.Dropout(0.5)),
+    "trained activation": lambda: between(nn.PReLU()),
     "convolution": lambda: nn.Sequential(nn.Conv1d(1, 4, 1), nn.Tanh(), nn.Conv1d(4, 1, 1)),
     "one layer used twice": lambda: nn.Sequential(
-        nn.Linear(1, 4),
-        nn.Tanh(),
-        layer := nn.Linear(4, 4),
-        nn.Tanh(),
-        layer,
-        nn.Tanh(),
-        nn.Linear(4, 1),
+        nn.Linear(1, 4), nn.Tanh(), layer := nn.Linear(4, 4), nn.Tanh(), layer, *mlp(4, 4, 1)[1:]
     ),
-    "two frequencies": lambda: nn.Sequential(
-        nn.Linear(1, 4), Sine(30.0), nn.Linear(4, 4), Sine(1.0), nn.Linear(4, 1)
-    ),
-    "another linear layer": lambda: nn.Sequential(Scaled(1, 4), nn.Tanh(), nn.Linear(4, 1)),
-    "normalised weights": lambda: nn.Sequential(
-        nn.utils.parametrizations.weight_norm(nn.Linear(1, 4)), nn.Tanh(), nn.Linear(4, 1)
-    ),
-    "pruned weights": lambda: nn.Sequential(
-        prune.l1_unstructured(nn.Linear(1, 4), "weight", 2), nn.Tanh(), nn.Linear(4, 1)
-    ),
-    "complex weights": lambda: nn.Sequential(
-        nn.Linear(1, 4, dtype=torch.complex128), nn.Tanh(), nn.Linear(4, 1, dtype=torch.complex128)
-    ),
+    "two frequencies": lambda: between(Sine(30.0), Sine(1.0)),
+    "another linear layer": lambda: after(Scaled(1, 4)),
+    "normalised weights": lambda: after(nn.utils.parametrizations.weight_norm(nn.Linear(1, 4))),
+    "pruned weights": lambda: after(prune.l1_unstructured(nn.Linear(1, 4), "weight", 2)),
+    "complex weights": lambda: between(nn.Tanh()).to(torch.complex128),
     "two layers in a row": lambda: nn.Sequential(nn.Linear(1, 4), nn.Linear(4, 4), nn.Linear(4, 1)),
 }
 
