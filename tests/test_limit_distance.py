@@ -32,10 +32,10 @@ def mlp(
     return nn.Sequential(*layers[:-1]).double()
 
 
-def between(*activations: nn.Module) -> nn.Sequential:
+def between(*activations: nn.Module, dtype: torch.dtype | None = None) -> nn.Sequential:
     """Linear layers of width 4 with these activations between them."""
     sizes = [1, *[4] * len(activations), 1]
-    layers = [nn.Linear(n_in, n_out) for n_in, n_out in pairwise(sizes)]
+    layers = [nn.Linear(n_in, n_out, dtype=dtype) for n_in, n_out in pairwise(sizes)]
     pairs = zip(layers[:-1], activations, strict=True)
     return nn.Sequential(*(part for pair in pairs for part in pair), layers[-1])
 
@@ -108,7 +108,7 @@ NOT_PLAIN: dict[str, Callable[[], nn.Module]] = {
     "another linear layer": lambda: after(Scaled(1, 4)),
     "normalised weights": lambda: after(nn.utils.parametrizations.weight_norm(nn.Linear(1, 4))),
     "pruned weights": lambda: after(prune.l1_unstructured(nn.Linear(1, 4), "weight", 2)),
-    "complex weights": lambda: between(nn.Tanh()).to(torch.complex128),
+    "complex weights": lambda: between(nn.Tanh(), dtype=torch.complex128),
     "two layers in a row": lambda: nn.Sequential(nn.Linear(1, 4), nn.Linear(4, 4), nn.Linear(4, 1)),
 }
 
