@@ -147,22 +147,27 @@ def test_points_on_a_line_are_drawn_as_points(count: int) -> None:
     assert marks.get_array().tolist() == pytest.approx([1.0] * count)
 
 
-@pytest.mark.parametrize("shape", [(N, 3), (N, 0), (N, 1, 1), ()])
-def test_other_dimensions_are_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=r"points have the shape .*expected \(N, 1\) or \(N, 2\)"):
-        eigenfunction_figure(torch.zeros(shape), spectrum())
+SHAPE = r"points have the shape .*expected \(N, 1\) or \(N, 2\)"
+WRONG = {
+    **{
+        f"shape_{shape}": (lambda shape=shape: drawn(torch.zeros(shape)), SHAPE)
+        for shape in [(N, 3), (N, 0), (N, 1, 1), ()]
+    },
+    "points": (lambda: drawn(ANGLES[::2]), "20 points for 40 rows"),
+    "no_vectors": (lambda: eigenfunctions(Spectrum.of(kernel())), "take it with eigenvectors=True"),
+    "count": (lambda: eigenfunctions(spectrum(), 0), "count is 0"),
+}
 
 
-def test_other_numbers_of_points_are_refused() -> None:
-    with pytest.raises(ValueError, match="20 points for 40 rows"):
-        eigenfunction_figure(ANGLES[::2], spectrum())
+def drawn(points: Tensor) -> object:
+    return eigenfunction_figure(points, spectrum())
 
 
-def test_without_eigenvectors() -> None:
-    with pytest.raises(ValueError, match="take it with eigenvectors=True"):
-        eigenfunctions(Spectrum.of(kernel()))
-    with pytest.raises(ValueError, match="count is 0"):
-        eigenfunctions(spectrum(), 0)
+@pytest.mark.parametrize("case", WRONG)
+def test_errors_name_the_cause(case: str) -> None:
+    ask, message = WRONG[case]
+    with pytest.raises(ValueError, match=message):
+        ask()
 
 
 def test_nothing_above_the_floor() -> None:

@@ -171,17 +171,22 @@ class Twice(nn.Sequential):
         return super().forward(x) + super().forward(-x)
 
 
-@pytest.mark.parametrize(
-    ("net", "x", "message"),
-    [
-        (mlp(2, 4, 1), points(3, 1), r"shapes \[\(3, 1\)\] for points of shape \(3, 1\)"),
-        (Twice(*mlp(1, 4, 1)), points(3, 1), r"shapes \[\(3, 1\), \(3, 1\)\]"),
-        (mlp(1, 4, 1), points(3, 1)[:, 0], r"expected one of shape \(N, 1\)"),
-    ],
-)
-def test_points_that_do_not_fit_are_named(net: nn.Module, x: Tensor, message: str):
+X = points(3, 1)
+UNFIT: dict[str, tuple[nn.Module, Tensor, tuple[Any, ...], str]] = {
+    "inputs": (mlp(2, 4, 1), X, (), r"shapes \[\(3, 1\)\] for points of shape \(3, 1\)"),
+    "twice": (Twice(*mlp(1, 4, 1)), X, (), r"shapes \[\(3, 1\), \(3, 1\)\]"),
+    "flat": (mlp(1, 4, 1), X[:, 0], (), r"expected one of shape \(N, 1\)"),
+    "weight_std": (mlp(1, 4, 1), X, ([1.0], 1.0), "weight_std has 1 entries"),
+    "bias_std": (mlp(1, 4, 1), X, (1.0, [1.0, 1.0, 1.0]), "bias_std has 3 entries"),
+    "too_wide": (mlp(1, 4, 1), points(4, 1), (100.0, 1.0), "Hermite polynomials leave"),
+}
+
+
+@pytest.mark.parametrize("case", UNFIT)
+def test_what_does_not_fit_is_named(case: str):
+    net, x, stds, message = UNFIT[case]
     with pytest.raises(ValueError, match=message):
-        distance_to_limit(net, x)
+        distance_to_limit(net, x, *stds)
 
 
 # --- Distance
@@ -293,19 +298,6 @@ def test_sixty_four_points_take_a_moment():
     distance(net)
     assert made - start < 1.0
     assert time.process_time() - made < 0.2
-
-
-@pytest.mark.parametrize(
-    ("net", "arguments", "message"),
-    [
-        (mlp(1, 4, 1), ([1.0], 1.0), "weight_std has 1 entries"),
-        (mlp(1, 4, 1), (1.0, [1.0, 1.0, 1.0]), "bias_std has 3 entries"),
-        (mlp(1, 4, 1), (100.0, 1.0), "Hermite polynomials leave"),
-    ],
-)
-def test_wrong_stds_are_named(net: nn.Module, arguments: tuple[Any, Any], message: str):
-    with pytest.raises(ValueError, match=message):
-        DistanceToLimit(net, points(4, 1), *arguments)
 
 
 def test_inputs_of_the_first_layer_take_the_place_of_points():
