@@ -11,28 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from pinn_ntk import NTK, Definiteness, FactoredJacobian, Spectrum, definiteness, empirical_ntk
+from pinn_ntk import Definiteness, Spectrum, definiteness, empirical_ntk
 from pinn_ntk.analysis.repeated_rows import additive_form, duplicated_rows, first_alike, rounding
-from pinn_ntk.kernel.factors import Dense
 from pinn_ntk.kernel.rows import kernel_of_rows, stratified_rows, thinned
 from tests.cases import CASES, Case
+from tests.kernels import IN_FLOAT64, explicit
 from tests.networks import NETWORKS
 from tests.operators import laplacian, navier_stokes, points
 
-pytestmark = [
-    pytest.mark.usefixtures("float64"),
-    pytest.mark.filterwarnings("ignore::pinn_ntk.errors.NTKWarning"),  # rows one by one
-]
-
-
-def explicit(**jacobians: Tensor) -> NTK:
-    """A kernel of Jacobians written out."""
-    return NTK(
-        {
-            name: FactoredJacobian({"w": Dense(J)}, {"w": J.shape[1]}, len(J))
-            for name, J in jacobians.items()
-        }
-    )
+pytestmark = IN_FLOAT64
 
 
 def found(J: Tensor, residual: Tensor | None = None) -> Definiteness:
@@ -42,9 +29,6 @@ def found(J: Tensor, residual: Tensor | None = None) -> Definiteness:
 @pytest.fixture
 def net() -> nn.Module:
     return NETWORKS["mlp"](1, 1)
-
-
-# --- Rank, and whether the loss must fall
 
 
 def test_full_rank_by_hand() -> None:
@@ -159,12 +143,9 @@ def test_the_noise_is_that_of_the_model(net: nn.Module) -> None:
     x = torch.linspace(0, 1, 40)[:, None]
     fine = definiteness(empirical_ntk({"data": net(x)}, net), "data")
     coarse = definiteness(empirical_ntk({"data": net.float()(x.float())}, net), "data")
-    assert coarse.floor == pytest.approx(40 * 2**-46 * top(net, x), rel=1e-3)
+    top = Spectrum.of(empirical_ntk({"data": net.double()(x)}, net)["data"]).lambda_max
+    assert coarse.floor == pytest.approx(40 * 2**-46 * top, rel=1e-3)
     assert coarse.floor > 10 * fine.floor
-
-
-def top(net: nn.Module, x: Tensor) -> float:
-    return Spectrum.of(empirical_ntk({"data": net.double()(x)}, net)["data"]).lambda_max
 
 
 def test_a_known_spectrum_is_not_computed_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,9 +156,6 @@ def test_a_known_spectrum_is_not_computed_again(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(Spectrum, "of", None)
     assert definiteness(kernel, "pde", r, spectrum=spectra[0]) == alone  # without the share
     assert definiteness(kernel, "pde", r, spectrum=spectra[1]) == expected
-
-
-# --- Duplicated points
 
 
 def test_boundary_copies_of_poisson(net: nn.Module) -> None:
@@ -283,9 +261,6 @@ def test_few_repetitions_among_many_rows_are_not_named() -> None:
     few, many = (explicit(pde=torch.cat([rows, rows[:n]])) for n in (2, 5))
     assert definiteness(explicit(pde=rows), "pde", whole=few).searched is None
     assert definiteness(explicit(pde=rows), "pde", whole=many).searched == (35, 30)
-
-
-# --- Accidental broadcasting
 
 
 ACCIDENTS: dict[str, Callable[[nn.Module, int], Tensor]] = {
@@ -446,8 +421,6 @@ def test_on_each_device(net: nn.Module, device: torch.device) -> None:
     assert copies.outside == pytest.approx(0.0, abs=1e-12)
 
 
-# --- Properties
-
 SEEDS = st.integers(0, 10**6)
 
 
@@ -517,26 +490,20 @@ def test_rounding_follows_the_coarser_dtype() -> None:
     assert coarse == (32 * 2.0**-23) ** 2
 
 
-# --- Errors
-
-
-def two() -> NTK:
-    return explicit(pde=torch.ones(2, 2), bc=torch.ones(3, 2))
-
-
+TWO = explicit(pde=torch.ones(2, 2), bc=torch.ones(3, 2))
 WRONG: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
-    "term": (lambda: definiteness(two(), "ic"), KeyError, r"no term 'ic' in this kernel"),
+    "term": (lambda: definiteness(TWO, "ic"), KeyError, r"no term 'ic' in this kernel"),
     "rows": (
-        lambda: definiteness(two(), "pde", torch.ones(4)),
+        lambda: definiteness(TWO, "pde", torch.ones(4)),
         ValueError,
         r"'pde' has shape \(4,\), 4 rows; its kernel has 2\. Likely it is of other points",
     ),
     "missing": (
-        lambda: definiteness(two(), None, {"pde": torch.ones(2)}),
+        lambda: definiteness(TWO, None, {"pde": torch.ones(2)}),
         ValueError,
         r"no residual for \['bc'\]",
     ),
-    "bare": (lambda: definiteness(two(), None, torch.ones(2)), ValueError, r"no residual for \['p"),
+    "bare": (lambda: definiteness(TWO, None, torch.ones(2)), ValueError, r"no residual for \['p"),
 }
 
 

@@ -111,9 +111,8 @@ def test_points_may_be_flat() -> None:
 
 
 def test_empty_panels_are_off() -> None:
-    figure = eigenfunction_figure(
-        torch.arange(5.0), spectrum(torch.diag(torch.arange(1.0, 6.0)).double()), count=4
-    )
+    five = spectrum(torch.diag(torch.arange(1.0, 6.0)).double())
+    figure = eigenfunction_figure(torch.arange(5.0), five, count=4)
     assert len(figure.axes) == 6
     assert titles(figure) == ["1: 5", "2: 4", "3: 3", "4: 2"]
 
@@ -129,11 +128,8 @@ def test_maps_over_two_dimensions() -> None:
     top = 6 * float(function.abs().max() / function.norm())
     assert contours.levels[[0, -1]].tolist() == pytest.approx([-top, top])
     assert scale.get_ylim() == pytest.approx((-top, top))
-    assert [text.get_text() for text in scale.get_yticklabels()] == [
-        f"-{top:.2g}",
-        "0",
-        f"{top:.2g}",
-    ]
+    labels = [text.get_text() for text in scale.get_yticklabels()]
+    assert labels == [f"-{top:.2g}", "0", f"{top:.2g}"]
     figure.savefig("/dev/null", format="png")
 
 

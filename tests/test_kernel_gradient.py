@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import cache
 from itertools import pairwise
 
 import pytest
@@ -11,45 +10,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import huber_loss
 
-from pinn_ntk import (
-    NTK,
-    ResidualError,
-    empirical_ntk,
-    find_terms,
-    kernel_gradient,
-    loss_gradients,
-)
+from pinn_ntk import NTK, ResidualError, empirical_ntk, find_terms, kernel_gradient, loss_gradients
 from pinn_ntk.analysis.kernel_gradient import term_gradients
-from pinn_ntk.graph.params import named_leaves
 from tests.asserts import assert_near
 from tests.cases import CASES, Case
+from tests.kernels import IN_FLOAT64, built, by_autograd, two_terms
 from tests.losses import LOSSES, Loss, of_each
 from tests.networks import NETWORKS
 from tests.operators import laplacian, points
 
-pytestmark = [
-    pytest.mark.usefixtures("float64"),
-    pytest.mark.filterwarnings("ignore::pinn_ntk.errors.NTKWarning"),  # rows one by one
-]
-
-
-@cache
-def built(case: Case) -> tuple[dict[str, Tensor], list[Tensor], NTK]:
-    """Residuals, leaves and kernel of a case."""
-    residuals, params = case.build()
-    leaves = list(named_leaves(params).values())
-    return residuals, leaves, empirical_ntk(residuals, params, certify=False)
-
-
-def flat_gradient(loss: Tensor, leaves: list[Tensor]) -> Tensor:
-    """dL/dtheta (P,) by one backward pass."""
-    parts = torch.autograd.grad(
-        loss, leaves, retain_graph=True, allow_unused=True, materialize_grads=True
-    )
-    return torch.cat([part.flatten() for part in parts])
-
-
-# --- Slopes
+pytestmark = IN_FLOAT64
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -60,7 +30,9 @@ def test_slopes_make_up_the_gradient_of_the_loss(case: Case) -> None:
         parts = term_gradients(kernel, loss_gradients(total, residuals))
         found = torch.stack(list(parts.values())).sum(0)
         scale = max(float(part.norm()) for part in parts.values())
-        assert_near(found, flat_gradient(total, leaves), 1e-12, f"sum of J^T g, {name}", scale)
+        assert_near(
+            found, by_autograd({"": total}, leaves)[0], 1e-12, f"sum of J^T g, {name}", scale
+        )
 
 
 FOUND = LOSSES | {"log_cosh": of_each(lambda r: r.cosh().log().mean())}  # of r, not of r / size
@@ -176,9 +148,6 @@ def test_what_has_no_slope_is_refused(case: str) -> None:
         ask(leaf())
 
 
-# --- Kernel gradient
-
-
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_products_agree_with_blocks(case: Case) -> None:
     residuals, _, kernel = built(case)
@@ -277,11 +246,6 @@ def test_float32_slopes_meet_a_float64_kernel() -> None:
     assert_near(moved, torch.tensor([4.5, -9.0]), 0.0, "kernel gradient")
 
 
-def kernel_of_two() -> NTK:
-    w = torch.tensor([1.0, 2.0], requires_grad=True)
-    return empirical_ntk({"pde": 3 * w, "bc": w[:1]}, [w])
-
-
 WRONG: dict[str, tuple[Mapping[str, object], str | None, type[Exception], str]] = {
     "none": ({}, None, ValueError, r"slopes is empty.*\['pde', 'bc'\]"),
     "unknown": ({"ic": torch.ones(1)}, None, ValueError, r"term 'ic', which this kernel lacks"),
@@ -295,11 +259,11 @@ WRONG: dict[str, tuple[Mapping[str, object], str | None, type[Exception], str]] 
 def test_errors_name_the_cause(case: str) -> None:
     slopes, at, error, message = WRONG[case]
     with pytest.raises(error, match=message):
-        kernel_gradient(kernel_of_two(), slopes, at=at)
+        kernel_gradient(two_terms(), slopes, at=at)
 
 
 def test_no_block_is_formed(monkeypatch: pytest.MonkeyPatch) -> None:
-    kernel = kernel_of_two()
+    kernel = two_terms()
     monkeypatch.setattr(NTK, "__getitem__", None)
     assert kernel_gradient(kernel, {"bc": torch.ones(1)}, at="pde").tolist() == [3.0, 0.0]
 

@@ -77,9 +77,6 @@ class Pinn(nn.Module):
         self.viscosity = nn.Parameter(torch.ones(()))
 
 
-# --- Plain networks
-
-
 PLAIN: dict[str, Callable[[], nn.Module]] = {
     "itself": lambda: mlp(1, 4, 1),
     "inside": lambda: Pinn(mlp(1, 4, 4, 2)),
@@ -140,9 +137,6 @@ def test_limit_has_the_settings_of_the_network():
         limit_of(nn.Sequential(nn.Linear(1, 1), nn.Tanh()))
 
 
-# --- Kernel of the layers
-
-
 @pytest.mark.parametrize("activation", [nn.Tanh, nn.GELU, nn.ReLU, nn.Mish])
 @pytest.mark.parametrize("n_out", [1, 3])
 @pytest.mark.parametrize("bias", [True, False], ids=["bias", "no_bias"])
@@ -187,9 +181,6 @@ def test_what_does_not_fit_is_named(case: str):
     net, x, stds, message = UNFIT[case]
     with pytest.raises(ValueError, match=message):
         distance_to_limit(net, x, *stds)
-
-
-# --- Distance
 
 
 @pytest.mark.parametrize("n_out", [1, 2])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 import subprocess
 import sys
@@ -14,13 +13,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pinn_ntk import (
-    FactoredJacobian,
-    NTKLinear,
-    empirical_ntk,
-    ntk_mlp,
-    to_ntk_parametrization,
-)
+from pinn_ntk import FactoredJacobian, NTKLinear, empirical_ntk, ntk_mlp, to_ntk_parametrization
+from pinn_ntk import limit as package
 from pinn_ntk.limit.parametrization import effective, found_stds, linear_layers, one_per_layer
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -322,7 +316,6 @@ def test_given_stds_map_a_layer_that_starts_at_zero():
 
 
 def test_names_of_the_package_are_those_of_its_modules():
-    package = importlib.import_module("pinn_ntk.limit")
     assert set(package.__all__) <= set(dir(package))
     for name in package.__all__:
         assert getattr(package, name).__name__ == name

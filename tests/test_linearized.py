@@ -12,6 +12,7 @@ from pinn_ntk import LinearizedModel, LinearizedTraining, empirical_ntk
 from pinn_ntk.analysis.linearized import laziness, linearized_residuals
 from pinn_ntk.graph.reference import reference_jacobian
 from tests.asserts import assert_near
+from tests.operators import laplacian
 
 
 @pytest.fixture(autouse=True)
@@ -33,8 +34,7 @@ def move(model: nn.Module, size: float = 0.1) -> None:
 
 def u_xx(function, x: Tensor) -> Tensor:
     x = x.clone().requires_grad_()
-    (u_x,) = torch.autograd.grad(function(x).sum(), x, create_graph=True)
-    return torch.autograd.grad(u_x.sum(), x, create_graph=True)[0]
+    return laplacian(function(x), x)
 
 
 def flat(displacement: dict[str, Tensor]) -> Tensor:

@@ -171,9 +171,6 @@ def test_slowest_modes_of_an_accurate_spectrum_are_counted():
     assert before > target > after
 
 
-# --- Of one term
-
-
 def of_rows(rates: list[float], start: list[float], angle: float) -> Modes:
     """Terms a and b of a row each, of two modes turned by an angle; start mode by mode."""
     cos, sin = math.cos(angle), math.sin(angle)
@@ -332,18 +329,18 @@ def test_device_of_the_kernel(device: torch.device):
     assert modes.losses(torch.ones(2))["residual"].device.type == device.type
 
 
-@pytest.mark.parametrize(
-    "call",
-    [
-        lambda modes: modes.times(0.0),
-        lambda modes: modes.steps(0.1, -1.0),
-        lambda modes: modes.steps(0.0),
-        lambda modes: modes.steps_to(1.0, math.nan),
-        lambda modes: modes.steps_to(math.nan, 0.1),
-        lambda modes: modes.time_to(math.nan),
-        lambda modes: modes.time_to(math.nan, "data"),
-    ],
-)
+OUT_OF_RANGE = [
+    lambda modes: modes.times(0.0),
+    lambda modes: modes.steps(0.1, -1.0),
+    lambda modes: modes.steps(0.0),
+    lambda modes: modes.steps_to(1.0, math.nan),
+    lambda modes: modes.steps_to(math.nan, 0.1),
+    lambda modes: modes.time_to(math.nan),
+    lambda modes: modes.time_to(math.nan, "data"),
+]
+
+
+@pytest.mark.parametrize("call", OUT_OF_RANGE)
 def test_values_out_of_range_are_refused(call):
     with pytest.raises(ValueError, match="expected"):
         call(diagonal(RATES, START))

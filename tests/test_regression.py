@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from pinn_ntk import NTK, LinearizedTraining, empirical_ntk, kernel_regression
 from tests.asserts import assert_near
+from tests.operators import grad
 
 ROWS = {"data": 8, "slope": 4, "unseen": 5}
 RIDGES = [0.0, 1e-6, 0.3, 100.0]
@@ -61,8 +62,7 @@ def test_a_network_fits_derivatives_beside_values():
     net = nn.Sequential(nn.Linear(1, 30), nn.Tanh(), nn.Linear(30, 1))
     x = torch.linspace(-1, 1, 5)[:, None].requires_grad_()
     u = net(x)
-    (u_x,) = torch.autograd.grad(u.sum(), x, create_graph=True)
-    outputs = {"u": u[:2], "u_x": u_x[2:], "unseen": net(torch.rand(4, 1))}
+    outputs = {"u": u[:2], "u_x": grad(u, x)[2:], "unseen": net(torch.rand(4, 1))}
     kernel = empirical_ntk(outputs, net)
     targets = {"u": torch.tensor([[1.0], [2.0]]), "u_x": torch.zeros(3, 1)}
     found = kernel_regression(kernel, targets, outputs, ridge=1e-3)

@@ -64,11 +64,7 @@ class LimitKernel:
     """
 
     def __init__(
-        self,
-        hidden: int,
-        activation: Like = "tanh",
-        weight_std: Stds = 1.0,
-        bias_std: Stds = 1.0,
+        self, hidden: int, activation: Like = "tanh", weight_std: Stds = 1.0, bias_std: Stds = 1.0
     ) -> None:
         if not isinstance(hidden, int) or isinstance(hidden, bool) or hidden < 0:
             raise ValueError(

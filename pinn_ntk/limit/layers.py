@@ -18,13 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from pinn_ntk.limit.activations import Activation, activation
-from pinn_ntk.limit.parametrization import (
-    NTKLinear,
-    Stds,
-    effective,
-    linear_layers,
-    one_per_layer,
-)
+from pinn_ntk.limit.parametrization import NTKLinear, Stds, effective, linear_layers, one_per_layer
 
 Parameters = list[tuple[Tensor, Tensor | None]]
 """W and b of each layer in the standard parametrisation, in float64."""
