@@ -60,9 +60,12 @@ def descent(
     """Gradient descent as of ``torch.optim.SGD(lr=lr, momentum=momentum)``, first step included.
 
     Without momentum p = (1 - lr lambda)^n. With it, the heavy ball of Polyak 1964 (USSR
-    Computational Mathematics and Mathematical Physics 4, 1), v <- momentum v + g and theta <- theta
-    - lr v from v = 0, without dampening and Nesterov's form. Exact also where a mode grows, lr
-    lambda > 2. Steps are whole numbers; ``rates`` and ``floor`` as for `flow`.
+    Computational Mathematics and Mathematical Physics 4, 1), without dampening and Nesterov's form:
+
+        v <- momentum v + g,  theta <- theta - lr v,  from v = 0.
+
+    Exact also where a mode grows, lr lambda > 2. Steps are whole numbers; ``rates`` and ``floor``
+    as for `flow`.
 
     Example:
         >>> rates = torch.tensor([1.0, 3.0], dtype=torch.float64)

@@ -244,10 +244,6 @@ def one_per_layer(std: Stds, layers: int, name: str) -> tuple[float, ...]:
     """The standard deviation of each layer, (layers,); ``name`` is for the message.
 
     A tensor of shape () is one number for all layers, as a float is.
-
-    Example:
-        >>> one_per_layer(0.5, 2, "weight_std")
-        (0.5, 0.5)
     """
     if isinstance(std, (int, float)) or (isinstance(std, Tensor) and std.ndim == 0):
         stds = (float(std),) * layers
