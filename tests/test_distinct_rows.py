@@ -10,18 +10,15 @@ from torch import Tensor
 
 from pinn_ntk import FactoredJacobian, empirical_ntk
 from pinn_ntk.analysis.distinct_rows import distinct_rows
-from pinn_ntk.kernel.factors import Dense
+from tests.kernels import IN_FLOAT64, explicit
 from tests.networks import NETWORKS
 from tests.operators import laplacian, points
 
-pytestmark = [
-    pytest.mark.usefixtures("float64"),
-    pytest.mark.filterwarnings("ignore::pinn_ntk.errors.NTKWarning"),  # rows one by one
-]
+pytestmark = IN_FLOAT64
 
 
-def explicit(J: Tensor) -> FactoredJacobian:
-    return FactoredJacobian({"w": Dense(J)}, {"w": J.shape[1]}, len(J), device=J.device)
+def count(J: Tensor) -> int:
+    return distinct_rows(explicit(pde=J).jacobian("pde"))
 
 
 @settings(deadline=None, max_examples=50)
@@ -33,7 +30,7 @@ def explicit(J: Tensor) -> FactoredJacobian:
 def test_rows_that_were_repeated(labels: list[int], exponent: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     J = torch.randn(10, 7, generator=generator, dtype=torch.float64) * 10.0**exponent
-    assert distinct_rows(explicit(J[labels])) == len(set(labels))
+    assert count(J[labels]) == len(set(labels))
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
@@ -52,32 +49,30 @@ def test_points_given_several_times(name: str, dtype: torch.dtype) -> None:
 def test_how_close_rows_may_be(relative: float, expected: int) -> None:
     row = torch.randn(1, 50)
     other = row + relative * row.norm() * torch.nn.functional.normalize(torch.randn(1, 50))
-    assert distinct_rows(explicit(torch.cat([row, other]))) == expected
+    assert count(torch.cat([row, other])) == expected
 
 
 def test_rows_of_different_size_and_of_opposite_sign() -> None:
     row = torch.randn(1, 5)
-    assert distinct_rows(explicit(torch.cat([row, -row, 2 * row, 1e-6 * row, row]))) == 4
+    assert count(torch.cat([row, -row, 2 * row, 1e-6 * row, row])) == 4
 
 
 def test_rows_that_no_parameter_moves_are_no_repetitions() -> None:
-    moving = torch.randn(2, 5)
-    still = torch.zeros(3, 5)
-    assert distinct_rows(explicit(torch.cat([still, moving, moving]))) == 5
-    assert distinct_rows(explicit(still)) == 3
+    moving, still = torch.randn(2, 5), torch.zeros(3, 5)
+    assert count(torch.cat([still, moving, moving])) == 5
+    assert count(still) == 3
     assert distinct_rows(FactoredJacobian({}, {"w": 4}, 3)) == 3
 
 
 def test_the_order_of_rows_does_not_matter() -> None:
     J = torch.randn(20, 6)[torch.randint(20, (200,))]
-    expected = len(J.unique(dim=0))
-    counts = {distinct_rows(explicit(J[torch.randperm(200)])) for _ in range(5)}
-    assert counts == {expected}
+    counts = {count(J[torch.randperm(200)]) for _ in range(5)}
+    assert counts == {len(J.unique(dim=0))}
 
 
 def test_the_global_random_state_is_left_alone() -> None:
     before = torch.get_rng_state()
-    distinct_rows(explicit(torch.ones(4, 2)))
+    count(torch.ones(4, 2))
     assert torch.equal(torch.get_rng_state(), before)
 
 

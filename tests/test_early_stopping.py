@@ -9,9 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pinn_ntk import empirical_ntk
-from pinn_ntk.analysis.dynamics import LinearizedTraining
-from pinn_ntk.analysis.early_stopping import RATIO, EarlyStopping, early_stopping
+from pinn_ntk import EarlyStopping, LinearizedTraining, early_stopping, empirical_ntk
+from pinn_ntk.analysis.arrival import RATIO
 from tests.asserts import assert_near
 
 N = 60
@@ -30,9 +29,7 @@ class Model:
     ):
         basis, _ = torch.linalg.qr(torch.randn(rows, rows, dtype=torch.float64))
         rates = torch.exp(-decay * torch.arange(rows)).double()
-        if (
-            plateau
-        ):  # that many modes of one rate, with all of the signal; the others 50 times slower
+        if plateau:  # that many of one rate, with all of the signal; the others 50 times slower
             rates = 0.02 + 0.98 * (torch.arange(rows) < plateau).double()
         self.features = {"data": math.sqrt(rows) * basis * rates.sqrt()}
         signal = plateau or 10

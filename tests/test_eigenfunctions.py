@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pinn_ntk import Spectrum
-from pinn_ntk.analysis.eigenfunctions import eigenfunction_figure, eigenfunctions
+from pinn_ntk import Spectrum, eigenfunction_figure, empirical_ntk
+from pinn_ntk.analysis.eigenfunctions import eigenfunctions
 
 N = 40
 ANGLES = 2 * math.pi * torch.arange(N, dtype=torch.float64) / N
@@ -70,6 +70,20 @@ def test_rows_of_one_component() -> None:
     assert torch.allclose(found, torch.full((N, 1), math.sqrt(2)).double())
 
 
+@pytest.mark.parametrize("count", [50, 200])
+def test_eigenvalues_of_the_operator_do_not_grow_with_the_points(count: int) -> None:
+    """Of int_0^1 (x x' + 1) f(x') dx', the kernel of a x + b: those of [[1/3, 1/2], [1/2, 1]]."""
+    a, b = (torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in (0.3, -0.7))
+    x = (torch.arange(count, dtype=torch.float64) + 0.5) / count  # midpoints
+    kernel = empirical_ntk({"data": a * x + b}, [a, b])
+    found = torch.linalg.eigvalsh(kernel["data"] / count)[-2:]
+    moments = torch.tensor([[1 / 3, 1 / 2], [1 / 2, 1]], dtype=torch.float64)
+    expected = torch.linalg.eigvalsh(moments)
+    assert float((found - expected).norm()) <= float(expected.norm()) / count**2
+    weighted = kernel.weighted_matrix({"data": 2 / count})  # of a mean of squares: twice as much
+    assert torch.allclose(weighted, 2 * kernel["data"] / count, rtol=1e-14, atol=0)
+
+
 def titles(figure: object) -> list[str]:
     """Such as "1: 8" of the panel of lambda_1 = 8."""
     texts = [axes.get_title() for axes in figure.axes if axes.axison]
@@ -97,9 +111,8 @@ def test_points_may_be_flat() -> None:
 
 
 def test_empty_panels_are_off() -> None:
-    figure = eigenfunction_figure(
-        torch.arange(5.0), spectrum(torch.diag(torch.arange(1.0, 6.0)).double()), count=4
-    )
+    five = spectrum(torch.diag(torch.arange(1.0, 6.0)).double())
+    figure = eigenfunction_figure(torch.arange(5.0), five, count=4)
     assert len(figure.axes) == 6
     assert titles(figure) == ["1: 5", "2: 4", "3: 3", "4: 2"]
 
@@ -115,11 +128,8 @@ def test_maps_over_two_dimensions() -> None:
     top = 6 * float(function.abs().max() / function.norm())
     assert contours.levels[[0, -1]].tolist() == pytest.approx([-top, top])
     assert scale.get_ylim() == pytest.approx((-top, top))
-    assert [text.get_text() for text in scale.get_yticklabels()] == [
-        f"-{top:.2g}",
-        "0",
-        f"{top:.2g}",
-    ]
+    labels = [text.get_text() for text in scale.get_yticklabels()]
+    assert labels == [f"-{top:.2g}", "0", f"{top:.2g}"]
     figure.savefig("/dev/null", format="png")
 
 
@@ -133,22 +143,27 @@ def test_points_on_a_line_are_drawn_as_points(count: int) -> None:
     assert marks.get_array().tolist() == pytest.approx([1.0] * count)
 
 
-@pytest.mark.parametrize("shape", [(N, 3), (N, 0), (N, 1, 1), ()])
-def test_other_dimensions_are_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=r"points have the shape .*expected \(N, 1\) or \(N, 2\)"):
-        eigenfunction_figure(torch.zeros(shape), spectrum())
+SHAPE = r"points have the shape .*expected \(N, 1\) or \(N, 2\)"
+WRONG = {
+    **{
+        f"shape_{shape}": (lambda shape=shape: drawn(torch.zeros(shape)), SHAPE)
+        for shape in [(N, 3), (N, 0), (N, 1, 1), ()]
+    },
+    "points": (lambda: drawn(ANGLES[::2]), "20 points for 40 rows"),
+    "no_vectors": (lambda: eigenfunctions(Spectrum.of(kernel())), "take it with eigenvectors=True"),
+    "count": (lambda: eigenfunctions(spectrum(), 0), "count is 0"),
+}
 
 
-def test_other_numbers_of_points_are_refused() -> None:
-    with pytest.raises(ValueError, match="20 points for 40 rows"):
-        eigenfunction_figure(ANGLES[::2], spectrum())
+def drawn(points: Tensor) -> object:
+    return eigenfunction_figure(points, spectrum())
 
 
-def test_without_eigenvectors() -> None:
-    with pytest.raises(ValueError, match="take it with eigenvectors=True"):
-        eigenfunctions(Spectrum.of(kernel()))
-    with pytest.raises(ValueError, match="count is 0"):
-        eigenfunctions(spectrum(), 0)
+@pytest.mark.parametrize("case", WRONG)
+def test_errors_name_the_cause(case: str) -> None:
+    ask, message = WRONG[case]
+    with pytest.raises(ValueError, match=message):
+        ask()
 
 
 def test_nothing_above_the_floor() -> None:

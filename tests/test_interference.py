@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import cache
 
 import numpy as np
 import pytest
@@ -11,43 +10,16 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from torch import Tensor, nn
 
-from pinn_ntk import empirical_ntk, find_terms
-from pinn_ntk.analysis.interference import Interference, interference, interference_figure
-from pinn_ntk.analysis.kernel_gradient import loss_gradients
-from pinn_ntk.graph.params import named_leaves
-from pinn_ntk.kernel.ntk import NTK
+from pinn_ntk import NTK, Interference, empirical_ntk, find_terms, interference, loss_gradients
+from pinn_ntk.analysis.interference import interference_figure
 from tests.asserts import assert_near
 from tests.cases import CASES, Case
+from tests.kernels import IN_FLOAT64, built, by_autograd, two_terms
 from tests.losses import LOSSES
 from tests.networks import NETWORKS
 from tests.operators import laplacian, points
 
-pytestmark = [
-    pytest.mark.usefixtures("float64"),
-    pytest.mark.filterwarnings("ignore::pinn_ntk.errors.NTKWarning"),  # rows one by one
-]
-
-
-@cache
-def built(case: Case) -> tuple[dict[str, Tensor], list[Tensor], NTK]:
-    """Residuals, leaves and kernel of a case."""
-    residuals, params = case.build()
-    leaves = list(named_leaves(params).values())
-    return residuals, leaves, empirical_ntk(residuals, params, certify=False)
-
-
-def by_autograd(losses: dict[str, Tensor], leaves: list[Tensor]) -> Tensor:
-    """Gradient of each term's loss, one backward pass a term, (T, P)."""
-    rows = [
-        torch.autograd.grad(
-            loss, leaves, retain_graph=True, allow_unused=True, materialize_grads=True
-        )
-        for loss in losses.values()
-    ]
-    return torch.stack([torch.cat([part.flatten() for part in row]) for row in rows])
-
-
-# --- Against plain autograd
+pytestmark = IN_FLOAT64
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -132,9 +104,6 @@ def test_decay_is_the_rate_at_which_each_loss_falls(name: str) -> None:
     assert measured.between("low", "high") < 0
 
 
-# --- One residual behind another, shared residuals, zero gradients
-
-
 def test_terms_found_share_one_residual() -> None:
     """|r|^2 and |r| of one tensor: two terms, two slopes, one Jacobian."""
     w = torch.tensor([3.0, -1.0], requires_grad=True)
@@ -208,14 +177,6 @@ def test_on_each_device(device: torch.device) -> None:
     assert float(drawn[0, 1]) == -1.0
 
 
-# --- Errors
-
-
-def two() -> NTK:
-    w = torch.tensor([1.0, 2.0], requires_grad=True)
-    return empirical_ntk({"pde": 3 * w, "bc": w[:1]}, [w])
-
-
 WRONG: dict[str, tuple[dict[str, Tensor], str]] = {
     "missing": ({"pde": torch.ones(2)}, r"no slope for \['bc'\]; got slopes for \['pde'\]"),
     "none": ({}, r"no slope for \['pde', 'bc'\]"),
@@ -231,17 +192,14 @@ WRONG: dict[str, tuple[dict[str, Tensor], str]] = {
 def test_errors_name_the_cause(case: str) -> None:
     slopes, message = WRONG[case]
     with pytest.raises(ValueError, match=message):
-        interference(two(), slopes)
+        interference(two_terms(), slopes)
 
 
 @pytest.mark.parametrize("pair", [("nope", "pde"), ("pde", "nope")])
 def test_unknown_terms_are_named(pair: tuple[str, str]) -> None:
-    measured = interference(two(), {"pde": torch.ones(2), "bc": torch.ones(1)})
+    measured = interference(two_terms(), {"pde": torch.ones(2), "bc": torch.ones(1)})
     with pytest.raises(KeyError, match=r"no term 'nope' .* it has \['pde', 'bc'\]"):
         measured.between(*pair)
-
-
-# --- Figure
 
 
 def measured(*rows: list[float]) -> Interference:
@@ -264,10 +222,8 @@ def test_figure_shows_the_cosines() -> None:
     texts = [text.get_text() for text in panels[0].texts]
     assert texts == ["1.00", "-0.50", "-0.50", "1.00"]
     assert [text.get_text() for text in panels[1].texts].count("-") == 5
-    assert [label.get_text() for label in panels[0].get_yticklabels()] == [
-        "loss_pde\n2.0e+00",
-        "b$c\n1.0e+00",
-    ]
+    labels = [label.get_text() for label in panels[0].get_yticklabels()]
+    assert labels == ["loss_pde\n2.0e+00", "b$c\n1.0e+00"]
 
 
 def test_figure_of_one_measurement() -> None:
@@ -282,10 +238,7 @@ LONG = ("train/loss_momentum_equation_x", "train/loss_boundary_condition_inlet",
 @pytest.mark.parametrize("last", [1, 2, 3])
 @pytest.mark.parametrize("first", [1, 2, 3])
 def test_figure_has_room_for_long_names(first: int, last: int) -> None:
-    panels = {
-        f"step {n}": Interference(LONG[:n], torch.eye(n) + 1e-3)
-        for n in dict.fromkeys([first, last])
-    }
+    panels = {f"step {n}": Interference(LONG[:n], torch.eye(n) + 1e-3) for n in (first, last)}
     panels["end"] = panels[f"step {last}"]
     figure = interference_figure(panels)
     canvas = FigureCanvasAgg(figure)
@@ -293,15 +246,13 @@ def test_figure_has_room_for_long_names(first: int, last: int) -> None:
     renderer = canvas.get_renderer()
     for axes in figure.axes:
         box = axes.get_tightbbox(renderer)
-        assert box.x0 >= 0
-        assert box.y0 >= 0
+        assert min(box.x0, box.y0) >= 0
         assert box.x1 <= figure.bbox.width
         assert box.y1 <= figure.bbox.height
     for axes in figure.axes[:-1]:
         assert min(axes.get_window_extent(renderer).size) / figure.dpi > 1.4
-    assert [bool(axes.get_ylabel()) for axes in figure.axes[:-1]] == [True] + [False] * (
-        len(panels) - 1
-    )
+    named = [bool(axes.get_ylabel()) for axes in figure.axes[:-1]]
+    assert named == [True] + [False] * (len(panels) - 1)
 
 
 def test_figure_names_the_rows_once() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import cache
 from itertools import pairwise
 
 import pytest
@@ -11,40 +10,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import huber_loss
 
-from pinn_ntk import empirical_ntk, find_terms
-from pinn_ntk.analysis.kernel_gradient import kernel_gradient, loss_gradients, term_gradients
-from pinn_ntk.errors import ResidualError
-from pinn_ntk.graph.params import named_leaves
-from pinn_ntk.kernel.ntk import NTK
+from pinn_ntk import NTK, ResidualError, empirical_ntk, find_terms, kernel_gradient, loss_gradients
+from pinn_ntk.analysis.kernel_gradient import term_gradients
 from tests.asserts import assert_near
 from tests.cases import CASES, Case
+from tests.kernels import IN_FLOAT64, built, by_autograd, two_terms
 from tests.losses import LOSSES, Loss, of_each
 from tests.networks import NETWORKS
 from tests.operators import laplacian, points
 
-pytestmark = [
-    pytest.mark.usefixtures("float64"),
-    pytest.mark.filterwarnings("ignore::pinn_ntk.errors.NTKWarning"),  # rows one by one
-]
-
-
-@cache
-def built(case: Case) -> tuple[dict[str, Tensor], list[Tensor], NTK]:
-    """Residuals, leaves and kernel of a case."""
-    residuals, params = case.build()
-    leaves = list(named_leaves(params).values())
-    return residuals, leaves, empirical_ntk(residuals, params, certify=False)
-
-
-def flat_gradient(loss: Tensor, leaves: list[Tensor]) -> Tensor:
-    """dL/dtheta (P,) by one backward pass."""
-    parts = torch.autograd.grad(
-        loss, leaves, retain_graph=True, allow_unused=True, materialize_grads=True
-    )
-    return torch.cat([part.flatten() for part in parts])
-
-
-# --- Slopes
+pytestmark = IN_FLOAT64
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -55,7 +30,9 @@ def test_slopes_make_up_the_gradient_of_the_loss(case: Case) -> None:
         parts = term_gradients(kernel, loss_gradients(total, residuals))
         found = torch.stack(list(parts.values())).sum(0)
         scale = max(float(part.norm()) for part in parts.values())
-        assert_near(found, flat_gradient(total, leaves), 1e-12, f"sum of J^T g, {name}", scale)
+        assert_near(
+            found, by_autograd({"": total}, leaves)[0], 1e-12, f"sum of J^T g, {name}", scale
+        )
 
 
 FOUND = LOSSES | {"log_cosh": of_each(lambda r: r.cosh().log().mean())}  # of r, not of r / size
@@ -73,31 +50,47 @@ def test_slopes_are_those_of_the_terms_found(loss: Loss) -> None:
         assert_near(slope, found[name].slope, 1e-14, f"slope of {name}")
 
 
-def test_a_residual_made_from_another_is_held_fixed() -> None:
+LossOf = Callable[[Tensor], tuple[Tensor, dict[str, Tensor]]]
+
+
+def one_from_another(w: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
     """L = r^2 + 3 s^2 with r = 5 s: dL/ds at fixed r is 6 s, not 6 s + 50 s."""
-    w = torch.tensor([2.0], requires_grad=True)
-    s = w + 1
+    s = w[:1] + 1
     r = 5 * s
-    loss = (r.square() + 3 * s.square()).sum()
-    slopes = loss_gradients(loss, {"r": r, "s": s})
-    assert {name: slope.tolist() for name, slope in slopes.items()} == {"r": [30.0], "s": [18.0]}
+    return (r.square() + 3 * s.square()).sum(), {"r": r, "s": s}
 
 
-def test_slopes_of_a_loss_that_couples_the_terms() -> None:
+def coupled(w: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
     """L = (sum r) (sum s): no sum of terms, but differentiable in both."""
-    w = torch.tensor([2.0, -1.0], requires_grad=True)
-    r, s = w * 3, w[:1]
-    slopes = loss_gradients(r.sum() * s.sum(), {"r": r, "s": s})
-    assert slopes["r"].tolist() == [2.0, 2.0]
-    assert slopes["s"].tolist() == [3.0]
+    r, s = w[:2] * 3, w[:1]
+    return r.sum() * s.sum(), {"r": r, "s": s}
 
 
-def test_parts_of_one_split_have_slopes_of_their_own() -> None:
-    w = torch.tensor([2.0, -1.0, 4.0], requires_grad=True)
+def of_one_split(w: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
     r, s = (2 * w).split([2, 1])
-    slopes = loss_gradients(r.square().sum() + s.sum(), {"r": r, "s": s})
-    assert slopes["r"].tolist() == [8.0, -4.0]
-    assert slopes["s"].tolist() == [1.0]
+    return r.square().sum() + s.sum(), {"r": r, "s": s}
+
+
+def clipped(w: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    r = w * torch.tensor([1.5, 6.0, 0.075])  # 3, -6, 0.3
+    return huber_loss(r, torch.zeros(3), reduction="sum", delta=0.5), {"r": r}
+
+
+SLOPES: dict[str, tuple[LossOf, dict[str, list[float]]]] = {
+    "one_from_another": (one_from_another, {"r": [30.0], "s": [18.0]}),
+    "coupled": (coupled, {"r": [2.0, 2.0], "s": [3.0]}),
+    "of_one_split": (of_one_split, {"r": [8.0, -4.0], "s": [1.0]}),
+    "clipped": (clipped, {"r": [0.5, -0.5, 0.3]}),
+}
+
+
+@pytest.mark.parametrize("case", SLOPES)
+def test_slopes_by_hand(case: str) -> None:
+    build, expected = SLOPES[case]
+    slopes = loss_gradients(*build(torch.tensor([2.0, -1.0, 4.0], requires_grad=True)))
+    assert slopes.keys() == expected.keys()
+    for name, slope in slopes.items():
+        assert slope.tolist() == pytest.approx(expected[name], rel=1e-15)
 
 
 def test_slopes_leave_graph_and_gradients_alone() -> None:
@@ -153,9 +146,6 @@ def test_what_has_no_slope_is_refused(case: str) -> None:
     ask, error, message = UNFIT[case]
     with pytest.raises(error, match=message):
         ask(leaf())
-
-
-# --- Kernel gradient
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -256,11 +246,6 @@ def test_float32_slopes_meet_a_float64_kernel() -> None:
     assert_near(moved, torch.tensor([4.5, -9.0]), 0.0, "kernel gradient")
 
 
-def kernel_of_two() -> NTK:
-    w = torch.tensor([1.0, 2.0], requires_grad=True)
-    return empirical_ntk({"pde": 3 * w, "bc": w[:1]}, [w])
-
-
 WRONG: dict[str, tuple[Mapping[str, object], str | None, type[Exception], str]] = {
     "none": ({}, None, ValueError, r"slopes is empty.*\['pde', 'bc'\]"),
     "unknown": ({"ic": torch.ones(1)}, None, ValueError, r"term 'ic', which this kernel lacks"),
@@ -274,11 +259,11 @@ WRONG: dict[str, tuple[Mapping[str, object], str | None, type[Exception], str]] 
 def test_errors_name_the_cause(case: str) -> None:
     slopes, at, error, message = WRONG[case]
     with pytest.raises(error, match=message):
-        kernel_gradient(kernel_of_two(), slopes, at=at)
+        kernel_gradient(two_terms(), slopes, at=at)
 
 
 def test_no_block_is_formed(monkeypatch: pytest.MonkeyPatch) -> None:
-    kernel = kernel_of_two()
+    kernel = two_terms()
     monkeypatch.setattr(NTK, "__getitem__", None)
     assert kernel_gradient(kernel, {"bc": torch.ones(1)}, at="pde").tolist() == [3.0, 0.0]
 
@@ -293,10 +278,3 @@ def test_results_lie_on_the_device_of_the_kernel(device: torch.device) -> None:
     slopes = loss_gradients(r.sum(), {"data": r})
     assert slopes["data"].device.type == device.type
     assert kernel_gradient(kernel, slopes, at="data").tolist() == [9.0, 9.0, 9.0]
-
-
-def test_huber_is_clipped_where_the_residual_is_large() -> None:
-    w = torch.tensor([1.0, -2.0, 0.1], requires_grad=True)
-    r = 3 * w
-    loss = huber_loss(r, torch.zeros(3), reduction="sum", delta=0.5)
-    assert loss_gradients(loss, r)["residual"].tolist() == pytest.approx([0.5, -0.5, 0.3])

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pinn_ntk.limit.activations import Activation, activation
+from tests.networks import Lambda, SlopedTanh
 
 POINTS = [-8.0, -3.3, -1.0, -0.1, 0.0, 0.2, 0.9, 2.5, 6.0]
 ORDERS = 14
@@ -79,15 +80,9 @@ def test_far_tails_are_finite(name: str):
 
 
 def test_names_functions_modules_and_classes_are_the_same():
-    for like in (
-        "tanh",
-        torch.tanh,
-        torch.nn.functional.tanh,
-        nn.Tanh,
-        nn.Tanh(),
-        activation("tanh"),
-    ):
-        assert activation(like) is activation("tanh")
+    known = activation("tanh")
+    for like in ("tanh", torch.tanh, nn.functional.tanh, nn.Tanh, nn.Tanh(), known):
+        assert activation(like) is known
     assert activation(torch.erf) is activation(torch.special.erf) is activation("erf")
     assert activation(torch.sin) is activation("sin")
     assert activation(torch.relu) is activation(nn.functional.relu) is activation(nn.ReLU)
@@ -105,17 +100,8 @@ def test_rectifiers_are_not_smooth():
         leaky.derivatives(u, 3)
 
 
-class Sine(nn.Module):
-    def __init__(self, frequency: float) -> None:
-        super().__init__()
-        self.frequency = frequency
-
-    def forward(self, u: Tensor) -> Tensor:
-        return torch.sin(self.frequency * u)
-
-
 GENERIC: dict[str, tuple[Any, Callable[[Any], Any]]] = {
-    "sine module": (Sine(3.0), lambda u: mpmath.sin(3 * u)),
+    "sine module": (Lambda(lambda u: torch.sin(3.0 * u)), lambda u: mpmath.sin(3 * u)),
     "function": (lambda u: torch.tanh(u) ** 2, lambda u: mpmath.tanh(u) ** 2),
     "mish": (nn.Mish(), lambda u: u * mpmath.tanh(mpmath.log(1 + mpmath.exp(u)))),
     "softplus of beta 2": (nn.Softplus(beta=2.0), lambda u: mpmath.log(1 + mpmath.exp(2 * u)) / 2),
@@ -139,32 +125,23 @@ def test_other_smooth_functions_are_differentiated(name: str):
 
 def test_recognising_leaves_the_random_state():
     state = torch.get_rng_state()
-    activation(Sine(2.0))
+    activation(Lambda(lambda u: torch.sin(2.0 * u)))
     assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_a_copy_without_hooks_is_run():
-    class Counting(Sine):
+    class Counting(Lambda):
         calls = 0
 
         def forward(self, u: Tensor) -> Tensor:
             self.calls += 1
             return super().forward(u)
 
-    module, seen = Counting(2.0), []
+    module, seen = Counting(lambda u: torch.sin(2.0 * u)), []
     module.register_forward_hook(lambda *_: seen.append("forward"))
     u = torch.tensor([0.3], dtype=torch.float64)
     assert activation(module).derivatives(u, 2)[1].item() == pytest.approx(2 * math.cos(0.6))
     assert (module.calls, seen) == (0, [])
-
-
-class Learned(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.slope = nn.Parameter(torch.ones(()))
-
-    def forward(self, u: Tensor) -> Tensor:
-        return torch.tanh(self.slope * u)
 
 
 @pytest.mark.parametrize(
@@ -172,7 +149,7 @@ class Learned(nn.Module):
     [
         ("thanh", r"no activation is called 'thanh'; known are \['cos', 'erf'"),
         (nn.PReLU(), "PReLU.* has parameters"),
-        (Learned(), "trained activations"),
+        (SlopedTanh(), "trained activations"),
         (nn.ELU(), "ELU.* is not a smooth elementwise function"),
         (nn.Hardtanh, "not a smooth elementwise"),
         (nn.Dropout(0.5), "not a smooth elementwise"),

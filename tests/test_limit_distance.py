@@ -13,11 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
-from pinn_ntk import empirical_ntk
-from pinn_ntk.limit.distance import DistanceToLimit, distance_to_limit, limit_of, plain_mlp
-from pinn_ntk.limit.kernel import LimitKernel
+from pinn_ntk import LimitKernel, NTKLinear, empirical_ntk, ntk_mlp, to_ntk_parametrization
+from pinn_ntk.limit import DistanceToLimit, distance_to_limit, limit_of, plain_mlp
 from pinn_ntk.limit.layers import find_plain, layer_inputs, layer_kernel
-from pinn_ntk.limit.parametrization import NTKLinear, found_stds, ntk_mlp, to_ntk_parametrization
+from pinn_ntk.limit.parametrization import found_stds
 
 
 def points(n: int, dim: int, seed: int = 6) -> Tensor:
@@ -31,6 +30,19 @@ def mlp(
     for n_in, n_out in pairwise(sizes):
         layers += [nn.Linear(n_in, n_out, bias), activation()]
     return nn.Sequential(*layers[:-1]).double()
+
+
+def between(*activations: nn.Module, dtype: torch.dtype | None = None) -> nn.Sequential:
+    """Linear layers of width 4 with these activations between them."""
+    sizes = [1, *[4] * len(activations), 1]
+    layers = [nn.Linear(n_in, n_out, dtype=dtype) for n_in, n_out in pairwise(sizes)]
+    pairs = zip(layers[:-1], activations, strict=True)
+    return nn.Sequential(*(part for pair in pairs for part in pair), layers[-1])
+
+
+def after(first: nn.Module) -> nn.Sequential:
+    """A hidden layer of another kind."""
+    return nn.Sequential(first, nn.Tanh(), nn.Linear(4, 1))
 
 
 class Standardised(nn.Sequential):
@@ -65,21 +77,14 @@ class Pinn(nn.Module):
         self.viscosity = nn.Parameter(torch.ones(()))
 
 
-# --- Plain networks
-
-
 PLAIN: dict[str, Callable[[], nn.Module]] = {
     "itself": lambda: mlp(1, 4, 1),
     "inside": lambda: Pinn(mlp(1, 4, 4, 2)),
     "subclass": lambda: Pinn(Standardised(*mlp(1, 4, 1))),
     "ntk layers": lambda: Pinn(ntk_mlp([1, 4, 1])),
     "no bias": lambda: ntk_mlp([1, 4, 1], bias_std=0.0),
-    "one frequency": lambda: nn.Sequential(
-        nn.Linear(1, 4), Sine(3.0), nn.Linear(4, 4), Sine(3.0), nn.Linear(4, 1)
-    ),
-    "one activation used twice": lambda: nn.Sequential(
-        nn.Linear(1, 4), tanh := nn.Tanh(), nn.Linear(4, 4), tanh, nn.Linear(4, 1)
-    ),
+    "one frequency": lambda: between(Sine(3.0), Sine(3.0)),
+    "one activation used twice": lambda: between(tanh := nn.Tanh(), tanh),
     "beside other modules": lambda: nn.ModuleList([mlp(1, 4, 1), nn.Linear(2, 2), nn.Tanh()]),
 }
 
@@ -88,37 +93,19 @@ NOT_PLAIN: dict[str, Callable[[], nn.Module]] = {
     "no network": lambda: nn.Linear(1, 1),
     "no hidden layer": lambda: nn.Sequential(nn.Linear(1, 1)),
     "activation at the end": lambda: nn.Sequential(nn.Linear(1, 4), nn.Tanh()),
-    "two activations": lambda: nn.Sequential(
-        nn.Linear(1, 4), nn.Tanh(), nn.Linear(4, 4), nn.SiLU(), nn.Linear(4, 1)
-    ),
-    "two slopes": lambda: nn.Sequential(
-        nn.Linear(1, 4), nn.LeakyReLU(0.1), nn.Linear(4, 4), nn.LeakyReLU(0.2), nn.Linear(4, 1)
-    ),
-    "dropout": lambda: nn.Sequential(nn.Linear(1, 4), nn.Dropout(0.5), nn.Linear(4, 1)),
-    "trained activation": lambda: nn.Sequential(nn.Linear(1, 4), nn.PReLU(), nn.Linear(4, 1)),
+    "two activations": lambda: between(nn.Tanh(), nn.SiLU()),
+    "two slopes": lambda: between(nn.LeakyReLU(0.1), nn.LeakyReLU(0.2)),
+    "dropout": lambda: between(nn.Dropout(0.5)),
+    "trained activation": lambda: between(nn.PReLU()),
     "convolution": lambda: nn.Sequential(nn.Conv1d(1, 4, 1), nn.Tanh(), nn.Conv1d(4, 1, 1)),
     "one layer used twice": lambda: nn.Sequential(
-        nn.Linear(1, 4),
-        nn.Tanh(),
-        layer := nn.Linear(4, 4),
-        nn.Tanh(),
-        layer,
-        nn.Tanh(),
-        nn.Linear(4, 1),
+        nn.Linear(1, 4), nn.Tanh(), layer := nn.Linear(4, 4), nn.Tanh(), layer, *mlp(4, 4, 1)[1:]
     ),
-    "two frequencies": lambda: nn.Sequential(
-        nn.Linear(1, 4), Sine(30.0), nn.Linear(4, 4), Sine(1.0), nn.Linear(4, 1)
-    ),
-    "another linear layer": lambda: nn.Sequential(Scaled(1, 4), nn.Tanh(), nn.Linear(4, 1)),
-    "normalised weights": lambda: nn.Sequential(
-        nn.utils.parametrizations.weight_norm(nn.Linear(1, 4)), nn.Tanh(), nn.Linear(4, 1)
-    ),
-    "pruned weights": lambda: nn.Sequential(
-        prune.l1_unstructured(nn.Linear(1, 4), "weight", 2), nn.Tanh(), nn.Linear(4, 1)
-    ),
-    "complex weights": lambda: nn.Sequential(
-        nn.Linear(1, 4, dtype=torch.complex128), nn.Tanh(), nn.Linear(4, 1, dtype=torch.complex128)
-    ),
+    "two frequencies": lambda: between(Sine(30.0), Sine(1.0)),
+    "another linear layer": lambda: after(Scaled(1, 4)),
+    "normalised weights": lambda: after(nn.utils.parametrizations.weight_norm(nn.Linear(1, 4))),
+    "pruned weights": lambda: after(prune.l1_unstructured(nn.Linear(1, 4), "weight", 2)),
+    "complex weights": lambda: between(nn.Tanh(), dtype=torch.complex128),
     "two layers in a row": lambda: nn.Sequential(nn.Linear(1, 4), nn.Linear(4, 4), nn.Linear(4, 1)),
 }
 
@@ -150,9 +137,6 @@ def test_limit_has_the_settings_of_the_network():
         limit_of(nn.Sequential(nn.Linear(1, 1), nn.Tanh()))
 
 
-# --- Kernel of the layers
-
-
 @pytest.mark.parametrize("activation", [nn.Tanh, nn.GELU, nn.ReLU, nn.Mish])
 @pytest.mark.parametrize("n_out", [1, 3])
 @pytest.mark.parametrize("bias", [True, False], ids=["bias", "no_bias"])
@@ -181,20 +165,22 @@ class Twice(nn.Sequential):
         return super().forward(x) + super().forward(-x)
 
 
-@pytest.mark.parametrize(
-    ("net", "x", "message"),
-    [
-        (mlp(2, 4, 1), points(3, 1), r"shapes \[\(3, 1\)\] for points of shape \(3, 1\)"),
-        (Twice(*mlp(1, 4, 1)), points(3, 1), r"shapes \[\(3, 1\), \(3, 1\)\]"),
-        (mlp(1, 4, 1), points(3, 1)[:, 0], r"expected one of shape \(N, 1\)"),
-    ],
-)
-def test_points_that_do_not_fit_are_named(net: nn.Module, x: Tensor, message: str):
+X = points(3, 1)
+UNFIT: dict[str, tuple[nn.Module, Tensor, tuple[Any, ...], str]] = {
+    "inputs": (mlp(2, 4, 1), X, (), r"shapes \[\(3, 1\)\] for points of shape \(3, 1\)"),
+    "twice": (Twice(*mlp(1, 4, 1)), X, (), r"shapes \[\(3, 1\), \(3, 1\)\]"),
+    "flat": (mlp(1, 4, 1), X[:, 0], (), r"expected one of shape \(N, 1\)"),
+    "weight_std": (mlp(1, 4, 1), X, ([1.0], 1.0), "weight_std has 1 entries"),
+    "bias_std": (mlp(1, 4, 1), X, (1.0, [1.0, 1.0, 1.0]), "bias_std has 3 entries"),
+    "too_wide": (mlp(1, 4, 1), points(4, 1), (100.0, 1.0), "Hermite polynomials leave"),
+}
+
+
+@pytest.mark.parametrize("case", UNFIT)
+def test_what_does_not_fit_is_named(case: str):
+    net, x, stds, message = UNFIT[case]
     with pytest.raises(ValueError, match=message):
-        distance_to_limit(net, x)
-
-
-# --- Distance
+        distance_to_limit(net, x, *stds)
 
 
 @pytest.mark.parametrize("n_out", [1, 2])
@@ -303,19 +289,6 @@ def test_sixty_four_points_take_a_moment():
     distance(net)
     assert made - start < 1.0
     assert time.process_time() - made < 0.2
-
-
-@pytest.mark.parametrize(
-    ("net", "arguments", "message"),
-    [
-        (mlp(1, 4, 1), ([1.0], 1.0), "weight_std has 1 entries"),
-        (mlp(1, 4, 1), (1.0, [1.0, 1.0, 1.0]), "bias_std has 3 entries"),
-        (mlp(1, 4, 1), (100.0, 1.0), "Hermite polynomials leave"),
-    ],
-)
-def test_wrong_stds_are_named(net: nn.Module, arguments: tuple[Any, Any], message: str):
-    with pytest.raises(ValueError, match=message):
-        DistanceToLimit(net, points(4, 1), *arguments)
 
 
 def test_inputs_of_the_first_layer_take_the_place_of_points():

@@ -10,11 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pinn_ntk import empirical_ntk
+from pinn_ntk import LimitKernel, empirical_ntk, ntk_mlp
 from pinn_ntk.limit.activations import activation
-from pinn_ntk.limit.kernel import LimitKernel
 from pinn_ntk.limit.operators import biharmonic, identity, laplacian
-from pinn_ntk.limit.parametrization import ntk_mlp
 
 Scalar = Callable[[Tensor, Tensor, Tensor], Tensor]
 """E_00 or E_11 of (q, c, q')."""
@@ -85,9 +83,6 @@ def differentiated(
     return total.reshape(len(x), len(y))
 
 
-# --- Without operators
-
-
 @pytest.mark.parametrize("dim", [1, 2])
 @pytest.mark.parametrize("hidden", [0, 1, 3])
 @pytest.mark.parametrize("name", CLOSED)
@@ -134,9 +129,6 @@ def test_a_generic_activation_has_the_kernel_of_the_known_one():
     x = grid(5, 2)
     kernel = LimitKernel(2, lambda u: 1.0 * torch.tanh(u), 1.2, 0.3).ntk(x)
     torch.testing.assert_close(kernel, LimitKernel(2, "tanh", 1.2, 0.3).ntk(x), rtol=1e-12, atol=0)
-
-
-# --- Operators
 
 
 PAIRS: dict[str, tuple[int, Any, Any]] = {
@@ -358,9 +350,6 @@ def test_estimate_draws_no_random_numbers_and_repeats():
     assert torch.equal(torch.rand(3), expected)
 
 
-# --- Finite networks
-
-
 def residuals(network: nn.Module, x: Tensor, terms: dict[str, Any]) -> dict[str, Tensor]:
     """The terms of a real network, by nested autograd."""
     rows = {}
@@ -442,9 +431,6 @@ def test_error_of_the_biharmonic_kernel_falls_like_one_over_the_root_of_the_widt
     for one, mean in found.values():
         assert slope(WIDTHS, one) == pytest.approx(-0.5, abs=0.15)
         assert mean[-1] < 0.5 * mean[0]
-
-
-# --- Refusals
 
 
 X = LINE

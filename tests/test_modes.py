@@ -8,17 +8,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from pinn_ntk import empirical_ntk
-from pinn_ntk.analysis.dynamics import LinearizedTraining
-from pinn_ntk.analysis.modes import Modes
+from pinn_ntk import LinearizedTraining, Modes, empirical_ntk
 from tests.asserts import assert_near
 
 
 def training_of(
-    phi: dict[str, Tensor], start: dict[str, Tensor], d: dict[str, float]
+    phi: dict[str, Tensor], start: dict[str, Tensor], d: dict[str, float], **options
 ) -> LinearizedTraining:
-    w = torch.zeros(next(iter(phi.values())).shape[1], dtype=torch.float64, requires_grad=True)
-    return LinearizedTraining(empirical_ntk({t: p @ w for t, p in phi.items()}, [w]), start, d)
+    w = next(iter(phi.values())).new_zeros(next(iter(phi.values())).shape[1], requires_grad=True)
+    kernel = empirical_ntk({t: p @ w for t, p in phi.items()}, [w])
+    return LinearizedTraining(kernel, start, d, **options)
 
 
 def diagonal(rates: list[float], start: list[float]) -> Modes:
@@ -161,11 +160,9 @@ def test_more_steps_than_an_integer_holds(rate: float, lr: float):
 
 def test_slowest_modes_of_an_accurate_spectrum_are_counted():
     x = torch.linspace(-1, 1, 60, dtype=torch.float64)
-    phi = torch.exp(-4 * (x[:, None] - x[::2]).square())  # rates down to the noise
+    phi = {"data": torch.exp(-4 * (x[:, None] - x[::2]).square())}  # rates down to the noise
     start = {"data": torch.randn(60, dtype=torch.float64)}
-    w = torch.zeros(30, dtype=torch.float64, requires_grad=True)
-    kernel = empirical_ntk({"data": phi @ w}, [w])
-    modes = Modes(LinearizedTraining(kernel, start, {"data": 2 / 60}, method="accurate"))
+    modes = Modes(training_of(phi, start, {"data": 2 / 60}, method="accurate"))
     lr, target = 1e-2, 1.0000001 * modes.unlearnable
     steps = modes.steps_to(target, lr)
     assert 1e16 < steps < math.inf
@@ -174,17 +171,18 @@ def test_slowest_modes_of_an_accurate_spectrum_are_counted():
     assert before > target > after
 
 
-# --- Of one term
-
-
 def of_rows(rates: list[float], start: list[float], angle: float) -> Modes:
     """Terms a and b of a row each, of two modes turned by an angle; start mode by mode."""
     cos, sin = math.cos(angle), math.sin(angle)
     turn = torch.tensor([[cos, -sin], [sin, cos]], dtype=torch.float64)
     phi = turn @ torch.diag(torch.tensor(rates, dtype=torch.float64).sqrt())
     r = turn @ torch.tensor(start, dtype=torch.float64)
-    rows = {"a": phi[:1], "b": phi[1:]}
-    return Modes(training_of(rows, {"a": r[:1], "b": r[1:]}, {"a": 1.0, "b": 1.0}))
+    return a_row_each(phi, r)
+
+
+def a_row_each(phi: Tensor, r: Tensor) -> Modes:
+    rows, start = {"a": phi[:1], "b": phi[1:]}, {"a": r[:1], "b": r[1:]}
+    return Modes(training_of(rows, start, {"a": 1.0, "b": 1.0}))
 
 
 @pytest.fixture
@@ -251,10 +249,7 @@ def test_a_mode_that_changes_sign_counts_in_every_second_step():
 def test_a_mode_that_swings_for_ever(phi: list[list[float]], lr: float, left: float):
     rows = torch.tensor(phi, dtype=torch.float64)
     r = torch.tensor([1.5, -0.5], dtype=torch.float64) / math.sqrt(2)  # 1/2 (1, 1) + (1, -1)
-    training = training_of(
-        {"a": rows[:1], "b": rows[1:]}, {"a": r[:1], "b": r[1:]}, {"a": 1.0, "b": 1.0}
-    )
-    modes = Modes(training)
+    modes = a_row_each(rows, r)
     for term in ("a", "b"):
         assert modes.steps_to(0.99 * left / 4, lr, term) == math.inf
         assert modes.steps_to(1.01 * left / 4, lr, term) < 20
@@ -297,15 +292,15 @@ def test_slowest_mode_of_a_term():
     assert still.slowest_of("b") is None  # its mode is not resolved
 
 
+TERM_CALLS = [
+    lambda modes, term: modes.time_to(0.1, term),
+    lambda modes, term: modes.steps_to(0.1, 1e-3, term),
+    lambda modes, term: modes.slowest_of(term),
+]
+
+
 @pytest.mark.parametrize("term", ["unseen", "nowhere"])
-@pytest.mark.parametrize(
-    "call",
-    [
-        lambda modes, term: modes.time_to(0.1, term),
-        lambda modes, term: modes.steps_to(0.1, 1e-3, term),
-        lambda modes, term: modes.slowest_of(term),
-    ],
-)
+@pytest.mark.parametrize("call", TERM_CALLS)
 def test_terms_that_are_not_trained_have_no_modes(call, term: str):
     with pytest.raises(KeyError, match=f"no term '{term}' is trained"):
         call(two_terms(), term)
@@ -326,39 +321,35 @@ def test_no_residual_and_no_kernel():
 
 
 def test_device_of_the_kernel(device: torch.device):
-    w = torch.zeros(3, dtype=torch.float64, device=device, requires_grad=True)
     phi = torch.diag(torch.tensor([2.0, 1.0, 0.0], dtype=torch.float64, device=device))
     start = {"residual": torch.ones(3, device=device)}
-    modes = Modes(LinearizedTraining(empirical_ntk(phi @ w, [w]), start, {"residual": 1.0}))
+    modes = Modes(training_of({"residual": phi}, start, {"residual": 1.0}))
     assert modes.times(0.1).device.type == modes.steps(0.1).device.type == device.type
     assert modes.unlearnable == pytest.approx(0.5, rel=1e-13)
     assert modes.losses(torch.ones(2))["residual"].device.type == device.type
 
 
-@pytest.mark.parametrize(
-    "call",
-    [
-        lambda modes: modes.times(0.0),
-        lambda modes: modes.steps(0.1, -1.0),
-        lambda modes: modes.steps(0.0),
-        lambda modes: modes.steps_to(1.0, math.nan),
-        lambda modes: modes.steps_to(math.nan, 0.1),
-        lambda modes: modes.time_to(math.nan),
-        lambda modes: modes.time_to(math.nan, "data"),
-    ],
-)
+OUT_OF_RANGE = [
+    lambda modes: modes.times(0.0),
+    lambda modes: modes.steps(0.1, -1.0),
+    lambda modes: modes.steps(0.0),
+    lambda modes: modes.steps_to(1.0, math.nan),
+    lambda modes: modes.steps_to(math.nan, 0.1),
+    lambda modes: modes.time_to(math.nan),
+    lambda modes: modes.time_to(math.nan, "data"),
+]
+
+
+@pytest.mark.parametrize("call", OUT_OF_RANGE)
 def test_values_out_of_range_are_refused(call):
     with pytest.raises(ValueError, match="expected"):
         call(diagonal(RATES, START))
 
 
-def test_there_is_no_mode_beyond_the_last():
+def test_repr_says_how_many_and_there_is_none_beyond_the_last():
+    assert repr(two_terms()) == "Modes(9 of the terms ['pde', 'bc'])"
     with pytest.raises(IndexError):
         diagonal(RATES, START)[4]
-
-
-def test_repr_says_how_many():
-    assert repr(two_terms()) == "Modes(9 of the terms ['pde', 'bc'])"
 
 
 def test_modes_of_a_kernel_are_refused():

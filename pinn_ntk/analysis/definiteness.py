@@ -27,6 +27,7 @@ from torch import Tensor
 from pinn_ntk.analysis.distinct_rows import distinct_rows
 from pinn_ntk.analysis.repeated_rows import (
     Additive,
+    additive_cause,
     additive_form,
     duplicated_rows,
     rounding,
@@ -101,7 +102,7 @@ class Definiteness:
         """Why rank is lost, in a sentence; empty where nothing was recognised."""
         if self.broadcast:
             return " ".join(
-                (_sum if term in self.additive else _mistake)(term, shape)
+                additive_cause(term, shape, certain=term not in self.additive)
                 for term, shape in self.broadcast.items()
             )
         if self.still == self.rows:
@@ -151,6 +152,7 @@ def definiteness(
     *,
     spectrum: Spectrum | None = None,
     whole: NTK | None = None,
+    distinct: Mapping[str, int] | None = None,
 ) -> Definiteness:
     """Rank of a kernel block above the noise, and what may be the matter if it is not full.
 
@@ -168,6 +170,7 @@ def definiteness(
         whole: Kernel of all rows, where ``kernel`` is that of some. Broadcasting and repeated rows
             are looked for there, the latter term by term; residuals of its rows are good for
             broadcasting only.
+        distinct: Term -> `distinct_rows` of ``whole``, where they are counted already.
 
     Returns:
         What was found.
@@ -210,7 +213,7 @@ def definiteness(
         still=len(still),
         broadcast={name: form.shape for name, form in forms.items()},
         outside=None if known is None else _outside(known, spectrum, len(kept)),
-        searched=_searched(kernel, whole or kernel, names),
+        searched=_searched(kernel, whole or kernel, names, distinct or {}),
         additive=frozenset(name for name, form in forms.items() if not form.certain),
     )
 
@@ -219,12 +222,15 @@ def _counted(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
-def _searched(kernel: NTK, whole: NTK, names: Sequence[str]) -> tuple[int, int] | None:
+def _searched(
+    kernel: NTK, whole: NTK, names: Sequence[str], known: Mapping[str, int]
+) -> tuple[int, int] | None:
     """Rows of the terms and the different ones, if some were left out and many repeat others."""
     if all(whole.rows(name) <= kernel.rows(name) for name in names):
         return None
     rows = sum(whole.rows(name) for name in names)
-    different = sum(distinct_rows(whole.jacobian(name)) for name in names)
+    counts = (known[n] if n in known else distinct_rows(whole.jacobian(n)) for n in names)
+    different = sum(counts)
     return (rows, different) if different < (1 - REPEATED) * rows else None
 
 
@@ -277,24 +283,6 @@ def _outside(residual: Tensor, spectrum: Spectrum, rank: int) -> float | None:
         return None
     lost = spectrum.eigenvectors[:, rank:].double().mT @ (residual / size)
     return float(lost.square().sum())
-
-
-def _mistake(term: str, shape: tuple[int, int]) -> str:
-    n, m = shape
-    parts = "(N,) - (N, 1)" if n == m else f"({m},) - ({n}, 1)"
-    return (
-        f"The {n * m} rows of {term} look like those of a difference that was broadcast to "
-        f"({n}, {m}) by accident, likely {parts}; check shapes of prediction and target."
-    )
-
-
-def _sum(term: str, shape: tuple[int, int]) -> str:
-    n, m = shape
-    return (
-        f"The {n * m} rows of {term}, ({n}, {m}), are sums a_i + b_j, of rank {n + m - 1} at most: "
-        "components that differ by a shift, or a difference that was broadcast by accident; check "
-        "shapes of prediction and target."
-    )
 
 
 def _share(outside: float) -> str:

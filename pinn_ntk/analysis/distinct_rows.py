@@ -31,14 +31,10 @@ points on a line, float32 networks had up to 6 % of the neighbours as close as t
 
 
 def distinct_rows(jacobian: FactoredJacobian) -> int:
-    """Number of rows that the parameters tell apart.
+    """Number of rows of J that the parameters tell apart.
 
-    Args:
-        jacobian: J of all rows of a residual.
-
-    Returns:
-        R less the repetitions, up to some per cent in float32, where close points are alike as
-        well. Rows that no parameter moves are not taken for repetitions.
+    It is up to some per cent too low in float32, where close points are alike as well. Rows that no
+    parameter moves are not taken for repetitions.
 
     Example:
         >>> from pinn_ntk import empirical_ntk

@@ -32,6 +32,7 @@ from torch import Tensor
 from pinn_ntk.analysis import propagators
 from pinn_ntk.analysis.mode_basis import ModeBasis
 from pinn_ntk.analysis.propagators import Propagator, Times
+from pinn_ntk.analysis.row_values import row_values
 from pinn_ntk.kernel.ntk import NTK, Method
 from pinn_ntk.kernel.spectrum import Spectrum
 
@@ -96,7 +97,7 @@ class LinearizedTraining:
         self.terms = tuple(dict.fromkeys(curvature if terms is None else terms))
         self.unseen = tuple(term for term in kernel.terms if term not in self.terms)
         self._check_terms(residuals, curvature)
-        self._start = {t: _vector(kernel, t, r, "residual") for t, r in residuals.items()}
+        self._start = {t: row_values(kernel, t, r, "residual") for t, r in residuals.items()}
         self._curvature = {t: _curvature(kernel, t, curvature[t]) for t in self.terms}
 
     def __repr__(self) -> str:
@@ -256,23 +257,11 @@ def _checked(given: Mapping[str, float | Tensor] | None) -> Mapping[str, float |
     return given
 
 
-def _vector(kernel: NTK, term: str, values: Tensor, what: str) -> Tensor:
-    """Values of one term, flattened and detached, (R_a,)."""
-    jacobian = kernel.jacobian(term)
-    vector = values.detach().to(jacobian.device, jacobian.dtype).reshape(-1)
-    if len(vector) != jacobian.rows or not bool(torch.isfinite(vector).all()):
-        raise ValueError(
-            f"the {what} of term {term!r} has shape {tuple(values.shape)}; expected "
-            f"{jacobian.rows} finite entries, those whose kernel this is."
-        )
-    return vector
-
-
 def _curvature(kernel: NTK, term: str, values: float | Tensor) -> Tensor:
     given = torch.as_tensor(values, dtype=kernel.jacobian(term).dtype)
     if given.numel() == 1:
         given = given.reshape(-1).expand(kernel.rows(term))
-    vector = _vector(kernel, term, given, "curvature")
+    vector = row_values(kernel, term, given, "curvature")
     if bool((vector < 0).any()):
         raise ValueError(
             f"the curvature of term {term!r} is {float(vector.min())} at its lowest; expected "

@@ -38,14 +38,12 @@ import torch
 from torch import Tensor
 
 from pinn_ntk.analysis import propagators
+from pinn_ntk.analysis.arrival import grid
 from pinn_ntk.analysis.dynamics import LinearizedTraining
 from pinn_ntk.analysis.propagators import Propagator
 
 NoiseEstimate = Literal["gcv", "tail"]
 """How the noise is found where it is not known."""
-
-RATIO = 1.03
-"""Ratio of neighbouring numbers of steps that are compared."""
 
 _LONGEST = 10**9
 
@@ -145,7 +143,7 @@ def early_stopping(
             resolvable mode has converged, a billion steps at most, when left out.
 
     Returns:
-        The risk at numbers of steps that grow by `RATIO`, and the best of them.
+        The risk at numbers of steps that grow by 3 %, and the best of them.
 
     Raises:
         ValueError: ``term`` is not trained, or left out where there are several, ``noise`` is
@@ -226,13 +224,10 @@ def _horizon(training: LinearizedTraining, lr: float) -> int:
 
 
 def _grid(max_steps: int) -> Tensor:
-    """0, 1, 2, ... and then numbers that grow by `RATIO`, up to ``max_steps``, int64."""
+    """0, 1, 2, ... and then numbers that grow by 3 %, up to ``max_steps``, int64."""
     if max_steps < 1:
         raise ValueError(f"expected max_steps of 1 or more, got {max_steps}.")
-    count = math.ceil(math.log(max_steps) / math.log(RATIO)) + 1
-    powers = torch.pow(RATIO, torch.arange(count, dtype=torch.float64)).round()
-    grid: Tensor = torch.cat([torch.zeros(1), powers.clamp(max=max_steps)]).long().unique()
-    return grid
+    return grid(1.0, max_steps, whole=True).long()
 
 
 def _chosen(training: LinearizedTraining, term: str | None) -> str:

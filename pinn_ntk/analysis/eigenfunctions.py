@@ -39,20 +39,11 @@ LEVELS = 21
 def eigenfunctions(
     spectrum: Spectrum, count: int | None = None, rows: slice | Tensor | None = None
 ) -> Tensor:
-    """The first eigenfunctions above the noise floor, at the points.
+    """The first ``count`` eigenfunctions above the noise floor, or all, at the points.
 
-    Args:
-        spectrum: Spectrum with eigenvectors.
-        count: How many at most; all above the floor when left out.
-        rows: Rows of the matrix that belong to the points, (N,) indices or a slice, such as those
-            of one term of a larger kernel, or ``slice(0, None, 2)`` for the first component of
-            two; all when left out.
-
-    Returns:
-        phi_i(x_n), (N, min(count, rank)); the entry of largest size of each is positive.
-
-    Raises:
-        ValueError: The spectrum has no eigenvectors, or ``count`` is below 1.
+    ``rows`` of the matrix belong to the points, (N,) indices or a slice: those of one term of a
+    larger kernel, or ``slice(0, None, 2)`` for the first component of two; all when left out.
+    Returns phi_i(x_n), (N, min(count, rank)); the entry of largest size of each is positive.
 
     Example:
         >>> import torch

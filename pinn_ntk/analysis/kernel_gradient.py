@@ -122,18 +122,9 @@ def kernel_gradient(
 
 
 def term_gradients(kernel: NTK, slopes: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """J_a^T g_a, the gradient of each term of the loss with respect to the parameters.
+    """Term -> J_a^T g_a (P,), gradient of each part of the loss with a slope, in kernel order.
 
-    Args:
-        kernel: Kernel of the terms.
-        slopes: Term -> g_a = dL/dr_a, R_a entries in any shape.
-
-    Returns:
-        Term -> (P,) in the contraction dtype, for the terms that have a slope, in kernel order.
-
-    Raises:
-        TypeError: A slope is no tensor.
-        ValueError: No slopes, slopes of a term that the kernel lacks, or of the wrong length.
+    A slope has R_a entries, in any shape.
 
     Example:
         >>> from pinn_ntk import empirical_ntk

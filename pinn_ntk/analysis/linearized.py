@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from pinn_ntk.analysis.row_values import row_values
 from pinn_ntk.kernel.jacobian import FactoredJacobian
 from pinn_ntk.kernel.ntk import NTK
 
@@ -188,16 +189,7 @@ def _places(model: nn.Module) -> Iterator[tuple[str, str]]:
 def laziness(now: Tensor, linearized: Tensor, start: Tensor) -> float:
     """||f - f_lin|| / ||f - f_0||, of outputs or residuals: 0 where training is lazy.
 
-    Args:
-        now: f, of any shape.
-        linearized: f_lin, likewise.
-        start: f_0, likewise.
-
-    Returns:
-        The ratio; NaN where nothing has moved.
-
-    Raises:
-        ValueError: The shapes differ.
+    NaN where nothing has moved.
 
     Example:
         >>> laziness(torch.tensor([3.0, 4.0]), torch.tensor([3.0, 3.5]), torch.zeros(2))
@@ -215,20 +207,10 @@ def laziness(now: Tensor, linearized: Tensor, start: Tensor) -> float:
 def linearized_residuals(
     kernel: NTK, residuals: Mapping[str, Tensor], displacement: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """r_a(theta_0) + J_a (theta - theta_0), by the Jacobians of a kernel; nothing is run again.
+    """r_a(theta_0) + J_a (theta - theta_0), (R_a,), by the Jacobians of a kernel.
 
-    Args:
-        kernel: Kernel at theta_0.
-        residuals: Term -> r_a(theta_0), of any shape with R_a entries.
-        displacement: Name of a parameter -> theta - theta_0, such as from
-            `LinearizedModel.displacement`; one that is absent stands still.
-
-    Returns:
-        Term -> residual of the linearised model, (R_a,), of the terms of ``residuals``.
-
-    Raises:
-        KeyError: A term is not in the kernel.
-        ValueError: The kernel knows no parameter of such a name, or of this size.
+    ``kernel`` and ``residuals`` are those at theta_0. ``displacement`` maps names of parameters to
+    theta - theta_0, as `LinearizedModel.displacement` does; one that is absent stands still.
 
     Example:
         >>> from pinn_ntk import empirical_ntk
@@ -241,12 +223,7 @@ def linearized_residuals(
     for term, residual in residuals.items():
         jacobian = kernel.jacobian(term)
         vector = _flattened(jacobian, displacement)
-        start = residual.detach().to(jacobian.device, jacobian.dtype).reshape(-1)
-        if len(start) != jacobian.rows:
-            raise ValueError(
-                f"the residual of term {term!r} has shape {tuple(residual.shape)}; expected "
-                f"{jacobian.rows} entries, those whose kernel this is."
-            )
+        start = row_values(kernel, term, residual, "residual", finite=False)
         moved[term] = start + jacobian.matvec(vector)
     return moved
 

@@ -28,12 +28,10 @@ from pinn_ntk.kernel.tsqr import factor_precision, triangular_factor
 
 @dataclass(frozen=True)
 class ModeBasis:
-    """Modes of the terms that are trained, and how all terms follow them.
+    """Modes of the terms that are trained, and how all terms follow them: X_b = F_b G.
 
-    Attributes:
-        spectrum: Lambda and V, with the floor of Lambda.
-        followers: Term -> F_b, (R_b, R), for each term of the kernel.
-        gains: G, with X_b = F_b G: Sigma from the Jacobian, 1 from the kernel, (R,).
+    ``spectrum`` is Lambda with its floor, and V; ``followers`` are the F_b, (R_b, R), of all terms
+    of the kernel; ``gains`` are G, (R,): Sigma from the Jacobian, 1 from the kernel.
     """
 
     spectrum: Spectrum
@@ -42,19 +40,7 @@ class ModeBasis:
 
     @classmethod
     def of(cls, kernel: NTK, terms: Sequence[str], root: Tensor, method: Method) -> ModeBasis:
-        """Modes of some terms of a kernel.
-
-        Args:
-            kernel: The kernel.
-            terms: Those that are trained.
-            root: D^(1/2) of their rows, one term after another, (R,).
-            method: "fast", from the kernel, or "accurate", from its Jacobian.
-
-        Returns:
-            The modes.
-
-        Raises:
-            ValueError: There is no such method.
+        """Modes of the trained ``terms``; ``root`` is D^(1/2) of their rows, (R,).
 
         Example:
             >>> from pinn_ntk import empirical_ntk
@@ -65,8 +51,6 @@ class ModeBasis:
             >>> basis.spectrum.eigenvalues.tolist(), basis.followers["unseen"].abs().tolist()
             ([0.25], [[1.0]])
         """
-        if method not in {"fast", "accurate"}:
-            raise ValueError(f"method is {method!r}; expected 'fast' or 'accurate'.")
         return (_of_kernel if method == "fast" else _of_jacobian)(kernel, terms, root)
 
 

@@ -14,15 +14,14 @@ rate lies below the floor may still fall, but more slowly than at R eps lambda_m
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
 
 from pinn_ntk.analysis import propagators
-from pinn_ntk.analysis.arrival import for_good
+from pinn_ntk.analysis.arrival import LossCurve, check_trained, time_to_loss
 from pinn_ntk.analysis.dynamics import LinearizedTraining
 from pinn_ntk.analysis.propagators import Propagator, Times
 
@@ -199,9 +198,8 @@ class Modes:
             ValueError: ``loss`` is NaN.
         """
         early = 0.01 / float(self.rates[0]) if self.rates[0] > 0 else 1.0
-        return self._reached(
-            loss, term, self.rates, lambda t: propagators.flow(self.rates, t).kept, early
-        )
+        flow = partial(propagators.flow, self.rates)
+        return time_to_loss(self.training, loss, term, self.rates, flow, early)
 
     def steps_to(self, loss: float, lr: float, term: str | None = None) -> float:
         """Steps of gradient descent from which on the loss stays at a value or below.
@@ -230,14 +228,9 @@ class Modes:
             >>> modes.steps_to(0.1, lr=0.1, term="bc")  # 4.5 * 0.9^(2 n) <= 0.1
             19.0
         """
-        return self._reached(
-            loss,
-            term,
-            self._decrements(lr),
-            lambda n: propagators.descent(self.rates, n, lr).kept,
-            1.0,
-            whole=True,
-        )
+        decrements = self._decrements(lr)
+        descent = partial(propagators.descent, self.rates, lr=lr)
+        return time_to_loss(self.training, loss, term, decrements, descent, 1.0, whole=True)
 
     def slowest_of(self, term: str) -> Mode | None:
         """The slowest mode above the floor among those that lie in a term more than in any other.
@@ -251,7 +244,7 @@ class Modes:
         Raises:
             KeyError: The term is not trained.
         """
-        self._check(term)
+        check_trained(self.training, term)
         lies_in = torch.stack([self.location[name] for name in self.training.terms])
         own = lies_in.argmax(0) == self.training.terms.index(term)
         places = torch.nonzero(own & (self.rates > 0))
@@ -263,66 +256,8 @@ class Modes:
         return self.training.coefficients.square() / 2
 
     def _curves(self, propagator: Propagator) -> dict[str, Tensor]:
-        return {term: self._curve(term, propagator.kept) for term in self.training.terms}
-
-    def _curve(self, term: str | None, kept: Tensor) -> Tensor:
-        """Loss of a term, or of all, where that much of each mode is left, (*times,)."""
-        c = self.training.coefficients
-        left = torch.where(c == 0, 0.0, kept * c)  # not 0 * inf
-        if term is not None:
-            left = left @ self.training.modes[self.training.rows(term)].mT
-        return left.square().sum(-1) / 2
-
-    def _reached(
-        self,
-        loss: float,
-        term: str | None,
-        decrements: Tensor,
-        kept: Callable[[Tensor], Tensor],
-        unit: float,
-        *,
-        whole: bool = False,
-    ) -> float:
-        """The first time, or number of steps, from which on a loss stays at a value or below."""
-        if math.isnan(loss):
-            raise ValueError("expected the loss to reach, a number, got nan.")
-        self._check(term)
-        if bool(((self._energies > 0) & (decrements < 0)).any()):
-            return math.inf
-        resting, sizes = self._resting(term, decrements == 0), self._sizes(term)
-        sizes = torch.where(decrements > 0, sizes, 0.0)
-        room = math.sqrt(2 * loss) - resting if loss >= 0 else -math.inf
-        if room < 0 or (room == 0 and bool(sizes.any())):
-            return math.inf
-
-        def below(times: Tensor) -> Tensor:  # of steps two, since a mode may change sign in each
-            both = [kept(times), kept(times + 1)] if whole else [kept(times)]
-            return torch.stack([self._curve(term, p) <= loss for p in both]).all(0)
-
-        def settled(time: float) -> bool:
-            left = sizes * kept(torch.tensor(time, dtype=torch.float64)).abs()
-            return float(left.sum()) <= room
-
-        return for_good(below, settled, unit, whole=whole)
-
-    def _resting(self, term: str | None, still: Tensor) -> float:
-        """|D^(1/2) r| of what is left in the end, of a term or of all."""
-        c = torch.where(still, self.training.coefficients, 0.0)
-        if term is None:
-            return float(c.norm())
-        v = self.training.modes[self.training.rows(term)]
-        stays = v @ torch.where(self.rates == 0, c, 0.0)
-        swings = v @ torch.where(self.rates > 0, c, 0.0)
-        return max(float((stays + swings).norm()), float((stays - swings).norm()))
-
-    def _sizes(self, term: str | None) -> Tensor:
-        """|D^(1/2) r| of each mode at the start, in the rows of a term or in all, (R,)."""
-        sizes = self.training.coefficients.abs()
-        return sizes if term is None else sizes * self.location[term].sqrt()
-
-    def _check(self, term: str | None) -> None:
-        if term is not None and term not in self.training.terms:
-            raise KeyError(f"no term {term!r} is trained; there are {list(self.training.terms)}.")
+        of_terms = {term: LossCurve(self.training, term) for term in self.training.terms}
+        return {term: curve.at(propagator.kept) for term, curve in of_terms.items()}
 
     def _until(self, tolerance: float, decrements: Tensor) -> Tensor:
         if not tolerance > 0:

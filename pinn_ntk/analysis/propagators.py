@@ -29,30 +29,16 @@ _SERIES = 0.5
 
 
 class Propagator(NamedTuple):
-    """What is left of each mode, and how far it reached; see the module.
-
-    Attributes:
-        kept: p, (*times, n).
-        reach: phi, (*times, n).
-    """
+    """What is left of each mode, p, and how far it reached, phi; (*times, n) each."""
 
     kept: Tensor
     reach: Tensor
 
 
 def flow(rates: Tensor, times: Times, floor: float = 0.0) -> Propagator:
-    """Gradient flow: p = exp(-lambda t).
+    """Gradient flow: p = exp(-lambda t) and phi = (1 - p) / lambda; t = inf is the end of training.
 
-    Args:
-        rates: Rate of each mode, none negative, (n,).
-        times: t, none negative; inf for the end of training.
-        floor: Rounding noise of the rates.
-
-    Returns:
-        p and phi = (1 - p) / lambda.
-
-    Raises:
-        ValueError: A time is negative or NaN.
+    No rate (n,) and no time is negative; ``floor`` is the rounding noise of the rates.
 
     Example:
         >>> kept, reach = flow(torch.tensor([1.0, 0.0], dtype=torch.float64), math.log(2))
@@ -74,21 +60,12 @@ def descent(
     """Gradient descent as of ``torch.optim.SGD(lr=lr, momentum=momentum)``, first step included.
 
     Without momentum p = (1 - lr lambda)^n. With it, the heavy ball of Polyak 1964 (USSR
-    Computational Mathematics and Mathematical Physics 4, 1), v <- momentum v + g and
-    theta <- theta - lr v from v = 0. Exact also where a mode grows, lr lambda > 2.
+    Computational Mathematics and Mathematical Physics 4, 1), without dampening and Nesterov's form:
 
-    Args:
-        rates: Rate of each mode, none negative, (n,).
-        steps: Numbers of steps, whole and none negative.
-        lr: Learning rate.
-        momentum: At least 0 and below 1; without dampening and Nesterov's form.
-        floor: Rounding noise of the rates.
+        v <- momentum v + g,  theta <- theta - lr v,  from v = 0.
 
-    Returns:
-        p and phi.
-
-    Raises:
-        ValueError: Steps are not whole or negative, or ``lr`` or ``momentum`` is out of range.
+    Exact also where a mode grows, lr lambda > 2. Steps are whole numbers; ``rates`` and ``floor``
+    as for `flow`.
 
     Example:
         >>> rates = torch.tensor([1.0, 3.0], dtype=torch.float64)
@@ -111,19 +88,8 @@ def descent(
 def limit(rates: Tensor, ridge: float = 0.0, floor: float = 0.0) -> Propagator:
     """The end of training on the loss plus ridge / 2 |theta - theta(0)|^2.
 
-    p = ridge / (lambda + ridge) and phi = 1 / (lambda + ridge). Without a ridge, modes below the
-    floor stay and reach nowhere: the pseudo-inverse.
-
-    Args:
-        rates: Rate of each mode, none negative, (n,).
-        ridge: None negative.
-        floor: Rounding noise of the rates.
-
-    Returns:
-        p and phi, (n,).
-
-    Raises:
-        ValueError: ``ridge`` is negative or not finite.
+    p = ridge / (lambda + ridge) and phi = 1 / (lambda + ridge), (n,). Without a ridge, modes below
+    the floor stay and reach nowhere: the pseudo-inverse.
 
     Example:
         >>> rates = torch.tensor([1.0, 0.0], dtype=torch.float64)

@@ -22,10 +22,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from pinn_ntk.analysis.row_values import row_values
 from pinn_ntk.kernel.ntk import NTK
 from pinn_ntk.kernel.spectrum import Spectrum
 from pinn_ntk.kernel.tsqr import factor_precision
@@ -67,8 +69,9 @@ def kernel_regression(
         >>> round(kernel_regression(kernel, targets, ridge=2.0)["unseen"].item(), 6)  # w = 1
         3.0
     """
-    start = {term: _values(kernel, term, f, "start") for term, f in (starts or {}).items()}
-    wanted = {term: _values(kernel, term, y, "target") for term, y in targets.items()}
+    checked = partial(row_values, kernel, expected="one for each row of the kernel")
+    start = {term: checked(term, f, "start") for term, f in (starts or {}).items()}
+    wanted = {term: checked(term, y, "target") for term, y in targets.items()}
     if not wanted or not 0 <= ridge < math.inf:
         raise ValueError(
             f"expected targets of at least one term and a ridge of 0 or more, got targets of "
@@ -94,15 +97,3 @@ def _solved(matrix: Tensor, gap: Tensor, ridge: float, precision: float) -> Tens
     assert spectrum.eigenvectors is not None
     kept = spectrum.eigenvectors[:, : spectrum.rank]
     return kept @ ((kept.mT @ gap) / (spectrum.above_floor + ridge))
-
-
-def _values(kernel: NTK, term: str, values: Tensor, what: str) -> Tensor:
-    """Values of one term, flattened and detached, (R_a,)."""
-    jacobian = kernel.jacobian(term)
-    vector = values.detach().to(jacobian.device, jacobian.dtype).reshape(-1)
-    if len(vector) != jacobian.rows or not bool(torch.isfinite(vector).all()):
-        raise ValueError(
-            f"the {what} of term {term!r} has shape {tuple(values.shape)}; expected "
-            f"{jacobian.rows} finite entries, one for each row of the kernel."
-        )
-    return vector

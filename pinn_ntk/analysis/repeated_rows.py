@@ -42,19 +42,8 @@ SMALLEST = 3
 def rounding(jacobian: FactoredJacobian) -> float:
     """Squared distance of two rows that are the same but for rounding, relative to their size.
 
-    Args:
-        jacobian: J of the rows.
-
-    Returns:
-        The larger of what the contraction and what the factors bring: 256 eps of the one,
-        (32 eps)^2 of the other.
-
-    Example:
-        >>> from pinn_ntk import empirical_ntk
-        >>> w = torch.tensor(1.0, requires_grad=True)
-        >>> kernel = empirical_ntk(w * torch.ones(2), [w])
-        >>> round(rounding(kernel.jacobian("residual")), 13)  # a float32 model
-        1.46e-11
+    The larger of what the contraction and what the factors bring: 256 eps of the one, (32 eps)^2 of
+    the other.
     """
     formed = _MARGIN * 8 * torch.finfo(jacobian.dtype).eps
     captured: float = (_MARGIN * factor_precision([jacobian])) ** 2
@@ -62,19 +51,9 @@ def rounding(jacobian: FactoredJacobian) -> float:
 
 
 def first_alike(block: Tensor, tolerance: float) -> Tensor:
-    """For each row the first one that it cannot be told from.
+    """For each row of K (R, R) the first one that it cannot be told from, itself or earlier, (R,).
 
-    Args:
-        block: K, (R, R).
-        tolerance: Distance relative to K_ii + K_jj below which two rows are one, see `rounding`.
-
-    Returns:
-        Indices (R,), each at most its own place; ``i`` at place ``i`` where no earlier row is
-        like it.
-
-    Example:
-        >>> first_alike(torch.tensor([[1.0, 2.0, 1.0], [2.0, 4.0, 2.0], [1.0, 2.0, 1.0]]), 1e-6)
-        tensor([0, 1, 0])
+    Two rows are one where d_ij is at most ``tolerance`` (K_ii + K_jj), see `rounding`.
     """
     sizes = block.diagonal()
     sums = sizes[:, None] + sizes
@@ -86,20 +65,7 @@ def first_alike(block: Tensor, tolerance: float) -> Tensor:
 def duplicated_rows(
     block: Tensor, tolerance: float, still: Collection[int] = ()
 ) -> tuple[tuple[int, ...], ...]:
-    """Groups of rows that cannot be told apart.
-
-    Args:
-        block: K, (R, R).
-        tolerance: As in `first_alike`.
-        still: Rows to leave out, those without gradient, see `still_rows`.
-
-    Returns:
-        Groups of two or more rows, each in increasing order.
-
-    Example:
-        >>> duplicated_rows(torch.tensor([[1.0, 2.0, 1.0], [2.0, 4.0, 2.0], [1.0, 2.0, 1.0]]), 1e-6)
-        ((0, 2),)
-    """
+    """Groups of rows of K (R, R) that cannot be told apart, without those that stand ``still``."""
     groups: dict[int, list[int]] = {}
     for row, first in enumerate(first_alike(block, tolerance).tolist()):
         if row not in still:
@@ -108,14 +74,7 @@ def duplicated_rows(
 
 
 def still_rows(block: Tensor, precision: float) -> frozenset[int]:
-    """Rows that no parameter moves.
-
-    Args:
-        block: K, (R, R).
-        precision: Rounding unit of J, see `pinn_ntk.kernel.tsqr.factor_precision`.
-
-    Returns:
-        Rows i with |J_i| = 0, or so small beside the longest that it may be what rounding leaves.
+    """Rows of K (R, R) that no parameter moves, or so little that it may be what rounding leaves.
 
     Example:
         >>> sorted(still_rows(torch.diag(torch.tensor([1.0, 0.0, 1e-3])), 1e-7))
@@ -127,38 +86,14 @@ def still_rows(block: Tensor, precision: float) -> frozenset[int]:
 
 
 class Additive(NamedTuple):
-    """A residual whose rows are r_ij = a_i + b_j.
+    """A residual (N, M) whose rows are r_ij = a_i + b_j.
 
-    Attributes:
-        shape: (N, M).
-        certain: Whether only one of a and b has a gradient, so that nobody wants N M rows.
+    It is a ``certain`` accident where only one of a and b has a gradient: nobody wants N M rows
+    then.
     """
 
     shape: tuple[int, int]
     certain: bool
-
-
-def broadcast_shape(
-    jacobian: FactoredJacobian, shape: Sequence[int] | None = None
-) -> tuple[int, int] | None:
-    """Shape (N, M) of a residual that looks like a column minus a row.
-
-    Args:
-        jacobian: J of all rows, row-major.
-        shape: Shape of the residual, where known.
-
-    Returns:
-        The shape of `additive_form`; None where there is none.
-
-    Example:
-        >>> from pinn_ntk import empirical_ntk
-        >>> w = torch.tensor(2.0, requires_grad=True)
-        >>> u, target = w * torch.tensor([[1.0], [2.0], [3.0]]), torch.zeros(3)
-        >>> broadcast_shape(empirical_ntk(u - target, [w]).jacobian("residual"))
-        (3, 3)
-    """
-    found = additive_form(jacobian, shape)
-    return None if found is None else found.shape
 
 
 def additive_form(
@@ -166,16 +101,10 @@ def additive_form(
 ) -> Additive | None:
     """Whether a residual looks like a column minus a row, and whether that must be an accident.
 
-    Of a large residual a sample of `SIDE` times `SIDE` entries is looked at. Where the shape is
-    not known, the residual is taken for a square if R is a square number of at least 9.
-
-    Args:
-        jacobian: J of all rows, row-major.
-        shape: Shape of the residual, where known.
-
-    Returns:
-        The form; None where the rows are not of it. So it is as well where they are, but the
-        distinct ones are not N, M or N M as for different points: duplicated points.
+    Rows of J are row-major. Of a large residual a sample of `SIDE` times `SIDE` entries is looked
+    at. Where the shape is not known, the residual is taken for a square if R is a square number of
+    at least 9. Where the distinct rows are not N, M or N M as for different points, they are
+    duplicated points, and there is no form.
 
     Example:
         >>> from pinn_ntk import empirical_ntk
@@ -183,6 +112,9 @@ def additive_form(
         >>> u = w * torch.tensor([[1.0], [2.0], [3.0], [4.0]]) + b  # three components
         >>> tuple(additive_form(empirical_ntk(u, [w, b]).jacobian("residual"), u.shape))
         ((4, 3), False)
+        >>> accident = w * torch.tensor([[1.0], [2.0], [3.0]]) - torch.zeros(3)
+        >>> tuple(additive_form(empirical_ntk(accident, [w]).jacobian("residual")))
+        ((3, 3), True)
     """
     if shape is None:
         side = math.isqrt(jacobian.rows)
@@ -201,6 +133,22 @@ def additive_form(
         return None
     distinct = len(set(first_alike(block, tolerance).tolist()))
     return Additive(sides, distinct != n * m) if distinct in {n, m, n * m} else None
+
+
+def additive_cause(term: str, shape: tuple[int, int], *, certain: bool) -> str:
+    """What is the matter with the rows of a term of such a form, in a sentence."""
+    n, m = shape
+    if not certain:
+        return (
+            f"The {n * m} rows of {term}, ({n}, {m}), are sums a_i + b_j, of rank {n + m - 1} at "
+            "most: components that differ by a shift, or a difference that was broadcast by "
+            "accident; check shapes of prediction and target."
+        )
+    parts = "(N,) - (N, 1)" if n == m else f"({m},) - ({n}, 1)"
+    return (
+        f"The {n * m} rows of {term} look like those of a difference that was broadcast to "
+        f"({n}, {m}) by accident, likely {parts}; check shapes of prediction and target."
+    )
 
 
 def _spread(size: int) -> Tensor:

@@ -1,44 +1,31 @@
-"""Activations with all their derivatives phi^(k), exact up to rounding.
+"""What is recognised as an activation, with its derivatives.
 
-Hyperbolic ones are polynomials in t = tanh(u) and s = 1 - t^2 with integer coefficients, those
-built on the Gaussian are Hermite polynomials times exp(-u^2) or exp(-u^2 / 2). Any other smooth
-elementwise function is differentiated by autograd, order after order.
+Those known by name are in `pinn_ntk.limit.derivatives`. Any other smooth elementwise function is
+differentiated by autograd, order after order.
 """
 
 from __future__ import annotations
 
 import copy
-import math
 import random
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-Derivatives = Callable[[Tensor, int], Tensor]
-"""(u, orders) -> phi^(0) ... phi^(orders - 1) at u, (orders, *u.shape)."""
+from pinn_ntk.limit.derivatives import DERIVATIVES, Derivatives, rectifier
 
 
 @dataclass(frozen=True)
 class Activation:
-    """An elementwise function with its derivatives.
+    """An elementwise function with its derivatives phi^(0) ... phi^(orders - 1), (orders, ...).
 
-    Attributes:
-        name: What it is called in messages; closed forms are found by it.
-        derivatives: (u, orders) -> phi^(0) ... phi^(orders - 1) at u, (orders, ...).
-        smooth: Whether it has derivatives of all orders.
-        slope: Of LeakyReLU, its slope below 0; 0 for ReLU; unused otherwise.
-
-    Example:
-        >>> u = torch.tensor([0.0, 1.0], dtype=torch.float64)
-        >>> activation("sin").derivatives(u, 3)[:, 0].tolist()  # sin, cos, -sin at 0
-        [0.0, 1.0, -0.0]
+    Closed forms are found by the ``name``. ``slope`` is that of LeakyReLU below 0, 0 for ReLU.
     """
 
     name: str
@@ -54,18 +41,10 @@ Like = str | Activation | nn.Module | type[nn.Module] | Callable[[Tensor], Tenso
 def activation(like: Like) -> Activation:
     """The activation that a name, a module, its class or a function stands for.
 
-    Args:
-        like: "tanh", "sigmoid", "silu", "gelu", "softplus", "erf", "sin", "cos", "identity" or
-            "relu"; the torch function of that name; ``nn.Tanh`` and its kind or an instance; an
-            `Activation`; or any other smooth elementwise function or module without parameters, of
-            which a copy without hooks is run.
-
-    Returns:
-        The activation with its derivatives.
-
-    Raises:
-        ValueError: The name is not known, the module has parameters, is not smooth and has no
-            closed form here, or is not elementwise.
+    Names are "tanh", "sigmoid", "silu", "gelu", "softplus", "erf", "sin", "cos", "identity" and
+    "relu"; the torch function of that name will do, and so will ``nn.Tanh`` and its kind or an
+    instance. Of any other smooth elementwise function, or module without parameters, a copy without
+    hooks is run.
 
     Example:
         >>> activation(nn.Tanh()).name, activation(torch.erf).name, activation("relu").smooth
@@ -87,135 +66,8 @@ def activation(like: Like) -> Activation:
     return _KNOWN[name] if name else _generic(made, getattr(made, "__name__", "function"))
 
 
-# --- Derivatives, each (u, orders) -> (orders, *u.shape)
-
-
-@lru_cache(maxsize=1)
-def _tanh_polynomials() -> list[list[int]]:
-    """Coefficients in s of p_k: tanh^(k) = p_k(s) for odd k, t p_k(s) for even k."""
-    # d/du p(s) = t (-2 s p') and d/du (t r(s)) = s r - 2 s (1 - s) r', with s = 1 - tanh(u)^2.
-    polynomials = [[1]]
-    for k in range(40):
-        p = polynomials[-1]
-        slope = [n * coefficient for n, coefficient in enumerate(p)]  # s p'
-        if k % 2:
-            polynomials.append([-2 * n for n in slope])
-            continue
-        raised = [0] * (len(p) + 1)
-        for n, (coefficient, rise) in enumerate(zip(p, slope, strict=True)):
-            raised[n] -= 2 * rise
-            raised[n + 1] += coefficient + 2 * rise
-        polynomials.append(raised)
-    return polynomials
-
-
-def _tanh(u: Tensor, orders: int) -> Tensor:
-    tail = torch.exp(-2 * u.abs())
-    s, t = 4 * tail / (1 + tail) ** 2, torch.tanh(u)
-    values = []
-    for k, polynomial in enumerate(_tanh_polynomials()[:orders]):
-        value = torch.zeros_like(u)
-        for coefficient in reversed(polynomial):
-            value = value * s + coefficient
-        values.append(value if k % 2 else t * value)
-    return torch.stack(values)
-
-
-def _sigmoid(u: Tensor, orders: int) -> Tensor:
-    values = _tanh(u / 2, orders)
-    values[0] = 2 * torch.sigmoid(u)
-    return values * _powers(0.5, orders, u) / 2
-
-
-def _softplus(u: Tensor, orders: int) -> Tensor:
-    value = torch.logaddexp(u, torch.zeros_like(u))[None]
-    return torch.cat([value, _sigmoid(u, orders - 1)]) if orders > 1 else value
-
-
-def _times_u(of: Derivatives) -> Derivatives:
-    """(u f)^(k) = u f^(k) + k f^(k-1)."""
-
-    def derivatives(u: Tensor, orders: int) -> Tensor:
-        factor = of(u, orders)
-        values = u * factor
-        values[1:] += _column(range(1, orders), u) * factor[:-1]
-        return values
-
-    return derivatives
-
-
-def _gaussian(u: Tensor, orders: int, curvature: float) -> Tensor:
-    """Derivatives of exp(-curvature u^2 / 2): f^(k+1) = -curvature (u f^(k) + k f^(k-1))."""
-    values = [torch.exp(-curvature / 2 * u**2)]
-    for k in range(orders - 1):
-        below = k * values[k - 1] if k else torch.zeros_like(u)
-        values.append(-curvature * (u * values[k] + below))
-    return torch.stack(values[:orders]) if orders else u.new_empty(0, *u.shape)
-
-
-def _erf(u: Tensor, orders: int) -> Tensor:
-    slopes = _gaussian(u, orders - 1, 2.0) * (2 / math.sqrt(math.pi))
-    return torch.cat([torch.erf(u)[None], slopes])
-
-
-def _normal_cdf(u: Tensor, orders: int) -> Tensor:
-    densities = _gaussian(u, orders - 1, 1.0) / math.sqrt(2 * math.pi)
-    return torch.cat([torch.special.ndtr(u)[None], densities])
-
-
-def _trigonometric(shift: int) -> Derivatives:
-    """Sine with its phase shifted by ``shift`` quarters of a turn."""
-
-    def derivatives(u: Tensor, orders: int) -> Tensor:
-        sine, cosine = torch.sin(u), torch.cos(u)
-        turn = [sine, cosine, -sine, -cosine]
-        return torch.stack([turn[(k + shift) % 4] for k in range(orders)])
-
-    return derivatives
-
-
-def _identity(u: Tensor, orders: int) -> Tensor:
-    values = u.new_zeros(orders, *u.shape)
-    values[0] = u
-    values[1:2] = 1
-    return values
-
-
-def _rectifier(slope: float) -> Derivatives:
-    def derivatives(u: Tensor, orders: int) -> Tensor:
-        step = torch.where(u > 0, 1.0, slope).to(u)
-        if orders > 2:
-            raise ValueError(f"a rectifier has no second derivative, asked for order {orders - 1}.")
-        return torch.stack([step * u, step][:orders])
-
-    return derivatives
-
-
-def _powers(base: float, orders: int, like: Tensor) -> Tensor:
-    """base^k, k < orders, shaped to multiply derivatives at ``like``."""
-    return _column([base**k for k in range(orders)], like)
-
-
-def _column(values: Any, like: Tensor) -> Tensor:
-    return torch.tensor(list(values), dtype=like.dtype, device=like.device).reshape(
-        -1, *[1] * like.ndim
-    )
-
-
-# --- Recognition
-
-_KNOWN = {
-    "tanh": Activation("tanh", _tanh),
-    "sigmoid": Activation("sigmoid", _sigmoid),
-    "silu": Activation("silu", _times_u(_sigmoid)),
-    "gelu": Activation("gelu", _times_u(_normal_cdf)),
-    "softplus": Activation("softplus", _softplus),
-    "erf": Activation("erf", _erf),
-    "sin": Activation("sin", _trigonometric(0)),
-    "cos": Activation("cos", _trigonometric(1)),
-    "identity": Activation("identity", _identity),
-    "relu": Activation("relu", _rectifier(0.0), smooth=False),
-}
+_KNOWN = {name: Activation(name, of) for name, of in DERIVATIVES.items()}
+_KNOWN["relu"] = Activation("relu", rectifier(0.0), smooth=False)
 
 _FUNCTIONS: dict[Any, str] = {
     function: name
@@ -241,7 +93,7 @@ def _of_module(module: nn.Module) -> Activation:
         return _KNOWN[_MODULES[type(module)]]
     if isinstance(module, nn.LeakyReLU):
         slope = float(module.negative_slope)
-        return Activation("relu", _rectifier(slope), smooth=False, slope=slope)
+        return Activation("relu", rectifier(slope), smooth=False, slope=slope)
     if isinstance(module, nn.GELU) and module.approximate == "none":
         return _KNOWN["gelu"]
     if isinstance(module, nn.Softplus) and module.beta == 1:

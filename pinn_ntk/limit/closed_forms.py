@@ -21,76 +21,30 @@ Entry = Callable[[int, int, Tensor, Tensor, Tensor], Tensor]
 
 
 class ClosedDual:
-    """E_ij by a formula for each entry; see `pinn_ntk.limit.duals.Dual`.
-
-    Args:
-        entry: (i, j, q, c, q') -> E_ij.
-
-    Example:
-        >>> from pinn_ntk.limit.activations import activation
-        >>> q = torch.tensor([1.0], dtype=torch.float64)
-        >>> float(dual(activation("relu")).pairs(q, q[:, None], q, (1, 1)))  # E[max(z, 0)^2]
-        0.5
-    """
+    """E_ij by a formula for each entry; see `pinn_ntk.limit.duals.Dual`."""
 
     def __init__(self, entry: Entry) -> None:
         self.entry = entry
 
     def pairs(self, q: Tensor, c: Tensor, other: Tensor, orders: tuple[int, int]) -> Tensor:
-        """E_ij of all pairs.
-
-        Args:
-            q: (N,).
-            c: (N, N').
-            other: (N',).
-            orders: (I, J).
-
-        Returns:
-            (I, J, N, N').
-        """
-        rows = [
-            torch.stack([self.entry(i, j, q[:, None], c, other) for j in range(orders[1])])
-            for i in range(orders[0])
-        ]
-        return torch.stack(rows)
+        """See `Dual`."""
+        return self._table(orders, q[:, None], c, other)
 
     def own(self, q: Tensor, orders: int) -> Tensor:
-        """E_ij of each point with itself.
-
-        Args:
-            q: (N,).
-            orders: I.
-
-        Returns:
-            (I, I, N).
-        """
-        indices = range(orders)
-        return torch.stack(
-            [torch.stack([self.entry(i, j, q, q, q) for j in indices]) for i in indices]
-        )
+        """See `Dual`."""
+        return self._table((orders, orders), q, q, q)
 
     def error(self, q: Tensor, orders: int) -> Tensor:
-        """That of rounding, for every i.
-
-        Args:
-            q: (N,).
-            orders: I.
-
-        Returns:
-            (I,).
-        """
+        """Rounding, for every i."""
         return torch.full((orders,), ROUNDING, dtype=q.dtype, device=q.device)
+
+    def _table(self, orders: tuple[int, int], *at: Tensor) -> Tensor:
+        rows = [[self.entry(i, j, *at) for j in range(orders[1])] for i in range(orders[0])]
+        return torch.stack([torch.stack(row) for row in rows])
 
 
 def dual(activation: Activation) -> Dual:
-    """The expectations of an activation: in closed form where there is one.
-
-    Args:
-        activation: What `pinn_ntk.limit.activations.activation` returned.
-
-    Returns:
-        Its E_ij.
-    """
+    """The expectations of an activation: in closed form where there is one."""
     if activation.name == "relu":
         return ClosedDual(_rectifier(activation.slope))
     if activation.name in _CLOSED:
@@ -129,10 +83,8 @@ def _erf(i: int, j: int, q: Tensor, c: Tensor, other: Tensor) -> Tensor:
     theirs = (other + 2 * (q * other - c**2).clamp(min=0)) / determinant
     total = torch.zeros_like(determinant)
     for k, m, n, coefficient in _hermite_moments(i - 1, j - 1):
-        total = (
-            total
-            + coefficient * (c / determinant) ** k * (2 * own - 1) ** m * (2 * theirs - 1) ** n
-        )
+        shared = coefficient * (c / determinant) ** k
+        total = total + shared * (2 * own - 1) ** m * (2 * theirs - 1) ** n
     return 4 / math.pi * determinant.rsqrt() * total
 
 
@@ -141,18 +93,12 @@ def _hermite_moments(i: int, j: int) -> list[tuple[int, int, int, float]]:
     """(k, m, n, coefficient) of (E x y)^k (2 E x^2 - 1)^m (2 E y^2 - 1)^n in E[H_i(x) H_j(y)]."""
     # E exp(2 s x - s^2 + 2 t y - t^2) = exp(s^2 (2 E x^2 - 1) + t^2 (2 E y^2 - 1) + 4 s t E x y)
     factorial = math.factorial
-    return [
-        (
-            k,
-            (i - k) // 2,
-            (j - k) // 2,
-            factorial(i)
-            * factorial(j)
-            * 4**k
-            / (factorial(k) * factorial((i - k) // 2) * factorial((j - k) // 2)),
-        )
-        for k in range(i % 2, min(i, j) + 1, 2)
-    ]
+    moments = []
+    for k in range(i % 2, min(i, j) + 1, 2):
+        m, n = (i - k) // 2, (j - k) // 2
+        below = factorial(k) * factorial(m) * factorial(n)
+        moments.append((k, m, n, factorial(i) * factorial(j) * 4**k / below))
+    return moments
 
 
 def _rectifier(slope: float) -> Entry:
@@ -162,9 +108,8 @@ def _rectifier(slope: float) -> Entry:
         if i != j or i > 1:
             return torch.full_like(q * c * other, math.nan)  # not needed where it is allowed
         squared = q * other - c**2
-        sine = torch.where(
-            squared > 8e-16 * q * other, squared, 0.0
-        ).sqrt()  # sqrt(q q') sin(angle)
+        above = torch.where(squared > 8e-16 * q * other, squared, 0.0)
+        sine = above.sqrt()  # sqrt(q q') sin(angle)
         angle = torch.atan2(sine, c)
         bent, mixed = (1 - slope) ** 2, slope * (1 - slope)
         if i == 1:

@@ -76,10 +76,7 @@ def _limit_of(plain: PlainMLP, weight_std: Stds | None, bias_std: Stds | None) -
 
 
 def distance_to_limit(
-    network: nn.Module,
-    points: Tensor,
-    weight_std: Stds | None = None,
-    bias_std: Stds | None = None,
+    network: nn.Module, points: Tensor, weight_std: Stds | None = None, bias_std: Stds | None = None
 ) -> float:
     """||K - Theta|| / ||Theta|| in the Frobenius norm, K in the NTK parametrisation.
 

@@ -50,73 +50,26 @@ ROUNDING = 1e-15
 
 
 class Dual(Protocol):
-    """The expectations E_ij of one activation."""
+    """E_ij of one activation for i < I and j < J, at variances q (N,) and q' (N',)."""
 
     def pairs(self, q: Tensor, c: Tensor, other: Tensor, orders: tuple[int, int]) -> Tensor:
-        """E_ij of all pairs, for i < I and j < J.
-
-        Args:
-            q: Variances of the first points, (N,).
-            c: Covariances, (N, N').
-            other: Variances q' of the second points, (N',).
-            orders: (I, J).
-
-        Returns:
-            (I, J, N, N').
-        """
+        """E_ij of all pairs of covariances c (N, N'), (I, J, N, N'); ``orders`` are I and J."""
 
     def own(self, q: Tensor, orders: int) -> Tensor:
-        """E_ij of each point with itself, rho = 1.
-
-        Args:
-            q: Variances, (N,).
-            orders: I = J.
-
-        Returns:
-            (I, I, N).
-        """
+        """E_ij of each point with itself, rho = 1, (I, I, N); ``orders`` is I."""
 
     def error(self, q: Tensor, orders: int) -> Tensor:
-        """e_i, where sqrt(e_i e_j) is about the relative error of E_ij.
-
-        Args:
-            q: Variances, (N,).
-            orders: I.
-
-        Returns:
-            (I,).
-        """
+        """e_i, (I,), where sqrt(e_i e_j) is about the relative error of E_ij; ``orders`` is I."""
 
 
 class HermiteDual:
-    """E_ij of any smooth activation, by Mehler's formula.
-
-    Args:
-        activation: With derivatives of all orders asked for.
-
-    Example:
-        >>> from pinn_ntk.limit.activations import activation
-        >>> q = torch.tensor([1.0], dtype=torch.float64)
-        >>> dual = HermiteDual(activation("tanh"))
-        >>> round(float(dual.pairs(q, q[:, None], q, (1, 1))), 12)  # E[tanh(z)^2]
-        0.394294490398
-    """
+    """E_ij of any smooth activation, by Mehler's formula."""
 
     def __init__(self, activation: Activation) -> None:
         self.activation = activation
 
     def pairs(self, q: Tensor, c: Tensor, other: Tensor, orders: tuple[int, int]) -> Tensor:
-        """E_ij of all pairs; see `Dual`.
-
-        Args:
-            q: (N,).
-            c: (N, N').
-            other: (N',).
-            orders: (I, J).
-
-        Returns:
-            (I, J, N, N').
-        """
+        """See `Dual`."""
         variances, back = torch.cat([q, other]).unique(return_inverse=True)
         coefficients = self._coefficients(variances, max(orders))[0][:, back]  # (I, N + N', M)
         left = coefficients[: orders[0], : len(q)].permute(1, 0, 2)  # (N, I, M)
@@ -132,29 +85,13 @@ class HermiteDual:
         return torch.cat(parts).permute(2, 3, 0, 1)
 
     def own(self, q: Tensor, orders: int) -> Tensor:
-        """E_ij of each point with itself; see `Dual`.
-
-        Args:
-            q: (N,).
-            orders: I.
-
-        Returns:
-            (I, I, N).
-        """
+        """See `Dual`."""
         variances, back = q.unique(return_inverse=True)
         coefficients, _ = self._coefficients(variances, orders)
         return torch.einsum("inm,jnm->ijn", coefficients, coefficients)[..., back]
 
     def error(self, q: Tensor, orders: int) -> Tensor:
-        """What the Hermite coefficients leave, or rounding; see `Dual`.
-
-        Args:
-            q: (N,).
-            orders: I.
-
-        Returns:
-            (I,).
-        """
+        """What the Hermite coefficients leave, or rounding; see `Dual`."""
         return self._coefficients(q.unique(), orders)[1].clamp(min=ROUNDING)
 
     def _coefficients(self, q: Tensor, orders: int) -> tuple[Tensor, Tensor]:
@@ -195,9 +132,6 @@ class NoisyDual:
     What it changes in a kernel says how much the operators amplify such errors. Two objects made
     alike have the same noise; the random state of torch is left alone.
 
-    Args:
-        dual: Whose E_ij.
-
     Example:
         >>> from pinn_ntk.limit.activations import activation
         >>> exact, q = HermiteDual(activation("tanh")), torch.ones(1, dtype=torch.float64)
@@ -210,42 +144,16 @@ class NoisyDual:
         self._generator = torch.Generator().manual_seed(0)
 
     def pairs(self, q: Tensor, c: Tensor, other: Tensor, orders: tuple[int, int]) -> Tensor:
-        """E_ij of all pairs; see `Dual`.
-
-        Args:
-            q: (N,).
-            c: (N, N').
-            other: (N',).
-            orders: (I, J).
-
-        Returns:
-            (I, J, N, N').
-        """
+        """See `Dual`."""
         error = self.error(torch.cat([q, other]), max(orders))
         return self._noisy(self.dual.pairs(q, c, other, orders), error)
 
     def own(self, q: Tensor, orders: int) -> Tensor:
-        """E_ij of each point with itself; see `Dual`.
-
-        Args:
-            q: (N,).
-            orders: I.
-
-        Returns:
-            (I, I, N).
-        """
+        """See `Dual`."""
         return self._noisy(self.dual.own(q, orders), self.error(q, orders))
 
     def error(self, q: Tensor, orders: int) -> Tensor:
-        """That of the dual, (I,).
-
-        Args:
-            q: (N,).
-            orders: I.
-
-        Returns:
-            (I,).
-        """
+        """The error of the dual without noise."""
         return self.dual.error(q, orders)
 
     def _noisy(self, values: Tensor, error: Tensor) -> Tensor:

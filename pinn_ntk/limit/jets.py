@@ -23,18 +23,9 @@ MultiIndex = tuple[int, ...]
 
 
 class IndexSet:
-    """Multi-indices with all that are smaller, in the order of their degree.
+    """Multi-indices with all that are smaller, zero first, in the order of their ``degree``.
 
-    Args:
-        largest: At least one multi-index, all of the same length.
-
-    Attributes:
-        indices: The multi-indices, zero first.
-        degree: The largest sum of a multi-index.
-
-    Example:
-        >>> IndexSet([(2, 0), (1, 1)]).indices
-        [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0)]
+    The ``largest`` are one at least, all of the same length.
     """
 
     def __init__(self, largest: Iterable[MultiIndex]) -> None:
@@ -62,29 +53,14 @@ class IndexSet:
         return self._place[index]
 
     def multiply(self, one: Tensor, other: Tensor) -> Tensor:
-        """Product of two series of one point, (A, ...).
-
-        Args:
-            one: (A, ...).
-            other: (A, ...).
-
-        Returns:
-            (A, ...).
-        """
+        """Product of two series of one point, (A, ...)."""
         first, second, target = map(list, zip(*self._sums, strict=True))
         terms = one[first] * other[second]
         out = terms.new_zeros(len(self), *terms.shape[1:])
         return out.index_add_(0, torch.tensor(target, device=out.device), terms)
 
     def powers(self, change: Tensor) -> Tensor:
-        """change^k for k = 0 ... degree, where change has no value at index 0.
-
-        Args:
-            change: (A, N).
-
-        Returns:
-            (degree + 1, A, N).
-        """
+        """change^k for k = 0 ... degree, (degree + 1, A, N); change (A, N) is 0 at index 0."""
         one = torch.zeros_like(change)
         one[0] = 1
         powers = [one]
@@ -94,22 +70,7 @@ class IndexSet:
 
 
 def multiply(one: Tensor, other: Tensor, first: IndexSet, second: IndexSet) -> Tensor:
-    """Product of two series of two points.
-
-    Args:
-        one: (A, B, N, N').
-        other: (A, B, N, N').
-        first: A.
-        second: B.
-
-    Returns:
-        (A, B, N, N').
-
-    Example:
-        >>> s, x = IndexSet([(1,)]), torch.tensor([[3.0, 1.0], [2.0, 0.0]])  # 3 + t + 2 s
-        >>> multiply(x[..., None, None], x[..., None, None], s, s)[..., 0, 0].tolist()
-        [[9.0, 6.0], [12.0, 4.0]]
-    """
+    """Product of two series of two points, (A, B, N, N'); ``first`` is A and ``second`` is B."""
     out = torch.zeros_like(one)
     for i, j, k in first._sums:
         out[k] += second.multiply(one[i], other[j])
@@ -117,15 +78,10 @@ def multiply(one: Tensor, other: Tensor, first: IndexSet, second: IndexSet) -> T
 
 
 def compose_own(derivatives: Tensor, change: Tensor, indices: IndexSet) -> Tensor:
-    """f(q + change) for a function of the variance alone.
+    """f(q + change), (A, N), for a function of the variance alone.
 
-    Args:
-        derivatives: f^(k)(q) for k = 0 ... degree, (degree + 1, N).
-        change: (A, N), 0 at index 0.
-        indices: A.
-
-    Returns:
-        (A, N).
+    ``derivatives`` are f^(k)(q) for k = 0 ... degree, (degree + 1, N); ``change`` (A, N) is 0 at
+    index 0.
     """
     scale = _inverse_factorials(indices.degree, change)
     return torch.einsum("k,kn,kan->an", scale, derivatives, indices.powers(change))
@@ -138,20 +94,12 @@ def compose(
     covariance: Tensor,
     sets: tuple[IndexSet, IndexSet],
 ) -> Tensor:
-    """E_shift,shift as a series, from the series of q, q' and c.
+    """E_shift,shift as a series (A, B, N, N'), from the series of q, q' and c.
 
     The Taylor series of E_ij in (q, c, q') is made of other E_ij: see `pinn_ntk.limit.duals`.
-
-    Args:
-        expectations: E_ij at the values of q, c and q', (I, J, N, N'), I at least
-            2 a + b + 1 + shift and J at least a + 2 b + 1 + shift for sets of degrees a and b.
-        shift: 0 or 1.
-        variances: q as (A, N), q' as (B, N').
-        covariance: c as (A, B, N, N').
-        sets: A and B.
-
-    Returns:
-        (A, B, N, N').
+    ``expectations`` are E_ij at the values of q (A, N), c (A, B, N, N') and q' (B, N'), (I, J, N,
+    N'), with I at least 2 a + b + 1 + shift and J at least a + 2 b + 1 + shift for sets of degrees
+    a and b; ``shift`` is 0 or 1.
     """
     total = sets[0].degree + sets[1].degree
     left, right = (_heat_powers(q, kept) for q, kept in zip(variances, sets, strict=True))

@@ -1,30 +1,17 @@
 """Kernels of multilayer perceptrons whose hidden layers are infinitely wide.
 
-| symbol | meaning |
-| --- | --- |
-| sigma_w, sigma_b | standard deviations of the NTK parametrisation, one pair a layer |
-| Sigma^l(x, x') | covariance of the pre-activations of layer l, the NNGP kernel of its output |
-| Theta^l(x, x') | neural tangent kernel of the network that ends with layer l |
-| E_ij | E[phi^(i)(u) phi^(j)(v)] for (u, v) of covariance Sigma^l; see `pinn_ntk.limit.duals` |
-
-Sigma^1 = sigma_w^2 x.x' / n_0 + sigma_b^2, Theta^1 = Sigma^1, and for every further layer
-Sigma^(l+1) = sigma_w^2 E_00 + sigma_b^2, Theta^(l+1) = Sigma^(l+1) + sigma_w^2 Theta^l E_11.
-
 For the residuals of a PINN the operators of the terms are applied to both arguments of Theta:
-K_ab(x, x') = L_a L'_b Theta(x, x'). The recursion is run on truncated Taylor series in x and x'
-(`pinn_ntk.limit.jets`), so derivatives are those of the series, also at x = x', but for the errors
-of E_ij that they amplify: `LimitKernel.blocks` says how much, and refuses where it is too much.
+K_ab(x, x') = L_a L'_b Theta(x, x'). The recursion over the layers is run on truncated Taylor series
+in x and x' (`pinn_ntk.limit.recursion`, which has the notation), so derivatives are those of the
+series, also at x = x', but for the errors of E_ij that they amplify: `LimitKernel.blocks` says how
+much, and refuses where it is too much.
 
-Source: Jacot, Gabriel, Hongler 2018, proposition 1 and theorem 1; for residuals and one hidden
-layer Wang, Yu, Perdikaris 2022, section 4.
+Source: for residuals and one hidden layer Wang, Yu, Perdikaris 2022, section 4.
 """
 
 from __future__ import annotations
 
-import copy
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -32,10 +19,11 @@ from torch import Tensor
 
 from pinn_ntk.limit.activations import Like, activation
 from pinn_ntk.limit.closed_forms import dual
-from pinn_ntk.limit.duals import NoisyDual
-from pinn_ntk.limit.jets import IndexSet, MultiIndex, compose, compose_own, multiply
+from pinn_ntk.limit.duals import Dual, NoisyDual
+from pinn_ntk.limit.jets import IndexSet, MultiIndex
 from pinn_ntk.limit.operators import Operator, checked, coefficients, identity
 from pinn_ntk.limit.parametrization import Stds, check_stds, one_per_layer
+from pinn_ntk.limit.recursion import Sets, last_layer
 
 Kind = Literal["ntk", "nngp"]
 
@@ -44,16 +32,6 @@ LARGEST_ERROR = 1e-6
 
 PROBED = 16
 """Points at most that the error is estimated with."""
-
-
-@dataclass
-class _Series:
-    """Series of q (A, N), q' (B, N'), c and Theta (A, B, N, N') at one layer."""
-
-    q: Tensor
-    other: Tensor
-    c: Tensor
-    theta: Tensor
 
 
 class LimitKernel:
@@ -86,11 +64,7 @@ class LimitKernel:
     """
 
     def __init__(
-        self,
-        hidden: int,
-        activation: Like = "tanh",
-        weight_std: Stds = 1.0,
-        bias_std: Stds = 1.0,
+        self, hidden: int, activation: Like = "tanh", weight_std: Stds = 1.0, bias_std: Stds = 1.0
     ) -> None:
         if not isinstance(hidden, int) or isinstance(hidden, bool) or hidden < 0:
             raise ValueError(
@@ -216,10 +190,11 @@ class LimitKernel:
         points: tuple[Tensor, Tensor],
         operators: tuple[dict[MultiIndex, Tensor], dict[MultiIndex, Tensor]],
         kind: Kind,
+        noisy: Dual | None = None,
     ) -> Tensor:
         sets = IndexSet(operators[0]), IndexSet(operators[1])
         left, right = map(coefficients, operators, sets)
-        return torch.einsum("an,abnp,bp->np", left, self._series(*points, sets, kind), right)
+        return torch.einsum("an,abnp,bp->np", left, self._series(points, sets, kind, noisy), right)
 
     def _check_accuracy(
         self, name: str, block: Tensor, x: Tensor, operator: dict[MultiIndex, Tensor], kind: Kind
@@ -228,11 +203,9 @@ class LimitKernel:
         order = max(map(sum, operator))
         if not order:
             return  # nothing cancels without derivatives
-        noisy = copy.copy(self)
-        noisy._dual = NoisyDual(self._dual)
         places = _probed(x)
         part = {index: values[places] for index, values in operator.items()}
-        change = noisy._block((x[places], x[places]), (part, part), kind)
+        change = self._block((x[places], x[places]), (part, part), kind, NoisyDual(self._dual))
         error = _relative_error(block, change - block[places][:, places], places)
         lowest = float(block.diagonal().min())
         if error <= LARGEST_ERROR and lowest >= -_floor(block):
@@ -250,7 +223,7 @@ class LimitKernel:
         x = _points(x, "the points")
         partner = x if other is None else _points(other, "the second points")
         value = IndexSet(identity(x.shape[1]))
-        kernel = self._series(x, partner, (value, value), kind)[0, 0]
+        kernel = self._series((x, partner), (value, value), kind)[0, 0]
         return (kernel + kernel.mT) / 2 if other is None else kernel
 
     def _check_smooth(self, indices: set[tuple[int, ...]]) -> None:
@@ -264,50 +237,15 @@ class LimitKernel:
             )
 
     def _series(
-        self, x: Tensor, other: Tensor, sets: tuple[IndexSet, IndexSet], kind: Kind
+        self, points: tuple[Tensor, Tensor], sets: Sets, kind: Kind, noisy: Dual | None = None
     ) -> Tensor:
         """Theta or Sigma of the last layer as a series, (A, B, N, N')."""
-        if x.shape[1] != other.shape[1]:
-            raise ValueError(
-                f"expected points with the same coordinates, got {tuple(x.shape)} and "
-                f"{tuple(other.shape)}."
-            )
-        layer = _first(x, other, sets, self.weight_std[0], self.bias_std[0])
-        for weight_std, bias_std in zip(self.weight_std[1:], self.bias_std[1:], strict=True):
-            layer = self._next(layer, sets, weight_std, bias_std)
+        one, other = (tuple(x.shape) for x in points)
+        if one[1] != other[1]:
+            raise ValueError(f"expected points with the same coordinates, got {one} and {other}.")
+        stds = list(zip(self.weight_std, self.bias_std, strict=True))
+        layer = last_layer(points, sets, stds, noisy or self._dual)
         return layer.theta if kind == "ntk" else layer.c
-
-    def _next(
-        self, layer: _Series, sets: tuple[IndexSet, IndexSet], weight_std: float, bias_std: float
-    ) -> _Series:
-        a, b = sets[0].degree, sets[1].degree
-        orders = 2 * a + b + 2, a + 2 * b + 2
-        expectations = self._dual.pairs(layer.q[0], layer.c[0, 0], layer.other[0], orders)
-        variances = layer.q, layer.other
-        covariance, slopes = (
-            weight_std**2 * compose(expectations, shift, variances, layer.c, sets)
-            for shift in (0, 1)
-        )
-        covariance[0, 0] += bias_std**2
-        q, other = (
-            weight_std**2 * self._own(variance, kept)
-            for variance, kept in zip(variances, sets, strict=True)
-        )
-        q[0] += bias_std**2
-        other[0] += bias_std**2
-        theta = covariance + multiply(layer.theta, slopes, *sets)
-        return _Series(q, other, covariance, theta)
-
-    def _own(self, variance: Tensor, indices: IndexSet) -> Tensor:
-        """E[phi(u)^2] as a series: its k-th derivative in q is E[(phi^2)^(2k)] / 2^k."""
-        table = self._dual.own(variance[0], 2 * indices.degree + 1)
-        rows = [
-            sum(math.comb(2 * k, j) * table[j, 2 * k - j] for j in range(2 * k + 1)) / 2**k
-            for k in range(indices.degree + 1)
-        ]
-        change = variance.clone()
-        change[0] = 0
-        return compose_own(torch.stack(rows), change, indices)
 
 
 _recognised = activation  # the argument of the constructor has the same name
@@ -350,43 +288,3 @@ def _relative_error(block: Tensor, change: Tensor, places: Tensor) -> float:
     size = block.diagonal()[places].clamp(min=0).sqrt()
     excess = change.abs() - _floor(block)
     return float(torch.where(excess > 0, excess / (size[:, None] * size), 0.0).max())
-
-
-def _first(
-    x: Tensor,
-    other: Tensor,
-    sets: tuple[IndexSet, IndexSet],
-    weight_std: float,
-    bias_std: float,
-) -> _Series:
-    """Sigma^1 = sigma_w^2 (x + s).(x' + t) / n_0 + sigma_b^2, a polynomial in s and t."""
-    scale, dim = weight_std**2 / x.shape[1], x.shape[1]
-    c = x.new_zeros(len(sets[0]), len(sets[1]), len(x), len(other))
-    c[0, 0] = scale * (x[:, None] * other).sum(-1) + bias_std**2
-    for i in range(dim):
-        unit = tuple(int(i == j) for j in range(dim))
-        first, second = (kept.place(unit) if unit in kept else None for kept in sets)
-        if first is not None:
-            c[first, 0] = scale * other[:, i]
-        if second is not None:
-            c[0, second] = scale * x[:, i, None]
-        if first is not None and second is not None:
-            c[first, second] = scale
-    q, partner = (
-        _own_first(points, kept, scale, bias_std)
-        for points, kept in zip((x, other), sets, strict=True)
-    )
-    return _Series(q, partner, c, c.clone())
-
-
-def _own_first(x: Tensor, indices: IndexSet, scale: float, bias_std: float) -> Tensor:
-    q = x.new_zeros(len(indices), len(x))
-    q[0] = scale * (x * x).sum(-1) + bias_std**2
-    for i in range(x.shape[1]):
-        unit = tuple(int(i == j) for j in range(x.shape[1]))
-        if unit in indices:
-            q[indices.place(unit)] = 2 * scale * x[:, i]
-        twice = tuple(2 * n for n in unit)
-        if twice in indices:
-            q[indices.place(twice)] = scale
-    return q

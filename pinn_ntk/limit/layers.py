@@ -18,13 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from pinn_ntk.limit.activations import Activation, activation
-from pinn_ntk.limit.parametrization import (
-    NTKLinear,
-    Stds,
-    effective,
-    linear_layers,
-    one_per_layer,
-)
+from pinn_ntk.limit.parametrization import NTKLinear, Stds, effective, linear_layers, one_per_layer
 
 Parameters = list[tuple[Tensor, Tensor | None]]
 """W and b of each layer in the standard parametrisation, in float64."""
@@ -32,12 +26,7 @@ Parameters = list[tuple[Tensor, Tensor | None]]
 
 @dataclass(frozen=True)
 class PlainMLP:
-    """A plain network with what was found out about it, so that no module of it is run again.
-
-    Attributes:
-        network: Linear layers and activations in turn.
-        activation: Between any two layers.
-    """
+    """A plain network with the activation between any two layers; no module is run again."""
 
     network: nn.Sequential
     activation: Activation
@@ -66,14 +55,9 @@ def plain_mlp(module: nn.Module) -> nn.Sequential | None:
 
 
 def find_plain(module: nn.Module) -> PlainMLP | None:
-    """`plain_mlp` with its activation.
+    """`plain_mlp` with its activation; None when there is none or more than one.
 
-    Args:
-        module: As for `plain_mlp`. Copies of activations that are not known here are run on a few
-            numbers, nothing else is.
-
-    Returns:
-        Network and activation; None when there is none or more than one.
+    Copies of activations that are not known here are run on a few numbers, nothing else is.
 
     Example:
         >>> find_plain(nn.Sequential(nn.Linear(1, 8), nn.SiLU(), nn.Linear(8, 1))).activation.name
@@ -84,17 +68,10 @@ def find_plain(module: nn.Module) -> PlainMLP | None:
 
 
 def layer_inputs(mlp: nn.Sequential, points: Tensor) -> Tensor:
-    """What the first layer gets when the network is called with the points.
+    """What the first layer gets when the network is called with the points (N, inputs).
 
-    Args:
-        mlp: What `plain_mlp` returns. Called once if its ``forward`` is its own.
-        points: (N, inputs).
-
-    Returns:
-        (N, n_0) in float64; the points themselves for an ordinary ``nn.Sequential``.
-
-    Raises:
-        ValueError: The first layer gets something of another shape, or is not reached.
+    (N, n_0) in float64; the points themselves for an ordinary ``nn.Sequential``. A network with a
+    ``forward`` of its own is called once.
 
     Example:
         >>> layer_inputs(nn.Sequential(nn.Linear(1, 2)), torch.ones(2, 1)).flatten().tolist()
@@ -127,17 +104,8 @@ def layer_kernel(
 ) -> Tensor:
     """Kernel of the image of a network in the NTK parametrisation, without making the image.
 
-    Args:
-        mlp: What `plain_mlp` or `find_plain` returns, in any parametrisation.
-        inputs: Of its first layer, (N, n_0).
-        weight_std: sigma_w, one number or one a layer.
-        bias_std: sigma_b, likewise.
-
-    Returns:
-        K between outputs and points, (C, N, C, N) in float64.
-
-    Raises:
-        ValueError: There is not one standard deviation a layer, or inputs of another size.
+    K between outputs and points, (C, N, C, N) in float64, for inputs (N, n_0) of the first layer of
+    a plain network in any parametrisation; sigma_w and sigma_b are one number, or one a layer.
 
     Example:
         >>> layer = NTKLinear(2, 1)

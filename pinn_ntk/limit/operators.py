@@ -22,45 +22,17 @@ HIGHEST = 4
 
 
 def identity(dim: int) -> dict[MultiIndex, float]:
-    """u itself.
-
-    Args:
-        dim: Number of inputs.
-
-    Returns:
-        The operator.
-
-    Example:
-        >>> identity(2)
-        {(0, 0): 1.0}
-    """
+    """u itself, of points with ``dim`` coordinates."""
     return {(0,) * dim: 1.0}
 
 
 def laplacian(dim: int) -> dict[MultiIndex, float]:
-    """Sum of the second derivatives.
-
-    Args:
-        dim: Number of inputs.
-
-    Returns:
-        The operator.
-
-    Example:
-        >>> laplacian(2)
-        {(2, 0): 1.0, (0, 2): 1.0}
-    """
+    """Sum of the second derivatives."""
     return {_twice(dim, i): 1.0 for i in range(dim)}
 
 
 def biharmonic(dim: int) -> dict[MultiIndex, float]:
     """The Laplacian of the Laplacian.
-
-    Args:
-        dim: Number of inputs.
-
-    Returns:
-        The operator.
 
     Example:
         >>> biharmonic(2)
@@ -74,20 +46,7 @@ def biharmonic(dim: int) -> dict[MultiIndex, float]:
 
 
 def checked(operator: Operator, points: Tensor, name: str) -> dict[MultiIndex, Tensor]:
-    """The operator with a coefficient a point, after a look at every part of it.
-
-    Args:
-        operator: Multi-index -> coefficient.
-        points: (N, n0).
-        name: Of the term, for messages.
-
-    Returns:
-        Multi-index -> (N,).
-
-    Raises:
-        ValueError: There is no multi-index, or one that is not made of n0 integers from 0 on with
-            a sum up to `HIGHEST`, or a coefficient that is not finite or has another shape.
-    """
+    """The operator of a term with a coefficient a point, (N,), after a look at every part of it."""
     if not operator:
         raise ValueError(f"the operator of term {name!r} is empty; {{(0,): 1.0}} is u itself.")
     terms = {}
@@ -107,15 +66,7 @@ def checked(operator: Operator, points: Tensor, name: str) -> dict[MultiIndex, T
 
 
 def coefficients(terms: Mapping[MultiIndex, Tensor], indices: IndexSet) -> Tensor:
-    """What turns a truncated Taylor series into the operator's value at each point.
-
-    Args:
-        terms: What `checked` returned.
-        indices: A, which holds them.
-
-    Returns:
-        (A, N).
-    """
+    """What turns a truncated Taylor series over A into the operator's values, (A, N)."""
     like = next(iter(terms.values()))
     rows = torch.stack([terms.get(index, torch.zeros_like(like)) for index in indices.indices])
     return rows * derivatives(indices.indices, like)[:, None]

@@ -183,17 +183,7 @@ def to_ntk_parametrization(
 
 
 def linear_layers(mlp: nn.Sequential) -> dict[str, nn.Linear | NTKLinear]:
-    """The layers of a plain network that have parameters, in order.
-
-    Args:
-        mlp: As for `to_ntk_parametrization`.
-
-    Returns:
-        Name within ``mlp`` -> layer.
-
-    Raises:
-        ValueError: There is no linear layer, a module with parameters is not linear, or layers
-            share parameters.
+    """Name -> layer, of those of a plain network that have parameters, in order.
 
     Example:
         >>> list(linear_layers(nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 1))))
@@ -224,22 +214,12 @@ def _is_linear(name: str, layer: nn.Module | None) -> bool:
 
 
 def found_stds(mlp: nn.Sequential) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Standard deviations of an initialisation, read off the parameters as they are now.
+    """sigma_w and sigma_b of each layer, read off the parameters before they are trained.
 
     sigma_w = sqrt(n_in mean W^2) and sigma_b = sqrt(mean b^2); those an `NTKLinear` was made with.
-    An estimate: that of a layer with n entries is off by about 1 / sqrt(2 n), relatively. Biases
-    that start at zero have sigma_b = 0, which stands for no bias: what trains them is left out of
+    An estimate: of a layer with n entries it is off by about 1 / sqrt(2 n), relatively. Biases that
+    start at zero have sigma_b = 0, which stands for no bias: what trains them is left out of
     kernels with these standard deviations.
-
-    Args:
-        mlp: As for `to_ntk_parametrization`; not yet trained.
-
-    Returns:
-        sigma_w of each layer and sigma_b of each layer.
-
-    Raises:
-        ValueError: There is no linear layer, a module with parameters is not linear, or a layer
-            has only zeros for weights.
 
     Example:
         >>> layer = nn.Linear(4, 2, bias=False)
@@ -261,22 +241,9 @@ def effective(layer: nn.Linear | NTKLinear) -> tuple[Tensor, Tensor | None]:
 
 
 def one_per_layer(std: Stds, layers: int, name: str) -> tuple[float, ...]:
-    """The standard deviation of each layer, (layers,).
+    """The standard deviation of each layer, (layers,); ``name`` is for the message.
 
-    Args:
-        std: One number for all layers, or one a layer; a tensor of shape () is one number.
-        layers: Their number.
-        name: The argument's, for the message.
-
-    Returns:
-        One number a layer.
-
-    Raises:
-        ValueError: There is not one number a layer.
-
-    Example:
-        >>> one_per_layer(0.5, 2, "weight_std")
-        (0.5, 0.5)
+    A tensor of shape () is one number for all layers, as a float is.
     """
     if isinstance(std, (int, float)) or (isinstance(std, Tensor) and std.ndim == 0):
         stds = (float(std),) * layers

@@ -45,21 +45,12 @@ def add_spectrum(
 ) -> None:
     """Write one spectrum; on ranks that write nothing this does nothing.
 
-    Args:
-        writer: A torch ``SummaryWriter``, such as ``TensorBoardLogger.experiment``.
-        tag: Name of the series; give spectra a prefix that no scalar uses.
-        eigenvalues: Largest first, (n,); kept as float32, so that above 3.4e38 they become inf.
-        step: Training step.
-        rel_floor: Noise floor relative to the largest eigenvalue.
-        kind: What the numbers are.
-        block: Loss term they belong to.
-        n_points: Number of rows of the block.
-        n_params: Number of parameters that the kernel is taken over.
-        dtype: Dtype of the residual, in which the factors of the kernel were captured.
-        points: What the kernel was taken on, such as "a fixed probe".
-
-    Raises:
-        ValueError: ``eigenvalues`` is not one-dimensional.
+    ``writer`` is a torch ``SummaryWriter``, such as ``TensorBoardLogger.experiment``; ``tag`` names
+    the series, with a prefix that no scalar uses. Eigenvalues are given largest first, (n,), and
+    kept as float32, so that above 3.4e38 they become inf. The rest is the plugin content above:
+    ``block`` is the loss term, ``n_points`` its rows, ``dtype`` that of the residual, in which the
+    factors of the kernel were captured, and ``points`` what it was taken on, such as "a fixed
+    probe".
     """
     with np.errstate(over="ignore"):
         values = np.asarray(eigenvalues).astype(np.float32)

@@ -1,0 +1,114 @@
+"""The recursion from layer to layer of a perceptron of infinite width, on Taylor series.
+
+| symbol | meaning |
+| --- | --- |
+| sigma_w, sigma_b | standard deviations of the NTK parametrisation, one pair a layer |
+| Sigma^l(x, x') | covariance of the pre-activations of layer l, the NNGP kernel of its output |
+| Theta^l(x, x') | neural tangent kernel of the network that ends with layer l |
+| E_ij | E[phi^(i)(u) phi^(j)(v)] for (u, v) of covariance Sigma^l; see `pinn_ntk.limit.duals` |
+
+Sigma^1 = sigma_w^2 x.x' / n_0 + sigma_b^2, Theta^1 = Sigma^1, and for every further layer
+Sigma^(l+1) = sigma_w^2 E_00 + sigma_b^2, Theta^(l+1) = Sigma^(l+1) + sigma_w^2 Theta^l E_11.
+
+Source: Jacot, Gabriel, Hongler 2018, proposition 1 and theorem 1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pinn_ntk.limit.duals import Dual
+from pinn_ntk.limit.jets import IndexSet, compose, compose_own, multiply
+
+Sets = tuple[IndexSet, IndexSet]
+"""A and B: the multi-indices kept in the first and in the second point."""
+
+
+@dataclass
+class Series:
+    """Series of q (A, N), q' (B, N'), c and Theta (A, B, N, N') at one layer."""
+
+    q: Tensor
+    other: Tensor
+    c: Tensor
+    theta: Tensor
+
+
+def last_layer(
+    points: tuple[Tensor, Tensor], sets: Sets, stds: Sequence[tuple[float, float]], dual: Dual
+) -> Series:
+    """Series of a network with (sigma_w, sigma_b) a layer, at points (N, n_0) and (N', n_0)."""
+    layer = _first(*points, sets, *stds[0])
+    for weight_std, bias_std in stds[1:]:
+        layer = _next(layer, sets, weight_std, bias_std, dual)
+    return layer
+
+
+def _next(layer: Series, sets: Sets, weight_std: float, bias_std: float, dual: Dual) -> Series:
+    a, b = sets[0].degree, sets[1].degree
+    orders = 2 * a + b + 2, a + 2 * b + 2
+    expectations = dual.pairs(layer.q[0], layer.c[0, 0], layer.other[0], orders)
+    variances = layer.q, layer.other
+    covariance, slopes = (
+        weight_std**2 * compose(expectations, shift, variances, layer.c, sets) for shift in (0, 1)
+    )
+    covariance[0, 0] += bias_std**2
+    q, other = (
+        weight_std**2 * _own(variance, kept, dual)
+        for variance, kept in zip(variances, sets, strict=True)
+    )
+    q[0] += bias_std**2
+    other[0] += bias_std**2
+    theta = covariance + multiply(layer.theta, slopes, *sets)
+    return Series(q, other, covariance, theta)
+
+
+def _own(variance: Tensor, indices: IndexSet, dual: Dual) -> Tensor:
+    """E[phi(u)^2] as a series: its k-th derivative in q is E[(phi^2)^(2k)] / 2^k."""
+    table = dual.own(variance[0], 2 * indices.degree + 1)
+    rows = [
+        sum(math.comb(2 * k, j) * table[j, 2 * k - j] for j in range(2 * k + 1)) / 2**k
+        for k in range(indices.degree + 1)
+    ]
+    change = variance.clone()
+    change[0] = 0
+    return compose_own(torch.stack(rows), change, indices)
+
+
+def _first(x: Tensor, other: Tensor, sets: Sets, weight_std: float, bias_std: float) -> Series:
+    """Sigma^1 = sigma_w^2 (x + s).(x' + t) / n_0 + sigma_b^2, a polynomial in s and t."""
+    scale, dim = weight_std**2 / x.shape[1], x.shape[1]
+    c = x.new_zeros(len(sets[0]), len(sets[1]), len(x), len(other))
+    c[0, 0] = scale * (x[:, None] * other).sum(-1) + bias_std**2
+    for i in range(dim):
+        unit = tuple(int(i == j) for j in range(dim))
+        first, second = (kept.place(unit) if unit in kept else None for kept in sets)
+        if first is not None:
+            c[first, 0] = scale * other[:, i]
+        if second is not None:
+            c[0, second] = scale * x[:, i, None]
+        if first is not None and second is not None:
+            c[first, second] = scale
+    q, partner = (
+        _own_first(points, kept, scale, bias_std)
+        for points, kept in zip((x, other), sets, strict=True)
+    )
+    return Series(q, partner, c, c.clone())
+
+
+def _own_first(x: Tensor, indices: IndexSet, scale: float, bias_std: float) -> Tensor:
+    q = x.new_zeros(len(indices), len(x))
+    q[0] = scale * (x * x).sum(-1) + bias_std**2
+    for i in range(x.shape[1]):
+        unit = tuple(int(i == j) for j in range(x.shape[1]))
+        if unit in indices:
+            q[indices.place(unit)] = 2 * scale * x[:, i]
+        twice = tuple(2 * n for n in unit)
+        if twice in indices:
+            q[indices.place(twice)] = scale
+    return q
