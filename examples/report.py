@@ -79,6 +79,18 @@ def save_figure(figure: Figure, trainer: Trainer) -> Path:
     return path
 
 
+def ignore_advice() -> None:
+    """Ignore what Lightning warns of in vain."""
+    for message in (
+        # The batch lies in memory: worker processes would only slow it down, and a GPU would.
+        ".* does not have many workers",
+        "GPU available but not used",
+        "Checkpoint directory .* exists and is not empty",  # a resumed run goes on in its folder
+        r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning's own use of it
+    ):
+        warnings.filterwarnings("ignore", message=message)
+
+
 def run(
     cli: type[LightningCLI],
     model: type[LightningModule],
@@ -88,13 +100,7 @@ def run(
 ) -> None:
     """Run the command line of an example."""
     torch.set_num_threads(1)  # the matrices are small: a second thread costs more than it does
-    # The batch lies in memory, so worker processes would only slow it down; a GPU would as well.
-    warnings.filterwarnings("ignore", message=".* does not have many workers")
-    warnings.filterwarnings("ignore", message="GPU available but not used")
-    # A resumed run goes on in its folder.
-    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
-    # Lightning's own use of torch.utils._pytree.
-    warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)` is deprecated")
+    ignore_advice()
     cli(
         model,
         data,

@@ -195,15 +195,20 @@ class Wave(LightningModule):
         u_tt, u_xx = gradient(u_t, points)[0], gradient(u_x, points)[1]
         return u_tt - self.c**2 * u_xx
 
+    def residuals(self, batch: Batch) -> Batch:
+        """What the terms square: errors of u and u_t on the sides, u_tt - c^2 u_xx inside."""
+        return {
+            "loss_u": self.net(batch["u"]) - self.exact(batch["u"]),
+            "loss_ut": self.velocity(batch["ut"]),
+            "loss_r": self.residual(batch["r"]),
+        }
+
     def training_step(self, batch: Batch) -> Tensor:
         """loss_u + loss_ut + loss_r; loss_u is the sum of the means on the three sides."""
-        loss_u = 3 * (self.net(batch["u"]) - self.exact(batch["u"])).square().mean()
-        loss_ut = self.velocity(batch["ut"]).square().mean()
-        loss_r = self.residual(batch["r"]).square().mean()
-        self.log("loss_u", loss_u)
-        self.log("loss_ut", loss_ut)
-        self.log("loss_r", loss_r)
-        return loss_u + loss_ut + loss_r
+        losses = {name: r.square().mean() for name, r in self.residuals(batch).items()}
+        losses["loss_u"] = 3 * losses["loss_u"]
+        self.log_dict(losses)
+        return losses["loss_u"] + losses["loss_ut"] + losses["loss_r"]
 
     def configure_optimizers(self) -> dict[str, object]:
         """Adam; the learning rate falls by ``decay`` in 1000 steps."""

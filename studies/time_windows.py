@@ -14,7 +14,7 @@ The first steps on a new window are plain gradient descent, with a learning rate
 of the largest stable one, 2 / lambda_max(D^(1/2) K D^(1/2)); after them Adam goes on. The network
 is in the standard parametrisation (Xavier).
 
-    python examples/time_windows.py fit --config configs/time_windows.yaml    # 1 minute
+    python studies/time_windows.py fit --config configs/time_windows.yaml    # 1 minute
 
 At the end a table holds the change that the kernel at the start of a window foretells after 1, 10
 and 100 steps against the measured one, the same for the loss on the old windows, and the cosine
@@ -28,9 +28,9 @@ from typing import Any
 
 import torch
 from forgetting import Forgetting
+from problems import report
 from pytorch_lightning import LightningDataModule, LightningModule
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
-from report import run
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -219,7 +219,7 @@ class Main(LightningCLI):
 
 def main() -> None:
     """Run the command line."""
-    run(Main, Advection, Windows, Forgetting(TITLE), max_steps=3000)
+    report.run(Main, Advection, Windows, Forgetting(TITLE), max_steps=3000)
 
 
 if __name__ == "__main__":

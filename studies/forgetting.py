@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from problems import report
 from pytorch_lightning import LightningModule, Trainer
-from report import Report
-from studies import COLOURS, markdown, write_json
+from results import COLOURS, markdown, write_json
 from torch import Tensor
 
 from pinn_ntk import NTK, empirical_ntk
@@ -36,25 +36,16 @@ MOMENTS = (1, 10, 100)
 class Switch:
     """The start of a window: what the kernel foretells of the windows before it, and what comes.
 
-    Attributes:
-        window: Number of the window, from 0.
-        lr: Learning rate of the steps of gradient descent.
-        points: Old points, (N, 2).
-        values: Network on the old points before the first step, (N,).
-        loss: Loss on the old windows before the first step.
-        foretold: Steps -> change of the values, (N,).
-        foretold_loss: Steps -> loss on the old windows.
-        cosine: Steps -> cosine of the gradients of the old and of the new loss.
-        measured: Steps -> change of the values, (N,).
-        measured_loss: Steps -> loss on the old windows.
+    What depends on the steps into the window lies under their number; both losses are of all
+    old windows, the cosine is that of the gradients of the old and of the new loss.
     """
 
-    window: int
-    lr: float
-    points: Tensor
-    values: Tensor
-    loss: float
-    foretold: dict[int, Tensor]
+    window: int  # from 0
+    lr: float  # of the steps of gradient descent
+    points: Tensor  # old points, (N, 2)
+    values: Tensor  # network on them before the first step, (N,)
+    loss: float  # on the old windows before the first step
+    foretold: dict[int, Tensor]  # change of the values, (N,)
     foretold_loss: dict[int, float]
     cosine: dict[int, float]
     measured: dict[int, Tensor] = field(default_factory=dict)
@@ -67,33 +58,17 @@ class Switch:
 
     def rows(self) -> list[list[object]]:
         """Lines of the table."""
-        start = [self.window + 1, 0, 0.0, 0.0, "-", self.loss, self.loss, self.cosine[0]]
-        lines = [
-            [
-                self.window + 1,
-                steps,
-                root_mean_square(self.foretold[steps]),
-                root_mean_square(change),
-                self.distance(steps),
-                self.foretold_loss[steps],
-                self.measured_loss[steps],
-                self.cosine[steps],
-            ]
-            for steps, change in self.measured.items()
-        ]
-        return [start, *lines]
+        lines = [[self.window + 1, 0, 0.0, 0.0, "-", self.loss, self.loss, self.cosine[0]]]
+        for steps, change in self.measured.items():
+            changes = [root_mean_square(self.foretold[steps]), root_mean_square(change)]
+            losses = [self.foretold_loss[steps], self.measured_loss[steps]]
+            relative = self.distance(steps)
+            lines.append([self.window + 1, steps, *changes, relative, *losses, self.cosine[steps]])
+        return lines
 
 
-HEAD = [
-    "window",
-    "steps",
-    "change foretold (rms)",
-    "measured (rms)",
-    "relative distance",
-    "old loss foretold",
-    "old loss measured",
-    "cosine old, new",
-]
+HEAD = ["window", "steps", "change foretold (rms)", "measured (rms)", "relative distance"]
+HEAD += ["old loss foretold", "old loss measured", "cosine old, new"]
 
 
 def root_mean_square(values: Tensor) -> float:
@@ -164,21 +139,13 @@ def measure(model: Advection, data: Windows, switch: Switch, steps: int) -> None
     switch.cosine[steps] = cosine(empirical_ntk(residuals, model.net), residuals, weights)
 
 
-class Forgetting(Report):
-    """Compares forecast and measurement at each new window; figure, table and numbers at the end.
-
-    Args:
-        title: Name of the problem.
-
-    Attributes:
-        switches: What was found where a window began.
-        course: Loss on each window, (step, losses).
-    """
+class Forgetting(report.Report):
+    """Compares forecast and measurement at each new window; at the end figure, table, numbers."""
 
     def __init__(self, title: str) -> None:
         super().__init__(title, PUBLISHED, lambda model, _: draw(model, self))
         self.switches: list[Switch] = []
-        self.course: list[tuple[int, list[float]]] = []
+        self.course: list[tuple[int, list[float]]] = []  # (step, loss on each window)
 
     def on_train_batch_start(
         self, trainer: Trainer, model: Advection, batch: Batch, *_: object

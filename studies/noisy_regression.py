@@ -10,8 +10,8 @@ is estimated (Mallows's C_p in the modes of the kernel, `pinn_ntk.early_stopping
 measured in training: the best validation step is the one of least mean square against f* at points
 that were not trained on, which is the validation loss less the variance of the noise.
 
-    python examples/noisy_regression.py                       # a minute on one core
-    python examples/noisy_regression.py --seeds [7] --noise 1
+    python studies/noisy_regression.py                       # a minute on one core
+    python studies/noisy_regression.py --seeds [7] --noise 1
 
 NTK parametrisation, W / sqrt(n_in), all entries N(0, 1), biases times 0.1. Kernels are those of all
 rows, not divided by their number; the learning rate is a fraction of 2 / lambda_max(2 K / N). A
@@ -19,7 +19,8 @@ seed draws the points, phases, noise and initialisation. The signal fills its ba
 the turn is sharp: where few modes hold it, a factor of ten in the steps can change the error by
 less than the draw of the noise does, and no prediction of the best step would mean anything.
 
-Written: ``logs/noisy_regression/noisy_regression.png`` and ``.json``.
+Written: ``logs/noisy_regression/noisy_regression.png`` and ``.json``. The table and the figure are
+those of "When to stop on noisy data" in docs/results.md.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from studies import COLOURS, markdown, save
+from results import COLOURS, markdown, save
 from torch import Tensor, nn
 
 from pinn_ntk import empirical_ntk
@@ -52,7 +53,7 @@ RATIO = 1.04
 class Setting:
     """One problem.
 
-    Attributes:
+    Args:
         points: Noisy points that are trained on, N.
         frequencies: Frequencies of the truth and of the features, K.
         noise: Standard deviation of the noise; the truth has mean square 1.
@@ -183,21 +184,12 @@ def table(records: Sequence[Record]) -> str:
     head = ["seed", "predicted step", "best validation step", "ratio", "within a factor of 2"]
     head += ["error within 5 %", "noise, estimated", "error at the best step"]
     head += ["error at the predicted one", "error at the end"]
-    rows = [
-        [
-            r["seed"],
-            r["predicted"],
-            r["best"],
-            r["ratio"],
-            "yes" if 0.5 <= r["ratio"] <= 2 else "no",
-            f"{r['valley'][0]} to {r['valley'][1]}",
-            r["noise"],
-            r["error_best"],
-            r["error_stopped"],
-            r["error_last"],
-        ]
-        for r in records
-    ]
+    rows = []
+    for r in records:
+        near, (first, last) = "yes" if 0.5 <= r["ratio"] <= 2 else "no", r["valley"]
+        steps = [r[name] for name in ("seed", "predicted", "best", "ratio")]
+        errors = [r[name] for name in ("noise", "error_best", "error_stopped", "error_last")]
+        rows.append([*steps, near, f"{first} to {last}", *errors])
     return markdown(head, rows)
 
 
@@ -241,28 +233,18 @@ def panel(axes: Axes, record: Record) -> None:
 
 def main(
     seeds: Sequence[int] = (0, 1, 2, 3, 4),
-    points: int = 600,
-    frequencies: int = 40,
-    noise: float = 1.5,
-    width: int = 512,
-    share: float = 0.02,
-    steps: int = 1000,
     folder: Path = Path("logs/noisy_regression"),
+    **options: Any,
 ) -> Mapping[str, Any]:
     """Foretell and measure the best step for each seed, print the table, draw the figure.
 
     Args:
         seeds: Seeds of data and initialisation.
-        points: Noisy points that are trained on.
-        frequencies: Frequencies of the truth and of the features.
-        noise: Standard deviation of the noise; the truth has mean square 1.
-        width: Neurons of the hidden layer.
-        share: Learning rate over the largest stable one.
-        steps: Steps of gradient descent.
         folder: Where everything is written.
+        options: Those of `Setting`.
     """
     torch.set_num_threads(1)  # a second thread costs the small kernels more than it brings
-    setting = Setting(points, frequencies, noise, width, share, steps)
+    setting = Setting(**options)
     records = [study(setting, seed) for seed in seeds]
     print(table(records))
     numbers = {"options": vars(setting), "runs": records}
