@@ -18,9 +18,8 @@ import math
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from pytorch_lightning import LightningDataModule, LightningModule
-from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
-from report import Report, run
+from pytorch_lightning import LightningDataModule
+from report import Report, Solved, run
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -39,11 +38,7 @@ class Points(LightningDataModule):
     """
 
     def __init__(
-        self,
-        n_boundary: int = 100,
-        n_residual: int = 100,
-        n_test: int = 1000,
-        steps: int = 1000,
+        self, n_boundary: int = 100, n_residual: int = 100, n_test: int = 1000, steps: int = 1000
     ) -> None:
         super().__init__()
         self.steps = steps
@@ -90,7 +85,7 @@ def derivative(y: Tensor, x: Tensor) -> Tensor:
     return torch.autograd.grad(y, x, torch.ones_like(y), create_graph=True)[0]
 
 
-class Poisson(LightningModule):
+class Poisson(Solved):
     """The PINN, trained by plain gradient descent on the sum of its two mean squares.
 
     Args:
@@ -144,26 +139,6 @@ class Poisson(LightningModule):
         """Plain gradient descent: the theory is about its limit of small steps."""
         return torch.optim.SGD(self.parameters(), lr=self.lr)
 
-    @torch.no_grad()
-    def error(self, x: Tensor) -> Tensor:
-        """Relative L2 error against the exact solution at the points x."""
-        exact = self.exact(x)
-        return (self.net(x) - exact).norm() / exact.norm()
-
-    def validation_step(self, x: Tensor) -> None:
-        """Log the relative L2 error as training goes on."""
-        self.log("rel_l2", self.error(x), prog_bar=True, batch_size=1)
-
-
-class Main(LightningCLI):
-    """LightningCLI that fills in what the parts know of each other."""
-
-    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """One epoch holds all steps; the network standardises by the points it is trained on."""
-        parser.link_arguments("trainer.max_steps", "data.steps")
-        parser.link_arguments("data.mean", "model.mean", apply_on="instantiate")
-        parser.link_arguments("data.std", "model.std", apply_on="instantiate")
-
 
 @torch.no_grad()
 def draw(model: Poisson, x: Tensor) -> Figure:
@@ -183,7 +158,8 @@ def draw(model: Poisson, x: Tensor) -> Figure:
 
 def main() -> None:
     """Run the command line."""
-    run(Main, Poisson, Points, Report(TITLE, PUBLISHED, draw), max_steps=40_001)
+    report = Report(TITLE, PUBLISHED, draw)
+    run(Poisson, Points, report, max_steps=40_001, shared=("mean", "std"))
 
 
 if __name__ == "__main__":

@@ -22,9 +22,8 @@ from itertools import pairwise
 
 import torch
 from matplotlib.figure import Figure
-from pytorch_lightning import LightningDataModule, LightningModule
-from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
-from report import Report, run
+from pytorch_lightning import LightningDataModule
+from report import Report, Solved, run
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -36,10 +35,6 @@ class Draws:
     """Batches of points, drawn anew at each step: a loader that goes on where a checkpoint was.
 
     Batch i is drawn with a seed of its own, so it is the same in every run and after a restart.
-
-    Args:
-        points: The points of one batch, drawn with the generator given.
-        steps: Number of batches.
     """
 
     def __init__(self, points: Points, steps: int) -> None:
@@ -112,12 +107,7 @@ class Points(LightningDataModule):
 class Network(nn.Module):
     """Tanh layers on standardised inputs, Glorot normal weights, zero biases.
 
-    Args:
-        width: Neurons a layer.
-        depth: Hidden layers.
-        frequencies: Random Fourier features in front of the first layer, half of them sines and
-            half cosines; 0 for none.
-        scale: Standard deviation of their angular frequencies in t and x.
+    Random Fourier features in front of the first layer, if any, are half sines and half cosines.
     """
 
     def __init__(self, width: int, depth: int, frequencies: int, scale: float) -> None:
@@ -147,7 +137,7 @@ def gradient(y: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
     return grad[:, :1], grad[:, 1:]
 
 
-class Wave(LightningModule):
+class Wave(Solved):
     """The PINN, trained by Adam with a decaying learning rate.
 
     Args:
@@ -216,24 +206,6 @@ class Wave(LightningModule):
         schedule = torch.optim.lr_scheduler.ExponentialLR(adam, self.decay ** (1 / 1000))
         return {"optimizer": adam, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    @torch.no_grad()
-    def error(self, points: Tensor) -> Tensor:
-        """Relative L2 error against the exact solution."""
-        exact = self.exact(points)
-        return (self.net(points) - exact).norm() / exact.norm()
-
-    def validation_step(self, points: Tensor) -> None:
-        """Log the relative L2 error as training goes on."""
-        self.log("rel_l2", self.error(points), prog_bar=True, batch_size=1)
-
-
-class Main(LightningCLI):
-    """LightningCLI that draws as many batches as there are steps."""
-
-    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """One epoch holds all steps."""
-        parser.link_arguments("trainer.max_steps", "data.steps")
-
 
 @torch.no_grad()
 def draw(model: Wave, points: Tensor) -> Figure:
@@ -241,27 +213,20 @@ def draw(model: Wave, points: Tensor) -> Figure:
     side = math.isqrt(len(points))
     u, exact = (f(points).view(side, side).T.numpy() for f in (model.net, model.exact))
     figure = Figure(figsize=(11.0, 3.4), layout="constrained")
-    panels = zip(figure.subplots(1, 3, sharey=True), (exact, u, abs(u - exact)), strict=True)
+    panels, shown = figure.subplots(1, 3, sharey=True), (exact, u, abs(u - exact))
     titles = ("exact u", "prediction", f"|error|, relative L2 {model.error(points):.2e}")
-    for (axes, values), title in zip(panels, titles, strict=True):
+    for axes, values, title in zip(panels, shown, titles, strict=True):
         axes.set(xlabel="t", ylabel="x" if title == titles[0] else None, title=title)
         top = abs(exact).max() if title != titles[2] else None
-        shown = axes.imshow(
-            values,
-            origin="lower",
-            extent=(0, 1, 0, 1),
-            aspect="auto",
-            cmap="RdBu_r" if top else "viridis",
-            vmin=-top if top else 0.0,
-            vmax=top,
-        )
-        figure.colorbar(shown, ax=axes)
+        scale = {"cmap": "RdBu_r", "vmin": -top} if top else {"cmap": "viridis", "vmin": 0.0}
+        place = {"origin": "lower", "extent": (0, 1, 0, 1), "aspect": "auto"}
+        figure.colorbar(axes.imshow(values, vmax=top, **scale, **place), ax=axes)
     return figure
 
 
 def main() -> None:
     """Run the command line."""
-    run(Main, Wave, Points, Report("Wave 1D", PUBLISHED, draw), max_steps=80_001)
+    run(Wave, Points, Report("Wave 1D", PUBLISHED, draw), max_steps=80_001)
 
 
 if __name__ == "__main__":

@@ -88,6 +88,11 @@ def curvature(model: Advection, residuals: Mapping[str, Tensor]) -> dict[str, fl
     return {n: 2 * model.weights[n.split()[1]] / r.numel() for n, r in residuals.items()}
 
 
+def of(window: int, weights: Mapping[str, float]) -> dict[str, float]:
+    """Those of the terms of one window."""
+    return {name: d for name, d in weights.items() if name.startswith(f"{window} ")}
+
+
 def quadratic(residuals: Mapping[str, Tensor], weights: Mapping[str, float]) -> float:
     """Loss of the terms that have a weight, D r^2 / 2 in sum."""
     return sum(d / 2 * float(residuals[n].detach().square().sum()) for n, d in weights.items())
@@ -110,7 +115,7 @@ def foresee(model: Advection, data: Windows, window: int) -> Switch:
     values = model.net(points)
     residuals = terms_of(model, data, window + 1)
     weights = curvature(model, residuals)
-    new = {name: d for name, d in weights.items() if name.startswith(f"{window} ")}
+    new = of(window, weights)
     old = {name: d for name, d in weights.items() if name not in new}
     kernel = empirical_ntk(residuals | {"values": values}, model.net)
     training = LinearizedTraining(kernel, residuals, new)
@@ -132,7 +137,7 @@ def measure(model: Advection, data: Windows, switch: Switch, steps: int) -> None
     """Note what became of the old windows."""
     residuals = terms_of(model, data, switch.window + 1)
     weights = curvature(model, residuals)
-    old = {n: d for n, d in weights.items() if not n.startswith(f"{switch.window} ")}
+    old = {n: d for n, d in weights.items() if n not in of(switch.window, weights)}
     values = model.net(switch.points).detach().flatten()
     switch.measured[steps] = values - switch.values
     switch.measured_loss[steps] = quadratic(residuals, old)
@@ -151,9 +156,8 @@ class Forgetting(report.Report):
         self, trainer: Trainer, model: Advection, batch: Batch, *_: object
     ) -> None:
         """Forecast where a window begins, and set the learning rate of gradient descent."""
-        data = trainer.datamodule
         if model.enter(batch) and batch["window"]:
-            switch = foresee(model, data, batch["window"])
+            switch = foresee(model, trainer.datamodule, batch["window"])
             self.switches.append(switch)
             trainer.optimizers[1].param_groups[0]["lr"] = switch.lr
 
@@ -165,10 +169,7 @@ class Forgetting(report.Report):
         if model.taken in MOMENTS or trainer.global_step % trainer.log_every_n_steps == 0:
             residuals = terms_of(model, data, begun)
             weights = curvature(model, residuals)
-            losses = [
-                quadratic(residuals, {n: d for n, d in weights.items() if n.startswith(f"{w} ")})
-                for w in range(begun)
-            ]
+            losses = [quadratic(residuals, of(window, weights)) for window in range(begun)]
             self.course.append((trainer.global_step, losses))
             for logger in trainer.loggers:
                 named = {f"loss_of_window/{w + 1}": loss for w, loss in enumerate(losses)}
@@ -198,7 +199,7 @@ def draw(model: Advection, found: Forgetting) -> Figure:
         curve = [switch.distance(k) for k in steps]
         distances.loglog(steps, curve, "o-", color=colour, label=f"window {switch.window + 1}")
     distances.set(xlabel="steps into the window", ylabel="distance from the measured / size")
-    distances.set_title("change of u foretold on old windows")
+    distances.set(title="change of u foretold on old windows")
     distances.legend(loc="upper left", fontsize="small")
     switch = found.switches[-1]
     last = max(switch.measured)
@@ -218,7 +219,6 @@ def draw_losses(axes: Axes, course: Sequence[tuple[int, list[float]]]) -> None:
     for window, colour in zip(range(len(course[-1][1])), COLOURS, strict=False):
         line = [(step, losses[window]) for step, losses in course if window < len(losses)]
         axes.semilogy(*zip(*line, strict=True), color=colour, label=f"window {window + 1}")
-    axes.set(xlabel="training step", ylabel="loss on the window")
-    axes.set_title("loss on all windows begun")
+    axes.set(xlabel="training step", ylabel="loss on the window", title="loss on all windows begun")
     axes.set_ylim(bottom=min(min(losses) for _, losses in course) / 10)
     axes.legend(loc="lower left", ncols=3, fontsize="small")

@@ -26,7 +26,7 @@ those of "When to stop on noisy data" in docs/results.md.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,17 +84,11 @@ class Network(nn.Module):
         return self.layers(math.sqrt(2) * torch.cat([angle.sin(), angle.cos()], 1))
 
 
-class Truth:
-    """Sines of equal size and random phases, of mean square 1 on the average."""
-
-    def __init__(self, frequencies: int) -> None:
-        self.waves = math.pi * torch.arange(1, frequencies + 1)
-        self.phases = 2 * math.pi * torch.rand(frequencies)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """f*(x) for x of shape (N, 1)."""
-        sines = torch.sin(x * self.waves + self.phases)
-        return sines.sum(1, keepdim=True) / math.sqrt(len(self.waves) / 2)
+def draw_truth(frequencies: int) -> Callable[[Tensor], Tensor]:
+    """f*: sines of equal size and random phases, of mean square 1 on the average."""
+    waves = math.pi * torch.arange(1, frequencies + 1)
+    phases = 2 * math.pi * torch.rand(frequencies)
+    return lambda x: torch.sin(x * waves + phases).sum(1, keepdim=True) / math.sqrt(frequencies / 2)
 
 
 class Problem:
@@ -103,21 +97,18 @@ class Problem:
     def __init__(self, setting: Setting, seed: int) -> None:
         torch.set_default_dtype(torch.float64)
         torch.manual_seed(seed)
-        self.setting, self.seed = setting, seed
-        truth = Truth(setting.frequencies)
+        self.setting = setting
+        truth = draw_truth(setting.frequencies)
         self.x = 2 * torch.rand(setting.points, 1) - 1
         self.y = truth(self.x) + setting.noise * torch.randn(setting.points, 1)
         self.x_val = torch.linspace(-1, 1, 2000)[:, None]
         self.truth = truth(self.x_val)
         self.net = Network(setting.frequencies, setting.width)
 
-    def residuals(self) -> dict[str, Tensor]:
-        """f - y at the noisy points, and f - f* at those of validation."""
-        return {"data": self.net(self.x) - self.y, "validation": self.net(self.x_val) - self.truth}
-
     def linearized(self) -> LinearizedTraining:
-        """Training with the kernel as it is now."""
-        residuals = self.residuals()
+        """Training with the kernel as it is now, seen at the noisy points and in validation."""
+        data, validation = self.net(self.x) - self.y, self.net(self.x_val) - self.truth
+        residuals = {"data": data, "validation": validation}
         kernel = empirical_ntk(residuals, self.net)
         return LinearizedTraining(kernel, residuals, {"data": 2 / self.setting.points})
 
@@ -227,8 +218,7 @@ def panel(axes: Axes, record: Record) -> None:
     if record["predicted"] is not None:
         axes.axvline(record["predicted"], color=COLOURS[2], linewidth=0.8, linestyle="-.")
     axes.set_title(f"seed {record['seed']}: ratio {record['ratio']:.2f}", fontsize="medium")
-    axes.set_xlabel("step of gradient descent")
-    axes.set_ylabel("mean square of f - f*")
+    axes.set(xlabel="step of gradient descent", ylabel="mean square of f - f*")
 
 
 def main(

@@ -117,13 +117,11 @@ def plain(spectra: Spectra) -> dict[str, Any]:
 
 def restored(numbers: Mapping[str, Any]) -> Spectra:
     """Inverse of `plain`; of a checkpoint's state, too."""
-    return {
-        term: [
-            (step, Spectrum(torch.as_tensor(values, dtype=torch.float64), floor))
-            for step, values, floor in series
-        ]
-        for term, series in numbers.items()
-    }
+
+    def spectrum(step: int, values: Any, floor: float) -> tuple[int, Spectrum]:
+        return step, Spectrum(torch.as_tensor(values, dtype=torch.float64), floor)
+
+    return {term: [spectrum(*one) for one in series] for term, series in numbers.items()}
 
 
 def read(path: Path) -> Spectra:
