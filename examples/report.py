@@ -94,11 +94,11 @@ def save_figure(figure: Figure, trainer: Trainer) -> Path:
 def ignore_advice() -> None:
     """Ignore what Lightning warns of in vain."""
     for message in (
-        # The batch lies in memory: worker processes would only slow it down, and a GPU would.
+        # The batch lies in memory: worker processes and a GPU would only slow it down.
         ".* does not have many workers",
         "GPU available but not used",
         "Checkpoint directory .* exists and is not empty",  # a resumed run goes on in its folder
-        r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning's own use of it
+        r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning's own use of _pytree
     ):
         warnings.filterwarnings("ignore", message=message)
 
