@@ -14,20 +14,13 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def environment(device: torch.device) -> dict[str, object]:
-    """Hardware, software and load of this moment.
-
-    Args:
-        device: Where the benchmark runs.
-
-    Returns:
-        Name -> value, ready for JSON.
-    """
+    """Hardware, software and load of this moment, ready for JSON."""
     return {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "commit": commit(),
         "cpu": _cpu_model(),
         "cores": os.cpu_count(),
-        "device": _device_name(device),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "load_average": load_average(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
@@ -75,10 +68,6 @@ def _cpu_model() -> str:
         lines = []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
 def _git(*arguments: str) -> str | None:

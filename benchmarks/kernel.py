@@ -21,23 +21,22 @@ The residual is u_xx of an MLP 1-[w]*3-1 with tanh at N points. What is compared
 In training the live residual is there already, so what starts from it is what the kernel adds to a
 step, in time and in memory; its graph counts for contestants that start from the points. Every K
 is compared with that of torch.func in float64 with the same (float32) numbers. See
-`benchmarks.measure` for how time and memory are taken, `benchmarks.peers` for the other ways.
+`benchmarks.measure` for how time and memory are taken, `benchmarks.peers` for the other ways, and
+`benchmarks.targets` for the bounds that the figures are held against.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from benchmarks.environment import environment, load_average
-from benchmarks.measure import Contestant, Record, extra_in_units, measured, ratio
+from benchmarks.environment import load_average
+from benchmarks.measure import Contestant, measured
 from benchmarks.peers import (
     Problem,
     fastest_form,
@@ -46,110 +45,26 @@ from benchmarks.peers import (
     torch_func_kernel,
     torch_func_kernel_lean,
 )
+from benchmarks.report import FOLDER, begun, parser, write
+from benchmarks.targets import BACKWARD, FULL, LEAN, ROWS, SCRATCH, STEP, TARGETS, TORCH_FUNC
 from pinn_ntk import NTK, empirical_ntk
 
+RESULTS = FOLDER / "kernel.json"
 SIZES = ((64, 256), (128, 256), (256, 256), (500, 256), (512, 512))
 """Default widths and numbers of points."""
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 TOLERANCES = {"float32": 1e-4, "float64": 1e-10}
 """Errors above these mean that a contestant is wrong."""
-SCHEMA = 1
-RESULTS = Path(__file__).parent / "results" / "kernel.json"
-
 SLOW_WORK = 10**10
 """N^2 P from which on torch.func and rows in batches count as slow (seconds to minutes)."""
 PARTIAL_POINTS = 32
 """Points of which the reference is taken where torch.func is left out as slow."""
 
-STEP, BACKWARD = "training step", "backward pass"
-FULL, SCRATCH = "full kernel", "full kernel from scratch"
-TORCH_FUNC, LEAN, ROWS = "torch.func", "torch.func, lean", "rows in batches"
-
-
-Records = Mapping[str, Record]
-
-
-@dataclass(frozen=True)
-class Target:
-    """A bound that a figure is held against.
-
-    Attributes:
-        text: What is bounded.
-        value: Records -> the figure; KeyError where a contestant did not run.
-        bound: The bound.
-        at_most: Whether the figure may not exceed the bound; else it may not fall below.
-        size: (w, N) for which it is meant.
-        dtypes: Names of the dtypes for which it is meant.
-    """
-
-    text: str
-    value: Callable[[Records], float]
-    bound: float
-    at_most: bool = True
-    size: tuple[int, int] = (500, 256)
-    dtypes: tuple[str, ...] = tuple(DTYPES)
-
-    def judged(self, records: Records) -> dict[str, Any]:
-        """The target, its figure and whether it is met; both None where nothing was run."""
-        stated = {"text": self.text, "bound": self.bound, "at_most": self.at_most}
-        try:
-            value = self.value(records)
-        except KeyError:
-            return {**stated, "value": None, "met": None}
-        met = value <= self.bound if self.at_most else value >= self.bound
-        return {**stated, "value": value, "met": met}
-
-
-def _steps(name: str) -> Callable[[Records], float]:
-    return lambda records: ratio(records[name].wall_s, records[STEP].wall_s)
-
-
-def _seconds(name: str) -> Callable[[Records], float]:
-    return lambda records: records[name].median_s
-
-
-def _megabytes(name: str) -> Callable[[Records], float]:
-    return lambda records: records[name].peak_bytes / 1e6
-
-
-def _memory(more: str) -> Callable[[Records], float]:
-    return lambda records: records[more].peak_bytes / records[FULL].peak_bytes
-
-
-def _faster(records: Records) -> float:
-    """How many times less a full kernel takes than the faster of both torch.func forms."""
-    return min(ratio(records[peer].wall_s, records[FULL].wall_s) for peer in (TORCH_FUNC, LEAN))
-
-
-def _certificate(records: Records) -> float:
-    times = (records[name].wall_s for name in ("factors, certified", "factors", BACKWARD))
-    return extra_in_units(*times)
-
-
-def _large(text: str, value: Callable[[Records], float], bound: float) -> Target:
-    return Target(text, value, bound, size=(512, 512), dtypes=("float64",))
-
-
-TARGETS = (
-    Target("factors and trace, training steps", _steps("factors, trace"), 0.6),
-    Target("full kernel, training steps", _steps(FULL), 2.5),
-    Target("torch.func (faster form) / full kernel, time", _faster, 20, at_most=False),
-    Target("torch.func / full kernel, memory", _memory(TORCH_FUNC), 20, at_most=False),
-    Target("torch.func, lean / full kernel, memory", _memory(LEAN), 20, at_most=False),
-    Target("certificate, backward passes", _certificate, 1.0),
-    _large("full kernel, seconds", _seconds(FULL), 0.65),
-    _large("full kernel, MB", _megabytes(FULL), 200),
-    _large("full kernel from scratch, seconds", _seconds(SCRATCH), 0.65),
-    _large("full kernel from scratch, MB", _megabytes(SCRATCH), 200),
-)
-
 
 def contestants(problem: Problem, form: str | None) -> dict[str, Contestant]:
     """All contestants by name.
 
-    Args:
-        problem: Network and points.
-        form: How torch.func is to take u_xx; None leaves it and rows in batches out.
+    ``form`` says how torch.func is to take u_xx; None leaves it and rows in batches out.
     """
     live = problem.residual()
     probe = torch.randn_like(live)
@@ -208,11 +123,7 @@ def true_kernel(problem: Problem) -> Tensor:
 
 
 def configurations(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """Measure each size in each dtype.
-
-    Yields:
-        The figures of one configuration, ready for JSON.
-    """
+    """The figures of each size in each dtype, ready for JSON."""
     device = torch.device(options.device)
     for width, points in options.sizes:
         problem = make_problem(width, points, torch.float32, device)
@@ -291,24 +202,16 @@ def _size(text: str) -> tuple[int, int]:
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
+    made = parser(__doc__, RESULTS)
+    add = made.add_argument
     add("--sizes", nargs="+", type=_size, default=SIZES, metavar="WxN", help="such as 500x256")
     add("--dtype", nargs="+", choices=DTYPES, default=list(DTYPES))
     add("--repeats", type=int, default=9, help="rounds; slow contestants take part in 2")
-    add(
-        "--max-seconds",
-        type=float,
-        default=300.0,
-        help="no more rounds for a contestant that would be timed for longer than this",
-    )
+    longest = "no more rounds for a contestant that would be timed for longer than this"
+    add("--max-seconds", type=float, default=300.0, help=longest)
     add("--skip-slow", action="store_true", help="leave out peers that take seconds to minutes")
-    add("--threads", type=int, default=1)
     add("--device", choices=["cpu", "cuda"], default="cpu")
-    add("--json", type=Path, default=RESULTS, help="where the figures go")
-    return parser.parse_args(arguments)
+    return made.parse_args(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -318,20 +221,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         SystemExit: Contestants disagree.
     """
     options = _options(arguments)
-    torch.set_num_threads(options.threads)
     done: list[dict[str, Any]] = []
-    report = {
-        "schema": SCHEMA,
-        "environment": environment(torch.device(options.device)),
-        "repeats": options.repeats,
-        "configurations": done,
-    }
-    options.json.parent.mkdir(parents=True, exist_ok=True)
+    report = begun(options.threads, options.device)
+    report |= {"repeats": options.repeats, "configurations": done}
     for configuration in configurations(options):
         print(table(configuration))
         print(f"  this process had {busy(configuration):.0%} of a core; load {load_average()}\n")
         done.append(configuration)
-        options.json.write_text(json.dumps(report, indent=1) + "\n")
+        write(options.json, report)
     disagreeing = {name for configuration in done for name in wrong(configuration)}
     if disagreeing:
         raise SystemExit(f"not equal to torch.func in float64: {', '.join(sorted(disagreeing))}")

@@ -40,54 +40,32 @@ SLOW_REPEATS = 2
 
 @dataclass(frozen=True)
 class Contestant:
-    """What to run, and how to compare its result with the truth.
-
-    Attributes:
-        run: What is timed.
-        compare: (result, truth) -> (value, expected); None if there is nothing to compare.
-    """
+    """What to run, and how to compare its result with the truth."""
 
     run: Callable[[], object]
     compare: Callable[[Any, Tensor], tuple[Tensor, Tensor]] | None = None
+    """(result, truth) -> (value, expected)."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """Figures of one contestant; the base and the peer are contestants, too.
-
-    Attributes:
-        median_s: Median wall time.
-        minimum_s: Least wall time.
-        per_base: Its time in units of that of the base.
-        speedup: Time of the peer in units of its time; None where the peer did not run.
-        peak_bytes: Most bytes held at once beyond what was live before.
-        memory_per_base: Its peak in units of that of the base.
-        memory_saving: Peak of the peer in units of its peak; None as above.
-        error: Relative Frobenius error against the truth; None with nothing to compare.
-        wall_s: Wall times.
-        cpu_s: Processor times.
-    """
+    """Figures of one contestant; None where there is no peer, or nothing to compare."""
 
     median_s: float
     minimum_s: float
-    per_base: float
-    speedup: float | None
-    peak_bytes: int
+    per_base: float  # its time in units of that of the base
+    speedup: float | None  # time of the peer in units of its time
+    peak_bytes: int  # most bytes held at once beyond what was live before
     memory_per_base: float
-    memory_saving: float | None
-    error: float | None
+    memory_saving: float | None  # peak of the peer in units of its peak
+    error: float | None  # relative Frobenius error against the truth
     wall_s: list[float]
     cpu_s: list[float]
 
 
 @dataclass
 class Timing:
-    """Times of one contestant in seconds, a round each.
-
-    Attributes:
-        wall: Wall time.
-        cpu: Processor time of the whole process.
-    """
+    """Times of one contestant in seconds, a round each: wall, and of the whole process."""
 
     wall: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
@@ -131,16 +109,8 @@ def measured(
 ) -> dict[str, Record]:
     """Run all contestants: once for memory, result and warming up, then in rounds for time.
 
-    Args:
-        contestants: Name -> contestant.
-        truth: What results are compared with; it lies on the device to measure.
-        base: Name of the contestant whose figures are the units.
-        peer: Name of the contestant to be beaten; it may be absent.
-        repeats: Rounds.
-        max_seconds: Most seconds that one contestant may be timed.
-
-    Returns:
-        Contestant -> its figures.
+    ``base`` is the contestant whose figures are the units, ``peer`` the one to be beaten, which may
+    be absent. The device to measure is that of ``truth``.
     """
     peaks: dict[str, int] = {}
     errors: dict[str, float | None] = {}
@@ -150,9 +120,8 @@ def measured(
         del result
     runs = {name: contestant.run for name, contestant in contestants.items()}
     timings = interleaved(runs, repeats=repeats, max_seconds=max_seconds, device=truth.device)
-    records = {}
-    for name, own in timings.items():
-        records[name] = Record(
+    return {
+        name: Record(
             median_s=own.median,
             minimum_s=own.minimum,
             per_base=ratio(own.wall, timings[base].wall),
@@ -164,7 +133,8 @@ def measured(
             wall_s=own.wall,
             cpu_s=own.cpu,
         )
-    return records
+        for name, own in timings.items()
+    }
 
 
 def _error(contestant: Contestant, result: object, truth: Tensor) -> float | None:
@@ -183,14 +153,8 @@ def interleaved(
 ) -> dict[str, Timing]:
     """Time all ``functions`` in rounds. They are expected to have run once before.
 
-    Args:
-        functions: Name -> what to time.
-        repeats: Rounds; slow functions take part in the first few only.
-        max_seconds: Most seconds that one function may take in all; every one runs once.
-        device: What to wait for before the clock is read.
-
-    Returns:
-        Name -> its times, the i-th of the i-th round.
+    Slow ones take part in the first few only, none for longer than ``max_seconds`` in all; every
+    one runs once.
     """
     timings = {name: Timing() for name in functions}
     for number in range(repeats):
@@ -204,15 +168,7 @@ def interleaved(
 
 
 def peak_extra_memory(function: Callable[[], T], device: torch.device) -> tuple[T, int]:
-    """Run ``function`` once under observation.
-
-    Args:
-        function: What to run.
-        device: Whose memory to observe.
-
-    Returns:
-        Its result, and the most bytes of tensors held at once beyond those live before.
-    """
+    """The result of ``function``, and the most bytes of tensors held beyond those live before."""
     return _peak_on_cuda(function, device) if device.type == "cuda" else _peak_on_cpu(function)
 
 

@@ -32,13 +32,11 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 import logging
 import random
 import sys
 import tempfile
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -47,16 +45,15 @@ from statistics import median
 from types import ModuleType
 from typing import Any
 
-import torch
 import yaml
 from pytorch_lightning import Callback, Trainer, seed_everything
 from pytorch_lightning.loggers import TensorBoardLogger
 
-from benchmarks.environment import ROOT, environment, load_average
+from benchmarks.environment import ROOT, load_average
+from benchmarks.report import FOLDER, begun, parser, write
 from pinn_ntk.callbacks import NTKBalancer, NTKMonitor
 
-SCHEMA = 1
-RESULTS = Path(__file__).parent / "results" / "overhead.json"
+RESULTS = FOLDER / "overhead.json"
 EVERY = 1000
 """Steps after which the work of both callbacks repeats itself."""
 TARGET = 0.02
@@ -68,26 +65,19 @@ CALLBACKS: dict[str, Callable[[], list[Callback]]] = {
     "balancer": lambda: [NTKBalancer()],
     "both": lambda: [NTKMonitor(), NTKBalancer()],
 }
+OFF = ("enable_checkpointing", "enable_progress_bar", "enable_model_summary")
 FRACTION = "ntk/overhead_fraction"
 
 
 @dataclass(frozen=True)
 class Run:
-    """Seconds of one training run.
+    """Seconds of one training run."""
 
-    Attributes:
-        wall_s: Wall time of the window.
-        cpu_s: Processor time of the process in the window.
-        own_s: Time in the window that the callbacks count as theirs.
-        once_s: Wall time of the fit outside the window.
-        fraction: ``ntk/overhead_fraction`` at the last measurement; None without a monitor.
-    """
-
-    wall_s: float
-    cpu_s: float
-    own_s: float
-    once_s: float
-    fraction: float | None
+    wall_s: float  # wall time of the window
+    cpu_s: float  # processor time of the process in the window
+    own_s: float  # time in the window that the callbacks count as theirs
+    once_s: float  # wall time of the fit outside the window
+    fraction: float | None  # `FRACTION` at the last measurement; None without a monitor
 
 
 class Clock(Callback):
@@ -123,9 +113,7 @@ def train(
             max_steps=steps + 2,
             log_every_n_steps=config["trainer"]["log_every_n_steps"],
             limit_val_batches=0,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
+            **dict.fromkeys(OFF, False),
             logger=TensorBoardLogger(folder),
             callbacks=[*make(), clock],
         )
@@ -133,14 +121,8 @@ def train(
         trainer.fit(model, datamodule=data)
         total = time.perf_counter() - begin
     wall, cpu, own = (b - a for a, b in zip(*clock.readings, strict=True))
-    return Run(wall, cpu, own, total - wall, _fraction(trainer))
-
-
-def _fraction(trainer: Trainer) -> float | None:
-    for callback in ntk_callbacks(trainer):
-        if isinstance(callback, NTKMonitor):
-            return float(callback.history[FRACTION][-1][1])
-    return None
+    logged = [c.history[FRACTION] for c in ntk_callbacks(trainer) if isinstance(c, NTKMonitor)]
+    return Run(wall, cpu, own, total - wall, float(logged[0][-1][1]) if logged else None)
 
 
 def in_turns(
@@ -148,12 +130,7 @@ def in_turns(
 ) -> Iterator[dict[str, list[Run]]]:
     """Run all contestants in rounds, behind a run of the last one that is thrown away.
 
-    Args:
-        contestants: Name -> one training run.
-        rounds: How often each is to run.
-
-    Yields:
-        Name -> its runs so far, after each round; the i-th of the i-th round.
+    After each round come the runs so far, the i-th of the i-th round.
     """
     list(contestants.values())[-1]()
     runs: dict[str, list[Run]] = {name: [] for name in contestants}
@@ -164,14 +141,7 @@ def in_turns(
 
 
 def figures(runs: Mapping[str, Sequence[Run]]) -> dict[str, dict[str, Any]]:
-    """Medians and shares of each contestant, ready for JSON.
-
-    Args:
-        runs: Name -> its runs; the one called "plain" is what the others are compared with.
-
-    Returns:
-        Name -> figures, the runs themselves among them.
-    """
+    """Medians and shares of each contestant against the plain one, ready for JSON."""
     found = {}
     for name, own in runs.items():
         pairs = list(zip(runs[PLAIN], own, strict=True))
@@ -181,16 +151,12 @@ def figures(runs: Mapping[str, Sequence[Run]]) -> dict[str, dict[str, Any]]:
             "once_s": median(run.once_s for run in own),
             "share": median(1 - plain.wall_s / run.wall_s for plain, run in pairs),
             "share_cpu": median(1 - plain.cpu_s / run.cpu_s for plain, run in pairs),
-            "share_least_cpu": 1 - _least_cpu(runs[PLAIN]) / _least_cpu(own),
+            "share_least_cpu": 1 - min(r.cpu_s for r in runs[PLAIN]) / min(r.cpu_s for r in own),
             "share_own": median(run.own_s / run.wall_s for run in own),
             "fraction_logged": median(fractions) if fractions else None,
             "runs": [asdict(run) for run in own],
         }
     return found
-
-
-def _least_cpu(runs: Sequence[Run]) -> float:
-    return min(run.cpu_s for run in runs)
 
 
 def table(contestants: Mapping[str, Mapping[str, Any]], steps: int) -> str:
@@ -213,20 +179,16 @@ def load_example(name: str) -> ModuleType:
     if str(folder) not in sys.path:
         sys.path.append(str(folder))
     spec = importlib.util.spec_from_file_location(name, folder / f"{name}.py")
-    if spec is None or spec.loader is None:
-        raise ImportError(f"no example {name!r} in {folder}.")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-def _quiet() -> None:
+def _quiet(report: ModuleType) -> None:
     """Silence what Lightning says of a short fit without validation or workers."""
     for package in ("pytorch_lightning", "lightning.pytorch"):
         logging.getLogger(f"{package}.utilities.rank_zero").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", message=".* does not have many workers")
-    warnings.filterwarnings("ignore", message="GPU available but not used")
-    warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)` is deprecated")
+    report.ignore_advice()
 
 
 def _steps(text: str) -> int:
@@ -236,41 +198,25 @@ def _steps(text: str) -> int:
     return steps
 
 
-def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print a table and keep all figures as JSON, after each round."""
+    made = parser(__doc__, RESULTS)
+    add = made.add_argument
     add("--config", type=Path, default=ROOT / "configs" / "wave.yaml")
     add("--steps", type=_steps, default=EVERY, help=f"timed steps, a multiple of {EVERY}")
     add("--rounds", type=int, default=7)
-    add("--threads", type=int, default=1)
-    add("--json", type=Path, default=RESULTS, help="where the figures go")
-    return parser.parse_args(arguments)
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Print a table and keep all figures as JSON, after each round."""
-    options = _options(arguments)
-    torch.set_num_threads(options.threads)
-    _quiet()
+    options = made.parse_args(arguments)
+    _quiet(load_example("report"))
     config = yaml.safe_load(options.config.read_text())
     wave = load_example("wave")
     contestants = {
         name: partial(train, wave, config, make, options.steps) for name, make in CALLBACKS.items()
     }
-    report: dict[str, Any] = {
-        "schema": SCHEMA,
-        "environment": environment(torch.device("cpu")),
-        "steps": options.steps,
-        "model": config["model"],
-        "data": config["data"],
-        "target": TARGET,
-    }
-    options.json.parent.mkdir(parents=True, exist_ok=True)
+    report = begun(options.threads) | {"steps": options.steps, "target": TARGET}
+    report |= {"model": config["model"], "data": config["data"]}
     for number, runs in enumerate(in_turns(contestants, options.rounds), 1):
         report |= {"rounds": number, "contestants": figures(runs)}
-        options.json.write_text(json.dumps(report, indent=1) + "\n")
+        write(options.json, report)
         print(f"round {number} of {options.rounds}, load {load_average()}")
         print(table(report["contestants"], options.steps), flush=True)
 

@@ -40,12 +40,7 @@ BLOCK_ENTRIES = 2**20
 
 @dataclass(frozen=True)
 class Problem:
-    """A network and its points.
-
-    Attributes:
-        model: MLP 1-[w]*3-1 with tanh.
-        points: (N, 1).
-    """
+    """A network and its points, (N, 1)."""
 
     model: nn.Sequential
     points: Tensor
@@ -82,53 +77,39 @@ def make_problem(width: int, points: int, dtype: torch.dtype, device: torch.devi
     return Problem(model.to(device, dtype), x.to(device, dtype))
 
 
-def _grad_grad(u: Scalar, x: Tensor) -> Tensor:
-    u_xx: Tensor = grad(grad(u))(x)
-    return u_xx
-
-
-def _hessian(u: Scalar, x: Tensor) -> Tensor:
-    u_xx: Tensor = hessian(u)(x)
-    return u_xx
-
-
 def _jvp_jvp(u: Scalar, x: Tensor) -> Tensor:
     def u_x(x: Tensor) -> Tensor:
-        value: Tensor = jvp(u, (x,), (torch.ones_like(x),))[1]
-        return value
+        return jvp(u, (x,), (torch.ones_like(x),))[1]
 
-    u_xx: Tensor = jvp(u_x, (x,), (torch.ones_like(x),))[1]
-    return u_xx
+    return jvp(u_x, (x,), (torch.ones_like(x),))[1]
 
 
 SECOND_DERIVATIVES: dict[str, Callable[[Scalar, Tensor], Tensor]] = {
-    "grad(grad)": _grad_grad,
-    "jacfwd(jacrev)": _hessian,
+    "grad(grad)": lambda u, x: grad(grad(u))(x),
+    "jacfwd(jacrev)": lambda u, x: hessian(u)(x),
     "jvp(jvp)": _jvp_jvp,
 }
 """Ways to write u_xx of one point."""
 
 
-def torch_func_jacobian(problem: Problem, form: str, chunk: int) -> dict[str, Tensor]:
+def torch_func_jacobian(problem: Problem, form: str, chunk: int) -> Params:
     """Jacobian by vmap(jacrev): parameter -> (N, *shape)."""
 
     def residual(params: Params, x: Tensor) -> Tensor:
         def u(x: Tensor) -> Tensor:
-            value: Tensor = functional_call(problem.model, params, (x.reshape(1),))
-            return value.reshape(())
+            return functional_call(problem.model, params, (x.reshape(1),)).reshape(())
 
         return SECOND_DERIVATIVES[form](u, x)
 
     params = {name: p.detach() for name, p in problem.model.named_parameters()}
-    rows = vmap(jacrev(residual), (None, 0), chunk_size=chunk)
-    jacobian: dict[str, Tensor] = rows(params, problem.points.flatten())
-    return jacobian
+    return vmap(jacrev(residual), (None, 0), chunk_size=chunk)(params, problem.points.flatten())
 
 
 def torch_func_kernel(problem: Problem, form: str) -> Tensor:
     """K as the torch.func tutorial takes it: the whole Jacobian, contracted a parameter a time."""
     jacobian = torch_func_jacobian(problem, form, chunk_points(problem))
-    kernel = _zeros(problem)
+    count = len(problem.points)
+    kernel = problem.points.new_zeros(count, count, dtype=torch.float64)
     while jacobian:
         rows = jacobian.popitem()[1].flatten(1).double()
         kernel.addmm_(rows, rows.mT)
@@ -195,8 +176,3 @@ def _contracted(rows: Tensor) -> Tensor:
         wide = block.double()
         kernel.addmm_(wide, wide.mT)
     return kernel
-
-
-def _zeros(problem: Problem) -> Tensor:
-    count = len(problem.points)
-    return problem.points.new_zeros(count, count, dtype=torch.float64)

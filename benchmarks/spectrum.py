@@ -22,12 +22,9 @@ as a whole for memory, then in rounds for time; see `benchmarks.measure`.
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import mpmath
@@ -36,10 +33,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from benchmarks.environment import environment
 from benchmarks.measure import interleaved, peak_extra_memory, ratio
+from benchmarks.peers import Problem
+from benchmarks.report import FOLDER, begun, parser, write
 from pinn_ntk import NTK, Spectrum, empirical_ntk
 
+RESULTS = FOLDER / "spectrum.json"
 DIGITS = 60
 BITS = 240
 """Binary places of the numbers in the truth: 72 digits."""
@@ -56,8 +55,6 @@ PRECISIONS = {
 """Name -> dtype of the residual, dtype of the products."""
 NETWORKS = ((16, 2, 0), (16, 2, 1), (64, 3, 0))
 """Width, hidden layers and seed of each network."""
-SCHEMA = 1
-RESULTS = Path(__file__).parent / "results" / "spectrum.json"
 
 Array = NDArray[Any]
 """Numbers of 60 digits."""
@@ -84,14 +81,9 @@ def points(number: int) -> Tensor:
 def kernel_of(network: nn.Sequential, dtype: torch.dtype, products: torch.dtype) -> NTK:
     """Kernel of u_xx inside and u on the boundary; ``network`` changes to ``dtype``."""
     network.to(dtype)
-    x = points(INSIDE).to(dtype).requires_grad_()
-    (u_x,) = torch.autograd.grad(network(x).sum(), x, create_graph=True)
-    (u_xx,) = torch.autograd.grad(u_x.sum(), x, create_graph=True)
-    residuals = {"pde": u_xx, "boundary": network(points(2).to(dtype))}
+    inside = Problem(network, points(INSIDE).to(dtype))
+    residuals = {"pde": inside.residual(), "boundary": network(points(2).to(dtype))}
     return empirical_ntk(residuals, network, dtype=products)
-
-
-# --- In 60 digits
 
 
 def true_eigenvalues(network: nn.Sequential) -> list[Any]:
@@ -157,24 +149,14 @@ def _through_tanh(
     ]
 
 
-# --- Accuracy
-
-
 @dataclass(frozen=True)
 class Accuracy:
-    """How one spectrum compares with the truth.
+    """How one spectrum compares with the truth."""
 
-    Attributes:
-        right: Eigenvalues within 10 % before the first that is not.
-        last_right: The last of them relative to the largest eigenvalue.
-        above_floor: Eigenvalues that are said to be no noise.
-        worst: Largest relative error among those above the floor.
-    """
-
-    right: int
-    last_right: float
-    above_floor: int
-    worst: float
+    right: int  # eigenvalues within 10 % before the first that is not
+    last_right: float  # the last of them relative to the largest eigenvalue
+    above_floor: int  # eigenvalues that are said to be no noise
+    worst: float  # largest relative error among those above the floor
 
 
 def accuracy(spectrum: Spectrum, truth: Sequence[Any]) -> Accuracy:
@@ -208,16 +190,11 @@ def accuracies(width: int, depth: int, seed: int) -> dict[str, Any]:
     }
 
 
-# --- Cost
-
-
 def cost(number: int, width: int, depth: int, repeats: int) -> dict[str, Any]:
     """Time and memory of both methods, in float64, from live factors; ready for JSON."""
     torch.manual_seed(0)
     network = make_network(width, depth, 0).double()
-    x = points(number).double().requires_grad_()
-    (u_x,) = torch.autograd.grad(network(x).sum(), x, create_graph=True)
-    (u_xx,) = torch.autograd.grad(u_x.sum(), x, create_graph=True)
+    u_xx = Problem(network, points(number).double()).residual()
     jacobian = empirical_ntk(u_xx, network, certify=False).jacobian("residual")
     runs = {m: (lambda m=m: NTK({"residual": jacobian}).spectrum(method=m)) for m in METHODS}
     cpu = torch.device("cpu")
@@ -233,9 +210,6 @@ def cost(number: int, width: int, depth: int, repeats: int) -> dict[str, Any]:
         "peak_bytes": peaks,
         "time_ratio": ratio(times["accurate"].wall, times["fast"].wall),
     }
-
-
-# --- Report
 
 
 def accuracy_table(found: Mapping[str, Any]) -> str:
@@ -265,32 +239,21 @@ def cost_lines(found: Mapping[str, Any]) -> Iterator[str]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the tables and keep all figures as JSON."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
+    made = parser(__doc__, RESULTS)
+    add = made.add_argument
     add("--points", type=int, default=512, help="rows for time and memory")
     add("--width", type=int, default=128, help="of the network for time and memory")
     add("--depth", type=int, default=3, help="of the network for time and memory")
     add("--repeats", type=int, default=9)
     add("--networks", type=int, default=len(NETWORKS), help="how many, for accuracy")
-    add("--threads", type=int, default=1)
-    add("--json", type=Path, default=RESULTS, help="where the figures go")
-    options = parser.parse_args(arguments)
-    torch.set_num_threads(options.threads)
-    report: dict[str, Any] = {
-        "schema": SCHEMA,
-        "environment": environment(torch.device("cpu")),
-        "digits": DIGITS,
-        "cost": cost(options.points, options.width, options.depth, options.repeats),
-        "accuracy": [],
-    }
+    options = made.parse_args(arguments)
+    report = begun(options.threads) | {"digits": DIGITS, "accuracy": []}
+    report["cost"] = cost(options.points, options.width, options.depth, options.repeats)
     print("\n".join(cost_lines(report["cost"])), "\n")
     for network in NETWORKS[: options.networks]:
         report["accuracy"].append(accuracies(*network))
         print(accuracy_table(report["accuracy"][-1]))
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps(report, indent=1) + "\n")
+    write(options.json, report)
 
 
 if __name__ == "__main__":

@@ -18,9 +18,8 @@ import math
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from pytorch_lightning import LightningDataModule, LightningModule
-from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
-from report import Report, run
+from pytorch_lightning import LightningDataModule
+from report import Report, Solved, run
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -39,11 +38,7 @@ class Points(LightningDataModule):
     """
 
     def __init__(
-        self,
-        n_boundary: int = 100,
-        n_residual: int = 100,
-        n_test: int = 1000,
-        steps: int = 1000,
+        self, n_boundary: int = 100, n_residual: int = 100, n_test: int = 1000, steps: int = 1000
     ) -> None:
         super().__init__()
         self.steps = steps
@@ -90,7 +85,7 @@ def derivative(y: Tensor, x: Tensor) -> Tensor:
     return torch.autograd.grad(y, x, torch.ones_like(y), create_graph=True)[0]
 
 
-class Poisson(LightningModule):
+class Poisson(Solved):
     """The PINN, trained by plain gradient descent on the sum of its two mean squares.
 
     Args:
@@ -129,37 +124,20 @@ class Poisson(LightningModule):
         u_xx = derivative(u_x, x)
         return u_xx - self.source(x.detach())
 
+    def residuals(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What the terms square: u - sin(a pi x) at the ends, u_xx - f inside."""
+        x_b, x_r = batch["x_b"], batch["x_r"]
+        return {"loss_b": self.net(x_b) - self.exact(x_b), "loss_r": self.residual(x_r)}
+
     def training_step(self, batch: dict[str, Tensor]) -> Tensor:
         """loss_b + loss_r, each a mean of squares without the factor 1/2."""
-        loss_b = (self.net(batch["x_b"]) - self.exact(batch["x_b"])).square().mean()
-        loss_r = self.residual(batch["x_r"]).square().mean()
-        self.log("loss_b", loss_b)
-        self.log("loss_r", loss_r)
-        return loss_b + loss_r
+        losses = {name: r.square().mean() for name, r in self.residuals(batch).items()}
+        self.log_dict(losses)
+        return losses["loss_b"] + losses["loss_r"]
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Plain gradient descent: the theory is about its limit of small steps."""
         return torch.optim.SGD(self.parameters(), lr=self.lr)
-
-    @torch.no_grad()
-    def error(self, x: Tensor) -> Tensor:
-        """Relative L2 error against the exact solution at the points x."""
-        exact = self.exact(x)
-        return (self.net(x) - exact).norm() / exact.norm()
-
-    def validation_step(self, x: Tensor) -> None:
-        """Log the relative L2 error as training goes on."""
-        self.log("rel_l2", self.error(x), prog_bar=True, batch_size=1)
-
-
-class Main(LightningCLI):
-    """LightningCLI that fills in what the parts know of each other."""
-
-    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """One epoch holds all steps; the network standardises by the points it is trained on."""
-        parser.link_arguments("trainer.max_steps", "data.steps")
-        parser.link_arguments("data.mean", "model.mean", apply_on="instantiate")
-        parser.link_arguments("data.std", "model.std", apply_on="instantiate")
 
 
 @torch.no_grad()
@@ -180,7 +158,8 @@ def draw(model: Poisson, x: Tensor) -> Figure:
 
 def main() -> None:
     """Run the command line."""
-    run(Main, Poisson, Points, Report(TITLE, PUBLISHED, draw), max_steps=40_001)
+    report = Report(TITLE, PUBLISHED, draw)
+    run(Poisson, Points, report, max_steps=40_001, shared=("mean", "std"))
 
 
 if __name__ == "__main__":

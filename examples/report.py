@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +12,32 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
-from pytorch_lightning.cli import LightningCLI
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor
 
 from pinn_ntk.callbacks import NTKBalancer, NTKMonitor
 
 
+class Solved(LightningModule):
+    """A PINN with a known solution: ``net`` is compared with ``exact`` on the test points."""
+
+    @torch.no_grad()
+    def error(self, points: Tensor) -> Tensor:
+        """Relative L2 error against the exact solution."""
+        exact = self.exact(points)
+        return (self.net(points) - exact).norm() / exact.norm()
+
+    def validation_step(self, points: Tensor) -> None:
+        """Log the relative L2 error as training goes on."""
+        self.log("rel_l2", self.error(points), prog_bar=True, batch_size=1)
+
+
 class Report(Callback):
     """Logs the final error and the figure, and prints what came out, when training is over.
 
-    Args:
-        title: Name of the problem; what stands in braces, such as ``{model.a}``, is filled in.
-        published: The error in the literature, in words.
-        draw: The figure of a model on the test points.
+    What stands in braces in the title, such as ``{model.a}``, is filled in; ``draw`` makes the
+    figure of a model on the test points.
     """
 
     def __init__(self, title: str, published: str, draw: Callable[[Any, Tensor], Figure]) -> None:
@@ -79,23 +91,36 @@ def save_figure(figure: Figure, trainer: Trainer) -> Path:
     return path
 
 
+def ignore_advice() -> None:
+    """Ignore what Lightning warns of in vain."""
+    for message in (
+        # The batch lies in memory: worker processes and a GPU would only slow it down.
+        ".* does not have many workers",
+        "GPU available but not used",
+        "Checkpoint directory .* exists and is not empty",  # a resumed run goes on in its folder
+        r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning's own use of _pytree
+    ):
+        warnings.filterwarnings("ignore", message=message)
+
+
 def run(
-    cli: type[LightningCLI],
     model: type[LightningModule],
     data: type[LightningDataModule],
     report: Report,
     max_steps: int,
+    shared: Sequence[str] = (),
 ) -> None:
-    """Run the command line of an example."""
+    """Run the command line of an example; ``shared`` is what the model takes from the data."""
+
+    class Main(LightningCLI):
+        def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+            parser.link_arguments("trainer.max_steps", "data.steps")  # one epoch holds all steps
+            for name in shared:
+                parser.link_arguments(f"data.{name}", f"model.{name}", apply_on="instantiate")
+
     torch.set_num_threads(1)  # the matrices are small: a second thread costs more than it does
-    # The batch lies in memory, so worker processes would only slow it down; a GPU would as well.
-    warnings.filterwarnings("ignore", message=".* does not have many workers")
-    warnings.filterwarnings("ignore", message="GPU available but not used")
-    # A resumed run goes on in its folder.
-    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
-    # Lightning's own use of torch.utils._pytree.
-    warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)` is deprecated")
-    cli(
+    ignore_advice()
+    Main(
         model,
         data,
         seed_everything_default=0,

@@ -22,9 +22,8 @@ from itertools import pairwise
 
 import torch
 from matplotlib.figure import Figure
-from pytorch_lightning import LightningDataModule, LightningModule
-from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
-from report import Report, run
+from pytorch_lightning import LightningDataModule
+from report import Report, Solved, run
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -36,10 +35,6 @@ class Draws:
     """Batches of points, drawn anew at each step: a loader that goes on where a checkpoint was.
 
     Batch i is drawn with a seed of its own, so it is the same in every run and after a restart.
-
-    Args:
-        points: The points of one batch, drawn with the generator given.
-        steps: Number of batches.
     """
 
     def __init__(self, points: Points, steps: int) -> None:
@@ -112,12 +107,7 @@ class Points(LightningDataModule):
 class Network(nn.Module):
     """Tanh layers on standardised inputs, Glorot normal weights, zero biases.
 
-    Args:
-        width: Neurons a layer.
-        depth: Hidden layers.
-        frequencies: Random Fourier features in front of the first layer, half of them sines and
-            half cosines; 0 for none.
-        scale: Standard deviation of their angular frequencies in t and x.
+    Random Fourier features in front of the first layer, if any, are half sines and half cosines.
     """
 
     def __init__(self, width: int, depth: int, frequencies: int, scale: float) -> None:
@@ -147,7 +137,7 @@ def gradient(y: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
     return grad[:, :1], grad[:, 1:]
 
 
-class Wave(LightningModule):
+class Wave(Solved):
     """The PINN, trained by Adam with a decaying learning rate.
 
     Args:
@@ -195,39 +185,26 @@ class Wave(LightningModule):
         u_tt, u_xx = gradient(u_t, points)[0], gradient(u_x, points)[1]
         return u_tt - self.c**2 * u_xx
 
+    def residuals(self, batch: Batch) -> Batch:
+        """What the terms square: errors of u and u_t on the sides, u_tt - c^2 u_xx inside."""
+        return {
+            "loss_u": self.net(batch["u"]) - self.exact(batch["u"]),
+            "loss_ut": self.velocity(batch["ut"]),
+            "loss_r": self.residual(batch["r"]),
+        }
+
     def training_step(self, batch: Batch) -> Tensor:
         """loss_u + loss_ut + loss_r; loss_u is the sum of the means on the three sides."""
-        loss_u = 3 * (self.net(batch["u"]) - self.exact(batch["u"])).square().mean()
-        loss_ut = self.velocity(batch["ut"]).square().mean()
-        loss_r = self.residual(batch["r"]).square().mean()
-        self.log("loss_u", loss_u)
-        self.log("loss_ut", loss_ut)
-        self.log("loss_r", loss_r)
-        return loss_u + loss_ut + loss_r
+        losses = {name: r.square().mean() for name, r in self.residuals(batch).items()}
+        losses["loss_u"] = 3 * losses["loss_u"]
+        self.log_dict(losses)
+        return losses["loss_u"] + losses["loss_ut"] + losses["loss_r"]
 
     def configure_optimizers(self) -> dict[str, object]:
         """Adam; the learning rate falls by ``decay`` in 1000 steps."""
         adam = torch.optim.Adam(self.parameters(), lr=self.lr)
         schedule = torch.optim.lr_scheduler.ExponentialLR(adam, self.decay ** (1 / 1000))
         return {"optimizer": adam, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-    @torch.no_grad()
-    def error(self, points: Tensor) -> Tensor:
-        """Relative L2 error against the exact solution."""
-        exact = self.exact(points)
-        return (self.net(points) - exact).norm() / exact.norm()
-
-    def validation_step(self, points: Tensor) -> None:
-        """Log the relative L2 error as training goes on."""
-        self.log("rel_l2", self.error(points), prog_bar=True, batch_size=1)
-
-
-class Main(LightningCLI):
-    """LightningCLI that draws as many batches as there are steps."""
-
-    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """One epoch holds all steps."""
-        parser.link_arguments("trainer.max_steps", "data.steps")
 
 
 @torch.no_grad()
@@ -236,27 +213,20 @@ def draw(model: Wave, points: Tensor) -> Figure:
     side = math.isqrt(len(points))
     u, exact = (f(points).view(side, side).T.numpy() for f in (model.net, model.exact))
     figure = Figure(figsize=(11.0, 3.4), layout="constrained")
-    panels = zip(figure.subplots(1, 3, sharey=True), (exact, u, abs(u - exact)), strict=True)
+    panels, shown = figure.subplots(1, 3, sharey=True), (exact, u, abs(u - exact))
     titles = ("exact u", "prediction", f"|error|, relative L2 {model.error(points):.2e}")
-    for (axes, values), title in zip(panels, titles, strict=True):
+    for axes, values, title in zip(panels, shown, titles, strict=True):
         axes.set(xlabel="t", ylabel="x" if title == titles[0] else None, title=title)
         top = abs(exact).max() if title != titles[2] else None
-        shown = axes.imshow(
-            values,
-            origin="lower",
-            extent=(0, 1, 0, 1),
-            aspect="auto",
-            cmap="RdBu_r" if top else "viridis",
-            vmin=-top if top else 0.0,
-            vmax=top,
-        )
-        figure.colorbar(shown, ax=axes)
+        scale = {"cmap": "RdBu_r", "vmin": -top} if top else {"cmap": "viridis", "vmin": 0.0}
+        place = {"origin": "lower", "extent": (0, 1, 0, 1), "aspect": "auto"}
+        figure.colorbar(axes.imshow(values, vmax=top, **scale, **place), ax=axes)
     return figure
 
 
 def main() -> None:
     """Run the command line."""
-    run(Main, Wave, Points, Report("Wave 1D", PUBLISHED, draw), max_steps=80_001)
+    run(Wave, Points, Report("Wave 1D", PUBLISHED, draw), max_steps=80_001)
 
 
 if __name__ == "__main__":

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
-import operator
-import os
 import re
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -25,30 +20,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
-ROOT = Path(__file__).resolve().parents[1]
+from scripts import ENVIRONMENT, ROOT, load, path_of
+
+poisson, wave, milestones = load("poisson"), load("wave"), load("milestones")
+quiet_trainer = load("problems").quiet_trainer
 STEPS = 60
-
-
-def load(name: str) -> ModuleType:
-    """An example under its own name; what it shares with others is imported by its bare name."""
-    if str(ROOT / "examples") not in sys.path:
-        sys.path.append(str(ROOT / "examples"))
-    spec = importlib.util.spec_from_file_location(name, ROOT / "examples" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def poisson() -> ModuleType:
-    return load("poisson")
-
-
-@pytest.fixture(scope="module")
-def wave() -> ModuleType:
-    return load("wave")
 
 
 class Sine(nn.Module):
@@ -63,7 +39,7 @@ class Sine(nn.Module):
 
 
 @pytest.mark.parametrize("a", [1.0, 2.0, 4.0])
-def test_exact_solution_has_no_residual_and_no_error(poisson: ModuleType, a: float):
+def test_exact_solution_has_no_residual_and_no_error(a: float):
     model = poisson.Poisson(a=a)
     model.net = Sine(a)
     x = torch.linspace(0.0, 1.0, 100, dtype=torch.float64)[:, None]
@@ -71,7 +47,7 @@ def test_exact_solution_has_no_residual_and_no_error(poisson: ModuleType, a: flo
     assert float(model.error(x)) == 0.0
 
 
-def test_residual_is_in_physical_units(poisson: ModuleType):
+def test_residual_is_in_physical_units():
     """u_xx by hand: sum_k v_k w_k^2 tanh''(w_k z + b_k) / std^2, z = (x - mean) / std."""
     model = poisson.Poisson(width=7, mean=0.3, std=0.2).double()
     x = torch.linspace(0.0, 1.0, 11, dtype=torch.float64)[:, None]
@@ -82,7 +58,7 @@ def test_residual_is_in_physical_units(poisson: ModuleType):
     torch.testing.assert_close(model.residual(x), u_xx - f)
 
 
-def test_initialisation_is_the_standard_parametrisation(poisson: ModuleType):
+def test_initialisation_is_the_standard_parametrisation():
     torch.manual_seed(0)
     net = poisson.Network(width=20_000, mean=0.5, std=1.0)
     torch.manual_seed(1)
@@ -97,7 +73,7 @@ def test_initialisation_is_the_standard_parametrisation(poisson: ModuleType):
         assert abs(float(sample.detach().mean())) < 5 * std / math.sqrt(sample.numel())
 
 
-def test_points_are_those_of_the_paper(poisson: ModuleType):
+def test_points_are_those_of_the_paper():
     data = poisson.Points(steps=3)
     x_b, x_r = data.train["x_b"], data.train["x_r"]
     assert x_b.flatten().tolist() == [0.0] * 50 + [1.0] * 50
@@ -112,24 +88,15 @@ def test_points_are_those_of_the_paper(poisson: ModuleType):
     assert next(iter(data.val_dataloader())).shape == (1000, 1)
 
 
-def fit(poisson: ModuleType, seed: int, steps: int, folder: Path) -> nn.Module:
+def fit(seed: int, steps: int) -> nn.Module:
     pl.seed_everything(seed)
     data = poisson.Points(steps=steps)
     model = poisson.Poisson(mean=data.mean, std=data.std)
-    trainer = pl.Trainer(
-        max_steps=steps,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=folder,
-    )
-    trainer.fit(model, datamodule=data)
+    quiet_trainer(steps).fit(model, datamodule=data)
     return model
 
 
-def test_one_step_is_gradient_descent_on_two_mean_squares(poisson: ModuleType, tmp_path: Path):
+def test_one_step_is_gradient_descent_on_two_mean_squares():
     pl.seed_everything(0)
     data = poisson.Points()
     start = poisson.Poisson(mean=data.mean, std=data.std)
@@ -137,21 +104,19 @@ def test_one_step_is_gradient_descent_on_two_mean_squares(poisson: ModuleType, t
     r_r = start.residual(data.train["x_r"])
     loss = r_b.square().sum() / 100 + r_r.square().sum() / 100
     grads = torch.autograd.grad(loss, list(start.parameters()))
-    end = fit(poisson, seed=0, steps=1, folder=tmp_path)
+    end = fit(seed=0, steps=1)
     for before, grad, after in zip(start.parameters(), grads, end.parameters(), strict=True):
         torch.testing.assert_close(after, before - 1e-5 * grad, rtol=1e-5, atol=1e-6)
         assert not torch.equal(after, before)
 
 
-def test_a_seed_decides_the_result(poisson: ModuleType, tmp_path: Path):
-    first, again, other = (
-        [p.detach() for p in fit(poisson, seed, 5, tmp_path).parameters()] for seed in (7, 7, 8)
-    )
+def test_a_seed_decides_the_result():
+    first, again, other = ([p.detach() for p in fit(seed, 5).parameters()] for seed in (7, 7, 8))
     assert all(torch.equal(p, q) for p, q in zip(first, again, strict=True))
     assert not any(torch.equal(p, q) for p, q in zip(first, other, strict=True))
 
 
-def test_figure_shows_prediction_exact_and_their_distance(poisson: ModuleType):
+def test_figure_shows_prediction_exact_and_their_distance():
     torch.manual_seed(0)
     model, x = poisson.Poisson(), torch.linspace(0.0, 1.0, 50)[:, None]
     above, below = poisson.draw(model, x).axes
@@ -162,15 +127,13 @@ def test_figure_shows_prediction_exact_and_their_distance(poisson: ModuleType):
     np.testing.assert_array_equal(distance, np.abs(prediction - exact))
 
 
-@dataclass
 class Run:
     """What one run of a script left behind."""
 
-    config: str
-    stdout: str
-    stderr: str
-    folder: Path
-    events: EventAccumulator
+    def __init__(self, config: str, stdout: str, stderr: str, folder: Path):
+        self.config, self.stdout, self.stderr, self.folder = config, stdout, stderr, folder
+        guidance = {"scalars": 0, "images": 0}
+        self.events = EventAccumulator(str(folder), size_guidance=guidance).Reload()
 
     def scalar(self, tag: str) -> list[tuple[int, float]]:
         return [(event.step, event.value) for event in self.events.Scalars(tag)]
@@ -188,13 +151,11 @@ CONFIGS = ["poisson", "poisson_plain"]
 def start(config: str, cwd: Path) -> subprocess.Popen[str]:
     """The script as the README runs it, but for 60 steps."""
     shrunk = {"max_steps": STEPS, "val_check_interval": 20, "log_every_n_steps": 10}
-    command = [sys.executable, str(ROOT / "examples" / "poisson.py"), "fit"]
+    command = [sys.executable, str(path_of("poisson")), "fit"]
     command += ["--config", str(ROOT / "configs" / f"{config}.yaml")]
     command += [f"--trainer.{key}={value}" for key, value in shrunk.items()]
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    env.pop("PYTHONWARNINGS", None)
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command, cwd=cwd, env=env, stdout=pipe, stderr=pipe, text=True)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, cwd=cwd, env=ENVIRONMENT, text=True, **pipes)
 
 
 @pytest.fixture(scope="module")
@@ -206,9 +167,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
     for config, process in processes.items():
         stdout, stderr = process.communicate()
         assert process.returncode == 0, stderr
-        folder = cwd / "logs" / config / "version_0"
-        events = EventAccumulator(str(folder), size_guidance={"scalars": 0, "images": 0})
-        results[config] = Run(config, stdout, stderr, folder, events.Reload())
+        results[config] = Run(config, stdout, stderr, cwd / "logs" / config / "version_0")
     return results
 
 
@@ -267,21 +226,14 @@ def test_figure_is_written_and_logged(run: Run):
     assert image.encoded_image_string.startswith(b"\x89PNG")
 
 
-def test_help_needs_no_config(
-    poisson: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
+def test_help_needs_no_config(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     monkeypatch.setattr(sys, "argv", ["poisson.py", "fit", "--help"])
     monkeypatch.setattr(torch, "set_num_threads", int)
     with pytest.raises(SystemExit, match="0"):
         poisson.main()
     shown = capsys.readouterr().out
-    for option in (
-        "--model.width",
-        "--data.n_residual",
-        "--trainer.max_steps",
-        "--seed_everything",
-    ):
-        assert option in shown
+    options = ("--model.width", "--data.n_residual", "--trainer.max_steps", "--seed_everything")
+    assert [option for option in options if option not in shown] == []
 
 
 # --- Wave
@@ -299,7 +251,7 @@ def points_inside(n: int) -> Tensor:
     return torch.rand(n, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 
 
-def test_exact_wave_solves_every_equation(wave: ModuleType):
+def test_exact_wave_solves_every_equation():
     model, points = wave.Wave(width=2, depth=1), points_inside(100)
     model.net = Exact()
     u_tt = 64 * math.pi**2  # the size of the terms that cancel
@@ -313,29 +265,34 @@ def test_exact_wave_solves_every_equation(wave: ModuleType):
     assert float(model.error(points)) < 1e-14
 
 
-def test_exact_wave_has_no_loss(wave: ModuleType, monkeypatch: pytest.MonkeyPatch):
+def losses_of(model: Any, monkeypatch: pytest.MonkeyPatch) -> tuple[Tensor, dict[str, Tensor]]:
+    """Loss of one batch, and what is logged of it."""
+    logged: dict[str, Tensor] = {}
+    monkeypatch.setattr(model, "log_dict", logged.update)
+    return model.training_step(double_batch()).detach(), logged
+
+
+def double_batch() -> dict[str, Tensor]:
+    return {name: points.double() for name, points in wave.Points().draw(1).items()}
+
+
+def test_exact_wave_has_no_loss(monkeypatch: pytest.MonkeyPatch):
     model = wave.Wave(width=2, depth=1)
     model.net = Exact()
-    logged = {}
-    monkeypatch.setattr(model, "log", lambda name, value: logged.update({name: value}))
-    batch = {name: points.double() for name, points in wave.Points().draw(1).items()}
-    assert float(model.training_step(batch).detach()) < 1e-20
+    loss, logged = losses_of(model, monkeypatch)
+    assert float(loss) < 1e-20
     assert set(logged) == {"loss_u", "loss_ut", "loss_r"}
 
 
-def test_loss_of_u_is_the_sum_of_three_means(wave: ModuleType, monkeypatch: pytest.MonkeyPatch):
+def test_loss_of_u_is_the_sum_of_three_means(monkeypatch: pytest.MonkeyPatch):
     model = wave.Wave(width=3, depth=2).double()
-    logged = {}
-    monkeypatch.setattr(model, "log", lambda name, value: logged.update({name: value}))
-    batch = {name: points.double() for name, points in wave.Points().draw(1).items()}
-    model.training_step(batch)
-    initial, left, right = batch["u"].split(100)
+    initial, left, right = double_batch()["u"].split(100)
     means = [(model.net(initial) - Exact()(initial)).square().mean()]
     means += [model.net(side).square().mean() for side in (left, right)]
-    torch.testing.assert_close(logged["loss_u"], sum(means))
+    torch.testing.assert_close(losses_of(model, monkeypatch)[1]["loss_u"], sum(means))
 
 
-def test_residual_of_fourier_features_is_that_of_plane_waves(wave: ModuleType):
+def test_residual_of_fourier_features_is_that_of_plane_waves():
     """Without hidden layers u = sum_k v_k sin(w_k . (t, x)) + ..., so u_tt = -w_t^2 u_k."""
     model = wave.Wave(c=3.0, depth=0, frequencies=10, scale=4.0).double()
     points, out = points_inside(20), model.net.layers[0]
@@ -346,7 +303,7 @@ def test_residual_of_fourier_features_is_that_of_plane_waves(wave: ModuleType):
     torch.testing.assert_close(model.residual(points), expected)
 
 
-def test_derivatives_are_in_physical_units(wave: ModuleType):
+def test_derivatives_are_in_physical_units():
     """By hand with z = sqrt(12) (p - 1/2): each derivative brings a factor sqrt(12) w."""
     model, points = wave.Wave(c=3.0, depth=1, width=7).double(), points_inside(11)
     hidden, out = model.net.layers
@@ -358,7 +315,7 @@ def test_derivatives_are_in_physical_units(wave: ModuleType):
     torch.testing.assert_close(model.residual(points), u_tt - 9.0 * u_xx)
 
 
-def test_wave_starts_from_glorot_and_zero_biases(wave: ModuleType):
+def test_wave_starts_from_glorot_and_zero_biases():
     first, *_, last = wave.Wave(width=500).net.layers
     for layer, fans in ((first, 502), (last, 501)):
         weight = layer.weight.detach()
@@ -367,7 +324,7 @@ def test_wave_starts_from_glorot_and_zero_biases(wave: ModuleType):
         assert not layer.bias.any()
 
 
-def test_draws_lie_on_their_sides(wave: ModuleType):
+def test_draws_lie_on_their_sides():
     data = wave.Points(n_initial=30, n_boundary=20, n_residual=50)
     batch = data.draw(3)
     initial, left, right = batch["u"].split([30, 20, 20])
@@ -386,7 +343,7 @@ def flat(batch: dict[str, Tensor]) -> Tensor:
     return torch.cat([batch[name].flatten() for name in ("u", "ut", "r")])
 
 
-def test_draws_are_decided_by_seed_and_number(wave: ModuleType):
+def test_draws_are_decided_by_seed_and_number():
     first, again, other = (wave.Points(seed=seed) for seed in (0, 0, 1))
     torch.manual_seed(5)
     before = torch.get_rng_state()
@@ -397,7 +354,7 @@ def test_draws_are_decided_by_seed_and_number(wave: ModuleType):
 
 
 @pytest.mark.parametrize("done", [0, 2, 6])
-def test_draws_go_on_where_they_were(wave: ModuleType, done: int):
+def test_draws_go_on_where_they_were(done: int):
     points = wave.Points(n_initial=2, n_boundary=2, n_residual=2)
     whole = [flat(batch) for batch in wave.Draws(points, 7)]
     interrupted, resumed = wave.Draws(points, 7), wave.Draws(points, 7)
@@ -425,13 +382,11 @@ def shrunk(steps: int, without: str = "") -> dict[str, object]:
     return settings
 
 
-@dataclass
 class Shell:
-    """Runs an example's command line in this process, in a folder of its own."""
+    """Runs the command line of the wave in this process, in a folder of its own."""
 
-    module: ModuleType
-    monkeypatch: pytest.MonkeyPatch
-    folder: Path
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path):
+        self.monkeypatch, self.folder = monkeypatch, folder
 
     def fit(self, settings: dict[str, object], *arguments: str) -> Path:
         """Train; the log folder of the run."""
@@ -440,32 +395,21 @@ class Shell:
         Path("config.yaml").write_text(yaml.safe_dump(settings))
         command = ["example.py", "fit", "--config", "config.yaml", *arguments]
         self.monkeypatch.setattr(sys, "argv", command)
-        self.module.main()
+        wave.main()
         (log,) = Path("logs").glob("*/*")
         return log.absolute()
 
 
 @pytest.fixture
-def shell(wave: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Shell:
+def shell(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Shell:
     monkeypatch.setenv("PL_GLOBAL_SEED", "0")  # restored afterwards
     monkeypatch.setenv("PL_SEED_WORKERS", "0")
-    return Shell(wave, monkeypatch, tmp_path / "cwd")
-
-
-def flatten(value: object, path: str = "") -> dict[str, object]:
-    """Leaves of nested dicts and lists by their path."""
-    if isinstance(value, dict):
-        items = value.items()
-    elif isinstance(value, list | tuple):
-        items = enumerate(value)
-    else:
-        return {path: value}
-    return {k: v for key, item in items for k, v in flatten(item, f"{path}/{key}").items()}
+    return Shell(monkeypatch, tmp_path / "cwd")
 
 
 def test_stopped_wave_goes_on_as_if_it_had_not_been(shell: Shell, tmp_path: Path):
     """One run of 10 steps; another, lost after 7, resumed from its checkpoint of step 5."""
-    shell.monkeypatch.setattr(shell.module, "draw", lambda model, points: Figure((1, 1)))
+    shell.monkeypatch.setattr(wave, "draw", lambda model, points: Figure((1, 1)))
     parts = ("state_dict", "optimizer_states", "lr_schedulers", "global_step")
     whole = shell.fit(shrunk(10, without="NTKMonitor")) / "checkpoints" / "last.ckpt"
     ends = {"whole": torch.load(whole, weights_only=True)}
@@ -474,18 +418,13 @@ def test_stopped_wave_goes_on_as_if_it_had_not_been(shell: Shell, tmp_path: Path
     assert torch.load(last, weights_only=True)["global_step"] == 5
     shell.fit(shrunk(10, without="NTKMonitor"), "--ckpt_path", "last")
     ends["resumed"] = torch.load(last, weights_only=True)
-    for part in parts:
-        one, other = (flatten(end[part]) for end in ends.values())
-        assert one.keys() == other.keys()
-        for key, value in one.items():
-            equal = torch.equal if isinstance(value, Tensor) else operator.eq
-            assert equal(value, other[key]), (part, key)
+    whole, resumed = ({part: end[part] for part in parts} for end in ends.values())
+    torch.testing.assert_close(resumed, whole, rtol=0, atol=0)
 
 
 def test_wave_reports_and_logs(shell: Shell, capsys: pytest.CaptureFixture[str]):
     log = shell.fit(shrunk(10))
-    events = EventAccumulator(str(log), size_guidance={"scalars": 0, "images": 0}).Reload()
-    run = Run("wave_paper", capsys.readouterr().out, "", log, events)
+    run = Run("wave_paper", capsys.readouterr().out, "", log)
     logged = run.scalar("rel_l2")
     assert [step for step, _ in logged] == [4, 9, 9]
     assert run.number("relative L2 error") == pytest.approx(logged[-1][1], rel=5e-3)
@@ -497,7 +436,7 @@ def test_wave_reports_and_logs(shell: Shell, capsys: pytest.CaptureFixture[str])
     assert imread(log / "prediction.png").shape[:2] == (510, 1650)
 
 
-def test_wave_figure_shows_exact_prediction_and_error(wave: ModuleType):
+def test_wave_figure_shows_exact_prediction_and_error():
     model, data = wave.Wave(width=4, depth=1), wave.Points(n_test=9)
     figure = wave.draw(model, data.test)
     exact, prediction, error = (axes.images[0].get_array() for axes in figure.axes[:3])
@@ -529,7 +468,7 @@ def test_plain_configuration_lacks_the_balancer_and_nothing_else(config: str):
 
 
 @pytest.mark.parametrize("config", ["wave", "wave_paper"])
-def test_configuration_fits_its_classes(wave: ModuleType, config: str):
+def test_configuration_fits_its_classes(config: str):
     said = settings(config)
     model, data = wave.Wave(**said["model"]), wave.Points(**said["data"])
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
@@ -549,18 +488,11 @@ CURVES: dict[str, dict[int, float]] = {
 HEAD = "| step | relative L2 error | weighted loss | loss_u | loss_r | weight of u | weight of r |"
 
 
-@pytest.fixture(scope="module")
-def milestones() -> ModuleType:
-    return load("milestones")
-
-
 def rows(text: str) -> list[list[str]]:
     return [line.strip("| ").split(" | ") for line in text.splitlines()[2:]]
 
 
-def test_milestones_are_read_from_event_files(
-    milestones: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
+def test_milestones_are_read_from_event_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     with SummaryWriter(str(tmp_path)) as writer:
         for tag, curve in CURVES.items():
             for step, value in curve.items():
@@ -575,14 +507,14 @@ def test_milestones_are_read_from_event_files(
     ]
 
 
-def test_milestones_without_balancer_have_weights_of_one(milestones: ModuleType):
+def test_milestones_without_balancer_have_weights_of_one():
     plain = {tag: curve for tag, curve in CURVES.items() if "weight" not in tag}
     assert rows(milestones.table(plain, [995])) == [
         ["995", "5.000e-01", "9.000e+00", "1.000e+00", "8.000e+00", "1", "1"]
     ]
 
 
-def test_milestone_without_its_weight_has_no_total(milestones: ModuleType):
+def test_milestone_without_its_weight_has_no_total():
     (row,) = rows(milestones.table(CURVES | {"ntk/weight/loss_u": {0: 10.0}}, [1000]))
     assert row[2] == row[5] == "-"
     assert row[3] == "2.000e+00"
@@ -600,12 +532,10 @@ def test_milestone_without_its_weight_has_no_total(milestones: ModuleType):
         ({9_899: 1.0}, 10_000, None),
     ],
 )
-def test_nearest_value_is_near(
-    milestones: ModuleType, logged: dict[int, float], step: int, value: float | None
-):
+def test_nearest_value_is_near(logged: dict[int, float], step: int, value: float | None):
     assert milestones.nearest(logged, step) == value
 
 
-def test_folder_without_events_is_named(milestones: ModuleType, tmp_path: Path):
+def test_folder_without_events_is_named(tmp_path: Path):
     with pytest.raises(FileNotFoundError, match=rf"no event files in {re.escape(str(tmp_path))}"):
         milestones.read(tmp_path)

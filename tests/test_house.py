@@ -117,7 +117,7 @@ def test_ci_fails_when_a_step_fails(tmp_path: Path, tool: str):
 
 
 @pytest.mark.parametrize(
-    "file", sources("pinn_ntk", "callbacks", "examples", "benchmarks"), ids=name_of
+    "file", sources("pinn_ntk", "callbacks", "examples", "studies", "benchmarks"), ids=name_of
 )
 def test_no_module_over_400_lines(file: Path):
     assert len(file.read_text().splitlines()) <= 400
@@ -146,7 +146,7 @@ def test_plotting_is_imported_only_where_something_is_drawn(file: Path):
 
 def test_every_config_has_its_example():
     configs = {file.stem for file in (ROOT / "configs").glob("*.yaml")}
-    examples = {file.stem for file in (ROOT / "examples").glob("*.py")}
+    examples = {file.stem for file in sources("examples", "studies")}
     assert "poisson" in configs
     named = {
         name for name in configs for example in examples if f"{name}_".startswith(f"{example}_")
@@ -155,7 +155,7 @@ def test_every_config_has_its_example():
 
 
 def test_no_file_is_called_utils():
-    folders = ["pinn_ntk", "callbacks", "examples", "benchmarks", "tests"]
+    folders = ["pinn_ntk", "callbacks", "examples", "studies", "benchmarks", "tests"]
     assert [file for file in sources(*folders) if file.name == "utils.py"] == []
 
 

@@ -2,43 +2,22 @@
 
 from __future__ import annotations
 
-import importlib
-import json
 import math
-import os
-import subprocess
-import sys
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from matplotlib.image import imread
 
-ROOT = Path(__file__).resolve().parents[1]
+from scripts import load, study
+
+noisy_regression = load("noisy_regression")
 SMALL = ("--points", "200", "--frequencies", "15", "--width", "128", "--steps", "300")
 
 
 @pytest.fixture(scope="module")
-def example() -> ModuleType:
-    sys.path.insert(0, str(ROOT / "examples"))
-    try:
-        return importlib.import_module("noisy_regression")
-    finally:
-        sys.path.remove(str(ROOT / "examples"))
-
-
-@pytest.fixture(scope="module")
 def numbers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    folder = tmp_path_factory.mktemp("study") / "noisy_regression"
-    script = str(ROOT / "examples" / "noisy_regression.py")
-    command = [sys.executable, script, *SMALL, "--seeds", "[0,1]", "--folder", str(folder)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert imread(folder / "noisy_regression.png")[..., :3].std() > 0.05
-    return json.loads((folder / "noisy_regression.json").read_text()) | {"printed": done.stdout}
+    return study("noisy_regression", tmp_path_factory.mktemp("study"), *SMALL, "--seeds", "[0,1]")
 
 
 def test_best_step_is_foretold_within_a_factor_of_two(numbers: dict[str, Any]):
@@ -65,10 +44,7 @@ def test_linearised_error_is_near_the_measured_one(numbers: dict[str, Any]):
     for run in numbers["runs"]:
         assert run["linearized"][0] == pytest.approx(run["measured"][0], rel=1e-9)
         until = run["steps"].index(run["best"])
-        for foretold, measured in zip(
-            run["linearized"][:until], run["measured"][:until], strict=True
-        ):
-            assert foretold == pytest.approx(measured, rel=0.2)
+        assert run["linearized"][:until] == pytest.approx(run["measured"][:until], rel=0.2)
 
 
 def test_table_holds_the_numbers(numbers: dict[str, Any]):
@@ -77,35 +53,28 @@ def test_table_holds_the_numbers(numbers: dict[str, Any]):
         assert row in numbers["printed"]
 
 
-def test_problem_is_what_it_says(example: ModuleType):
-    problem = example.Problem(example.Setting(points=4000, frequencies=30, noise=1.5), seed=2)
-    noise = problem.y - torch.from_numpy(truth_of(example, problem))
+def test_problem_is_what_it_says():
+    setting = noisy_regression.Setting(points=4000, frequencies=30, noise=1.5)
+    problem = noisy_regression.Problem(setting, seed=2)
+    x, x_val, known = (v.flatten().numpy() for v in (problem.x, problem.x_val, problem.truth))
+    noise = problem.y - torch.from_numpy(np.interp(x, x_val, known))[:, None]
     assert float(noise.std()) == pytest.approx(1.5, rel=0.05)
     assert float(noise.mean()) == pytest.approx(0.0, abs=0.1)
     assert float(problem.truth.square().mean()) == pytest.approx(1.0, rel=0.01)
     assert float(problem.x.abs().max()) <= 1
 
 
-def truth_of(example: ModuleType, problem: Any):
-    """f* at the noisy points, by interpolation of the values at those of validation."""
-    import numpy as np
-
-    x = problem.x.flatten().numpy()
-    values = np.interp(x, problem.x_val.flatten().numpy(), problem.truth.flatten().numpy())
-    return values[:, None]
-
-
-def test_a_seed_decides_everything(example: ModuleType):
-    setting = example.Setting(points=30, frequencies=3, width=8)
-    one, again, other = (example.Problem(setting, seed) for seed in (0, 0, 1))
+def test_a_seed_decides_everything():
+    setting = noisy_regression.Setting(points=30, frequencies=3, width=8)
+    one, again, other = (noisy_regression.Problem(setting, seed) for seed in (0, 0, 1))
     assert torch.equal(one.y, again.y)
     assert torch.equal(one.net.layers[0].weight, again.net.layers[0].weight)
     assert not torch.equal(one.y, other.y)
 
 
-def test_first_step_is_gradient_descent_on_the_mean_square(example: ModuleType):
-    setting = example.Setting(points=20, frequencies=3, width=8)
-    problem, again = (example.Problem(setting, 0) for _ in range(2))
+def test_first_step_is_gradient_descent_on_the_mean_square():
+    setting = noisy_regression.Setting(points=20, frequencies=3, width=8)
+    problem, again = (noisy_regression.Problem(setting, 0) for _ in range(2))
     measured = problem.errors([0, 1], lr=0.01)
     loss = (again.net(again.x) - again.y).square().sum() / 20
     params = list(again.net.parameters())
@@ -115,21 +84,21 @@ def test_first_step_is_gradient_descent_on_the_mean_square(example: ModuleType):
     assert measured[1] == pytest.approx(expected, rel=1e-12)
 
 
-def test_network_takes_sines_and_cosines_of_unit_mean_square(example: ModuleType):
+def test_network_takes_sines_and_cosines_of_unit_mean_square():
     torch.set_default_dtype(torch.float64)
-    net, x = example.Network(2, 4), torch.tensor([[0.1], [0.7]])
+    net, x = noisy_regression.Network(2, 4), torch.tensor([[0.1], [0.7]])
     angles = [math.pi * x, 2 * math.pi * x]
     features = math.sqrt(2) * torch.cat([f(a) for f in (torch.sin, torch.cos) for a in angles], 1)
     torch.testing.assert_close(net(x), net.layers(features))
 
 
 @pytest.mark.parametrize("steps", [1, 2, 1000])
-def test_grid_starts_at_zero_and_ends_where_asked(example: ModuleType, steps: int):
-    grid = example.grid(steps)
+def test_grid_starts_at_zero_and_ends_where_asked(steps: int):
+    grid = noisy_regression.grid(steps)
     assert grid[:2] == [0, 1]
     assert grid[-1] == steps
     assert grid == sorted(set(grid))
 
 
-def test_valley_is_where_the_error_is_near_its_least(example: ModuleType):
-    assert example.valley([0, 1, 2, 3, 4], [2.0, 1.04, 1.0, 1.05, 1.06]) == (1, 3)
+def test_valley_is_where_the_error_is_near_its_least():
+    assert noisy_regression.valley([0, 1, 2, 3, 4], [2.0, 1.04, 1.0, 1.05, 1.06]) == (1, 3)

@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-import json
 import math
-import os
-import subprocess
-import sys
 from dataclasses import asdict
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import numpy as np
 import pytest
@@ -22,67 +15,33 @@ from pytorch_lightning.loggers import TensorBoardLogger
 
 from pinn_ntk import Spectrum
 from pinn_ntk.graph.reference import reference_jacobian
+from scripts import ROOT, load, study
 
-ROOT = Path(__file__).resolve().parents[1]
-
-
-def load(name: str) -> ModuleType:
-    """An example, imported as by a script beside it: ``wave`` is not that of Python."""
-    ours, of_python = str(ROOT / "examples"), sys.modules.pop("wave", None)
-    sys.path.insert(0, ours)
-    try:
-        return importlib.import_module(name)
-    finally:
-        sys.path.remove(ours)
-        sys.modules.pop("wave", None)
-        if of_python is not None:
-            sys.modules["wave"] = of_python
-
-
-def command(name: str, folder: Path, *options: str) -> str:
-    """What a script prints, run as users run it."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    script = [sys.executable, str(ROOT / "examples" / f"{name}.py"), *options]
-    script += ["--folder", str(folder)]
-    done = subprocess.run(script, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
-
-
-def written(folder: Path) -> dict[str, Any]:
-    """Numbers of a study, after a look at its figure."""
-    image = imread(folder / f"{folder.name}.png")
-    assert image[..., :3].std() > 0.05
-    return json.loads((folder / f"{folder.name}.json").read_text())
+problems = load("problems")
+poisson, wave = problems.poisson, problems.wave
+drift, spectra, wave_spectra = load("drift"), load("spectra"), load("wave_spectra")
 
 
 # --- Drift, Figs 2 and 3
 
 
-@pytest.fixture(scope="module")
-def drift() -> ModuleType:
-    return load("drift")
-
-
 def test_drift_as_a_user_runs_it(tmp_path: Path):
     options = ("--widths", "[4,64]", "--hidden_layers", "[1]", "--seeds", "[0]", "--steps", "120")
-    folder = tmp_path / "drift"
-    shown = command("drift", folder, *options)
-    numbers = written(folder)
+    numbers = study("drift", tmp_path, *options)
     assert [run["steps"] for run in numbers["runs"]] == [120, 120]
     rows = {row["drift"]: row for row in numbers["summary"]}
     narrow, wide = (rows["parameters"]["final"][width][0] for width in ("4", "64"))
     assert 0 < wide < narrow
     assert rows["parameters"]["slope"] == pytest.approx(math.log(wide / narrow) / math.log(16))
-    assert f"| 1 | parameters | {narrow:.3g} (" in shown
-    assert shown.count("% of it for the kernel") == 2
+    assert f"| 1 | parameters | {narrow:.3g} (" in numbers["printed"]
+    assert numbers["printed"].count("% of it for the kernel") == 2
 
 
-def test_drift_is_that_of_kernels_row_by_row(drift: ModuleType):
+def test_drift_is_that_of_kernels_row_by_row():
     setting = drift.Setting(width=5, hidden_layers=2, seed=3, steps=7)
     record = drift.run(setting)
     drift.seed_everything(3, verbose=False)
-    points = drift.Points(steps=7)
+    points = poisson.Points(steps=7)
     model = drift.Descent(setting, points)
     x_b, x_r = points.train["x_b"], points.train["x_r"]
     exact_b, source = torch.sin(math.pi * x_b), -(math.pi**2) * torch.sin(math.pi * x_r)
@@ -113,16 +72,16 @@ def test_drift_is_that_of_kernels_row_by_row(drift: ModuleType):
         assert value == pytest.approx(expected, rel=2e-3)
 
 
-def test_losses_of_both_conventions(drift: ModuleType):
+def test_losses_of_both_conventions():
     residual = torch.tensor([3.0, 4.0, 0.0, 0.0])[:, None]
-    points = drift.Points()
+    points = poisson.Points()
     for loss, expected in (("sum", 12.5), ("mean", 6.25)):
         model = drift.Descent(drift.Setting(2, 1, 0, loss=loss), points)
         assert float(model.size(residual)) == expected
 
 
-def test_standardised_inputs_leave_the_units(drift: ModuleType):
-    points = drift.Points()
+def test_standardised_inputs_leave_the_units():
+    points = poisson.Points()
     plain, standard = (
         drift.Descent(drift.Setting(6, 1, 0, standardised=flag), points).double()
         for flag in (False, True)
@@ -135,7 +94,7 @@ def test_standardised_inputs_leave_the_units(drift: ModuleType):
     torch.testing.assert_close(standard.residual(x) + standard.source(x), u_xx)
 
 
-def test_a_diverging_run_ends_and_is_left_out(drift: ModuleType, tmp_path: Path):
+def test_a_diverging_run_ends_and_is_left_out(tmp_path: Path):
     setting = drift.Setting(width=4, hidden_layers=1, seed=0, steps=2000, lr=0.1)
     (record,) = drift.runs([setting], tmp_path)
     assert record["diverged"]
@@ -144,7 +103,7 @@ def test_a_diverging_run_ends_and_is_left_out(drift: ModuleType, tmp_path: Path)
     assert record["setting"] == asdict(setting)
 
 
-def test_a_finished_run_is_not_run_again_with_these_settings(drift: ModuleType, tmp_path: Path):
+def test_a_finished_run_is_not_run_again_with_these_settings(tmp_path: Path):
     first, second = (drift.Setting(3, 1, 0, steps=steps) for steps in (2, 3))
     assert first.name == second.name
     found = [next(drift.runs([setting], tmp_path)) for setting in (first, first, second)]
@@ -152,18 +111,13 @@ def test_a_finished_run_is_not_run_again_with_these_settings(drift: ModuleType, 
     assert found[0]["seconds"] == found[1]["seconds"]
 
 
-def test_slope_of_a_power_law(drift: ModuleType):
+def test_slope_of_a_power_law():
     widths = [10, 100, 500]
     assert drift.slope(widths, 3 * np.array(widths) ** -0.5) == pytest.approx(-0.5)
     assert math.isnan(drift.slope([10], [1.0]))
 
 
 # --- Spectra of the wave equation, Fig 7
-
-
-@pytest.fixture(scope="module")
-def wave_spectra() -> ModuleType:
-    return load("wave_spectra")
 
 
 def tiny_wave(folder: Path) -> Path:
@@ -176,45 +130,46 @@ def tiny_wave(folder: Path) -> Path:
     return path
 
 
-def test_wave_spectra_as_a_user_runs_it(wave_spectra: ModuleType, tmp_path: Path):
-    folder, config = tmp_path / "wave_spectra", tiny_wave(tmp_path)
+def test_wave_spectra_as_a_user_runs_it(tmp_path: Path):
+    config = tiny_wave(tmp_path)
     options = ("--seeds", "[1]", "--steps", "21", "--settings", str(config))
-    shown = command("wave_spectra", folder, *options)
-    rows = {(row["term"], row["moment"]): row for row in written(folder)["summary"]}
+    numbers = study("wave_spectra", tmp_path, *options)
+    rows = {(row["term"], row["moment"]): row for row in numbers["summary"]}
     assert [rows["loss_r", moment]["step"] for moment in ("start", "middle", "end")] == [0, 10, 20]
     # The same network and points by hand.
     settings = yaml.safe_load(config.read_text())
     wave_spectra.seed_everything(1, verbose=False)
-    model = wave_spectra.Wave(**settings["model"])
-    batch = wave_spectra.Points(**settings["data"], seed=1).draw(1)
-    residual = wave_spectra.residuals(model, batch)["loss_ut"]
+    model = wave.Wave(**settings["model"])
+    batch = wave.Points(**settings["data"], seed=1).draw(1)
+    residual = model.residuals(batch)["loss_ut"]
     squares = reference_jacobian(residual, model).square().sum(1)
     assert len(squares) == 6
     trace = rows["loss_ut", "start"]["trace"]
     assert trace == pytest.approx(float(squares.sum()), rel=1e-4)
-    assert f"| loss_ut | start | 0 | {rows['loss_ut', 'start']['lambda_max']:.3g} |" in shown
+    top = rows["loss_ut", "start"]["lambda_max"]
+    assert f"| loss_ut | start | 0 | {top:.3g} |" in numbers["printed"]
 
 
-def test_residuals_are_those_of_the_losses(wave_spectra: ModuleType):
-    model = wave_spectra.Wave(width=4, depth=1)
-    batch = wave_spectra.Points(n_initial=5, n_boundary=5, n_residual=7).draw(2)
+def test_residuals_are_those_of_the_losses():
+    model = wave.Wave(width=4, depth=1)
+    batch = wave.Points(n_initial=5, n_boundary=5, n_residual=7).draw(2)
     logged: dict[str, torch.Tensor] = {}
-    model.log = lambda name, value: logged.update({name: value})
+    model.log_dict = logged.update
     model.training_step(batch)
-    for name, residual in wave_spectra.residuals(model, batch).items():
+    for name, residual in model.residuals(batch).items():
         times = 3 if name == "loss_u" else 1
         torch.testing.assert_close(times * residual.square().mean(), logged[name])
     assert logged.keys() == {"loss_u", "loss_ut", "loss_r"}
 
 
 @pytest.mark.filterwarnings("ignore:.*log_every_n_steps.*:UserWarning")
-def test_logs_and_checkpoints_hold_what_the_monitor_kept(wave_spectra: ModuleType, tmp_path: Path):
+def test_logs_and_checkpoints_hold_what_the_monitor_kept(tmp_path: Path):
     settings = yaml.safe_load(tiny_wave(tmp_path).read_text())
-    model = wave_spectra.Wave(**settings["model"])
+    model = wave.Wave(**settings["model"])
     monitor = wave_spectra.NTKMonitor(steps=[0, 2, 4])
     logger = TensorBoardLogger(tmp_path, name="run")
-    run = load("studies").quiet_trainer(5, monitor, logger=logger)
-    run.fit(model, wave_spectra.Points(**settings["data"], steps=5))
+    run = problems.quiet_trainer(5, monitor, logger=logger)
+    run.fit(model, wave.Points(**settings["data"], steps=5))
     run.save_checkpoint(tmp_path / "last.ckpt")
     from_file = wave_spectra.read(tmp_path / "last.ckpt")
     from_logs = wave_spectra.read(Path(logger.log_dir))
@@ -229,7 +184,7 @@ def test_logs_and_checkpoints_hold_what_the_monitor_kept(wave_spectra: ModuleTyp
                 assert ours.floor == pytest.approx(kept.floor, rel=1e-5)
 
 
-def test_a_folder_without_spectra_is_said(wave_spectra: ModuleType, tmp_path: Path):
+def test_a_folder_without_spectra_is_said(tmp_path: Path):
     with pytest.raises(ValueError, match=r"no spectra in .*expected the log folder"):
         wave_spectra.read(tmp_path)
     torch.save({"callbacks": {}}, tmp_path / "other.ckpt")
@@ -237,50 +192,37 @@ def test_a_folder_without_spectra_is_said(wave_spectra: ModuleType, tmp_path: Pa
         wave_spectra.read(tmp_path / "other.ckpt")
 
 
-def test_moments_are_the_nearest_measured(wave_spectra: ModuleType):
+def test_moments_are_the_nearest_measured():
     series = [(step, Spectrum(torch.ones(1), 0.0)) for step in (0, 40, 60, 100)]
-    assert [wave_spectra.near(series, share)[0] for share in (0.0, 0.45, 0.55, 1.0)] == [
-        0,
-        40,
-        60,
-        100,
-    ]
+    nearest = [wave_spectra.near(series, share)[0] for share in (0.0, 0.45, 0.55, 1.0)]
+    assert nearest == [0, 40, 60, 100]
     assert [step for step, _ in wave_spectra.snapshots(series)] == [0, 40, 100]
 
 
 # --- Spectra for a = 1, 2, 4, Fig 1
 
 
-@pytest.fixture(scope="module")
-def spectra() -> ModuleType:
-    return load("spectra")
-
-
 def test_spectra_as_a_user_runs_it(tmp_path: Path):
-    folder = tmp_path / "spectra"
     options = ("--frequencies", "[1,4]", "--seeds", "[0]", "--width", "6", "--steps", "30")
-    shown = command("spectra", folder, *options)
-    numbers = written(folder)
+    numbers = study("spectra", tmp_path, *options)
     assert numbers["spread_over_a"]["initialisation"] == 0.0
     assert numbers["spread_over_a"]["after training"] > 1e-4
     ranks = {(r["moment"], r["a"], r["block"]): r["rank"] for r in numbers["spectra"]}
     assert ranks["initialisation", 1.0, "K_uu"] == ranks["after training", 4.0, "K_uu"] == 2
     assert len(ranks) == 12
-    assert "| initialisation | any | K_uu |" in shown
+    assert "| initialisation | any | K_uu |" in numbers["printed"]
     for name in ("poisson", "wave"):
-        assert imread(folder / f"eigenfunctions_{name}.png")[..., :3].std() > 0.05
+        assert imread(tmp_path / "spectra" / f"eigenfunctions_{name}.png")[..., :3].std() > 0.05
 
 
 @pytest.mark.parametrize("parametrization", ["ntk", "standard"])
 @pytest.mark.parametrize("standardised", [True, False])
-def test_spectra_are_those_of_kernels_row_by_row(
-    spectra: ModuleType, parametrization: str, standardised: bool
-):
-    model = spectra.make_model(2.0, 1, 5, parametrization, standardised=standardised)
+def test_spectra_are_those_of_kernels_row_by_row(parametrization: str, standardised: bool):
+    model = spectra.make_model(2.0, 1, spectra.Setting(5, 0, parametrization, standardised))
     found = spectra.spectra_of(spectra.kernel_of(model))
     assert next(model.parameters()).dtype == torch.float32
     model.double()
-    x_b, x_r = (spectra.Points().train[name].double() for name in ("x_b", "x_r"))
+    x_b, x_r = (poisson.Points().train[name].double() for name in ("x_b", "x_r"))
     b, r = (reference_jacobian(v, model) for v in (model.net(x_b), model.residual(x_r)))
     for block, rows in (("K_uu", b), ("K_rr", r), ("K", torch.cat([b, r]))):
         expected = torch.linalg.svdvals(rows).square()
@@ -291,9 +233,10 @@ def test_spectra_are_those_of_kernels_row_by_row(
         )
 
 
-def test_parametrisations_of_the_same_function_have_other_kernels(spectra: ModuleType):
+def test_parametrisations_of_the_same_function_have_other_kernels():
     """By the chain rule, W = omega / sqrt(width) in the output layer and W = omega in the first."""
-    ntk, standard = (spectra.make_model(1.0, 0, 9, p).double().net for p in ("ntk", "standard"))
+    settings = (spectra.Setting(9, parametrization=p) for p in ("ntk", "standard"))
+    ntk, standard = (spectra.make_model(1.0, 0, setting).double().net for setting in settings)
     deviations = [float(layer.weight.detach().std()) for layer in (standard[2], ntk.layers[2])]
     assert deviations[0] < 0.6 < deviations[1]
     with torch.no_grad():
@@ -307,7 +250,7 @@ def test_parametrisations_of_the_same_function_have_other_kernels(spectra: Modul
     torch.testing.assert_close(of_ntk, reference_jacobian(standard(x), [same]) / 3)
 
 
-def test_table_of_spectra(spectra: ModuleType):
+def test_table_of_spectra():
     spectrum = Spectrum.of(torch.diag(torch.exp(-torch.arange(6.0, dtype=torch.float64))))
     found = {("initialisation", a, 0): {"K": spectrum} for a in (1.0, 2.0)}
     rows = spectra.summary(found)

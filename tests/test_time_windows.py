@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import math
-import os
 import re
-import subprocess
-import sys
-from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -19,27 +13,10 @@ import torch
 from matplotlib.image import imread
 from torch import Tensor, nn
 
-ROOT = Path(__file__).resolve().parents[1]
+from scripts import ROOT, command, load
 
-
-def load(name: str) -> ModuleType:
-    """An example, imported as by a script beside it."""
-    if str(ROOT / "examples") not in sys.path:
-        sys.path.append(str(ROOT / "examples"))
-    return importlib.import_module(name)
-
-
+time_windows, forgetting = load("time_windows"), load("forgetting")
 pytestmark = pytest.mark.usefixtures("float64")
-
-
-@pytest.fixture(scope="module")
-def time_windows() -> ModuleType:
-    return load("time_windows")
-
-
-@pytest.fixture(scope="module")
-def forgetting() -> ModuleType:
-    return load("forgetting")
 
 
 class Exact(nn.Module):
@@ -51,7 +28,7 @@ class Exact(nn.Module):
         return slow + torch.exp(-0.08 * t) * torch.cos(2 * (x - t)) / 2
 
 
-def test_exact_solution_has_no_residual(time_windows: ModuleType) -> None:
+def test_exact_solution_has_no_residual() -> None:
     model, data = time_windows.Advection(), time_windows.Windows()
     model.net = Exact()
     for window in range(3):
@@ -64,13 +41,13 @@ def test_exact_solution_has_no_residual(time_windows: ModuleType) -> None:
     assert float(model.error(data.test)) < 1e-15
 
 
-def test_network_is_periodic(time_windows: ModuleType) -> None:
+def test_network_is_periodic() -> None:
     net, points = time_windows.Network(5, 3.0), torch.rand(6, 2)
     shifted = points + torch.tensor([0.0, 2 * math.pi])
     torch.testing.assert_close(net(points), net(shifted))
 
 
-def test_windows_follow_one_another(time_windows: ModuleType) -> None:
+def test_windows_follow_one_another() -> None:
     data = time_windows.Windows(windows=3, length=0.5, n_t=2, n_x=4, steps=7)
     assert [batch["window"] for batch in data.train_dataloader()] == [0, 0, 0, 1, 1, 2, 2]
     second = data.batch(1)
@@ -85,7 +62,7 @@ Setup = tuple[Any, Any]
 
 
 @pytest.fixture
-def begun(time_windows: ModuleType) -> Setup:
+def begun() -> Setup:
     """Model and points at the start of the third window; nothing of it fits the network yet."""
     data = time_windows.Windows(windows=3, n_t=3, n_x=6)
     model = time_windows.Advection(width=8).double()
@@ -109,7 +86,7 @@ def flat_gradient(model: Any, loss: Tensor) -> Tensor:
     return torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(model.parameters()))])
 
 
-def test_losses_and_cosine_at_the_start(forgetting: ModuleType, begun: Setup) -> None:
+def test_losses_and_cosine_at_the_start(begun: Setup) -> None:
     model, data = begun
     switch = forgetting.foresee(model, data, 2)
     old, new = loss_on(model, data, range(2)), loss_on(model, data, range(2, 3))
@@ -127,9 +104,7 @@ def descend(model: Any, data: Any, lr: float, steps: int) -> None:
             nn.utils.vector_to_parameters(vector - lr * gradient, model.parameters())
 
 
-def test_one_step_moves_old_values_as_foretold_up_to_its_square(
-    forgetting: ModuleType, begun: Setup
-) -> None:
+def test_one_step_moves_old_values_as_foretold_up_to_its_square(begun: Setup) -> None:
     model, data = begun
     start = nn.utils.parameters_to_vector(model.parameters()).detach().clone()
     distances = []
@@ -148,7 +123,7 @@ def test_one_step_moves_old_values_as_foretold_up_to_its_square(
     assert halvings == pytest.approx([2.0, 2.0], rel=0.1)  # of an error relative to lr
 
 
-def test_ten_steps_are_foretold(forgetting: ModuleType, begun: Setup) -> None:
+def test_ten_steps_are_foretold(begun: Setup) -> None:
     model, data = begun
     model.fraction = 0.05
     switch = forgetting.foresee(model, data, 2)
@@ -164,37 +139,32 @@ def test_ten_steps_are_foretold(forgetting: ModuleType, begun: Setup) -> None:
 
 # --- As a user runs it
 
-STEPS = 204
+OPTIONS = {
+    "config": ROOT / "configs" / "time_windows.yaml",
+    "trainer.max_steps": 204,
+    "trainer.val_check_interval": 100,
+    "trainer.log_every_n_steps": 50,
+    "data.windows": 2,
+    "data.n_t": 4,
+    "data.n_x": 8,
+    "model.width": 12,
+}
 
 
-@dataclass
 class Run:
-    stdout: str
-    stderr: str
-    folder: Path
+    """The script as the README runs it, but shorter and smaller."""
+
+    def __init__(self, cwd: Path):
+        options = [f"--{key}={value}" for key, value in OPTIONS.items()]
+        done = command("time_windows", "fit", *options, cwd=cwd)
+        self.stdout, self.stderr = done.stdout, done.stderr
+        self.folder = cwd / "logs" / "time_windows" / "version_0"
+        self.numbers = json.loads((self.folder / "forgetting.json").read_text())
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """The script as the README runs it, but shorter and smaller."""
-    cwd = tmp_path_factory.mktemp("windows")
-    options = {
-        "trainer.max_steps": STEPS,
-        "trainer.val_check_interval": 100,
-        "trainer.log_every_n_steps": 50,
-        "data.windows": 2,
-        "data.n_t": 4,
-        "data.n_x": 8,
-        "model.width": 12,
-    }
-    command = [sys.executable, str(ROOT / "examples" / "time_windows.py"), "fit"]
-    command += ["--config", str(ROOT / "configs" / "time_windows.yaml")]
-    command += [f"--{key}={value}" for key, value in options.items()]
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    env.pop("PYTHONWARNINGS", None)
-    done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return Run(done.stdout, done.stderr, cwd / "logs" / "time_windows" / "version_0")
+    return Run(tmp_path_factory.mktemp("windows"))
 
 
 def test_run_warns_of_nothing(run: Run) -> None:
@@ -202,8 +172,7 @@ def test_run_warns_of_nothing(run: Run) -> None:
 
 
 def test_run_foretells_what_is_forgotten(run: Run) -> None:
-    numbers = json.loads((run.folder / "forgetting.json").read_text())
-    rows = {row["steps"]: row for row in numbers["rows"]}
+    rows = {row["steps"]: row for row in run.numbers["rows"]}
     assert list(rows) == [0, 1, 10, 100]
     assert {row["window"] for row in rows.values()} == {2}
     distances = [rows[k]["relative distance"] for k in (1, 10, 100)]
@@ -215,12 +184,12 @@ def test_run_foretells_what_is_forgotten(run: Run) -> None:
         foretold, measured = rows[k]["old loss foretold"], rows[k]["old loss measured"]
         assert foretold == pytest.approx(measured, rel=0.02)
     assert all(-1 <= row["cosine old, new"] <= 1 for row in rows.values())
-    (lr,) = numbers["learning rates"]
+    (lr,) = run.numbers["learning rates"]
     assert lr > 0
 
 
 def test_run_prints_the_table_it_wrote(run: Run) -> None:
-    rows = json.loads((run.folder / "forgetting.json").read_text())["rows"]
+    rows = run.numbers["rows"]
     table = re.findall(r"^\| 2 \|.*$", run.stdout, re.MULTILINE)
     assert len(table) == len(rows)
     for line, row in zip(table, rows, strict=True):
@@ -231,6 +200,6 @@ def test_run_prints_the_table_it_wrote(run: Run) -> None:
 
 def test_run_draws_and_logs(run: Run) -> None:
     assert float(imread(run.folder / "prediction.png")[..., :3].std()) > 0.05
-    losses = json.loads((run.folder / "forgetting.json").read_text())["losses"]
+    losses = run.numbers["losses"]
     assert [len(values) for _, values in losses] == sorted(len(values) for _, values in losses)
     assert len(losses[-1][1]) == 2

@@ -2,49 +2,25 @@
 
 from __future__ import annotations
 
-import importlib
-import json
 import math
-import os
-import subprocess
-import sys
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
-from matplotlib.image import imread
 
 from pinn_ntk.graph.reference import reference_ntk
+from scripts import load, study
 
-ROOT = Path(__file__).resolve().parents[1]
+wide_networks = load("wide_networks")
 WIDTHS = (64, 2048)
-
-
-@pytest.fixture(scope="module")
-def example() -> ModuleType:
-    sys.path.insert(0, str(ROOT / "examples"))
-    try:
-        return importlib.import_module("wide_networks")
-    finally:
-        sys.path.remove(str(ROOT / "examples"))
 
 
 @pytest.fixture(scope="module")
 def numbers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """All of the 500 steps at few points."""
-    folder = tmp_path_factory.mktemp("study") / "wide_networks"
-    command = [sys.executable, str(ROOT / "examples" / "wide_networks.py"), "--folder", str(folder)]
-    command += [
-        *("--widths", "[64,2048]", "--seeds", "[0]"),
-        *("--starts", "[mirrored]", "--points", "10", "--every", "50"),
-    ]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert imread(folder / "wide_networks.png")[..., :3].std() > 0.05
-    return json.loads((folder / "wide_networks.json").read_text()) | {"printed": done.stdout}
+    options = ("--widths", "[64,2048]", "--seeds", "[0]", "--starts", "[mirrored]")
+    few = ("--points", "10", "--every", "50")
+    return study("wide_networks", tmp_path_factory.mktemp("study"), *options, *few)
 
 
 def test_wide_network_is_foretold_within_one_percent(numbers: dict[str, Any]):
@@ -72,15 +48,15 @@ def test_table_holds_the_numbers(numbers: dict[str, Any]):
 
 
 @pytest.mark.parametrize("start", ["mirrored", "plain"])
-def test_residuals_are_those_of_the_problem(example: ModuleType, start: str):
-    problem = example.Poisson(8, start, 0, example.Setting(points=5))
+def test_residuals_are_those_of_the_problem(start: str):
+    problem = wide_networks.Poisson(8, start, 0, wide_networks.Setting(points=5))
     hidden, output = problem.net.layers[0], problem.net.layers[2]
-    x = problem.x.detach()
+    x = problem.points["x_r"]
     t = torch.tanh((x - 0.5) * math.sqrt(12) * hidden.weight.mT + hidden.bias)
     scale = (4.0 if start == "mirrored" else 1.0) / math.sqrt(8)
     second = -2 * t * (1 - t**2) * 12 * hidden.weight.mT**2
     f = -(math.pi**2) * torch.sin(math.pi * x)
-    residuals = problem.residuals()
+    residuals = problem.terms()
     torch.testing.assert_close(residuals["pde"], scale * second @ output.weight.mT - f)
     if start == "mirrored":
         torch.testing.assert_close(residuals["pde"].detach(), -f)
@@ -88,19 +64,19 @@ def test_residuals_are_those_of_the_problem(example: ModuleType, start: str):
         assert len(set(hidden.weight.flatten().tolist())) == 4
 
 
-def test_steps_are_those_of_gradient_descent(example: ModuleType):
+def test_steps_are_those_of_gradient_descent():
     """Two steps of the study against two written out, and their forecast from the slow kernel."""
-    setting = example.Setting(points=4, steps=2, every=1)
-    record = example.study(6, "plain", 3, setting)
-    problem = example.Poisson(6, "plain", 3, setting)
+    setting = wide_networks.Setting(points=4, steps=2, every=1)
+    record = wide_networks.study(6, "plain", 3, setting)
+    problem = wide_networks.Poisson(6, "plain", 3, setting)
     params = list(problem.net.parameters())
-    start = {t: r.detach().flatten() for t, r in problem.residuals().items()}
-    blocks = reference_ntk(problem.residuals(), params)
+    start = {t: r.detach().flatten() for t, r in problem.terms().items()}
+    blocks = reference_ntk(problem.terms(), params)
     k = torch.cat([torch.cat([blocks[a, b] for b in start], 1) for a in start])
     d, r = torch.tensor([2 / 4] * 4 + [2 / 2] * 2), torch.cat(list(start.values()))
     losses = []
     for _ in range(3):
-        loss = sum(part.square().mean() for part in problem.residuals().values())
+        loss = sum(part.square().mean() for part in problem.terms().values())
         losses.append(loss.item())
         for p, g in zip(params, torch.autograd.grad(loss, params), strict=True):
             p.data -= record["lr"] * g

@@ -6,9 +6,9 @@ At initialisation no block depends on a: f and the boundary values are constants
 and drop out of their derivatives. What differs in the paper's Fig 1 is the draw of the network.
 Training brings a in: the lower row of the figure, after gradient descent.
 
-    python examples/spectra.py                               # five minutes on one core
-    python examples/spectra.py --steps 0                     # seconds: initialisation only
-    python examples/spectra.py --parametrization standard    # as in the authors' notebook
+    python studies/spectra.py                               # five minutes on one core
+    python studies/spectra.py --steps 0                     # seconds: initialisation only
+    python studies/spectra.py --parametrization standard    # as in the authors' notebook
 
 Setting: 100 boundary rows (50 copies of each end, so that K_uu has rank 2), 100 residual points,
 one hidden tanh layer of width 100, inputs standardised as in the notebook, NTK parametrisation
@@ -18,28 +18,29 @@ singular values of the Jacobian, those above the noise floor.
 
 Written to ``logs/spectra/``: ``spectra.png`` and ``.json``; the eigenfunctions of K_rr, largest
 eigenvalue first, as ``eigenfunctions_poisson.png``, and those of the wave operator u_tt - 4 u_xx of
-``wave.py`` (three layers of 100, at initialisation) as ``eigenfunctions_wave.png``.
+``wave.py`` (three layers of 100, at initialisation) as ``eigenfunctions_wave.png``. The table and
+the three figures are those of "Spectra for a = 1, 2, 4" in docs/results.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
-from wave import Wave
 
 import jsonargparse
 import numpy as np
 import torch
 from drift import Network
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from poisson import Points, Poisson
+from problems import poisson, quiet_trainer, wave
 from pytorch_lightning import seed_everything
-from studies import COLOURS, markdown, quiet_trainer, save
+from results import COLOURS, labelled, markdown, save
 
 from pinn_ntk import NTK, Spectrum, empirical_ntk
 from pinn_ntk.analysis.eigenfunctions import eigenfunction_figure
@@ -47,32 +48,54 @@ from pinn_ntk.analysis.eigenfunctions import eigenfunction_figure
 Parametrization = Literal["ntk", "standard"]
 Found = dict[tuple[str, float, int], dict[str, Spectrum]]
 """(moment, a, seed) -> block -> spectrum."""
-BLOCKS = {"K": None, "K_uu": "u", "K_rr": "r"}
+BLOCKS = {"K": None, "K_uu": "loss_b", "K_rr": "loss_r"}
 """Block -> its term; None for all."""
 MOMENTS = ("initialisation", "after training")
+FIGURES = ("lambda_max", "trace", "effective_rank", "stable_rank", "rank")
 
 
-def make_model(
-    a: float, seed: int, width: int, parametrization: Parametrization, *, standardised: bool = True
-) -> Poisson:
+@dataclass(frozen=True)
+class Setting:
+    """What all networks have in common.
+
+    Args:
+        width: Neurons of the hidden layer.
+        steps: Steps of gradient descent before the second measurement; 0 for none.
+        parametrization: "ntk" or "standard", which has other kernels.
+        standardised: Whether the network gets (x - mean) / std.
+    """
+
+    width: int = 100
+    steps: int = 10_000
+    parametrization: Parametrization = "ntk"
+    standardised: bool = True
+
+    @property
+    def title(self) -> str:
+        """What the figure shows."""
+        inputs = "standardised inputs" if self.standardised else "inputs as they are"
+        names = {"ntk": "NTK parametrisation", "standard": "standard parametrisation"}
+        of_network = f"width {self.width}, {names[self.parametrization]}, {inputs}"
+        return f"Poisson 1D, {of_network}; a line a seed"
+
+
+def make_model(a: float, seed: int, setting: Setting) -> poisson.Poisson:
     """The PINN, its network drawn with this seed."""
     seed_everything(seed, verbose=False)
-    points = Points()
-    mean, std = (points.mean, points.std) if standardised else (0.0, 1.0)
-    model = Poisson(a=a, width=width, mean=mean, std=std)
-    if parametrization == "ntk":
+    points = poisson.Points()
+    mean, std = (points.mean, points.std) if setting.standardised else (0.0, 1.0)
+    model = poisson.Poisson(a=a, width=setting.width, mean=mean, std=std)
+    if setting.parametrization == "ntk":
         seed_everything(seed, verbose=False)
-        model.net = Network(width, 1, mean, std)
+        model.net = Network(setting.width, 1, mean, std)
     return model
 
 
-def kernel_of(model: Poisson) -> NTK:
+def kernel_of(model: poisson.Poisson) -> NTK:
     """K of the training points, in float64."""
     dtype = next(model.parameters()).dtype
-    x_b, x_r = (Points().train[name].double() for name in ("x_b", "x_r"))
-    model.double()
-    residuals = {"u": model.net(x_b) - model.exact(x_b), "r": model.residual(x_r)}
-    kernel = empirical_ntk(residuals, model)
+    points = {name: x.double() for name, x in poisson.Points().train.items()}
+    kernel = empirical_ntk(model.double().residuals(points), model)
     model.to(dtype)
     return kernel
 
@@ -82,24 +105,16 @@ def spectra_of(kernel: NTK) -> dict[str, Spectrum]:
     return {name: kernel.spectrum(term, method="accurate") for name, term in BLOCKS.items()}
 
 
-def all_spectra(
-    frequencies: Sequence[float],
-    seeds: Sequence[int],
-    width: int,
-    steps: int,
-    parametrization: Parametrization,
-    *,
-    standardised: bool,
-) -> Found:
+def all_spectra(frequencies: Sequence[float], seeds: Sequence[int], setting: Setting) -> Found:
     """Spectra of every frequency and seed, at initialisation and after training."""
     found: Found = {}
     for a, seed in product(frequencies, seeds):
-        model = make_model(a, seed, width, parametrization, standardised=standardised)
+        model = make_model(a, seed, setting)
         found[MOMENTS[0], a, seed] = spectra_of(kernel_of(model))
-        if steps:
-            quiet_trainer(steps).fit(model, Points(steps=steps))
+        if steps := setting.steps:
+            quiet_trainer(steps).fit(model, poisson.Points(steps=steps))
             found[MOMENTS[1], a, seed] = spectra_of(kernel_of(model))
-            error = float(model.error(Points().test))
+            error = float(model.error(poisson.Points().test))
             said = f"a = {a:g}, seed {seed}: relative L2 error {error:.2e} after {steps} steps"
             print(said, flush=True)
     return found
@@ -107,16 +122,16 @@ def all_spectra(
 
 def spread_over_a(found: Found) -> dict[str, float]:
     """Largest relative difference between the spectra of different a, one seed, one block."""
+    groups: dict[tuple[str, int, str], list[torch.Tensor]] = defaultdict(list)
+    for (moment, _, seed), blocks in found.items():
+        for name, spectrum in blocks.items():
+            groups[moment, seed, name].append(spectrum.eigenvalues)
     result: dict[str, float] = {}
-    for moment in MOMENTS:
-        groups: dict[tuple[int, str], list[torch.Tensor]] = {}
-        for (when, _, seed), blocks in found.items():
-            for name, spectrum in blocks.items():
-                if when == moment:
-                    groups.setdefault((seed, name), []).append(spectrum.eigenvalues)
-        for spectra in groups.values():
-            change = max(float((s - spectra[0]).norm() / spectra[0].norm()) for s in spectra)
-            result[moment] = max(result.get(moment, 0.0), change)
+    for (moment, *_), (first, *others) in sorted(
+        groups.items(), key=lambda g: MOMENTS.index(g[0][0])
+    ):
+        change = max((float((s - first).norm() / first.norm()) for s in others), default=0.0)
+        result[moment] = max(result.get(moment, 0.0), change)
     return result
 
 
@@ -127,40 +142,29 @@ def summary(found: Found) -> list[dict[str, Any]]:
         for name, spectrum in blocks.items():
             decay = spectrum.decay
             rows.append(
-                {
-                    "moment": moment,
-                    "a": a,
-                    "seed": seed,
-                    "block": name,
-                    "lambda_max": spectrum.lambda_max,
-                    "trace": spectrum.trace,
-                    "rank": spectrum.rank,
-                    "effective_rank": spectrum.effective_rank,
-                    "stable_rank": spectrum.stable_rank,
-                    "floor": spectrum.floor,
-                    "decay": None if decay is None else [decay.law, decay.rate, decay.r_squared],
-                    "eigenvalues": spectrum.above_floor.tolist(),
-                }
+                {"moment": moment, "a": a, "seed": seed, "block": name, "floor": spectrum.floor}
+                | {figure: getattr(spectrum, figure) for figure in FIGURES}
+                | {"decay": None if decay is None else [decay.law, decay.rate, decay.r_squared]}
+                | {"eigenvalues": spectrum.above_floor.tolist()}
             )
     return rows
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """The summary in Markdown, mean over seeds; at initialisation one row for all a."""
-    figures = ("lambda_max", "trace", "effective_rank", "stable_rank", "rank")
-    groups: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
+    groups: dict[tuple[str, str, str], list[Mapping[str, Any]]] = defaultdict(list)
     for row in rows:
         a = "any" if row["moment"] == MOMENTS[0] else f"{row['a']:g}"
-        groups.setdefault((row["moment"], a, row["block"]), []).append(row)
+        groups[row["moment"], a, row["block"]].append(row)
     lines = []
     for key, group in groups.items():
-        means = [float(np.mean([row[name] for row in group])) for name in figures]
+        means = [float(np.mean([row[name] for row in group])) for name in FIGURES]
         laws = [row["decay"] for row in group if row["decay"]]
-        lines.append([*key, *means, _decay_in_words(laws)])
-    return markdown(["moment", "a", "block", *figures, "decay"], lines)
+        lines.append([*key, *means, decay_in_words(laws)])
+    return markdown(["moment", "a", "block", *FIGURES, "decay"], lines)
 
 
-def _decay_in_words(laws: Sequence[tuple[str, float, float]]) -> str:
+def decay_in_words(laws: Sequence[tuple[str, float, float]]) -> str:
     """The law that most seeds follow, its mean rate and least R^2."""
     if not laws:
         return "-"
@@ -179,48 +183,44 @@ def draw(found: Found, frequencies: Sequence[float], title: str) -> Figure:
     for (row, moment), (column, block) in product(enumerate(moments), enumerate(BLOCKS)):
         axes = panels[row, column]
         for number, a in enumerate(frequencies):
-            keys = [key for key in found if key[:2] == (moment, a)]
-            spectra = [found[key][block] for key in keys]
+            spectra = [found[key][block] for key in found if key[:2] == (moment, a)]
             # Thick below thin, so that lines which coincide are seen to.
-            _lines(axes, spectra, COLOURS[number], 1.0 + 1.6 * (len(frequencies) - 1 - number), a)
-        axes.set_title(
-            f"${block[0]}_{{{block[2:]}}}$, {moment}" if "_" in block else f"$K$, {moment}"
-        )
-        axes.set_ylabel("eigenvalue" if column == 0 else "")
-        axes.set_xlabel("index" if row == len(moments) - 1 else "")
-    for axes in panels.flat:
+            width = 1.0 + 1.6 * (len(frequencies) - 1 - number)
+            draw_seeds(axes, labelled(f"a = {a:g}", spectra), color=COLOURS[number], lw=width)
+        symbol = f"${block[0]}_{{{block[2:]}}}$" if "_" in block else "$K$"
+        axes.set_title(f"{symbol}, {moment}")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    for axes in panels[:, 0]:
+        axes.set_ylabel("eigenvalue")
+    for axes in panels[-1]:
+        axes.set_xlabel("index")
     panels[0, 0].legend()
     figure.suptitle(title, fontsize="medium")
     return figure
 
 
-def _lines(
-    axes: Axes, spectra: Sequence[Spectrum], colour: str, linewidth: float, a: float
-) -> None:
-    for number, spectrum in enumerate(spectra):
+def draw_seeds(axes: Axes, curves: Iterable[tuple[str | None, Spectrum]], **style: Any) -> None:
+    """Eigenvalues above the floor, and the floor, a line a seed."""
+    for label, spectrum in curves:
         kept = spectrum.above_floor.numpy()
-        label = None if number else f"a = {a:g}"
         marker = "." if len(kept) < 5 else ""
-        index = np.arange(1, len(kept) + 1)
-        axes.semilogy(index, kept, marker=marker, color=colour, lw=linewidth, label=label)
+        axes.semilogy(np.arange(1, len(kept) + 1), kept, marker=marker, label=label, **style)
         axes.axhline(spectrum.floor, color="0.6", linestyle=":", linewidth=0.6)
 
 
-def poisson_functions(
-    width: int, parametrization: Parametrization, *, standardised: bool
-) -> Figure:
-    """The first eigenfunctions of K_rr of seed 0 at initialisation."""
-    model = make_model(1.0, 0, width, parametrization, standardised=standardised)
-    spectrum = kernel_of(model).spectrum("r", method="accurate", eigenvectors=True)
-    x = Points().train["x_r"]
+def poisson_functions(setting: Setting) -> Figure:
+    """The first eigenfunctions of K_rr at initialisation, a = 1, seed 0."""
+    spectrum = kernel_of(make_model(1.0, 0, setting)).spectrum(
+        "loss_r", method="accurate", eigenvectors=True
+    )
+    x = poisson.Points().train["x_r"]
     return eigenfunction_figure(x, spectrum, labels="x", title="Poisson 1D: $K_{rr}$ at the start")
 
 
 def wave_functions(width: int, side: int = 24) -> Figure:
     """The first eigenfunctions of the kernel of u_tt - 4 u_xx, on a grid of side^2 points."""
     seed_everything(0, verbose=False)
-    model = Wave(width=width, depth=3).double()
+    model = wave.Wave(width=width, depth=3).double()
     axis = torch.linspace(0.0, 1.0, side, dtype=torch.float64)
     points = torch.cartesian_prod(axis, axis)
     kernel = empirical_ntk({"r": model.residual(points)}, model)
@@ -232,43 +232,32 @@ def wave_functions(width: int, side: int = 24) -> Figure:
 def main(
     frequencies: Sequence[float] = (1.0, 2.0, 4.0),
     seeds: Sequence[int] = (0, 1, 2),
-    width: int = 100,
-    steps: int = 10_000,
-    parametrization: Parametrization = "ntk",
-    standardised: bool = True,
     folder: Path = Path("logs/spectra"),
+    **options: Any,
 ) -> Mapping[str, Any]:
     """Measure all spectra, print the table, draw the figures.
 
     Args:
         frequencies: Values of a.
         seeds: Seeds of the initialisation.
-        width: Neurons of the hidden layer.
-        steps: Steps of gradient descent before the second measurement; 0 for none.
-        parametrization: "ntk" or "standard", which has other kernels.
-        standardised: Whether the network gets (x - mean) / std.
         folder: Where everything is written.
+        options: Those of `Setting`.
     """
     torch.set_num_threads(1)
-    found = all_spectra(
-        frequencies, seeds, width, steps, parametrization, standardised=standardised
-    )
+    setting = Setting(**options)
+    found = all_spectra(frequencies, seeds, setting)
     rows, spread = summary(found), spread_over_a(found)
     print(f"\n{table(rows)}\n")
     for moment, change in spread.items():
         print(f"{moment}: spectra of different a differ by {change:.2g} at most, relatively")
-    inputs = "standardised inputs" if standardised else "inputs as they are"
-    names = {"ntk": "NTK parametrisation", "standard": "standard parametrisation"}
-    title = f"Poisson 1D, width {width}, {names[parametrization]}, {inputs}; a line a seed"
-    save(folder, draw(found, frequencies, title), {"spread_over_a": spread, "spectra": rows})
-    figures = {
-        "poisson": poisson_functions(width, parametrization, standardised=standardised),
-        "wave": wave_functions(width),
-    }
-    for name, figure in figures.items():
-        FigureCanvasAgg(figure)
+    numbers = {"spread_over_a": spread, "spectra": rows}
+    save(folder, draw(found, frequencies, setting.title), numbers)
+    for name, figure in (
+        ("poisson", poisson_functions(setting)),
+        ("wave", wave_functions(setting.width)),
+    ):
         figure.savefig(folder / f"eigenfunctions_{name}.png", dpi=150)
-    return {"spread_over_a": spread, "spectra": rows}
+    return numbers
 
 
 if __name__ == "__main__":

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from problems import report
 from pytorch_lightning import LightningModule, Trainer
-from report import Report
-from studies import COLOURS, markdown, write_json
+from results import COLOURS, markdown, write_json
 from torch import Tensor
 
 from pinn_ntk import NTK, empirical_ntk
@@ -36,25 +36,16 @@ MOMENTS = (1, 10, 100)
 class Switch:
     """The start of a window: what the kernel foretells of the windows before it, and what comes.
 
-    Attributes:
-        window: Number of the window, from 0.
-        lr: Learning rate of the steps of gradient descent.
-        points: Old points, (N, 2).
-        values: Network on the old points before the first step, (N,).
-        loss: Loss on the old windows before the first step.
-        foretold: Steps -> change of the values, (N,).
-        foretold_loss: Steps -> loss on the old windows.
-        cosine: Steps -> cosine of the gradients of the old and of the new loss.
-        measured: Steps -> change of the values, (N,).
-        measured_loss: Steps -> loss on the old windows.
+    What depends on the steps into the window lies under their number; both losses are of all
+    old windows, the cosine is that of the gradients of the old and of the new loss.
     """
 
-    window: int
-    lr: float
-    points: Tensor
-    values: Tensor
-    loss: float
-    foretold: dict[int, Tensor]
+    window: int  # from 0
+    lr: float  # of the steps of gradient descent
+    points: Tensor  # old points, (N, 2)
+    values: Tensor  # network on them before the first step, (N,)
+    loss: float  # on the old windows before the first step
+    foretold: dict[int, Tensor]  # change of the values, (N,)
     foretold_loss: dict[int, float]
     cosine: dict[int, float]
     measured: dict[int, Tensor] = field(default_factory=dict)
@@ -67,33 +58,17 @@ class Switch:
 
     def rows(self) -> list[list[object]]:
         """Lines of the table."""
-        start = [self.window + 1, 0, 0.0, 0.0, "-", self.loss, self.loss, self.cosine[0]]
-        lines = [
-            [
-                self.window + 1,
-                steps,
-                root_mean_square(self.foretold[steps]),
-                root_mean_square(change),
-                self.distance(steps),
-                self.foretold_loss[steps],
-                self.measured_loss[steps],
-                self.cosine[steps],
-            ]
-            for steps, change in self.measured.items()
-        ]
-        return [start, *lines]
+        lines = [[self.window + 1, 0, 0.0, 0.0, "-", self.loss, self.loss, self.cosine[0]]]
+        for steps, change in self.measured.items():
+            changes = [root_mean_square(self.foretold[steps]), root_mean_square(change)]
+            losses = [self.foretold_loss[steps], self.measured_loss[steps]]
+            relative = self.distance(steps)
+            lines.append([self.window + 1, steps, *changes, relative, *losses, self.cosine[steps]])
+        return lines
 
 
-HEAD = [
-    "window",
-    "steps",
-    "change foretold (rms)",
-    "measured (rms)",
-    "relative distance",
-    "old loss foretold",
-    "old loss measured",
-    "cosine old, new",
-]
+HEAD = ["window", "steps", "change foretold (rms)", "measured (rms)", "relative distance"]
+HEAD += ["old loss foretold", "old loss measured", "cosine old, new"]
 
 
 def root_mean_square(values: Tensor) -> float:
@@ -111,6 +86,11 @@ def terms_of(model: Advection, data: Windows, windows: int) -> dict[str, Tensor]
 def curvature(model: Advection, residuals: Mapping[str, Tensor]) -> dict[str, float]:
     """D of each term: twice its weight over its rows."""
     return {n: 2 * model.weights[n.split()[1]] / r.numel() for n, r in residuals.items()}
+
+
+def of(window: int, weights: Mapping[str, float]) -> dict[str, float]:
+    """Those of the terms of one window."""
+    return {name: d for name, d in weights.items() if name.startswith(f"{window} ")}
 
 
 def quadratic(residuals: Mapping[str, Tensor], weights: Mapping[str, float]) -> float:
@@ -135,7 +115,7 @@ def foresee(model: Advection, data: Windows, window: int) -> Switch:
     values = model.net(points)
     residuals = terms_of(model, data, window + 1)
     weights = curvature(model, residuals)
-    new = {name: d for name, d in weights.items() if name.startswith(f"{window} ")}
+    new = of(window, weights)
     old = {name: d for name, d in weights.items() if name not in new}
     kernel = empirical_ntk(residuals | {"values": values}, model.net)
     training = LinearizedTraining(kernel, residuals, new)
@@ -157,36 +137,27 @@ def measure(model: Advection, data: Windows, switch: Switch, steps: int) -> None
     """Note what became of the old windows."""
     residuals = terms_of(model, data, switch.window + 1)
     weights = curvature(model, residuals)
-    old = {n: d for n, d in weights.items() if not n.startswith(f"{switch.window} ")}
+    old = {n: d for n, d in weights.items() if n not in of(switch.window, weights)}
     values = model.net(switch.points).detach().flatten()
     switch.measured[steps] = values - switch.values
     switch.measured_loss[steps] = quadratic(residuals, old)
     switch.cosine[steps] = cosine(empirical_ntk(residuals, model.net), residuals, weights)
 
 
-class Forgetting(Report):
-    """Compares forecast and measurement at each new window; figure, table and numbers at the end.
-
-    Args:
-        title: Name of the problem.
-
-    Attributes:
-        switches: What was found where a window began.
-        course: Loss on each window, (step, losses).
-    """
+class Forgetting(report.Report):
+    """Compares forecast and measurement at each new window; at the end figure, table, numbers."""
 
     def __init__(self, title: str) -> None:
         super().__init__(title, PUBLISHED, lambda model, _: draw(model, self))
         self.switches: list[Switch] = []
-        self.course: list[tuple[int, list[float]]] = []
+        self.course: list[tuple[int, list[float]]] = []  # (step, loss on each window)
 
     def on_train_batch_start(
         self, trainer: Trainer, model: Advection, batch: Batch, *_: object
     ) -> None:
         """Forecast where a window begins, and set the learning rate of gradient descent."""
-        data = trainer.datamodule
         if model.enter(batch) and batch["window"]:
-            switch = foresee(model, data, batch["window"])
+            switch = foresee(model, trainer.datamodule, batch["window"])
             self.switches.append(switch)
             trainer.optimizers[1].param_groups[0]["lr"] = switch.lr
 
@@ -198,10 +169,7 @@ class Forgetting(Report):
         if model.taken in MOMENTS or trainer.global_step % trainer.log_every_n_steps == 0:
             residuals = terms_of(model, data, begun)
             weights = curvature(model, residuals)
-            losses = [
-                quadratic(residuals, {n: d for n, d in weights.items() if n.startswith(f"{w} ")})
-                for w in range(begun)
-            ]
+            losses = [quadratic(residuals, of(window, weights)) for window in range(begun)]
             self.course.append((trainer.global_step, losses))
             for logger in trainer.loggers:
                 named = {f"loss_of_window/{w + 1}": loss for w, loss in enumerate(losses)}
@@ -231,7 +199,7 @@ def draw(model: Advection, found: Forgetting) -> Figure:
         curve = [switch.distance(k) for k in steps]
         distances.loglog(steps, curve, "o-", color=colour, label=f"window {switch.window + 1}")
     distances.set(xlabel="steps into the window", ylabel="distance from the measured / size")
-    distances.set_title("change of u foretold on old windows")
+    distances.set(title="change of u foretold on old windows")
     distances.legend(loc="upper left", fontsize="small")
     switch = found.switches[-1]
     last = max(switch.measured)
@@ -251,7 +219,6 @@ def draw_losses(axes: Axes, course: Sequence[tuple[int, list[float]]]) -> None:
     for window, colour in zip(range(len(course[-1][1])), COLOURS, strict=False):
         line = [(step, losses[window]) for step, losses in course if window < len(losses)]
         axes.semilogy(*zip(*line, strict=True), color=colour, label=f"window {window + 1}")
-    axes.set(xlabel="training step", ylabel="loss on the window")
-    axes.set_title("loss on all windows begun")
+    axes.set(xlabel="training step", ylabel="loss on the window", title="loss on all windows begun")
     axes.set_ylim(bottom=min(min(losses) for _, losses in course) / 10)
     axes.legend(loc="lower left", ncols=3, fontsize="small")

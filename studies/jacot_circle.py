@@ -5,8 +5,8 @@
 for several initialisations and two widths, at the start and after gradient descent. Wide networks
 have nearly one kernel, that of infinite width, and it hardly moves while they are trained.
 
-    python examples/jacot_circle.py                       # twenty minutes on one core
-    python examples/jacot_circle.py --widths [100,500]    # seconds
+    python studies/jacot_circle.py                       # twenty minutes on one core
+    python studies/jacot_circle.py --widths [100,500]    # seconds
 
 Setting: depth 4, that is three hidden layers of ReLU; NTK parametrisation (sigma_w = 1: weights
 W / sqrt(n_in) with N(0, 1) entries; beta = sigma_b = 0.1). Full-batch gradient descent with
@@ -16,16 +16,17 @@ network in float32, products in float64; the limit in closed form.
 
 A network that is finished is not trained again, its numbers lie in ``logs/jacot_circle/``.
 Written: ``logs/jacot_circle/jacot_circle.png`` and ``.json``. An initialisation of width 10000
-takes four minutes and 2 GB on one core, one of width 500 a second.
+takes four minutes and 2 GB on one core, one of width 500 a second. The table and the figure are
+those of "Kernels at start and end of training" in docs/results.md.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ import jsonargparse
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from studies import COLOURS, markdown, save, write_json
+from results import COLOURS, labelled, markdown, remembered, save
 from torch import Tensor, nn
 
 from pinn_ntk import empirical_ntk
@@ -43,22 +44,13 @@ from pinn_ntk.limit.parametrization import NTKLinear, ntk_mlp
 
 @dataclass(frozen=True)
 class Run:
-    """One network.
-
-    Attributes:
-        width: Neurons a hidden layer.
-        seed: Of its initialisation.
-        start: Theta(x0, x(gamma)) before training, (points,).
-        end: The same after it.
-        losses: Of every step, before it is taken.
-        seconds: What all took.
-    """
+    """One network."""
 
     width: int
     seed: int
-    start: list[float]
-    end: list[float]
-    losses: list[float]
+    start: list[float]  # Theta(x0, x(gamma)) before training, a number a point
+    end: list[float]  # the same after it
+    losses: list[float]  # of every step, before it is taken, and after the last
     seconds: float
 
 
@@ -120,13 +112,14 @@ def move(layer: NTKLinear, inputs: Tensor, slope: Tensor, lr: float) -> None:
         layer.bias.add_(slope.sum(0), alpha=-lr * layer.bias_std)
 
 
-def run(width: int, seed: int, depth: int, beta: float, x: Tensor, **training: Any) -> Run:
+def run(width: int, seed: int, options: Mapping[str, Any]) -> Run:
     """Make a network, take its kernel, train it, take its kernel again."""
     began = time.perf_counter()
     torch.manual_seed(seed)
-    network = ntk_mlp([2, *[width] * (depth - 1), 1], nn.ReLU, bias_std=beta)
+    sizes = [2, *[width] * (options["depth"] - 1), 1]
+    network, (_, x) = ntk_mlp(sizes, nn.ReLU, bias_std=options["beta"]), circle(options["points"])
     start = row(network, x)
-    losses = descend(network, **training)
+    losses = descend(network, options["steps"], options["lr"], options["samples"])
     end = row(network, x)
     seconds = time.perf_counter() - began
     print(f"width {width}, seed {seed}: loss {losses[0]:.3g} to {losses[-1]:.3g}, {seconds:.0f} s")
@@ -135,15 +128,9 @@ def run(width: int, seed: int, depth: int, beta: float, x: Tensor, **training: A
 
 def known_or_run(folder: Path, width: int, seed: int, options: dict[str, Any]) -> Run:
     """The numbers of a network from its file, if it had the same options, or from training it."""
-    path, name = folder / f"width{width}_seed{seed}.json", {"width": width, "seed": seed}
-    known = json.loads(path.read_text()) if path.exists() else {}
-    if known.get("options") == options:
-        return Run(**known["run"])
-    training = dict(options)
-    _, x = circle(training.pop("points"))
-    made = run(**name, x=x, **training)
-    write_json(path, {"options": options, "run": vars(made)})
-    return made
+    path = folder / f"width{width}_seed{seed}.json"
+    made = remembered(path, {"options": options}, lambda: {"run": vars(run(width, seed, options))})
+    return Run(**made["run"])
 
 
 def statistics(runs: Sequence[Run], limit: np.ndarray) -> dict[str, float]:
@@ -177,12 +164,12 @@ def draw(runs: Sequence[Run], angles: Tensor, limit: np.ndarray, title: str) -> 
     """All kernels over the angle: start dashed, end solid, one colour a width; limit in black."""
     figure = Figure(figsize=(7.0, 4.8), layout="constrained")
     axes = figure.subplots()
-    for place, width in enumerate(sorted({run.width for run in runs})):
-        colour = COLOURS[place % len(COLOURS)]
-        for n, one in enumerate(r for r in runs if r.width == width):
-            for values, when, style in ((one.start, "start", ":"), (one.end, "end", "-")):
-                label = f"width {width}, {when}" if n == 0 else None
-                axes.plot(angles, values, style, color=colour, linewidth=1, alpha=0.8, label=label)
+    for width, colour in zip(sorted({run.width for run in runs}), cycle(COLOURS), strict=False):
+        style = {"color": colour, "linewidth": 1, "alpha": 0.8}
+        for in_legend, one in labelled(f"width {width}", (r for r in runs if r.width == width)):
+            for values, when, line in ((one.start, "start", ":"), (one.end, "end", "-")):
+                label = in_legend and f"{in_legend}, {when}"
+                axes.plot(angles, values, line, label=label, **style)
     axes.plot(angles, limit, color="black", linewidth=2, linestyle="--", label="infinite width")
     axes.set(xlabel=r"angle $\gamma$ / rad", ylabel=r"$\Theta(x_0, x(\gamma))$", title=title)
     axes.set(xlim=(-math.pi, math.pi), ylim=(0, None))

@@ -14,11 +14,12 @@ The first steps on a new window are plain gradient descent, with a learning rate
 of the largest stable one, 2 / lambda_max(D^(1/2) K D^(1/2)); after them Adam goes on. The network
 is in the standard parametrisation (Xavier).
 
-    python examples/time_windows.py fit --config configs/time_windows.yaml    # 1 minute
+    python studies/time_windows.py fit --config configs/time_windows.yaml    # 1 minute
 
 At the end a table holds the change that the kernel at the start of a window foretells after 1, 10
 and 100 steps against the measured one, the same for the loss on the old windows, and the cosine
-between the gradients of the old and the new loss: below 0, steps for the one undo the other.
+between the gradients of the old and the new loss: below 0, steps for the one undo the other. Table
+and figure are those of "Forgetting, one time window after another" in docs/results.md.
 """
 
 from __future__ import annotations
@@ -28,13 +29,11 @@ from typing import Any
 
 import torch
 from forgetting import Forgetting
-from pytorch_lightning import LightningDataModule, LightningModule
-from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
-from report import run
+from problems import report, wave
+from pytorch_lightning import LightningDataModule
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-TITLE = "Time windows of advection and diffusion"
 Batch = dict[str, Any]
 Terms = dict[str, Tensor]
 
@@ -51,12 +50,7 @@ class Windows(LightningDataModule):
     """
 
     def __init__(
-        self,
-        windows: int = 3,
-        length: float = 1.0,
-        n_t: int = 8,
-        n_x: int = 20,
-        steps: int = 3000,
+        self, windows: int = 3, length: float = 1.0, n_t: int = 8, n_x: int = 20, steps: int = 3000
     ) -> None:
         super().__init__()
         if windows < 2:
@@ -110,7 +104,7 @@ class Network(nn.Sequential):
         return super().forward(torch.cat([2 * t / self.end - 1, torch.sin(x), torch.cos(x)], 1))
 
 
-class Advection(LightningModule):
+class Advection(report.Solved):
     """The PINN of one window after another: Adam, behind some steps of gradient descent.
 
     Args:
@@ -153,11 +147,8 @@ class Advection(LightningModule):
     def pde(self, points: Tensor) -> Tensor:
         """u_t + c u_x - nu u_xx at the points (t, x), (N, 1)."""
         points = points.clone().requires_grad_()
-        u = self.net(points)
-        (first,) = torch.autograd.grad(u, points, torch.ones_like(u), create_graph=True)
-        u_t, u_x = first.split(1, dim=1)
-        (second,) = torch.autograd.grad(u_x, points, torch.ones_like(u_x), create_graph=True)
-        return u_t + self.c * u_x - self.nu * second[:, 1:]
+        u_t, u_x = wave.gradient(self.net(points), points)
+        return u_t + self.c * u_x - self.nu * wave.gradient(u_x, points)[1]
 
     def residuals(self, batch: Batch) -> Terms:
         """What the two terms of a window square, each (N, 1)."""
@@ -174,11 +165,6 @@ class Advection(LightningModule):
         self.taken = 0
         return True
 
-    @property
-    def descends(self) -> bool:
-        """Whether the step is one of gradient descent."""
-        return len(self.targets) > 1 and self.taken < self.descent
-
     def training_step(self, batch: Batch) -> None:
         """A step on the current window."""
         self.enter(batch)
@@ -186,7 +172,8 @@ class Advection(LightningModule):
         losses = {n: self.weights[n] * r.square().mean() for n, r in residuals.items()}
         self.log_dict({f"loss_{name}": value for name, value in losses.items()})
         adam, descent = self.optimizers()
-        optimizer = descent if self.descends else adam
+        descends = len(self.targets) > 1 and self.taken < self.descent
+        optimizer = descent if descends else adam
         optimizer.zero_grad()
         self.manual_backward(losses["pde"] + losses["initial"])
         optimizer.step()
@@ -197,29 +184,11 @@ class Advection(LightningModule):
         adam = torch.optim.Adam(self.parameters(), lr=self.lr)
         return [adam, torch.optim.SGD(self.parameters(), lr=self.lr)]
 
-    @torch.no_grad()
-    def error(self, points: Tensor) -> Tensor:
-        """Relative L2 error at the points."""
-        u = self.exact(points)
-        return (self.net(points) - u).norm() / u.norm()
-
-    def validation_step(self, points: Tensor) -> None:
-        """Log the relative L2 error, over all windows."""
-        self.log("rel_l2", self.error(points), prog_bar=True, batch_size=1)
-
-
-class Main(LightningCLI):
-    """LightningCLI that fills in what the parts know of each other."""
-
-    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """One epoch holds all steps; the network scales time by the length of all windows."""
-        parser.link_arguments("trainer.max_steps", "data.steps")
-        parser.link_arguments("data.end", "model.end", apply_on="instantiate")
-
 
 def main() -> None:
     """Run the command line."""
-    run(Main, Advection, Windows, Forgetting(TITLE), max_steps=3000)
+    study = Forgetting("Time windows of advection and diffusion")
+    report.run(Advection, Windows, study, max_steps=3000, shared=("end",))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
 """The course of a run as a Markdown table: error, loss terms and their weights at some steps.
 
-    python examples/milestones.py logs/wave_paper/rebalanced 1000 10000 80000
+    python studies/milestones.py logs/wave_paper/rebalanced 1000 10000 80000
 
 It reads the event files of a log folder, of a run that still goes on, too. Each value is the one
 logged nearest to the step, at most 1 % or 10 steps away from it; where there is none, "-" stands.
 The losses are those of one batch and unweighted, the total is the sum of the products that stand
-in the row. Without an NTKBalancer all weights are 1.
+in the row. Without an NTKBalancer all weights are 1. The courses of the wave equation in
+docs/results.md are made with it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import argparse
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from results import markdown
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 ERROR, LOSS, WEIGHT = "rel_l2", "loss_", "ntk/weight/"
@@ -21,11 +23,7 @@ Curves = Mapping[str, Mapping[int, float]]
 
 
 def read(folder: Path) -> Curves:
-    """All scalars below a tag, step -> value, from the event files of one folder.
-
-    Raises:
-        FileNotFoundError: There are none.
-    """
+    """All scalars of one folder's event files: tag -> step -> value."""
     if not list(folder.glob("events.out.tfevents.*")):
         raise FileNotFoundError(
             f"no event files in {folder}; expected the folder of one run, such as "
@@ -65,17 +63,12 @@ def table(curves: Curves, steps: Iterable[int]) -> str:
     terms = [tag for tag in curves if tag.startswith(LOSS)]
     weights = [f"weight of {term.removeprefix(LOSS)}" for term in terms]
     head = ["step", "relative L2 error", "weighted loss", *terms, *weights]
-    lines = [head, ["---"] * len(head)]
+    lines, forms = [], [".3e"] * (2 + len(terms)) + [".4g"] * len(terms)
     for step in steps:
         values = row(curves, terms, step)
-        losses, factors = values[: 2 + len(terms)], values[2 + len(terms) :]
-        shown = [_text(value, ".3e") for value in losses] + [_text(w, ".4g") for w in factors]
-        lines.append([str(step), *shown])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _text(value: float | None, form: str) -> str:
-    return "-" if value is None else format(value, form)
+        cells = ["-" if v is None else format(v, f) for v, f in zip(values, forms, strict=True)]
+        lines.append([step, *cells])
+    return markdown(head, lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -8,8 +8,8 @@ residuals after n steps, r(n) = (1 - lr K D)^n r(0) with D = 2/N (Jacot, Gabriel
 section 5; Lee et al. 2019; Wang, Yu, Perdikaris 2022 for PINNs). The wider the
 network, the less its kernel moves, and the better that holds.
 
-    python examples/wide_networks.py                                  # a minute on one core
-    python examples/wide_networks.py --starts [plain] --share 0.002    # steps ten times smaller
+    python studies/wide_networks.py                                  # a minute on one core
+    python studies/wide_networks.py --starts [plain] --share 0.002    # steps ten times smaller
 
 NTK parametrisation, W / sqrt(n_in), all entries N(0, 1), on (x - mean) / std; kernels of all rows,
 not divided by their number. Two initialisations:
@@ -25,7 +25,8 @@ relative to |D^(1/2) r(n)| at the same step and, less strictly, to |D^(1/2) r(0)
 |r - r_J| / |r - r(0)| with r_J = r(0) + J (theta - theta(0)) from the parameters as they are: the
 distance of the network from its linearisation.
 
-Written: ``logs/wide_networks/wide_networks.png`` and ``.json``.
+Written: ``logs/wide_networks/wide_networks.png`` and ``.json``. The table and the figure are those
+of "Linearised against actual training" in docs/results.md.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ import jsonargparse
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from studies import COLOURS, STYLES, markdown, save
+from problems import poisson
+from results import COLOURS, STYLES, labelled, markdown, save
 from torch import Tensor, nn
 
 from pinn_ntk import NTK, empirical_ntk
@@ -59,7 +61,7 @@ Start = Literal["mirrored", "plain"]
 class Setting:
     """What the runs have in common.
 
-    Attributes:
+    Args:
         points: Points of the residual, evenly spaced.
         share: Learning rate over the largest stable one.
         steps: Steps of gradient descent.
@@ -75,13 +77,7 @@ class Setting:
 
 
 class Network(nn.Module):
-    """One tanh layer in the NTK parametrisation on (x - 1/2) sqrt(12).
-
-    Args:
-        width: Neurons of the hidden layer, an even number.
-        output_std: Factor of its outputs.
-        mirrored: Whether the second half of the neurons undoes the first at the start.
-    """
+    """One tanh layer in the NTK parametrisation on (x - 1/2) sqrt(12), its width an even number."""
 
     def __init__(self, width: int, output_std: float, mirrored: bool) -> None:
         super().__init__()
@@ -99,44 +95,33 @@ class Network(nn.Module):
         return self.layers((x - 0.5) * math.sqrt(12))
 
 
-class Poisson:
-    """The network and its residuals, in float64.
-
-    Args:
-        width: Neurons of the hidden layer.
-        start: The initialisation.
-        seed: Its seed.
-        setting: The rest.
-    """
+class Poisson(poisson.Poisson):
+    """The PINN of `poisson` in float64, with the network of a setting."""
 
     def __init__(self, width: int, start: Start, seed: int, setting: Setting) -> None:
         torch.set_default_dtype(torch.float64)
+        super().__init__(a=1.0, width=1)
+        self.points = poisson.Points(n_boundary=2, n_residual=setting.points).train
         torch.manual_seed(seed)
         mirrored = start == "mirrored"
         self.net = Network(width, setting.output_std if mirrored else 1.0, mirrored)
-        self.x = torch.linspace(0, 1, setting.points)[:, None].requires_grad_()
-        self.ends = torch.tensor([[0.0], [1.0]])
-        self.source = -(math.pi**2) * torch.sin(math.pi * self.x.detach())
 
-    def residuals(self) -> Residuals:
+    def terms(self) -> Residuals:
         """u_xx - f inside, and u on the boundary."""
-        u = self.net(self.x)
-        (u_x,) = torch.autograd.grad(u.sum(), self.x, create_graph=True)
-        (u_xx,) = torch.autograd.grad(u_x.sum(), self.x, create_graph=True)
-        return {"pde": u_xx - self.source, "bc": self.net(self.ends)}
+        return {"pde": self.residual(self.points["x_r"]), "bc": self.net(self.points["x_b"])}
 
 
-def flat(residuals: Mapping[str, Tensor], curvature: Mapping[str, float]) -> Tensor:
-    """All residuals in one vector, weighted as the loss weighs them: D^(1/2) r."""
-    parts = [math.sqrt(curvature[t]) * r.detach().flatten() for t, r in residuals.items()]
-    return torch.cat(parts)
+def flat(residuals: Mapping[str, Tensor], curvature: Mapping[str, float] | None = None) -> Tensor:
+    """All residuals in one vector; with D, weighted as the loss weighs them: D^(1/2) r."""
+    d = curvature or dict.fromkeys(residuals, 1.0)
+    return torch.cat([math.sqrt(d[t]) * r.detach().flatten() for t, r in residuals.items()])
 
 
 def study(width: int, initialisation: Start, seed: int, setting: Setting) -> Record:
     """Foretell the residuals of one network, then train it, and compare."""
     started = time.perf_counter()
     problem = Poisson(width, initialisation, seed, setting)
-    start = problem.residuals()
+    start = problem.terms()
     curvature = {term: 2 / r.numel() for term, r in start.items()}
     kernel = empirical_ntk(start, problem.net)
     training = LinearizedTraining(kernel, start, curvature)
@@ -144,13 +129,11 @@ def study(width: int, initialisation: Start, seed: int, setting: Setting) -> Rec
     steps = list(range(0, setting.steps + 1, setting.every))
     foretold = training.descent(torch.tensor(steps), lr)
     actual, lazy = train(problem, kernel, start, lr, steps)
-    rows = [{t: r[i] for t, r in foretold.items()} for i in range(len(steps))]
-    errors = [
-        float((flat(now, curvature) - flat(then, curvature)).norm())
-        for now, then in zip(actual, rows, strict=True)
-    ]
-    sizes = [float(flat(now, curvature).norm()) for now in actual]
-    before, after = kernel.matrix(), empirical_ntk(problem.residuals(), problem.net).matrix()
+    now = [flat(residuals, curvature) for residuals in actual]
+    then = [flat({t: r[i] for t, r in foretold.items()}, curvature) for i in range(len(steps))]
+    errors = [float((a - b).norm()) for a, b in zip(now, then, strict=True)]
+    sizes = [float(vector.norm()) for vector in now]
+    before, after = kernel.matrix(), empirical_ntk(problem.terms(), problem.net).matrix()
     return {
         "width": width,
         "start": initialisation,
@@ -161,7 +144,7 @@ def study(width: int, initialisation: Start, seed: int, setting: Setting) -> Rec
         "error_of_now": [error / size for error, size in zip(errors, sizes, strict=True)],
         "laziness": lazy,
         "loss": [size**2 / 2 for size in sizes],
-        "loss_foretold": [float(flat(row, curvature).square().sum()) / 2 for row in rows],
+        "loss_foretold": [float(vector.square().sum()) / 2 for vector in then],
         "kernel_drift": float((after - before).norm() / before.norm()),
         "seconds": time.perf_counter() - started,
     }
@@ -176,21 +159,16 @@ def train(
     seen: list[Residuals] = []
     lazy: list[float] = []
     for step in range(steps[-1] + 1):
-        residuals = problem.residuals()
+        residuals = problem.terms()
         if step in steps:
             now = {term: r.detach() for term, r in residuals.items()}
             tangent = linearized_residuals(kernel, start, linearized.displacement())
             seen.append(now)
-            lazy.append(laziness(*(whole(r) for r in (now, tangent, start))))
+            lazy.append(laziness(*(flat(r) for r in (now, tangent, start))))
         optimizer.zero_grad()
         sum(r.square().mean() for r in residuals.values()).backward()
         optimizer.step()
     return seen, lazy
-
-
-def whole(residuals: Mapping[str, Tensor]) -> Tensor:
-    """All residuals in one vector, unweighted."""
-    return torch.cat([r.detach().flatten() for r in residuals.values()])
 
 
 def of(records: Sequence[Record], width: int, start: Start) -> list[Record]:
@@ -220,8 +198,8 @@ def draw(
     panels = figure.subplots(len(starts), 3, squeeze=False, sharex=True, sharey="col")
     for row, start in zip(panels, starts, strict=True):
         for width, colour, style in zip(widths, COLOURS, STYLES, strict=False):
-            for number, record in enumerate(of(records, width, start)):
-                lines(row, record, None if number else f"width {width}", colour, style)
+            for label, record in labelled(f"width {width}", of(records, width, start)):
+                lines(row, record, label, colour, style)
         row[0].set_ylabel(f"{start} initialisation\nloss")
         row[1].set_ylabel("|r - foretold| / |r|")
         row[1].axhline(0.01, color="0.6", linewidth=0.8)
@@ -252,12 +230,8 @@ def main(
     widths: Sequence[int] = (64, 256, 2048),
     starts: Sequence[Start] = ("mirrored", "plain"),
     seeds: Sequence[int] = (0, 1, 2),
-    points: int = 30,
-    share: float = 0.02,
-    steps: int = 500,
-    every: int = 10,
-    output_std: float = 4.0,
     folder: Path = Path("logs/wide_networks"),
+    **options: Any,
 ) -> Mapping[str, Any]:
     """Compare for each width and seed, print the table, draw the figure.
 
@@ -265,15 +239,11 @@ def main(
         widths: Neurons of the hidden layer, even numbers.
         starts: Initialisations, "mirrored" or "plain".
         seeds: Seeds of the initialisation.
-        points: Points of the residual.
-        share: Learning rate over the largest stable one.
-        steps: Steps of gradient descent.
-        every: Steps between two comparisons.
-        output_std: Factor of the outputs, of the mirrored initialisation.
         folder: Where everything is written.
+        options: Those of `Setting`.
     """
     torch.set_num_threads(1)  # the matrices are small: a second thread costs more than it does
-    setting = Setting(points, share, steps, every, output_std)
+    setting = Setting(**options)
     runs = product(starts, widths, seeds)
     records = [study(width, start, seed, setting) for start, width, seed in runs]
     print(table(records, widths, starts))

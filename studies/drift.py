@@ -5,8 +5,8 @@
 while a PINN is trained on u_xx = f on [0, 1], u = sin(a pi x), a = 1. The wider the network, the
 less of both: the linear theory of a constant kernel is about wide networks.
 
-    python examples/drift.py                                        # half an hour on one core
-    python examples/drift.py --widths [10,100] --hidden_layers [1]  # minutes
+    python studies/drift.py                                        # half an hour on one core
+    python studies/drift.py --widths [10,100] --hidden_layers [1]  # minutes
 
 Setting: 100 boundary rows (50 at each end), 100 residual points, gradient descent with lr 1e-5,
 10,000 steps, tanh; NTK parametrisation (W / sqrt(n_in), all entries N(0, 1)). Loss: one half of the
@@ -16,12 +16,12 @@ large: the sums then ask for a smaller ``--lr``. Kernels: of all rows (not divid
 factors in float32, products in float64; K_uu of the boundary rows, K_rr of the residual.
 
 A run that is finished is not run again, its numbers lie in ``logs/drift/``. One that diverges ends
-and says so. Written: ``logs/drift/drift.png`` and ``.json``.
+and says so. Written: ``logs/drift/drift.png`` and ``.json``. The table and the figure are those of
+"Drift against width" in docs/results.md.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,10 +32,11 @@ from typing import Any, Literal
 
 import jsonargparse
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from poisson import Points, Poisson
+from problems import poisson, quiet_trainer
 from pytorch_lightning import Callback, Trainer, seed_everything
-from studies import COLOURS, STYLES, markdown, quiet_trainer, save, write_json
+from results import COLOURS, STYLES, labelled, markdown, remembered, save
 from torch import Tensor, nn
 
 from pinn_ntk.callbacks import NTKMonitor
@@ -56,14 +57,14 @@ DRIFTS = {
 class Setting:
     """One run.
 
-    Attributes:
+    Args:
         width: Neurons a hidden layer.
         hidden_layers: Their number.
         seed: Seed of the initialisation.
         a: Frequency of the solution.
         steps: Steps of gradient descent.
         lr: Step size.
-        loss: "sum" for one half of the sums of squares, "mean" for means of squares.
+        loss: "sum" for one half of the sums of squares (eq 7.2), "mean" for means of squares.
         standardised: Whether the network gets (x - mean) / std.
     """
 
@@ -95,10 +96,10 @@ class Network(nn.Module):
         return self.layers((x - self.mean) / self.std)
 
 
-class Descent(Poisson):
+class Descent(poisson.Poisson):
     """The PINN of `poisson` with the network and the loss of a setting."""
 
-    def __init__(self, setting: Setting, points: Points) -> None:
+    def __init__(self, setting: Setting, points: poisson.Points) -> None:
         super().__init__(a=setting.a, width=1, lr=setting.lr)
         mean, std = (points.mean, points.std) if setting.standardised else (0.0, 1.0)
         self.net = Network(setting.width, setting.hidden_layers, mean, std)
@@ -106,11 +107,7 @@ class Descent(Poisson):
 
     def training_step(self, batch: dict[str, Tensor]) -> Tensor:
         """loss_b + loss_r."""
-        residuals = {
-            "loss_b": self.net(batch["x_b"]) - self.exact(batch["x_b"]),
-            "loss_r": self.residual(batch["x_r"]),
-        }
-        losses = {name: self.size(residual) for name, residual in residuals.items()}
+        losses = {name: self.size(residual) for name, residual in self.residuals(batch).items()}
         self.log_dict(losses)
         return losses["loss_b"] + losses["loss_r"]
 
@@ -136,7 +133,7 @@ class Divergence(Callback):
 def run(setting: Setting) -> Record:
     """Train once; what the monitor measured, and what came out."""
     seed_everything(setting.seed, verbose=False)
-    points = Points(steps=setting.steps)
+    points = poisson.Points(steps=setting.steps)
     model = Descent(setting, points)
     monitor, watch = NTKMonitor(per_decade=8), Divergence()
     start, tags = time.perf_counter(), ("loss_b", "loss_r")
@@ -144,8 +141,7 @@ def run(setting: Setting) -> Record:
     trainer.fit(model, points)
     end = sum(float(trainer.callback_metrics[tag]) for tag in tags)
     history = {tag: values.tolist() for tag, values in monitor.history.items()}
-    return {
-        "setting": asdict(setting),
+    found = {
         "diverged": trainer.global_step < setting.steps or not math.isfinite(end),
         "steps": trainer.global_step,
         "rel_l2": float(model.error(points.test)),
@@ -156,23 +152,20 @@ def run(setting: Setting) -> Record:
         "max_stable_lr": history.get("ntk/max_stable_lr", []),
         "overhead": history["ntk/overhead_fraction"][-1][1],
     }
+    print(
+        f"width {setting.width}, {setting.hidden_layers} hidden, seed {setting.seed}: "
+        f"{found['seconds']:.0f} s, {found['overhead']:.1%} of it for the kernel"
+        + (", diverged" if found["diverged"] else ""),
+        flush=True,
+    )
+    return found
 
 
 def runs(settings: Sequence[Setting], folder: Path) -> Iterator[Record]:
-    """The numbers of each setting: from its file, or from a training that is run now."""
+    """The numbers of each setting."""
     for setting in settings:
-        path = folder / setting.name
-        known = json.loads(path.read_text()) if path.exists() else {}
-        if known.get("setting") != asdict(setting):
-            known = run(setting)
-            write_json(path, known)
-            print(
-                f"width {setting.width}, {setting.hidden_layers} hidden, seed {setting.seed}: "
-                f"{known['seconds']:.0f} s, {known['overhead']:.1%} of it for the kernel"
-                + (", diverged" if known["diverged"] else ""),
-                flush=True,
-            )
-        yield known
+        known = {"setting": asdict(setting)}
+        yield remembered(folder / setting.name, known, lambda setting=setting: run(setting))
 
 
 def final(records: Sequence[Record], name: str) -> np.ndarray:
@@ -199,20 +192,14 @@ def slope(widths: Sequence[int], drifts: Sequence[float]) -> float:
 
 def summary(
     records: Sequence[Record], widths: Sequence[int], hidden_layers: Sequence[int]
-) -> list[dict[str, Any]]:
+) -> list[Record]:
     """Final drifts, a row of seeds a width, and the slope of their mean in the width."""
     rows = []
     for layers, name in product(hidden_layers, DRIFTS):
-        ends = [final(of(records, width=w, hidden_layers=layers), name) for w in widths]
-        means = [float(end.mean()) for end in ends]
-        rows.append(
-            {
-                "hidden_layers": layers,
-                "drift": name,
-                "final": {str(w): end.tolist() for w, end in zip(widths, ends, strict=True)},
-                "slope": slope(widths, means),
-            }
-        )
+        ends = {str(w): final(of(records, width=w, hidden_layers=layers), name) for w in widths}
+        found = {width: end.tolist() for width, end in ends.items()}
+        steepness = slope(widths, [float(end.mean()) for end in ends.values()])
+        rows.append({"hidden_layers": layers, "drift": name, "final": found, "slope": steepness})
     return rows
 
 
@@ -233,41 +220,42 @@ def draw(records: Sequence[Record], widths: Sequence[int], hidden_layers: Sequen
     figure = Figure(figsize=(1.0 + 4.0 * shape[1], 2.3 * shape[0]), layout="constrained")
     panels = figure.subplots(*shape, squeeze=False, sharex=True, sharey="row")
     for (row, name), (column, layers) in product(enumerate(DRIFTS), enumerate(hidden_layers)):
-        axes = panels[row, column]
-        for width, colour, style in zip(widths, COLOURS, STYLES, strict=False):
-            curves = [r["drift"][name] for r in of(records, width=width, hidden_layers=layers)]
-            for number, curve in enumerate(curves):
-                steps, drifts = np.array([p for p in curve if p[0] > 0 < p[1]] or [[1, np.nan]]).T
-                label = f"width {width}" if not number else None
-                axes.loglog(steps, drifts, style, color=colour, linewidth=1.0, label=label)
-        if column == 0:
-            axes.set_ylabel(f"relative drift of {DRIFTS[name]}")
-        if row == 0:
-            axes.set_title(f"{layers} hidden layer{'s' if layers > 1 else ''}")
-    for axes in panels[-1]:
-        axes.set_xlabel("step of gradient descent")
+        draw_widths(panels[row, column], of(records, hidden_layers=layers), name, widths)
+    for axes, name in zip(panels[:, 0], DRIFTS.values(), strict=True):
+        axes.set_ylabel(f"relative drift of {name}")
+    for column, layers in zip(panels.T, hidden_layers, strict=True):
+        column[0].set_title(f"{layers} hidden layer{'s' if layers > 1 else ''}")
+        column[-1].set_xlabel("step of gradient descent")
     panels[0, 0].legend()
-    setting = records[0]["setting"]
+    figure.suptitle(title(records[0]["setting"]), fontsize="medium")
+    return figure
+
+
+def draw_widths(axes: Axes, records: Sequence[Record], name: str, widths: Sequence[int]) -> None:
+    """One panel, a line a seed."""
+    for width, colour, style in zip(widths, COLOURS, STYLES, strict=False):
+        curves = [record["drift"][name] for record in of(records, width=width)]
+        for label, curve in labelled(f"width {width}", curves):
+            steps, drifts = np.array([p for p in curve if p[0] > 0 < p[1]] or [[1, np.nan]]).T
+            axes.loglog(steps, drifts, style, color=colour, linewidth=1.0, label=label)
+
+
+def title(setting: Mapping[str, Any]) -> str:
+    """What the figure shows."""
     loss = "half sums of squares" if setting["loss"] == "sum" else "means of squares"
     inputs = "standardised inputs" if setting["standardised"] else "inputs as they are"
-    figure.suptitle(
+    return (
         f"Poisson 1D, a = {setting['a']:g}, lr {setting['lr']:g}, {loss}, {inputs},\n"
-        "NTK parametrisation; a line a seed",
-        fontsize="medium",
+        "NTK parametrisation; a line a seed"
     )
-    return figure
 
 
 def main(
     widths: Sequence[int] = (10, 100, 500),
     hidden_layers: Sequence[int] = (1, 3),
     seeds: Sequence[int] = (0, 1, 2),
-    a: float = 1.0,
-    steps: int = 10_000,
-    lr: float = 1e-5,
-    loss: Loss = "sum",
-    standardised: bool = False,
     folder: Path = Path("logs/drift"),
+    **options: Any,
 ) -> Mapping[str, Any]:
     """Train all settings, print the table, draw the figure.
 
@@ -275,14 +263,9 @@ def main(
         widths: Neurons a hidden layer.
         hidden_layers: Numbers of hidden layers.
         seeds: Seeds of the initialisation.
-        a: Frequency of the solution.
-        steps: Steps of gradient descent.
-        lr: Step size.
-        loss: "sum" for one half of the sums of squares (eq 7.2), "mean" for means of squares.
-        standardised: Whether the network gets (x - mean) / std.
         folder: Where everything is written.
+        options: The rest of `Setting`.
     """
-    options = {"a": a, "steps": steps, "lr": lr, "loss": loss, "standardised": standardised}
     settings = [
         Setting(width, layers, seed, **options)
         for layers, width, seed in product(hidden_layers, widths, seeds)

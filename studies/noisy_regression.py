@@ -10,8 +10,8 @@ is estimated (Mallows's C_p in the modes of the kernel, `pinn_ntk.early_stopping
 measured in training: the best validation step is the one of least mean square against f* at points
 that were not trained on, which is the validation loss less the variance of the noise.
 
-    python examples/noisy_regression.py                       # a minute on one core
-    python examples/noisy_regression.py --seeds [7] --noise 1
+    python studies/noisy_regression.py                       # a minute on one core
+    python studies/noisy_regression.py --seeds [7] --noise 1
 
 NTK parametrisation, W / sqrt(n_in), all entries N(0, 1), biases times 0.1. Kernels are those of all
 rows, not divided by their number; the learning rate is a fraction of 2 / lambda_max(2 K / N). A
@@ -19,13 +19,14 @@ seed draws the points, phases, noise and initialisation. The signal fills its ba
 the turn is sharp: where few modes hold it, a factor of ten in the steps can change the error by
 less than the draw of the noise does, and no prediction of the best step would mean anything.
 
-Written: ``logs/noisy_regression/noisy_regression.png`` and ``.json``.
+Written: ``logs/noisy_regression/noisy_regression.png`` and ``.json``. The table and the figure are
+those of "When to stop on noisy data" in docs/results.md.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from studies import COLOURS, markdown, save
+from results import COLOURS, markdown, save
 from torch import Tensor, nn
 
 from pinn_ntk import empirical_ntk
@@ -52,7 +53,7 @@ RATIO = 1.04
 class Setting:
     """One problem.
 
-    Attributes:
+    Args:
         points: Noisy points that are trained on, N.
         frequencies: Frequencies of the truth and of the features, K.
         noise: Standard deviation of the noise; the truth has mean square 1.
@@ -83,17 +84,11 @@ class Network(nn.Module):
         return self.layers(math.sqrt(2) * torch.cat([angle.sin(), angle.cos()], 1))
 
 
-class Truth:
-    """Sines of equal size and random phases, of mean square 1 on the average."""
-
-    def __init__(self, frequencies: int) -> None:
-        self.waves = math.pi * torch.arange(1, frequencies + 1)
-        self.phases = 2 * math.pi * torch.rand(frequencies)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """f*(x) for x of shape (N, 1)."""
-        sines = torch.sin(x * self.waves + self.phases)
-        return sines.sum(1, keepdim=True) / math.sqrt(len(self.waves) / 2)
+def draw_truth(frequencies: int) -> Callable[[Tensor], Tensor]:
+    """f*: sines of equal size and random phases, of mean square 1 on the average."""
+    waves = math.pi * torch.arange(1, frequencies + 1)
+    phases = 2 * math.pi * torch.rand(frequencies)
+    return lambda x: torch.sin(x * waves + phases).sum(1, keepdim=True) / math.sqrt(frequencies / 2)
 
 
 class Problem:
@@ -102,21 +97,18 @@ class Problem:
     def __init__(self, setting: Setting, seed: int) -> None:
         torch.set_default_dtype(torch.float64)
         torch.manual_seed(seed)
-        self.setting, self.seed = setting, seed
-        truth = Truth(setting.frequencies)
+        self.setting = setting
+        truth = draw_truth(setting.frequencies)
         self.x = 2 * torch.rand(setting.points, 1) - 1
         self.y = truth(self.x) + setting.noise * torch.randn(setting.points, 1)
         self.x_val = torch.linspace(-1, 1, 2000)[:, None]
         self.truth = truth(self.x_val)
         self.net = Network(setting.frequencies, setting.width)
 
-    def residuals(self) -> dict[str, Tensor]:
-        """f - y at the noisy points, and f - f* at those of validation."""
-        return {"data": self.net(self.x) - self.y, "validation": self.net(self.x_val) - self.truth}
-
     def linearized(self) -> LinearizedTraining:
-        """Training with the kernel as it is now."""
-        residuals = self.residuals()
+        """Training with the kernel as it is now, seen at the noisy points and in validation."""
+        data, validation = self.net(self.x) - self.y, self.net(self.x_val) - self.truth
+        residuals = {"data": data, "validation": validation}
         kernel = empirical_ntk(residuals, self.net)
         return LinearizedTraining(kernel, residuals, {"data": 2 / self.setting.points})
 
@@ -183,21 +175,12 @@ def table(records: Sequence[Record]) -> str:
     head = ["seed", "predicted step", "best validation step", "ratio", "within a factor of 2"]
     head += ["error within 5 %", "noise, estimated", "error at the best step"]
     head += ["error at the predicted one", "error at the end"]
-    rows = [
-        [
-            r["seed"],
-            r["predicted"],
-            r["best"],
-            r["ratio"],
-            "yes" if 0.5 <= r["ratio"] <= 2 else "no",
-            f"{r['valley'][0]} to {r['valley'][1]}",
-            r["noise"],
-            r["error_best"],
-            r["error_stopped"],
-            r["error_last"],
-        ]
-        for r in records
-    ]
+    rows = []
+    for r in records:
+        near, (first, last) = "yes" if 0.5 <= r["ratio"] <= 2 else "no", r["valley"]
+        steps = [r[name] for name in ("seed", "predicted", "best", "ratio")]
+        errors = [r[name] for name in ("noise", "error_best", "error_stopped", "error_last")]
+        rows.append([*steps, near, f"{first} to {last}", *errors])
     return markdown(head, rows)
 
 
@@ -235,34 +218,23 @@ def panel(axes: Axes, record: Record) -> None:
     if record["predicted"] is not None:
         axes.axvline(record["predicted"], color=COLOURS[2], linewidth=0.8, linestyle="-.")
     axes.set_title(f"seed {record['seed']}: ratio {record['ratio']:.2f}", fontsize="medium")
-    axes.set_xlabel("step of gradient descent")
-    axes.set_ylabel("mean square of f - f*")
+    axes.set(xlabel="step of gradient descent", ylabel="mean square of f - f*")
 
 
 def main(
     seeds: Sequence[int] = (0, 1, 2, 3, 4),
-    points: int = 600,
-    frequencies: int = 40,
-    noise: float = 1.5,
-    width: int = 512,
-    share: float = 0.02,
-    steps: int = 1000,
     folder: Path = Path("logs/noisy_regression"),
+    **options: Any,
 ) -> Mapping[str, Any]:
     """Foretell and measure the best step for each seed, print the table, draw the figure.
 
     Args:
         seeds: Seeds of data and initialisation.
-        points: Noisy points that are trained on.
-        frequencies: Frequencies of the truth and of the features.
-        noise: Standard deviation of the noise; the truth has mean square 1.
-        width: Neurons of the hidden layer.
-        share: Learning rate over the largest stable one.
-        steps: Steps of gradient descent.
         folder: Where everything is written.
+        options: Those of `Setting`.
     """
     torch.set_num_threads(1)  # a second thread costs the small kernels more than it brings
-    setting = Setting(points, frequencies, noise, width, share, steps)
+    setting = Setting(**options)
     records = [study(setting, seed) for seed in seeds]
     print(table(records))
     numbers = {"options": vars(setting), "runs": records}

@@ -4,10 +4,10 @@ K_u, K_ut and K_r are the blocks of the three terms of ``wave.py``: u on the ini
 boundaries, u_t on the initial line, and the residual inside. The network is trained with loss
 weights from the traces of these blocks.
 
-    python examples/wave_spectra.py                                # three seeds, 5 minutes each
-    python examples/wave_spectra.py --steps 1000 --seeds [0]       # half a minute
-    python examples/wave_spectra.py --logs [logs/wave/version_0]   # of a run that is there
-    python examples/wave_spectra.py --logs [logs/wave_paper/rebalanced/checkpoints/last.ckpt]
+    python studies/wave_spectra.py                                # three seeds, 5 minutes each
+    python studies/wave_spectra.py --steps 1000 --seeds [0]       # half a minute
+    python studies/wave_spectra.py --logs [logs/wave/version_0]   # of a run that is there
+    python studies/wave_spectra.py --logs [logs/wave_paper/rebalanced/checkpoints/last.ckpt]
 
 Setting: that of ``configs/wave.yaml`` (128 random Fourier features in front of two tanh layers of
 100, standard parametrisation, Adam, points drawn anew at each step, weights every 500 steps,
@@ -17,7 +17,8 @@ batch, held fixed, 300 rows of u, 100 of u_t, 300 of the residual; not divided b
 rows, not weighted. A log folder holds those of the training batches instead, in single precision.
 
 A seed that is finished is not run again, its numbers lie in ``logs/wave_spectra/``. Written:
-``logs/wave_spectra/wave_spectra.png`` and ``.json``.
+``logs/wave_spectra/wave_spectra.png`` and ``.json``. The tables and figures are those of "Spectra
+of the wave equation through training" in docs/results.md.
 """
 
 from __future__ import annotations
@@ -25,60 +26,56 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
-from wave import Batch, Points, Wave
 
 import jsonargparse
 import numpy as np
 import torch
 import yaml
 from matplotlib import colormaps
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from problems import quiet_trainer, wave
 from pytorch_lightning import seed_everything
-from studies import markdown, quiet_trainer, save, write_json
+from results import markdown, remembered, save
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.util import tensor_util
-from torch import Tensor
 
 from pinn_ntk import Spectrum
 from pinn_ntk.callbacks import NTKBalancer, NTKMonitor
 from pinn_ntk.tensorboard import PLUGIN_NAME
 
-Spectra = Mapping[str, Sequence[tuple[int, Spectrum]]]
-"""Term -> (step, spectrum), in the order measured."""
+Series = Sequence[tuple[int, Spectrum]]
+"""(step, spectrum), in the order measured."""
+Spectra = Mapping[str, Series]
+"""Term -> its spectra."""
 NAMES = {"loss_u": "$K_u$", "loss_ut": "$K_{ut}$", "loss_r": "$K_r$"}
 FIGURES = ("lambda_max", "effective_rank", "trace")
 MOMENTS = {"start": 0.0, "middle": 0.5, "end": 1.0}
 """Moment -> share of the steps."""
 SNAPSHOTS = (0.0, 0.01, 0.1, 0.5, 1.0)
 """Shares of the steps at which spectra are drawn."""
-CONFIG = Path(__file__).parents[1] / "configs" / "wave.yaml"
+CONFIG = Path(__file__).resolve().parents[1] / "configs" / "wave.yaml"
 
 
-def residuals(model: Wave, batch: Batch) -> dict[str, Tensor]:
-    """What the three terms square."""
-    return {
-        "loss_u": model.net(batch["u"]) - model.exact(batch["u"]),
-        "loss_ut": model.velocity(batch["ut"]),
-        "loss_r": model.residual(batch["r"]),
-    }
-
-
-def train(seed: int, steps: int, config: Mapping[str, Any]) -> tuple[Spectra, dict[str, Any]]:
-    """Train one seed; the spectra on the first batch, and what came out."""
+def train(seed: int, steps: int, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Train one seed; what came out, and the spectra on the first batch."""
     seed_everything(seed, verbose=False)
-    model = Wave(**config["model"])
-    points = Points(**config["data"], seed=seed, steps=steps)
+    model = wave.Wave(**config["model"])
+    points = wave.Points(**config["data"], seed=seed, steps=steps)
     moments = sorted({round(share * (steps - 1)) for share in SNAPSHOTS})
-    monitor = NTKMonitor(steps=moments, probe=residuals)
+    monitor = NTKMonitor(steps=moments, probe=wave.Wave.residuals)
     balancer = NTKBalancer(**options_of("NTKBalancer", config))
     start = time.perf_counter()
     quiet_trainer(steps, monitor, balancer).fit(model, points)
-    return monitor.spectra, {
+    return {
         "rel_l2": float(model.error(points.test)),
         "weights": {name: float(weight) for name, weight in balancer.weights.items()},
         "seconds": time.perf_counter() - start,
+        "spectra": plain(monitor.spectra),
     }
 
 
@@ -96,14 +93,10 @@ def trained(
     """Spectra of each seed: from its file, or from a training that is run now."""
     found = {}
     for seed in seeds:
-        path = folder / f"seed{seed}.json"
         setting = {"seed": seed, "steps": steps, "model": config["model"], "data": config["data"]}
         setting["balancer"] = options_of("NTKBalancer", config)
-        known = json.loads(path.read_text()) if path.exists() else {}
-        if known.get("setting") != setting:
-            spectra, outcome = train(seed, steps, config)
-            known = {"setting": setting, **outcome, "spectra": plain(spectra)}
-            write_json(path, known)
+        path, run = folder / f"seed{seed}.json", partial(train, seed, steps, config)
+        known = remembered(path, {"setting": setting}, run)
         weights = ", ".join(f"{name} {weight:.3g}" for name, weight in known["weights"].items())
         print(
             f"seed {seed}: {known['seconds']:.0f} s, relative L2 error {known['rel_l2']:.2e}, "
@@ -124,21 +117,15 @@ def plain(spectra: Spectra) -> dict[str, Any]:
 
 def restored(numbers: Mapping[str, Any]) -> Spectra:
     """Inverse of `plain`; of a checkpoint's state, too."""
-    return {
-        term: [
-            (step, Spectrum(torch.as_tensor(values, dtype=torch.float64), floor))
-            for step, values, floor in series
-        ]
-        for term, series in numbers.items()
-    }
+
+    def spectrum(step: int, values: Any, floor: float) -> tuple[int, Spectrum]:
+        return step, Spectrum(torch.as_tensor(values, dtype=torch.float64), floor)
+
+    return {term: [spectrum(*one) for one in series] for term, series in numbers.items()}
 
 
 def read(path: Path) -> Spectra:
-    """Spectra from the log folder of a run, or from a checkpoint.
-
-    Raises:
-        ValueError: The file or folder holds none.
-    """
+    """Spectra from the log folder of a run, or from a checkpoint."""
     spectra = from_checkpoint(path) if path.is_file() else from_events(path)
     if not spectra:
         raise ValueError(
@@ -160,23 +147,20 @@ def from_checkpoint(path: Path) -> Spectra:
 def from_events(folder: Path) -> Spectra:
     """The tensor summaries ``ntk/spectrum/<term>``."""
     events = EventAccumulator(str(folder), size_guidance={"tensors": 0}).Reload()
+    if not any("/spectrum/" in tag for tag in events.Tags()["tensors"]):
+        return {}  # asked for the tags of an absent plugin, TensorBoard raises
     found = {}
-    for tag in events.PluginTagToContent(PLUGIN_NAME) if is_logged(events) else ():
-        content = json.loads(events.PluginTagToContent(PLUGIN_NAME)[tag])
+    for tag, content in events.PluginTagToContent(PLUGIN_NAME).items():
+        rel_floor = json.loads(content)["rel_floor"]
         series = []
         for event in events.Tensors(tag):
             values = torch.tensor(tensor_util.make_ndarray(event.tensor_proto)).double()
-            series.append((event.step, Spectrum(values, content["rel_floor"] * float(values[0]))))
+            series.append((event.step, Spectrum(values, rel_floor * float(values[0]))))
         found[tag.rpartition("/")[2]] = series
     return found
 
 
-def is_logged(events: EventAccumulator) -> bool:
-    """Whether there is a spectrum among the events; asking for one that is absent is an error."""
-    return any("/spectrum/" in tag for tag in events.Tags()["tensors"])
-
-
-def near(series: Sequence[tuple[int, Spectrum]], share: float) -> tuple[int, Spectrum]:
+def near(series: Series, share: float) -> tuple[int, Spectrum]:
     """The measurement nearest to a share of all steps."""
     step = share * series[-1][0]
     return min(series, key=lambda measured: abs(measured[0] - step))
@@ -184,29 +168,24 @@ def near(series: Sequence[tuple[int, Spectrum]], share: float) -> tuple[int, Spe
 
 def summary(runs: Mapping[str, Spectra]) -> list[dict[str, Any]]:
     """Figures of each block of each run at start, middle and end."""
-    return [
-        {
-            "run": run,
-            "term": term,
-            "moment": moment,
-            "step": near(series, share)[0],
-            **{name: getattr(near(series, share)[1], name) for name in FIGURES},
-        }
-        for run, spectra in runs.items()
-        for term, series in spectra.items()
-        for moment, share in MOMENTS.items()
-    ]
+    rows = []
+    for run, spectra in runs.items():
+        for (term, series), (moment, share) in product(spectra.items(), MOMENTS.items()):
+            step, spectrum = near(series, share)
+            figures = {name: getattr(spectrum, name) for name in FIGURES}
+            rows.append({"run": run, "term": term, "moment": moment, "step": step, **figures})
+    return rows
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """The summary in Markdown: mean over runs, smallest to largest."""
     lines = []
-    for term in dict.fromkeys(row["term"] for row in rows):
-        for moment in MOMENTS:
-            chosen = [row for row in rows if (row["term"], row["moment"]) == (term, moment)]
-            steps = "/".join(str(step) for step in dict.fromkeys(row["step"] for row in chosen))
-            cells = [spread([row[name] for row in chosen]) for name in FIGURES]
-            lines.append([term, moment, steps, *cells])
+    for term, moment in product(dict.fromkeys(row["term"] for row in rows), MOMENTS):
+        chosen = [row for row in rows if (row["term"], row["moment"]) == (term, moment)]
+        steps = "/".join(str(step) for step in dict.fromkeys(row["step"] for row in chosen))
+        lines.append(
+            [term, moment, steps, *(spread([r[name] for r in chosen]) for name in FIGURES)]
+        )
     return markdown(["term", "moment", "step", *FIGURES], lines)
 
 
@@ -221,28 +200,29 @@ def draw(runs: Mapping[str, Spectra], title: str) -> Figure:
     terms = list(next(iter(runs.values())))
     figure = Figure(figsize=(1.5 + 4.0 * len(terms), 3.9), layout="constrained")
     panels = figure.subplots(1, len(terms), squeeze=False)[0]
-    colours = colormaps["viridis"](np.linspace(0, 0.9, len(SNAPSHOTS)))
     for axes, term in zip(panels, terms, strict=True):
         for number, spectra in enumerate(runs.values()):
-            picked = snapshots(spectra[term])
-            for (step, spectrum), colour in zip(picked, colours, strict=False):
-                kept = spectrum.above_floor
-                label = f"step {step}" if not number else None
-                index = np.arange(1, len(kept) + 1)
-                axes.semilogy(index, kept, color=colour, linewidth=1.0, label=label)
-            last = picked[-1][1]
-            label = None if number else "floor at the end"
-            axes.axhline(last.floor, color="0.5", linestyle=":", linewidth=0.8, label=label)
+            draw_run(axes, snapshots(spectra[term]), in_legend=not number)
         axes.set(xlabel="index", ylabel="eigenvalue", title=NAMES.get(term, term))
     panels[0].legend(fontsize="small")
     figure.suptitle(title, fontsize="medium")
     return figure
 
 
-def snapshots(series: Sequence[tuple[int, Spectrum]]) -> list[tuple[int, Spectrum]]:
+def draw_run(axes: Axes, series: Series, *, in_legend: bool) -> None:
+    """The spectra of one run, and the floor of the last."""
+    colours = colormaps["viridis"](np.linspace(0, 0.9, len(SNAPSHOTS)))
+    for (step, spectrum), colour in zip(series, colours, strict=False):
+        kept = spectrum.above_floor
+        label = f"step {step}" if in_legend else None
+        axes.semilogy(np.arange(1, len(kept) + 1), kept, color=colour, linewidth=1.0, label=label)
+    label = "floor at the end" if in_legend else None
+    axes.axhline(series[-1][1].floor, color="0.5", linestyle=":", linewidth=0.8, label=label)
+
+
+def snapshots(series: Series) -> Series:
     """The measurements to draw, each once."""
-    picked = [near(series, share) for share in SNAPSHOTS]
-    return list(dict(picked).items())
+    return list(dict(near(series, share) for share in SNAPSHOTS).items())
 
 
 def main(
