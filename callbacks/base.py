@@ -99,8 +99,8 @@ class KernelCallback(StatefulCallback):
         self.manual.attach(trainer, pl_module)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self._active:
-            publish(trainer, self.history.last())  # of a run that goes on
+        if self._active and self._resumed:
+            publish(trainer, self.history.last())  # for callbacks that look before we measure
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int

@@ -236,14 +236,16 @@ class NTKMonitor(KernelCallback):
         due = self._is_due(trainer, pl_module)
         if trainer.is_global_zero and self.panel.waits:
             follow = partial(self._follow, trainer, pl_module, loss)
-            self._keep_late(trainer, self.guard.run("the measurement", follow))
+            self._keep_late(trainer, self.guard.run(self.panel.waiting, follow))
         if not due:
             return
         for balancer in balancers(trainer):
             balancer.refresh(trainer, pl_module, loss)
         if trainer.is_global_zero:
             measure = partial(self._measure, trainer, pl_module, loss)
-            self.guard.run("the measurement", measure)
+            readings = self.guard.run("the measurement", measure)
+            if readings is not None:  # the time that it took counts
+                self.guard.run("keeping the measurement", partial(self._keep, trainer, readings))
 
     def _follow(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor | None
@@ -254,24 +256,23 @@ class NTKMonitor(KernelCallback):
 
     def _measure(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor | None
-    ) -> None:
+    ) -> list[Reading] | None:
         """Read the terms of a loss that this step has not measured before."""
         with measuring():
             look = self.look(trainer, pl_module, loss, self._new, lambda _: self.certify)
             if look is None or look.found.ascends:
-                return
+                return None
             if self.certify and not look.undefined:
                 self.finder.check(loss, look.found)
             self._done |= set(look.found.residuals)
             self._first = self._first or look
-            readings = self.panel.read(look)
-        keep = partial(self._keep, trainer, look.step, readings)
-        self.guard.run("keeping the measurement", keep)
+            return self.panel.read(look)
 
     def _new(self, found: StepTerms) -> StepTerms:
         return found.of(lambda name: name not in self._done)
 
-    def _keep(self, trainer: pl.Trainer, step: int, readings: list[Reading]) -> None:
+    def _keep(self, trainer: pl.Trainer, readings: list[Reading]) -> None:
+        step = logged_step(trainer)
         first, self._last = self._last is None, step
         share = Reading(step, {OVERHEAD.pattern: overhead(trainer, self.guard)})
         self._values |= self.writer.keep(trainer, [*readings, share])

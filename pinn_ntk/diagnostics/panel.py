@@ -68,6 +68,11 @@ class Panel:
         """Whether one waits for the next backward pass."""
         return any(diagnostic.waits for diagnostic in self._on())
 
+    @property
+    def waiting(self) -> str:
+        """Those that wait, in words."""
+        return " and ".join(d.title for d in self._on() if d.waits)
+
     def reset(self) -> None:
         """Another module is trained."""
         self._forget_readings()
