@@ -25,6 +25,7 @@ from pinn_ntk.callbacks.step.residual_function import Route
 from pinn_ntk.callbacks.step.term_finder import TermFinder
 from pinn_ntk.callbacks.trainer.checks import check_optimizers
 from pinn_ntk.callbacks.trainer.flavours import MisconfigurationException
+from pinn_ntk.callbacks.trainer.loggers import publish
 from pinn_ntk.callbacks.trainer.steps import logged_step
 from pinn_ntk.callbacks.weighting.distributed import Traces, from_all_ranks
 from pinn_ntk.callbacks.weighting.term_nodes import TermNodes
@@ -176,6 +177,10 @@ class NTKBalancer(KernelCallback):
             check_optimizers(trainer)
         else:
             self.weights = self._in_loss.weights.as_dict()
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._active:
+            publish(trainer, self.history.last())  # weights stay in force over fits
 
     def at_backward(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor | None

@@ -99,8 +99,8 @@ class KernelCallback(StatefulCallback):
         self.manual.attach(trainer, pl_module)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self._active:
-            publish(trainer, self.history.last())  # of a run that goes on
+        if self._active and self._resumed:
+            publish(trainer, self.history.last())  # for callbacks that look before we measure
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -160,6 +160,10 @@ class KernelCallback(StatefulCallback):
         """Whether the running step may be acted on."""
         return self.schedule.may_be_due(logged_step(trainer), last_step(trainer))
 
+    def will_look(self, trainer: pl.Trainer) -> bool:
+        """Whether a look at the running backward pass may follow."""
+        return self.may_be_due(trainer)
+
     def look(
         self,
         trainer: pl.Trainer,
@@ -179,7 +183,7 @@ class KernelCallback(StatefulCallback):
         if not found.residuals:
             return None
         checked = certify(found)
-        wanted = checked or any(twin.certify and twin.may_be_due(trainer) for twin in twins[1:])
+        wanted = checked or any(twin.certify and twin.will_look(trainer) for twin in twins[1:])
         look = self._new_look(trainer, pl_module, loss, found, certify=wanted)
         for other in (other for twin in twins for other in twin._looks):
             fits = other.max_points == look.max_points and (other.certify or not checked)
@@ -221,7 +225,8 @@ class KernelCallback(StatefulCallback):
     ) -> Callable[[], StepTerms] | None:
         if not found.from_function:
             return None
-        return lambda: self.finder.again(trainer, pl_module, found)
+        names, states = frozenset(found.residuals), found.states  # not the graph
+        return lambda: self.finder.again(trainer, pl_module, names, states)
 
     def _twins(self, trainer: pl.Trainer) -> list[KernelCallback]:
         """Callbacks that look at the same residuals and parameters, this one first."""

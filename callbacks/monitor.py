@@ -78,18 +78,18 @@ class NTKMonitor(KernelCallback):
     on; for points that are drawn anew each step give a ``probe``.
 
     Interference and the predicted decrease need terms whose weights in the loss are known. The
-    decrease, is that of whatever step the optimizer took, and 1 where
-    residuals are linear in the parameters along it; near 1 as well where the loss rises as the
-    kernel says, and the summary gives the sign. It is known when the next step has come, and
-    logged at the step that it is of; not for points that are drawn anew (give a ``probe``), where
-    gradients are accumulated, or with ``params``. Nor is it where residuals become another function
-    of the parameters between the two steps: where these draw random numbers (dropout; noise on
-    targets), or batch, buffers or frozen parameters change; ``residuals`` and ``probe`` draw the
-    same numbers twice. Annealed attributes and generators of your own cannot be seen: leave the
-    ratio aside there. Of losses such as sqrt(mean r^2) or log(mean r^2) it is that of the mean
-    square with the weight that the step gives it. The limit is that of the one plain multilayer
-    perceptron of a module, at 64 of its first inputs, which checkpoints keep; of other modules, of
-    compiled networks and of those resumed from a checkpoint without it, it is left out.
+    ratio is that of whatever step the optimizer took, 1 where residuals are linear along it; near 1
+    as well where the loss rises as the kernel says, and the summary gives the sign. It is known
+    when the next step has come, and logged at the step that it is of; not for points that are drawn
+    anew (give a ``probe``), where gradients are accumulated, or with ``params``. Nor is it where
+    residuals become another function of the parameters between the two steps: where these draw
+    random numbers (dropout; noise on targets), or batch, buffers or frozen parameters change;
+    ``residuals`` and ``probe`` draw the same numbers twice. Annealed attributes and generators of
+    your own cannot be seen: leave the ratio aside there. Of losses such as sqrt(mean r^2) or
+    log(mean r^2) it is that of the mean square with the weight that the step gives it. The limit is
+    that of the one plain multilayer perceptron of a module, at 64 of its first inputs, which
+    checkpoints keep; of other modules, of compiled networks and of those resumed from a checkpoint
+    without it, it is left out.
 
     TensorBoard loggers get besides: all eigenvalues as tensor summaries ``ntk/spectrum/<term>``;
     the text ``ntk/summary`` on the first and the last measurement; a layout for the custom scalars
@@ -126,6 +126,8 @@ class NTKMonitor(KernelCallback):
         limit: Measure the distance to the limit of infinite width.
         prefix: First part of all tags. A second monitor of a Trainer with the same one gets
             "<prefix>_2".
+        diagnostics: Names of what is measured, such as "traces" and "drift", and objects of your
+            own subclasses of `pinn_ntk.diagnostics.Diagnostic`; None for all that there are.
 
     Attributes:
         history: Tag -> array of (step, value), of all that was measured, whatever the loggers.
@@ -158,10 +160,11 @@ class NTKMonitor(KernelCallback):
         prefix: str = "ntk",
         diagnostics: Sequence[str | Diagnostic] | None = None,
     ) -> None:
-        self._remember(locals())
+        given = dict(locals())
         self.max_points = at_least("NTKMonitor", "max_points", max_points, 1)
         self.certify = certify
         panel = chosen(diagnostics, save_start=save_start, limit=limit)
+        self._remember(given | {"diagnostics": diagnostics and [d.name for d in panel]})
         schedule = Schedule("NTKMonitor", every_n_steps, steps, per_decade, budget)
         finder = TermFinder(names, include, residuals, probe, max_points)
         self.panel = Panel(panel)
@@ -236,14 +239,16 @@ class NTKMonitor(KernelCallback):
         due = self._is_due(trainer, pl_module)
         if trainer.is_global_zero and self.panel.waits:
             follow = partial(self._follow, trainer, pl_module, loss)
-            self._keep_late(trainer, self.guard.run("the measurement", follow))
+            self._keep_late(trainer, self.guard.run(self.panel.waiting, follow))
         if not due:
             return
         for balancer in balancers(trainer):
             balancer.refresh(trainer, pl_module, loss)
         if trainer.is_global_zero:
             measure = partial(self._measure, trainer, pl_module, loss)
-            self.guard.run("the measurement", measure)
+            readings = self.guard.run("the measurement", measure)
+            if readings is not None:  # the time that it took counts
+                self.guard.run("keeping the measurement", partial(self._keep, trainer, readings))
 
     def _follow(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor | None
@@ -254,24 +259,23 @@ class NTKMonitor(KernelCallback):
 
     def _measure(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor | None
-    ) -> None:
+    ) -> list[Reading] | None:
         """Read the terms of a loss that this step has not measured before."""
         with measuring():
             look = self.look(trainer, pl_module, loss, self._new, lambda _: self.certify)
             if look is None or look.found.ascends:
-                return
+                return None
             if self.certify and not look.undefined:
                 self.finder.check(loss, look.found)
             self._done |= set(look.found.residuals)
             self._first = self._first or look
-            readings = self.panel.read(look)
-        keep = partial(self._keep, trainer, look.step, readings)
-        self.guard.run("keeping the measurement", keep)
+            return self.panel.read(look)
 
     def _new(self, found: StepTerms) -> StepTerms:
         return found.of(lambda name: name not in self._done)
 
-    def _keep(self, trainer: pl.Trainer, step: int, readings: list[Reading]) -> None:
+    def _keep(self, trainer: pl.Trainer, readings: list[Reading]) -> None:
+        step = logged_step(trainer)
         first, self._last = self._last is None, step
         share = Reading(step, {OVERHEAD.pattern: overhead(trainer, self.guard)})
         self._values |= self.writer.keep(trainer, [*readings, share])
@@ -296,6 +300,10 @@ class NTKMonitor(KernelCallback):
         if self._seen is None or step == self._seen:
             return self._seen is None
         return super().may_be_due(trainer)
+
+    def will_look(self, trainer: pl.Trainer) -> bool:
+        """The same at a backward pass: of a step that is due, at each."""
+        return self._due if logged_step(trainer) == self._seen else self.may_be_due(trainer)
 
     def _is_due(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> bool:
         step, before = logged_step(trainer), self._seen
@@ -356,9 +364,9 @@ class NTKMonitor(KernelCallback):
 
     def state_dict(self) -> dict[str, Any]:
         probe, panel = self.finder.probe, self.panel.state_dict()
-        for name, state in list(panel["states"].items()):
-            if not is_plain(state):
-                del panel["states"][name]
+        for part in panel.values():
+            for name in [name for name, state in part.items() if not is_plain(state)]:
+                del part[name]
                 self._leave_out(name)
         return {
             **super().state_dict(),

@@ -435,7 +435,7 @@ def test_a_refused_strategy_leaves_training_as_it_is(
 ):
     plain, module = build(), build()
     fit(plain, steps=3)
-    name = f"{callback.__module__}.unsupported_strategy"
+    name = "pinn_ntk.callbacks.base.unsupported_strategy"
     monkeypatch.setattr(name, lambda _: "Parameters are sharded.")
     with pytest.warns(NTKWarning, match="Parameters are sharded") as warned:
         fit(module, callback(), steps=3)

@@ -1,6 +1,6 @@
 """What callbacks cannot work with: optimizers, strategies, traces of ranks; weights in the loss.
 
-See test_routes.py and test_balancer.py for fits.
+See test_residual_function.py and test_balancer.py for fits.
 """
 
 from __future__ import annotations

@@ -20,16 +20,16 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.util import tensor_util
 from torch import Tensor
 
-from pinn_ntk.callbacks import NTKBalancer, NTKMonitor, instrument
-from pinn_ntk.callbacks import predicted_decrease as outlook
-from pinn_ntk.callbacks.predicted_decrease import Outlook
-from pinn_ntk.callbacks.step.parameters import learning_rate, trained_parameters
+from pinn_ntk import NTK
+from pinn_ntk.callbacks import NTKBalancer, NTKMonitor
 from pinn_ntk.callbacks.step.recorder import Recorder
-from pinn_ntk.callbacks.step.term_finder import Found
-from pinn_ntk.diagnostics import measurement, verdicts
+from pinn_ntk.diagnostics.interference import TermInterference
+from pinn_ntk.diagnostics.predicted_decrease import PredictedDecrease
+from pinn_ntk.diagnostics.rank import Rank
+from pinn_ntk.diagnostics.step_size import StepSize
 from pinn_ntk.errors import NTKWarning
 from pinn_ntk.graph.reference import reference_jacobian
-from pinn_ntk.graph.terms.term_loss import TermLoss
+from pinn_ntk.looks.parameters import learning_rate, trained_parameters
 from tests.pinn import N_BC, N_PDE, Log, Pinn, batch, build, fit, same, trainer
 
 TERMS = ("pde", "bc")
@@ -219,7 +219,7 @@ def test_two_optimizers_make_one_step_and_one_set_of_parameters():
     module, monitor = TwoOptimizers(), NTKMonitor(every_n_steps=2)
     run = fit(module, monitor, steps=10)
     assert steps_of(monitor) == [0, 2, 4]
-    names = list(trained_parameters(run, module))
+    names = list(trained_parameters(run.optimizers, module))
     assert names == [
         *(f"net.{n}" for n, _ in module.net.named_parameters()),
         "optimizer_0.param_6",
@@ -308,63 +308,93 @@ def test_failing_diagnostic_warns_once_and_training_goes_on(monkeypatch: pytest.
 
     calls: list[set[str]] = []
 
-    monkeypatch.setattr("pinn_ntk.callbacks.instrument.empirical_ntk", broken)
+    monkeypatch.setattr("pinn_ntk.looks.look.empirical_ntk", broken)
     monitor = NTKMonitor(every_n_steps=1)
-    with pytest.warns(NTKWarning, match="RuntimeError: no such luck") as warned:
+    with pytest.warns(
+        NTKWarning, match="the kernel failed with RuntimeError: no such luck. Tr"
+    ) as w:
         fit(watched, monitor, steps=6)
-    (warning,) = ours(warned)
+    (warning,) = ours(w)
     assert calls == [{"pde", "bc"}]
-    assert "switched off for this fit" in str(warning.message)
-    assert not monitor.history
+    assert "left out for this fit without it: the spectra, the traces, " in str(warning.message)
+    kept = {"ntk/effective_weight/pde", "ntk/effective_weight/bc", "ntk/overhead_fraction"}
+    assert set(monitor.history) == kept
     assert same(plain, watched)
 
 
-PARTS: list[tuple[Any, str, str, set[str]]] = [
-    (Found, "losses", "the loss of each term", {"ntk/interference/pde/bc", JUDGED}),
-    (Found, "curvature", "the curvature of the loss", {"ntk/max_stable_lr"}),
-    (instrument, "learning_rate", "the learning rate", {"ntk/lr"}),
-    (TermLoss, "slope", "the interference", {"ntk/interference/pde/bc"}),
-    (instrument, "interference", "the interference", {"ntk/interference/pde/bc"}),
-    (measurement, "mode_rates", "the rate of each mode", set()),
-    (measurement, "max_stable_lr", "the largest stable learning rate", {"ntk/max_stable_lr"}),
-    (measurement, "definiteness", "the definiteness", set()),
-    (measurement, "_repeated", "the count of repeated points", set()),
-    (Outlook, "start", "the predicted decrease", {JUDGED}),
-    (outlook, "setting", "the predicted decrease", {JUDGED}),
-]
-"""Where, what fails, the name that it is reported under, the tags that are lost."""
+INTERFERENCE, STABLE = "ntk/interference/pde/bc", "ntk/max_stable_lr"
+BY_ALL = "the interference, the predicted decrease"
+PARTS: dict[str, tuple[str, str, set[str]]] = {
+    "looks.step_terms.StepTerms.losses": ("the loss of each term", BY_ALL, {INTERFERENCE, JUDGED}),
+    "looks.step_terms.StepTerms.curvature": (
+        "the curvature of the loss",
+        "the largest stable learning rate, the rate of each mode",
+        {STABLE},
+    ),
+    "looks.look.learning_rate": ("the learning rate", "", {"ntk/lr"}),
+    "graph.terms.term_loss.TermLoss.slope": (
+        "the slopes of the loss",
+        "the interference",
+        {INTERFERENCE},
+    ),
+    "diagnostics.interference.interference_of": ("the interference", "", {INTERFERENCE}),
+    "diagnostics.time_scales.mode_rates": ("the rate of each mode", "", set()),
+    "diagnostics.step_size.max_stable_lr": ("the largest stable learning rate", "", {STABLE}),
+    "diagnostics.rank.definiteness": ("the definiteness", "", set()),
+    "diagnostics.repeated_points.RepeatedPoints.read": ("the count of repeated points", "", set()),
+    "callbacks.step.step_inputs.StepInputs.drew_numbers": (
+        "the random states",
+        "the predicted decrease",
+        {JUDGED},
+    ),
+    "callbacks.step.step_inputs.StepInputs.setting": (
+        "the setting of the step",
+        "the predicted decrease",
+        {JUDGED},
+    ),
+    "diagnostics.predicted_decrease.digest": ("the predicted decrease", "", {JUDGED}),
+}
+"""What fails -> the name that it is reported under, who shares it, the tags that are lost."""
 
 
-@pytest.mark.parametrize(("owner", "name", "what", "lost"), PARTS, ids=[part[1] for part in PARTS])
-def test_a_part_that_fails_leaves_all_the_others(
-    owner: Any, name: str, what: str, lost: set[str], monkeypatch: pytest.MonkeyPatch
-):
-    def broken(*_: Any, **__: Any) -> Any:
-        raise RuntimeError("no such luck")
+def no_luck(*_: Any, **__: Any) -> Any:
+    raise RuntimeError("no such luck")
 
-    monkeypatch.setattr(owner, name, broken)
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_part_that_fails_leaves_all_the_others(part: str, monkeypatch: pytest.MonkeyPatch):
+    what, without, lost = PARTS[part]
+    monkeypatch.setattr(f"pinn_ntk.{part}", no_luck)
     plain, watched, monitor = build(), build(), NTKMonitor(every_n_steps=1)
     fit(plain, steps=3)
     with pytest.warns(NTKWarning) as warned:
         fit(watched, monitor, steps=3)
     (warning,) = ours(warned)
-    assert f"NTKMonitor: {what} failed with RuntimeError: no such luck" in str(warning.message)
-    assert {tag for tag in monitor.history if "limit" not in tag} == SCALARS - lost
+    after = (
+        f"left out for this fit without it: {without}"
+        if without
+        else (f"{what} is switched off for this fit")
+    )
+    assert str(warning.message) == (
+        f"NTKMonitor: {what} failed with RuntimeError: no such luck. Training goes on; {after}. "
+        "The traceback is in the log."
+    )
+    assert set(monitor.history) == SCALARS - lost
     assert len(monitor.history["ntk/trace/pde"]) == 3
     assert same(plain, watched)
 
 
-@pytest.mark.parametrize("name", ["ranks", "interferences", "step_size", "prediction"])
-def test_a_sentence_that_fails_leaves_the_rest_of_the_summary(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    def broken(*_: Any, **__: Any) -> Any:
-        raise RuntimeError("no such luck")
+SPEAKERS = [Rank, TermInterference, StepSize, PredictedDecrease]
 
+
+@pytest.mark.parametrize("speaker", SPEAKERS, ids=lambda speaker: speaker.name)
+def test_a_sentence_that_fails_leaves_the_rest_of_the_summary(
+    speaker: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     texts: list[list[str]] = []
     for fails in (False, True):
         if fails:
-            monkeypatch.setattr(verdicts, name, broken)
+            monkeypatch.setattr(speaker, "sentences", no_luck)
         logger = TensorBoardLogger(tmp_path / str(fails))
         with warnings.catch_warnings(record=True) as warned:
             warnings.simplefilter("always", NTKWarning)
@@ -396,7 +426,8 @@ def test_only_learning_rates_that_are_numbers_are_taken(rates: list[Any], expect
         group["lr"] = rate
     run = trainer()
     run.strategy.optimizers = [optimizer]
-    assert learning_rate(run, trained_parameters(run, module), None) == expected
+    params = trained_parameters(run.optimizers, module)
+    assert learning_rate(run.optimizers, params, NTK({})) == expected
 
 
 class Energy(Pinn):

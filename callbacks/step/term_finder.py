@@ -5,7 +5,7 @@ All routes end in the same thing, live residual tensors by name. See `TermFinder
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -90,9 +90,9 @@ class TermFinder:
         if not found.from_function or not strangers:
             return found
         warn(
-            f"residuals={named(self.route)} gives {strangers}, but no terms of these names "
-            f"are found in the loss, only {list(found.terms)}; they stay unweighted. Return the names under "
-            "which the terms are logged, or mark the residuals with pinn_ntk.tap."
+            f"residuals={named(self.route)} gives {strangers}, but no terms of these names are "
+            f"found in the loss, only {list(found.terms)}; they stay unweighted. Return the names "
+            "under which the terms are logged, or mark the residuals with pinn_ntk.tap."
         )
         return found.of(lambda name: name in found.terms)
 
@@ -154,14 +154,20 @@ class TermFinder:
         residuals = self.taps or {name: term.residual for name, term in terms.items()}
         return StepTerms(residuals, terms, complete=len(terms) == len(every))
 
-    def again(self, trainer: pl.Trainer, module: pl.LightningModule, found: StepTerms) -> StepTerms:
-        """What the user's function gives with the parameters as they are now, of the same names."""
-        if self.probe is not None or found.states is None:
+    def again(
+        self,
+        trainer: pl.Trainer,
+        module: pl.LightningModule,
+        names: Container[str],
+        states: RandomStates | None,
+    ) -> StepTerms:
+        """What the user's function gives of these names, with the parameters as they are now."""
+        if self.probe is not None or states is None:
             after = self.find(trainer, module, None)
         else:
-            ran = self._run(trainer, module, None, found.states)
+            ran = self._run(trainer, module, None, states)
             after = self._from_function(self._kept(ran.residuals), None, BATCH, None)
-        return after.of(lambda name: name in found.residuals)
+        return after.of(lambda name: name in names)
 
     def _run(
         self,

@@ -83,8 +83,10 @@ class Guard:
 
     def lost(self, what: str, error: BaseException, without: Sequence[str]) -> None:
         """Report what several parts share and lack now; they are switched off, too."""
+        others = [part for part in without if part != what]
+        left_out = f"left out for this fit without it: {', '.join(others)}"
+        self._tell(what, error, left_out if others else f"{what} is switched off for this fit")
         self._off |= set(without)
-        self._tell(what, error, f"left out for this fit without it: {', '.join(without)}")
 
     def _report(self, what: str, error: BaseException, *, retry: bool) -> None:
         after = "is tried again when next due" if retry else "is switched off for this fit"

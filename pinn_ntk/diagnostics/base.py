@@ -45,7 +45,8 @@ class Reading:
 
     Attributes:
         step: Step that it is of, which may lie behind: a forecast is known a step later.
-        values: Tag without the first part -> number, logged to all loggers.
+        values: Tag without the first part -> number, logged to all loggers; a tensor of one entry
+            becomes a number.
         tensors: Tag -> (n,), largest first, written for TensorBoard's own tab of spectra.
         facts: What else sentences need: plain numbers, strings, lists and dicts of these. Under
             the tag of a tensor, what describes it.
@@ -55,6 +56,10 @@ class Reading:
     values: Mapping[str, float] = field(default_factory=dict)
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        plain = {t: v.detach() if isinstance(v, Tensor) else v for t, v in self.values.items()}
+        object.__setattr__(self, "values", {tag: float(value) for tag, value in plain.items()})
 
 
 Readings = Mapping[str, Reading]
@@ -80,7 +85,7 @@ class Diagnostic:
         ...     tags = (Tag("largest_residual/<term>", "largest entry of the residual", "r"),)
         ...
         ...     def read(self, look):
-        ...         largest = {t: float(r.abs().max()) for t, r in look.residuals.items()}
+        ...         largest = {t: r.detach().abs().max() for t, r in look.residuals.items()}
         ...         return Reading(look.step, {f"{self.name}/{t}": x for t, x in largest.items()})
         >>> import torch
         >>> from pinn_ntk import look

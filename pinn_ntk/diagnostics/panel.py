@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from torch import nn
@@ -68,11 +69,16 @@ class Panel:
         """Whether one waits for the next backward pass."""
         return any(diagnostic.waits for diagnostic in self._on())
 
+    @property
+    def waiting(self) -> str:
+        """Those that wait, in words."""
+        return " and ".join(d.title for d in self._on() if d.waits)
+
     def reset(self) -> None:
         """Another module is trained."""
         self._forget_readings()
         for diagnostic in self:
-            diagnostic.reset()
+            self.attempt.run(f"resetting {diagnostic.title}", diagnostic.reset)
 
     def fit_starts(self, module: nn.Module, *, resumed: bool) -> None:
         """A fit starts: all may read again."""
@@ -86,17 +92,17 @@ class Panel:
 
     def read(self, look: Look) -> list[Reading]:
         """Let all read a look."""
-        found = self._ask(lambda diagnostic: diagnostic.read(look))
+        found = self._ask(lambda diagnostic: _checked(diagnostic, diagnostic.read(look)))
         self._now = {"step": facts_of(look), **found}
         return list(found.values())
 
     def follow(self, look: Look) -> list[Reading]:
         """Let those read a look that waited for it."""
-        return self._came_late(lambda d: d.follow(look) if d.waits else None)
+        return self._came_late(lambda d: _checked(d, d.follow(look)) if d.waits else None)
 
     def stepped(self, look: Look) -> list[Reading]:
         """The optimizer has moved."""
-        return self._came_late(lambda diagnostic: diagnostic.stepped(look))
+        return self._came_late(lambda d: _checked(d, d.stepped(look)))
 
     def points_renewed(self) -> None:
         """The points of the probe are others."""
@@ -118,7 +124,10 @@ class Panel:
 
     def state_dict(self) -> dict[str, Any]:
         """State of each diagnostic by name, and what came late."""
-        states = {name: d.state_dict() for name, d in self.diagnostics.items()}
+        states = {
+            name: self.attempt.run(f"the state of {d.title}", partial(_state, d))
+            for name, d in self.diagnostics.items()
+        }
         late = {
             name: {"step": r.step, "values": dict(r.values), "facts": dict(r.facts)}
             for name, r in self._late.items()
@@ -128,7 +137,8 @@ class Panel:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where others were; names that are not among these are passed over."""
         for name, diagnostic in self.diagnostics.items():
-            diagnostic.load_state_dict(state["states"].get(name, {}))
+            load = partial(diagnostic.load_state_dict, state["states"].get(name, {}))
+            self.attempt.run(f"loading {diagnostic.title}", load)
         self._late = {
             name: Reading(kept["step"], kept["values"], facts=kept["facts"])
             for name, kept in state["late"].items()
@@ -172,6 +182,19 @@ def _asked(
             return None
 
     return asked
+
+
+def _checked(diagnostic: Diagnostic, given: object) -> Reading | None:
+    if given is None or isinstance(given, Reading):
+        return given
+    raise TypeError(
+        f"{type(diagnostic).__name__} read a {type(given).__name__}; expected a "
+        "Reading(look.step, {tag: number}), or None for nothing."
+    )
+
+
+def _state(diagnostic: Diagnostic) -> dict[str, Any]:
+    return dict(diagnostic.state_dict())
 
 
 def facts_of(look: Look) -> Reading:

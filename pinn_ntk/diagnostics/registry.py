@@ -55,11 +55,13 @@ def chosen(
         The diagnostics, in the order in which they read.
 
     Raises:
-        TypeError: ``given`` is a string, or an entry is neither a name nor a Diagnostic.
+        TypeError: ``given`` is no list, or an entry is neither a name nor a Diagnostic.
         ValueError: A name is unknown, missing, or given twice.
     """
     if isinstance(given, str):
         raise TypeError(f"diagnostics is the string {given!r}; expected a list, as in [{given!r}].")
+    if given is not None and not isinstance(given, Sequence):
+        raise TypeError(f"diagnostics is {given!r}; expected a list of names and objects.")
     every = [name for name in BY_NAME if limit or name != DistanceFromLimit.name]
     found = [_one(entry, save_start=save_start) for entry in (every if given is None else given)]
     names = [diagnostic.name for diagnostic in found]

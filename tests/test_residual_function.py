@@ -176,7 +176,7 @@ def test_a_sharded_run_is_told_once_and_left_alone(callback: Any):
 
 
 def module_function(module: Any, batch: Any) -> Residuals:
-    """What ``residuals="tests.test_routes.module_function"`` names."""
+    """What ``residuals="tests.test_residual_function.module_function"`` names."""
     return module.residuals(batch)
 
 
