@@ -16,11 +16,10 @@ from weakref import ref
 
 from torch import Tensor
 from torch.autograd.graph import Node
-from torch.utils.hooks import RemovableHandle
 
 from pinn_ntk.callbacks.base import KernelCallback, callbacks_of
 from pinn_ntk.callbacks.schedule import Schedule
-from pinn_ntk.callbacks.step.manual_backward import measuring, weighted, weighted_all
+from pinn_ntk.callbacks.step.manual_backward import measuring
 from pinn_ntk.callbacks.step.residual_function import Route
 from pinn_ntk.callbacks.step.term_finder import TermFinder
 from pinn_ntk.callbacks.trainer.checks import check_optimizers
@@ -28,7 +27,7 @@ from pinn_ntk.callbacks.trainer.flavours import MisconfigurationException
 from pinn_ntk.callbacks.trainer.loggers import publish
 from pinn_ntk.callbacks.trainer.steps import logged_step
 from pinn_ntk.callbacks.weighting.distributed import Traces, from_all_ranks
-from pinn_ntk.callbacks.weighting.term_nodes import TermNodes
+from pinn_ntk.callbacks.weighting.gradient_weights import GradientWeights
 from pinn_ntk.callbacks.weighting.weights_in_loss import WeightsInLoss
 from pinn_ntk.diagnostics.base import Tag
 from pinn_ntk.graph.residuals import named_residuals
@@ -144,17 +143,16 @@ class NTKBalancer(KernelCallback):
         self.check_first = certify
         self.weights: dict[str, float] = {}
         self._traces: Traces = {}
-        self._handles: list[RemovableHandle] = []
         schedule = Schedule("NTKBalancer", every_n_steps, steps, per_decade)
         finder = TermFinder(names, include, residuals)
-        self._nodes = TermNodes(finder)
+        self._on_gradients = GradientWeights(finder, self.weight_of, self._rename)
         self._set_up(schedule, finder, params, prefix)
 
     def reset(self) -> None:
         """Another module is trained."""
         super().reset()
         self.weights, self._traces = {}, {}
-        self._nodes = TermNodes(self.finder)
+        self._on_gradients.forget()
 
     def _restart(self) -> None:
         super()._restart()
@@ -188,8 +186,9 @@ class NTKBalancer(KernelCallback):
         """Update the weights if that is due, and put them on the gradient."""
         self.refresh(trainer, pl_module, loss)
         if loss is not None and self._in_loss is None:
-            weigh = partial(self._weigh, pl_module, loss)
-            self.guard.run(UPDATE, weigh, retry=True)
+            remember = pl_module.automatic_optimization
+            put = partial(self._on_gradients.put, loss, remember=remember)
+            self.guard.run(UPDATE, put, retry=True)
 
     def on_train_batch_end(
         self,
@@ -289,37 +288,11 @@ class NTKBalancer(KernelCallback):
         tagged = {f"weight/{name}": weight for name, weight in weights.items()}
         self.writer.log(trainer, step, tagged)
 
-    def _weigh(self, pl_module: pl.LightningModule, loss: Tensor) -> None:
-        """Put each weight on the gradient that is about to enter its term."""
-        if self.finder.taps:
-            self._weigh_taps(loss)
-            return
-        nodes = self._nodes.of(loss, remember=pl_module.automatic_optimization)
-        self._rename()
-        for name, node in nodes:
-            hook = partial(weighted_all, self.weight_of(name))
-            self._handles.append(node.register_prehook(hook))
-
-    def _weigh_taps(self, loss: Tensor) -> None:
-        """The same where residuals are tapped: at their terms, as far as those are found."""
-        for name, terms in self.finder.terms_of_taps(loss).items():
-            if not terms:
-                weigh = partial(weighted, self.weight_of(name))
-                self._handles.append(self.finder.taps[name].register_hook(weigh))
-            for term in terms:
-                if not term.ascends:
-                    hook = partial(weighted_all, self.weight_of(name))
-                    self._handles.append(term.head.register_prehook(hook))
-
     def weights_on_heads(self, loss: Tensor | None) -> Mapping[Node, float]:
-        """Head of a term -> the weight that is put on its gradient, whatever its name."""
+        """Head of a term -> the weight that is put on its gradient."""
         if self._in_loss is not None or loss is None or not self._active:
             return {}
-        try:
-            terms = self.finder.terms(loss, check=False)
-        except ValueError:  # said elsewhere
-            return {}
-        return {t.head: self.weight_of(name) for name, t in terms.items() if not t.ascends}
+        return self._on_gradients.on_heads(loss)
 
     def weight_of(self, name: str) -> float:
         """Weight in force of a term on gradients; a new one has 1 until the next update."""
@@ -330,9 +303,7 @@ class NTKBalancer(KernelCallback):
     def close_looks(self) -> None:
         """The backward pass is over: take the weights off the graph, too."""
         super().close_looks()
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
+        self._on_gradients.take_off()
 
 
 def balancers(trainer: pl.Trainer) -> list[NTKBalancer]:

@@ -12,16 +12,16 @@ from torch.autograd.graph import Node
 from pinn_ntk.callbacks.log_writer import LogWriter
 from pinn_ntk.callbacks.schedule import Schedule
 from pinn_ntk.callbacks.step.manual_backward import ManualBackward, measuring
-from pinn_ntk.callbacks.step.step_inputs import StepInputs
-from pinn_ntk.callbacks.step.term_finder import TermFinder, made_by
+from pinn_ntk.callbacks.step.step_looks import Backward, StepLooks
+from pinn_ntk.callbacks.step.term_finder import TermFinder
 from pinn_ntk.callbacks.trainer.checks import unsupported_strategy
 from pinn_ntk.callbacks.trainer.guard import Guard
 from pinn_ntk.callbacks.trainer.loggers import publish
 from pinn_ntk.callbacks.trainer.migrate import VERSION, migrate
 from pinn_ntk.callbacks.trainer.state import StatefulCallback
-from pinn_ntk.callbacks.trainer.steps import last_step, logged_step, loss_scale
+from pinn_ntk.callbacks.trainer.steps import last_step, logged_step
 from pinn_ntk.looks.look import Look
-from pinn_ntk.looks.parameters import Patterns, trained_parameters
+from pinn_ntk.looks.parameters import Patterns
 from pinn_ntk.looks.step_terms import StepTerms
 
 if TYPE_CHECKING:
@@ -45,13 +45,12 @@ class KernelCallback(StatefulCallback):
     def _set_up(
         self, schedule: Schedule, finder: TermFinder, params: Patterns, prefix: str
     ) -> None:
-        self.schedule, self.finder, self.params, self.prefix = schedule, finder, params, prefix
+        self.schedule, self.finder, self.prefix = schedule, finder, prefix
+        self.looks = StepLooks(finder, params, self.max_points)
         self.guard = Guard(type(self).__name__)
         self.writer = LogWriter(self.guard, prefix)
         self.manual = ManualBackward(finder.recorder, self.at_backward, self.weight_of)
         self._module: ref[pl.LightningModule] | None = None
-        self._inputs: StepInputs | None = None
-        self._looks: list[Look] = []
         self._resumed = False
         self._restart()
 
@@ -131,7 +130,7 @@ class KernelCallback(StatefulCallback):
         if self._active:
             self.close_looks()
             self.finder.end()
-            self._inputs = None
+            self.looks.inputs = None
             self.writer.count(logged_step(trainer))
             self.manual.end(self.guard)
 
@@ -154,15 +153,11 @@ class KernelCallback(StatefulCallback):
         """The fit is over, however it ended: leave the module as it was found."""
         self.close_looks()
         self.finder.recorder.detach()
-        self._inputs, self._resumed = None, False
-
-    def may_be_due(self, trainer: pl.Trainer) -> bool:
-        """Whether the running step may be acted on."""
-        return self.schedule.may_be_due(logged_step(trainer), last_step(trainer))
+        self.looks.inputs, self._resumed = None, False
 
     def will_look(self, trainer: pl.Trainer) -> bool:
         """Whether a look at the running backward pass may follow."""
-        return self.may_be_due(trainer)
+        return self.schedule.may_be_due(logged_step(trainer), last_step(trainer))
 
     def look(
         self,
@@ -178,67 +173,26 @@ class KernelCallback(StatefulCallback):
             The look; None where there are no such terms.
         """
         twins = self._twins(trainer)
-        finders = [twin.finder for twin in twins]
-        found = keep(self.finder.find(trainer, pl_module, loss, finders))
-        if not found.residuals:
-            return None
-        checked = certify(found)
-        wanted = checked or any(twin.certify and twin.will_look(trainer) for twin in twins[1:])
-        look = self._new_look(trainer, pl_module, loss, found, certify=wanted)
-        for other in (other for twin in twins for other in twin._looks):
-            fits = other.max_points == look.max_points and (other.certify or not checked)
-            if fits and _same(other.found, found):
-                look.certify, look.kept = other.certify, other.kept
-        self._looks.append(look)
+        look = self.looks.look(
+            Backward(trainer, pl_module, loss),
+            keep,
+            certify,
+            [twin.looks for twin in twins],
+            twin_certifies=any(twin.certify and twin.will_look(trainer) for twin in twins),
+        )
+        if look is not None:
+            look.total_step = self.writer.count.at(look.step)
+            look.balanced = lambda: _balanced(trainer, loss)
         return look
 
-    def _new_look(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        loss: Tensor | None,
-        found: StepTerms,
-        *,
-        certify: bool,
-    ) -> Look:
-        step, optimizers = logged_step(trainer), trainer.optimizers
-        limits = [twin.max_points for twin in self._twins(trainer) if twin.max_points is not None]
-        return Look(
-            step=step,
-            total_step=self.writer.count.at(step),
-            found=found,
-            params=trained_parameters(optimizers, pl_module, self.params),
-            trained=trained_parameters(optimizers, pl_module),
-            module=pl_module,
-            loss=loss,
-            optimizers=optimizers,
-            balanced=lambda: _balanced(trainer, loss),
-            scale=1 / loss_scale(trainer),
-            certify=certify,
-            max_points=limits[0] if limits else 512,
-            inputs=self._inputs,
-            find_again=self._again(trainer, pl_module, found),
-        )
-
-    def _again(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, found: StepTerms
-    ) -> Callable[[], StepTerms] | None:
-        if not found.from_function:
-            return None
-        names, states = frozenset(found.residuals), found.states  # not the graph
-        return lambda: self.finder.again(trainer, pl_module, names, states)
-
     def _twins(self, trainer: pl.Trainer) -> list[KernelCallback]:
-        """Callbacks that look at the same residuals and parameters, this one first."""
-        found = [c for c in callbacks_of(trainer, KernelCallback) if c.what == self.what]
-        return [self, *(twin for twin in found if twin is not self and twin._active)]
+        """Other callbacks that look at the same residuals and parameters."""
+        others = [c for c in callbacks_of(trainer, KernelCallback) if c is not self and c._active]
+        return [other for other in others if other.what == self.what]
 
     def close_looks(self) -> None:
         """The backward pass is over: let go of graphs and kernels."""
-        for look in self._looks:
-            look.close()
-        self._looks.clear()
-        self.finder.release()
+        self.looks.close()
 
     def state_dict(self) -> dict[str, Any]:
         names = self.finder.recorder.state_dict()
@@ -256,10 +210,6 @@ class KernelCallback(StatefulCallback):
 
     def load_more(self, state: Mapping[str, Any]) -> None:
         """What a subclass has put into the state."""
-
-    def __getstate__(self) -> dict[str, Any]:
-        # Live graphs can be neither copied nor pickled, and are of this step alone.
-        return {**super().__getstate__(), "_looks": [], "_inputs": None}
 
 
 def callbacks_of(trainer: pl.Trainer, kind: type[C]) -> list[C]:
@@ -280,11 +230,3 @@ def _balanced(trainer: pl.Trainer, loss: Tensor | None) -> dict[Node, float]:
         for callback in callbacks_of(trainer, KernelCallback):
             weights |= callback.weights_on_heads(loss)
     return weights
-
-
-def _same(one: StepTerms, other: StepTerms) -> bool:
-    """Whether two callbacks found the same live residuals."""
-    if list(one.residuals) != list(other.residuals) or one.points != other.points:
-        return False
-    pairs = zip(one.residuals.values(), other.residuals.values(), strict=True)
-    return one.complete == other.complete and all(made_by(a) == made_by(b) for a, b in pairs)

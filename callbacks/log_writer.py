@@ -1,4 +1,4 @@
-"""What a callback keeps of its readings and hands to loggers: numbers, words and figures."""
+"""What a callback keeps of its readings and hands to loggers: scalars and tensors."""
 
 from __future__ import annotations
 
@@ -6,18 +6,10 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from pinn_ntk.callbacks.trainer.flavours import rank_zero_info
 from pinn_ntk.callbacks.trainer.guard import Guard
-from pinn_ntk.callbacks.trainer.loggers import (
-    log_figure,
-    log_scalars,
-    log_tensors,
-    log_text,
-    publish,
-    writers,
-)
+from pinn_ntk.callbacks.trainer.loggers import log_scalars, log_tensors, publish
 from pinn_ntk.callbacks.trainer.steps import StepCount
-from pinn_ntk.diagnostics.base import Diagnostic, Reading
+from pinn_ntk.diagnostics.base import Reading
 from pinn_ntk.diagnostics.history import History
 
 if TYPE_CHECKING:
@@ -41,13 +33,8 @@ class LogWriter:
         """Another module is trained."""
         self.history, self.count = History(), StepCount()
 
-    def keep(
-        self, trainer: pl.Trainer, readings: Iterable[Reading], **further: float
-    ) -> dict[str, float]:
-        """Add readings, each at its own step, and hand them to the loggers.
-
-        Further scalars go with the first of them. Returns tag -> number.
-        """
+    def keep(self, trainer: pl.Trainer, readings: Iterable[Reading]) -> dict[str, float]:
+        """Add readings, each at its own step, and hand them to the loggers; tag -> number."""
         by_step: dict[int, dict[str, float]] = {}
         for reading in readings:
             by_step.setdefault(reading.step, {}).update(reading.values)
@@ -56,7 +43,7 @@ class LogWriter:
                 self.guard.run("logging spectra", write)
         kept: dict[str, float] = {}
         for step, values in by_step.items():
-            kept |= self.log(trainer, step, values | further)
+            kept |= self.log(trainer, step, values)
         return kept
 
     def log(self, trainer: pl.Trainer, step: int, values: Mapping[str, float]) -> dict[str, float]:
@@ -66,31 +53,6 @@ class LogWriter:
         self.guard.run("logging scalars", partial(log_scalars, trainer, tagged, step))
         publish(trainer, tagged)
         return tagged
-
-    def tell(self, trainer: pl.Trainer, text: str, step: int) -> None:
-        """Write a summary."""
-        log_text(trainer, f"{self.prefix}/summary", text, step)
-
-    def draw(self, trainer: pl.Trainer, diagnostics: Iterable[Diagnostic], step: int) -> None:
-        """Write the figure of each diagnostic that has one."""
-        if next(writers(trainer), None) is None:
-            return
-        for diagnostic in diagnostics:
-            drawn = partial(self._draw, trainer, diagnostic, step)
-            self.guard.run(f"the figure of {diagnostic.title}", drawn)
-
-    def _draw(self, trainer: pl.Trainer, diagnostic: Diagnostic, step: int) -> None:
-        try:
-            drawn = diagnostic.figure()
-        except ModuleNotFoundError as error:
-            if (error.name or "").partition(".")[0] != "matplotlib":
-                raise
-            if diagnostic.name == "spectrum":  # once is enough
-                rank_zero_info("NTKMonitor: no figures without matplotlib; pip install it.")
-            return
-        if drawn is not None:
-            name, figure = drawn
-            log_figure(trainer, f"{self.prefix}/figure/{name}", figure, step)
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain values only."""

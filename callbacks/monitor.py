@@ -10,15 +10,17 @@ from torch import Tensor
 
 from pinn_ntk.callbacks.balancer import WEIGHT, balancers
 from pinn_ntk.callbacks.base import KernelCallback, callbacks_of, overhead
+from pinn_ntk.callbacks.due_step import DueStep
+from pinn_ntk.callbacks.report import Report
 from pinn_ntk.callbacks.schedule import Schedule
 from pinn_ntk.callbacks.step.manual_backward import measuring
 from pinn_ntk.callbacks.step.residual_function import Route
 from pinn_ntk.callbacks.step.step_inputs import StepInputs
 from pinn_ntk.callbacks.step.term_finder import TermFinder
 from pinn_ntk.callbacks.trainer.checks import at_least
-from pinn_ntk.callbacks.trainer.loggers import log_layout, publish
+from pinn_ntk.callbacks.trainer.loggers import publish
 from pinn_ntk.callbacks.trainer.plain import is_plain
-from pinn_ntk.callbacks.trainer.steps import last_step, logged_step
+from pinn_ntk.callbacks.trainer.steps import logged_step
 from pinn_ntk.diagnostics.base import Diagnostic, Reading, Tag
 from pinn_ntk.diagnostics.panel import Panel
 from pinn_ntk.diagnostics.registry import chosen
@@ -170,6 +172,8 @@ class NTKMonitor(KernelCallback):
         self.panel = Panel(panel)
         self._set_up(schedule, finder, params, prefix)
         self.panel.attempt = self.guard
+        self.report = Report(self.writer, self.panel, [WEIGHT])
+        self.due = DueStep(schedule, self.guard)
 
     @property
     def spectra(self) -> dict[str, list[tuple[int, Spectrum]]]:
@@ -183,16 +187,13 @@ class NTKMonitor(KernelCallback):
 
     def _restart(self) -> None:
         super()._restart()
-        self._seen: int | None = None
-        self._due, self._was_due = self._resumed, False  # the step before may have been measured
         self._done: set[str] = set()
         self._first: Look | None = None
-        self._values: dict[str, float] = {}
-        self._last: int | None = None
-        self._told: int | None = None
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.writer.prefix = self._own_prefix(trainer)
+        self.report.restart()
+        self.due.restart(resumed=self._resumed)
         super().on_fit_start(trainer, pl_module)
         if self._active:
             self.panel.fit_starts(pl_module, resumed=self._resumed)
@@ -209,11 +210,11 @@ class NTKMonitor(KernelCallback):
         super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
         if self._active:
             self.guard.run("freezing the probe", partial(self._freeze, batch))
-            due = trainer.is_global_zero and self.may_be_due(trainer)
+            due = trainer.is_global_zero and self.due.may_come(trainer)
             self.panel.batch_starts(due=due)
             if due or (trainer.is_global_zero and self.panel.waits):
                 keep = partial(StepInputs, pl_module, batch)
-                self._inputs = self.guard.run("what the step begins from", keep)
+                self.looks.inputs = self.guard.run("what the step begins from", keep)
 
     def _freeze(self, batch: Any) -> None:
         """Let the probe keep the first batch; another one than before begins drift anew."""
@@ -236,10 +237,12 @@ class NTKMonitor(KernelCallback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor | None
     ) -> None:
         """Measure, if that is due at this backward pass; every rank comes here alike."""
-        due = self._is_due(trainer, pl_module)
+        if self.due.begins(trainer):
+            self.report.values, self._done = {}, set()
+        due = self.due.now(trainer, several=not pl_module.automatic_optimization)
         if trainer.is_global_zero and self.panel.waits:
             follow = partial(self._follow, trainer, pl_module, loss)
-            self._keep_late(trainer, self.guard.run(self.panel.waiting, follow))
+            self.report.late(trainer, self.guard.run(self.panel.waiting, follow) or [])
         if not due:
             return
         for balancer in balancers(trainer):
@@ -276,44 +279,17 @@ class NTKMonitor(KernelCallback):
 
     def _keep(self, trainer: pl.Trainer, readings: list[Reading]) -> None:
         step = logged_step(trainer)
-        first, self._last = self._last is None, step
         share = Reading(step, {OVERHEAD.pattern: overhead(trainer, self.guard)})
-        self._values |= self.writer.keep(trainer, [*readings, share])
-        if first:
-            tags = [tag for diagnostic in self.panel for tag in diagnostic.tags]
-            layout = partial(log_layout, trainer, [*tags, WEIGHT], self.writer.prefix)
-            self.guard.run("logging the layout", layout)
-            self._tell(trainer)
-
-    def _keep_late(self, trainer: pl.Trainer, readings: list[Reading] | None) -> None:
-        self._values |= self.writer.keep(trainer, readings or [])
+        self.report.measured(trainer, step, [*readings, share])
 
     def _share(self, trainer: pl.Trainer) -> None:
         """Let all ranks know what rank 0 measured in this step, or of the one before."""
-        recent = self._due or self._was_due
-        if trainer.world_size > 1 and recent and self.schedule.budget is None:
-            publish(trainer, trainer.strategy.broadcast(self._values))
-
-    def may_be_due(self, trainer: pl.Trainer) -> bool:
-        """Whether the running step may be measured, which the clock may still prevent."""
-        step = logged_step(trainer)
-        if self._seen is None or step == self._seen:
-            return self._seen is None
-        return super().may_be_due(trainer)
+        if trainer.world_size > 1 and self.due.recent and self.schedule.budget is None:
+            publish(trainer, trainer.strategy.broadcast(self.report.values))
 
     def will_look(self, trainer: pl.Trainer) -> bool:
-        """The same at a backward pass: of a step that is due, at each."""
-        return self._due if logged_step(trainer) == self._seen else self.may_be_due(trainer)
-
-    def _is_due(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> bool:
-        step, before = logged_step(trainer), self._seen
-        if step == before:  # several losses in one step
-            return self._due and not pl_module.automatic_optimization
-        self._seen, self._values, self._was_due, self._done = step, {}, self._due, set()
-        spent, elapsed = self.guard.seconds, self.guard.elapsed()
-        due = self.schedule.due(step, last_step(trainer), spent, elapsed)
-        self._due = due or (before is None and not self._resumed)
-        return self._due
+        """Whether a look at the running backward pass may follow."""
+        return self.due.will_look(trainer)
 
     def on_train_batch_end(
         self,
@@ -328,33 +304,20 @@ class NTKMonitor(KernelCallback):
             if self._first is not None:
                 with measuring():
                     readings = self.panel.stepped(self._first)
-                self._keep_late(trainer, readings)
+                self.report.late(trainer, readings)
             self._share(trainer)
             self._first = None
             self.panel.batch_ends()
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._conclude(trainer)
+        self.report.conclude(trainer)
 
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
-        self._conclude(trainer)
+        self.report.conclude(trainer)
         super().on_exception(trainer, pl_module, exception)
-
-    def _conclude(self, trainer: pl.Trainer) -> None:
-        """Log the last summary and the figures, once a fit, if anything was measured."""
-        if self._last is not None:
-            if self._last != self._told:
-                self._tell(trainer)
-            self.writer.draw(trainer, self.panel, self._last)
-        self._last = None
-
-    def _tell(self, trainer: pl.Trainer) -> None:
-        self._told = self._last
-        write = lambda: self.writer.tell(trainer, self.panel.summary(), self._last or 0)  # noqa: E731
-        self.guard.run("the summary", write)
 
     def detach(self) -> None:
         """The fit is over."""

@@ -1,0 +1,61 @@
+"""Whether the running step of a fit is one to measure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pinn_ntk.callbacks.schedule import Schedule
+from pinn_ntk.callbacks.trainer.guard import Guard
+from pinn_ntk.callbacks.trainer.steps import last_step, logged_step
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
+
+
+class DueStep:
+    """Asks the schedule once a step; the first step of a fit that is not resumed is due as well.
+
+    Attributes:
+        recent: Whether this step or the one before is due.
+    """
+
+    def __init__(self, schedule: Schedule, guard: Guard) -> None:
+        self.schedule, self.guard = schedule, guard
+        self.restart(resumed=False)
+
+    def restart(self, *, resumed: bool) -> None:
+        """A fit starts."""
+        self._resumed = resumed
+        self._seen: int | None = None
+        self._due, self._was_due = resumed, False  # the step before may have been measured
+
+    @property
+    def recent(self) -> bool:
+        """Whether the running step, or the one before, is due."""
+        return self._due or self._was_due
+
+    def begins(self, trainer: pl.Trainer) -> bool:
+        """Whether no backward pass of the running step was seen before."""
+        return logged_step(trainer) != self._seen
+
+    def now(self, trainer: pl.Trainer, *, several: bool) -> bool:
+        """Whether to measure at this backward pass; of several in one step, at each."""
+        step, before = logged_step(trainer), self._seen
+        if step == before:
+            return self._due and several
+        self._seen, self._was_due = step, self._due
+        spent, elapsed = self.guard.seconds, self.guard.elapsed()
+        due = self.schedule.due(step, last_step(trainer), spent, elapsed)
+        self._due = due or (before is None and not self._resumed)
+        return self._due
+
+    def may_come(self, trainer: pl.Trainer) -> bool:
+        """Whether a step that begins may be measured, which the clock may still prevent."""
+        step = logged_step(trainer)
+        if self._seen is None or step == self._seen:
+            return self._seen is None
+        return self.schedule.may_be_due(step, last_step(trainer))
+
+    def will_look(self, trainer: pl.Trainer) -> bool:
+        """The same at a backward pass: of a step that is due, at each."""
+        return self.may_come(trainer) if self.begins(trainer) else self._due

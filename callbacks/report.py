@@ -1,0 +1,81 @@
+"""What a monitor tells of a fit: scalars at each measurement, words at the first and the last."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+from typing import TYPE_CHECKING
+
+from pinn_ntk.callbacks.log_writer import LogWriter
+from pinn_ntk.callbacks.trainer.flavours import rank_zero_info
+from pinn_ntk.callbacks.trainer.loggers import log_figure, log_layout, log_text, writers
+from pinn_ntk.diagnostics.base import Diagnostic, Reading, Tag
+from pinn_ntk.diagnostics.panel import Panel
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
+
+
+class Report:
+    """Logs the readings of a panel, its summary and its figures.
+
+    Attributes:
+        values: Tag -> number, of the running step.
+    """
+
+    def __init__(self, writer: LogWriter, panel: Panel, further: Iterable[Tag]) -> None:
+        self.writer, self.panel, self.guard = writer, panel, writer.guard
+        self._further = list(further)
+        self.restart()
+
+    def restart(self) -> None:
+        """A fit starts."""
+        self.values: dict[str, float] = {}
+        self._last: int | None = None
+        self._told: int | None = None
+
+    def measured(self, trainer: pl.Trainer, step: int, readings: Iterable[Reading]) -> None:
+        """A step was measured."""
+        first, self._last = self._last is None, step
+        self.late(trainer, readings)
+        if first:
+            tags = [tag for diagnostic in self.panel for tag in diagnostic.tags] + self._further
+            layout = partial(log_layout, trainer, tags, self.writer.prefix)
+            self.guard.run("logging the layout", layout)
+            self._tell(trainer, step)
+
+    def late(self, trainer: pl.Trainer, readings: Iterable[Reading]) -> None:
+        """Something came to be known of a step, be it one that lies behind."""
+        self.values |= self.writer.keep(trainer, readings)
+
+    def conclude(self, trainer: pl.Trainer) -> None:
+        """The last summary and the figures, once a fit, if anything was measured."""
+        last, self._last = self._last, None
+        if last is None:
+            return
+        if last != self._told:
+            self._tell(trainer, last)
+        if next(writers(trainer), None) is not None:
+            for diagnostic in self.panel:
+                draw = partial(self._draw, trainer, diagnostic, last)
+                self.guard.run(f"the figure of {diagnostic.title}", draw)
+
+    def _tell(self, trainer: pl.Trainer, step: int) -> None:
+        self._told = step
+        self.guard.run("the summary", partial(self._write, trainer, step))
+
+    def _write(self, trainer: pl.Trainer, step: int) -> None:
+        log_text(trainer, f"{self.writer.prefix}/summary", self.panel.summary(), step)
+
+    def _draw(self, trainer: pl.Trainer, diagnostic: Diagnostic, step: int) -> None:
+        try:
+            drawn = diagnostic.figure()
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] != "matplotlib":
+                raise
+            if diagnostic.name == "spectrum":  # once is enough
+                rank_zero_info("NTKMonitor: no figures without matplotlib; pip install it.")
+            return
+        if drawn is not None:
+            name, figure = drawn
+            log_figure(trainer, f"{self.writer.prefix}/figure/{name}", figure, step)

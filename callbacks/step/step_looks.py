@@ -1,0 +1,111 @@
+"""Looks of a callback at the running backward pass; callbacks that look at the same share them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from torch import Tensor
+
+from pinn_ntk.callbacks.step.step_inputs import StepInputs
+from pinn_ntk.callbacks.step.term_finder import TermFinder, made_by
+from pinn_ntk.callbacks.trainer.steps import logged_step, loss_scale
+from pinn_ntk.looks.look import Look
+from pinn_ntk.looks.parameters import Patterns, trained_parameters
+from pinn_ntk.looks.step_terms import StepTerms
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
+
+MOST = 512
+"""Rows of a block, where nobody has set a limit."""
+
+
+class Backward(NamedTuple):
+    """A backward pass that begins; the loss is None where Lightning does not see it."""
+
+    trainer: pl.Trainer
+    module: pl.LightningModule
+    loss: Tensor | None
+
+
+class StepLooks:
+    """Makes the looks of one callback, and lets go of them when the backward pass is over.
+
+    Attributes:
+        inputs: What the step begins from; None where that is not kept.
+    """
+
+    def __init__(self, finder: TermFinder, params: Patterns, max_points: int | None) -> None:
+        self.finder, self.params, self.max_points = finder, params, max_points
+        self.inputs: StepInputs | None = None
+        self._open: list[Look] = []
+
+    def look(
+        self,
+        at: Backward,
+        keep: Callable[[StepTerms], StepTerms],
+        certify: Callable[[StepTerms], bool],
+        twins: Sequence[StepLooks],
+        *,
+        twin_certifies: bool,
+    ) -> Look | None:
+        """A look at the terms to keep, None where there are none.
+
+        ``twins`` look at the same residuals and parameters: what they have computed is not
+        computed again, and what they are going to ask for is computed in their sense.
+        """
+        found = keep(self.finder.find(*at, [twin.finder for twin in twins]))
+        if not found.residuals:
+            return None
+        checked = certify(found)
+        limits = [one.max_points for one in (self, *twins) if one.max_points is not None]
+        look = self._new(at, found, limits[0] if limits else MOST)
+        look.certify = checked or twin_certifies
+        for other in (other for one in (self, *twins) for other in one._open):
+            fits = other.max_points == look.max_points and (other.certify or not checked)
+            if fits and _same(other.found, found):
+                look.certify, look.kept = other.certify, other.kept
+        self._open.append(look)
+        return look
+
+    def _new(self, at: Backward, found: StepTerms, max_points: int) -> Look:
+        optimizers = at.trainer.optimizers
+        return Look(
+            step=logged_step(at.trainer),
+            found=found,
+            params=trained_parameters(optimizers, at.module, self.params),
+            trained=trained_parameters(optimizers, at.module),
+            module=at.module,
+            loss=at.loss,
+            optimizers=optimizers,
+            scale=1 / loss_scale(at.trainer),
+            max_points=max_points,
+            inputs=self.inputs,
+            find_again=self._again(at, found),
+        )
+
+    def _again(self, at: Backward, found: StepTerms) -> Callable[[], StepTerms] | None:
+        if not found.from_function:
+            return None
+        names, states = frozenset(found.residuals), found.states  # not the graph
+        return lambda: self.finder.again(at.trainer, at.module, names, states)
+
+    def close(self) -> None:
+        """The backward pass is over: let go of graphs and kernels."""
+        for look in self._open:
+            look.close()
+        self._open.clear()
+        self.finder.release()
+
+    def __getstate__(self) -> dict[str, object]:
+        # Live graphs can be neither copied nor pickled, and are of this step alone.
+        return {**vars(self), "_open": [], "inputs": None}
+
+
+def _same(one: StepTerms, other: StepTerms) -> bool:
+    """Whether two callbacks found the same live residuals."""
+    if list(one.residuals) != list(other.residuals) or one.points != other.points:
+        return False
+    pairs = zip(one.residuals.values(), other.residuals.values(), strict=True)
+    return one.complete == other.complete and all(made_by(a) == made_by(b) for a, b in pairs)

@@ -1,0 +1,73 @@
+"""Weights on gradients: each multiplies what is about to enter a term, at its head in the graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from torch import Tensor
+from torch.autograd.graph import Node
+from torch.utils.hooks import RemovableHandle
+
+from pinn_ntk.callbacks.step.manual_backward import weighted, weighted_all
+from pinn_ntk.callbacks.step.term_finder import TermFinder
+from pinn_ntk.callbacks.weighting.term_nodes import TermNodes
+
+
+class GradientWeights:
+    """Puts weights on the graph of a loss, and takes them off again.
+
+    Args:
+        finder: Finds the terms of the loss.
+        weight_of: Name of a term -> its weight.
+        found: Called when terms were found, which may have got new names.
+    """
+
+    def __init__(
+        self, finder: TermFinder, weight_of: Callable[[str], float], found: Callable[[], None]
+    ) -> None:
+        self.finder, self.weight_of, self.found = finder, weight_of, found
+        self._handles: list[RemovableHandle] = []
+        self.forget()
+
+    def forget(self) -> None:
+        """Another module is trained: the way to its terms is another."""
+        self._nodes = TermNodes(self.finder)
+
+    def put(self, loss: Tensor, *, remember: bool) -> None:
+        """Weigh each term that the loss descends; see `TermNodes.of` for ``remember``."""
+        if self.finder.taps:
+            self._put_on_taps(loss)
+            return
+        nodes = self._nodes.of(loss, remember=remember)
+        self.found()
+        for name, node in nodes:
+            self._put_on(name, node)
+
+    def _put_on(self, name: str, node: Node) -> None:
+        hook = partial(weighted_all, self.weight_of(name))
+        self._handles.append(node.register_prehook(hook))
+
+    def _put_on_taps(self, loss: Tensor) -> None:
+        """The same where residuals are tapped: at their terms, as far as those are found."""
+        for name, terms in self.finder.terms_of_taps(loss).items():
+            if not terms:
+                weigh = partial(weighted, self.weight_of(name))
+                self._handles.append(self.finder.taps[name].register_hook(weigh))
+            for term in terms:
+                if not term.ascends:
+                    self._put_on(name, term.head)
+
+    def take_off(self) -> None:
+        """The backward pass is over."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    def on_heads(self, loss: Tensor) -> dict[Node, float]:
+        """Head of a term -> its weight, whatever its name; empty where no terms can be found."""
+        try:
+            terms = self.finder.terms(loss, check=False)
+        except ValueError:  # said elsewhere
+            return {}
+        return {t.head: self.weight_of(name) for name, t in terms.items() if not t.ascends}
