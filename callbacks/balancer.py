@@ -40,7 +40,12 @@ if TYPE_CHECKING:
 
 UPDATE = "weighting the loss"
 
-WEIGHT = Tag("weight/<term>", "lambda_a", chart="loss weights")
+WEIGHT = Tag(
+    "weight/<term>",
+    "weight lambda_a that the balancer puts on the term",
+    chart="loss weights",
+    advice="It should settle. One that grows through the run means that the kernel moves.",
+)
 
 
 class NTKBalancer(KernelCallback):

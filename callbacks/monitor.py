@@ -19,7 +19,6 @@ from pinn_ntk.callbacks.step.step_inputs import StepInputs
 from pinn_ntk.callbacks.step.term_finder import TermFinder
 from pinn_ntk.callbacks.trainer.checks import at_least
 from pinn_ntk.callbacks.trainer.loggers import publish
-from pinn_ntk.callbacks.trainer.plain import is_plain
 from pinn_ntk.callbacks.trainer.steps import logged_step
 from pinn_ntk.diagnostics.base import Diagnostic, Reading, Tag
 from pinn_ntk.diagnostics.panel import Panel
@@ -31,7 +30,11 @@ from pinn_ntk.looks.step_terms import StepTerms
 if TYPE_CHECKING:
     import pytorch_lightning as pl
 
-OVERHEAD = Tag("overhead_fraction", "share of the fit's wall time spent in NTK callbacks")
+OVERHEAD = Tag(
+    "overhead_fraction",
+    "share of the fit's wall time spent in NTK callbacks",
+    advice="Falls as training goes on. See below.",
+)
 
 
 class NTKMonitor(KernelCallback):
@@ -55,56 +58,39 @@ class NTKMonitor(KernelCallback):
     | key | meaning | unit |
     | --- | --- | --- |
     | ``ntk/trace/<term>`` | trace of K_aa over all rows: its learning rate in sum | (r / theta)^2 |
+    | ``ntk/effective_weight/<term>`` | weight in the loss in force: 1 for a plain mean | 1 |
     | ``ntk/lambda_max/<term>`` | largest eigenvalue of K_aa: the fastest rate | (r / theta)^2 |
     | ``ntk/effective_rank/<term>`` | directions that carry K_aa, Tr^2 / Frobenius^2 | 1 |
     | ``ntk/log10_condition/<term>`` | log10 of lambda_max over the last above the noise | 1 |
-    | ``ntk/effective_weight/<term>`` | weight in the loss in force: 1 for a plain mean | 1 |
+    | ``ntk/trace_<group>/<term>`` | share of a group of parameters, where several are trained | (r / theta)^2 |
     | ``ntk/drift/<term>`` | relative change of K_aa since the first measurement | 1 |
     | ``ntk/drift/kernel`` | the same of all blocks, cross blocks included | 1 |
     | ``ntk/drift/parameters`` | the same of the parameters | 1 |
-    | ``ntk/max_stable_lr`` | step size from which gradient descent is unstable | theta^2 / loss |
-    | ``ntk/lr`` | learning rate of the step, the largest of its groups | as it is set |
-    | ``ntk/interference/<a>/<b>`` | cosine of the gradients of two terms, weights in force | 1 |
-    | ``ntk/predicted_decrease_ratio`` | decrease of the loss by the step over that predicted | 1 |
+    | ``ntk/drift/parameters_<group>`` | the same of each group, where several are trained | 1 |
     | ``ntk/distance_to_limit`` | of the network's kernel, from that of infinite width | 1 |
+    | ``ntk/max_stable_lr`` | step size from which gradient descent is unstable | theta^2 / loss |
+    | ``ntk/interference/<a>/<b>`` | cosine of the gradients of two terms, weights in force | 1 |
+    | ``ntk/predicted_decrease_ratio`` | decrease of the loss over that predicted | 1 |
+    | ``ntk/lr`` | learning rate of the step, the largest of its groups | as it is set |
     | ``ntk/certificate`` | largest relative error against ordinary backward passes | 1 |
     | ``ntk/overhead_fraction`` | share of the fit's wall time spent in NTK callbacks | 1 |
 
-    Where network, inverse and loss-weight parameters are trained together, also
-    ``ntk/trace_<group>/<term>`` and ``ntk/drift/parameters_<group>``. The trace of a term that
-    holds NaN or inf is logged as NaN.
-
-    ``ntk/max_stable_lr`` holds for plain gradient descent on a sum of weighted squares, with the
-    weights of an `NTKBalancer` if there is one; it is left out for other losses. Drift of kernels
-    is logged while the points stay what they were at the first measurement, from the second one
-    on; for points that are drawn anew each step give a ``probe``.
-
-    Interference and the predicted decrease need terms whose weights in the loss are known. The
-    ratio is that of whatever step the optimizer took, 1 where residuals are linear along it; near 1
-    as well where the loss rises as the kernel says, and the summary gives the sign. It is known
-    when the next step has come, and logged at the step that it is of; not for points that are drawn
-    anew (give a ``probe``), where gradients are accumulated, or with ``params``. Nor is it where
-    residuals become another function of the parameters between the two steps: where these draw
-    random numbers (dropout; noise on targets), or batch, buffers or frozen parameters change;
-    ``residuals`` and ``probe`` draw the same numbers twice. Annealed attributes and generators of
-    your own cannot be seen: leave the ratio aside there. Of losses such as sqrt(mean r^2) or
-    log(mean r^2) it is that of the mean square with the weight that the step gives it. The limit is
-    that of the one plain multilayer perceptron of a module, at 64 of its first inputs, which
-    checkpoints keep; of other modules, of compiled networks and of those resumed from a checkpoint
-    without it, it is left out.
+    ``parameters`` are those trained. Drift of kernels is logged while the points stay what they
+    were at the first measurement, from the second one on; for points that are drawn anew each step
+    give a ``probe``. The class of each diagnostic says where else it is left out.
 
     TensorBoard loggers get besides: all eigenvalues as tensor summaries ``ntk/spectrum/<term>``;
     the text ``ntk/summary`` on the first and the last measurement; a layout for the custom scalars
     tab; and the figures ``ntk/figure/history`` and ``ntk/figure/interference`` when the fit ends,
     by an exception too.
 
-    Cost of a measurement, in backward passes of the loss: about one for the factors and traces of
-    all terms, one for ``certify``, two for interference and prediction; for terms not seen before,
-    three to check that none is missing; for terms of more than ``max_points`` rows, up to one to
-    look for duplicated points. The rest grows with the rows: R^2 times the width of the
-    network for the blocks, R^3 for the eigenvalues, R all rows kept together. Factors are held
-    until the batch is over. A spectrum takes about 4 R bytes of log, the figures about 1 s once,
-    the limit 0.2 s once. ``ntk/overhead_fraction`` says what it comes to.
+    Cost of a measurement, in backward passes of the loss: about one for factors and traces, one
+    for ``certify``, two for interference and prediction; for terms not seen before, three to check
+    that none is missing; above ``max_points`` rows, up to one to look for duplicated points. The
+    rest grows with the rows R that are kept: R^2 times the width of the network for the blocks,
+    R^3 for the eigenvalues. Factors are held until the batch is over. A spectrum takes about 4 R
+    bytes of log, the figures 1 s once, the limit 0.2 s once. What ``diagnostics`` does not name
+    costs nothing.
 
     Args:
         every_n_steps: Steps between measurements.
@@ -137,6 +123,7 @@ class NTKMonitor(KernelCallback):
         spectra: Term -> (step, spectrum).
 
     Raises:
+        TypeError: ``diagnostics`` is no list of names and objects.
         ValueError: An argument is out of range.
 
     Example:
@@ -326,25 +313,13 @@ class NTKMonitor(KernelCallback):
         self.panel.fit_ends()
 
     def state_dict(self) -> dict[str, Any]:
-        probe, panel = self.finder.probe, self.panel.state_dict()
-        for part in panel.values():
-            for name in [name for name, state in part.items() if not is_plain(state)]:
-                del part[name]
-                self._leave_out(name)
+        probe = self.finder.probe
         return {
             **super().state_dict(),
             "schedule": self.schedule.state_dict(),
             "probe": {} if probe is None else probe.state_dict(),
-            "diagnostics": panel,
+            "diagnostics": self.panel.state_dict(),
         }
-
-    def _leave_out(self, name: str) -> None:
-        self.guard.warn_once(
-            f"state {name}",
-            f"the state of diagnostic {name!r} is left out of the checkpoint: it holds something "
-            "that torch.load(weights_only=True) refuses. Let state_dict return tensors, numbers, "
-            "strings, and lists and dicts of these.",
-        )
 
     def load_more(self, state: Mapping[str, Any]) -> None:
         """Schedule, probe and diagnostics."""

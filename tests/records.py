@@ -423,7 +423,7 @@ def _pairs(got: Any, expected: Any, path: str = "") -> Iterator[tuple[str, Any, 
 
 
 def _equal(got: Any, expected: Any, path: str) -> bool:
-    if LAYOUT.split("/")[0] in path and isinstance(got, str):
+    if LAYOUT.split("/", maxsplit=1)[0] in path and isinstance(got, str):
         return _charts(got) == _charts(expected)
     both_nan = got != got and expected != expected
     return bool(both_nan or (type(got) is type(expected) and got == expected))

@@ -13,8 +13,9 @@ from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 
 from pinn_ntk.callbacks.step.residual_function import Route, residuals_of, resolved
-from pinn_ntk.callbacks.trainer.plain import is_plain, named
+from pinn_ntk.callbacks.trainer.naming import named
 from pinn_ntk.kernel.rows import stratified_rows
+from pinn_ntk.looks.plain import is_plain
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from pinn_ntk.callbacks.trainer.plain import named
+from pinn_ntk.callbacks.trainer.naming import named
 from pinn_ntk.looks.untouched import untouched
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from torch.autograd.graph import Node
 from pinn_ntk.callbacks.step.probe import FixedProbe, copied
 from pinn_ntk.callbacks.step.recorder import Recorder
 from pinn_ntk.callbacks.step.residual_function import Route, residuals_of, resolved
-from pinn_ntk.callbacks.trainer.plain import named
+from pinn_ntk.callbacks.trainer.naming import named
 from pinn_ntk.errors import IncompleteTermsError, OpaqueLossError
 from pinn_ntk.graph.operations import operation
 from pinn_ntk.graph.terms.term import Term

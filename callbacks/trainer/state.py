@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 from pinn_ntk.callbacks.trainer.flavours import Callback
-from pinn_ntk.callbacks.trainer.plain import is_plain, named
+from pinn_ntk.callbacks.trainer.naming import named
+from pinn_ntk.looks.plain import is_plain
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl

@@ -25,12 +25,14 @@ class Tag:
         meaning: What it is, in a few words.
         unit: Its unit, where r is that of the residual and theta that of the parameters.
         chart: Title of the chart of the custom scalars tab that shows the family; none if empty.
+        advice: How to read it, for the table of the documentation.
     """
 
     pattern: str
     meaning: str
     unit: str = "1"
     chart: str = ""
+    advice: str = ""
 
     def regex(self, prefix: str) -> str:
         """Regular expression of the tags below a prefix, as TensorBoard's layouts take it."""

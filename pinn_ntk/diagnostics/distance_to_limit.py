@@ -30,12 +30,22 @@ class DistanceFromLimit(Diagnostic):
 
     The points are what its first layer gets in the first usable call of a batch, so that the
     distance can be compared over training; no module is run besides. A network without a limit is
-    left out, and so is one that was trained before, since its weights do not tell how they started.
+    left out, and so are compiled networks, and one that was trained before, since its weights do
+    not tell how they started.
     """
 
     name = "distance_to_limit"
     title = "the distance to the limit"
-    tags = (Tag("distance_to_limit", "of the network's kernel, from that of infinite width"),)
+    tags = (
+        Tag(
+            "distance_to_limit",
+            "of the network's kernel, from that of infinite width",
+            advice=(
+                "Only for a module with one plain MLP. Large: the infinite-width theory says "
+                "little about this network."
+            ),
+        ),
+    )
 
     def __init__(self) -> None:
         self._plain: PlainMLP | None = None

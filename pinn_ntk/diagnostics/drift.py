@@ -57,8 +57,15 @@ class KernelDrift(Diagnostic):
 
     name = "drift"
     tags = (
-        Tag("drift/<term>", "relative change of K_aa since the first measurement"),
-        Tag("drift/kernel", "the same of all blocks, cross blocks included"),
+        Tag(
+            "drift/<term>",
+            "relative change of K_aa since the first measurement",
+            advice=(
+                "Below 0.1 the linear theory describes the run; above 0.5 it does not. Only "
+                "where the points stay."
+            ),
+        ),
+        Tag("drift/kernel", "the same of all blocks, cross blocks included", advice="The same."),
         Tag("drift/parameters", "the same of the parameters"),
         Tag("drift/parameters_<group>", "the same of each group, where several are trained"),
     )

@@ -17,9 +17,14 @@ class Groups(Diagnostic):
     tags = (
         Tag(
             "trace_<group>/<term>",
-            "share of network, inverse or loss-weight parameters in the trace, where residuals "
-            "depend on several",
+            "share of a group of parameters, where several are trained",
             "(r / theta)^2",
+            advice=(
+                "Who does the learning: a single coefficient may carry most of a trace. "
+                "loss_weights enter the loss but no residual measured; inverse is what the "
+                "LightningModule (or a ParameterDict or ParameterList) owns itself, or nobody; "
+                "network is the rest."
+            ),
         ),
     )
 

@@ -27,6 +27,7 @@ class TermInterference(Diagnostic):
             "interference/<a>/<b>",
             "cosine of the gradients of two terms, weights in force",
             chart="interference",
+            advice="Below 0: a step for one term undoes a part of the other's.",
         ),
     )
 

@@ -11,6 +11,7 @@ from torch import nn
 from pinn_ntk.diagnostics.base import Diagnostic, Reading
 from pinn_ntk.diagnostics.summary import summary
 from pinn_ntk.looks.look import Look
+from pinn_ntk.looks.plain import is_plain
 from pinn_ntk.looks.shared import UnavailableError
 
 T = TypeVar("T")
@@ -128,10 +129,7 @@ class Panel:
             name: self.attempt.run(f"the state of {d.title}", partial(_state, d))
             for name, d in self.diagnostics.items()
         }
-        late = {
-            name: {"step": r.step, "values": dict(r.values), "facts": dict(r.facts)}
-            for name, r in self._late.items()
-        }
+        late = {name: _plain_reading(reading) for name, reading in self._late.items()}
         return {"states": {name: state for name, state in states.items() if state}, "late": late}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -194,7 +192,19 @@ def _checked(diagnostic: Diagnostic, given: object) -> Reading | None:
 
 
 def _state(diagnostic: Diagnostic) -> dict[str, Any]:
-    return dict(diagnostic.state_dict())
+    state = dict(diagnostic.state_dict())
+    if not is_plain(state):
+        raise TypeError(
+            f"the state of diagnostic {diagnostic.name!r} is left out of the checkpoint: it holds "
+            "something that torch.load(weights_only=True) refuses. Let state_dict return tensors, "
+            "numbers, strings, and lists and dicts of these"
+        )
+    return state
+
+
+def _plain_reading(reading: Reading) -> dict[str, Any]:
+    facts = {name: fact for name, fact in reading.facts.items() if is_plain(fact)}
+    return {"step": reading.step, "values": dict(reading.values), "facts": facts}
 
 
 def facts_of(look: Look) -> Reading:

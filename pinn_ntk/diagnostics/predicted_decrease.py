@@ -124,13 +124,29 @@ class Waiting:
 
 
 class PredictedDecrease(Diagnostic):
-    """Makes a forecast of each measured step and judges it; of several losses, of the first."""
+    """Makes a forecast of each measured step and judges it; of several losses, of the first.
+
+    The ratio is that of whatever step the optimizer took, 1 where residuals are linear along it;
+    near 1 as well where the loss rises as the kernel says, and the summary gives the sign. It is
+    known when the next step has come. It is left out for points that are drawn anew (a probe has
+    points that stay), where gradients are accumulated, where the kernel is not over all parameters,
+    and where residuals become another function of the parameters between the two steps: where they
+    draw random numbers (dropout; noise on targets), or batch, buffers or frozen parameters change.
+    A residual function draws the same numbers twice. Annealed attributes and generators of your own
+    cannot be seen: leave the ratio aside there. Of losses such as sqrt(mean r^2) or log(mean r^2)
+    it is that of the mean square with the weight that the step gives it.
+    """
 
     name = "predicted_decrease"
     tags = (
         Tag(
             "predicted_decrease_ratio",
-            "decrease of the loss by the step over the one predicted",
+            "decrease of the loss over that predicted",
+            advice=(
+                "Near 1: the kernel explains the step, be it a fall or (above "
+                "`ntk/max_stable_lr`) a rise. Far below 1, or negative: steps too long for the "
+                "linear theory. Only where points, targets and random state stay."
+            ),
         ),
     )
 

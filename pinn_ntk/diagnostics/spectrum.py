@@ -28,10 +28,24 @@ class Spectra(Diagnostic):
     name = "spectrum"
     title = "the spectra"
     tags = (
-        Tag("lambda_max/<term>", "largest eigenvalue of K_aa: the fastest rate", "(r / theta)^2"),
-        Tag("effective_rank/<term>", "directions that carry K_aa, Tr^2 / Frobenius^2"),
         Tag(
-            "log10_condition/<term>", "log10 of lambda_max over the last eigenvalue above the noise"
+            "lambda_max/<term>",
+            "largest eigenvalue of K_aa: the fastest rate",
+            "(r / theta)^2",
+            advice="Close to the trace: one direction carries all.",
+        ),
+        Tag(
+            "effective_rank/<term>",
+            "directions that carry K_aa, Tr^2 / Frobenius^2",
+            advice=(
+                "How many directions learn at all. Near 1 with hundreds of points: spectral "
+                "bias, or points that say the same."
+            ),
+        ),
+        Tag(
+            "log10_condition/<term>",
+            "log10 of lambda_max over the last above the noise",
+            advice="The number of decades in time between the first and the last thing learned.",
         ),
     )
 

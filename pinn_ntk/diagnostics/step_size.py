@@ -11,7 +11,10 @@ from pinn_ntk.looks.look import Look
 
 
 class StepSize(Diagnostic):
-    """2 / lambda_max of D^(1/2) K D^(1/2); left out where the loss is no sum of squares."""
+    """2 / lambda_max of D^(1/2) K D^(1/2), with the weights of a balancer if there is one.
+
+    It holds for plain gradient descent on a sum of weighted squares, and is left out for others.
+    """
 
     name = "step_size"
     title = "the largest stable learning rate"
@@ -21,6 +24,7 @@ class StepSize(Diagnostic):
             "step size from which gradient descent is unstable",
             "theta^2 / loss",
             chart="learning rate",
+            advice="Compare it with the rate in use under SGD; Adam follows another rule.",
         ),
     )
 

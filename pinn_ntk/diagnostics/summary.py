@@ -23,7 +23,7 @@ Say = Callable[[str, Callable[[], list[str]]], list[str] | None]
 def summary(readings: Readings, diagnostics: Iterable[Diagnostic], say: Say) -> str:
     """The last readings in words, as Markdown: a table of the terms and a list of findings."""
     facts = readings["step"].facts
-    spoken = [d for d in _ordered(diagnostics) if d.name in readings]
+    spoken = [d for d in ordered(diagnostics) if d.name in readings]
     findings = _undefined(facts)
     for diagnostic in spoken:
         about = f"the sentence on {diagnostic.title.removeprefix('the ')}"
@@ -39,7 +39,8 @@ def _sentences(diagnostic: Diagnostic, readings: Readings) -> list[str]:
     return list(diagnostic.sentences(readings))
 
 
-def _ordered(diagnostics: Iterable[Diagnostic]) -> list[Diagnostic]:
+def ordered(diagnostics: Iterable[Diagnostic]) -> list[Diagnostic]:
+    """Diagnostics in the order in which they speak, and in which tables list their tags."""
     places = {name: place for place, name in enumerate(ORDER)} | {"certificate": len(ORDER) + 1}
     return sorted(diagnostics, key=lambda diagnostic: places.get(diagnostic.name, len(ORDER)))
 

@@ -33,6 +33,11 @@ class Traces(Diagnostic):
             "trace of K_aa over all rows: its learning rate in sum",
             "(r / theta)^2",
             chart="trace of each block",
+            advice=(
+                "A term whose trace is small learns slowly. Factors above 3 between terms of "
+                "equally many rows are worth a balancer; with unequal numbers divide by the "
+                'rows, and give it `convention="mean"`.'
+            ),
         ),
     )
 

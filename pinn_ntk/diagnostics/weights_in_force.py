@@ -19,6 +19,10 @@ class WeightsInForce(Diagnostic):
             "effective_weight/<term>",
             "weight in the loss in force: 1 for a plain mean",
             chart="weights in the loss",
+            advice=(
+                "Yours times the balancer's; N for a sum over N rows. Two sources of weights "
+                "multiply: leave your own at 1 under a balancer."
+            ),
         ),
     )
 
