@@ -60,7 +60,8 @@ class Reading:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        plain = {t: v.detach() if isinstance(v, Tensor) else v for t, v in self.values.items()}
+        given: Mapping[str, Any] = self.values
+        plain = {t: v.detach() if isinstance(v, Tensor) else v for t, v in given.items()}
         object.__setattr__(self, "values", {tag: float(value) for tag, value in plain.items()})
 
 
