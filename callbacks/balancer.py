@@ -24,7 +24,6 @@ from pinn_ntk.callbacks.step.residual_function import Route
 from pinn_ntk.callbacks.step.term_finder import TermFinder
 from pinn_ntk.callbacks.trainer.checks import check_optimizers
 from pinn_ntk.callbacks.trainer.flavours import MisconfigurationException
-from pinn_ntk.callbacks.trainer.loggers import publish
 from pinn_ntk.callbacks.trainer.steps import logged_step
 from pinn_ntk.callbacks.weighting.distributed import Traces, from_all_ranks
 from pinn_ntk.callbacks.weighting.gradient_weights import GradientWeights
@@ -56,10 +55,9 @@ class NTKBalancer(KernelCallback):
     6.6). In every step each lambda_a multiplies the gradient that enters term a. Weights that the
     loss itself holds stay in force beside them: leave those at 1.
 
-    Terms are named after the keys under which the module logs them before the backward pass, else
-    ``term_0``, ``term_1``, ... (or ``names``). A term that is absent from a batch keeps its weight.
-    A new one has weight 1 until the next update. A term that the loss ascends (negative weight, as
-    in min-max schemes) is left alone. An update that fails (zero trace, NaN, inf) keeps the last
+    Terms are named as in `NTKMonitor`. A term that is absent from a batch keeps its weight, a new
+    one has weight 1 until the next update, and one that the loss ascends (negative weight, as in
+    min-max schemes) is left alone. An update that fails (zero trace, NaN, inf) keeps the last
     weights, warns once, and is tried again when next due. Under DDP the traces of all ranks are
     added up first.
 
@@ -74,19 +72,13 @@ class NTKBalancer(KernelCallback):
 
     Terms of other kinds than squares (L1, Huber) are weighted by the trace of their residual all
     the same. Where one residual is computed from the loss term of another, that path gets both
-    weights.
+    weights. Logged, to all loggers and to ``trainer.callback_metrics``, whenever updated:
+    ``ntk/weight/<term>``, lambda_a.
 
-    Logged, to all loggers and to ``trainer.callback_metrics``, whenever updated:
-
-    | key | meaning | unit |
-    | --- | --- | --- |
-    | ``ntk/weight/<term>`` | lambda_a | 1 |
-
-    Cost: in every step a walk through the upper part of the graph, from the loss to its terms,
-    well below a millisecond. An update computes the factors of each term's kernel and their
-    traces, about one backward pass of the loss; the first one, and each whose terms are new, adds
-    with ``certify`` one backward pass for the kernel and two to three for the completeness of the
-    terms. See ``python -m benchmarks.overhead``.
+    Cost: in every step a walk from the loss to its terms, well below a millisecond. An update
+    takes about one backward pass of the loss; the first one, and each whose terms are new, adds
+    with ``certify`` one for the kernel and two to three for the completeness of the terms. See
+    ``python -m benchmarks.overhead``. A monitor that is due at the same step shares the kernel.
 
     Args:
         every_n_steps: Steps between updates.
@@ -95,8 +87,7 @@ class NTKBalancer(KernelCallback):
         rule: How weights follow from the kernel; there is one so far.
         convention: What "equal traces" means for terms of unequal numbers of rows: "sum" (the
             paper), "mean" or "rate", see `pinn_ntk.weights.trace`.
-        ema: Share of the old weight that an update keeps, w <- ema * old + (1 - ema) * new; 0
-            replaces it, as the paper does.
+        ema: Share of the old weight that an update keeps; 0 replaces it, as the paper does.
         min_weight: Smallest weight.
         max_weight: Largest weight.
         names: Names of the terms, in the order in which the loss is written.
@@ -104,8 +95,7 @@ class NTKBalancer(KernelCallback):
         params: The same for the parameters that the kernel is taken over, such as "net.*".
         residuals: Function that returns ``{name: residual}`` to take the traces of, as in
             `NTKMonitor`; weights go to the terms of the loss that have these names.
-        certify: Check kernel and terms at the first update, and whenever terms or their shapes
-            are new.
+        certify: Check kernel and terms at the first update, and whenever terms are new.
         prefix: First part of all tags.
 
     Attributes:
@@ -114,14 +104,14 @@ class NTKBalancer(KernelCallback):
 
     Raises:
         ValueError: An argument is out of range.
-        MisconfigurationException: When a fit starts: L-BFGS without a `LossWeights`, or a second
-            NTKBalancer.
+        MisconfigurationException: L-BFGS without `LossWeights`, or a second NTKBalancer.
 
     Example:
         >>> balancer = NTKBalancer(every_n_steps=500)
         >>> trainer = pl.Trainer(callbacks=[balancer], max_steps=1000)  # doctest: +SKIP
     """
 
+    stays = True
     without = "So the loss is trained on unweighted."
 
     def __init__(
@@ -163,7 +153,6 @@ class NTKBalancer(KernelCallback):
         super()._restart()
         self._step: int | None = None
         self._loss: ref[Tensor] | None = None
-        self._done: set[str] = set()
         self._certified: set[str] = set()
         self._in_loss: WeightsInLoss | None = None
 
@@ -180,10 +169,6 @@ class NTKBalancer(KernelCallback):
             check_optimizers(trainer)
         else:
             self.weights = self._in_loss.weights.as_dict()
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self._active:
-            publish(trainer, self.history.last())  # weights stay in force over fits
 
     def at_backward(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor | None
@@ -235,7 +220,7 @@ class NTKBalancer(KernelCallback):
         """Once a step, and again for each further loss of a step in manual optimisation."""
         step = logged_step(trainer)
         if step != self._step:
-            self._step, self._done = step, set()
+            self._step, self.looks.done = step, set()
         elif pl_module.automatic_optimization or not self._is_new(loss):
             return False
         self._loss = None if loss is None else ref(loss)
@@ -243,7 +228,7 @@ class NTKBalancer(KernelCallback):
 
     def _is_new(self, loss: Tensor | None) -> bool:
         if loss is None:
-            return not self._done.issuperset(self.finder.recorder.taps)
+            return not self.looks.done.issuperset(self.finder.recorder.taps)
         return self._loss is None or self._loss() is not loss
 
     def _measure(
@@ -255,7 +240,7 @@ class NTKBalancer(KernelCallback):
             if look is None:
                 return {}
             found = look.found
-            self._done |= set(found.residuals)
+            self.looks.done |= set(found.residuals)
             if self._to_certify(found):
                 self.finder.check(loss, found)
             named_residuals(found.residuals)  # says what is wrong with a residual
@@ -269,7 +254,7 @@ class NTKBalancer(KernelCallback):
         """The terms to take traces of."""
         if self._in_loss is None:
             found = self.finder.weighable(found, partial(self.guard.warn_once, "strangers"))
-        return found.of(lambda name: name not in self._done and not _ascends(found, name))
+        return self.looks.fresh(found).of(lambda name: not _ascends(found, name))
 
     def _to_certify(self, found: StepTerms) -> bool:
         return self.check_first and found.signature not in self._certified

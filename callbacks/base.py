@@ -38,6 +38,8 @@ class KernelCallback(StatefulCallback):
     """
 
     certify = False
+    stays = False
+    """Whether what was logged last is still in force when another fit starts."""
     max_points: int | None = None
     without = "Nothing is measured."
     """What follows for the user where a strategy is not supported."""
@@ -81,6 +83,7 @@ class KernelCallback(StatefulCallback):
     def _restart(self) -> None:
         """A fit starts."""
         self._active = True
+        self.looks.done = set()
         self.guard.restart()
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -98,7 +101,7 @@ class KernelCallback(StatefulCallback):
         self.manual.attach(trainer, pl_module)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self._active and self._resumed:
+        if self._active and (self._resumed or self.stays):
             publish(trainer, self.history.last())  # for callbacks that look before we measure
 
     def on_train_batch_start(
@@ -130,13 +133,16 @@ class KernelCallback(StatefulCallback):
         if self._active:
             self.close_looks()
             self.finder.end()
-            self.looks.inputs = None
+            self.looks.batch_ends()
             self.writer.count(logged_step(trainer))
             self.manual.end(self.guard)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._active:
             self.manual.epoch_end(self.guard)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.conclude(trainer)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.detach()
@@ -147,13 +153,18 @@ class KernelCallback(StatefulCallback):
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
+        self.conclude(trainer)
         self.detach()
+
+    def conclude(self, trainer: pl.Trainer) -> None:
+        """Training is over, be it by an exception."""
 
     def detach(self) -> None:
         """The fit is over, however it ended: leave the module as it was found."""
         self.close_looks()
         self.finder.recorder.detach()
-        self.looks.inputs, self._resumed = None, False
+        self.looks.batch_ends()
+        self._resumed = False
 
     def will_look(self, trainer: pl.Trainer) -> bool:
         """Whether a look at the running backward pass may follow."""

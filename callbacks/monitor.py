@@ -14,6 +14,7 @@ from pinn_ntk.callbacks.due_step import DueStep
 from pinn_ntk.callbacks.report import Report
 from pinn_ntk.callbacks.schedule import Schedule
 from pinn_ntk.callbacks.step.manual_backward import measuring
+from pinn_ntk.callbacks.step.probe import RENEWED
 from pinn_ntk.callbacks.step.residual_function import Route
 from pinn_ntk.callbacks.step.step_inputs import StepInputs
 from pinn_ntk.callbacks.step.term_finder import TermFinder
@@ -24,8 +25,6 @@ from pinn_ntk.diagnostics.base import Diagnostic, Reading, Tag
 from pinn_ntk.diagnostics.panel import Panel
 from pinn_ntk.diagnostics.registry import chosen
 from pinn_ntk.kernel.spectrum import Spectrum
-from pinn_ntk.looks.look import Look
-from pinn_ntk.looks.step_terms import StepTerms
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -51,9 +50,9 @@ class NTKMonitor(KernelCallback):
     `pinn_ntk.tap` in ``training_step``, or computed by ``residuals``. Under DDP, rank 0 measures
     its own points.
 
-    Measured are the first step of a fit, those of the schedule, and the last; the last is not
-    known beforehand where early stopping, ``max_time`` or nothing at all ends the fit. Logged to
-    all loggers, at the step that ``self.log`` uses, and to ``trainer.callback_metrics``:
+    Measured are the first step of a fit, those of the schedule, and the last, where it is known
+    beforehand. Logged to all loggers, at the step that ``self.log`` uses, and to
+    ``trainer.callback_metrics``:
 
     | key | meaning | unit |
     | --- | --- | --- |
@@ -62,7 +61,7 @@ class NTKMonitor(KernelCallback):
     | ``ntk/lambda_max/<term>`` | largest eigenvalue of K_aa: the fastest rate | (r / theta)^2 |
     | ``ntk/effective_rank/<term>`` | directions that carry K_aa, Tr^2 / Frobenius^2 | 1 |
     | ``ntk/log10_condition/<term>`` | log10 of lambda_max over the last above the noise | 1 |
-    | ``ntk/trace_<group>/<term>`` | share of a group of parameters, where several are trained | (r / theta)^2 |
+    | ``ntk/trace_<group>/<term>`` | share of a group of parameters in it | (r / theta)^2 |
     | ``ntk/drift/<term>`` | relative change of K_aa since the first measurement | 1 |
     | ``ntk/drift/kernel`` | the same of all blocks, cross blocks included | 1 |
     | ``ntk/drift/parameters`` | the same of the parameters | 1 |
@@ -75,22 +74,17 @@ class NTKMonitor(KernelCallback):
     | ``ntk/certificate`` | largest relative error against ordinary backward passes | 1 |
     | ``ntk/overhead_fraction`` | share of the fit's wall time spent in NTK callbacks | 1 |
 
-    ``parameters`` are those trained. Drift of kernels is logged while the points stay what they
-    were at the first measurement, from the second one on; for points that are drawn anew each step
-    give a ``probe``. The class of each diagnostic says where else it is left out.
-
-    TensorBoard loggers get besides: all eigenvalues as tensor summaries ``ntk/spectrum/<term>``;
-    the text ``ntk/summary`` on the first and the last measurement; a layout for the custom scalars
-    tab; and the figures ``ntk/figure/history`` and ``ntk/figure/interference`` when the fit ends,
-    by an exception too.
+    Drift of kernels is logged while the points stay what they were at the first measurement; for
+    points that are drawn anew each step give a ``probe``. The class of each diagnostic says where
+    else it is left out. TensorBoard gets besides: all eigenvalues, ``ntk/spectrum/<term>``; the
+    text ``ntk/summary`` on the first and the last measurement; a layout for the custom scalars tab;
+    ``ntk/figure/history`` and ``ntk/figure/interference`` when the fit ends, by an exception too.
 
     Cost of a measurement, in backward passes of the loss: about one for factors and traces, one
-    for ``certify``, two for interference and prediction; for terms not seen before, three to check
-    that none is missing; above ``max_points`` rows, up to one to look for duplicated points. The
-    rest grows with the rows R that are kept: R^2 times the width of the network for the blocks,
-    R^3 for the eigenvalues. Factors are held until the batch is over. A spectrum takes about 4 R
-    bytes of log, the figures 1 s once, the limit 0.2 s once. What ``diagnostics`` does not name
-    costs nothing.
+    for ``certify``, two for interference and prediction, three to check new terms, up to one to
+    look for duplicated points among more than ``max_points`` rows. The rest grows with the rows R
+    that are kept: R^2 times the width of the network for the blocks, R^3 for the eigenvalues.
+    Factors are held until the batch is over. What ``diagnostics`` does not name costs nothing.
 
     Args:
         every_n_steps: Steps between measurements.
@@ -103,11 +97,9 @@ class NTKMonitor(KernelCallback):
         residuals: Function that returns ``{name: residual}``, in place of the terms of the loss:
             a method of the module that takes the batch, by name, or a function (or its import
             path) of module and batch. It is run twice a measurement, before and after the step.
-        probe: The same on points that stay, for all figures: it gets a copy of the first batch
-            seen, which checkpoints keep.
+        probe: The same on points that stay: a copy of the first batch seen, kept in checkpoints.
         max_points: Rows of a term up to which its block is formed of all rows; above, of every
-            k-th row (on a probe, of one drawn from each of so many strata). The trace is always of
-            all rows, and duplicated points are looked for in all.
+            k-th row (on a probe, of one drawn from each of so many strata). Traces are of all.
         certify: Check every kernel against ordinary backward passes with a random probe.
         save_start: Keep the first kernel and parameters in checkpoints, so that drift goes on
             after a restart; 8 (sum R)^2 bytes and more.
@@ -115,7 +107,7 @@ class NTKMonitor(KernelCallback):
         prefix: First part of all tags. A second monitor of a Trainer with the same one gets
             "<prefix>_2".
         diagnostics: Names of what is measured, such as "traces" and "drift", and objects of your
-            own subclasses of `pinn_ntk.diagnostics.Diagnostic`; None for all that there are.
+            own `pinn_ntk.diagnostics.Diagnostic` classes; None for all that there are.
 
     Attributes:
         history: Tag -> array of (step, value), of all that was measured, whatever the loggers.
@@ -172,11 +164,6 @@ class NTKMonitor(KernelCallback):
         super().reset()
         self.panel.reset()
 
-    def _restart(self) -> None:
-        super()._restart()
-        self._done: set[str] = set()
-        self._first: Look | None = None
-
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.writer.prefix = self._own_prefix(trainer)
         self.report.restart()
@@ -212,12 +199,7 @@ class NTKMonitor(KernelCallback):
             self._renew_points()
 
     def _renew_points(self) -> None:
-        self.guard.warn_once(
-            "renewed",
-            "the checkpoint does not hold the batch of the probe, or one of other shapes; the "
-            "probe is frozen anew, and drift of kernels starts at 0 again. Let the data loader "
-            "give tensors in dicts, lists or dataclasses, of the same shapes in each run.",
-        )
+        self.guard.warn_once("renewed", RENEWED)
         self.panel.points_renewed()
 
     def at_backward(
@@ -225,7 +207,7 @@ class NTKMonitor(KernelCallback):
     ) -> None:
         """Measure, if that is due at this backward pass; every rank comes here alike."""
         if self.due.begins(trainer):
-            self.report.values, self._done = {}, set()
+            self.report.values, self.looks.done = {}, set()
         due = self.due.now(trainer, several=not pl_module.automatic_optimization)
         if trainer.is_global_zero and self.panel.waits:
             follow = partial(self._follow, trainer, pl_module, loss)
@@ -244,7 +226,7 @@ class NTKMonitor(KernelCallback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor | None
     ) -> list[Reading]:
         with measuring():
-            look = self.look(trainer, pl_module, loss, _all, lambda _: False)
+            look = self.look(trainer, pl_module, loss, lambda found: found, lambda _: False)
             return [] if look is None else self.panel.follow(look)
 
     def _measure(
@@ -252,27 +234,19 @@ class NTKMonitor(KernelCallback):
     ) -> list[Reading] | None:
         """Read the terms of a loss that this step has not measured before."""
         with measuring():
-            look = self.look(trainer, pl_module, loss, self._new, lambda _: self.certify)
+            look = self.look(trainer, pl_module, loss, self.looks.fresh, lambda _: self.certify)
             if look is None or look.found.ascends:
                 return None
             if self.certify and not look.undefined:
                 self.finder.check(loss, look.found)
-            self._done |= set(look.found.residuals)
-            self._first = self._first or look
+            self.looks.done |= set(look.found.residuals)
+            self.looks.first = self.looks.first or look
             return self.panel.read(look)
-
-    def _new(self, found: StepTerms) -> StepTerms:
-        return found.of(lambda name: name not in self._done)
 
     def _keep(self, trainer: pl.Trainer, readings: list[Reading]) -> None:
         step = logged_step(trainer)
         share = Reading(step, {OVERHEAD.pattern: overhead(trainer, self.guard)})
         self.report.measured(trainer, step, [*readings, share])
-
-    def _share(self, trainer: pl.Trainer) -> None:
-        """Let all ranks know what rank 0 measured in this step, or of the one before."""
-        if trainer.world_size > 1 and self.due.recent and self.schedule.budget is None:
-            publish(trainer, trainer.strategy.broadcast(self.report.values))
 
     def will_look(self, trainer: pl.Trainer) -> bool:
         """Whether a look at the running backward pass may follow."""
@@ -288,28 +262,22 @@ class NTKMonitor(KernelCallback):
     ) -> None:
         if self._active:
             self.close_looks()
-            if self._first is not None:
+            if self.looks.first is not None:
                 with measuring():
-                    readings = self.panel.stepped(self._first)
+                    readings = self.panel.stepped(self.looks.first)
                 self.report.late(trainer, readings)
-            self._share(trainer)
-            self._first = None
+            if trainer.world_size > 1 and self.due.recent and self.schedule.budget is None:
+                publish(trainer, trainer.strategy.broadcast(self.report.values))
             self.panel.batch_ends()
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def conclude(self, trainer: pl.Trainer) -> None:
+        """Log the last summary and the figures."""
         self.report.conclude(trainer)
-
-    def on_exception(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
-    ) -> None:
-        self.report.conclude(trainer)
-        super().on_exception(trainer, pl_module, exception)
 
     def detach(self) -> None:
         """The fit is over."""
         super().detach()
-        self._first = None
         self.panel.fit_ends()
 
     def state_dict(self) -> dict[str, Any]:
@@ -329,10 +297,3 @@ class NTKMonitor(KernelCallback):
             self.finder.probe.load_state_dict(state["probe"])
             if not state["probe"]:
                 self._renew_points()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_first": None}
-
-
-def _all(found: StepTerms) -> StepTerms:
-    return found

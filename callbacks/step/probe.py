@@ -20,6 +20,13 @@ from pinn_ntk.looks.plain import is_plain
 if TYPE_CHECKING:
     import pytorch_lightning as pl
 
+RENEWED = (
+    "the checkpoint does not hold the batch of the probe, or one of other shapes; the probe is "
+    "frozen anew, and drift of kernels starts at 0 again. Let the data loader give tensors in "
+    "dicts, lists or dataclasses, of the same shapes in each run."
+)
+"""What a user is told whose points changed with a restart."""
+
 SEED = 0x5EED
 """Seed of what a probe draws, so that it draws the same whenever it is evaluated."""
 

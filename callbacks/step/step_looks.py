@@ -34,12 +34,20 @@ class StepLooks:
 
     Attributes:
         inputs: What the step begins from; None where that is not kept.
+        first: First look of the batch that was read; None before.
+        done: Names of the terms of the step that were read.
     """
 
     def __init__(self, finder: TermFinder, params: Patterns, max_points: int | None) -> None:
         self.finder, self.params, self.max_points = finder, params, max_points
         self.inputs: StepInputs | None = None
+        self.first: Look | None = None
+        self.done: set[str] = set()
         self._open: list[Look] = []
+
+    def fresh(self, found: StepTerms) -> StepTerms:
+        """The terms that were not read in this step."""
+        return found.of(lambda name: name not in self.done)
 
     def look(
         self,
@@ -91,6 +99,10 @@ class StepLooks:
         names, states = frozenset(found.residuals), found.states  # not the graph
         return lambda: self.finder.again(at.trainer, at.module, names, states)
 
+    def batch_ends(self) -> None:
+        """Let go of what belongs to the batch."""
+        self.inputs = self.first = None
+
     def close(self) -> None:
         """The backward pass is over: let go of graphs and kernels."""
         for look in self._open:
@@ -100,7 +112,7 @@ class StepLooks:
 
     def __getstate__(self) -> dict[str, object]:
         # Live graphs can be neither copied nor pickled, and are of this step alone.
-        return {**vars(self), "_open": [], "inputs": None}
+        return {**vars(self), "_open": [], "inputs": None, "first": None}
 
 
 def _same(one: StepTerms, other: StepTerms) -> bool:

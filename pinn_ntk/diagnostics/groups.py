@@ -17,7 +17,7 @@ class Groups(Diagnostic):
     tags = (
         Tag(
             "trace_<group>/<term>",
-            "share of a group of parameters, where several are trained",
+            "share of a group of parameters in it",
             "(r / theta)^2",
             advice=(
                 "Who does the learning: a single coefficient may carry most of a trace. "

@@ -125,12 +125,16 @@ class Panel:
 
     def state_dict(self) -> dict[str, Any]:
         """State of each diagnostic by name, and what came late."""
-        states = {
-            name: self.attempt.run(f"the state of {d.title}", partial(_state, d))
-            for name, d in self.diagnostics.items()
+        states, late = {}, {}
+        for name, diagnostic in self.diagnostics.items():
+            what = f"the state of {diagnostic.title}"
+            states[name] = self.attempt.run(what, partial(_state, diagnostic))
+            if name in self._late:
+                late[name] = self.attempt.run(what, partial(_kept, name, self._late[name]))
+        return {
+            "states": {name: state for name, state in states.items() if state},
+            "late": {name: state for name, state in late.items() if state},
         }
-        late = {name: _plain_reading(reading) for name, reading in self._late.items()}
-        return {"states": {name: state for name, state in states.items() if state}, "late": late}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where others were; names that are not among these are passed over."""
@@ -192,19 +196,22 @@ def _checked(diagnostic: Diagnostic, given: object) -> Reading | None:
 
 
 def _state(diagnostic: Diagnostic) -> dict[str, Any]:
-    state = dict(diagnostic.state_dict())
+    return _plain(diagnostic.name, dict(diagnostic.state_dict()))
+
+
+def _kept(name: str, reading: Reading) -> dict[str, Any]:
+    facts = dict(reading.facts)
+    return _plain(name, {"step": reading.step, "values": dict(reading.values), "facts": facts})
+
+
+def _plain(name: str, state: dict[str, Any]) -> dict[str, Any]:
     if not is_plain(state):
         raise TypeError(
-            f"the state of diagnostic {diagnostic.name!r} is left out of the checkpoint: it holds "
-            "something that torch.load(weights_only=True) refuses. Let state_dict return tensors, "
-            "numbers, strings, and lists and dicts of these"
+            f"the state of diagnostic {name!r} is left out of the checkpoint: it holds something "
+            "that torch.load(weights_only=True) refuses. Let state_dict return tensors, numbers, "
+            "strings, and lists and dicts of these, and readings that come late the same"
         )
     return state
-
-
-def _plain_reading(reading: Reading) -> dict[str, Any]:
-    facts = {name: fact for name, fact in reading.facts.items() if is_plain(fact)}
-    return {"step": reading.step, "values": dict(reading.values), "facts": facts}
 
 
 def facts_of(look: Look) -> Reading:
