@@ -3,6 +3,8 @@
 Add `NTKMonitor` to see the kernel of every loss term in the logger, and `NTKBalancer` to weight
 the terms by it; neither needs an edit of the LightningModule. For a kernel outside a Trainer, use
 `pinn_ntk.empirical_ntk`.
+
+May import: the engine, callbacks.step, callbacks.weighting, callbacks.trainer.
 """
 
 from __future__ import annotations

@@ -1,9 +1,7 @@
 """NTKBalancer: weights the loss terms by the traces of their kernels while a PINN trains.
 
-A weight lambda_a multiplies the gradient where it enters the term, at the head of the live graph.
-What reaches the parameters is the gradient of sum_a lambda_a L_a; the loss itself, and with it
-all that is logged, stays unweighted. A module that multiplies its loss by a `LossWeights` gets the
-weights there instead.
+What reaches the parameters is the gradient of sum_a lambda_a L_a; the loss itself, and with it all
+that is logged, stays unweighted.
 """
 
 from __future__ import annotations
@@ -75,10 +73,9 @@ class NTKBalancer(KernelCallback):
     weights. Logged, to all loggers and to ``trainer.callback_metrics``, whenever updated:
     ``ntk/weight/<term>``, lambda_a.
 
-    Cost: in every step a walk from the loss to its terms, well below a millisecond. An update
-    takes about one backward pass of the loss; the first one, and each whose terms are new, adds
-    with ``certify`` one for the kernel and two to three for the completeness of the terms. See
-    ``python -m benchmarks.overhead``. A monitor that is due at the same step shares the kernel.
+    Cost: in every step a walk from the loss to its terms, well below a millisecond. An update takes
+    about one backward pass of the loss; the first one, and each whose terms are new, adds with
+    ``certify`` three to four for checks. A monitor that is due at the same step shares the kernel.
 
     Args:
         every_n_steps: Steps between updates.
@@ -93,22 +90,19 @@ class NTKBalancer(KernelCallback):
         names: Names of the terms, in the order in which the loss is written.
         include: Pattern or patterns of the names to weigh, such as "pde*"; others keep weight 1.
         params: The same for the parameters that the kernel is taken over, such as "net.*".
-        residuals: Function that returns ``{name: residual}`` to take the traces of, as in
-            `NTKMonitor`; weights go to the terms of the loss that have these names.
+        residuals: As in `NTKMonitor`; weights go to terms of the loss that have these names.
         certify: Check kernel and terms at the first update, and whenever terms are new.
         prefix: First part of all tags.
 
     Attributes:
-        weights: Term -> lambda_a in force. Kept in checkpoints.
-        history: Tag -> array of (step, value). Steps count on over fits. Kept in checkpoints.
+        weights: Term -> lambda_a in force. Kept in checkpoints, as is `history`.
 
     Raises:
         ValueError: An argument is out of range.
         MisconfigurationException: L-BFGS without `LossWeights`, or a second NTKBalancer.
 
     Example:
-        >>> balancer = NTKBalancer(every_n_steps=500)
-        >>> trainer = pl.Trainer(callbacks=[balancer], max_steps=1000)  # doctest: +SKIP
+        >>> trainer = pl.Trainer(callbacks=[NTKBalancer(every_n_steps=500)])  # doctest: +SKIP
     """
 
     stays = True

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from torch import Tensor
 
+from pinn_ntk.callbacks.step.origins import made_by
 from pinn_ntk.callbacks.step.step_inputs import StepInputs
-from pinn_ntk.callbacks.step.term_finder import TermFinder, made_by
+from pinn_ntk.callbacks.step.term_finder import TermFinder
 from pinn_ntk.callbacks.trainer.steps import logged_step, loss_scale
 from pinn_ntk.looks.look import Look
 from pinn_ntk.looks.parameters import Patterns, trained_parameters

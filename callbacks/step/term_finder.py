@@ -10,14 +10,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor
-from torch.autograd.graph import Node
 
+from pinn_ntk.callbacks.step.origins import matched
 from pinn_ntk.callbacks.step.probe import FixedProbe, copied
 from pinn_ntk.callbacks.step.recorder import Recorder
 from pinn_ntk.callbacks.step.residual_function import Route, residuals_of, resolved
 from pinn_ntk.callbacks.trainer.naming import named
 from pinn_ntk.errors import IncompleteTermsError, OpaqueLossError
-from pinn_ntk.graph.operations import operation
 from pinn_ntk.graph.terms.term import Term
 from pinn_ntk.looks.digest import RandomStates
 from pinn_ntk.looks.parameters import Patterns, matches
@@ -209,13 +208,13 @@ class TermFinder:
 
     def terms_of_taps(self, loss: Tensor | None) -> dict[str, list[Term]]:
         """Tap -> the terms of the loss that its residual enters as it is, as far as found."""
-        return _matched(self.taps, self._aside(loss))
+        return matched(self.taps, self._aside(loss))
 
     def _named(self, every: Mapping[str, Term]) -> dict[str, Term]:
         if not self.taps:
             return self._kept(every)
-        matched = _matched(self.taps, every)
-        return {name: terms[0] for name, terms in matched.items() if len(terms) == 1}
+        found = matched(self.taps, every)
+        return {name: terms[0] for name, terms in found.items() if len(terms) == 1}
 
     def _all(self, loss: Tensor | None, *, check: bool) -> dict[str, Term]:
         if loss is None:
@@ -241,30 +240,3 @@ class TermFinder:
                 "shell pattern such as 'train/pde*', or a list of them."
             )
         return kept
-
-
-def made_by(residual: Tensor) -> tuple[Node | None, int]:
-    """The operation behind a tensor, and which of its outputs it is."""
-    return residual.grad_fn, residual.output_nr
-
-
-def _matched(taps: Mapping[str, Tensor], terms: Mapping[str, Term]) -> dict[str, list[Term]]:
-    """Tap -> the terms whose residual it is."""
-    made = [(_origin(term.residual), term) for term in terms.values()]
-    origins = {name: _origin(tap) for name, tap in taps.items()}
-    return {
-        name: [
-            term
-            for origin_of_term, term in made
-            if origin_of_term is not None and origin_of_term == origin
-        ]
-        for name, origin in origins.items()
-    }
-
-
-def _origin(residual: Tensor) -> tuple[Node, int] | None:
-    """The operation behind a tensor and which of its outputs it is, reshapes looked through."""
-    node, output = residual.grad_fn, residual.output_nr
-    while node is not None and operation(node).keeps_numbers:
-        node, output = node.next_functions[0]
-    return None if node is None else (node, output)

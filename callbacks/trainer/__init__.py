@@ -1,4 +1,4 @@
-"""The only place that knows Lightning's insides: its packages, steps, loggers, checkpoints.
+"""The only place that knows Lightning's insides: packages, steps, loggers, checkpoints.
 
 May import: the engine.
 """

@@ -1,4 +1,4 @@
 """What a kernel says of training: dynamics, modes, interference, rank, early stopping.
 
-May import: graph, kernel, errors.
+May import: graph, graph.terms, kernel, errors.
 """

@@ -1,7 +1,8 @@
 """One question about training a file: its formula, tags, sentences, figure and state.
 
 Subclass `Diagnostic` to ask one of your own, and give it to ``NTKMonitor(diagnostics=[...])``.
-May import: looks, weights, limit, analysis, graph, kernel, tensorboard, errors.
+
+May import: weights, looks, limit, analysis, graph, graph.terms, kernel, tensorboard, errors.
 """
 
 from __future__ import annotations

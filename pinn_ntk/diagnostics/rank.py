@@ -24,6 +24,7 @@ class Rank(Diagnostic):
                 look.residuals.get(term),
                 spectrum=look.spectra[term],
                 whole=look.kernel,
+                distinct=look.distinct,
             )
             for term in look.sampled.terms
         }

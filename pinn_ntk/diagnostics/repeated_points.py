@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pinn_ntk.analysis.distinct_rows import distinct_rows
 from pinn_ntk.diagnostics.base import Diagnostic, Reading, Readings
 from pinn_ntk.looks.look import Look
 
@@ -20,11 +19,7 @@ class RepeatedPoints(Diagnostic):
 
     def read(self, look: Look) -> Reading:
         """Term -> rows that repeat an earlier one, of terms whose block is of some rows."""
-        repeated = {
-            term: look.kernel.rows(term) - distinct_rows(look.kernel.jacobian(term))
-            for term in look.kernel.terms
-            if look.sampled.rows(term) < look.kernel.rows(term)
-        }
+        repeated = {term: look.kernel.rows(term) - n for term, n in look.distinct.items()}
         return Reading(look.step, facts={"repeated": repeated})
 
     def sentences(self, readings: Readings) -> Iterator[str]:

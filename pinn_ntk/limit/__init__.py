@@ -4,6 +4,8 @@ Use it to know what the kernel of a plain multilayer perceptron tends to as its 
 without a network: `LimitKernel`; and to see how far one that is being trained is from there:
 `distance_to_limit`. The limit is one of the NTK parametrisation: `NTKLinear`, `ntk_mlp`. Importing
 this package imports no torch; the first use of a name does.
+
+May import: nothing of this package.
 """
 
 from __future__ import annotations

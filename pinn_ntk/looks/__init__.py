@@ -1,4 +1,4 @@
 """One measured step: what diagnostics, weighting rules and callbacks read of it.
 
-May import: analysis, graph, kernel, taps, errors.
+May import: analysis, graph, graph.terms, graph.jacobian, kernel, errors.
 """

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 from torch.optim import Optimizer
 
+from pinn_ntk.analysis.distinct_rows import distinct_rows
 from pinn_ntk.analysis.kernel_gradient import term_gradients
 from pinn_ntk.graph.jacobian.empirical import empirical_ntk
 from pinn_ntk.graph.terms.curvature import effective_weights
@@ -131,6 +132,13 @@ class Look:
         """Term -> spectrum of its block of `sampled`, eigenvalues on the CPU."""
         found = {term: self.sampled.spectrum(term) for term in self.sampled.terms}
         return {term: Spectrum(s.eigenvalues.cpu(), s.floor) for term, s in found.items()}
+
+    @shared("the count of different rows")
+    def distinct(self) -> dict[str, int]:
+        """Term -> rows that differ from one another, of terms whose block is of some rows only."""
+        kernel, some = self.kernel, self.sampled
+        fewer = [term for term in kernel.terms if some.rows(term) < kernel.rows(term)]
+        return {term: distinct_rows(kernel.jacobian(term)) for term in fewer}
 
     @shared("the share of each parameter in the traces")
     def shares(self) -> dict[str, dict[str, float]]:

@@ -1,4 +1,4 @@
-"""How loss weights follow from a look at a step: one file a rule, and weights that a loss holds.
+"""How loss weights follow from the kernel: one file a rule, and weights that a loss holds.
 
-May import: looks, analysis, graph, kernel, taps, errors.
+May import: looks, analysis, kernel, taps, errors.
 """

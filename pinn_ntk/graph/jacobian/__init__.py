@@ -1,4 +1,4 @@
-"""From live residuals to the factors of their Jacobian, certified; `empirical_ntk` is the way in.
+"""From live residuals to the factors of their Jacobian, certified; see `empirical_ntk`.
 
-May import: graph, kernel, errors; not graph.terms.
+May import: graph, kernel, errors.
 """

@@ -1,0 +1,140 @@
+"""Chapters of the code: what each may import, held by one table, and how large a module may be."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+MAY_IMPORT: dict[str, set[str]] = {
+    "errors": set(),
+    "taps": set(),
+    "tensorboard": set(),
+    "limit": set(),
+    "kernel": {"errors"},
+    "graph": {"kernel", "errors"},
+    "graph.terms": {"graph", "errors"},
+    "graph.jacobian": {"graph", "kernel", "errors"},
+    "analysis": {"graph", "graph.terms", "kernel", "errors"},
+    "looks": {"analysis", "graph", "graph.terms", "graph.jacobian", "kernel", "errors"},
+    "weights": {"looks", "analysis", "kernel", "taps", "errors"},
+    "diagnostics": {
+        *("weights", "looks", "limit", "analysis", "graph", "graph.terms", "kernel"),
+        *("tensorboard", "errors"),
+    },
+    "callbacks.trainer": {"diagnostics", "looks", "tensorboard", "errors"},
+    "callbacks.step": {
+        *("callbacks.trainer", "weights", "looks", "graph", "graph.terms", "kernel"),
+        *("taps", "errors"),
+    },
+    "callbacks.weighting": {
+        *("callbacks.step", "callbacks.trainer", "weights", "looks", "graph.terms", "errors"),
+    },
+    "callbacks": {
+        *("callbacks.weighting", "callbacks.step", "callbacks.trainer", "diagnostics"),
+        *("weights", "looks", "graph", "kernel", "errors"),
+    },
+}
+"""Chapter -> chapters that it may import, besides itself; from the bottom up."""
+
+FOLDERS = [name for name in MAY_IMPORT if name not in {"errors", "taps"}]
+FILES = sorted(
+    file
+    for folder in ("pinn_ntk", "callbacks")
+    for file in (ROOT / folder).rglob("*.py")
+    if file == file.resolve()
+)
+SCRIPTS = [f for d in ("examples", "studies", "benchmarks") for f in (ROOT / d).rglob("*.py")]
+
+
+def name_of(file: Path) -> str:
+    return str(file.relative_to(ROOT))
+
+
+def module_of(file: Path) -> str:
+    """Name below ``pinn_ntk``, such as ``graph.terms.find``."""
+    parts = file.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts if parts[0] == "callbacks" else parts[1:]).removesuffix(".__init__")
+
+
+def chapter_of(module: str) -> str:
+    fitting = [c for c in MAY_IMPORT if f"{module}.".startswith(f"{c}.")]
+    assert fitting, f"{module} belongs to no chapter"
+    return max(fitting, key=len)
+
+
+def imported(file: Path) -> set[str]:
+    """Modules of this package that a file names, inside of functions and for types too."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pinn_ntk."):
+            module = node.module.removeprefix("pinn_ntk.")
+            known = {module_of(other) for other in FILES}
+            for alias in node.names:
+                inner = f"{module}.{alias.name}"
+                found.add(inner if inner in known else module)
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names if alias.name.startswith("pinn_ntk.")]
+            found |= {name.removeprefix("pinn_ntk.") for name in names}
+    return found
+
+
+def test_the_table_runs_one_way():
+    below: set[str] = set()
+    for chapter, uses in MAY_IMPORT.items():
+        assert uses <= below, f"{chapter} uses a chapter that stands above it"
+        below.add(chapter)
+
+
+@pytest.mark.parametrize("file", [f for f in FILES if f.parent != ROOT / "pinn_ntk"], ids=name_of)
+def test_imports_follow_the_table(file: Path):
+    own = chapter_of(module_of(file))
+    used = {chapter_of(module) for module in imported(file)} - {own}
+    assert used <= MAY_IMPORT[own]
+
+
+def test_the_imports_of_a_module_are_seen():
+    assert "graph.nodes" in imported(ROOT / "pinn_ntk" / "graph" / "walk.py")
+    assert "limit.distance" in imported(ROOT / "pinn_ntk" / "diagnostics" / "distance_to_limit.py")
+
+
+@pytest.mark.parametrize("chapter", FOLDERS)
+def test_every_chapter_says_what_it_is_for_and_what_it_may_import(chapter: str):
+    start = ROOT if chapter.startswith("callbacks") else ROOT / "pinn_ntk"
+    text = start.joinpath(*chapter.split("."), "__init__.py").read_text()
+    said = re.search(r"^May import: ([^;]+?)\.$", ast.get_docstring(ast.parse(text)) or "", re.M)
+    assert said is not None
+    names = set() if said[1] == "nothing of this package" else set(re.split(r",\s+", said[1]))
+    if "the engine" in names:  # all of pinn_ntk that is no callback
+        names = names - {"the engine"} | {c for c in MAY_IMPORT if not c.startswith("callbacks")}
+    assert names >= MAY_IMPORT[chapter]
+
+
+def lines_of_code(file: Path) -> int:
+    """Lines that are neither blank nor comment nor docstring."""
+    text = file.read_text()
+    strings = [
+        node
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    ]
+    prose = {n for s in strings for n in range(s.lineno, (s.end_lineno or s.lineno) + 1)}
+    numbered = enumerate(map(str.strip, text.splitlines()), start=1)
+    return sum(bool(line) and line[0] != "#" and n not in prose for n, line in numbered)
+
+
+@pytest.mark.parametrize("file", FILES + SCRIPTS, ids=name_of)
+def test_no_module_is_too_long(file: Path):
+    assert len(file.read_text().splitlines()) <= 300
+    assert lines_of_code(file) <= 180
+
+
+def test_loose_modules_are_few():
+    assert {f.name for f in (ROOT / "pinn_ntk").glob("*.py")} == {
+        *("__init__.py", "errors.py", "taps.py")
+    }
+    assert len(list((ROOT / "callbacks").glob("*.py"))) <= 8
