@@ -27,7 +27,6 @@ class Certificate(Diagnostic):
         return Reading(look.step, values, facts={"worst": worst})
 
     def sentences(self, readings: Readings) -> Iterator[str]:
-        """How far the kernel can be trusted."""
         worst = readings[self.name].facts["worst"]
         if worst is None:
             yield "Certificate: the kernel was not checked against ordinary backward passes."

@@ -54,20 +54,17 @@ class DistanceFromLimit(Diagnostic):
         self.reset()
 
     def reset(self) -> None:
-        """Another module is trained."""
         self.fit_ends()
         self._distance: DistanceToLimit | None = None
         self._start: StartStds | None = None
         self._left_out = False
 
     def fit_starts(self, module: nn.Module, *, resumed: bool) -> None:
-        """Find the network."""
         if resumed and self._start is None:
             self._left_out = True
         self._plain = None if self._left_out else find_plain(module)
 
     def batch_starts(self, *, due: bool) -> None:
-        """Listen for the first inputs, unless there are points already."""
         self.batch_ends()
         if due and self._plain is not None and self._distance is None:
             network = self._plain.network
@@ -106,7 +103,6 @@ class DistanceFromLimit(Diagnostic):
             self.batch_ends()
 
     def sentences(self, readings: Readings) -> Iterator[str]:
-        """The distance, and what it comes of."""
         distance = readings[self.name].values[self.name]
         said = (
             f"Width: the kernel of the network itself is {distance:.2g} from its limit of infinite "
@@ -125,18 +121,15 @@ class DistanceFromLimit(Diagnostic):
             )
 
     def batch_ends(self) -> None:
-        """Listen no more."""
         for handle in self._handles:
             handle.remove()
         self._handles, self._listener = [], None
 
     def fit_ends(self) -> None:
-        """Let go of the network."""
         self.batch_ends()
         self._plain = None
 
     def state_dict(self) -> dict[str, Any]:
-        """What there is of standard deviations, points and limit, on the CPU."""
         if self._distance is not None:
             return {name: tensor.cpu() for name, tensor in self._distance.state_dict().items()}
         if self._start is None:
@@ -146,7 +139,6 @@ class DistanceFromLimit(Diagnostic):
         return dict(zip(names, stds, strict=True))
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on with the start, the points and the limit of another run."""
         self.reset()
         if "weight_std" in state:
             weight_std, bias_std = (state[name].tolist() for name in ("weight_std", "bias_std"))

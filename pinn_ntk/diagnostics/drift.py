@@ -75,7 +75,6 @@ class KernelDrift(Diagnostic):
         self.reset()
 
     def reset(self) -> None:
-        """Start with nothing seen."""
         self.terms: tuple[str, ...] = ()
         self._blocks: dict[Pair, Tensor] = {}
         self._params: dict[str, Tensor] = {}
@@ -83,7 +82,6 @@ class KernelDrift(Diagnostic):
         self._moved: dict[str, None] = {}
 
     def points_renewed(self) -> None:
-        """Kernels of other points cannot be compared: begin anew, but with the parameters."""
         self._blocks, self.terms = {}, ()
 
     def read(self, look: Look) -> Reading:
@@ -104,7 +102,6 @@ class KernelDrift(Diagnostic):
         return Reading(look.step, values, facts=facts)
 
     def sentences(self, readings: Readings) -> Iterator[str]:
-        """Whether the linear theory of the first kernel holds, and whose points changed."""
         facts = readings[self.name].facts
         yield from _verdicts(facts["drift"], facts["terms"])
         if facts["moved_points"]:
@@ -160,7 +157,6 @@ class KernelDrift(Diagnostic):
         return result | of_params
 
     def state_dict(self) -> dict[str, Any]:
-        """What was seen first, on the CPU; nothing unless it is to be saved."""
         if not self.save_start:
             return {}
         return {
@@ -172,7 +168,6 @@ class KernelDrift(Diagnostic):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what another instance saw first."""
         if not state:
             return
         self.terms = tuple(state["terms"])

@@ -46,7 +46,6 @@ class Groups(Diagnostic):
         )
 
     def sentences(self, readings: Readings) -> Iterator[str]:
-        """Shares of the groups in each trace."""
         facts = readings[self.name].facts
         for term, trace in facts["traces"].items():
             shares = {g: traces.get(term, 0.0) for g, traces in facts["groups"].items()}

@@ -35,7 +35,6 @@ class TermInterference(Diagnostic):
         self.reset()
 
     def reset(self) -> None:
-        """Nothing measured yet."""
         self._panels: list[tuple[int, Interference]] = []  # the first and the last
 
     def read(self, look: Look) -> Reading | None:
@@ -51,24 +50,20 @@ class TermInterference(Diagnostic):
         return Reading(look.step, values, facts=facts)
 
     def sentences(self, readings: Readings) -> Iterator[str]:
-        """Which terms undo each other's steps."""
         facts = readings[self.name].facts
         known = {(a, b): cosine for a, b, cosine in facts["cosines"] if math.isfinite(cosine)}
         if known:
             yield _said(known, facts["decay"])
 
     def figure(self) -> tuple[str, Figure] | None:
-        """The cosines of the first and of the last measurement."""
         panels = {f"step {step}": measured for step, measured in self._panels}
         return ("interference", interference_figure(panels)) if panels else None
 
     def state_dict(self) -> dict[str, Any]:
-        """The matrices that the figure shows."""
         plain = [[step, list(one.terms), one.matrix.cpu()] for step, one in self._panels]
         return {"panels": plain}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on with the first matrix of another run."""
         panels = state.get("panels", [])
         self._panels = [(step, Interference(tuple(terms), m)) for step, terms, m in panels]
 

@@ -154,19 +154,16 @@ class PredictedDecrease(Diagnostic):
         self.reset()
 
     def reset(self) -> None:
-        """Nothing predicted."""
         self._start: StartOfStep | None = None
         self._waiting: Waiting | None = None
         self._next_step_came = False
 
     def fit_starts(self, module: Any, *, resumed: bool) -> None:
-        """What the last fit left to be judged counts only if this one goes on."""
         if not resumed:
             self.reset()
 
     @property
     def waits(self) -> bool:  # type: ignore[override]
-        """Whether a forecast is still to be judged."""
         return self._waiting is not None
 
     def read(self, look: Look) -> None:
@@ -182,7 +179,6 @@ class PredictedDecrease(Diagnostic):
         self._start = StartOfStep(look)
 
     def stepped(self, look: Look) -> Reading | None:
-        """Predict what the step does, and judge that at once if the residuals can be had."""
         start, self._start = self._start, None
         forecast = None if start is None else start.forecast()
         if start is None or forecast is None:
@@ -197,7 +193,6 @@ class PredictedDecrease(Diagnostic):
         return _reading(look.step, look.total_step, ratio, forecast.predicted)
 
     def follow(self, look: Look) -> Reading | None:
-        """Judge the forecast of the last step by the residuals of this one."""
         waiting = self._waiting
         if waiting is None or waiting.step == look.step:
             return None
@@ -208,17 +203,14 @@ class PredictedDecrease(Diagnostic):
         return _reading(waiting.step, waiting.total_step, waiting.ratio(look), waiting.predicted)
 
     def batch_ends(self) -> None:
-        """Let go of kernel and parameters; what waits stays until its next step is over."""
         self._start = None
         if self._next_step_came:
             self._waiting, self._next_step_came = None, False
 
     def fit_ends(self) -> None:
-        """The same, after an exception too."""
         self._start = None
 
     def sentences(self, readings: Readings) -> Iterator[str]:
-        """How the last forecast came true, and whether the loss fell or rose."""
         facts = readings[self.name].facts
         ratio, predicted = facts["ratio"], facts["predicted"]
         said = f"Prediction: by the step at {facts['step']} the loss {_came_true(ratio, predicted)}"
@@ -230,11 +222,9 @@ class PredictedDecrease(Diagnostic):
             yield f"{said}; the kernel at that step explains that step."
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run judges in its first step; empty where nothing waits."""
         return {} if self._waiting is None else self._waiting.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on with what waits in another instance."""
         self.reset()
         if state:
             terms = {name: tuple(entry) for name, entry in state["terms"].items()}

@@ -31,7 +31,6 @@ class Rank(Diagnostic):
         return Reading(look.step, facts={term: _facts(one) for term, one in found.items()})
 
     def sentences(self, readings: Readings) -> Iterator[str]:
-        """Which terms must fall, and why others have lost rank, where it is known."""
         for term, facts in readings[self.name].facts.items():
             cause = facts["cause"]
             if facts["must_decrease"]:

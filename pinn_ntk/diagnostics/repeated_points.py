@@ -23,7 +23,6 @@ class RepeatedPoints(Diagnostic):
         return Reading(look.step, facts={"repeated": repeated})
 
     def sentences(self, readings: Readings) -> Iterator[str]:
-        """Which terms repeat points, where the rank has not said so."""
         step, rank = readings["step"].facts, readings.get("rank")
         close = 0.0 if step["dtype"] == "float64" else CLOSE
         for term, repeated in readings[self.name].facts["repeated"].items():

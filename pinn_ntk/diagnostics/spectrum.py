@@ -53,7 +53,6 @@ class Spectra(Diagnostic):
         self.reset()
 
     def reset(self) -> None:
-        """No spectra yet."""
         self.spectra: dict[str, list[tuple[int, Spectrum]]] = {}
         self._points = BATCH
 
@@ -66,23 +65,19 @@ class Spectra(Diagnostic):
         return reading
 
     def sentences(self, readings: Readings) -> Iterator[str]:
-        """How many directions of each term are resolved."""
         dtype = readings["step"].facts["dtype"]
         for term, facts in readings[self.name].facts["terms"].items():
             yield _resolved(term, facts, dtype)
 
     def figure(self) -> tuple[str, Figure] | None:
-        """All spectra of the run."""
         if not self.spectra:
             return None
         return "history", history_figure(self.spectra, points=self._points)
 
     def state_dict(self) -> dict[str, Any]:
-        """Term -> step, eigenvalues and floor of each measurement."""
         return {"spectra": {term: _plain(series) for term, series in self.spectra.items()}}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on behind these spectra."""
         self.spectra = {
             term: [(step, Spectrum(values, floor)) for step, values, floor in series]
             for term, series in state.get("spectra", {}).items()

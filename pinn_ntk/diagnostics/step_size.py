@@ -37,7 +37,6 @@ class StepSize(Diagnostic):
         return Reading(look.step, finite({"max_stable_lr": bound}), facts={"bound": bound})
 
     def sentences(self, readings: Readings) -> Iterator[str]:
-        """The learning rate in use beside the bound."""
         bound = readings[self.name].facts["bound"]
         lr = readings["learning_rate"].facts["lr"] if "learning_rate" in readings else None
         said = f"Step size: plain gradient descent on this loss is unstable above {bound:.2g}"

@@ -32,7 +32,6 @@ class TimeScales(Diagnostic):
         )
 
     def sentences(self, readings: Readings) -> Iterator[str]:
-        """Steps in which modes fall by a factor of e."""
         lr = readings["learning_rate"].facts["lr"] if "learning_rate" in readings else None
         rates = readings[self.name].facts["rates"]
         if not lr or not rates:

@@ -48,7 +48,6 @@ class Traces(Diagnostic):
         return Reading(look.step, values | undefined, facts={"traces": dict(look.traces)})
 
     def sentences(self, readings: Readings) -> Iterator[str]:
-        """Which term lags behind; nothing for fewer than two terms."""
         said = _balance(
             readings[self.name].facts["traces"],
             readings["step"].facts["rows"],

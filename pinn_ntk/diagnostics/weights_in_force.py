@@ -33,7 +33,6 @@ class WeightsInForce(Diagnostic):
         return Reading(look.step, values, facts={"weights": dict(weights)})
 
     def sentences(self, readings: Readings) -> Iterator[str]:
-        """The weights, unless all are 1."""
         weights = readings[self.name].facts["weights"]
         if not all(math.isclose(weight, 1.0, rel_tol=1e-5) for weight in weights.values()):
             listed = ", ".join(f"{term} {weight:.3g}" for term, weight in weights.items())
