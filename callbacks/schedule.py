@@ -19,18 +19,9 @@ class Schedule:
 
     The rule is ``steps`` where given, else ``per_decade`` where given, else ``every_n_steps``. The
     last step of a fit counts as due under each of them. A due step that the budget does not allow
-    is made up for as soon as it does; the last step is acted on whatever it costs.
-
-    Args:
-        owner: Name of the callback, for messages.
-        every_n_steps: Every n-th step, from 0 on.
-        steps: These steps.
-        per_decade: Step 0 and this many to every factor of ten, evenly on a logarithmic axis:
-            round(10^(k / per_decade)) for k = 0, 1, ...
-        budget: Share of the wall time that may be spent, in (0, 1]; None for no limit.
-
-    Raises:
-        ValueError: An argument is out of range, or both ``steps`` and ``per_decade`` are given.
+    is made up for as soon as it does; the last step is acted on whatever it costs. Steps count from
+    0, and a last step that is not known is None. ``per_decade`` means step 0 and
+    round(10^(k / per_decade)) for k = 0, 1, ...; ``budget`` is a share of the wall time in (0, 1].
 
     Example:
         >>> schedule = Schedule("NTKMonitor", 500, per_decade=3)
@@ -61,15 +52,7 @@ class Schedule:
         self._postponed = False
 
     def is_due(self, step: int, last_step: int | None = None) -> bool:
-        """Whether the rule asks for a step, whatever the budget.
-
-        Args:
-            step: The running step, counted from 0.
-            last_step: The last step, None where it is not known.
-
-        Returns:
-            Whether the step is due.
-        """
+        """Whether the rule asks for a step, whatever the budget."""
         if step == last_step:
             return True
         if self.steps is not None:
@@ -79,44 +62,18 @@ class Schedule:
         return is_due(step, self.every_n_steps)
 
     def affords(self, spent: float, elapsed: float) -> bool:
-        """Whether the share of the wall time spent so far is within the budget.
-
-        Args:
-            spent: Seconds spent on what is scheduled here.
-            elapsed: Seconds since the fit began.
-
-        Returns:
-            Whether spent <= budget * elapsed; True without a budget.
-        """
+        """Whether the share of the wall time spent so far is within the budget."""
         return self.budget is None or spent <= self.budget * elapsed
 
     def due(self, step: int, last_step: int | None, spent: float, elapsed: float) -> bool:
-        """Whether to act now; to be asked once a step.
-
-        Args:
-            step: The running step, counted from 0.
-            last_step: The last step, None where it is not known.
-            spent: Seconds spent so far, see `affords`.
-            elapsed: Seconds since the fit began.
-
-        Returns:
-            Whether the step, or an earlier one that was put off, is due and the budget allows it.
-        """
+        """Whether to act now, be it to make up for an earlier step; to be asked once a step."""
         if not (self._postponed or self.is_due(step, last_step)):
             return False
         self._postponed = step != last_step and not self.affords(spent, elapsed)
         return not self._postponed
 
     def may_be_due(self, step: int, last_step: int | None) -> bool:
-        """What `due` would say at this step, were there no budget; nothing is put off.
-
-        Args:
-            step: The running step, counted from 0.
-            last_step: The last step, None where it is not known.
-
-        Returns:
-            Whether the step, or an earlier one that was put off, is due.
-        """
+        """What `due` would say at this step, were there no budget; nothing is put off."""
         return self._postponed or self.is_due(step, last_step)
 
     def state_dict(self) -> dict[str, Any]:
@@ -155,14 +112,6 @@ def _is_evenly_spaced(step: int, per_decade: int) -> bool:
 
 def is_due(step: int, every_n_steps: int, last_step: int | None = None) -> bool:
     """Whether to act at a step: every n-th from 0 on, and the last.
-
-    Args:
-        step: The running step, counted from 0.
-        every_n_steps: n.
-        last_step: The last step, None where it is not known.
-
-    Returns:
-        Whether the step is due.
 
     Example:
         >>> [step for step in range(8) if is_due(step, 3, last_step=7)]

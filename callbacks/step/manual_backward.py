@@ -57,13 +57,7 @@ def weighted(weight: float, gradient: Tensor) -> Tensor | None:
 
 
 class ManualBackward:
-    """Calls back at the first gradient that reaches each tapped residual.
-
-    Args:
-        recorder: Hears of the taps.
-        look: Called with trainer, module and no loss.
-        weight: Name of a tapped residual -> factor to put on its gradient.
-    """
+    """Calls ``look`` at the first gradient that reaches each tapped residual, and weighs it."""
 
     def __init__(
         self,

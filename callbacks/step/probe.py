@@ -34,10 +34,6 @@ SEED = 0x5EED
 class FixedProbe:
     """Residuals of a frozen batch, with a fixed seed and a fixed choice of rows.
 
-    Args:
-        route: As in `pinn_ntk.callbacks.step.residual_function.residuals_of`.
-        max_points: Rows to keep of a term at most.
-
     Attributes:
         batch: The frozen batch; None until there is one.
         rows: Term -> kept rows of its residual, sorted.
@@ -55,12 +51,7 @@ class FixedProbe:
         self._plain = False
 
     def freeze(self, batch: Any) -> None:
-        """Keep a copy of the first batch seen; later ones are passed over.
-
-        Args:
-            batch: The batch. One that was restored without its containers gets those of this one,
-                if the shapes of all tensors agree; else this one is frozen, see `renewed`.
-        """
+        """Keep a copy of the first batch seen; tensors that were restored go into its containers."""
         if self.batch is None:
             self.batch = copied(batch)
             if self._restored:
@@ -101,11 +92,7 @@ class FixedProbe:
         return int(kept[-1]) < rows
 
     def state_dict(self) -> dict[str, Any]:
-        """The rows, and the batch, or its tensors alone where it would not load safely.
-
-        Returns:
-            Tensors and plain values only; empty where no tensor was found in the batch.
-        """
+        """The rows, and the batch, or its tensors alone where it would not load safely."""
         rows = {name: kept.cpu() for name, kept in self.rows.items()}
         tensors = [tensor.detach().as_subclass(Tensor).cpu() for tensor in tensors_of(self.batch)]
         if self._plain:
@@ -129,15 +116,7 @@ def _seed(device: torch.device) -> None:
 
 
 def copied(batch: Any, device: torch.device | None = None) -> Any:
-    """A batch that shares no memory with the given one.
-
-    Args:
-        batch: Tensors in containers, or an object that can be copied.
-        device: Where to put the tensors; None to leave them where they are.
-
-    Returns:
-        The same with each tensor a leaf; it asks for gradients if the given one does.
-    """
+    """A batch of leaves that shares no memory with the given one, on a device if one is given."""
     if not tensors_of(batch):
         return copy.deepcopy(batch)
     return apply_to_collection(batch, Tensor, lambda tensor: _leaf(tensor, device))

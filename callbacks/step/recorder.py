@@ -24,10 +24,6 @@ if TYPE_CHECKING:
 class Recorder:
     """Listens to ``self.log`` and ``log_dict`` of a module, to `pinn_ntk.tap` and `LossWeights`.
 
-    Args:
-        names: Names of the terms in the order in which the loss was written; None to take them
-            from what is logged.
-
     Attributes:
         logged: Key -> tensor or number as it was given, alive where the user logged it so.
         taps: Name -> residual that was tapped in this step.
@@ -119,13 +115,6 @@ class Recorder:
         Names are those given, else the keys of `LossWeights`, else of ``self.log``. A term that
         this step does not log keeps the name that it had in the last step whose terms were of the
         same kinds and shapes: modules may log every n-th step only.
-
-        Args:
-            loss: The live loss.
-            check: As in `pinn_ntk.find_terms`.
-
-        Returns:
-            Name -> term.
         """
         if self.names is not None:
             return find_terms(loss, names=self.names, check=check)

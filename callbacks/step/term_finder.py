@@ -44,16 +44,6 @@ class Ran(NamedTuple):
 class TermFinder:
     """Finds the residuals of a step by the route that the user chose.
 
-    Args:
-        names: Names of the terms in the order in which the loss was written.
-        include: Patterns of names to keep.
-        residuals: Function that computes the residuals on a batch.
-        probe: The same on points that stay; it takes the place of all other routes.
-        max_points: Rows of a probe's term at most.
-
-    Raises:
-        ValueError: ``names`` is one string.
-
     Attributes:
         recorder: What the running step told.
     """

@@ -16,34 +16,14 @@ SHARDING = {"FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy"}
 
 
 def at_least(owner: str, name: str, value: int, least: int) -> int:
-    """Check an integer argument.
-
-    Args:
-        owner: Name of the callback, for the message.
-        name: Name of the argument.
-        value: What was given.
-        least: Smallest value allowed.
-
-    Returns:
-        The value.
-
-    Raises:
-        ValueError: It is no integer, or too small.
-    """
+    """The value of an integer argument, if it is large enough."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ValueError(f"{owner}: {name} is {value!r}; expected an integer of at least {least}.")
     return value
 
 
 def unsupported_strategy(trainer: pl.Trainer) -> str | None:
-    """Why the live graph of a rank does not hold the whole kernel under a trainer's strategy.
-
-    Args:
-        trainer: The trainer, its strategy set up.
-
-    Returns:
-        The reason and what to change, in sentences; None where all is well.
-    """
+    """Why a rank's live graph does not hold the whole kernel under a strategy; None if it does."""
     strategy = trainer.strategy
     if SHARDING & {kind.__name__ for kind in type(strategy).__mro__}:
         return (
@@ -69,11 +49,7 @@ def has_lbfgs(trainer: pl.Trainer) -> bool:
 
 
 def check_optimizers(trainer: pl.Trainer) -> None:
-    """Refuse optimizers that read the loss, which a gradient hook leaves unweighted.
-
-    Raises:
-        MisconfigurationException: L-BFGS is among them.
-    """
+    """Refuse optimizers that read the loss, which a gradient hook leaves unweighted."""
     if has_lbfgs(trainer):
         raise MisconfigurationException(
             "NTKBalancer weights gradients, but the line search of L-BFGS compares values of the "

@@ -17,17 +17,7 @@ PACKAGES = ("pytorch_lightning", "lightning.pytorch")
 
 
 def installed(path: str) -> list[Any]:
-    """The same attribute of every Lightning that is installed.
-
-    Args:
-        path: Module inside the package and attribute, as in ``"callbacks.Callback"``.
-
-    Returns:
-        One or two objects, that of ``pytorch_lightning`` first.
-
-    Raises:
-        ModuleNotFoundError: Neither package can be imported.
-    """
+    """The same attribute, as in ``"callbacks.Callback"``, of every Lightning that is installed."""
     module, _, attribute = path.rpartition(".")
     tried = [_imported(f"{package}.{module}") for package in PACKAGES]
     found = [getattr(result, attribute) for result in tried if not isinstance(result, ImportError)]

@@ -38,16 +38,7 @@ class Guard:
         self._warned: set[str] = set()
 
     def run(self, what: str, diagnostic: Callable[[], T], *, retry: bool = False) -> T | None:
-        """Result of a diagnostic, None when it fails or failed before.
-
-        Args:
-            what: Its name; names are switched off one by one.
-            diagnostic: The call.
-            retry: Let it run again after a failure; the warning is still given only once.
-
-        Returns:
-            What the call returns, or None.
-        """
+        """Result of a diagnostic; None when it fails, or failed before and is not to ``retry``."""
         if what in self._off and not retry:
             return None
         with self.timed():
@@ -71,12 +62,7 @@ class Guard:
         return time.perf_counter() - self._start
 
     def warn_once(self, what: str, message: str) -> None:
-        """Give an `NTKWarning`, once a fit.
-
-        Args:
-            what: What it is about; each is warned of on its own.
-            message: The warning, in sentences; the owner's name is put before it.
-        """
+        """Give an `NTKWarning`, once a fit."""
         if what not in self._warned:
             self._warned.add(what)
             warnings.warn(f"{self.owner}: {message}", NTKWarning, stacklevel=2)

@@ -18,16 +18,7 @@ if TYPE_CHECKING:
 
 
 def log_scalars(trainer: pl.Trainer, values: Mapping[str, float], step: int) -> None:
-    """Hand scalars to every logger at a step of our own, past ``log_every_n_steps``.
-
-    Args:
-        trainer: Owner of the loggers.
-        values: Tag -> number.
-        step: The step.
-
-    Raises:
-        Exception: What the first logger that fails raises, after all others had their turn.
-    """
+    """Hand scalars to every logger, past ``log_every_n_steps``; what one raises comes last."""
     attempts = [_attempt(logger, dict(values), step) for logger in trainer.loggers]
     for error in filter(None, attempts):
         raise error
@@ -46,10 +37,6 @@ def publish(trainer: pl.Trainer, values: Mapping[str, float]) -> None:
     """Let other callbacks of the trainer (early stopping, checkpoints) read scalars.
 
     They stay in ``trainer.callback_metrics`` until the next values of those tags, or the next run.
-
-    Args:
-        trainer: The trainer, in a fit.
-        values: Tag -> number.
     """
     tensors = {tag: torch.tensor(value, dtype=torch.float64) for tag, value in values.items()}
     trainer.callback_metrics.update(tensors)

@@ -10,11 +10,7 @@ VERSION = 2
 
 
 def migrate(state: Mapping[str, Any]) -> dict[str, Any]:
-    """A state of a monitor or balancer of any version, as today's load it.
-
-    Raises:
-        ValueError: The state is of a later version than this one knows.
-    """
+    """A state of a monitor or balancer of any version, as today's load it."""
     version = state.get("version", 1)
     if version > VERSION:
         raise ValueError(

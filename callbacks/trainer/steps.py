@@ -58,14 +58,6 @@ def final_step(
 ) -> int | None:
     """Last step of a fit that is limited by batches, by optimizer steps, by both or by nothing.
 
-    Args:
-        batches: Batches that step in all epochs together; inf or negative where unknown.
-        max_steps: Limit on optimizer steps; negative for none.
-        optimizer_steps_per_batch: How many optimizer steps one batch makes.
-
-    Returns:
-        The last step counted from 0, or None when nothing limits the fit.
-
     Example:
         >>> final_step(100, -1), final_step(100, 30), final_step(float("inf"), 30, 2.0)
         (99, 29, 14)
@@ -83,9 +75,6 @@ def logged_step(trainer: pl.Trainer) -> int:
 
     ``trainer.global_step`` counts every optimizer of a batch on its own and would put our points
     beside those of ``self.log``. The counter that ``self.log`` uses is private, hence the fallback.
-
-    Returns:
-        The step, counted from 0.
     """
     loop = trainer.fit_loop.epoch_loop
     return int(getattr(loop, "_batches_that_stepped", trainer.global_step))
@@ -95,10 +84,6 @@ def last_step(trainer: pl.Trainer) -> int | None:
     """The last step of the running fit, counted as in `logged_step`; None where it is not known.
 
     To be asked before the first optimizer step of a batch.
-
-    Returns:
-        The step; None for an endless fit, and too late a one where ``max_time`` or early stopping
-        ends the fit before ``max_steps`` and ``max_epochs`` do.
     """
     step = logged_step(trainer)
     per_batch = trainer.global_step / step if step and trainer.global_step else 1.0

@@ -25,17 +25,7 @@ def _warn(message: str) -> None:
 def from_all_ranks(
     trainer: pl.Trainer, local: Traces | None, warn: Callable[[str], None] = _warn
 ) -> Traces | None:
-    """Sum of the traces and rows of all ranks; every rank must call it at the same step.
-
-    Args:
-        trainer: The trainer of this rank.
-        local: Traces of this rank, None where its measurement failed.
-        warn: Told in sentences why traces cannot be added up.
-
-    Returns:
-        The same on all ranks: the sums, or None where any measurement failed, or where terms of one
-        name may not be the same term, see `ambiguous`.
-    """
+    """Sum over all ranks, which must all call it; None where one failed or names are unclear."""
     if trainer.world_size == 1:
         return local
     gathered: list[Traces | None] = [None] * trainer.world_size
@@ -59,12 +49,6 @@ def ambiguous(ranks: Iterable[Collection[str]]) -> list[str]:
 
     Such a term may go by a name of its own on another rank, where it was logged.
 
-    Args:
-        ranks: Names of the terms of each rank; one without any term has nothing to mix up.
-
-    Returns:
-        The names, sorted. A logged term may well be absent on some ranks.
-
     Example:
         >>> ambiguous([["pde", "bc"], ["pde", "term_1"], ["pde"]])
         ['term_1']
@@ -79,12 +63,6 @@ def ambiguous(ranks: Iterable[Collection[str]]) -> list[str]:
 
 def total(ranks: Iterable[Mapping[str, tuple[float, int]]]) -> Traces:
     """Sum of traces and rows by term.
-
-    Args:
-        ranks: Traces of each rank; a term may be absent on some.
-
-    Returns:
-        Term -> sum of its traces, sum of its rows.
 
     Example:
         >>> total([{"pde": (2.0, 3)}, {"pde": (1.0, 3), "bc": (5.0, 1)}])

@@ -15,13 +15,7 @@ from pinn_ntk.callbacks.weighting.term_nodes import TermNodes
 
 
 class GradientWeights:
-    """Puts weights on the graph of a loss, and takes them off again.
-
-    Args:
-        finder: Finds the terms of the loss.
-        weight_of: Name of a term -> its weight.
-        found: Called when terms were found, which may have got new names.
-    """
+    """Puts weights on the graph of a loss, and takes them off again."""
 
     def __init__(
         self, finder: TermFinder, weight_of: Callable[[str], float], found: Callable[[], None]

@@ -30,11 +30,7 @@ class TermNode(NamedTuple):
 
 
 class TermNodes:
-    """Finds the nodes of the terms that a loss descends, and remembers the way to them.
-
-    Args:
-        finder: Finds the terms in full.
-    """
+    """Finds the nodes of the terms that a loss descends, and remembers the way to them."""
 
     def __init__(self, finder: TermFinder) -> None:
         """Nothing remembered."""
@@ -45,18 +41,8 @@ class TermNodes:
         """The nodes of a loss, without terms that it ascends or that are not included.
 
         The way to them is that of an earlier loss if the operations on it are the same, and each
-        logged term still lies where it lay.
-
-        Args:
-            loss: The live loss.
-            remember: Whether the way may be remembered; not where the sign of the loss may have
-                changed, as in min-max schemes.
-
-        Returns:
-            One node a term.
-
-        Raises:
-            OpaqueLossError: The terms cannot be found.
+        logged term still lies where it lay. It is not to be remembered where the sign of the loss
+        may have changed, as in min-max schemes.
         """
         root, keys = get_gradient_edge(loss).node, self.finder.recorder.keys
         if remember and keys in self._known:
@@ -112,10 +98,6 @@ class Mark(NamedTuple):
 class Way:
     """The nodes from a loss down to given ones, as a path that can be gone again on another graph.
 
-    Args:
-        root: The node that made the loss.
-        ends: Nodes to stop at.
-
     Attributes:
         nodes: The nodes, root first, each after the one it was reached from.
     """
@@ -132,14 +114,7 @@ class Way:
         self._kinds = [(node.name(), len(node.next_functions)) for node in self.nodes]
 
     def again(self, root: Node) -> list[Node] | None:
-        """The nodes of another graph that are reached by the same turns.
-
-        Args:
-            root: The node that made the other loss.
-
-        Returns:
-            The nodes in the same order; None where one of them is another operation.
-        """
+        """The nodes that the same turns reach in another graph; None if one is another operation."""
         nodes, children = [root], [root.next_functions]
         if (root.name(), len(children[0])) != self._kinds[0]:
             return None

@@ -20,11 +20,7 @@ if TYPE_CHECKING:
 
 
 class WeightsInLoss:
-    """Writes new weights into a `LossWeights` when the step that they were measured in is over.
-
-    Args:
-        weights: The user's module.
-    """
+    """Writes new weights into a `LossWeights` when the step that they were measured in is over."""
 
     def __init__(self, weights: LossWeights) -> None:
         """Nothing to write yet."""
@@ -39,17 +35,7 @@ class WeightsInLoss:
         return None if weights is None else cls(weights)
 
     def grouped(self, traces: Traces) -> Traces:
-        """Traces added up by the names of the weights: one weight may stand before several terms.
-
-        Args:
-            traces: Term -> trace and rows.
-
-        Returns:
-            Name of a weight -> trace and rows.
-
-        Raises:
-            ValueError: A term has no weight in the loss.
-        """
+        """Traces added up by the names of the weights, each of which may stand before several terms."""
         result: Traces = {}
         for term, (trace, rows) in traces.items():
             name = self._name(term)
@@ -62,14 +48,9 @@ class WeightsInLoss:
         self._new |= weights
 
     def write(self, trainer: pl.Trainer) -> None:
-        """The step is over: set them. L-BFGS starts anew, its memory is of another loss.
+        """Set them after the step; one that the buffer cannot hold is a ValueError, and is dropped.
 
-        Args:
-            trainer: Owner of the optimizers.
-
-        Raises:
-            ValueError: A weight is not finite and positive in the dtype of the buffer; it is
-                dropped, and those in force stay.
+        L-BFGS starts anew, since its memory is of another loss.
         """
         new, self._new = self._new, {}  # weights that cannot be written are not tried again
         if not new:

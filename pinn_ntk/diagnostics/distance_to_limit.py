@@ -178,14 +178,6 @@ class Listener:
 def is_usable(inputs: Any, features: int) -> bool:
     """Whether points can be made of what a layer got.
 
-    Args:
-        inputs: First argument of the layer.
-        features: Number of its inputs.
-
-    Returns:
-        Whether it is an ordinary tensor (rows, ..., features) of finite numbers with a row at
-        least, and not one that stands for others inside a transformation of ``torch.func``.
-
     Example:
         >>> [is_usable(x, 2) for x in (torch.ones(3, 2), torch.ones(0, 2), torch.ones(2), None)]
         [True, False, False, False]
@@ -203,13 +195,6 @@ def is_usable(inputs: Any, features: int) -> bool:
 
 def spread(inputs: Tensor, most: int) -> Tensor:
     """At most so many rows of a tensor, evenly spread.
-
-    Args:
-        inputs: (..., features).
-        most: Rows to keep at most.
-
-    Returns:
-        A copy, (min(rows, most), features).
 
     Example:
         >>> spread(torch.arange(5.0)[:, None], 3).flatten().tolist()

@@ -37,10 +37,6 @@ class KernelDrift(Diagnostic):
 
     A term whose points changed has no drift from then on, and what was kept of it is dropped.
 
-    Args:
-        save_start: Whether the first kernel and parameters go into checkpoints, so that drift goes
-            on after a restart; 8 (sum R)^2 bytes and more.
-
     Attributes:
         terms: Terms of the kernel that was seen first.
 
@@ -125,23 +121,7 @@ class KernelDrift(Diagnostic):
         fixed: bool = False,
         groups: Mapping[str, str] | None = None,
     ) -> dict[str, float]:
-        """Drift since the first call.
-
-        Args:
-            kernel: The kernel now; one without terms where none is defined.
-            params: The parameters now.
-            fingerprints: Term -> fingerprint of its points, None where they cannot be told; such
-                points pass for unchanged while the number of rows stays.
-            fixed: Whether the points are known to be the same at each call, as on a probe. Else
-                a term has drift from its second measurement on, while its points do not change.
-            groups: Parameter name -> group, for the drift of each group.
-
-        Returns:
-            Term -> drift of its block; "kernel" -> of all blocks with their cross blocks, while
-            the terms are those of the first call and all of them have a drift; "parameters" -> of
-            the parameters; "parameters_<group>" -> of each group where there is more than one. A
-            term of such a name goes with an underscore at its end. NaN where the start was zero.
-        """
+        """Drift since the first call."""
         of_params = self._of_parameters(params, groups or {})
         result: dict[str, float] = {}
         self.terms = self.terms or kernel.terms

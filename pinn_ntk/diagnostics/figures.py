@@ -34,14 +34,6 @@ def history_figure(
     """Spectrum of every term over training: one panel a term, thin lines from dark to bright.
 
     Needs matplotlib; pyplot is not touched.
-
-    Args:
-        history: Term -> (step, spectrum) in the order measured.
-        points: What the kernels were taken on, for the title.
-
-    Returns:
-        The figure. Eigenvalues at and below the noise floor are not drawn; the floor of the last
-        measurement is the dotted line.
     """
     from matplotlib import colormaps
     from matplotlib.cm import ScalarMappable

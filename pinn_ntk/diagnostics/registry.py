@@ -44,20 +44,7 @@ BY_NAME = {kind.name: kind for kind in CLASSES}
 def chosen(
     given: Sequence[str | Diagnostic] | None = None, *, save_start: bool = True, limit: bool = True
 ) -> list[Diagnostic]:
-    """Diagnostics by name, or as they are given; all that there are where nothing is given.
-
-    Args:
-        given: Names and objects; None for all.
-        save_start: As in `KernelDrift`, where that is asked for by name.
-        limit: Whether the distance to the limit is one of all.
-
-    Returns:
-        The diagnostics, in the order in which they read.
-
-    Raises:
-        TypeError: ``given`` is no list, or an entry is neither a name nor a Diagnostic.
-        ValueError: A name is unknown, missing, or given twice.
-    """
+    """Diagnostics by name, or as they are given; all that there are where nothing is given."""
     if isinstance(given, str):
         raise TypeError(f"diagnostics is the string {given!r}; expected a list, as in [{given!r}].")
     if given is not None and not isinstance(given, Sequence):

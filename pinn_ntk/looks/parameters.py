@@ -19,13 +19,6 @@ Patterns = str | Sequence[str] | None
 def matches(name: str, patterns: Patterns) -> bool:
     """Whether a name matches one of the patterns.
 
-    Args:
-        name: The name.
-        patterns: The patterns.
-
-    Returns:
-        Whether there is one that it matches, or no pattern at all.
-
     Example:
         >>> matches("net.0.weight", ["net.*", "k"]), matches("k", "net.*"), matches("k", None)
         (True, False, True)
