@@ -6,15 +6,23 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from pytorch_lightning.loggers import TensorBoardLogger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from pinn_ntk.callbacks import NTKMonitor
+from tests.pinn import build, fit
+from tests.tag_table import DOCS, DOCSTRING, found, table
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 def test_the_module_of_getting_started_runs(tmp_path: Path):
     text = (ROOT / "docs" / "getting-started.md").read_text()
-    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    code, _ = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     assert code.count("* 3000") == 1
     script = tmp_path / "beam.py"
     script.write_text(
@@ -29,6 +37,57 @@ def test_the_module_of_getting_started_runs(tmp_path: Path):
     assert "TERMS ['clamped', 'level', 'pde'] [0. 3.]" in done.stdout
     assert "NTKWarning" not in done.stderr
     assert list((tmp_path / "lightning_logs").rglob("events.out.tfevents.*"))
+
+
+def test_the_diagnostic_of_getting_started_arrives_everywhere(tmp_path: Path):
+    text = (ROOT / "docs" / "getting-started.md").read_text()
+    _, code = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    body = code[code.index("class LargestResidual") : code.index("monitor =")]
+    assert len(body.strip().splitlines()) <= 20
+    space: dict[str, Any] = {"NTKMonitor": NTKMonitor}
+    exec(code, space)  # noqa: S102 - the text of the documentation
+    monitor, logger = space["monitor"], TensorBoardLogger(tmp_path)
+    run = fit(build(), monitor, steps=3, logger=logger)
+    run.save_checkpoint(tmp_path / "c.ckpt")
+    events = EventAccumulator(logger.log_dir, {"tensors": 0, "images": 0}).Reload()
+    assert [event.step for event in events.Scalars("ntk/largest_residual/pde")] == [0, 2]
+    assert [event.step for event in events.Images("ntk/figure/largest_residual")] == [2]
+    summary = events.Tensors("ntk/summary/text_summary")[-1].tensor_proto.string_val[0].decode()
+    last = float(monitor.history["ntk/largest_residual/pde"][-1, 1])
+    assert f"- largest_residual/pde: {last:.2g}" in summary
+    assert "ntk/largest_residual/pde" in run.callback_metrics
+    saved = torch.load(tmp_path / "c.ckpt", weights_only=True)["callbacks"][monitor.state_key]
+    assert saved["history"]["ntk/largest_residual/pde"].tolist()[-1] == [2, last]
+
+
+def test_tables_of_tags_are_those_of_the_diagnostics():
+    for file in (DOCSTRING, DOCS):
+        assert found(file) == table(file), "run: PYTHONPATH=tests:. python tests/tag_table.py"
+
+
+def test_paths_in_the_page_on_architecture_exist():
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    paths = set(
+        re.findall(r"`((?:pinn_ntk|callbacks|tests|docs|examples|studies|configs)/[^`]*)`", text)
+    )
+    assert len(paths) > 30
+    everywhere = {file.name for folder in ("pinn_ntk", "callbacks") for file in (ROOT / folder).rglob("*.py")}
+    assert set(re.findall(r"`(\w+\.py)`", text)) - everywhere == set()
+    assert [path for path in sorted(paths) if not (ROOT / path).exists()] == []
+    assert len(text.splitlines()) < 120
+
+
+def test_names_on_the_page_on_architecture_stand_in_their_files():
+    text = " ".join((ROOT / "docs" / "architecture.md").read_text().split())
+    for path, name in (
+        ("callbacks/base.py", "class KernelCallback"),
+        ("callbacks/step/term_finder.py", "def find"),
+        ("pinn_ntk/graph/terms/loss_nodes.py", "_RULES"),
+        ("pinn_ntk/diagnostics/summary.py", "ORDER"),
+        ("callbacks/trainer/migrate.py", "VERSION"),
+    ):
+        assert path in text
+        assert name in (ROOT / path).read_text()
 
 
 def test_what_the_kernel_says_prints_what_it_says(tmp_path: Path):

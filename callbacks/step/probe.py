@@ -51,7 +51,7 @@ class FixedProbe:
         self._plain = False
 
     def freeze(self, batch: Any) -> None:
-        """Keep a copy of the first batch seen; tensors that were restored go into its containers."""
+        """Keep a copy of the first batch seen; restored tensors go into its containers."""
         if self.batch is None:
             self.batch = copied(batch)
             if self._restored:

@@ -114,7 +114,7 @@ class Way:
         self._kinds = [(node.name(), len(node.next_functions)) for node in self.nodes]
 
     def again(self, root: Node) -> list[Node] | None:
-        """The nodes that the same turns reach in another graph; None if one is another operation."""
+        """The nodes that the same turns reach in another graph; None if one is of another kind."""
         nodes, children = [root], [root.next_functions]
         if (root.name(), len(children[0])) != self._kinds[0]:
             return None

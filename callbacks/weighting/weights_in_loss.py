@@ -35,7 +35,7 @@ class WeightsInLoss:
         return None if weights is None else cls(weights)
 
     def grouped(self, traces: Traces) -> Traces:
-        """Traces added up by the names of the weights, each of which may stand before several terms."""
+        """Traces added up by the names of the weights; one may stand before several terms."""
         result: Traces = {}
         for term, (trace, rows) in traces.items():
             name = self._name(term)
