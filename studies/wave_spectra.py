@@ -139,8 +139,10 @@ def from_checkpoint(path: Path) -> Spectra:
     """What the first monitor of a Trainer has kept."""
     callbacks = torch.load(path, map_location="cpu", weights_only=True).get("callbacks", {})
     for name, state in callbacks.items():
-        if "NTKMonitor" in name and "book" in state:
-            return restored(state["book"]["spectra"])
+        if "NTKMonitor" in name:
+            monitor = NTKMonitor()
+            monitor.load_state_dict(state)
+            return monitor.spectra
     return {}
 
 
