@@ -71,7 +71,9 @@ def test_paths_in_the_page_on_architecture_exist():
         re.findall(r"`((?:pinn_ntk|callbacks|tests|docs|examples|studies|configs)/[^`]*)`", text)
     )
     assert len(paths) > 30
-    everywhere = {file.name for folder in ("pinn_ntk", "callbacks") for file in (ROOT / folder).rglob("*.py")}
+    everywhere = {
+        file.name for folder in ("pinn_ntk", "callbacks") for file in (ROOT / folder).rglob("*.py")
+    }
     assert set(re.findall(r"`(\w+\.py)`", text)) - everywhere == set()
     assert [path for path in sorted(paths) if not (ROOT / path).exists()] == []
     assert len(text.splitlines()) < 120

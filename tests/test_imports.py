@@ -6,6 +6,7 @@ import ast
 import importlib
 import inspect
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,9 +16,11 @@ import pytest
 
 import pinn_ntk
 import pinn_ntk.callbacks
+import pinn_ntk.diagnostics
+import pinn_ntk.limit
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = [pinn_ntk, pinn_ntk.callbacks]
+PACKAGES = [pinn_ntk, pinn_ntk.callbacks, pinn_ntk.diagnostics, pinn_ntk.limit]
 PUBLIC = [
     pytest.param(package, name, id=f"{package.__name__}.{name}")
     for package in PACKAGES
@@ -86,6 +89,18 @@ def test_public_name_resolves_and_is_documented(package: ModuleType, name: str):
     doc = inspect.cleandoc(value.__doc__ or "")
     assert len(doc.split()) > 3
     assert not doc.startswith(f"{name}("), "the signature that dataclass puts in for a docstring"
+
+
+FUNCTIONS = [p for p in PUBLIC if inspect.isfunction(getattr(p.values[0], p.values[1]))]
+
+
+@pytest.mark.parametrize(("package", "name"), FUNCTIONS)
+def test_public_function_documents_arguments_and_result(package: ModuleType, name: str):
+    function = getattr(package, name)
+    doc = inspect.cleandoc(function.__doc__)
+    documented = re.findall(r"^    (\w+): ", doc, re.MULTILINE)
+    assert set(inspect.signature(function).parameters) <= set(documented)
+    assert "\nReturns:\n" in doc
 
 
 @pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.__name__)
