@@ -86,8 +86,9 @@ def look(
 def _terms(
     loss: Tensor, names: Sequence[str] | Mapping[str, Tensor | float] | None, *, optional: bool
 ) -> dict[str, Term]:
-    try:
-        return find_terms(loss, names=names, check=not optional)
+    try:  # of a loss of NaN no completeness can be told; the look says which terms are undefined
+        check = not optional and bool(loss.isfinite().all())
+        return find_terms(loss, names=names, check=check)
     except ValueError:
         if optional:  # an opaque loss is what residuals are for
             return {}

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from pinn_ntk import LossWeights
-from pinn_ntk.callbacks.step.step_inputs import RandomStates, digest, setting
+from pinn_ntk.callbacks.step.step_inputs import StepInputs
+from pinn_ntk.looks.digest import RandomStates, digest
 
 CPU = torch.device("cpu")
 
@@ -28,9 +29,10 @@ class Module(pl.LightningModule):
         self.register_buffer("scale", torch.ones(2, dtype=torch.complex64).conj())
         self.register_buffer("sparse", torch.eye(2).to_sparse(), persistent=False)
 
-    @property
-    def trained(self) -> dict[str, Tensor]:
-        return {n: p for n, p in self.named_parameters() if p.requires_grad and "lazy" not in n}
+    def setting(self, batch: Any, *, of_batch: bool = True) -> str:
+        named = self.named_parameters()
+        trained = {n: p for n, p in named if p.requires_grad and "lazy" not in n}
+        return StepInputs(self, batch).setting(self, trained, batch=of_batch)
 
 
 def scaled(tensor: Tensor) -> None:
@@ -48,6 +50,7 @@ def scaled(tensor: Tensor) -> None:
         (lambda m, b: b["more"][0].fill(3.0), True),
         (lambda m, b: b.update(number=10**400), True),
         (lambda m, b: b.update(flag=False), True),
+        (lambda m, b: m.net[0].requires_grad_(False), True),  # frozen from then on
         (lambda m, b: scaled(m.net[0].weight), False),
         (lambda m, b: m.net[1].running_mean.add_(1), False),
         (lambda m, b: m.weights.update({"pde": 7.0}), False),
@@ -58,16 +61,15 @@ def scaled(tensor: Tensor) -> None:
 def test_which_changes_are_told(change: Callable[[Any, Any], None], tells: bool):
     module = Module()
     batch = {"x": torch.ones(2, 1), "more": [np.zeros(3)], "number": 1, "flag": True, "name": "a"}
-    before = setting(module, module.trained, batch)
+    before = module.setting(batch)
     change(module, batch)
-    assert (setting(module, module.trained, batch) != before) == tells
+    assert (module.setting(batch) != before) == tells
 
 
-def test_what_is_frozen_counts_from_then_on():
+def test_on_a_probe_the_batch_does_not_count():
     module = Module()
-    before = setting(module, module.trained, None)
-    module.net[0].requires_grad_(False)
-    assert setting(module, module.trained, None) != before
+    found = {module.setting(torch.full((2,), x), of_batch=False) for x in (1.0, 2.0)}
+    assert found == {module.setting(None)}
 
 
 DRAWS: list[Callable[[], Any]] = [
@@ -80,21 +82,18 @@ DRAWS: list[Callable[[], Any]] = [
 
 @pytest.mark.parametrize("draw", DRAWS)
 def test_random_states_tell_a_draw_and_go_back(draw: Callable[[], Any]):
-    before = RandomStates.now(CPU)
-    assert RandomStates.now(CPU).digest() == before.digest()
-    first = draw()
-    assert RandomStates.now(CPU).digest() != before.digest()
-    before.restore(CPU)
-    assert RandomStates.now(CPU).digest() == before.digest()
-    assert torch.equal(torch.as_tensor(draw()), torch.as_tensor(first))
-
-
-def test_a_state_that_was_kept_does_not_go_on_with_its_generator():
-    before = RandomStates.now(CPU)
+    module = Module()
+    before, inputs = RandomStates.now(CPU), StepInputs(module, None)
     kept = before.digest()
-    for draw in DRAWS:
-        draw()
-    assert before.digest() == kept
+    assert RandomStates.now(CPU).digest() == kept
+    assert not inputs.drew_numbers(module)
+    first = draw()
+    assert RandomStates.now(CPU).digest() != kept
+    assert inputs.drew_numbers(module)
+    assert before.digest() == kept  # a state that was kept does not go on with its generator
+    before.restore(CPU)
+    assert RandomStates.now(CPU).digest() == kept
+    assert torch.equal(torch.as_tensor(draw()), torch.as_tensor(first))
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.complex64])

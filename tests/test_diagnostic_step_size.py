@@ -1,0 +1,206 @@
+"""The largest stable step, the learning rate in use, and how many steps each mode takes."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.sparse.linalg
+import torch
+
+from pinn_ntk import NTK, curvature, find_terms, look
+from pinn_ntk.analysis.step_size import max_stable_lr, mode_rates
+from pinn_ntk.callbacks import NTKMonitor
+from pinn_ntk.kernel.rows import thinned
+from pinn_ntk.kernel.spectrum import DIRECT, largest_eigenvalue
+from pinn_ntk.looks.parameters import learning_rate
+from tests.looks import ask, linear, look_at, rows, said, values
+from tests.zoo import Inverse, Noted, TwoNetworks, make, train
+
+
+def test_gradient_descent_is_stable_just_below_the_step_size_and_not_above():
+    matrices, weights = {"pde": rows(6), "bc": rows(3, seed=1)}, {"pde": 1.0, "bc": 20.0}
+    kernel, theta = linear(**matrices)
+    loss = sum(weights[n] * (A @ theta).square().mean() for n, A in matrices.items())
+    limit = max_stable_lr(kernel, kernel, curvature(find_terms(loss, names=["pde", "bc"])))
+    step = look(loss, {"theta": theta}.items(), names=["pde", "bc"])
+    assert values(ask(step, "step_size"))["max_stable_lr"] == pytest.approx(limit, rel=1e-12)
+
+    def after(lr: float) -> float:
+        x = torch.ones(4, dtype=torch.float64)
+        for _ in range(3000):
+            gradient = sum(2 * weights[n] / len(A) * A.mT @ (A @ x) for n, A in matrices.items())
+            x = x - lr * gradient
+        return float(x.norm())
+
+    assert after(0.99 * limit) < 2.0
+    assert after(1.01 * limit) > 1e6
+
+
+def test_no_step_size_where_a_term_has_no_curvature():
+    matrices, half = {"pde": rows(3), "bc": rows(2)}, {"pde": torch.ones(3)}
+    assert "step_size" not in ask(look_at(matrices, known={"curvature": half})).readings
+    both = look_at(matrices, known={"curvature": half | {"bc": torch.ones(2)}})
+    top = torch.linalg.eigvalsh(both.kernel.matrix())[-1]
+    found = values(ask(both, "step_size"))
+    assert found == {"max_stable_lr": pytest.approx(2 / float(top), rel=1e-12)}
+
+
+def test_zero_kernel_bounds_no_step_size():
+    kernel, _ = linear(pde=torch.zeros(2, 4, dtype=torch.float64))
+    assert max_stable_lr(kernel, kernel, {"pde": torch.ones(2)}) == math.inf
+
+
+def test_rows_kept_stand_for_those_left_out():
+    A = rows(3).repeat_interleave(2, dim=0)  # every row twice: thinning by two loses nothing
+    kernel, _ = linear(pde=A)
+    D = {"pde": torch.full((6,), 0.5, dtype=torch.float64)}
+    exact = max_stable_lr(kernel, kernel, D)
+    assert max_stable_lr(thinned(kernel, 3), kernel, D) == pytest.approx(exact, rel=1e-12)
+
+
+@pytest.mark.parametrize("uniform", [True, False])
+def test_rates_are_those_of_each_term_alone(uniform: bool):
+    A = rows(3)
+    D = {"pde": torch.full((3,), 0.5).double() if uniform else torch.tensor([1.0, 2.0, 5.0])}
+    step = look_at({"pde": A, "bc": rows(6, seed=1)}, known={"curvature": D})
+    operator = A @ A.mT @ D["pde"].double().diag()  # K D, not symmetric
+    eigenvalues = torch.linalg.eigvals(operator).real.sort().values
+    rates = ask(step).readings["time_scales"].facts["rates"]
+    assert rates == {"pde": pytest.approx([float(eigenvalues[-1]), float(eigenvalues[0])])}
+
+
+def test_rates_are_of_modes_above_the_noise_and_of_rows_that_stand_for_others():
+    A, D = rows(10), {"pde": torch.full((10,), 0.2, dtype=torch.float64)}  # of rank 4
+    step = look_at({"pde": A}, known={"curvature": D}, max_points=5)
+    eigenvalues = torch.linalg.eigvalsh(A[::2] @ A[::2].mT)[1:]  # 4 of 5
+    fast, slow = mode_rates(step.sampled, step.kernel, step.spectra, D)["pde"]
+    assert fast == pytest.approx(0.4 * float(eigenvalues[-1]), rel=1e-10)
+    assert slow == pytest.approx(0.4 * float(eigenvalues[0]), rel=1e-8)
+    assert ask(step).readings["time_scales"].facts["rates"] == {"pde": [fast, slow]}
+
+
+def test_a_kernel_or_a_weight_of_zero_has_no_rates():
+    D = {"pde": torch.ones(3).double(), "bc": torch.zeros(2).double()}
+    step = look_at({"pde": 0 * rows(3), "bc": rows(2)}, known={"curvature": D})
+    assert ask(step).readings["time_scales"].facts["rates"] == {}
+
+
+RATES = {"pde": [2.5, 0.01], "bc": [1.0, 0.7]}
+
+
+@pytest.mark.parametrize(
+    ("lr", "changes", "sentence"),
+    [
+        (None, {}, "plain gradient descent on this loss is unstable above 0.004. Adam"),
+        (0.001, {}, "above 0.004; the learning rate in use, 0.001, is 0.25 times that. Adam"),
+        (0.1, {"step_size": {"bound": math.inf}}, "unstable above inf. Adam"),
+        (  # 1 / -log(1 - 0.1) = 9.491; 1 / 1e-12 of what 1 - x cannot hold
+            0.01,
+            {"time_scales": {"rates": {"pde": [10.0, 1e-10]}}},
+            "pde in 9.5 steps along its fastest mode, in 1e+12 steps along the slowest above the",
+        ),
+        (  # 1 / -log(0.99) = 99.5
+            1.0,
+            {"time_scales": {"rates": RATES}},
+            (
+                "pde never (it grows) along its fastest mode, in 99 steps along the slowest above "
+                "the noise; bc in a step along its fastest mode, in a step along"
+            ),
+        ),
+        (
+            1.0,
+            {"time_scales": {"rates": {"pde": [2.0, 0.01]}}},
+            "pde never (it swings) along its fastest mode",
+        ),
+    ],
+)
+def test_sentences(lr: float | None, changes: dict[str, Any], sentence: str):
+    assert sentence in said(learning_rate=None if lr is None else {"lr": lr}, **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "unsaid"),
+    [
+        ({"step_size": None}, "Step size"),
+        ({"step_size": None, "learning_rate": {"lr": 0.1}}, "Step size"),
+        ({}, "Time scales"),
+        ({"learning_rate": {"lr": 0.1}, "time_scales": {"rates": {}}}, "Time scales"),
+        ({"time_scales": {"rates": {"pde": [1.0, 0.1]}}}, "Time scales"),
+    ],
+)
+def test_no_sentence(changes: dict[str, Any], unsaid: str):
+    assert unsaid not in said(**changes)
+
+
+def test_the_learning_rate_is_the_largest_of_the_groups_and_of_the_optimizer_that_steps():
+    module, monitor = make(Inverse, optimizer="adam"), NTKMonitor(every_n_steps=1)
+    train(module, monitor, steps=2)
+    assert monitor.history["ntk/lr"].tolist() == [[0, 0.1], [1, 0.1]]
+
+
+class Scheduled(Noted):
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.SGD(self.parameters(), lr=0.01)
+        halving = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
+        return [optimizer], [{"scheduler": halving, "interval": "step"}]
+
+
+def test_the_learning_rate_follows_its_schedule():
+    module, monitor = make(Scheduled), NTKMonitor(every_n_steps=1)
+    train(module, monitor, steps=4)
+    expected = [[step, 0.01 / 2**step] for step in range(4)]
+    np.testing.assert_allclose(monitor.history["ntk/lr"], expected, rtol=1e-14)
+
+
+def test_no_learning_rate_where_it_is_not_clear_whose():
+    module = make(TwoNetworks, manual=True)
+    rates = ((module.net, 0.1), (module.source, 0.2))
+    both = [torch.optim.SGD(net.parameters(), lr=lr) for net, lr in rates]
+    params = dict(module.named_parameters())
+    source = {n: p for n, p in params.items() if "source" in n}
+    nothing = NTK({})
+    assert learning_rate(both, params, nothing) is None
+    assert learning_rate(both, source, nothing) == 0.2
+    del both[1].param_groups[0]["lr"]
+    assert learning_rate(both, source, nothing) is None
+
+
+@pytest.mark.parametrize("size", [DIRECT - 1, DIRECT + 1, 3 * DIRECT])
+@pytest.mark.parametrize("decay", [1.0, 0.1, 1e-4], ids=["steep", "slow", "flat"])
+def test_largest_eigenvalue_is_that_of_the_direct_method(size: int, decay: float):
+    values = torch.exp(-decay * torch.arange(size, dtype=torch.float64))
+    generator = torch.Generator().manual_seed(size)
+    basis = torch.randn(size, size, generator=generator, dtype=torch.float64)
+    basis = torch.linalg.qr(basis).Q
+    matrix = 1e6 * basis @ torch.diag(values) @ basis.mT
+    top = largest_eigenvalue(matrix)
+    assert top == pytest.approx(float(torch.linalg.eigvalsh(matrix)[-1]), rel=1e-10)
+    assert top == pytest.approx(1e6, rel=1e-10)
+    assert largest_eigenvalue(matrix) == top
+
+
+@pytest.mark.parametrize("scale", [1e-290, 1e-30, 1e30, 1e290])
+def test_largest_eigenvalue_at_any_scale(scale: float):
+    vector = torch.linspace(1, 2, 2 * DIRECT, dtype=torch.float64)
+    top = largest_eigenvalue(scale * torch.outer(vector, vector))
+    assert top == pytest.approx(scale * float(vector.square().sum()), rel=1e-12)
+
+
+@pytest.mark.parametrize("size", [2, 2 * DIRECT])
+def test_largest_eigenvalue_of_odd_matrices(size: int):
+    assert largest_eigenvalue(torch.zeros(size, size)) == 0.0
+    assert largest_eigenvalue(torch.eye(size)) == pytest.approx(1.0, rel=1e-6)
+    with pytest.raises(ValueError, match="NaN or inf"):
+        largest_eigenvalue(torch.full((size, size), math.nan))
+
+
+def test_largest_eigenvalue_where_lanczos_does_not_converge(monkeypatch: pytest.MonkeyPatch):
+    def fail(*_: Any, **__: Any) -> None:
+        raise scipy.sparse.linalg.ArpackNoConvergence("no", [], [])
+
+    monkeypatch.setattr(scipy.sparse.linalg, "eigsh", fail)
+    matrix = torch.diag(torch.linspace(1, 7, 2 * DIRECT, dtype=torch.float64))
+    assert largest_eigenvalue(matrix) == pytest.approx(7.0, rel=1e-14)

@@ -1,0 +1,80 @@
+"""The summary as a whole: its table, its order, and what no single diagnostic says."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from pinn_ntk.diagnostics import Diagnostic, Reading
+from pinn_ntk.diagnostics.registry import chosen
+from pinn_ntk.diagnostics.summary import summary
+from pinn_ntk.looks.step_terms import PROBE
+from tests.looks import ask, look_at, rows, said, told
+
+NINE = {"pde": 9, "bc": 2}
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({}, "**Kernel at step 20** on the training batch\n"),
+        ({}, "\n| pde | 3 | 111 | 100 | 1.2 | 1.0e+01 | 0.2 |\n"),
+        ({}, "\n| bc | 2 | 3 | 2 | 1.8 | 2.0e+00 | 0.01 |\n"),
+        ({"drift": {"drift": {}}}, "| pde | 3 | 111 | 100 | 1.2 | 1.0e+01 | - |"),
+        ({"drift": {"drift": {"pde": math.nan}}}, "| pde | 3 | 111 | 100 | 1.2 | 1.0e+01 | - |"),
+        ({"spectrum": None, "drift": None}, "\n| pde | 3 | 111 | - | - | - | - |\n"),
+        ({"traces": None}, "\n| bc | 2 | - | 2 | 1.8 | 2.0e+00 | 0.01 |\n"),
+        ({"step": {"points": PROBE}}, "**Kernel at step 20** on a fixed probe"),
+        ({"step": {"undefined": ["ic"]}}, "Undefined: ic, whose residual holds NaN or inf."),
+        ({"step": {"undefined": ["ic"]}}, "| ic | - | undefined | - | - | - | - |"),
+        ({"step": {"undefined": ["term_2"]}}, "- Names: term_2 (not logged: pass names=[...] or"),
+        ({"step": {"rows": {"term_0": 1}}, "spectrum": None, "traces": None}, "- Names: term_0"),
+        ({"step": {"rows": NINE}}, "those of 3 of its 9 rows, evenly strided (max_points=4)"),
+        (
+            {"step": {"rows": NINE, "points": PROBE}},
+            "are those of 3 of its 9 rows, drawn from equal strata (max_points=4)",
+        ),
+    ],
+)
+def test_what_it_says(changes: dict[str, Any], sentence: str):
+    assert sentence in said(**changes)
+
+
+@pytest.mark.parametrize("unsaid", ["Undefined", "Names", "evenly strided"])
+def test_what_it_leaves_out(unsaid: str):
+    assert unsaid not in said()
+
+
+class Own(Diagnostic):
+    name = "own"
+
+    def sentences(self, readings: Any) -> list[str]:
+        return [f"Own: {readings['own'].facts['x']}."]
+
+
+def test_one_s_own_diagnostic_speaks_before_the_certificate_and_may_fail_alone():
+    failed: list[str] = []
+
+    def say(what: str, part: Any) -> Any:
+        try:
+            return part()
+        except KeyError:
+            failed.append(what)
+            return None
+
+    every = [Own(), *chosen()]
+    lines = summary(told(own={"x": 1}), every, say).splitlines()[7:]
+    starts = [line.split(":")[0].split(" since")[0] for line in lines]
+    order = ["Traces", "pde", "bc", "Drift", "Step size", "Own", "Certificate"]
+    assert starts == [f"- {said}" for said in order]
+    assert failed == []
+    broken = {**told(own={}), "step_size": Reading(20)}
+    assert "Certificate" in summary(broken, every, say)
+    assert failed == ["the sentence on largest stable learning rate", "the sentence on own"]
+
+
+def test_a_measurement_without_a_kernel_has_a_summary():
+    panel = ask(look_at({"pde": math.nan * rows(2)}, 7))
+    assert panel.summary().splitlines()[4] == "| pde | - | undefined | - | - | - | - |"
