@@ -25,6 +25,7 @@ from pinn_ntk.callbacks.trainer.flavours import MisconfigurationException
 from pinn_ntk.callbacks.trainer.steps import logged_step
 from pinn_ntk.callbacks.weighting.distributed import Traces, from_all_ranks
 from pinn_ntk.callbacks.weighting.gradient_weights import GradientWeights
+from pinn_ntk.callbacks.weighting.term_weights import TermWeights
 from pinn_ntk.callbacks.weighting.weights_in_loss import WeightsInLoss
 from pinn_ntk.diagnostics.base import Tag
 from pinn_ntk.graph.residuals import named_residuals
@@ -129,18 +130,22 @@ class NTKBalancer(KernelCallback):
         if rule != "trace":
             raise ValueError(f"NTKBalancer: rule is {rule!r}; expected 'trace'.")
         self.rule = TraceRule(convention, ema, min_weight, max_weight)
+        self._terms = TermWeights(self.rule)
         self.check_first = certify
-        self.weights: dict[str, float] = {}
-        self._traces: Traces = {}
         schedule = Schedule("NTKBalancer", every_n_steps, steps, per_decade)
         finder = TermFinder(names, include, residuals)
-        self._on_gradients = GradientWeights(finder, self.weight_of, self._rename)
+        self._on_gradients = GradientWeights(finder, self.weight_of, self._terms.rename)
         self._set_up(schedule, finder, params, prefix)
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Term -> lambda_a in force."""
+        return self._terms.weights
 
     def reset(self) -> None:
         """Another module is trained."""
         super().reset()
-        self.weights, self._traces = {}, {}
+        self._terms.reset()
         self._on_gradients.forget()
 
     def _restart(self) -> None:
@@ -162,7 +167,7 @@ class NTKBalancer(KernelCallback):
         if self._in_loss is None:
             check_optimizers(trainer)
         else:
-            self.weights = self._in_loss.weights.as_dict()
+            self._terms.weights = self._in_loss.weights.as_dict()
 
     def at_backward(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor | None
@@ -185,16 +190,14 @@ class NTKBalancer(KernelCallback):
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         if self._active and self._in_loss is not None:
             self.guard.run(UPDATE, partial(self._in_loss.write, trainer), retry=True)
-            self.weights |= self._in_loss.weights.as_dict()  # rounded to the buffer's dtype
+            self._terms.weights |= self._in_loss.weights.as_dict()  # rounded to the buffer's dtype
 
     def state_dict(self) -> dict[str, Any]:
-        own = {"weights": dict(self.weights), "traces": dict(self._traces)}
-        return {**super().state_dict(), **own}
+        return {**super().state_dict(), **self._terms.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict)
-        self.weights = dict(state_dict["weights"])
-        self._traces = dict(state_dict["traces"])
+        self._terms.load_state_dict(state_dict)
 
     def refresh(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor | None
@@ -230,7 +233,7 @@ class NTKBalancer(KernelCallback):
     ) -> Traces:
         with measuring():
             look = self.look(trainer, pl_module, loss, self._to_weigh, self._to_certify)
-            self._rename()
+            self._terms.rename(self.finder.recorder.renamed)
             if look is None:
                 return {}
             found = look.found
@@ -248,29 +251,16 @@ class NTKBalancer(KernelCallback):
         """The terms to take traces of."""
         if self._in_loss is None:
             found = self.finder.weighable(found, partial(self.guard.warn_once, "strangers"))
-        return self.looks.fresh(found).of(lambda name: not _ascends(found, name))
+        return self.looks.fresh(found).descending
 
     def _to_certify(self, found: StepTerms) -> bool:
         return self.check_first and found.signature not in self._certified
 
-    def _rename(self) -> None:
-        """Go on under the name of a term that had a number until it was logged."""
-        for old, new in self.finder.recorder.renamed.items():
-            if old in self.weights:
-                self.weights.setdefault(new, self.weights.pop(old))
-            if old in self._traces:
-                self._traces.setdefault(new, self._traces.pop(old))
-        self.finder.recorder.renamed.clear()
-
     def _update(self, trainer: pl.Trainer, measured: Traces, step: int) -> None:
-        traces = self._traces | measured  # a term that this batch lacks counts with its last trace
-        weights = self.rule.weights(self.weights, traces, measured)
-        self.weights |= weights
-        self._traces = traces
+        weights = self._terms.update(measured)
         if self._in_loss is not None:
             self._in_loss.prepare(weights)
-        tagged = {f"weight/{name}": weight for name, weight in weights.items()}
-        self.writer.log(trainer, step, tagged)
+        self.writer.log(trainer, step, {f"weight/{name}": w for name, w in weights.items()})
 
     def weights_on_heads(self, loss: Tensor | None) -> Mapping[Node, float]:
         """Head of a term -> the weight that is put on its gradient."""
@@ -293,8 +283,3 @@ class NTKBalancer(KernelCallback):
 def balancers(trainer: pl.Trainer) -> list[NTKBalancer]:
     """Every NTKBalancer among the callbacks of a trainer."""
     return callbacks_of(trainer, NTKBalancer)
-
-
-def _ascends(found: StepTerms, name: str) -> bool:
-    term = found.terms.get(name)
-    return term is not None and term.ascends

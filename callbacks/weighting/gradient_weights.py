@@ -18,9 +18,12 @@ class GradientWeights:
     """Puts weights on the graph of a loss, and takes them off again."""
 
     def __init__(
-        self, finder: TermFinder, weight_of: Callable[[str], float], found: Callable[[], None]
+        self,
+        finder: TermFinder,
+        weight_of: Callable[[str], float],
+        rename: Callable[[dict[str, str]], None],
     ) -> None:
-        self.finder, self.weight_of, self.found = finder, weight_of, found
+        self.finder, self.weight_of, self.rename = finder, weight_of, rename
         self._handles: list[RemovableHandle] = []
         self.forget()
 
@@ -34,7 +37,7 @@ class GradientWeights:
             self._put_on_taps(loss)
             return
         nodes = self._nodes.of(loss, remember=remember)
-        self.found()
+        self.rename(self.finder.recorder.renamed)
         for name, node in nodes:
             self._put_on(name, node)
 

@@ -55,13 +55,13 @@ def look(
 
     Example:
         >>> import torch
-        >>> w = torch.tensor([1.0, 1.0], requires_grad=True)
-        >>> loss = (3 * w[:1]).square().mean() + (w[1:] - 2).square().mean()
-        >>> step = look(loss, [w], names=["pde", "bc"])
+        >>> w = torch.tensor(2.0, requires_grad=True)
+        >>> r, b = w * torch.tensor([1.0, 2.0]) - 1, w * torch.tensor([1.0]) - 3
+        >>> step = look(r.square().mean() + b.square().mean(), [w], names=["pde", "bc"])
         >>> step.traces, step.effective_weights
-        ({'pde': 9.0, 'bc': 1.0}, {'pde': 1.0, 'bc': 1.0})
+        ({'pde': 5.0, 'bc': 1.0}, {'pde': 1.0, 'bc': 1.0})
         >>> step.gradients["bc"].tolist()
-        [0.0, -2.0]
+        [-2.0]
     """
     if loss is None and residuals is None:
         raise ValueError("look got neither a loss nor residuals; give the live loss of the step.")

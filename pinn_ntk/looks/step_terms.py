@@ -56,6 +56,11 @@ class StepTerms:
         return self.of(lambda name: bool(self.residuals[name].isfinite().all()))
 
     @property
+    def descending(self) -> StepTerms:
+        """What is left of it without terms of a negative weight, as in min-max schemes."""
+        return self.of(lambda name: name not in self.terms or not self.terms[name].ascends)
+
+    @property
     def dtype(self) -> str:
         """Dtype of the residuals, in words."""
         dtypes = [str(residual.dtype) for residual in self.residuals.values()]
