@@ -94,3 +94,8 @@ def told(**changes: Mapping[str, Any] | None) -> dict[str, Reading]:
 def said(**changes: Mapping[str, Any] | None) -> str:
     """The summary of these readings."""
     return summary(told(**changes), chosen(), lambda _, part: part())
+
+
+def says(text: str, sentence: str) -> bool:
+    """Whether a text holds a sentence, or lacks one that "NOT " stands before."""
+    return (sentence.removeprefix("NOT ") in text) != sentence.startswith("NOT ")

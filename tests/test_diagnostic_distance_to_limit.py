@@ -157,25 +157,17 @@ def test_points_are_those_of_the_first_usable_call(case: str):
 # --- Modules without a distance
 
 
-class Uncalled(Plain):
-    """Goes through its layers one by one."""
+class Walked(nn.Module):
+    """Goes through the layers of a network one by one."""
 
-    def residuals(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        whole = self.net
+    def __init__(self, whole: nn.Sequential) -> None:
+        super().__init__()
+        self.whole = whole
 
-        class Layers(nn.Module):
-            def forward(self, x: Tensor) -> Tensor:
-                for layer in whole:
-                    x = layer(x)
-                return x
-
-        del self._modules["net"]
-        self.__dict__["net"] = Layers()
-        try:
-            return super().residuals(batch)
-        finally:
-            del self.__dict__["net"]
-            self._modules["net"] = whole
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.whole:
+            x = layer(x)
+        return x
 
 
 class Mapped(Plain):
@@ -229,7 +221,7 @@ def second_network(module: Plain) -> None:
 OTHERS: dict[str, Callable[[], Plain]] = {
     "dropout": lambda: Other(lambda m: m.net.append(nn.Dropout(0.0))),
     "two networks": lambda: Other(second_network),
-    "layer by layer": Uncalled,
+    "layer by layer": lambda: Other(lambda m: setattr(m, "net", Walked(m.net))),
     "vmap": Mapped,
     "head of zeros": lambda: Other(lambda m: nn.init.zeros_(m.net[4].weight)),
     "too wide for the quadrature": lambda: Other(lambda m: nn.init.constant_(m.net[2].weight, 50)),

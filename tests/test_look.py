@@ -205,7 +205,9 @@ def test_wrong_arguments(options: dict[str, Any], message: str):
 
 
 def test_part_of_the_parameters_has_no_curvature():
-    step = look_at({"pde": rows(3)})
-    assert step.over_all
-    part = replace(step, trained={**step.params, "more": torch.ones(1)}, kept={})
-    assert (part.over_all, part.curvature) == (False, None)
+    net = Inverse()
+    step = look(net.loss(), net, names=["pde", "bc"])
+    part = replace(step, params=dict(net.net.named_parameters()), kept={})
+    assert (step.over_all, part.over_all) == (True, False)
+    assert step.curvature.keys() == {"pde", "bc"}
+    assert part.curvature is None

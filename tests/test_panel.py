@@ -115,11 +115,15 @@ def test_a_shared_quantity_that_fails_is_told_once_with_those_who_go_without(
     calls: list[int] = []
     monkeypatch.setattr(getattr(Look, broken), "compute", lambda _: (calls.append(1), fail()))
     theta = torch.ones(4, dtype=torch.float64, requires_grad=True)
-    panel = guarded(*chosen())
+    reader = Noting("reader", read=lambda look: getattr(look, broken) and None)
+    panel = guarded(*chosen(), reader)
+    assert panel.waits  # as `reader` does, while it is on
+    without += ", the reader"
     said = "failed with RuntimeError: no such luck. Training goes on; left out for this fit without"
     expected = [f"NTKMonitor: {title} {said} it: {without}. The traceback is in the log."]
     assert warned_of(read_twice) == expected
     assert len(calls) == 1  # nobody asks again
+    assert not panel.waits
     assert "trace/pde" in values(panel)
     panel.attempt = Guard("NTKMonitor")
     panel.fit_starts(nn.Linear(1, 1), resumed=False)  # all may read again

@@ -24,14 +24,6 @@ class Own(Diagnostic):
     name = "own_question"
 
 
-class Nameless(Diagnostic):
-    pass
-
-
-class Step(Diagnostic):
-    name = "step"
-
-
 def names(*given: Any, **options: Any) -> list[str]:
     return [diagnostic.name for diagnostic in chosen(*given, **options)]
 
@@ -51,24 +43,6 @@ def test_objects_stay_the_same_and_names_make_new_ones():
     assert chosen(["traces"])[0] is not chosen(["traces"])[0]
     assert chosen(["drift"], save_start=False)[0].save_start is False
     assert (Own.title, Traces().title) == ("the own question", "the traces")
-
-
-@pytest.mark.parametrize(
-    ("given", "error", "message"),
-    [
-        ("drift", TypeError, r"diagnostics is the string 'drift'; expected a list, as in \['drift"),
-        (["drfit"], ValueError, r"no diagnostic 'drfit'; there are \['spectrum', 'traces', "),
-        ([Own], TypeError, r"a diagnostic is <class .*Own'>; expected .*\(not the class itself\)"),
-        ([3], TypeError, r"a diagnostic is 3; expected one of the names \['spectrum'"),
-        ([Nameless()], ValueError, r"Nameless.name is ''; expected a name of its own"),
-        ([Step()], ValueError, r"Step.name is 'step'; expected a name of its own"),
-        (["drift", "drift"], ValueError, r"diagnostics has \['drift'\] twice; give each of yours"),
-        ([Own(), Own()], ValueError, r"diagnostics has \['own_question'\] twice"),
-    ],
-)
-def test_wrong_arguments(given: Any, error: type[Exception], message: str):
-    with pytest.raises(error, match=message):
-        chosen(given)
 
 
 def test_every_tag_is_announced_and_every_chart_shows_some():
