@@ -208,8 +208,7 @@ class NTKBalancer(KernelCallback):
             local = self.guard.run(UPDATE, measure, retry=True)
             traces = from_all_ranks(trainer, local, partial(self.guard.warn_once, "names"))
             if traces:
-                update = partial(self._update, trainer, traces, self._step or 0)
-                self.guard.run(UPDATE, update, retry=True)
+                self.guard.run(UPDATE, partial(self._update, trainer, traces), retry=True)
 
     def _is_due(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor | None
@@ -256,11 +255,11 @@ class NTKBalancer(KernelCallback):
     def _to_certify(self, found: StepTerms) -> bool:
         return self.check_first and found.signature not in self._certified
 
-    def _update(self, trainer: pl.Trainer, measured: Traces, step: int) -> None:
+    def _update(self, trainer: pl.Trainer, measured: Traces) -> None:
         weights = self._terms.update(measured)
         if self._in_loss is not None:
             self._in_loss.prepare(weights)
-        self.writer.log(trainer, step, {f"weight/{name}": w for name, w in weights.items()})
+        self.writer.log(trainer, self._step or 0, {f"weight/{n}": w for n, w in weights.items()})
 
     def weights_on_heads(self, loss: Tensor | None) -> Mapping[Node, float]:
         """Head of a term -> the weight that is put on its gradient."""
