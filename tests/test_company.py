@@ -30,6 +30,7 @@ from tests.zoo import (
     Residuals,
     assert_close,
     assert_traces,
+    compare,
     make,
     series,
     steps_of,
@@ -95,11 +96,8 @@ def test_finetuning_of_a_backbone():
 @pytest.mark.parametrize("option", [{"detect_anomaly": True}, {"deterministic": True}], ids=str)
 @pytest.mark.filterwarnings("ignore:Anomaly Detection has been enabled:UserWarning")
 def test_modes_of_the_trainer(option: dict[str, Any]):
-    plain, module = make(Noted), make(Noted)
     monitor = NTKMonitor(every_n_steps=2)
-    train(plain, steps=3, **option)
-    train(module, monitor, steps=3, **option)
-    assert same(plain, module)
+    module, _ = compare(Noted, monitor, fit={"steps": 3, **option})
     assert_traces(monitor, module, [0, 2])
 
 

@@ -253,10 +253,11 @@ def test_the_second_of_two_fits_goes_on_where_it_was(tmp_path: Path):
 
 
 def test_a_checkpoint_holds_tensors_and_plain_values_only(tmp_path: Path):
-    half = saved(tmp_path, 3, NTKMonitor(probe="residuals"), NTKBalancer())
-    states = torch.load(half, weights_only=True)["callbacks"]
-    names = sorted(key.partition("{")[0] for key in states)
-    assert names == ["NTKBalancer", "NTKMonitor"]
+    callbacks = NTKMonitor(probe="residuals"), NTKBalancer(every_n_steps=4, ema=0.5)
+    states = torch.load(saved(tmp_path, 3, *callbacks), weights_only=True)["callbacks"]
+    of_balancer = "NTKBalancer{'every_n_steps': 4, 'ema': 0.5}"
+    assert sorted(states) == [of_balancer, "NTKMonitor{'probe': 'residuals'}"]
+    assert {type(weight) for weight in states[of_balancer]["weights"].values()} == {float}
 
 
 def test_a_checkpoint_of_a_run_without_us_loads(tmp_path: Path):

@@ -8,14 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import pytorch_lightning as pl
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
 
 from pinn_ntk.callbacks.schedule import Schedule, is_due
 from pinn_ntk.callbacks.trainer.steps import final_step, last_step, logged_step
-from tests.pinn import Pinn, build, fit
+from tests.pinn import TwoOptimizers, build, fit
 
 
 @pytest.mark.parametrize(
@@ -201,25 +199,6 @@ def test_steps_of_a_fit(options: dict[str, Any], logged: list[int]):
     fit(build(), noted, **options)
     assert noted.logged == logged
     assert set(noted.last) == {logged[-1]}
-
-
-class TwoOptimizers(Pinn):
-    """Manual optimization: two optimizer steps a batch, counted twice by ``global_step``."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.automatic_optimization = False
-
-    def configure_optimizers(self) -> list[torch.optim.Optimizer]:  # type: ignore[override]
-        return [torch.optim.SGD(self.net.parameters(), lr=0.01) for _ in range(2)]
-
-    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:  # type: ignore[override]
-        for optimizer in self.optimizers():
-            losses = self.losses(self.residuals(batch))
-            self.log_losses(losses, batch_idx)
-            optimizer.zero_grad()
-            self.manual_backward(losses["pde"] + losses["bc"])
-            optimizer.step()
 
 
 def test_a_batch_is_one_step_however_many_optimizers_it_has():

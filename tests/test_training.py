@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.plugins import MixedPrecision
 from torch import Tensor
 
@@ -25,6 +24,7 @@ from tests.zoo import (
     Noted,
     assert_close,
     assert_traces,
+    compare,
     make,
     series,
     steps_of,
@@ -78,11 +78,8 @@ def way(request: pytest.FixtureRequest) -> tuple[Any, dict[str, Any]]:
 
 def test_what_is_logged_is_the_kernel_of_the_step_and_training_the_same(way: Any):
     optimizer, options = way
-    plain, module = make(Noted, optimizer=optimizer), make(Noted, optimizer=optimizer)
     monitor = NTKMonitor(every_n_steps=3)
-    train(plain, steps=6, **options)
-    train(module, monitor, steps=6, **options)
-    assert same(plain, module)
+    module, _ = compare(Noted, monitor, fit={"steps": 6, **options}, optimizer=optimizer)
     assert_traces(monitor, module, [0, 3, 5])
     moved = {step: module.moved(step) for step in (0, 3, 5)}
     assert series(monitor, "ntk/drift/parameters") == pytest.approx(moved, rel=1e-10)
@@ -93,13 +90,10 @@ def test_what_is_logged_is_the_kernel_of_the_step_and_training_the_same(way: Any
 
 def test_balanced_training_is_that_of_a_loss_weighted_by_hand(way: Any):
     optimizer, options = way
-    hand = make(Noted, optimizer=optimizer, weigh_every=3)
-    module, plain = make(Noted, optimizer=optimizer), make(Noted, optimizer=optimizer)
-    balancer = NTKBalancer(every_n_steps=3)
-    train(hand, steps=6, **options)
-    train(module, balancer, steps=6, **options)
-    train(plain, steps=6, **options)
-    assert_close(module, hand)
+    balancer, fit = NTKBalancer(every_n_steps=3), {"steps": 6, **options}
+    module, hand = compare(Noted, balancer, weigh_every=3, fit=fit, optimizer=optimizer)
+    plain = make(Noted, optimizer=optimizer)
+    train(plain, **fit)
     assert balancer.weights == pytest.approx(hand.weights, rel=1e-9)
     with pytest.raises(AssertionError):
         assert_close(module, plain, rel=1e-3)  # the weights make a difference
@@ -276,11 +270,6 @@ def test_explicit_weights_are_in_the_checkpoint(tmp_path: Path):
     expected = [module.rule(0)[name] for name in module.loss_weights.names]
     assert saved.tolist() == pytest.approx(expected, rel=1e-10)
     assert saved.tolist() == [balancer.weights[name] for name in module.loss_weights.names]
-
-
-def test_lbfgs_without_explicit_weights_is_refused_and_the_way_out_named():
-    with pytest.raises(MisconfigurationException, match="LossWeights"):
-        train(make(Noted, optimizer="lbfgs"), NTKBalancer(), steps=1)
 
 
 def test_lbfgs_is_measured_at_the_first_evaluation_of_each_step():

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from pinn_ntk import LossWeights, tap
 from pinn_ntk.callbacks import NTKMonitor
 from pinn_ntk.graph.reference import reference_jacobian
-from tests.pinn import N_PDE, Pinn, batch, trainer
+from tests.pinn import N_PDE, Pinn, batch, same, trainer
 
 Residuals: TypeAlias = dict[str, Tensor]
 
@@ -302,6 +302,27 @@ def train(
     data = [batch()] * 100 if batches is None else list(batches)
     run.fit(module, DataLoader(data, batch_size=None))  # type: ignore[arg-type]
     return run
+
+
+def compare(
+    kind: type[Noted],
+    *callbacks: pl.Callback,
+    weigh_every: int | None = None,
+    fit: dict[str, Any] | None = None,
+    **options: Any,
+) -> tuple[Any, Any]:
+    """A module trained beside callbacks for five steps, and the like without: they agree.
+
+    With ``weigh_every`` the other weights its loss by hand, and they agree but for rounding.
+    """
+    other, module = make(kind, weigh_every=weigh_every, **options), make(kind, **options)
+    train(other, **{"steps": 5, **(fit or {})})
+    train(module, *callbacks, **{"steps": 5, **(fit or {})})
+    if weigh_every is None:
+        assert same(module, other)
+    else:
+        assert_close(module, other)
+    return module, other
 
 
 def make(kind: type[Noted] = Noted, /, *arguments: Any, **options: Any) -> Any:
