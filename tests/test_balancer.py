@@ -296,22 +296,6 @@ def test_failing_updates_keep_the_last_weights_and_warn_once():
     assert all(0 < w < float("inf") for weights in watch.weights for w in weights.values())
 
 
-def test_a_loss_without_known_terms_is_trained_on_as_it_is():
-    class Energy(Pinn):
-        def training_step(self, batch: dict[str, Tensor], _: int) -> Tensor:  # type: ignore[override]
-            return self.net(batch["x"]).square().mean() + self.net(batch["x"]).mean()
-
-    torch.manual_seed(1)
-    plain = Energy()
-    fit(plain, steps=3)
-    torch.manual_seed(1)
-    module = Energy()
-    with pytest.warns(NTKWarning, match=r"OpaqueLossError(.|\n)*pinn_ntk\.tap") as warned:
-        fit(module, NTKBalancer(), steps=3)
-    assert len(ours(warned)) == 1
-    assert same(plain, module)
-
-
 BOUNDS = [(0.0, 2.0), (1.5, math.inf), (3.0, 4.0), (0.0, 3.0), (2.0, math.inf), (1.5, 2.5)]
 
 

@@ -15,24 +15,13 @@ from pinn_ntk.callbacks.schedule import Schedule, is_due
 from pinn_ntk.callbacks.trainer.steps import final_step, last_step, logged_step
 from tests.pinn import TwoOptimizers, build, fit
 
-
-@pytest.mark.parametrize(
-    ("every", "last", "expected"),
-    [
-        (3, 7, [0, 3, 6, 7]),
-        (3, 6, [0, 3, 6]),
-        (1, None, list(range(9))),
-        (100, None, [0]),
-        (100, 8, [0, 8]),
-    ],
-)
-def test_due_steps(every: int, last: int | None, expected: list[int]):
-    assert [step for step in range(9) if is_due(step, every, last)] == expected
-
-
 DUE = [
     ({"every_n_steps": 3}, None, [0, 3, 6]),
     ({"every_n_steps": 3}, 7, [0, 3, 6, 7]),
+    ({"every_n_steps": 3}, 6, [0, 3, 6]),
+    ({"every_n_steps": 1}, None, list(range(9))),
+    ({"every_n_steps": 100}, None, [0]),
+    ({"every_n_steps": 100}, 8, [0, 8]),
     ({"steps": [5, 2, 2]}, None, [2, 5]),
     ({"steps": np.array([2, 5])}, 7, [2, 5, 7]),
     ({"steps": (0,), "every_n_steps": 1}, None, [0]),
@@ -46,6 +35,8 @@ DUE = [
 def test_steps_of_each_rule(rule: dict[str, Any], last: int | None, expected: list[int]):
     schedule = Schedule("NTKMonitor", **{"every_n_steps": 500, **rule})
     assert [step for step in range(9) if schedule.is_due(step, last)] == expected
+    if list(rule) == ["every_n_steps"]:
+        assert [step for step in range(9) if is_due(step, *rule.values(), last)] == expected
     assert [step for step in range(9) if schedule.due(step, last, 1.0, 0.0)] == expected
 
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from pinn_ntk import tap
 from pinn_ntk.callbacks import NTKBalancer, NTKMonitor
 from tests.pinn import N_BC, N_PDE, Pinn, batch, same, trainer
+from tests.test_balancer import by_hand
 from tests.zoo import (
     Explicit,
     Noted,
@@ -187,8 +188,7 @@ def by_closure(steps: int, every: int, optimizer: torch.optim.Optimizer, module:
     weights = {"pde": 1.0, "bc": 1.0}
     history = []
     for step in range(steps):
-        residuals = module.residuals(batch())
-        new = traces_to_weights(module, residuals)
+        new = by_hand(module.residuals(batch()), module)
 
         def closure(weights: dict[str, float] = weights) -> Tensor:
             losses = module.losses(module.residuals(batch()))
@@ -204,19 +204,6 @@ def by_closure(steps: int, every: int, optimizer: torch.optim.Optimizer, module:
                 optimizer.state.clear()
         history.append(weights)
     return history
-
-
-def traces_to_weights(module: Pinn, residuals: dict[str, Tensor]) -> dict[str, float]:
-    traces = {}
-    for name, residual in residuals.items():
-        rows = [
-            torch.autograd.grad(
-                row, list(module.parameters()), retain_graph=True, allow_unused=True
-            )
-            for row in residual.flatten()
-        ]
-        traces[name] = sum(float(g.square().sum()) for row in rows for g in row if g is not None)
-    return {name: sum(traces.values()) / trace for name, trace in traces.items()}
 
 
 OPTIMIZERS = {

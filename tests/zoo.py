@@ -309,15 +309,19 @@ def compare(
     *callbacks: pl.Callback,
     weigh_every: int | None = None,
     fit: dict[str, Any] | None = None,
+    both: Callable[[], Iterable[pl.Callback]] = tuple,
+    like: tuple[type[Noted], dict[str, Any]] | None = None,
     **options: Any,
 ) -> tuple[Any, Any]:
     """A module trained beside callbacks for five steps, and the like without: they agree.
 
     With ``weigh_every`` the other weights its loss by hand, and they agree but for rounding.
+    Callbacks of ``both`` are made for each; the other may be of another kind and options.
     """
-    other, module = make(kind, weigh_every=weigh_every, **options), make(kind, **options)
-    train(other, **{"steps": 5, **(fit or {})})
-    train(module, *callbacks, **{"steps": 5, **(fit or {})})
+    (kind_of_other, of_other), fit = like or (kind, options), {"steps": 5, **(fit or {})}
+    other, module = make(kind_of_other, weigh_every=weigh_every, **of_other), make(kind, **options)
+    train(other, *both(), **fit)
+    train(module, *callbacks, *both(), **fit)
     if weigh_every is None:
         assert same(module, other)
     else:
