@@ -22,7 +22,7 @@ from pinn_ntk import empirical_ntk, reference_ntk, trace_weights
 from pinn_ntk.callbacks import NTKBalancer, NTKMonitor
 from pinn_ntk.errors import NTKWarning
 from pinn_ntk.weights.trace import Convention
-from tests.pinn import Log, Pinn, batch, build, fit, ours, same
+from tests.pinn import Pinn, batch, build, fit, ours, same
 
 
 class Weighted(Pinn):
@@ -64,45 +64,37 @@ def test_first_weights_are_those_of_the_unweighted_kernel_at_the_first_step():
     assert balancer.weights["bc"] > 2  # the case has something to balance
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-@pytest.mark.parametrize(
-    ("convention", "ema"), [("sum", 0.0), ("mean", 0.0), ("rate", 0.0), ("sum", 0.9)]
-)
+BY_HAND: list[tuple[Convention, float, dict[str, Any], dict[str, Any]]] = [
+    *(
+        (*rule, {"optimizer": optimizer}, {"steps": 50})
+        for optimizer in ("sgd", "adam")
+        for rule in (("sum", 0.0), ("mean", 0.0), ("rate", 0.0), ("sum", 0.9))
+    ),
+    *(
+        ("sum", 0.0, {"log": log}, {"steps": 12})
+        for log in ("tensor", "item", "dict", "sparse", "none")
+    ),
+    ("sum", 0.0, {}, {"steps": 6, "accumulate_grad_batches": 2}),
+]
+"""Convention, ema, options of the module and of the fit."""
+
+
+@pytest.mark.parametrize(("convention", "ema", "options", "of_fit"), BY_HAND, ids=str)
 def test_training_equals_a_loss_weighted_by_hand(
-    optimizer: str, convention: Convention, ema: float
+    convention: Convention, ema: float, options: dict[str, Any], of_fit: dict[str, Any]
 ):
+    every = 1000 if "accumulate_grad_batches" in of_fit else 5
     torch.manual_seed(1)
-    hand = Weighted(10, convention, ema, optimizer=optimizer)
-    balanced = build(optimizer=optimizer)
-    balancer = NTKBalancer(every_n_steps=10, convention=convention, ema=ema)
-    fit(hand, steps=50)
-    fit(balanced, balancer, steps=50)
+    hand = Weighted(every, convention, ema, **options)
+    balanced, plain = build(**options), build(**options)
+    balancer = NTKBalancer(every_n_steps=every, convention=convention, ema=ema)
+    fit(hand, **of_fit)
+    fit(balanced, balancer, **of_fit)
     assert same(hand, balanced)
-    assert balancer.weights == hand.weights
-    plain = build(optimizer=optimizer)
-    fit(plain, steps=50)
-    assert not same(plain, balanced)
-
-
-@pytest.mark.parametrize("log", ["tensor", "item", "dict", "sparse", "none"])
-def test_weights_act_however_terms_are_logged(log: Log):
-    torch.manual_seed(1)
-    hand = Weighted(5)
-    balanced, balancer = build(log=log), NTKBalancer(every_n_steps=5)
-    fit(hand, steps=12)
-    fit(balanced, balancer, steps=12)
-    assert same(hand, balanced)
-    names = ("term_0", "term_1") if log == "none" else ("pde", "bc")
+    names = ("term_0", "term_1") if options.get("log") == "none" else ("pde", "bc")
     assert balancer.weights == dict(zip(names, hand.weights.values(), strict=True))
-
-
-def test_accumulated_gradients_are_weighted_alike():
-    torch.manual_seed(1)
-    hand = Weighted(1000)
-    balanced = build()
-    fit(hand, steps=6, accumulate_grad_batches=2)
-    fit(balanced, NTKBalancer(every_n_steps=1000), steps=6, accumulate_grad_batches=2)
-    assert same(hand, balanced)
+    fit(plain, **of_fit)
+    assert not same(plain, balanced)
 
 
 def test_losses_are_logged_unweighted_and_weights_when_updated(tmp_path: Path):

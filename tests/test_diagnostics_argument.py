@@ -139,6 +139,8 @@ def test_wrong_ones_are_refused_when_the_monitor_is_made(
 
 def test_keys_of_checkpoints_are_made_of_names():
     assert NTKMonitor().state_key == "NTKMonitor"
+    everything = NTKMonitor(diagnostics=list(BY_NAME))
+    assert list(everything.panel.diagnostics) == list(NTKMonitor().panel.diagnostics)
     monitor = NTKMonitor(diagnostics=[Named("mine"), "traces"])
     assert monitor.state_key == "NTKMonitor{'diagnostics': ['traces', 'mine']}"
     assert monitor.state_key == NTKMonitor(diagnostics=["traces", Named("mine")]).state_key
@@ -290,8 +292,3 @@ def test_what_is_no_reading_costs_no_other_diagnostic(given: Any):
     with pytest.warns(NTKWarning, match=rf"TypeError: Odd read a {kind}; expected a Reading\(look"):
         fit(build(), monitor, steps=1)
     assert set(monitor.history) == {*TRACES, OVERHEAD}
-
-
-def test_every_built_in_is_there_by_name():
-    everything = NTKMonitor(diagnostics=list(BY_NAME))
-    assert list(everything.panel.diagnostics) == list(NTKMonitor().panel.diagnostics)
