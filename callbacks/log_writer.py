@@ -75,22 +75,26 @@ class LogWriter:
         """Write the figure of each diagnostic that has one."""
         if next(writers(trainer), None) is None:
             return
+        without_matplotlib = False
         for diagnostic in diagnostics:
-            drawn = partial(self._draw, trainer, diagnostic, step)
-            self.guard.run(f"the figure of {diagnostic.title}", drawn)
+            draw = partial(self._draw, trainer, diagnostic, step)
+            drawn = self.guard.run(f"the figure of {diagnostic.title}", draw)
+            without_matplotlib |= drawn is False
+        if without_matplotlib:
+            rank_zero_info("NTKMonitor: no figures without matplotlib; pip install it.")
 
-    def _draw(self, trainer: pl.Trainer, diagnostic: Diagnostic, step: int) -> None:
+    def _draw(self, trainer: pl.Trainer, diagnostic: Diagnostic, step: int) -> bool:
+        """Whether matplotlib is there, as far as it is needed."""
         try:
             drawn = diagnostic.figure()
         except ModuleNotFoundError as error:
             if (error.name or "").partition(".")[0] != "matplotlib":
                 raise
-            if diagnostic.name == "spectrum":  # once is enough
-                rank_zero_info("NTKMonitor: no figures without matplotlib; pip install it.")
-            return
+            return False
         if drawn is not None:
             name, figure = drawn
             log_figure(trainer, f"{self.prefix}/figure/{name}", figure, step)
+        return True
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain values only."""
