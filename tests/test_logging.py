@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 from torch import Tensor
 
@@ -94,46 +93,6 @@ def test_steps_are_those_of_the_modules_own_log(options: dict[str, Any]):
     train(make(Noted), monitor, steps=4, logger=bare, log_every_n_steps=1, **options)
     assert list(bare.values("pde")) == list(bare.values("ntk/trace/pde")) == [0, 1, 2, 3]
     assert steps_of(monitor) == [0, 1, 2, 3]
-
-
-def test_early_stopping_and_checkpoints_go_by_our_values(tmp_path: Path):
-    """A trace that falls below a threshold ends the fit; the smallest one is kept."""
-    watched = NTKMonitor(every_n_steps=1)
-    train(make(Noted, optimizer="adam"), watched, steps=20)
-    trace = series(watched, "ntk/trace/bc")
-    threshold = (trace[0] + trace[9]) / 2
-    grows = trace[9] > trace[0]
-    crossing = min(s for s in trace if (trace[s] > threshold) == grows)
-    stop = EarlyStopping(
-        "ntk/trace/bc", mode="max" if grows else "min", stopping_threshold=threshold, patience=99
-    )
-    keep = ModelCheckpoint(
-        tmp_path, monitor="ntk/trace/bc", mode="max" if grows else "min", filename="{step}"
-    )
-    module, monitor = make(Noted, optimizer="adam"), NTKMonitor(every_n_steps=1)
-    options = {"max_epochs": 20, "limit_train_batches": 1, "enable_checkpointing": True}
-    run = train(module, monitor, stop, keep, steps=-1, **options)
-    assert run.current_epoch == run.global_step == crossing + 1
-    assert 0 < crossing < 19
-    best = max if grows else min
-    extreme = best(series(monitor, "ntk/trace/bc").values())
-    assert float(keep.best_model_score) == pytest.approx(extreme)
-    assert float(run.callback_metrics["ntk/trace/bc"]) == pytest.approx(trace[crossing])
-
-
-def test_values_stay_in_the_metrics_of_later_epochs():
-    """A sparse schedule leaves its last values to whoever asks at the end of each epoch."""
-
-    class Ask(pl.Callback):
-        def on_train_epoch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-            seen.append(float(trainer.callback_metrics["ntk/trace/pde"]))
-
-    seen: list[float] = []
-    monitor = NTKMonitor(every_n_steps=4)
-    train(make(Noted), monitor, Ask(), steps=-1, max_epochs=5, limit_train_batches=2)
-    trace = series(monitor, "ntk/trace/pde")
-    expected = [trace[0], trace[0], trace[4], trace[4], trace[9]]
-    assert seen == pytest.approx(expected, rel=1e-6)
 
 
 def test_two_monitors_do_not_meet():
@@ -256,20 +215,19 @@ def timed_fit(clock: SimpleNamespace, steps: int, **schedule: Any) -> NTKMonitor
     return monitor
 
 
-def test_budget_postpones_measurements(clock: SimpleNamespace):
-    """Elapsed at step s: s + 1 and 3 a measurement; a half of it may be spent."""
-    monitor = timed_fit(clock, 14, every_n_steps=1, budget=0.5)
-    # 0: 0 <= 0.5. 2: 3 <= 6 / 2. 5: 6 <= 12 / 2. 8: 9 <= 18 / 2. 11: 12 <= 24 / 2. 13: the last.
-    assert steps_of(monitor) == [0, 2, 5, 8, 11, 13]
+BUDGETS = [
+    # A half of the time: 0 <= 0.5. 2: 3 <= 6 / 2. 5: 6 <= 12 / 2. 8: 9 <= 18 / 2. 13: the last.
+    (14, {"every_n_steps": 1, "budget": 0.5}, [0, 2, 5, 8, 11, 13]),
+    # Due at 0, 4, 8: a share of 1/4 is not yet earned at 4 (3 > 8 / 4), and at 8 it is.
+    (11, {"every_n_steps": 4, "budget": 0.25}, [0, 8, 10]),
+    (12, {"every_n_steps": 5, "budget": 0.25}, [0, 8, 11]),  # put off from 5, made up for at 8
+]
 
 
-def test_budget_makes_up_for_a_postponed_step(clock: SimpleNamespace):
-    """Due at 0, 4, 8: a share of 1/4 is not yet earned at 4 (3 > 8 / 4), and at 8 it is."""
-    monitor = timed_fit(clock, 11, every_n_steps=4, budget=0.25)
-    assert steps_of(monitor) == [0, 8, 10]
-    clock.now = 0.0
-    monitor = timed_fit(clock, 12, every_n_steps=5, budget=0.25)
-    assert steps_of(monitor) == [0, 8, 11]  # postponed from 5, made up for at 8
+@pytest.mark.parametrize(("steps", "schedule", "measured"), BUDGETS)
+def test_budget_postpones_measurements(clock: Any, steps: int, schedule: Any, measured: Any):
+    """Elapsed at step s: s + 1 and 3 a measurement."""
+    assert steps_of(timed_fit(clock, steps, **schedule)) == measured
 
 
 def test_overhead_is_the_share_of_the_time(clock: SimpleNamespace):

@@ -31,6 +31,7 @@ from pinn_ntk.errors import NTKWarning
 from pinn_ntk.graph.reference import reference_jacobian
 from pinn_ntk.looks.parameters import learning_rate, trained_parameters
 from tests.pinn import N_BC, N_PDE, Log, Pinn, TwoOptimizers, build, fit, ours, same, trainer
+from tests.zoo import steps_of
 
 TERMS = ("pde", "bc")
 SCALARS = {
@@ -104,10 +105,6 @@ class ByHand(Pinn):
 
 def change(now: NDArray[Any], start: NDArray[Any]) -> float:
     return float(np.linalg.norm(now - start) / np.linalg.norm(start))
-
-
-def steps_of(monitor: NTKMonitor, tag: str = "ntk/trace/pde") -> list[int]:
-    return [int(step) for step, _ in monitor.history.get(tag, [])]
 
 
 def events(logger: TensorBoardLogger) -> EventAccumulator:
@@ -469,15 +466,6 @@ def test_summary_figure_and_layout_are_written(logged: tuple[NTKMonitor, EventAc
     assert len(log.Tensors("custom_scalars__config__")) == 1
 
 
-def test_one_measurement_is_told_once(tmp_path: Path):
-    logger = TensorBoardLogger(tmp_path)
-    fit(build(), NTKMonitor(), steps=1, logger=logger)
-    log = events(logger)
-    assert (
-        len(log.Tensors("ntk/summary/text_summary")) == len(log.Images("ntk/figure/history")) == 1
-    )
-
-
 class Interrupted(Pinn):
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         if batch_idx == 3:
@@ -499,26 +487,34 @@ def test_exception_still_leaves_figure_and_summary_and_a_clean_module(tmp_path: 
     assert [event.step for event in log.Tensors("ntk/summary/text_summary")] == [0, 2]
 
 
+def test_one_measurement_is_told_once_and_drawn_without_pyplot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
+    logger = TensorBoardLogger(tmp_path)
+    fit(build(), NTKMonitor(), steps=1, logger=logger)
+    log = events(logger)
+    assert (
+        len(log.Tensors("ntk/summary/text_summary")) == len(log.Images("ntk/figure/history")) == 1
+    )
+    assert log.Tags()["images"] == ["ntk/figure/history", "ntk/figure/interference"]
+
+
+@pytest.mark.parametrize("diagnostics", [None, ["interference"]])
 def test_no_figure_and_a_hint_without_matplotlib(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    diagnostics: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ):
     for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     logger = TensorBoardLogger(tmp_path)
     with caplog.at_level("INFO"):
-        fit(build(), NTKMonitor(), steps=2, logger=logger)
-    assert (
-        len([r for r in caplog.records if "no figures without matplotlib" in r.getMessage()]) == 1
-    )
+        fit(build(), NTKMonitor(diagnostics=diagnostics), steps=2, logger=logger)
+    assert caplog.text.count("no figures without matplotlib") == 1
     assert events(logger).Tags()["images"] == []
-
-
-def test_figure_does_without_pyplot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
-    logger = TensorBoardLogger(tmp_path)
-    fit(build(), NTKMonitor(), steps=2, logger=logger)
-    assert events(logger).Tags()["images"] == ["ntk/figure/history", "ntk/figure/interference"]
 
 
 # --- What is left behind, and what is carried on

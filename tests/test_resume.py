@@ -286,17 +286,6 @@ def test_a_checkpoint_of_other_settings_loads(tmp_path: Path):
     assert series(monitor, "ntk/drift/parameters")[6] > series(monitor, "ntk/drift/parameters")[2]
 
 
-def test_weights_of_a_checkpoint_act_in_the_first_step(tmp_path: Path):
-    half = saved(tmp_path, 4, NTKBalancer(every_n_steps=3))
-    hand = make(Noted, optimizer="adam", weigh_every=3)
-    run = trainer(steps=6, **ONE_BATCH)
-    run.fit(hand, DataLoader([batch()], batch_size=None))
-    balancer = NTKBalancer(every_n_steps=3)
-    _, module = fit(6, balancer, ckpt=half)
-    for p, q in zip(module.parameters(), hand.parameters(), strict=True):
-        torch.testing.assert_close(p, q, rtol=1e-9, atol=1e-12)
-
-
 @dataclass
 class Points:
     x: Tensor

@@ -336,7 +336,7 @@ def make(kind: type[Noted] = Noted, /, *arguments: Any, **options: Any) -> Any:
 
 
 def series(monitor: NTKMonitor, tag: str) -> dict[int, float]:
-    return {int(step): float(value) for step, value in monitor.history[tag]}
+    return {int(step): float(value) for step, value in monitor.history.get(tag, ())}
 
 
 def steps_of(monitor: NTKMonitor, tag: str = "ntk/drift/parameters") -> list[int]:
