@@ -45,11 +45,11 @@ def test_every_loss_is_measured_and_training_the_same(case: Any):
     monitor = NTKMonitor(every_n_steps=2)
     module, _ = compare(kind, monitor, fit=of_trainer, **of_module)
     assert_traces(monitor, module, STEPS)
-    moved = {step: module.moved(step) for step in STEPS}
-    assert series(monitor, "ntk/drift/parameters") == pytest.approx(moved, rel=1e-10)
-    assert moved[4] > moved[2] > 0
     if "pl_optimizer" in of_module:  # Lightning's counter stands still
         assert module.trainer.global_step == 0
+        moved = {step: module.moved(step) for step in STEPS}
+        assert series(monitor, "ntk/drift/parameters") == pytest.approx(moved, rel=1e-10)
+        assert moved[4] > moved[2] > 0
     if of_module.get("raw"):
         assert not [
             tag for tag in monitor.history if "effective_weight" in tag
