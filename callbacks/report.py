@@ -55,10 +55,12 @@ class Report:
             return
         if last != self._told:
             self._tell(trainer, last)
-        if next(writers(trainer), None) is not None:
-            for diagnostic in self.panel:
-                draw = partial(self._draw, trainer, diagnostic, last)
-                self.guard.run(f"the figure of {diagnostic.title}", draw)
+        if next(writers(trainer), None) is None:
+            return
+        draws = {d.title: partial(self._draw, trainer, d, last) for d in self.panel}
+        drawn = [self.guard.run(f"the figure of {title}", draw) for title, draw in draws.items()]
+        if False in drawn:
+            rank_zero_info("NTKMonitor: no figures without matplotlib; pip install it.")
 
     def _tell(self, trainer: pl.Trainer, step: int) -> None:
         self._told = step
@@ -67,15 +69,15 @@ class Report:
     def _write(self, trainer: pl.Trainer, step: int) -> None:
         log_text(trainer, f"{self.writer.prefix}/summary", self.panel.summary(), step)
 
-    def _draw(self, trainer: pl.Trainer, diagnostic: Diagnostic, step: int) -> None:
+    def _draw(self, trainer: pl.Trainer, diagnostic: Diagnostic, step: int) -> bool:
+        """Whether matplotlib is there, as far as it is needed."""
         try:
             drawn = diagnostic.figure()
         except ModuleNotFoundError as error:
             if (error.name or "").partition(".")[0] != "matplotlib":
                 raise
-            if diagnostic.name == "spectrum":  # once is enough
-                rank_zero_info("NTKMonitor: no figures without matplotlib; pip install it.")
-            return
+            return False
         if drawn is not None:
             name, figure = drawn
             log_figure(trainer, f"{self.writer.prefix}/figure/{name}", figure, step)
+        return True

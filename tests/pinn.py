@@ -5,15 +5,18 @@ u_xx = sin(3x) on [-1, 1], u(-1) = u(1) = 0, with u(x) = net(3x): the PDE term i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal
+from warnings import WarningMessage
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import Logger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
+
+from pinn_ntk.errors import NTKWarning
 
 N_PDE, N_BC = 6, 4
 Log = Literal["tensor", "item", "dict", "keyword", "sparse", "none"]
@@ -69,6 +72,28 @@ class Pinn(pl.LightningModule):
                 self.log(value=value, name=name, prog_bar=False)
 
 
+class TwoOptimizers(Pinn):
+    """Two optimizer steps a batch, each counted by ``global_step``; a parameter of nobody."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.scale = nn.Parameter(torch.ones(1, dtype=torch.float64))
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:  # type: ignore[override]
+        extra = torch.ones(2, dtype=torch.float64, requires_grad=True)
+        first = torch.optim.SGD([*self.net.parameters(), extra], lr=0.01)
+        return [first, torch.optim.SGD([self.scale, self.net[0].weight], lr=0.01)]
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:  # type: ignore[override]
+        for optimizer in self.optimizers():
+            losses = self.losses(self.residuals(batch))
+            self.log_losses(losses, batch_idx)
+            optimizer.zero_grad()
+            self.manual_backward(losses["pde"] + losses["bc"])
+            optimizer.step()
+
+
 def batch(dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
     x = torch.linspace(-1, 1, N_PDE, dtype=dtype)[:, None]
     ends = torch.tensor([-1.0, -0.9, 0.9, 1.0], dtype=dtype)[:, None]
@@ -107,6 +132,11 @@ def build(**options: Any) -> Pinn:
     """The same network whenever it is called."""
     torch.manual_seed(1)
     return Pinn(**options)
+
+
+def ours(warned: Iterable[WarningMessage]) -> list[WarningMessage]:
+    """The warnings of this package; Lightning adds its own, which the recorder does not filter."""
+    return [warning for warning in warned if issubclass(warning.category, NTKWarning)]
 
 
 def same(a: nn.Module, b: nn.Module) -> bool:

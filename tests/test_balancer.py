@@ -8,26 +8,21 @@ import os
 import re
 import subprocess
 import sys
-import warnings
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.loggers import CSVLogger
-from pytorch_lightning.strategies import DDPStrategy, FSDPStrategy, SingleDeviceStrategy
 from torch import Tensor
 
 from pinn_ntk import empirical_ntk, reference_ntk, trace_weights
 from pinn_ntk.callbacks import NTKBalancer, NTKMonitor
-from pinn_ntk.callbacks.trainer.checks import unsupported_strategy
-from pinn_ntk.callbacks.weighting.distributed import from_all_ranks
 from pinn_ntk.errors import NTKWarning
 from pinn_ntk.weights.trace import Convention
-from tests.pinn import Log, Pinn, batch, build, fit, same
+from tests.pinn import Pinn, batch, build, fit, ours, same
 
 
 class Weighted(Pinn):
@@ -57,10 +52,6 @@ def by_hand(residuals: dict[str, Tensor], module: pl.LightningModule) -> dict[st
     return {name: sum(traces.values()) / trace for name, trace in traces.items()}
 
 
-def ours(warned: pytest.WarningsRecorder) -> list[warnings.WarningMessage]:
-    return [warning for warning in warned if issubclass(warning.category, NTKWarning)]
-
-
 # --- The weights, and that they act
 
 
@@ -73,45 +64,37 @@ def test_first_weights_are_those_of_the_unweighted_kernel_at_the_first_step():
     assert balancer.weights["bc"] > 2  # the case has something to balance
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-@pytest.mark.parametrize(
-    ("convention", "ema"), [("sum", 0.0), ("mean", 0.0), ("rate", 0.0), ("sum", 0.9)]
-)
+BY_HAND: list[tuple[Convention, float, dict[str, Any], dict[str, Any]]] = [
+    *(
+        (*rule, {"optimizer": optimizer}, {"steps": 50})
+        for optimizer in ("sgd", "adam")
+        for rule in (("sum", 0.0), ("mean", 0.0), ("rate", 0.0), ("sum", 0.9))
+    ),
+    *(
+        ("sum", 0.0, {"log": log}, {"steps": 12})
+        for log in ("tensor", "item", "dict", "sparse", "none")
+    ),
+    ("sum", 0.0, {}, {"steps": 6, "accumulate_grad_batches": 2}),
+]
+"""Convention, ema, options of the module and of the fit."""
+
+
+@pytest.mark.parametrize(("convention", "ema", "options", "of_fit"), BY_HAND, ids=str)
 def test_training_equals_a_loss_weighted_by_hand(
-    optimizer: str, convention: Convention, ema: float
+    convention: Convention, ema: float, options: dict[str, Any], of_fit: dict[str, Any]
 ):
+    every = 1000 if "accumulate_grad_batches" in of_fit else 5
     torch.manual_seed(1)
-    hand = Weighted(10, convention, ema, optimizer=optimizer)
-    balanced = build(optimizer=optimizer)
-    balancer = NTKBalancer(every_n_steps=10, convention=convention, ema=ema)
-    fit(hand, steps=50)
-    fit(balanced, balancer, steps=50)
+    hand = Weighted(every, convention, ema, **options)
+    balanced, plain = build(**options), build(**options)
+    balancer = NTKBalancer(every_n_steps=every, convention=convention, ema=ema)
+    fit(hand, **of_fit)
+    fit(balanced, balancer, **of_fit)
     assert same(hand, balanced)
-    assert balancer.weights == hand.weights
-    plain = build(optimizer=optimizer)
-    fit(plain, steps=50)
-    assert not same(plain, balanced)
-
-
-@pytest.mark.parametrize("log", ["tensor", "item", "dict", "sparse", "none"])
-def test_weights_act_however_terms_are_logged(log: Log):
-    torch.manual_seed(1)
-    hand = Weighted(5)
-    balanced, balancer = build(log=log), NTKBalancer(every_n_steps=5)
-    fit(hand, steps=12)
-    fit(balanced, balancer, steps=12)
-    assert same(hand, balanced)
-    names = ("term_0", "term_1") if log == "none" else ("pde", "bc")
+    names = ("term_0", "term_1") if options.get("log") == "none" else ("pde", "bc")
     assert balancer.weights == dict(zip(names, hand.weights.values(), strict=True))
-
-
-def test_accumulated_gradients_are_weighted_alike():
-    torch.manual_seed(1)
-    hand = Weighted(1000)
-    balanced = build()
-    fit(hand, steps=6, accumulate_grad_batches=2)
-    fit(balanced, NTKBalancer(every_n_steps=1000), steps=6, accumulate_grad_batches=2)
-    assert same(hand, balanced)
+    fit(plain, **of_fit)
+    assert not same(plain, balanced)
 
 
 def test_losses_are_logged_unweighted_and_weights_when_updated(tmp_path: Path):
@@ -305,36 +288,10 @@ def test_failing_updates_keep_the_last_weights_and_warn_once():
     assert all(0 < w < float("inf") for weights in watch.weights for w in weights.values())
 
 
-def test_nan_keeps_the_last_weights():
-    class Nan(Pinn):
-        def residuals(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-            residuals = super().residuals(batch)
-            return residuals | {"pde": residuals["pde"] * float("nan" if self.global_step else "1")}
-
-    balancer = NTKBalancer(every_n_steps=1)
-    watch = Watch(balancer)
-    with pytest.warns(NTKWarning, match="weighting the loss failed with ResidualError: .*NaN"):
-        fit(Nan(), balancer, watch, steps=3)
-    assert watch.weights[0] == watch.weights[1] == watch.weights[2]
+BOUNDS = [(0.0, 2.0), (1.5, math.inf), (3.0, 4.0), (0.0, 3.0), (2.0, math.inf), (1.5, 2.5)]
 
 
-def test_a_loss_without_known_terms_is_trained_on_as_it_is():
-    class Energy(Pinn):
-        def training_step(self, batch: dict[str, Tensor], _: int) -> Tensor:  # type: ignore[override]
-            return self.net(batch["x"]).square().mean() + self.net(batch["x"]).mean()
-
-    torch.manual_seed(1)
-    plain = Energy()
-    fit(plain, steps=3)
-    torch.manual_seed(1)
-    module = Energy()
-    with pytest.warns(NTKWarning, match=r"OpaqueLossError(.|\n)*pinn_ntk\.tap") as warned:
-        fit(module, NTKBalancer(), steps=3)
-    assert len(ours(warned)) == 1
-    assert same(plain, module)
-
-
-@pytest.mark.parametrize(("low", "high"), [(0.0, 2.0), (1.5, math.inf), (3.0, 4.0)])
+@pytest.mark.parametrize(("low", "high"), BOUNDS)
 def test_weights_stay_within_bounds(low: float, high: float):
     free, bounded = NTKBalancer(), NTKBalancer(min_weight=low, max_weight=high)
     fit(build(), free, steps=1)
@@ -374,24 +331,6 @@ def test_monitor_does_not_disturb_the_balancer(order: int):
 # --- State, refusals, arguments
 
 
-def test_state_survives_a_restart(tmp_path: Path):
-    def run(steps: int, ckpt: Path | None = None) -> tuple[pl.Trainer, Pinn, NTKBalancer]:
-        module, balancer = build(optimizer="adam"), NTKBalancer(every_n_steps=4, ema=0.5)
-        # One batch an epoch: Lightning warns of a restart in the middle of an epoch.
-        options = {"max_epochs": -1, "limit_train_batches": 1}
-        return fit(module, balancer, steps=steps, ckpt=ckpt, **options), module, balancer
-
-    _, whole, expected = run(10)
-    half, _, _ = run(6)
-    half.save_checkpoint(tmp_path / "half.ckpt")
-    states = torch.load(tmp_path / "half.ckpt", weights_only=True)["callbacks"]
-    state = states["NTKBalancer{'every_n_steps': 4, 'ema': 0.5}"]
-    assert {type(weight) for weight in state["weights"].values()} == {float}
-    _, resumed, balancer = run(10, tmp_path / "half.ckpt")
-    assert balancer.weights == expected.weights
-    assert same(whole, resumed)
-
-
 def test_another_module_starts_anew_and_the_same_goes_on():
     balancer, module = NTKBalancer(every_n_steps=100, ema=0.5), build()
     fit(module, balancer, steps=1)
@@ -414,55 +353,6 @@ def test_two_balancers_are_refused():
 
     with pytest.raises(MisconfigurationException, match="would multiply their weights"):
         fit(build(), NTKBalancer(), Mine())
-
-
-@pytest.mark.parametrize(
-    ("strategy", "message"),
-    [
-        (FSDPStrategy, "shards"),
-        (lambda: DDPStrategy(static_graph=True), "static_graph=True"),
-    ],
-)
-def test_strategies_without_the_whole_graph_have_a_reason(strategy: Any, message: str):
-    reason = unsupported_strategy(cast("pl.Trainer", SimpleNamespace(strategy=strategy())))
-    assert reason is not None
-    assert message in reason
-
-
-@pytest.mark.parametrize("callback", [NTKBalancer, NTKMonitor])
-def test_a_refused_strategy_leaves_training_as_it_is(
-    callback: Any, monkeypatch: pytest.MonkeyPatch
-):
-    plain, module = build(), build()
-    fit(plain, steps=3)
-    name = "pinn_ntk.callbacks.base.unsupported_strategy"
-    monkeypatch.setattr(name, lambda _: "Parameters are sharded.")
-    with pytest.warns(NTKWarning, match="Parameters are sharded") as warned:
-        fit(module, callback(), steps=3)
-    assert len(ours(warned)) == 1
-    assert same(plain, module)
-
-
-@pytest.mark.parametrize("strategy", [DDPStrategy(), SingleDeviceStrategy(torch.device("cpu"))])
-def test_other_strategies_are_accepted(strategy: Any):
-    trainer = cast("pl.Trainer", SimpleNamespace(strategy=strategy))
-    assert unsupported_strategy(trainer) is None
-
-
-@pytest.mark.parametrize(
-    ("ranks", "expected"),
-    [
-        ([{"pde": (2.0, 3)}, {"pde": (1.0, 4), "bc": (5.0, 1)}], {"pde": (3.0, 7), "bc": (5.0, 1)}),
-        ([{"pde": (2.0, 3)}, None], None),
-    ],
-)
-def test_traces_of_all_ranks(ranks: list[Any], expected: Any, monkeypatch: pytest.MonkeyPatch):
-    def gather(result: list[Any], local: Any) -> None:
-        assert local == ranks[0]
-        result[:] = ranks
-
-    monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
-    assert from_all_ranks(cast("pl.Trainer", SimpleNamespace(world_size=2)), ranks[0]) == expected
 
 
 @pytest.mark.parametrize(

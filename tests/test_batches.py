@@ -13,7 +13,7 @@ from torch.nn.functional import mse_loss
 from pinn_ntk.callbacks import NTKBalancer, NTKMonitor
 from pinn_ntk.errors import NTKWarning
 from pinn_ntk.graph.reference import reference_jacobian
-from tests.pinn import N_BC, N_PDE, batch, same
+from tests.pinn import N_BC, N_PDE, batch, ours
 from tests.zoo import (
     Inverse,
     Noted,
@@ -22,8 +22,8 @@ from tests.zoo import (
     Residuals,
     Stored,
     TwoNetworks,
-    assert_close,
     assert_traces,
+    compare,
     make,
     series,
     steps_of,
@@ -150,23 +150,13 @@ def test_a_probe_has_drift_though_points_are_drawn_anew():
     assert series(monitor, "ntk/drift/kernel") == pytest.approx(whole, rel=1e-8)
 
 
-def test_points_that_stay_have_drift_from_the_second_measurement_on():
-    module, monitor = make(Noted, optimizer="adam"), NTKMonitor(every_n_steps=2)
-    train(module, monitor, steps=5)
-    expected = at(changes(module.jacobians, ("pde", "bc")), [2, 4])
-    assert series(monitor, "ntk/drift/kernel") == pytest.approx(expected, rel=1e-8)
-    assert steps_of(monitor, "ntk/drift/pde") == [2, 4]
-
-
 @pytest.mark.parametrize("dummy", [torch.zeros(1), 0, {"idle": torch.zeros(1)}, [torch.zeros(0)]])
 def test_points_kept_by_the_module(dummy: Any):
-    hand = make(Stored, optimizer="adam", weigh_every=2)
-    module = make(Stored, optimizer="adam")
     monitor, balancer = NTKMonitor(every_n_steps=2), NTKBalancer(every_n_steps=2)
-    train(hand, steps=5, batches=[dummy] * 5)
-    train(module, monitor, balancer, steps=5, batches=[dummy] * 5)
+    module, _ = compare(
+        Stored, monitor, balancer, weigh_every=2, fit={"batches": [dummy] * 5}, optimizer="adam"
+    )
     assert_traces(monitor, module, STEPS)
-    assert_close(module, hand)
 
 
 # --- How losses are made of residuals
@@ -222,11 +212,8 @@ LOSSES = [sums, functional, products, pointwise, causal, penalised, per_equation
 
 @pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss.__name__)
 def test_effective_weights_are_those_that_stand_in_the_loss(loss: Any):
-    plain, module = make(OwnLoss, loss), make(OwnLoss, loss)
     monitor = NTKMonitor(every_n_steps=2)
-    train(plain, steps=5)
-    train(module, monitor, steps=5)
-    assert same(plain, module)
+    module, _ = compare(OwnLoss, monitor, loss=loss)
     assert_traces(monitor, module, STEPS)
     for term in ("pde", "bc"):
         expected = {step: module.effective[step][term] for step in STEPS}
@@ -252,11 +239,8 @@ class Learned(Noted):
 
 
 def test_learned_weights():
-    plain, module = make(Learned, optimizer="adam"), make(Learned, optimizer="adam")
     monitor = NTKMonitor(every_n_steps=2)
-    train(plain, steps=5)
-    train(module, monitor, steps=5)
-    assert same(plain, module)
+    module, _ = compare(Learned, monitor, optimizer="adam")
     assert_traces(monitor, module, STEPS)
     for term in ("pde", "bc"):
         expected = {step: module.effective[step][term] for step in STEPS}
@@ -294,22 +278,15 @@ def test_unknown_coefficients_are_a_group(owned: bool):
 
 @pytest.mark.parametrize("owned", [True, False])
 def test_balanced_training_with_an_unknown_coefficient(owned: bool):
-    hand, module = make(Inverse, owned=owned, weigh_every=2), make(Inverse, owned=owned)
-    train(hand, steps=5)
-    train(module, NTKBalancer(every_n_steps=2), steps=5)
-    assert_close(module, hand)
+    module, hand = compare(Inverse, NTKBalancer(every_n_steps=2), weigh_every=2, owned=owned)
     assert module.coefficient.item() == pytest.approx(hand.coefficient.item(), rel=1e-9)
     assert module.coefficient.item() != pytest.approx(0.7, abs=0.1)
 
 
 def test_several_networks_are_one_group():
-    hand = make(TwoNetworks, optimizer="adam", weigh_every=2)
-    module = make(TwoNetworks, optimizer="adam")
     monitor, balancer = NTKMonitor(every_n_steps=2), NTKBalancer(every_n_steps=2)
-    train(hand, steps=5)
-    train(module, monitor, balancer, steps=5)
+    module, _ = compare(TwoNetworks, monitor, balancer, weigh_every=2, optimizer="adam")
     assert_traces(monitor, module, STEPS)
-    assert_close(module, hand)
     assert not any("trace_" in tag for tag in monitor.history)
 
 
@@ -326,27 +303,15 @@ class OnlyTotal(Noted):
 
 
 def test_names_are_given_where_only_the_total_is_logged():
-    hand, module = make(OnlyTotal, weigh_every=2), make(OnlyTotal)
     monitor = NTKMonitor(every_n_steps=2, names=["pde", "bc"])
     balancer = NTKBalancer(every_n_steps=2, names=["pde", "bc"])
-    train(hand, steps=5)
-    train(module, monitor, balancer, steps=5)
+    module, hand = compare(OnlyTotal, monitor, balancer, weigh_every=2)
     assert_traces(monitor, module, STEPS)
     assert balancer.weights == pytest.approx(hand.weights, rel=1e-9)
-    assert_close(module, hand)
-
-
-def test_terms_logged_as_numbers_are_told_apart_by_value():
-    module, monitor = make(Noted, log="item"), NTKMonitor(every_n_steps=2)
-    train(module, monitor, steps=5)
-    assert_traces(monitor, module, STEPS)
 
 
 def test_names_that_do_not_fit_are_told_once():
-    plain, module = make(OnlyTotal), make(OnlyTotal)
     monitor = NTKMonitor(every_n_steps=1, names=["pde", "bc", "data"])
-    train(plain, steps=3)
     with pytest.warns(NTKWarning, match="names") as warned:
-        train(module, monitor, steps=3)
-    assert len([w for w in warned if issubclass(w.category, NTKWarning)]) == 1
-    assert same(plain, module)
+        compare(OnlyTotal, monitor, fit={"steps": 3})
+    assert len(ours(warned)) == 1

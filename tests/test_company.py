@@ -28,8 +28,8 @@ from tests.zoo import (
     Manual,
     Noted,
     Residuals,
-    assert_close,
     assert_traces,
+    compare,
     make,
     series,
     steps_of,
@@ -42,64 +42,57 @@ STEPS = [0, 2, 4]
 # --- Other callbacks
 
 
-def test_weight_averaging_copies_the_module():
-    """It copies the module deeply when it starts, while we listen to its log."""
-    results = []
-    for callbacks in ([], [NTKMonitor(every_n_steps=2), NTKBalancer(every_n_steps=100)]):
-        module = make(Noted, optimizer="sgd", weigh_every=None if callbacks else 100)
-        average = StochasticWeightAveraging(swa_lrs=1e-3, swa_epoch_start=1, annealing_epochs=1)
-        options = {"steps": -1, "max_epochs": 4, "limit_train_batches": 2}
-        train(module, *callbacks, average, **options)
-        results.append(module)
-    hand, module = results
-    assert_close(module, hand)
-    monitor = callbacks[0]
-    assert_traces(monitor, module, [0, 2, 4, 6, 7])
+class Backbone(Noted):
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.backbone = self.net[:3]
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.Adam([p for p in self.parameters() if p.requires_grad], lr=0.01)
+
+
+OTHERS: dict[str, tuple[type[Noted], Any, tuple[int, int], int, list[int]]] = {
+    # copies the module deeply when it starts, while we listen to its log
+    "weight_averaging": (
+        Noted,
+        lambda: [StochasticWeightAveraging(1e-3, swa_epoch_start=1, annealing_epochs=1)],
+        (4, 2),
+        100,
+        [0, 2, 4, 6, 7],
+    ),
+    "finetuning": (
+        Backbone,
+        lambda: [BackboneFinetuning(unfreeze_backbone_at_epoch=2, backbone_initial_lr=1e-3)],
+        (3, 2),
+        2,
+        [0, 2, 4, 5],
+    ),
+}
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_callbacks_that_change_the_training(other: str):
+    kind, both, (epochs, batches), every, measured = OTHERS[other]
+    monitor, balancer = NTKMonitor(every_n_steps=2), NTKBalancer(every_n_steps=every)
+    fit = {"steps": -1, "max_epochs": epochs, "limit_train_batches": batches}
+    module, _ = compare(kind, monitor, balancer, weigh_every=every, fit=fit, both=both)
+    assert_traces(monitor, module, measured)
 
 
 def test_accumulation_that_changes_on_the_way():
-    results = []
-    for callbacks in ([], [NTKMonitor(every_n_steps=1), NTKBalancer(every_n_steps=1000)]):
-        module = make(Noted, weigh_every=None if callbacks else 1000)
-        schedule = GradientAccumulationScheduler({0: 1, 1: 2})
-        options = {"steps": -1, "max_epochs": 2, "limit_train_batches": 4}
-        train(module, *callbacks, schedule, **options)
-        results.append(module)
-    hand, module = results
-    monitor, balancer = callbacks
-    assert_close(module, hand)
+    monitor, balancer = NTKMonitor(every_n_steps=1), NTKBalancer(every_n_steps=1000)
+    fit = {"steps": -1, "max_epochs": 2, "limit_train_batches": 4}
+    both = lambda: [GradientAccumulationScheduler({0: 1, 1: 2})]  # noqa: E731
+    compare(Noted, monitor, balancer, weigh_every=1000, fit=fit, both=both)
     weights = series(monitor, "ntk/effective_weight/bc")
     assert weights == pytest.approx(dict.fromkeys(range(6), balancer.weights["bc"]), rel=1e-10)
-
-
-def test_finetuning_of_a_backbone():
-    class Backbone(Noted):
-        def __init__(self, **options: Any) -> None:
-            super().__init__(**options)
-            self.backbone = self.net[:3]
-
-        def configure_optimizers(self) -> torch.optim.Optimizer:
-            return torch.optim.Adam([p for p in self.parameters() if p.requires_grad], lr=0.01)
-
-    results = []
-    for callbacks in ([], [NTKMonitor(every_n_steps=2), NTKBalancer(every_n_steps=2)]):
-        module = make(Backbone, weigh_every=None if callbacks else 2)
-        tuning = BackboneFinetuning(unfreeze_backbone_at_epoch=2, backbone_initial_lr=1e-3)
-        train(module, *callbacks, tuning, steps=-1, max_epochs=3, limit_train_batches=2)
-        results.append(module)
-    hand, module = results
-    assert_close(module, hand)
-    assert_traces(callbacks[0], module, [0, 2, 4, 5])
 
 
 @pytest.mark.parametrize("option", [{"detect_anomaly": True}, {"deterministic": True}], ids=str)
 @pytest.mark.filterwarnings("ignore:Anomaly Detection has been enabled:UserWarning")
 def test_modes_of_the_trainer(option: dict[str, Any]):
-    plain, module = make(Noted), make(Noted)
     monitor = NTKMonitor(every_n_steps=2)
-    train(plain, steps=3, **option)
-    train(module, monitor, steps=3, **option)
-    assert same(plain, module)
+    module, _ = compare(Noted, monitor, fit={"steps": 3, **option})
     assert_traces(monitor, module, [0, 2])
 
 

@@ -22,7 +22,7 @@ from pinn_ntk.diagnostics import Diagnostic, Reading, Tag
 from pinn_ntk.diagnostics.registry import BY_NAME
 from pinn_ntk.diagnostics.traces import Traces
 from pinn_ntk.errors import NTKWarning
-from tests.pinn import Pinn, batch, build, fit, same
+from tests.pinn import Pinn, batch, build, fit, ours, same
 
 OVERHEAD = "ntk/overhead_fraction"
 TRACES = {"ntk/trace/pde", "ntk/trace/bc"}
@@ -64,10 +64,6 @@ class Named(Diagnostic):
 
     def read(self, look):
         return Reading(look.step, {f"{self.name}/step": look.step})
-
-
-def ours(warned: Any) -> list[str]:
-    return [str(w.message) for w in warned if issubclass(w.category, NTKWarning)]
 
 
 def largest_by_hand() -> dict[str, float]:
@@ -143,6 +139,8 @@ def test_wrong_ones_are_refused_when_the_monitor_is_made(
 
 def test_keys_of_checkpoints_are_made_of_names():
     assert NTKMonitor().state_key == "NTKMonitor"
+    everything = NTKMonitor(diagnostics=list(BY_NAME))
+    assert list(everything.panel.diagnostics) == list(NTKMonitor().panel.diagnostics)
     monitor = NTKMonitor(diagnostics=[Named("mine"), "traces"])
     assert monitor.state_key == "NTKMonitor{'diagnostics': ['traces', 'mine']}"
     assert monitor.state_key == NTKMonitor(diagnostics=["traces", Named("mine")]).state_key
@@ -231,7 +229,8 @@ def test_a_state_that_would_not_load_is_left_out_of_the_checkpoint(tmp_path: Pat
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always", NTKWarning)
         saved, monitor = resumed(tmp_path, kind())
-    (message,) = ours(warned)
+    message = str(ours(warned)[0].message)
+    assert len(ours(warned)) == 1
     assert "the state of diagnostic 'largest' is left out of the checkpoint" in message
     assert "largest" not in saved["states" if kind is Hoarder else "late"]
     assert monitor.panel.diagnostics["largest"].looks == (2 if kind is Hoarder else 5)
@@ -266,7 +265,8 @@ def test_one_that_fails_is_told_of_once_and_changes_nothing(hook: str, tmp_path:
         for number in range(2):
             run.save_checkpoint(tmp_path / f"{number}.ckpt")
             torch.load(tmp_path / f"{number}.ckpt", weights_only=True)
-    (message,) = ours(warned)
+    (warning,) = ours(warned)
+    message = str(warning.message)
     assert message.startswith("NTKMonitor: ")
     assert "largest failed with RuntimeError: no such luck. Training goes on; " in message
     assert same(plain, module)
@@ -292,8 +292,3 @@ def test_what_is_no_reading_costs_no_other_diagnostic(given: Any):
     with pytest.warns(NTKWarning, match=rf"TypeError: Odd read a {kind}; expected a Reading\(look"):
         fit(build(), monitor, steps=1)
     assert set(monitor.history) == {*TRACES, OVERHEAD}
-
-
-def test_every_built_in_is_there_by_name():
-    everything = NTKMonitor(diagnostics=list(BY_NAME))
-    assert list(everything.panel.diagnostics) == list(NTKMonitor().panel.diagnostics)

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from pinn_ntk import tap
 from pinn_ntk.callbacks import NTKBalancer, NTKMonitor
-from tests.pinn import batch, same, trainer
+from tests.pinn import batch, trainer
 from tests.zoo import (
     Manual,
     Noted,
@@ -20,6 +20,7 @@ from tests.zoo import (
     TwoNetworks,
     assert_close,
     assert_traces,
+    compare,
     make,
     series,
     steps_of,
@@ -98,11 +99,10 @@ WAYS = {
 
 @pytest.mark.parametrize("options", WAYS.values(), ids=list(WAYS))
 def test_gradients_that_a_step_takes_for_itself_are_not_weighted(options: dict[str, bool]):
-    hand, module = make(Looks, weigh_every=2, **options), make(Looks, **options)
-    train(hand, steps=4)
-    train(module, NTKBalancer(every_n_steps=2), steps=4)
+    module, hand = compare(
+        Looks, NTKBalancer(every_n_steps=2), weigh_every=2, fit={"steps": 4}, **options
+    )
     assert module.norms == pytest.approx(hand.norms, rel=1e-9)
-    assert_close(module, hand)
 
 
 class LogsMore(Noted):
@@ -120,21 +120,15 @@ class LogsMore(Noted):
     "kind", [ReturnsDict, OwnBackward, OwnStep], ids=lambda kind: kind.__name__
 )
 def test_training_steps(kind: type[Noted]):
-    hand, module = make(kind, optimizer="adam", weigh_every=2), make(kind, optimizer="adam")
     monitor, balancer = NTKMonitor(every_n_steps=2), NTKBalancer(every_n_steps=2)
-    train(hand, steps=5)
-    train(module, monitor, balancer, steps=5)
+    module, _ = compare(kind, monitor, balancer, weigh_every=2, optimizer="adam")
     assert_traces(monitor, module, STEPS)
-    assert_close(module, hand)
 
 
 @pytest.mark.filterwarnings("ignore:.*training_step. returned .None.:UserWarning")
 def test_batches_that_are_left_out():
-    plain, module = make(ReturnsNothing), make(ReturnsNothing)
     monitor = NTKMonitor(every_n_steps=1)
-    train(plain, steps=4)
-    train(module, monitor, steps=4)
-    assert same(plain, module)
+    module, _ = compare(ReturnsNothing, monitor, fit={"steps": 4})
     assert steps_of(monitor, "ntk/trace/pde") == list(module.jacobians)
     assert_traces(monitor, module, list(module.jacobians))
 
@@ -228,11 +222,8 @@ class TapsSides(Noted):
 
 
 def test_one_name_for_two_taps_loses_none():
-    plain, module = make(Noted), make(TapsSides)
     monitor = NTKMonitor(every_n_steps=2)
-    train(plain, steps=3)
-    train(module, monitor, steps=3)
-    assert same(plain, module)
+    module, _ = compare(TapsSides, monitor, like=(Noted, {}), fit={"steps": 3})
     for step in (0, 2):
         of_bc = [tag for tag in monitor.history if tag.startswith("ntk/trace/bc")]
         total = sum(series(monitor, tag)[step] for tag in of_bc)
@@ -270,11 +261,8 @@ class Toggled(TwoNetworks):
 
 
 def test_toggled_optimizers():
-    plain, module = make(Toggled, manual=True), make(Toggled, manual=True)
     monitor = NTKMonitor(every_n_steps=2)
-    train(plain, steps=10)
-    train(module, monitor, steps=10)
-    assert same(plain, module)
+    module, _ = compare(Toggled, monitor, fit={"steps": 10}, manual=True)
     for name in ("pde", "bc", "data"):
         expected = {step: module.traced[step, name] for step in STEPS}
         assert series(monitor, f"ntk/trace/{name}") == pytest.approx(expected, rel=1e-10), name

@@ -214,7 +214,10 @@ def test_with_none_installed_the_error_says_what_to_install(monkeypatch: pytest.
         callback_class()
 
 
-@pytest.mark.parametrize("file", sorted((ROOT / "callbacks").glob("*.py")), ids=lambda f: f.name)
+FILES = sorted((ROOT / "callbacks").rglob("*.py"))
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: f"{f.parent.name}/{f.name}")
 def test_callbacks_import_neither_name_outright(file: Path):
     tree = ast.parse(file.read_text())
     guarded = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import pytest
@@ -12,7 +11,7 @@ from torch import Tensor
 from pinn_ntk import tap
 from pinn_ntk.callbacks import NTKBalancer, NTKMonitor
 from pinn_ntk.errors import NTKWarning
-from tests.pinn import same
+from tests.pinn import ours
 from tests.zoo import (
     Manual,
     Noted,
@@ -20,9 +19,9 @@ from tests.zoo import (
     TwoNetworks,
     assert_close,
     assert_traces,
+    compare,
     make,
     series,
-    steps_of,
     train,
 )
 
@@ -43,12 +42,14 @@ KINDS: dict[str, tuple[type[Noted], dict[str, Any], dict[str, Any]]] = {
 @pytest.mark.parametrize("case", KINDS.values(), ids=list(KINDS))
 def test_every_loss_is_measured_and_training_the_same(case: Any):
     kind, of_module, of_trainer = case
-    plain, module = make(kind, **of_module), make(kind, **of_module)
     monitor = NTKMonitor(every_n_steps=2)
-    train(plain, **of_trainer)
-    train(module, monitor, **of_trainer)
-    assert same(plain, module)
+    module, _ = compare(kind, monitor, fit=of_trainer, **of_module)
     assert_traces(monitor, module, STEPS)
+    if "pl_optimizer" in of_module:  # Lightning's counter stands still
+        assert module.trainer.global_step == 0
+        moved = {step: module.moved(step) for step in STEPS}
+        assert series(monitor, "ntk/drift/parameters") == pytest.approx(moved, rel=1e-10)
+        assert moved[4] > moved[2] > 0
     if of_module.get("raw"):
         assert not [
             tag for tag in monitor.history if "effective_weight" in tag
@@ -67,14 +68,10 @@ ONE_LOSS = [kind for kind in KINDS if kind != "two_losses"]
 @pytest.mark.parametrize("case", ONE_LOSS)
 def test_balanced_training_is_that_of_losses_weighted_by_hand(case: str):
     kind, of_module, of_trainer = KINDS[case]
-    hand, module = make(kind, weigh_every=2, **of_module), make(kind, **of_module)
     balancer = NTKBalancer(every_n_steps=2)
-    train(hand, **of_trainer)
-    train(module, balancer, **of_trainer)
+    module, hand = compare(kind, balancer, weigh_every=2, fit=of_trainer, **of_module)
     assert balancer.weights == pytest.approx(hand.weights, rel=1e-9)
-    assert_close(module, hand)
     plain = make(kind, **of_module)
-    train(plain, **of_trainer)
     with pytest.raises(AssertionError):
         assert_close(module, plain, rel=1e-4)
 
@@ -89,35 +86,16 @@ def test_both_losses_of_a_step_are_weighted():
     assert balancer.weights["data"] == pytest.approx(expected, rel=1e-9)
 
 
-def test_frozen_counter_of_lightning_does_not_stop_ours():
-    module, monitor = make(Manual, pl_optimizer=False), NTKMonitor(every_n_steps=2)
-    run = train(module, monitor, **EPOCHS)
-    assert run.global_step == 0
-    assert steps_of(monitor) == STEPS
-    moved = {step: module.moved(step) for step in STEPS}
-    assert series(monitor, "ntk/drift/parameters") == pytest.approx(moved, rel=1e-10)
-    assert moved[4] > moved[2] > 0
-
-
 # --- Raw backward passes
-
-
-def ours(warned: pytest.WarningsRecorder) -> list[warnings.WarningMessage]:
-    return [warning for warning in warned if issubclass(warning.category, NTKWarning)]
 
 
 @pytest.mark.parametrize("callback", [NTKMonitor, NTKBalancer])
 def test_an_unseen_backward_pass_is_told_once_after_the_first_epoch(callback: Any):
-    def fit(module: Manual, *callbacks: Any) -> None:
-        train(module, *callbacks, steps=-1, max_epochs=3, limit_train_batches=4)
-
-    plain, module = make(Manual, raw=True), make(Manual, raw=True)
-    fit(plain)
+    fit = {"steps": -1, "max_epochs": 3, "limit_train_batches": 4}
     with pytest.warns(NTKWarning, match=r"(?s)manual_backward.*tap") as warned:
-        fit(module, callback(every_n_steps=2))
+        compare(Manual, callback(every_n_steps=2), fit=fit, raw=True)
     (warning,) = ours(warned)
     assert callback.__name__ in str(warning.message)
-    assert same(plain, module)
 
 
 def test_the_warning_comes_with_the_first_epoch():
@@ -146,11 +124,8 @@ class Accumulating(Manual):
 
 
 def test_taps_of_losses_differentiated_one_by_one():
-    plain, module = make(Accumulating), make(Accumulating)
     monitor = NTKMonitor(every_n_steps=2)
-    train(plain, steps=3)
-    train(module, monitor, steps=3)
-    assert same(plain, module)
+    module, _ = compare(Accumulating, monitor, fit={"steps": 3})
     assert_traces(monitor, module, [0, 2])
 
 
@@ -173,12 +148,9 @@ def test_taps_of_a_graph_differentiated_before_and_twice():
             self.again = all(map(torch.equal, first, second))
             optimizer.step()
 
-    hand, module = make(Penalised, weigh_every=2), make(Penalised)
     balancer, monitor = NTKBalancer(every_n_steps=2), NTKMonitor(every_n_steps=2)
-    train(hand, steps=4)
-    train(module, balancer, monitor, steps=4)
+    module, _ = compare(Penalised, balancer, monitor, weigh_every=2, fit={"steps": 4})
     assert module.again
-    assert_close(module, hand)
     assert_traces(monitor, module, [0, 2, 3])
 
 

@@ -30,7 +30,8 @@ from pinn_ntk.diagnostics.step_size import StepSize
 from pinn_ntk.errors import NTKWarning
 from pinn_ntk.graph.reference import reference_jacobian
 from pinn_ntk.looks.parameters import learning_rate, trained_parameters
-from tests.pinn import N_BC, N_PDE, Log, Pinn, batch, build, fit, same, trainer
+from tests.pinn import N_BC, N_PDE, Log, Pinn, TwoOptimizers, build, fit, ours, same, trainer
+from tests.zoo import steps_of
 
 TERMS = ("pde", "bc")
 SCALARS = {
@@ -106,15 +107,6 @@ def change(now: NDArray[Any], start: NDArray[Any]) -> float:
     return float(np.linalg.norm(now - start) / np.linalg.norm(start))
 
 
-def steps_of(monitor: NTKMonitor, tag: str = "ntk/trace/pde") -> list[int]:
-    return [int(step) for step, _ in monitor.history.get(tag, [])]
-
-
-def ours(warned: pytest.WarningsRecorder) -> list[warnings.WarningMessage]:
-    """The warnings of this package; Lightning adds its own, which the recorder does not filter."""
-    return [warning for warning in warned if issubclass(warning.category, NTKWarning)]
-
-
 def events(logger: TensorBoardLogger) -> EventAccumulator:
     guidance = {"scalars": 0, "tensors": 0, "images": 0}
     return EventAccumulator(logger.log_dir, size_guidance=guidance).Reload()
@@ -145,19 +137,6 @@ def test_every_value_is_that_of_the_step_it_is_logged_at():
         assert 0 < got["ntk/overhead_fraction"] < 1
 
 
-def test_trace_is_the_sum_of_squared_row_gradients():
-    module, monitor = build(), NTKMonitor()
-    start = copy.deepcopy(module)
-    fit(module, monitor, steps=1)
-    total = 0.0
-    for row in start.residuals(batch())["pde"].flatten():
-        gradients = torch.autograd.grad(
-            row, list(start.parameters()), retain_graph=True, allow_unused=True
-        )
-        total += sum(float(g.square().sum()) for g in gradients if g is not None)
-    assert monitor.history["ntk/trace/pde"] == pytest.approx(np.array([[0, total]]), rel=1e-13)
-
-
 @pytest.mark.parametrize(
     ("every", "options", "expected"),
     [
@@ -183,36 +162,6 @@ def test_accumulation_does_not_change_what_is_measured():
     for tag in SCALARS - KERNEL_DRIFT - {"ntk/overhead_fraction", "ntk/certificate", JUDGED}:
         (_, value), (_, expected) = accumulated.history[tag][0], alone.history[tag][0]
         assert value == pytest.approx(expected, rel=1e-12), tag
-
-
-def test_lbfgs_is_measured_once_a_step_at_its_first_evaluation():
-    torch.manual_seed(1)
-    module, monitor = ByHand(optimizer="lbfgs"), NTKMonitor(every_n_steps=1)
-    fit(module, monitor, steps=3)
-    assert steps_of(monitor) == [0, 1, 2]
-    assert len(module.theta) > 3  # evaluations
-    first = module.expected(0)["ntk/trace/pde"]
-    assert monitor.history["ntk/trace/pde"][0][1] == pytest.approx(first, rel=1e-12)
-
-
-class TwoOptimizers(Pinn):
-    def __init__(self) -> None:
-        super().__init__()
-        self.automatic_optimization = False
-        self.scale = torch.nn.Parameter(torch.ones(1, dtype=torch.float64))
-
-    def configure_optimizers(self) -> list[torch.optim.Optimizer]:  # type: ignore[override]
-        extra = torch.ones(2, dtype=torch.float64, requires_grad=True)
-        first = torch.optim.SGD([*self.net.parameters(), extra], lr=0.01)
-        return [first, torch.optim.SGD([self.scale, self.net[0].weight], lr=0.01)]
-
-    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:  # type: ignore[override]
-        for optimizer in self.optimizers():
-            losses = self.losses(self.residuals(batch))
-            self.log_losses(losses, batch_idx)
-            optimizer.zero_grad()
-            self.manual_backward(losses["pde"] + losses["bc"])
-            optimizer.step()
 
 
 def test_two_optimizers_make_one_step_and_one_set_of_parameters():
@@ -322,37 +271,24 @@ def test_failing_diagnostic_warns_once_and_training_goes_on(monkeypatch: pytest.
     assert same(plain, watched)
 
 
-INTERFERENCE, STABLE = "ntk/interference/pde/bc", "ntk/max_stable_lr"
-BY_ALL = "the interference, the predicted decrease"
+COSINE, STABLE = "ntk/interference/pde/bc", "ntk/max_stable_lr"
+FORECAST, BETWEEN, RATES = "the predicted decrease", "the interference", "the rate of each mode"
+LR, LIMIT = "the learning rate", "the largest stable learning rate"
+BOTH = f"{BETWEEN}, {FORECAST}"
+INPUTS, TERMS_OF_STEP = "callbacks.step.step_inputs.StepInputs", "looks.step_terms.StepTerms"
 PARTS: dict[str, tuple[str, str, set[str]]] = {
-    "looks.step_terms.StepTerms.losses": ("the loss of each term", BY_ALL, {INTERFERENCE, JUDGED}),
-    "looks.step_terms.StepTerms.curvature": (
-        "the curvature of the loss",
-        "the largest stable learning rate, the rate of each mode",
-        {STABLE},
-    ),
-    "looks.look.learning_rate": ("the learning rate", "", {"ntk/lr"}),
-    "graph.terms.term_loss.TermLoss.slope": (
-        "the slopes of the loss",
-        "the interference",
-        {INTERFERENCE},
-    ),
-    "diagnostics.interference.interference_of": ("the interference", "", {INTERFERENCE}),
-    "diagnostics.time_scales.mode_rates": ("the rate of each mode", "", set()),
-    "diagnostics.step_size.max_stable_lr": ("the largest stable learning rate", "", {STABLE}),
+    f"{TERMS_OF_STEP}.losses": ("the loss of each term", BOTH, {COSINE, JUDGED}),
+    f"{TERMS_OF_STEP}.curvature": ("the curvature of the loss", f"{LIMIT}, {RATES}", {STABLE}),
+    "looks.look.learning_rate": (LR, "", {"ntk/lr"}),
+    "graph.terms.term_loss.TermLoss.slope": ("the slopes of the loss", BETWEEN, {COSINE}),
+    "diagnostics.interference.interference_of": (BETWEEN, "", {COSINE}),
+    "diagnostics.time_scales.mode_rates": (RATES, "", set()),
+    "diagnostics.step_size.max_stable_lr": (LIMIT, "", {STABLE}),
     "diagnostics.rank.definiteness": ("the definiteness", "", set()),
     "diagnostics.repeated_points.RepeatedPoints.read": ("the count of repeated points", "", set()),
-    "callbacks.step.step_inputs.StepInputs.drew_numbers": (
-        "the random states",
-        "the predicted decrease",
-        {JUDGED},
-    ),
-    "callbacks.step.step_inputs.StepInputs.setting": (
-        "the setting of the step",
-        "the predicted decrease",
-        {JUDGED},
-    ),
-    "diagnostics.predicted_decrease.digest": ("the predicted decrease", "", {JUDGED}),
+    f"{INPUTS}.drew_numbers": ("the random states", FORECAST, {JUDGED}),
+    f"{INPUTS}.setting": ("the setting of the step", FORECAST, {JUDGED}),
+    "diagnostics.predicted_decrease.digest": (FORECAST, "", {JUDGED}),
 }
 """What fails -> the name that it is reported under, who shares it, the tags that are lost."""
 
@@ -370,11 +306,8 @@ def test_a_part_that_fails_leaves_all_the_others(part: str, monkeypatch: pytest.
     with pytest.warns(NTKWarning) as warned:
         fit(watched, monitor, steps=3)
     (warning,) = ours(warned)
-    after = (
-        f"left out for this fit without it: {without}"
-        if without
-        else (f"{what} is switched off for this fit")
-    )
+    left_out, off = "left out for this fit without it: ", " is switched off for this fit"
+    after = left_out + without if without else what + off
     assert str(warning.message) == (
         f"NTKMonitor: {what} failed with RuntimeError: no such luck. Training goes on; {after}. "
         "The traceback is in the log."
@@ -430,67 +363,19 @@ def test_only_learning_rates_that_are_numbers_are_taken(rates: list[Any], expect
     assert learning_rate(run.optimizers, params, NTK({})) == expected
 
 
-class Energy(Pinn):
-    """A Deep Ritz loss: the mean of the network's output is no residual."""
-
-    def training_step(self, batch: dict[str, Tensor], _: int) -> Tensor:  # type: ignore[override]
-        return self.losses(self.residuals(batch))["pde"] + self.net(batch["x"]).mean()
-
-
-class Diverged(Pinn):
-    """NaN in one row of the boundary term, from the third step on."""
-
-    def residuals(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        residuals = super().residuals(batch)
-        bad = torch.zeros_like(residuals["bc"])
-        bad[0] = float("nan") if self.global_step >= 2 else 0.0
-        return {"pde": residuals["pde"], "bc": residuals["bc"] + bad}
-
-
-def test_a_loss_without_known_terms_is_reported_once_with_what_to_do():
-    monitor = NTKMonitor(every_n_steps=1)
-    with pytest.warns(NTKWarning, match=r"OpaqueLossError(.|\n)*pinn_ntk\.tap") as warned:
-        run = fit(Energy(), monitor, steps=5)
-    assert len(ours(warned)) == 1
-    assert run.global_step == 5
-    assert not monitor.history
-
-
-def test_nan_is_logged_as_such_and_the_other_term_goes_on(tmp_path: Path):
-    monitor, logger = NTKMonitor(every_n_steps=1), CSVLogger(tmp_path)
-    fit(Diverged(), monitor, steps=3, logger=logger)
-    traces = monitor.history["ntk/trace/bc"]
-    assert traces[:, 0].tolist() == [0, 1, 2]
-    assert np.isfinite(traces[:, 1]).tolist() == [True, True, False]
-    assert np.isfinite(monitor.history["ntk/trace/pde"][:, 1]).tolist() == [True] * 3
-    assert steps_of(monitor, "ntk/lambda_max/bc") == [0, 1]
-    written = [row["ntk/trace/bc"] for row in table(logger) if row["ntk/trace/bc"]]
-    assert written[2] == "nan"
-
-
-def test_a_failing_logger_stops_nothing(tmp_path: Path):
-    class Full(CSVLogger):
-        def log_metrics(self, metrics: Any, **_: Any) -> None:
-            if any(key.startswith("ntk/") for key in metrics):
-                raise OSError("No space left on device.")
-
-    monitor = NTKMonitor(every_n_steps=1)
-    with pytest.warns(NTKWarning, match="logging scalars failed with OSError") as warned:
-        fit(build(), monitor, steps=3, logger=Full(tmp_path))
-    assert len(ours(warned)) == 1
-    assert steps_of(monitor) == [0, 1, 2]
-
-
 # --- Names
 
 
 @pytest.mark.parametrize("log", ["tensor", "item", "dict", "keyword", "sparse"])
 def test_terms_are_named_after_logged_keys(log: Log):
-    monitor = NTKMonitor(every_n_steps=4)
-    fit(build(log=log), monitor, steps=6)
+    torch.manual_seed(1)
+    module, monitor = ByHand(log=log), NTKMonitor(every_n_steps=4)
+    fit(module, monitor, steps=6)
     assert set(monitor.history) == SCALARS
     assert set(monitor.spectra) == set(TERMS)
-    assert steps_of(monitor) == [0, 4, 5]
+    for term in TERMS:
+        expected = {step: module.expected(step)[f"ntk/trace/{term}"] for step in (0, 4, 5)}
+        assert dict(monitor.history[f"ntk/trace/{term}"]) == pytest.approx(expected, rel=1e-10)
 
 
 def test_terms_that_are_not_logged_are_numbered():
@@ -581,25 +466,6 @@ def test_summary_figure_and_layout_are_written(logged: tuple[NTKMonitor, EventAc
     assert len(log.Tensors("custom_scalars__config__")) == 1
 
 
-def test_one_measurement_is_told_once(tmp_path: Path):
-    logger = TensorBoardLogger(tmp_path)
-    fit(build(), NTKMonitor(), steps=1, logger=logger)
-    log = events(logger)
-    assert (
-        len(log.Tensors("ntk/summary/text_summary")) == len(log.Images("ntk/figure/history")) == 1
-    )
-
-
-def test_other_loggers_get_the_scalars(tmp_path: Path):
-    logger, monitor = CSVLogger(tmp_path), NTKMonitor(every_n_steps=3)
-    fit(build(), monitor, steps=5, logger=[logger, TensorBoardLogger(tmp_path)])
-    rows = [row for row in table(logger) if row["ntk/trace/pde"]]
-    assert [int(row["step"]) for row in rows] == [0, 3, 4]
-    for tag in SCALARS:
-        written = [[int(row["step"]), float(row[tag])] for row in table(logger) if row[tag]]
-        assert written == monitor.history[tag].tolist()
-
-
 class Interrupted(Pinn):
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         if batch_idx == 3:
@@ -621,26 +487,34 @@ def test_exception_still_leaves_figure_and_summary_and_a_clean_module(tmp_path: 
     assert [event.step for event in log.Tensors("ntk/summary/text_summary")] == [0, 2]
 
 
+def test_one_measurement_is_told_once_and_drawn_without_pyplot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
+    logger = TensorBoardLogger(tmp_path)
+    fit(build(), NTKMonitor(), steps=1, logger=logger)
+    log = events(logger)
+    assert (
+        len(log.Tensors("ntk/summary/text_summary")) == len(log.Images("ntk/figure/history")) == 1
+    )
+    assert log.Tags()["images"] == ["ntk/figure/history", "ntk/figure/interference"]
+
+
+@pytest.mark.parametrize("diagnostics", [None, ["interference"]])
 def test_no_figure_and_a_hint_without_matplotlib(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    diagnostics: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ):
     for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     logger = TensorBoardLogger(tmp_path)
     with caplog.at_level("INFO"):
-        fit(build(), NTKMonitor(), steps=2, logger=logger)
-    assert (
-        len([r for r in caplog.records if "no figures without matplotlib" in r.getMessage()]) == 1
-    )
+        fit(build(), NTKMonitor(diagnostics=diagnostics), steps=2, logger=logger)
+    assert caplog.text.count("no figures without matplotlib") == 1
     assert events(logger).Tags()["images"] == []
-
-
-def test_figure_does_without_pyplot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
-    logger = TensorBoardLogger(tmp_path)
-    fit(build(), NTKMonitor(), steps=2, logger=logger)
-    assert events(logger).Tags()["images"] == ["ntk/figure/history", "ntk/figure/interference"]
 
 
 # --- What is left behind, and what is carried on
@@ -696,17 +570,6 @@ def test_module_may_be_copied_and_pickled_while_it_is_listened_to():
             clone.log("pde", 1.0)  # as without a Trainer
 
 
-def test_second_fit_of_the_same_module_goes_on():
-    module, monitor = build(optimizer="adam"), NTKMonitor(every_n_steps=2)
-    fit(module, monitor, steps=3)
-    module.optimizer = "lbfgs"
-    fit(module, monitor, steps=3)
-    assert steps_of(monitor) == [0, 2, 3, 5]  # a second Trainer counts from 0, the history on
-    drift = [value for _, value in monitor.history["ntk/drift/parameters"]]
-    assert drift[0] == 0
-    assert drift[2] > drift[1] > 0  # still since the very first measurement
-
-
 def test_another_module_starts_anew():
     monitor = NTKMonitor(every_n_steps=2)
     fit(build(), monitor, steps=3)
@@ -714,26 +577,17 @@ def test_another_module_starts_anew():
     assert monitor.history["ntk/drift/parameters"].tolist() == [[0, 0.0]]
 
 
-@pytest.mark.parametrize("save_start", [True, False])
-def test_history_and_drift_over_a_restart(tmp_path: Path, save_start: bool):
-    def run(steps: int, ckpt: Path | None = None) -> tuple[Any, NTKMonitor]:
-        monitor = NTKMonitor(every_n_steps=2, save_start=save_start)
-        # One batch an epoch: Lightning warns of a restart in the middle of an epoch.
-        options = {"max_epochs": -1, "limit_train_batches": 1}
-        return fit(build(optimizer="adam"), monitor, steps=steps, ckpt=ckpt, **options), monitor
-
-    _, whole = run(6)
-    half, _ = run(3)
-    half.save_checkpoint(tmp_path / "half.ckpt")
-    _, resumed = run(6, tmp_path / "half.ckpt")
+def test_drift_begins_anew_after_a_restart_without_its_start(tmp_path: Path):
+    """See test_resume.py for restarts with it."""
+    half, resumed = (NTKMonitor(every_n_steps=2, save_start=False) for _ in range(2))
+    # One batch an epoch: Lightning warns of a restart in the middle of an epoch.
+    options = {"max_epochs": -1, "limit_train_batches": 1}
+    ckpt = tmp_path / "half.ckpt"
+    fit(build(optimizer="adam"), half, steps=3, **options).save_checkpoint(ckpt)
+    fit(build(optimizer="adam"), resumed, steps=6, ckpt=ckpt, **options)
     assert steps_of(resumed) == [0, 2, 4, 5]  # the first step of a resumed fit is not measured
-    equal = SCALARS - {"ntk/overhead_fraction"}
-    if save_start:
-        for tag in equal:
-            assert resumed.history[tag].tolist() == whole.history[tag].tolist(), tag
-    else:
-        assert resumed.history["ntk/drift/parameters"][2].tolist() == [4, 0.0]
-        assert steps_of(resumed, "ntk/drift/kernel") == [2, 5]
+    assert resumed.history["ntk/drift/parameters"][2].tolist() == [4, 0.0]
+    assert steps_of(resumed, "ntk/drift/kernel") == [2, 5]
 
 
 @pytest.mark.parametrize(

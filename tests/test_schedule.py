@@ -8,33 +8,20 @@ from typing import Any
 import numpy as np
 import pytest
 import pytorch_lightning as pl
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
 
 from pinn_ntk.callbacks.schedule import Schedule, is_due
 from pinn_ntk.callbacks.trainer.steps import final_step, last_step, logged_step
-from tests.pinn import Pinn, build, fit
-
-
-@pytest.mark.parametrize(
-    ("every", "last", "expected"),
-    [
-        (3, 7, [0, 3, 6, 7]),
-        (3, 6, [0, 3, 6]),
-        (1, None, list(range(9))),
-        (100, None, [0]),
-        (100, 8, [0, 8]),
-    ],
-)
-def test_due_steps(every: int, last: int | None, expected: list[int]):
-    assert [step for step in range(9) if is_due(step, every, last)] == expected
-
+from tests.pinn import TwoOptimizers, build, fit
 
 DUE = [
     ({"every_n_steps": 3}, None, [0, 3, 6]),
     ({"every_n_steps": 3}, 7, [0, 3, 6, 7]),
+    ({"every_n_steps": 3}, 6, [0, 3, 6]),
+    ({"every_n_steps": 1}, None, list(range(9))),
+    ({"every_n_steps": 100}, None, [0]),
+    ({"every_n_steps": 100}, 8, [0, 8]),
     ({"steps": [5, 2, 2]}, None, [2, 5]),
     ({"steps": np.array([2, 5])}, 7, [2, 5, 7]),
     ({"steps": (0,), "every_n_steps": 1}, None, [0]),
@@ -48,6 +35,8 @@ DUE = [
 def test_steps_of_each_rule(rule: dict[str, Any], last: int | None, expected: list[int]):
     schedule = Schedule("NTKMonitor", **{"every_n_steps": 500, **rule})
     assert [step for step in range(9) if schedule.is_due(step, last)] == expected
+    if list(rule) == ["every_n_steps"]:
+        assert [step for step in range(9) if is_due(step, *rule.values(), last)] == expected
     assert [step for step in range(9) if schedule.due(step, last, 1.0, 0.0)] == expected
 
 
@@ -201,25 +190,6 @@ def test_steps_of_a_fit(options: dict[str, Any], logged: list[int]):
     fit(build(), noted, **options)
     assert noted.logged == logged
     assert set(noted.last) == {logged[-1]}
-
-
-class TwoOptimizers(Pinn):
-    """Manual optimization: two optimizer steps a batch, counted twice by ``global_step``."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.automatic_optimization = False
-
-    def configure_optimizers(self) -> list[torch.optim.Optimizer]:  # type: ignore[override]
-        return [torch.optim.SGD(self.net.parameters(), lr=0.01) for _ in range(2)]
-
-    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:  # type: ignore[override]
-        for optimizer in self.optimizers():
-            losses = self.losses(self.residuals(batch))
-            self.log_losses(losses, batch_idx)
-            optimizer.zero_grad()
-            self.manual_backward(losses["pde"] + losses["bc"])
-            optimizer.step()
 
 
 def test_a_batch_is_one_step_however_many_optimizers_it_has():

@@ -13,18 +13,19 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.plugins import MixedPrecision
 from torch import Tensor
 
 from pinn_ntk import tap
 from pinn_ntk.callbacks import NTKBalancer, NTKMonitor
 from tests.pinn import N_BC, N_PDE, Pinn, batch, same, trainer
+from tests.test_balancer import by_hand
 from tests.zoo import (
     Explicit,
     Noted,
     assert_close,
     assert_traces,
+    compare,
     make,
     series,
     steps_of,
@@ -78,11 +79,8 @@ def way(request: pytest.FixtureRequest) -> tuple[Any, dict[str, Any]]:
 
 def test_what_is_logged_is_the_kernel_of_the_step_and_training_the_same(way: Any):
     optimizer, options = way
-    plain, module = make(Noted, optimizer=optimizer), make(Noted, optimizer=optimizer)
     monitor = NTKMonitor(every_n_steps=3)
-    train(plain, steps=6, **options)
-    train(module, monitor, steps=6, **options)
-    assert same(plain, module)
+    module, _ = compare(Noted, monitor, fit={"steps": 6, **options}, optimizer=optimizer)
     assert_traces(monitor, module, [0, 3, 5])
     moved = {step: module.moved(step) for step in (0, 3, 5)}
     assert series(monitor, "ntk/drift/parameters") == pytest.approx(moved, rel=1e-10)
@@ -93,13 +91,10 @@ def test_what_is_logged_is_the_kernel_of_the_step_and_training_the_same(way: Any
 
 def test_balanced_training_is_that_of_a_loss_weighted_by_hand(way: Any):
     optimizer, options = way
-    hand = make(Noted, optimizer=optimizer, weigh_every=3)
-    module, plain = make(Noted, optimizer=optimizer), make(Noted, optimizer=optimizer)
-    balancer = NTKBalancer(every_n_steps=3)
-    train(hand, steps=6, **options)
-    train(module, balancer, steps=6, **options)
-    train(plain, steps=6, **options)
-    assert_close(module, hand)
+    balancer, fit = NTKBalancer(every_n_steps=3), {"steps": 6, **options}
+    module, hand = compare(Noted, balancer, weigh_every=3, fit=fit, optimizer=optimizer)
+    plain = make(Noted, optimizer=optimizer)
+    train(plain, **fit)
     assert balancer.weights == pytest.approx(hand.weights, rel=1e-9)
     with pytest.raises(AssertionError):
         assert_close(module, plain, rel=1e-3)  # the weights make a difference
@@ -193,8 +188,7 @@ def by_closure(steps: int, every: int, optimizer: torch.optim.Optimizer, module:
     weights = {"pde": 1.0, "bc": 1.0}
     history = []
     for step in range(steps):
-        residuals = module.residuals(batch())
-        new = traces_to_weights(module, residuals)
+        new = by_hand(module.residuals(batch()), module)
 
         def closure(weights: dict[str, float] = weights) -> Tensor:
             losses = module.losses(module.residuals(batch()))
@@ -210,19 +204,6 @@ def by_closure(steps: int, every: int, optimizer: torch.optim.Optimizer, module:
                 optimizer.state.clear()
         history.append(weights)
     return history
-
-
-def traces_to_weights(module: Pinn, residuals: dict[str, Tensor]) -> dict[str, float]:
-    traces = {}
-    for name, residual in residuals.items():
-        rows = [
-            torch.autograd.grad(
-                row, list(module.parameters()), retain_graph=True, allow_unused=True
-            )
-            for row in residual.flatten()
-        ]
-        traces[name] = sum(float(g.square().sum()) for row in rows for g in row if g is not None)
-    return {name: sum(traces.values()) / trace for name, trace in traces.items()}
 
 
 OPTIMIZERS = {
@@ -276,11 +257,6 @@ def test_explicit_weights_are_in_the_checkpoint(tmp_path: Path):
     expected = [module.rule(0)[name] for name in module.loss_weights.names]
     assert saved.tolist() == pytest.approx(expected, rel=1e-10)
     assert saved.tolist() == [balancer.weights[name] for name in module.loss_weights.names]
-
-
-def test_lbfgs_without_explicit_weights_is_refused_and_the_way_out_named():
-    with pytest.raises(MisconfigurationException, match="LossWeights"):
-        train(make(Noted, optimizer="lbfgs"), NTKBalancer(), steps=1)
 
 
 def test_lbfgs_is_measured_at_the_first_evaluation_of_each_step():

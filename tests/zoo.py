@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from pinn_ntk import LossWeights, tap
 from pinn_ntk.callbacks import NTKMonitor
 from pinn_ntk.graph.reference import reference_jacobian
-from tests.pinn import N_PDE, Pinn, batch, trainer
+from tests.pinn import N_PDE, Pinn, batch, same, trainer
 
 Residuals: TypeAlias = dict[str, Tensor]
 
@@ -299,6 +299,31 @@ def train(
     return run
 
 
+def compare(
+    kind: type[Noted],
+    *callbacks: pl.Callback,
+    weigh_every: int | None = None,
+    fit: dict[str, Any] | None = None,
+    both: Callable[[], Iterable[pl.Callback]] = tuple,
+    like: tuple[type[Noted], dict[str, Any]] | None = None,
+    **options: Any,
+) -> tuple[Any, Any]:
+    """A module trained beside callbacks for five steps, and the like without: they agree.
+
+    With ``weigh_every`` the other weights its loss by hand, and they agree but for rounding.
+    Callbacks of ``both`` are made for each; the other may be of another kind and options.
+    """
+    (kind_of_other, of_other), fit = like or (kind, options), {"steps": 5, **(fit or {})}
+    other, module = make(kind_of_other, weigh_every=weigh_every, **of_other), make(kind, **options)
+    train(other, *both(), **fit)
+    train(module, *callbacks, *both(), **fit)
+    if weigh_every is None:
+        assert same(module, other)
+    else:
+        assert_close(module, other)
+    return module, other
+
+
 def make(kind: type[Noted] = Noted, /, *arguments: Any, **options: Any) -> Any:
     """A module that starts from the same parameters whenever it is made."""
     torch.manual_seed(1)
@@ -306,7 +331,7 @@ def make(kind: type[Noted] = Noted, /, *arguments: Any, **options: Any) -> Any:
 
 
 def series(monitor: NTKMonitor, tag: str) -> dict[int, float]:
-    return {int(step): float(value) for step, value in monitor.history[tag]}
+    return {int(step): float(value) for step, value in monitor.history.get(tag, ())}
 
 
 def steps_of(monitor: NTKMonitor, tag: str = "ntk/drift/parameters") -> list[int]:
