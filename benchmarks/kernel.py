@@ -117,9 +117,8 @@ def _diagonal(ntk: NTK, truth: Tensor) -> tuple[Tensor, Tensor]:
 
 def true_kernel(problem: Problem) -> Tensor:
     """Kernel of torch.func in float64 from the numbers of ``problem``, which becomes float64."""
-    return torch_func_kernel_lean(
-        Problem(problem.model.double(), problem.points.double()), "jvp(jvp)"
-    )
+    wide = Problem(problem.model.double(), problem.points.double())
+    return torch_func_kernel_lean(wide, "jvp(jvp)")
 
 
 def configurations(options: argparse.Namespace) -> Iterator[dict[str, Any]]:

@@ -90,31 +90,11 @@ class LinearizedModel:
         return expanded if recorded else expanded.detach()
 
     def at_start(self, *inputs: Tensor) -> Tensor:
-        """f(x; theta_0), with the buffers of the start.
-
-        Args:
-            *inputs: What the model is called with.
-
-        Returns:
-            Of the shape of the model's output.
-
-        Raises:
-            TypeError: The model returns something else than one tensor.
-        """
+        """f(x; theta_0) with the buffers of the start; inputs, shape and TypeError as of a call."""
         return self._network(self.start, inputs)
 
     def displacement(self, parameters: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
-        """theta - theta_0, name by name.
-
-        Args:
-            parameters: theta, as in a call.
-
-        Returns:
-            Name -> difference, with the gradient of theta.
-
-        Raises:
-            ValueError: A parameter is missing, unknown or of another shape.
-        """
+        """theta - theta_0, name by name, with the gradient of theta; ValueError as of a call."""
         if parameters is None:
             live = dict(self.model.named_parameters())
             parameters = {name: live[name] for name in self.start if name in live}
@@ -132,16 +112,8 @@ class LinearizedModel:
     def distance(self, *inputs: Tensor) -> float:
         """Laziness ||f - f_lin|| / ||f - f_0|| of the model as it is now.
 
-        Args:
-            *inputs: What the model is called with.
-
-        Returns:
-            0 for a model that is linear in its parameters, near 0 in the lazy regime; NaN before
-            the output has moved.
-
-        Raises:
-            TypeError: The model returns something else than one tensor.
-            ValueError: A parameter of the start is missing or of another shape.
+        0 for a model that is linear in its parameters, near 0 in the lazy regime; NaN before the
+        output has moved. Inputs and errors as of a call.
         """
         linearized, start = self(*inputs), self.at_start(*inputs)
         return laziness(self.model(*inputs), linearized, start)

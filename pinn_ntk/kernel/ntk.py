@@ -65,14 +65,7 @@ class NTK:
         return iter(self.terms)
 
     def jacobian(self, term: str) -> FactoredJacobian:
-        """J of one term.
-
-        Returns:
-            The Jacobian as a linear operator.
-
-        Raises:
-            KeyError: No such term.
-        """
+        """J of one term as a linear operator; KeyError where there is no such term."""
         if term not in self._jacobians:
             raise KeyError(f"no term {term!r} in this kernel; it has {list(self.terms)}.")
         return self._jacobians[term]
@@ -126,9 +119,6 @@ class NTK:
                 model is itself too coarse for more than "fast" gives.
             eigenvectors: Whether to keep them, too.
 
-        Returns:
-            The spectrum.
-
         Raises:
             KeyError: No such term.
             ValueError: There is no such method.
@@ -152,17 +142,8 @@ class NTK:
         An eigenvector v belongs to the eigenvector D^(-1/2) v of K D, the operator of the flow
         dr/dt = -K D r, where all weights are positive; see `weighted_matrix` for D.
 
-        Args:
-            weights: Term -> its entries of D, one number or one a row (R_a,), none negative.
-            method: As in `spectrum`; "accurate" scales the rows of J.
-            eigenvectors: Whether to keep them, too.
-
-        Returns:
-            The spectrum.
-
-        Raises:
-            ValueError: A term has no weight, or a weight is negative or of the wrong length, or
-                there is no such method.
+        Arguments and errors are as in `spectrum` and `weighted_matrix`; the method "accurate"
+        scales the rows of J.
         """
         jacobians = [self.jacobian(term) for term in self.terms]
         if _is_accurate(method):

@@ -119,8 +119,7 @@ def compose(
 
 def derivatives(indices: Sequence[MultiIndex], like: Tensor) -> Tensor:
     """alpha! of each multi-index: what turns coefficients into derivatives, (A,)."""
-    factorials = [math.prod(map(math.factorial, index)) for index in indices]
-    return torch.tensor(factorials, dtype=like.dtype, device=like.device)
+    return like.new_tensor([math.prod(map(math.factorial, index)) for index in indices])
 
 
 def _heat_powers(variance: Tensor, indices: IndexSet) -> Tensor:
@@ -133,5 +132,4 @@ def _heat_powers(variance: Tensor, indices: IndexSet) -> Tensor:
 
 
 def _inverse_factorials(degree: int, like: Tensor) -> Tensor:
-    factorials = [1 / math.factorial(k) for k in range(degree + 1)]
-    return torch.tensor(factorials, dtype=like.dtype, device=like.device)
+    return like.new_tensor([1 / math.factorial(k) for k in range(degree + 1)])

@@ -87,14 +87,11 @@ class LimitKernel:
         )
 
     def nngp(self, x: Tensor, other: Tensor | None = None) -> Tensor:
-        """Covariance of the outputs at the start, E[u(x) u(x')].
+        """Covariance of the outputs at the start, E[u(x) u(x')], (N, N') in float64.
 
         Args:
             x: Points (N, n0).
             other: Points (N', n0); ``x`` when left out.
-
-        Returns:
-            (N, N') in float64.
 
         Raises:
             ValueError: Points of another shape, or with NaN or inf; pre-activations too wide for
@@ -103,18 +100,7 @@ class LimitKernel:
         return self._plain(x, other, "nngp")
 
     def ntk(self, x: Tensor, other: Tensor | None = None) -> Tensor:
-        """Neural tangent kernel Theta(x, x').
-
-        Args:
-            x: Points (N, n0).
-            other: Points (N', n0); ``x`` when left out.
-
-        Returns:
-            (N, N') in float64.
-
-        Raises:
-            ValueError: As for `nngp`.
-        """
+        """Neural tangent kernel Theta(x, x'), (N, N') in float64; the rest as for `nngp`."""
         return self._plain(x, other, "ntk")
 
     def blocks(
@@ -167,18 +153,14 @@ class LimitKernel:
                 f"expected at least one term and kind 'ntk' or 'nngp', got {list(terms)}, {kind!r}."
             )
         _check_pairs(terms)
-        points = {
-            name: _points(x, f"the points of term {name!r}") for name, (x, _) in terms.items()
-        }
-        operators = {
-            name: checked(operator, points[name], name) for name, (_, operator) in terms.items()
-        }
+        points = {a: _points(x, f"the points of term {a!r}") for a, (x, _) in terms.items()}
+        operators = {a: checked(operator, points[a], a) for a, (_, operator) in terms.items()}
         self._check_smooth({index for operator in operators.values() for index in operator})
         blocks: dict[tuple[str, str], Tensor] = {}
         for place, a in enumerate(terms):
             for b in list(terms)[place:]:
-                pair = (points[a], points[b]), (operators[a], operators[b])
-                blocks[a, b] = self._block(*pair, kind)
+                both = points[a], points[b]
+                blocks[a, b] = self._block(both, (operators[a], operators[b]), kind)
                 if a == b:
                     blocks[a, a] = (blocks[a, a] + blocks[a, a].mT) / 2
                     self._check_accuracy(a, blocks[a, a], points[a], operators[a], kind)

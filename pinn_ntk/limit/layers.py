@@ -164,8 +164,7 @@ def as_plain(module: nn.Sequential) -> PlainMLP | None:
 
 
 def _takes_turns(module: nn.Sequential) -> bool:
-    layers = list(module)
-    linear, between = layers[::2], layers[1::2]
+    linear, between = list(module)[::2], list(module)[1::2]
     if len(linear) != len(between) + 1 or not between:
         return False
     return all(map(_is_ordinary, linear)) and len(set(map(_settings, between))) == 1
@@ -176,11 +175,8 @@ def _is_ordinary(layer: nn.Module) -> bool:
     if not isinstance(layer, (nn.Linear, NTKLinear)):
         return False
     own = type(layer).forward in (nn.Linear.forward, NTKLinear.forward)
-    parametrised = bool(layer._modules) or not {"weight"} <= set(layer._parameters) <= {
-        "weight",
-        "bias",
-    }
-    return own and not parametrised and layer.weight.is_floating_point()
+    usual = not layer._modules and {"weight"} <= set(layer._parameters) <= {"weight", "bias"}
+    return own and usual and layer.weight.is_floating_point()
 
 
 def _settings(layer: nn.Module) -> tuple[type[nn.Module], str, str]:

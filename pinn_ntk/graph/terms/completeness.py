@@ -29,11 +29,8 @@ if TYPE_CHECKING:
     from pinn_ntk.graph.terms.term import Term
 
 
-LOW_PRECISION = 1e-2
-"""Tolerance above which some tensor of the graph is in half precision."""
-
-HEADROOM = 16.0
-"""How far below 1 the largest slope is brought there: sums over rows and layers are larger."""
+LOW_PRECISION = 1e-2  # tolerance above which some tensor of the graph is in half precision
+HEADROOM = 16.0  # how far below 1 the largest slope is brought there: sums over rows are larger
 
 
 def completeness_error(loss: Tensor, terms: Mapping[str, Term] | Iterable[Term]) -> float:
