@@ -228,8 +228,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"  this process had {busy(configuration):.0%} of a core; load {load_average()}\n")
         done.append(configuration)
         write(options.json, report)
-    disagreeing = {name for configuration in done for name in wrong(configuration)}
-    if disagreeing:
+    if disagreeing := {name for configuration in done for name in wrong(configuration)}:
         raise SystemExit(f"not equal to torch.func in float64: {', '.join(sorted(disagreeing))}")
 
 

@@ -168,9 +168,6 @@ def definiteness(
             broadcasting only.
         distinct: Term -> `distinct_rows` of ``whole``, where they are counted already.
 
-    Returns:
-        What was found.
-
     Raises:
         KeyError: No such term.
         ValueError: A residual is missing or of another number of rows, or J holds NaN or inf.
@@ -215,7 +212,7 @@ def definiteness(
 
 
 def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _searched(

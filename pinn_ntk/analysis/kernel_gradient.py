@@ -35,19 +35,15 @@ if TYPE_CHECKING:
 def loss_gradients(loss: Tensor, residuals: Tensor | Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Slopes g_a = dL/dr_a of any differentiable loss, each with the other residuals held fixed.
 
-    The graph stays as it is and nothing is accumulated; hooks on tensors run, as with any
-    ``torch.autograd.grad``; it starts at the loss, which DDP with ``static_graph=True`` does not
-    stand. Paths from the loss to the parameters that meet no residual, such as penalties, are not
-    seen. For a loss whose residuals are not at hand, `pinn_ntk.find_terms` gives residuals and
-    slopes together.
+    A slope has shape and dtype of r_a. The graph stays as it is and nothing is accumulated; hooks
+    on tensors run, as with any ``torch.autograd.grad``; it starts at the loss, which DDP with
+    ``static_graph=True`` does not stand. Paths that meet no residual, such as penalties, are not
+    seen. Where residuals are not at hand, `pinn_ntk.find_terms` gives them with their slopes.
 
     Args:
         loss: One number with a live graph.
         residuals: One live tensor (called "residual") or name -> live tensor, those that the loss
             was computed from, of any shapes.
-
-    Returns:
-        Name -> dL/dr_a, shape and dtype of r_a.
 
     Raises:
         ResidualError: A residual has no graph, no rows, or holds NaN or inf.
@@ -68,9 +64,8 @@ def loss_gradients(loss: Tensor, residuals: Tensor | Mapping[str, Tensor]) -> di
     _refuse_twins(edges)
     inner = {edge.node for name, edge in edges.items() if not named[name].is_leaf}
     with explained(), cut(inner):  # a residual may be computed from another one
-        slopes = torch.autograd.grad(
-            loss, list(edges.values()), retain_graph=True, allow_unused=True
-        )
+        wanted = list(edges.values())
+        slopes = torch.autograd.grad(loss, wanted, retain_graph=True, allow_unused=True)
     return {name: _seen(name, slope) for name, slope in zip(named, slopes, strict=True)}
 
 
@@ -123,8 +118,6 @@ def kernel_gradient(
 
 def term_gradients(kernel: NTK, slopes: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Term -> J_a^T g_a (P,), gradient of each part of the loss with a slope, in kernel order.
-
-    A slope has R_a entries, in any shape.
 
     Example:
         >>> from pinn_ntk import empirical_ntk

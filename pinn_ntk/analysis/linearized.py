@@ -39,7 +39,6 @@ class LinearizedModel:
         model: The network; it stays as it is, and its parameters are read at each call.
 
     Attributes:
-        model: The network.
         start: Name -> theta_0, copies of the parameters that require a gradient.
 
     Raises:
@@ -70,15 +69,10 @@ class LinearizedModel:
         self._fixed = {n: t.detach().clone() for n, t in fixed if n not in self.start}
 
     def __call__(self, *inputs: Tensor, parameters: Mapping[str, Tensor] | None = None) -> Tensor:
-        """f_lin(x; theta).
+        """f_lin(x; theta), of the shape of the model's output.
 
-        Args:
-            *inputs: What the model is called with.
-            parameters: Name -> theta, for the names of ``start``; those that the model has now
-                when left out. Gradients flow to them.
-
-        Returns:
-            Of the shape of the model's output.
+        ``inputs`` are what the model is called with; ``parameters`` are theta, for the names of
+        ``start``, or what the model has now when left out. Gradients flow to them.
 
         Raises:
             TypeError: The model returns something else than one tensor.

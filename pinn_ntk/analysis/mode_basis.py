@@ -28,15 +28,11 @@ from pinn_ntk.kernel.tsqr import factor_precision, triangular_factor
 
 @dataclass(frozen=True)
 class ModeBasis:
-    """Modes of the terms that are trained, and how all terms follow them: X_b = F_b G.
+    """Modes of the terms that are trained, and how all terms follow them: X_b = F_b G."""
 
-    ``spectrum`` is Lambda with its floor, and V; ``followers`` are the F_b, (R_b, R), of all terms
-    of the kernel; ``gains`` are G, (R,): Sigma from the Jacobian, 1 from the kernel.
-    """
-
-    spectrum: Spectrum
-    followers: dict[str, Tensor]
-    gains: Tensor
+    spectrum: Spectrum  # Lambda with its floor, and V
+    followers: dict[str, Tensor]  # F_b, (R_b, R), of all terms of the kernel
+    gains: Tensor  # G, (R,): Sigma from the Jacobian, 1 from the kernel
 
     @classmethod
     def of(cls, kernel: NTK, terms: Sequence[str], root: Tensor, method: Method) -> ModeBasis:

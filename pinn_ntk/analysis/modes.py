@@ -38,13 +38,7 @@ class Mode:
 
 @dataclass(frozen=True, eq=False)
 class Modes:
-    """The modes of a linearised training, fastest first.
-
-    Attributes:
-        training: The training whose modes they are.
-
-    Raises:
-        TypeError: ``training`` is something else, such as a kernel.
+    """The modes of a linearised ``training``, fastest first; TypeError for anything else.
 
     Example:
         >>> from pinn_ntk import empirical_ntk
@@ -154,15 +148,9 @@ class Modes:
         """Time of the flow from which on the loss stays at a value or below.
 
         The sum over terms only falls; the loss of one of them may rise in between, which is looked
-        for on times 3 % apart.
-
-        Args:
-            loss: The value to reach, of L or of the loss of the term.
-            term: The term whose loss is meant; the sum over all that are trained when left out.
-
-        Returns:
-            The time; 0 where the loss starts there and stays, inf where it ends above, which
-            `unlearnable` and ``losses(math.inf)`` tell.
+        for on times 3 % apart. ``loss`` is the value to reach, of L, the sum over all that are
+        trained, or of the loss of ``term``. 0 where the loss starts there and stays, inf where it
+        ends above, which `unlearnable` and ``losses(math.inf)`` tell.
 
         Raises:
             KeyError: The term is not trained.
@@ -175,14 +163,8 @@ class Modes:
     def steps_to(self, loss: float, lr: float, term: str | None = None) -> float:
         """Steps of gradient descent from which on the loss stays at a value or below.
 
-        Args:
-            loss: The value to reach, of L or of the loss of the term.
-            lr: Learning rate.
-            term: The term whose loss is meant; the sum over all that are trained when left out.
-
-        Returns:
-            A whole number, to the rounding of float64; 0 where the loss starts there and stays,
-            inf where it ends above, as in `time_to`, or where a mode diverges, of whichever term.
+        A whole number, to the rounding of float64; as in `time_to`, and inf where a mode diverges,
+        of whichever term. ``lr`` is the learning rate.
 
         Raises:
             KeyError: The term is not trained.

@@ -94,11 +94,8 @@ class NTK:
         D = 2 lambda_a / N_a (Wang, Yu, Perdikaris 2022, eq. 6.3), and gradient descent is stable
         for a learning rate below 2 / lambda_max of this matrix.
 
-        Args:
-            weights: Term -> its entries of D, one number or one a row (R_a,), none negative.
-
-        Returns:
-            Symmetric (sum R, sum R).
+        Symmetric (sum R, sum R). ``weights`` are the entries of D of each term, one number or one a
+        row (R_a,), none negative.
 
         Raises:
             ValueError: A term has no weight, or a weight is negative or of the wrong length.

@@ -41,11 +41,9 @@ class IndexSet:
         ]
 
     def __len__(self) -> int:
-        """Number of multi-indices."""
         return len(self.indices)
 
     def __contains__(self, index: object) -> bool:
-        """Whether a multi-index is kept."""
         return index in self._place
 
     def place(self, index: MultiIndex) -> int:

@@ -33,15 +33,12 @@ class PlainMLP:
 
 
 def plain_mlp(module: nn.Module) -> nn.Sequential | None:
-    """The multilayer perceptron in a module, if there is exactly one.
+    """The multilayer perceptron in a module; None when there is none or more than one.
 
     Args:
         module: Itself an ``nn.Sequential``, or with one inside, of linear layers (``nn.Linear``
             or `NTKLinear`) with the same elementwise activation between any two. Subclasses with
             a ``forward`` of their own count, for what their layers compute.
-
-    Returns:
-        The network; None when there is none or more than one.
 
     Example:
         >>> mlp = nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 1))

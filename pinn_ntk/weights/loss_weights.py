@@ -23,9 +23,7 @@ class LossWeights(nn.Module):
         names: Name of each term, in any order.
         initial: Term -> weight to start from; 1 for those that are not given.
 
-    Attributes:
-        names: The names in their order.
-        values: The weights, shape (n,), a buffer of the default dtype.
+    The buffer ``values`` holds the weights, shape (n,), in the default dtype.
 
     Raises:
         ValueError: No names, one name twice, an unknown one in ``initial``, or a weight that is

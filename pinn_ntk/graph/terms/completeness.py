@@ -1,11 +1,6 @@
 """Whether the terms found in a loss make up its gradient: sum_a J_a^T s_a = dL/dtheta.
 
-| symbol | meaning | shape |
-| --- | --- | --- |
-| L | the loss | () |
-| theta | leaf tensors that the residuals depend on, parameters and others alike | per leaf |
-| J_a | d r_a / d theta, r_a the residual of term a; never formed | (r_a.numel(), theta.numel()) |
-| s_a | slope of term a, dL/dr_a through this term alone | ``r_a.shape`` |
+The notation is that of `pinn_ntk.graph.terms.find`; leaves are parameters and others alike.
 """
 
 from __future__ import annotations
