@@ -74,6 +74,11 @@ class Timing:
         """Median wall time."""
         return median(self.wall)
 
+    @property
+    def minimum(self) -> float:
+        """Least wall time."""
+        return min(self.wall)
+
     def enough(self, max_seconds: float) -> bool:
         """Whether a slow contestant has run often enough, or one more run goes over the limit."""
         if not self.wall:
@@ -117,7 +122,7 @@ def measured(
     return {
         name: Record(
             median_s=own.median,
-            minimum_s=min(own.wall),
+            minimum_s=own.minimum,
             per_base=ratio(own.wall, timings[base].wall),
             speedup=ratio(timings[peer].wall, own.wall) if peer in timings else None,
             peak_bytes=peaks[name],

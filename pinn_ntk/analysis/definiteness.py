@@ -168,6 +168,9 @@ def definiteness(
             broadcasting only.
         distinct: Term -> `distinct_rows` of ``whole``, where they are counted already.
 
+    Returns:
+        What was found.
+
     Raises:
         KeyError: No such term.
         ValueError: A residual is missing or of another number of rows, or J holds NaN or inf.

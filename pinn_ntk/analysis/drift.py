@@ -54,7 +54,6 @@ class Drift:
     """
 
     def __init__(self) -> None:
-        """Start with nothing seen."""
         self.start: dict[str, Tensor] = {}
 
     def update(self, tensors: Mapping[str, Tensor]) -> dict[str, float]:

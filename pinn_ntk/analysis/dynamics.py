@@ -59,9 +59,7 @@ class LinearizedTraining:
             as many decades of rates, for about ten times the time.
 
     Attributes:
-        kernel: The kernel.
-        terms: The terms that are trained.
-        unseen: All others, which are predicted.
+        unseen: Terms that are not trained, but predicted.
 
     Raises:
         KeyError: A term is not in the kernel.
@@ -101,7 +99,6 @@ class LinearizedTraining:
         self._curvature = {t: _curvature(kernel, t, curvature[t]) for t in self.terms}
 
     def __repr__(self) -> str:
-        """Terms and their rows."""
         rows = {term: self.kernel.rows(term) for term in self.terms}
         return f"LinearizedTraining(rows={rows}, unseen={self.unseen}, method={self.method!r})"
 

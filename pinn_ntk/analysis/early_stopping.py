@@ -79,7 +79,6 @@ class EarlyStopping:
     rows: int
 
     def __repr__(self) -> str:
-        """Where to stop, without the curves."""
         return (
             f"EarlyStopping(term={self.term!r}, step={self.step}, longest={int(self.steps[-1])}, "
             f"risk={float(self.risk.min()):.3g}, noise={self.noise:.3g})"
@@ -117,12 +116,12 @@ def early_stopping(
 ) -> EarlyStopping:
     """The step of gradient descent after which more training fits the noise of a term.
 
-    It is the best of numbers of steps that grow by 3 %. Only as good as the kernel stands still and
-    as the noise of the rows is independent and of one size. The kernel of a small network, or of
-    one in the usual parametrisation, grows while it is trained: its best step may come earlier than
-    said here by orders of magnitude. Check that the network is lazy up to the step:
-    `pinn_ntk.LinearizedModel.distance` after some training, or ``ntk/drift`` of the monitor, has to
-    stay below about 0.1. Where it does not, stop by validation data.
+    Only as good as the kernel stands still and as the noise of the rows is independent and of one
+    size. The kernel of a small network, or of one in the usual parametrisation, grows while it is
+    trained: its best step may come earlier than said here by orders of magnitude. Check that the
+    network is lazy up to the step: `pinn_ntk.LinearizedModel.distance` after some training, or
+    ``ntk/drift`` of the monitor, has to stay below about 0.1. Where it does not, stop by validation
+    data.
 
     Args:
         training: Linearised training of the term, alone or beside others without noise.
@@ -135,6 +134,9 @@ def early_stopping(
         momentum: As of ``torch.optim.SGD``.
         max_steps: Longest training among which the best is looked for; until the slowest
             resolvable mode has converged, a billion steps at most, when left out.
+
+    Returns:
+        The risk at numbers of steps that grow by 3 %, and the best of them.
 
     Raises:
         ValueError: ``term`` is not trained, or left out where there are several, ``noise`` is

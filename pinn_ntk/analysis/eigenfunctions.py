@@ -77,8 +77,8 @@ def eigenfunction_figure(
 ) -> Figure:
     """The first eigenfunctions, a panel each: lines over one dimension, maps over two.
 
-    Only those above the noise floor are drawn, each above its rank and eigenvalue. The colours of
-    each map have a scale of their own, white at zero. Needs matplotlib; pyplot is not touched.
+    Only those above the noise floor are drawn. The colours of each map have a scale of their own,
+    shown beside it, white at zero. Needs matplotlib; pyplot is not touched.
 
     Args:
         points: x_n, (N, 1), (N, 2) or (N,), in the order of the rows.
@@ -87,6 +87,10 @@ def eigenfunction_figure(
         rows: Rows of the matrix that belong to the points, as in `eigenfunctions`.
         labels: Names of the axes; "x" and "y" when left out.
         title: What stands above all panels.
+
+    Returns:
+        The figure; each panel says the rank of its eigenvalue among those of the matrix, and its
+        value.
 
     Raises:
         ValueError: Points have another dimension, or are not as many as the rows; the spectrum

@@ -99,13 +99,14 @@ class Interference:
 def interference(kernel: NTK, slopes: Mapping[str, Tensor]) -> Interference:
     """M_ab = g_a^T K_ab g_b of all pairs of terms, by products with J^T; no block is formed.
 
-    The terms are in the order of the kernel, the matrix on its device.
-
     Args:
         kernel: Kernel of the terms.
         slopes: Term -> g_a, R_a entries in any shape, one for each term of the kernel, weights in
             force included: ``Term.slope`` of `pinn_ntk.find_terms`, or
             `pinn_ntk.analysis.kernel_gradient.loss_gradients`.
+
+    Returns:
+        The interference, in the order of the kernel's terms, on its device.
 
     Raises:
         ValueError: A term has no slope, one of the wrong length, or slopes are given for a term

@@ -35,15 +35,19 @@ if TYPE_CHECKING:
 def loss_gradients(loss: Tensor, residuals: Tensor | Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Slopes g_a = dL/dr_a of any differentiable loss, each with the other residuals held fixed.
 
-    A slope has shape and dtype of r_a. The graph stays as it is and nothing is accumulated; hooks
-    on tensors run, as with any ``torch.autograd.grad``; it starts at the loss, which DDP with
-    ``static_graph=True`` does not stand. Paths that meet no residual, such as penalties, are not
-    seen. Where residuals are not at hand, `pinn_ntk.find_terms` gives them with their slopes.
+    The graph stays as it is and nothing is accumulated; hooks on tensors run, as with any
+    ``torch.autograd.grad``; it starts at the loss, which DDP with ``static_graph=True`` does not
+    stand. Paths from the loss to the parameters that meet no residual, such as penalties, are not
+    seen. For a loss whose residuals are not at hand, `pinn_ntk.find_terms` gives residuals and
+    slopes together.
 
     Args:
         loss: One number with a live graph.
         residuals: One live tensor (called "residual") or name -> live tensor, those that the loss
             was computed from, of any shapes.
+
+    Returns:
+        Name -> dL/dr_a, shape and dtype of r_a.
 
     Raises:
         ResidualError: A residual has no graph, no rows, or holds NaN or inf.

@@ -71,11 +71,9 @@ class Modes:
         return f"Modes({rows} of the terms {list(self.training.terms)})"
 
     def __len__(self) -> int:
-        """Number of modes, R."""
         return len(self.rates)
 
     def __getitem__(self, index: int) -> Mode:
-        """One mode."""
         place = range(len(self))[index]
         terms = {term: float(share[place]) for term, share in self.location.items()}
         return Mode(place, float(self.rates[place]), float(self.shares[place]), terms)

@@ -39,7 +39,7 @@ def kernel_regression(
     starts: Mapping[str, Tensor] | None = None,
     ridge: float = 0.0,
 ) -> dict[str, Tensor]:
-    """Fit the targets of some terms, and predict f, (R_a,), of all terms of a kernel.
+    """Fit the targets of some terms, and predict all terms of a kernel.
 
     All rows that are fitted weigh the same; see `LinearizedTraining.limit` for weighted losses.
 
@@ -50,6 +50,9 @@ def kernel_regression(
             which then the change f(x) - f(x, 0) comes out.
         ridge: lambda. For 0, or one below the noise floor of the kernel, modes below the floor
             stay as they were: the pseudo-inverse.
+
+    Returns:
+        Term -> f, (R_a,), of all terms of the kernel.
 
     Raises:
         KeyError: A term is not in the kernel.

@@ -58,7 +58,6 @@ class FactoredJacobian:
         fallbacks: Mapping[str, str] | None = None,
         memory_budget: int = DEFAULT_BUDGET,
     ) -> None:
-        """Keep the factors; see the class for the meaning of each argument."""
         self.factors = dict(factors)
         self.sizes = dict(sizes)
         self.rows = rows

@@ -56,12 +56,10 @@ class NTK:
         return self._blocks[a, b]
 
     def __repr__(self) -> str:
-        """Terms with their rows, and the number of parameters."""
         rows = ", ".join(f"{term}: {self.rows(term)} rows" for term in self.terms)
         return f"NTK({rows}; {next(iter(self._jacobians.values())).shape[1]} parameters)"
 
     def __iter__(self) -> Iterator[str]:
-        """Iterate over the names of the terms."""
         return iter(self.terms)
 
     def jacobian(self, term: str) -> FactoredJacobian:

@@ -224,10 +224,7 @@ def _lanczos(symmetric: Tensor) -> float | None:
 
 
 def _eigensystem(symmetric: Tensor, *, vectors: bool) -> tuple[Tensor, Tensor | None]:
-    """Eigenvalues, smallest first, and eigenvectors if asked for.
-
-    On the CPU where the device's solver does not converge.
-    """
+    """Eigenvalues, smallest first, and eigenvectors if asked for; on the CPU if all else fails."""
 
     def solved(matrix: Tensor) -> Sequence[Tensor]:
         return torch.linalg.eigh(matrix) if vectors else (torch.linalg.eigvalsh(matrix),)

@@ -34,7 +34,7 @@ __all__ = ["DistanceToLimit", "distance_to_limit", "limit_of", "plain_mlp"]
 def limit_of(
     mlp: nn.Sequential, weight_std: Stds | None = None, bias_std: Stds | None = None
 ) -> LimitKernel:
-    """The limit kernel of a network's initialisation: as many hidden layers, the same activation.
+    """The limit kernel that belongs to the initialisation of a network.
 
     Args:
         mlp: What `plain_mlp` returns.
@@ -42,6 +42,9 @@ def limit_of(
             (`found_stds`), which is right before training only.
         bias_std: sigma_b, likewise; 0 for layers without a bias, and as found for biases that
             start at zero.
+
+    Returns:
+        The kernel with as many hidden layers, the same activation and these standard deviations.
 
     Raises:
         ValueError: The network is not plain, or the standard deviations do not fit it.
@@ -88,6 +91,9 @@ def distance_to_limit(
         weight_std: sigma_w of the initialisation, one number or one a layer; read off the weights
             when left out, which is right before training only.
         bias_std: sigma_b, likewise.
+
+    Returns:
+        The relative distance.
 
     Raises:
         ValueError: There is no plain network, or the points do not fit it.

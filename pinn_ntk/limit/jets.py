@@ -23,10 +23,7 @@ MultiIndex = tuple[int, ...]
 
 
 class IndexSet:
-    """Multi-indices with all that are smaller, zero first, in the order of their ``degree``.
-
-    The ``largest`` are one at least, all of the same length.
-    """
+    """One or more multi-indices with all that are smaller, zero first, in order of ``degree``."""
 
     def __init__(self, largest: Iterable[MultiIndex]) -> None:
         below = (itertools.product(*(range(n + 1) for n in index)) for index in largest)

@@ -26,6 +26,8 @@ from pinn_ntk.limit.parametrization import Stds, check_stds, one_per_layer
 from pinn_ntk.limit.recursion import Sets, last_layer
 
 Kind = Literal["ntk", "nngp"]
+Pair = tuple[Tensor, Tensor]
+Terms = dict[MultiIndex, Tensor]
 
 LARGEST_ERROR = 1e-6
 """Estimated error, relative to sqrt(K(x, x) K(x', x')), above which a kernel is refused."""
@@ -80,7 +82,6 @@ class LimitKernel:
         self._dual = dual(self.activation)
 
     def __repr__(self) -> str:
-        """The settings."""
         return (
             f"LimitKernel(hidden={self.hidden}, activation={self.activation.name!r}, "
             f"weight_std={self.weight_std}, bias_std={self.bias_std})"
@@ -168,18 +169,14 @@ class LimitKernel:
         return blocks
 
     def _block(
-        self,
-        points: tuple[Tensor, Tensor],
-        operators: tuple[dict[MultiIndex, Tensor], dict[MultiIndex, Tensor]],
-        kind: Kind,
-        noisy: Dual | None = None,
+        self, points: Pair, operators: tuple[Terms, Terms], kind: Kind, noisy: Dual | None = None
     ) -> Tensor:
         sets = IndexSet(operators[0]), IndexSet(operators[1])
         left, right = map(coefficients, operators, sets)
         return torch.einsum("an,abnp,bp->np", left, self._series(points, sets, kind, noisy), right)
 
     def _check_accuracy(
-        self, name: str, block: Tensor, x: Tensor, operator: dict[MultiIndex, Tensor], kind: Kind
+        self, name: str, block: Tensor, x: Tensor, operator: Terms, kind: Kind
     ) -> None:
         """Refuse a diagonal block that errors of the expectations change too much."""
         order = max(map(sum, operator))
@@ -218,9 +215,7 @@ class LimitKernel:
                 "the derivative of the limit kernel. Use a smooth activation, such as tanh."
             )
 
-    def _series(
-        self, points: tuple[Tensor, Tensor], sets: Sets, kind: Kind, noisy: Dual | None = None
-    ) -> Tensor:
+    def _series(self, points: Pair, sets: Sets, kind: Kind, noisy: Dual | None = None) -> Tensor:
         """Theta or Sigma of the last layer as a series, (A, B, N, N')."""
         one, other = (tuple(x.shape) for x in points)
         if one[1] != other[1]:

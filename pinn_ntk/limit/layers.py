@@ -1,13 +1,9 @@
 """Plain multilayer perceptrons: found in a module, and their kernel layer by layer.
 
-| symbol | meaning | shape |
-| --- | --- | --- |
-| h_l | input of layer l at the points | (N, n_l) |
-| d_l | derivative of each output in what layer l returns | (C, N, n_(l+1)) |
-| K | kernel of the network in the NTK parametrisation, between outputs and points | (C, N, C, N) |
-
-K = sum over layers of sigma_w^2 / n_l (h_l h_l^T) d_l d_l^T + sigma_b^2 d_l d_l^T, entry by entry
-over the points: see `pinn_ntk.limit.parametrization`.
+Between outputs and points, (C, N, C, N), the kernel in the NTK parametrisation is the sum over
+layers of sigma_w^2 / n_l (h_l h_l^T) d_l d_l^T + sigma_b^2 d_l d_l^T, entry by entry over the
+points, with h_l (N, n_l) the input of layer l and d_l (C, N, n_(l+1)) the derivative of each output
+in what the layer returns.
 """
 
 from __future__ import annotations
@@ -33,12 +29,15 @@ class PlainMLP:
 
 
 def plain_mlp(module: nn.Module) -> nn.Sequential | None:
-    """The multilayer perceptron in a module; None when there is none or more than one.
+    """The multilayer perceptron in a module, if there is exactly one.
 
     Args:
         module: Itself an ``nn.Sequential``, or with one inside, of linear layers (``nn.Linear``
             or `NTKLinear`) with the same elementwise activation between any two. Subclasses with
             a ``forward`` of their own count, for what their layers compute.
+
+    Returns:
+        The network; None when there is none or more than one.
 
     Example:
         >>> mlp = nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 1))

@@ -92,7 +92,7 @@ def ntk_mlp(
     weight_std: Stds = 1.0,
     bias_std: Stds = 1.0,
 ) -> nn.Sequential:
-    """A multilayer perceptron in the NTK parametrisation: `NTKLinear` and activations in turn.
+    """A multilayer perceptron in the NTK parametrisation.
 
     Args:
         sizes: Inputs, widths of the hidden layers, outputs.
@@ -100,6 +100,9 @@ def ntk_mlp(
             ``nn.Tanh``; or a module, copied for each.
         weight_std: sigma_w, one number or one a layer (``len(sizes) - 1``).
         bias_std: sigma_b, likewise.
+
+    Returns:
+        `NTKLinear` layers and activations in turn.
 
     Raises:
         ValueError: Fewer than two sizes, a list of another length than the layers, or an
@@ -135,7 +138,6 @@ def to_ntk_parametrization(
 ) -> nn.Sequential:
     """A copy in the NTK parametrisation that computes the same function.
 
-    It is of the same class, dtype and device, and requires gradients where ``mlp`` does.
     omega = W sqrt(n_in) / sigma_w and beta = b / sigma_b. The limit kernel is that of the standard
     deviations given here; they have to be those of the initialisation.
 
@@ -149,6 +151,10 @@ def to_ntk_parametrization(
             subclass of ``nn.Sequential`` keeps its ``forward``.
         weight_std: sigma_w, one number or one a layer; as `found_stds` when left out.
         bias_std: sigma_b, likewise.
+
+    Returns:
+        The copy, of the same class, dtype and device; gradients flow to the parameters that
+        asked for them in ``mlp``.
 
     Raises:
         ValueError: A module with parameters is not linear, a list has not one entry a layer, or a

@@ -30,7 +30,7 @@ _EXPONENT = {"sum": 0, "mean": 1, "rate": 2}
 
 
 def trace_weights(kernel: NTK, convention: Convention = "sum") -> dict[str, float]:
-    """Loss weights, term -> weight, that equalise how fast the terms learn.
+    """Loss weights that equalise how fast the terms learn.
 
     lambda_a = sum_b Tr K_bb / Tr K_aa (Wang, Yu, Perdikaris 2022, Algorithm 1, eqs 6.5 and 6.6),
     from the blocks of the unweighted residuals.
@@ -38,6 +38,9 @@ def trace_weights(kernel: NTK, convention: Convention = "sum") -> dict[str, floa
     Args:
         kernel: Kernel of the terms.
         convention: "sum" (the paper), "mean" or "rate"; see the module.
+
+    Returns:
+        Term -> weight.
 
     Raises:
         ValueError: Unknown convention, or a block of trace zero, NaN or inf.
@@ -92,7 +95,6 @@ class TraceRule:
     max_weight: float = math.inf
 
     def __post_init__(self) -> None:
-        """Check what was given."""
         if self.convention not in get_args(Convention):
             raise ValueError(
                 f"NTKBalancer: convention is {self.convention!r}; expected one of "

@@ -99,13 +99,16 @@ def _report(
     reasons = {name: reasons[name] for name in leaves if name in reasons}
     jacobian.fallbacks |= reasons
     size = sum(leaves[name].numel() * leaves[name].element_size() for name in reasons)
-    by_reason: dict[str, list[str]] = {}
-    for name, reason in reasons.items():
-        by_reason.setdefault(reason, []).append(name)
-    listed = "; ".join(f"{reason} (parameter {', '.join(n)})" for reason, n in by_reason.items())
     warnings.warn(
-        f"term {term!r}: {listed}. Its exact rows were computed one by one instead: "
+        f"term {term!r}: {_listed(reasons)}. Its exact rows were computed one by one instead: "
         f"{jacobian.rows} vector-Jacobian products, {jacobian.rows * size / 2**20:.1f} MiB.",
         NTKWarning,
         stacklevel=4,
     )
+
+
+def _listed(reasons: Mapping[str, str]) -> str:
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in reasons.items():
+        by_reason.setdefault(reason, []).append(name)
+    return "; ".join(f"{reason} (parameter {', '.join(n)})" for reason, n in by_reason.items())

@@ -98,10 +98,7 @@ def factored_probe(
 def magnitudes(
     residual: Tensor, leaves: Mapping[str, Tensor], factors: Mapping[str, Factor]
 ) -> dict[str, float]:
-    """Size of the terms that J^T v adds up, before any of them cancel.
-
-    It is the size expected of a (sketched) gradient were all terms independent.
-    """
+    """Size that a (sketched) J^T v would have were all the terms that it adds up independent."""
     squares = _probe_vector(residual).square()
     sizes = {}
     for name, factor in factors.items():

@@ -25,10 +25,9 @@ def empirical_ntk(
 ) -> NTK:
     """Kernel of live residual tensors, read off the graph they carry; nothing is run again.
 
-    Blocks are formed when asked for. Call it before the graph is freed, that is before
-    ``loss.backward()``. The graph, the parameters' ``.grad`` and the random state stay as they are;
-    hooks on tensors run, and tensors with ``retain_grad`` are filled, as with any
-    ``torch.autograd.grad``.
+    Call it before the graph is freed, that is before ``loss.backward()``. The graph, the
+    parameters' ``.grad`` and the random state stay as they are; hooks on tensors run, and tensors
+    with ``retain_grad`` are filled, as with any ``torch.autograd.grad``.
 
     Args:
         residuals: One live tensor (called "residual") or name -> live tensor, of any shapes.
@@ -39,6 +38,9 @@ def empirical_ntk(
             off only where a certified kernel of the same graph was seen.
         dtype: Dtype of contractions; the factors are captured in the model's dtype.
         memory_budget: Bytes that temporaries of one contraction may take.
+
+    Returns:
+        The kernel; blocks are formed when asked for.
 
     Raises:
         ResidualError: A residual requires no gradient, has no rows, holds NaN or inf, is not

@@ -87,11 +87,8 @@ def _mv(node: Node, position: int, _: torch.Size) -> SiteRule | None:
 
 
 def _add(node: Node, position: int, shape: torch.Size) -> list[SiteRule]:
-    return _broadcast(node, shape, float(nodes.saved(node, "alpha")) if position else 1.0)
-
-
-def _sub(node: Node, position: int, shape: torch.Size) -> list[SiteRule]:
-    return _broadcast(node, shape, -float(nodes.saved(node, "alpha")) if position else 1.0)
+    sign = -1 if nodes.kind(node) == "SubBackward0" else 1
+    return _broadcast(node, shape, sign * float(nodes.saved(node, "alpha")) if position else 1.0)
 
 
 def _mul(node: Node, position: int, shape: torch.Size) -> list[SiteRule]:
@@ -182,7 +179,7 @@ _RULES: dict[str, _RuleMaker] = {
     "BmmBackward0": _bmm,
     "MvBackward0": _mv,
     "AddBackward0": _add,
-    "SubBackward0": _sub,
+    "SubBackward0": _add,
     "MulBackward0": _mul,
     "DivBackward0": _div,
     "ExpandBackward0": lambda node, _, shape: _broadcast(node, shape, 1.0),

@@ -49,10 +49,7 @@ class Sites(NamedTuple):
 
 
 def site_factors(residual: Tensor, leaves: Mapping[str, Tensor]) -> Sites:
-    """Factors of the Jacobian of one residual of any shape.
-
-    A residual of one row is left to the one backward pass that it takes, without a word.
-    """
+    """Factors of the Jacobian of one residual; one row is left to the backward pass it takes."""
     if residual.grad_fn is None:
         with torch.enable_grad():
             residual = residual.view_as(residual)

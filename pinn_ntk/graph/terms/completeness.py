@@ -98,10 +98,7 @@ def _pulled_back(
 
 
 def _share(terms: Sequence[Term]) -> float:
-    """What all gradients are multiplied with to stay in the range of half precision.
-
-    A scaled loss leaves it until the first steps of a GradScaler have found the scale.
-    """
+    """Brings gradients into the range of half precision, which a GradScaler may leave at first."""
     largest = max((float(t.slope.abs().max()) for t in terms if t.slope.numel()), default=0.0)
     return 1 / (HEADROOM * largest) if 0.0 < largest < math.inf else 1.0
 

@@ -23,11 +23,16 @@ from pinn_ntk.graph.terms.term import Term
 def curvature(
     terms: Mapping[str, Term], factors: Mapping[str, float] | None = None
 ) -> dict[str, Tensor] | None:
-    """D of each term of a loss, (R_a,), for the operator that governs training.
+    """D of each term, for the operator that governs training.
 
-    None where the loss is no sum of squares with finite weights, none below 0: D is not constant
-    then, or gradient descent not a descent. ``factors`` are what the weight of a term in the loss
-    is to be multiplied with, 1 where absent or left out.
+    Args:
+        terms: Terms of the loss.
+        factors: Term -> what its weight in the loss is to be multiplied with, 1 where absent or
+            left out.
+
+    Returns:
+        Term -> D, (R_a,); None where the loss is no sum of squares with finite weights, none below
+        0: D is not constant then, or gradient descent not a descent.
 
     Example:
         >>> from pinn_ntk import find_terms

@@ -47,9 +47,8 @@ def find_terms(
     names: Sequence[str] | Mapping[str, Tensor | float] | None = None,
     check: bool = True,
 ) -> dict[str, Term]:
-    """Find the terms of ``loss``, by name and in the order in which it was written.
+    """Find the terms of ``loss``: unsquared residual, what is applied to it, and its weight.
 
-    A term is an unsquared residual, what is applied to it, and its weight.
     The graph is followed from the loss to the first square, absolute value, 2-norm, Huber,
     smooth L1 or log-cosh on each path; above may stand any reductions, arithmetic and weights.
     A norm or RMSE and its square count as one. A factor that is squared along with the residual
@@ -66,6 +65,9 @@ def find_terms(
             (see `name_terms`). Without, the terms are called ``term_0``, ``term_1``, ...
         check: Whether to compare with dL/dtheta, for two to three more backward passes. These
             start at the loss: under DDP with ``static_graph=True``, leave them out.
+
+    Returns:
+        Name -> term, in the order in which the loss was written.
 
     Raises:
         TypeError: ``loss`` is no tensor, or ``names`` one string.

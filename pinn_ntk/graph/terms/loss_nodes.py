@@ -1,11 +1,8 @@
 """Heads: the nodes at which a loss turns unsquared residuals into numbers that it may add up.
 
-| symbol | meaning | shape |
-| --- | --- | --- |
-| r | unsquared residual of one loss term, the operand of a head | any, ``r.shape`` |
-| phi | what the head makes of r, see `pinn_ntk.graph.terms.phi` | ``r.shape`` |
-| g | gradient of the loss with respect to the output of the head | that output's |
-| w | coefficient of phi(r_i) in the loss: g, or g / N if the head takes the mean | ``r.shape`` |
+A head makes phi(r) (see `pinn_ntk.graph.terms.phi`) of its operand, the unsquared residual r. With
+g the gradient of the loss with respect to the output of the head, w, the coefficient of phi(r_i) in
+the loss, in the shape of r, is g, or g / N if the head takes the mean.
 """
 
 from __future__ import annotations
