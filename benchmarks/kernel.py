@@ -117,9 +117,8 @@ def _diagonal(ntk: NTK, truth: Tensor) -> tuple[Tensor, Tensor]:
 
 def true_kernel(problem: Problem) -> Tensor:
     """Kernel of torch.func in float64 from the numbers of ``problem``, which becomes float64."""
-    return torch_func_kernel_lean(
-        Problem(problem.model.double(), problem.points.double()), "jvp(jvp)"
-    )
+    wide = Problem(problem.model.double(), problem.points.double())
+    return torch_func_kernel_lean(wide, "jvp(jvp)")
 
 
 def configurations(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -229,8 +228,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"  this process had {busy(configuration):.0%} of a core; load {load_average()}\n")
         done.append(configuration)
         write(options.json, report)
-    disagreeing = {name for configuration in done for name in wrong(configuration)}
-    if disagreeing:
+    if disagreeing := {name for configuration in done for name in wrong(configuration)}:
         raise SystemExit(f"not equal to torch.func in float64: {', '.join(sorted(disagreeing))}")
 
 

@@ -40,11 +40,10 @@ SLOW_REPEATS = 2
 
 @dataclass(frozen=True)
 class Contestant:
-    """What to run, and how to compare its result with the truth."""
+    """What to run, and how its result is compared: (result, truth) -> (value, expected)."""
 
     run: Callable[[], object]
     compare: Callable[[Any, Tensor], tuple[Tensor, Tensor]] | None = None
-    """(result, truth) -> (value, expected)."""
 
 
 @dataclass(frozen=True)

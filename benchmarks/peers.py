@@ -118,8 +118,7 @@ def torch_func_kernel(problem: Problem, form: str) -> Tensor:
 
 def torch_func_kernel_lean(problem: Problem, form: str) -> Tensor:
     """K with each chunk of points copied into one buffer that is contracted block by block."""
-    chunk = chunk_points(problem)
-    rows = _buffer(problem)
+    chunk, rows = chunk_points(problem), _buffer(problem)
     for part, out in zip(problem.points.split(chunk), rows.split(chunk), strict=True):
         jacobian = torch_func_jacobian(Problem(problem.model, part), form, chunk)
         torch.cat([j.flatten(1) for j in jacobian.values()], dim=1, out=out)
@@ -140,18 +139,12 @@ def fastest_form(problem: Problem, repeats: int = 3) -> str:
 
 def row_batched(problem: Problem, residual: Tensor) -> Tensor:
     """K from a live residual, row by row in batches: one vector-Jacobian product a row."""
-    leaves = list(problem.model.parameters())
-    rows = _buffer(problem)
+    leaves, rows = list(problem.model.parameters()), _buffer(problem)
     identity = torch.eye(len(rows), dtype=rows.dtype, device=rows.device)
     for cotangents, out in zip(identity.split(CHUNK_ROWS), rows.split(CHUNK_ROWS), strict=True):
-        gradients = torch.autograd.grad(
-            residual,
-            leaves,
-            cotangents.view(-1, *residual.shape),
-            retain_graph=True,
-            is_grads_batched=True,
-            allow_unused=True,
-        )
+        options = {"retain_graph": True, "is_grads_batched": True, "allow_unused": True}
+        cotangent = cotangents.view(-1, *residual.shape)
+        gradients = torch.autograd.grad(residual, leaves, cotangent, **options)
         parts = [
             out.new_zeros(len(out), leaf.numel()) if gradient is None else gradient.flatten(1)
             for leaf, gradient in zip(leaves, gradients, strict=True)

@@ -106,9 +106,8 @@ def _gram(jacobian: Array) -> Array:
 
 
 def _exact(tensor: Tensor) -> Array:
-    return np.vectorize(lambda number: mpmath.mpf(float(number)), otypes=[object])(
-        tensor.detach().numpy()
-    )
+    exact = np.vectorize(lambda number: mpmath.mpf(float(number)), otypes=[object])
+    return np.asarray(exact(tensor.detach().numpy()))
 
 
 def _gradient(weights: Sequence[Array], biases: Sequence[Array], x: Any, order: int) -> Array:

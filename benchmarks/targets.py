@@ -41,14 +41,6 @@ def _steps(name: str) -> Callable[[Records], float]:
     return lambda records: ratio(records[name].wall_s, records[STEP].wall_s)
 
 
-def _seconds(name: str) -> Callable[[Records], float]:
-    return lambda records: records[name].median_s
-
-
-def _megabytes(name: str) -> Callable[[Records], float]:
-    return lambda records: records[name].peak_bytes / 1e6
-
-
 def _memory(more: str) -> Callable[[Records], float]:
     return lambda records: records[more].peak_bytes / records[FULL].peak_bytes
 
@@ -63,8 +55,12 @@ def _certificate(records: Records) -> float:
     return extra_in_units(*times)
 
 
-def _large(text: str, value: Callable[[Records], float], bound: float) -> Target:
-    return Target(text, value, bound, size=(512, 512), dtypes=("float64",))
+def _large(name: str, seconds: float, megabytes: float) -> tuple[Target, Target]:
+    options: dict[str, Any] = {"size": (512, 512), "dtypes": ("float64",)}
+    return (
+        Target(f"{name}, seconds", lambda records: records[name].median_s, seconds, **options),
+        Target(f"{name}, MB", lambda records: records[name].peak_bytes / 1e6, megabytes, **options),
+    )
 
 
 TARGETS = (
@@ -74,8 +70,6 @@ TARGETS = (
     Target("torch.func / full kernel, memory", _memory(TORCH_FUNC), 20, at_most=False),
     Target("torch.func, lean / full kernel, memory", _memory(LEAN), 20, at_most=False),
     Target("certificate, backward passes", _certificate, 1.0),
-    _large("full kernel, seconds", _seconds(FULL), 0.65),
-    _large("full kernel, MB", _megabytes(FULL), 200),
-    _large("full kernel from scratch, seconds", _seconds(SCRATCH), 0.65),
-    _large("full kernel from scratch, MB", _megabytes(SCRATCH), 200),
+    *_large(FULL, 0.65, 200),
+    *_large(SCRATCH, 0.65, 200),
 )

@@ -60,7 +60,7 @@ class Switch:
         """Lines of the table."""
         lines = [[self.window + 1, 0, 0.0, 0.0, "-", self.loss, self.loss, self.cosine[0]]]
         for steps, change in self.measured.items():
-            changes = [root_mean_square(self.foretold[steps]), root_mean_square(change)]
+            changes = [float(c.square().mean().sqrt()) for c in (self.foretold[steps], change)]
             losses = [self.foretold_loss[steps], self.measured_loss[steps]]
             relative = self.distance(steps)
             lines.append([self.window + 1, steps, *changes, relative, *losses, self.cosine[steps]])
@@ -69,11 +69,6 @@ class Switch:
 
 HEAD = ["window", "steps", "change foretold (rms)", "measured (rms)", "relative distance"]
 HEAD += ["old loss foretold", "old loss measured", "cosine old, new"]
-
-
-def root_mean_square(values: Tensor) -> float:
-    """Root of the mean of squares."""
-    return float(values.square().mean().sqrt())
 
 
 def terms_of(model: Advection, data: Windows, windows: int) -> dict[str, Tensor]:

@@ -41,6 +41,9 @@ from pinn_ntk import empirical_ntk
 from pinn_ntk.limit.kernel import LimitKernel
 from pinn_ntk.limit.parametrization import NTKLinear, ntk_mlp
 
+HEAD = ["width", "spread at start", "distance of one", "distance of the mean", "drift"]
+HEAD += ["loss at start", "loss at end", "seconds"]
+
 
 @dataclass(frozen=True)
 class Run:
@@ -142,7 +145,7 @@ def statistics(runs: Sequence[Run], limit: np.ndarray) -> dict[str, float]:
         >>> round(numbers["spread"], 6), numbers["distance"], numbers["drift"]  # sqrt(2) / 2
         (0.707107, 0.5, 0.25)
     """
-    start, end = (np.array([getattr(run, when) for run in runs]) for when in ("start", "end"))
+    start, end = np.array([run.start for run in runs]), np.array([run.end for run in runs])
     norm = np.linalg.norm(limit)
 
     def relative(values: np.ndarray) -> float:
@@ -175,13 +178,6 @@ def draw(runs: Sequence[Run], angles: Tensor, limit: np.ndarray, title: str) -> 
     axes.set(xlim=(-math.pi, math.pi), ylim=(0, None))
     axes.legend(loc="upper right", fontsize="small")
     return figure
-
-
-def table(summary: Mapping[str, Mapping[str, float]]) -> str:
-    """One row a width."""
-    head = ["width", "spread at start", "distance of one", "distance of the mean", "drift"]
-    head += ["loss at start", "loss at end", "seconds"]
-    return markdown(head, [[width, *numbers.values()] for width, numbers in summary.items()])
 
 
 def main(
@@ -217,12 +213,10 @@ def main(
     options = {"steps": steps, "lr": lr, "samples": samples, "depth": depth, "beta": beta}
     options["points"] = points
     runs = [known_or_run(folder, width, seed, options) for width in widths for seed in seeds]
-    summary = {
-        str(width): statistics([one for one in runs if one.width == width], limit)
-        for width in widths
-    }
+    groups = {str(width): [one for one in runs if one.width == width] for width in widths}
+    summary = {width: statistics(group, limit) for width, group in groups.items()}
     print("\nover the circle, relative to the limit kernel; mean over initialisations\n")
-    print(table(summary))
+    print(markdown(HEAD, [[width, *found.values()] for width, found in summary.items()]))
     title = f"ReLU, depth {depth}, beta = {beta:g}: start, and after {steps} steps"
     numbers = {
         "options": {**options, "seeds": list(seeds)},

@@ -100,8 +100,9 @@ def kernel_of(model: poisson.Poisson) -> NTK:
     return kernel
 
 
-def spectra_of(kernel: NTK) -> dict[str, Spectrum]:
+def spectra_of(model: poisson.Poisson) -> dict[str, Spectrum]:
     """Spectrum of each block."""
+    kernel = kernel_of(model)
     return {name: kernel.spectrum(term, method="accurate") for name, term in BLOCKS.items()}
 
 
@@ -110,10 +111,10 @@ def all_spectra(frequencies: Sequence[float], seeds: Sequence[int], setting: Set
     found: Found = {}
     for a, seed in product(frequencies, seeds):
         model = make_model(a, seed, setting)
-        found[MOMENTS[0], a, seed] = spectra_of(kernel_of(model))
+        found[MOMENTS[0], a, seed] = spectra_of(model)
         if steps := setting.steps:
             quiet_trainer(steps).fit(model, poisson.Points(steps=steps))
-            found[MOMENTS[1], a, seed] = spectra_of(kernel_of(model))
+            found[MOMENTS[1], a, seed] = spectra_of(model)
             error = float(model.error(poisson.Points().test))
             said = f"a = {a:g}, seed {seed}: relative L2 error {error:.2e} after {steps} steps"
             print(said, flush=True)
@@ -127,9 +128,8 @@ def spread_over_a(found: Found) -> dict[str, float]:
         for name, spectrum in blocks.items():
             groups[moment, seed, name].append(spectrum.eigenvalues)
     result: dict[str, float] = {}
-    for (moment, *_), (first, *others) in sorted(
-        groups.items(), key=lambda g: MOMENTS.index(g[0][0])
-    ):
+    in_order = sorted(groups.items(), key=lambda group: MOMENTS.index(group[0][0]))
+    for (moment, *_), (first, *others) in in_order:
         change = max((float((s - first).norm() / first.norm()) for s in others), default=0.0)
         result[moment] = max(result.get(moment, 0.0), change)
     return result
@@ -210,9 +210,8 @@ def draw_seeds(axes: Axes, curves: Iterable[tuple[str | None, Spectrum]], **styl
 
 def poisson_functions(setting: Setting) -> Figure:
     """The first eigenfunctions of K_rr at initialisation, a = 1, seed 0."""
-    spectrum = kernel_of(make_model(1.0, 0, setting)).spectrum(
-        "loss_r", method="accurate", eigenvectors=True
-    )
+    kernel = kernel_of(make_model(1.0, 0, setting))
+    spectrum = kernel.spectrum("loss_r", method="accurate", eigenvectors=True)
     x = poisson.Points().train["x_r"]
     return eigenfunction_figure(x, spectrum, labels="x", title="Poisson 1D: $K_{rr}$ at the start")
 
@@ -252,10 +251,8 @@ def main(
         print(f"{moment}: spectra of different a differ by {change:.2g} at most, relatively")
     numbers = {"spread_over_a": spread, "spectra": rows}
     save(folder, draw(found, frequencies, setting.title), numbers)
-    for name, figure in (
-        ("poisson", poisson_functions(setting)),
-        ("wave", wave_functions(setting.width)),
-    ):
+    functions = {"poisson": poisson_functions(setting), "wave": wave_functions(setting.width)}
+    for name, figure in functions.items():
         figure.savefig(folder / f"eigenfunctions_{name}.png", dpi=150)
     return numbers
 

@@ -75,7 +75,10 @@ def train(seed: int, steps: int, config: Mapping[str, Any]) -> dict[str, Any]:
         "rel_l2": float(model.error(points.test)),
         "weights": {name: float(weight) for name, weight in balancer.weights.items()},
         "seconds": time.perf_counter() - start,
-        "spectra": plain(monitor.spectra),
+        "spectra": {
+            term: [[step, s.eigenvalues.tolist(), s.floor] for step, s in series]
+            for term, series in monitor.spectra.items()
+        },
     }
 
 
@@ -107,21 +110,12 @@ def trained(
     return found
 
 
-def plain(spectra: Spectra) -> dict[str, Any]:
-    """Spectra as numbers for JSON."""
-    return {
-        term: [[step, s.eigenvalues.tolist(), s.floor] for step, s in series]
-        for term, series in spectra.items()
-    }
-
-
 def restored(numbers: Mapping[str, Any]) -> Spectra:
-    """Inverse of `plain`; of a checkpoint's state, too."""
-
-    def spectrum(step: int, values: Any, floor: float) -> tuple[int, Spectrum]:
-        return step, Spectrum(torch.as_tensor(values, dtype=torch.float64), floor)
-
-    return {term: [spectrum(*one) for one in series] for term, series in numbers.items()}
+    """Spectra from numbers of JSON, or from a checkpoint's state."""
+    return {
+        term: [(n, Spectrum(torch.as_tensor(v, dtype=torch.float64), f)) for n, v, f in series]
+        for term, series in numbers.items()
+    }
 
 
 def read(path: Path) -> Spectra:
@@ -185,9 +179,8 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     for term, moment in product(dict.fromkeys(row["term"] for row in rows), MOMENTS):
         chosen = [row for row in rows if (row["term"], row["moment"]) == (term, moment)]
         steps = "/".join(str(step) for step in dict.fromkeys(row["step"] for row in chosen))
-        lines.append(
-            [term, moment, steps, *(spread([r[name] for r in chosen]) for name in FIGURES)]
-        )
+        spreads = [spread([row[name] for row in chosen]) for name in FIGURES]
+        lines.append([term, moment, steps, *spreads])
     return markdown(["term", "moment", "step", *FIGURES], lines)
 
 
@@ -204,7 +197,8 @@ def draw(runs: Mapping[str, Spectra], title: str) -> Figure:
     panels = figure.subplots(1, len(terms), squeeze=False)[0]
     for axes, term in zip(panels, terms, strict=True):
         for number, spectra in enumerate(runs.values()):
-            draw_run(axes, snapshots(spectra[term]), in_legend=not number)
+            shown = dict(near(spectra[term], share) for share in SNAPSHOTS)  # each once
+            draw_run(axes, list(shown.items()), in_legend=not number)
         axes.set(xlabel="index", ylabel="eigenvalue", title=NAMES.get(term, term))
     panels[0].legend(fontsize="small")
     figure.suptitle(title, fontsize="medium")
@@ -220,11 +214,6 @@ def draw_run(axes: Axes, series: Series, *, in_legend: bool) -> None:
         axes.semilogy(np.arange(1, len(kept) + 1), kept, color=colour, linewidth=1.0, label=label)
     label = "floor at the end" if in_legend else None
     axes.axhline(series[-1][1].floor, color="0.5", linestyle=":", linewidth=0.8, label=label)
-
-
-def snapshots(series: Series) -> Series:
-    """The measurements to draw, each once."""
-    return list(dict(near(series, share) for share in SNAPSHOTS).items())
 
 
 def main(

@@ -103,8 +103,8 @@ class Poisson(poisson.Poisson):
         super().__init__(a=1.0, width=1)
         self.points = poisson.Points(n_boundary=2, n_residual=setting.points).train
         torch.manual_seed(seed)
-        mirrored = start == "mirrored"
-        self.net = Network(width, setting.output_std if mirrored else 1.0, mirrored)
+        std = setting.output_std if start == "mirrored" else 1.0
+        self.net = Network(width, std, start == "mirrored")
 
     def terms(self) -> Residuals:
         """u_xx - f inside, and u on the boundary."""
@@ -156,8 +156,7 @@ def train(
     """Gradient descent; the residuals after these steps, and their laziness."""
     linearized = LinearizedModel(problem.net)
     optimizer = torch.optim.SGD(problem.net.parameters(), lr=lr)
-    seen: list[Residuals] = []
-    lazy: list[float] = []
+    seen, lazy = [], []
     for step in range(steps[-1] + 1):
         residuals = problem.terms()
         if step in steps:

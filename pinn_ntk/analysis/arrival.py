@@ -18,8 +18,7 @@ from pinn_ntk.analysis.propagators import Propagator
 RATIO = 1.03
 """Ratio of neighbouring times that are looked at; it rises and falls between them unseen."""
 
-_CHUNK = 256
-"""Times looked at together."""
+_CHUNK = 256  # times looked at together
 
 
 class LossCurve:
@@ -122,10 +121,14 @@ def for_good(
     last = _last_above(below, times)
     if last is None:
         return 0.0
-    low, high = times[[last, min(last + 1, len(times) - 1)]].tolist()
-    return _bisected(
-        lambda time: bool(below(torch.tensor([time], dtype=torch.float64))), low, high, whole
-    )
+    low, high = map(float, times[[last, min(last + 1, len(times) - 1)]])
+    while True:  # bisect, down to rounding
+        middle = (low + high) / 2
+        middle = float(math.floor(middle)) if whole else middle
+        if not low < middle < high:
+            return high
+        holds = bool(below(torch.tensor([middle], dtype=torch.float64)))
+        low, high = (low, middle) if holds else (middle, high)
 
 
 def grid(unit: float, end: float, *, whole: bool) -> Tensor:
@@ -144,13 +147,3 @@ def _last_above(below: Callable[[Tensor], Tensor], times: Tensor) -> int | None:
         if len(above):
             return start + int(above[-1])
     return None
-
-
-def _bisected(holds: Callable[[float], bool], low: float, high: float, whole: bool) -> float:
-    """Where something starts to hold that does not at ``low``, down to rounding."""
-    while True:
-        middle = (low + high) / 2
-        middle = float(math.floor(middle)) if whole else middle
-        if not low < middle < high:
-            return high
-        low, high = (low, middle) if holds(middle) else (middle, high)

@@ -39,19 +39,12 @@ NOISE = 32
 
 @dataclass(frozen=True)
 class Forecast:
-    """The predicted decrease of a loss, to be compared with what comes.
+    """The predicted decrease of a loss, to be compared with what comes."""
 
-    Attributes:
-        losses: Term -> its loss, weights of the step before.
-        loss: L(r) before the step.
-        predicted: L(r) - L(r + J s).
-        unit: Rounding unit of the residuals' dtype.
-    """
-
-    losses: Mapping[str, TermLoss]
-    loss: float
-    predicted: float
-    unit: float
+    losses: Mapping[str, TermLoss]  # with the weights of the step before
+    loss: float  # L(r) before the step
+    predicted: float  # L(r) - L(r + J s)
+    unit: float  # rounding unit of the residuals' dtype
 
     @classmethod
     def of(
@@ -61,45 +54,31 @@ class Forecast:
         residuals: Mapping[str, Tensor],
         step: Mapping[str, Tensor],
     ) -> Forecast:
-        """Predict the decrease by a step.
+        """Predict the decrease by a step, from kernel and residuals before it.
 
-        Args:
-            kernel: Kernel before the step, of the terms of the loss.
-            losses: Term -> its loss.
-            residuals: Term -> r before the step.
-            step: Parameter name -> its change, of all parameters of the kernel.
-
-        Returns:
-            The forecast.
+        ``step`` holds the changes of all parameters of the kernel, by name.
         """
-        sizes = kernel.jacobian(kernel.terms[0]).sizes
-        after = linearized_residuals(
-            kernel,
-            {term: residuals[term] for term in kernel.terms},
-            {name: step[name] for name in sizes},
-        )
+        before = {term: residuals[term] for term in kernel.terms}
+        change = {name: step[name] for name in kernel.jacobian(kernel.terms[0]).sizes}
+        after = linearized_residuals(kernel, before, change)
         # In float64 the sums of L lose no digits that the residuals have.
-        before = {term: losses[term].value(residuals[term]) for term in kernel.terms}
-        falls = [before[term] - losses[term].value(after[term]) for term in kernel.terms]
+        start = {term: losses[term].value(r) for term, r in before.items()}
+        falls = [start[term] - losses[term].value(after[term]) for term in kernel.terms]
         return cls(
             losses={term: losses[term] for term in kernel.terms},
-            loss=math.fsum(before.values()),
+            loss=math.fsum(start.values()),
             predicted=math.fsum(falls),
-            unit=max(torch.finfo(residuals[term].dtype).eps for term in kernel.terms),
+            unit=max(torch.finfo(r.dtype).eps for r in before.values()),
         )
 
     def ratio(self, residuals: Mapping[str, Tensor]) -> float | None:
         """Measured over predicted decrease: 1 where the kernel tells it.
 
         It is below 0 for a rise where a fall was predicted, and near 1 for a rise that was
-        predicted as well; `predicted` tells these apart.
-
-        Args:
-            residuals: Term -> r after the step, on the same points; others are passed over.
-
-        Returns:
-            The ratio; None where a term is missing or has another number of rows, where it is not
-            finite, or where the prediction does not stand out of the rounding noise of the loss.
+        predicted as well; `predicted` tells these apart. ``residuals`` are those after the step on
+        the same points, others are passed over. None where a term is missing or has another number
+        of rows, where the ratio is not finite, or where the prediction does not stand out of the
+        rounding noise of the loss.
         """
         rows = {name: r.numel() for name, r in residuals.items()}
         if any(rows.get(term) != loss.shape.numel() for term, loss in self.losses.items()):

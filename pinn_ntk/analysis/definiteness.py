@@ -40,12 +40,8 @@ from pinn_ntk.kernel.tsqr import factor_precision
 WHOLE = "the whole kernel"
 """Name of the kernel of all terms."""
 
-NOTHING = 1e-12
-"""Share of the squared residual that passes for none."""
-
-FULL = 0.9
-"""Share of the rank that rows and parameters allow, from which they are what limits it."""
-
+NOTHING = 1e-12  # share of the squared residual that passes for none
+FULL = 0.9  # share of the rank that rows and parameters allow, from which they are what limits it
 REPEATED = 0.1
 """Share of rows left out of the kernel that have to repeat others before it is said."""
 
@@ -219,7 +215,7 @@ def definiteness(
 
 
 def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _searched(
@@ -267,12 +263,8 @@ def _joined(given: Mapping[str, Tensor], names: Sequence[str], kernel: NTK) -> T
 
 
 def _forms(kernel: NTK, names: Sequence[str], given: Mapping[str, Tensor]) -> dict[str, Additive]:
-    found = {
-        name: additive_form(
-            kernel.jacobian(name), tuple(given[name].shape) if name in given else None
-        )
-        for name in names
-    }
+    shapes = {name: tuple(given[name].shape) if name in given else None for name in names}
+    found = {name: additive_form(kernel.jacobian(name), shape) for name, shape in shapes.items()}
     return {name: form for name, form in found.items() if form is not None}
 
 

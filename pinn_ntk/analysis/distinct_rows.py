@@ -21,8 +21,7 @@ from pinn_ntk.kernel.factors import Dense
 from pinn_ntk.kernel.jacobian import FactoredJacobian
 from pinn_ntk.kernel.tsqr import factor_precision
 
-SKETCHES = 16
-"""k, so that rows that differ by several times the slack hardly pass for equal."""
+SKETCHES = 16  # k, so that rows that differ by several times the slack hardly pass for equal
 
 SLACK = 8
 """Rounding units of |J_i| by which sketches of neighbours in a group may differ. Equal points

@@ -19,9 +19,6 @@ Parts = Iterable[tuple[Tensor, Tensor, float]]
 def relative_change(now: Tensor, start: Tensor) -> float:
     """||now - start|| / ||start|| over all entries, in float64; NaN where ``start`` is zero.
 
-    Raises:
-        ValueError: The shapes differ.
-
     Example:
         >>> relative_change(torch.tensor([3.0, 5.0]), torch.tensor([3.0, 4.0]))
         0.2
@@ -39,13 +36,10 @@ def change_of_parts(parts: Parts) -> float:
     change = size = 0.0
     for now, start, times in parts:
         root = math.sqrt(times)
-        change = math.hypot(change, root * _norm(now.double() - start))
-        size = math.hypot(size, root * _norm(start))
+        moved = (now.double() - start).detach().double()
+        change = math.hypot(change, root * float(moved.norm()))
+        size = math.hypot(size, root * float(start.detach().double().norm()))
     return change / size if size else math.nan
-
-
-def _norm(tensor: Tensor) -> float:
-    return float(tensor.detach().double().norm())
 
 
 class Drift:
@@ -60,7 +54,6 @@ class Drift:
     """
 
     def __init__(self) -> None:
-        """Start with nothing seen."""
         self.start: dict[str, Tensor] = {}
 
     def update(self, tensors: Mapping[str, Tensor]) -> dict[str, float]:

@@ -59,9 +59,7 @@ class LinearizedTraining:
             as many decades of rates, for about ten times the time.
 
     Attributes:
-        kernel: The kernel.
-        terms: The terms that are trained.
-        unseen: All others, which are predicted.
+        unseen: Terms that are not trained, but predicted.
 
     Raises:
         KeyError: A term is not in the kernel.
@@ -101,7 +99,6 @@ class LinearizedTraining:
         self._curvature = {t: _curvature(kernel, t, curvature[t]) for t in self.terms}
 
     def __repr__(self) -> str:
-        """Terms and their rows."""
         rows = {term: self.kernel.rows(term) for term in self.terms}
         return f"LinearizedTraining(rows={rows}, unseen={self.unseen}, method={self.method!r})"
 
@@ -143,52 +140,35 @@ class LinearizedTraining:
         return 2 * (1 + momentum) / top if top else math.inf
 
     def flow(self, times: Times) -> dict[str, Tensor]:
-        """Residuals after gradient flow.
+        """Residuals after gradient flow: term -> r(t), (*times, R_a), of all terms of the kernel.
 
-        Args:
-            times: t, one number or several in a tensor, none negative; inf for the end.
-
-        Returns:
-            Term -> r(t), (*times, R_a), of all terms of the kernel.
+        ``times`` is t, one number or several in a tensor, none negative; inf for the end.
         """
         return self.propagated(propagators.flow(self.rates, times, self.spectrum.floor))
 
     def descent(self, steps: int | Tensor, lr: float, momentum: float = 0.0) -> dict[str, Tensor]:
         """Residuals after steps of gradient descent on the whole batch.
 
-        Exact for a model that is linear in its parameters, also where it diverges; inf or NaN
-        once that overflows.
-
-        Args:
-            steps: How many, one number or several in a tensor.
-            lr: Learning rate.
-            momentum: As of ``torch.optim.SGD``, without dampening and Nesterov's form.
-
-        Returns:
-            Term -> r after these steps, (*steps, R_a), of all terms of the kernel.
+        Term -> r after these steps, (*steps, R_a), of all terms of the kernel. Exact for a model
+        that is linear in its parameters, also where it diverges; inf or NaN once that overflows.
+        ``steps`` is one number or several in a tensor; ``momentum`` is as of ``torch.optim.SGD``,
+        without dampening and Nesterov's form.
         """
         floor = self.spectrum.floor
         return self.propagated(propagators.descent(self.rates, steps, lr, momentum, floor))
 
     def limit(self, ridge: float = 0.0) -> dict[str, Tensor]:
-        """Residuals at the end of training; modes below the floor stay.
+        """Residuals at the end of training, term -> (R_a,), of all terms of the kernel.
 
-        Args:
-            ridge: Factor of 1/2 |theta - theta(0)|^2, added to the loss.
-
-        Returns:
-            Term -> r, (R_a,), of all terms of the kernel.
+        Modes below the floor stay. ``ridge`` is a factor of 1/2 |theta - theta(0)|^2, added to the
+        loss.
         """
         return self.propagated(propagators.limit(self.rates, ridge, self.spectrum.floor))
 
     def propagated(self, propagator: Propagator) -> dict[str, Tensor]:
-        """Residuals of all terms, from what is left of the modes and their reach.
+        """Residuals of all terms, (*times, R_a), from what is left of the modes and their reach.
 
-        Args:
-            propagator: From ``propagators``, of `rates` and the floor of `spectrum`.
-
-        Returns:
-            Term -> r, (*times, R_a).
+        ``propagator`` is one of ``propagators``, of `rates` and the floor of `spectrum`.
         """
         kept, reach = (
             torch.where(self.coefficients == 0, 0.0, part * self.coefficients)  # not 0 * inf

@@ -79,7 +79,6 @@ class EarlyStopping:
     rows: int
 
     def __repr__(self) -> str:
-        """Where to stop, without the curves."""
         return (
             f"EarlyStopping(term={self.term!r}, step={self.step}, longest={int(self.steps[-1])}, "
             f"risk={float(self.risk.min()):.3g}, noise={self.noise:.3g})"
@@ -95,15 +94,9 @@ class EarlyStopping:
         """First and last number of steps whose risk is near the least.
 
         A wide valley says that the step matters little, and that a measured best step may lie
-        anywhere in it.
-
-        Args:
-            excess: Allowed excess of the risk over the least one, as a part of it. The estimate of
-                a small risk may be too small or negative: the part is one of sigma^2 Tr H / N
-                there, what the noise fitted costs, if that is more (Tr H of 1 at least).
-
-        Returns:
-            The two numbers of steps.
+        anywhere in it. ``excess`` is the allowed excess of the risk over the least one, as a part
+        of it. The estimate of a small risk may be too small or negative: the part is one of
+        sigma^2 Tr H / N there, what the noise fitted costs, if that is more (Tr H of 1 at least).
         """
         best = int(self.risk.argmin())
         fitted = self.degrees_of_freedom[best].clamp(min=1.0) / self.rows

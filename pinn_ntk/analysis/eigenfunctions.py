@@ -30,10 +30,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-COLUMNS = 3
-"""Panels beside one another at most."""
-LEVELS = 21
-"""Colours of a map."""
+COLUMNS, LEVELS = 3, 21
+"""Panels beside one another at most; colours of a map."""
 
 
 def eigenfunctions(

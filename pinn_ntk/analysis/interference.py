@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -74,18 +75,10 @@ class Interference:
         return (self.matrix / lengths[:, None] / lengths).clamp(-1, 1)  # 0 / 0 stays NaN
 
     def between(self, a: str, b: str) -> float:
-        """Cosine of the angle between the gradients of two terms.
+        """Cosine of the angle between the gradients of the terms ``a`` and ``b``.
 
-        Args:
-            a: Name of a term.
-            b: Name of a term.
-
-        Returns:
-            From -1 (each undoes the other) over 0 (neither notices) to 1; NaN where one of the
-            gradients is zero, and has no direction.
-
-        Raises:
-            KeyError: No such term.
+        From -1 (each undoes the other) over 0 (neither notices) to 1; NaN where one of the
+        gradients is zero, and has no direction. Raises KeyError where there is no such term.
         """
         for term in (a, b):
             if term not in self.terms:
@@ -154,14 +147,8 @@ def interference_figure(measured: Interference | Mapping[str, Interference]) -> 
     Blue pairs help each other, red ones work against each other; grey has no direction because a
     gradient is zero. Needs matplotlib; pyplot is not touched.
 
-    Args:
-        measured: One measurement, or title -> measurement, such as of the first and last step.
-
-    Returns:
-        The figure.
-
-    Raises:
-        ValueError: There is no measurement.
+    ``measured`` is one measurement, or title -> measurement, such as of the first and last step;
+    ValueError where there is none.
     """
     from matplotlib.figure import Figure
 
@@ -197,7 +184,7 @@ def _draw(axes: Axes, measured: Interference, *, named: bool) -> AxesImage:
     colours = colormaps["RdBu"].with_extremes(bad="0.8")
     cosine = measured.cosine.cpu().numpy()
     image = axes.imshow(cosine, cmap=colours, vmin=-1, vmax=1)
-    for (row, column), value in ((i, float(cosine[i])) for i in _pairs(len(cosine))):
+    for (row, column), value in np.ndenumerate(cosine):
         colour = "white" if abs(value) > 0.6 else "black"  # NaN compares false
         text = "-" if math.isnan(value) else f"{value:.2f}"
         axes.text(column, row, text, ha="center", va="center", color=colour, fontsize="small")
@@ -206,7 +193,3 @@ def _draw(axes: Axes, measured: Interference, *, named: bool) -> AxesImage:
     axes.set_xticks(places, measured.terms, rotation=45, ha="right", parse_math=False)
     axes.set_yticks(places, labels, parse_math=False)
     return image
-
-
-def _pairs(size: int) -> list[tuple[int, int]]:
-    return [(row, column) for row in range(size) for column in range(size)]

@@ -68,9 +68,8 @@ def loss_gradients(loss: Tensor, residuals: Tensor | Mapping[str, Tensor]) -> di
     _refuse_twins(edges)
     inner = {edge.node for name, edge in edges.items() if not named[name].is_leaf}
     with explained(), cut(inner):  # a residual may be computed from another one
-        slopes = torch.autograd.grad(
-            loss, list(edges.values()), retain_graph=True, allow_unused=True
-        )
+        wanted = list(edges.values())
+        slopes = torch.autograd.grad(loss, wanted, retain_graph=True, allow_unused=True)
     return {name: _seen(name, slope) for name, slope in zip(named, slopes, strict=True)}
 
 
@@ -123,8 +122,6 @@ def kernel_gradient(
 
 def term_gradients(kernel: NTK, slopes: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Term -> J_a^T g_a (P,), gradient of each part of the loss with a slope, in kernel order.
-
-    A slope has R_a entries, in any shape.
 
     Example:
         >>> from pinn_ntk import empirical_ntk

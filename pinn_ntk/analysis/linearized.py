@@ -39,7 +39,6 @@ class LinearizedModel:
         model: The network; it stays as it is, and its parameters are read at each call.
 
     Attributes:
-        model: The network.
         start: Name -> theta_0, copies of the parameters that require a gradient.
 
     Raises:
@@ -70,15 +69,10 @@ class LinearizedModel:
         self._fixed = {n: t.detach().clone() for n, t in fixed if n not in self.start}
 
     def __call__(self, *inputs: Tensor, parameters: Mapping[str, Tensor] | None = None) -> Tensor:
-        """f_lin(x; theta).
+        """f_lin(x; theta), of the shape of the model's output.
 
-        Args:
-            *inputs: What the model is called with.
-            parameters: Name -> theta, for the names of ``start``; those that the model has now
-                when left out. Gradients flow to them.
-
-        Returns:
-            Of the shape of the model's output.
+        ``inputs`` are what the model is called with; ``parameters`` are theta, for the names of
+        ``start``, or what the model has now when left out. Gradients flow to them.
 
         Raises:
             TypeError: The model returns something else than one tensor.
@@ -90,31 +84,11 @@ class LinearizedModel:
         return expanded if recorded else expanded.detach()
 
     def at_start(self, *inputs: Tensor) -> Tensor:
-        """f(x; theta_0), with the buffers of the start.
-
-        Args:
-            *inputs: What the model is called with.
-
-        Returns:
-            Of the shape of the model's output.
-
-        Raises:
-            TypeError: The model returns something else than one tensor.
-        """
+        """f(x; theta_0) with the buffers of the start; inputs, shape and TypeError as of a call."""
         return self._network(self.start, inputs)
 
     def displacement(self, parameters: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
-        """theta - theta_0, name by name.
-
-        Args:
-            parameters: theta, as in a call.
-
-        Returns:
-            Name -> difference, with the gradient of theta.
-
-        Raises:
-            ValueError: A parameter is missing, unknown or of another shape.
-        """
+        """theta - theta_0, name by name, with the gradient of theta; ValueError as of a call."""
         if parameters is None:
             live = dict(self.model.named_parameters())
             parameters = {name: live[name] for name in self.start if name in live}
@@ -132,16 +106,8 @@ class LinearizedModel:
     def distance(self, *inputs: Tensor) -> float:
         """Laziness ||f - f_lin|| / ||f - f_0|| of the model as it is now.
 
-        Args:
-            *inputs: What the model is called with.
-
-        Returns:
-            0 for a model that is linear in its parameters, near 0 in the lazy regime; NaN before
-            the output has moved.
-
-        Raises:
-            TypeError: The model returns something else than one tensor.
-            ValueError: A parameter of the start is missing or of another shape.
+        0 for a model that is linear in its parameters, near 0 in the lazy regime; NaN before the
+        output has moved. Inputs and errors as of a call.
         """
         linearized, start = self(*inputs), self.at_start(*inputs)
         return laziness(self.model(*inputs), linearized, start)

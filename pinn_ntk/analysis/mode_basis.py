@@ -1,11 +1,7 @@
 """The modes in which training with a kernel that stands still comes apart.
 
-| symbol | meaning | shape |
-| --- | --- | --- |
-| D | curvature of the loss, of the rows that are trained | (R,) |
-| S | D^(1/2) K D^(1/2) over these rows, S = V Lambda V^T | (R, R) |
-| A | J^T D^(1/2) = U Sigma V^T, so that Lambda = Sigma^2 | (P, R) |
-| X_b | K_b. D^(1/2) V = J_b U Sigma, cross kernel of term ``b`` to each mode | (R_b, R) |
+With J^T D^(1/2) = U Sigma V^T, (P, R), and S = V Lambda V^T as in dynamics.py, Lambda = Sigma^2,
+and the cross kernel of term ``b`` to each mode is X_b = K_b. D^(1/2) V = J_b U Sigma, (R_b, R).
 
 From the kernel, a rate has an error near eps lambda_max, and so has X. From the Jacobian, Sigma
 has one near eps sigma_max, and X comes as the product of J_b U and Sigma: what Sigma multiplies
@@ -28,15 +24,11 @@ from pinn_ntk.kernel.tsqr import factor_precision, triangular_factor
 
 @dataclass(frozen=True)
 class ModeBasis:
-    """Modes of the terms that are trained, and how all terms follow them: X_b = F_b G.
+    """Modes of the terms that are trained, and how all terms follow them: X_b = F_b G."""
 
-    ``spectrum`` is Lambda with its floor, and V; ``followers`` are the F_b, (R_b, R), of all terms
-    of the kernel; ``gains`` are G, (R,): Sigma from the Jacobian, 1 from the kernel.
-    """
-
-    spectrum: Spectrum
-    followers: dict[str, Tensor]
-    gains: Tensor
+    spectrum: Spectrum  # Lambda with its floor, and V
+    followers: dict[str, Tensor]  # F_b, (R_b, R), of all terms of the kernel
+    gains: Tensor  # G, (R,): Sigma from the Jacobian, 1 from the kernel
 
     @classmethod
     def of(cls, kernel: NTK, terms: Sequence[str], root: Tensor, method: Method) -> ModeBasis:

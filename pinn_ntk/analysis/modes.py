@@ -28,30 +28,17 @@ from pinn_ntk.analysis.propagators import Propagator, Times
 
 @dataclass(frozen=True)
 class Mode:
-    """One mode of the residual.
+    """One mode of the residual."""
 
-    Attributes:
-        index: Its place, 0 for the fastest.
-        rate: lambda, one over the time in which the mode falls to 1/e.
-        share: Its share of the loss at the start.
-        terms: Term -> share of the mode that lies in its rows; they sum to 1.
-    """
-
-    index: int
-    rate: float
-    share: float
-    terms: dict[str, float]
+    index: int  # its place, 0 for the fastest
+    rate: float  # lambda, one over the time in which the mode falls to 1/e
+    share: float  # of the loss at the start
+    terms: dict[str, float]  # term -> share of the mode that lies in its rows; they sum to 1
 
 
 @dataclass(frozen=True, eq=False)
 class Modes:
-    """The modes of a linearised training, fastest first.
-
-    Attributes:
-        training: The training whose modes they are.
-
-    Raises:
-        TypeError: ``training`` is something else, such as a kernel.
+    """The modes of a linearised ``training``, fastest first; TypeError for anything else.
 
     Example:
         >>> from pinn_ntk import empirical_ntk
@@ -84,11 +71,9 @@ class Modes:
         return f"Modes({rows} of the terms {list(self.training.terms)})"
 
     def __len__(self) -> int:
-        """Number of modes, R."""
         return len(self.rates)
 
     def __getitem__(self, index: int) -> Mode:
-        """One mode."""
         place = range(len(self))[index]
         terms = {term: float(share[place]) for term, share in self.location.items()}
         return Mode(place, float(self.rates[place]), float(self.shares[place]), terms)
@@ -126,56 +111,34 @@ class Modes:
         return {term: self.training.modes[part].square().sum(0) for term, part in rows.items()}
 
     def times(self, tolerance: float = 0.01) -> Tensor:
-        """Time of the flow until each mode is down to a fraction of the whole residual.
+        """Time of the flow until each mode is down to a fraction of the whole residual, (R,).
 
-        Args:
-            tolerance: |c_k(t)| over |D^(1/2) r(0)|, the root of twice the loss at the start.
-
-        Returns:
-            (R,); 0 for a mode that starts below, inf for one that never gets there.
-
-        Raises:
-            ValueError: ``tolerance`` is not positive.
+        0 for a mode that starts below, inf for one that never gets there. ``tolerance`` is
+        |c_k(t)| over |D^(1/2) r(0)|, the root of twice the loss at the start; ValueError where it
+        is not positive.
         """
         return self._until(tolerance, self.rates)
 
     def steps(self, lr: float, tolerance: float = 0.01) -> Tensor:
         """Steps of gradient descent until each mode is down to a fraction of the whole residual.
 
-        Args:
-            lr: Learning rate.
-            tolerance: |c_k| after them over |D^(1/2) r(0)|.
-
-        Returns:
-            Whole numbers, (R,) as floats; 0 for a mode that starts below and does not grow, inf
-            for one that never gets there or that grows.
-
-        Raises:
-            ValueError: ``tolerance`` or ``lr`` is not positive.
+        Whole numbers, (R,) as floats; 0 for a mode that starts below and does not grow, inf for one
+        that never gets there or that grows. ``tolerance`` is as in `times`; ValueError where it or
+        the learning rate ``lr`` is not positive.
         """
         return self._until(tolerance, self._decrements(lr)).ceil()
 
     def losses(self, times: Times) -> dict[str, Tensor]:
-        """Loss of each term in the course of the flow.
+        """Loss of each term in the course of the flow: 1/2 sum_i D_i r_i^2 of its rows, (*times,).
 
-        Args:
-            times: t, one number or several in a tensor.
-
-        Returns:
-            Term -> 1/2 sum_i D_i r_i^2 over its rows, (*times,).
+        ``times`` is t, one number or several in a tensor.
         """
         return self._curves(propagators.flow(self.rates, times))
 
     def losses_at(self, steps: int | Tensor, lr: float, momentum: float = 0.0) -> dict[str, Tensor]:
-        """Loss of each term in the course of gradient descent.
+        """Loss of each term in the course of gradient descent, as of `losses`, (*steps,).
 
-        Args:
-            steps: How many, one number or several in a tensor.
-            lr: Learning rate.
-            momentum: As of ``torch.optim.SGD``.
-
-        Returns:
-            Term -> 1/2 sum_i D_i r_i^2 over its rows, (*steps,).
+        ``steps`` is one number or several in a tensor, ``momentum`` as of ``torch.optim.SGD``.
         """
         return self._curves(propagators.descent(self.rates, steps, lr, momentum))
 
@@ -183,15 +146,9 @@ class Modes:
         """Time of the flow from which on the loss stays at a value or below.
 
         The sum over terms only falls; the loss of one of them may rise in between, which is looked
-        for on times 3 % apart.
-
-        Args:
-            loss: The value to reach, of L or of the loss of the term.
-            term: The term whose loss is meant; the sum over all that are trained when left out.
-
-        Returns:
-            The time; 0 where the loss starts there and stays, inf where it ends above, which
-            `unlearnable` and ``losses(math.inf)`` tell.
+        for on times 3 % apart. ``loss`` is the value to reach, of L, the sum over all that are
+        trained, or of the loss of ``term``. 0 where the loss starts there and stays, inf where it
+        ends above, which `unlearnable` and ``losses(math.inf)`` tell.
 
         Raises:
             KeyError: The term is not trained.
@@ -204,14 +161,8 @@ class Modes:
     def steps_to(self, loss: float, lr: float, term: str | None = None) -> float:
         """Steps of gradient descent from which on the loss stays at a value or below.
 
-        Args:
-            loss: The value to reach, of L or of the loss of the term.
-            lr: Learning rate.
-            term: The term whose loss is meant; the sum over all that are trained when left out.
-
-        Returns:
-            A whole number, to the rounding of float64; 0 where the loss starts there and stays,
-            inf where it ends above, as in `time_to`, or where a mode diverges, of whichever term.
+        A whole number, to the rounding of float64; as in `time_to`, and inf where a mode diverges,
+        of whichever term. ``lr`` is the learning rate.
 
         Raises:
             KeyError: The term is not trained.
@@ -235,14 +186,8 @@ class Modes:
     def slowest_of(self, term: str) -> Mode | None:
         """The slowest mode above the floor among those that lie in a term more than in any other.
 
-        Args:
-            term: A term that is trained.
-
-        Returns:
-            The mode; None where each resolvable mode lies in another term the most.
-
-        Raises:
-            KeyError: The term is not trained.
+        None where each resolvable mode lies in another term the most; KeyError where the term is
+        not trained.
         """
         check_trained(self.training, term)
         lies_in = torch.stack([self.location[name] for name in self.training.terms])

@@ -24,8 +24,7 @@ from torch import Tensor
 Times = float | Tensor
 """One time or number of steps, or several in a tensor of any shape."""
 
-_SERIES = 0.5
-"""lr * rate up to which 1 - p would cancel."""
+_SERIES = 0.5  # lr * rate up to which 1 - p would cancel
 
 
 class Propagator(NamedTuple):

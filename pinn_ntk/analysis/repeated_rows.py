@@ -42,12 +42,10 @@ SMALLEST = 3
 def rounding(jacobian: FactoredJacobian) -> float:
     """Squared distance of two rows that are the same but for rounding, relative to their size.
 
-    The larger of what the contraction and what the factors bring: 256 eps of the one, (32 eps)^2 of
-    the other.
+    The larger of what the contraction and what the factors bring.
     """
     formed = _MARGIN * 8 * torch.finfo(jacobian.dtype).eps
-    captured: float = (_MARGIN * factor_precision([jacobian])) ** 2
-    return max(formed, captured)
+    return max(formed, float((_MARGIN * factor_precision([jacobian])) ** 2))
 
 
 def first_alike(block: Tensor, tolerance: float) -> Tensor:
@@ -86,14 +84,10 @@ def still_rows(block: Tensor, precision: float) -> frozenset[int]:
 
 
 class Additive(NamedTuple):
-    """A residual (N, M) whose rows are r_ij = a_i + b_j.
-
-    It is a ``certain`` accident where only one of a and b has a gradient: nobody wants N M rows
-    then.
-    """
+    """A residual (N, M) whose rows are r_ij = a_i + b_j."""
 
     shape: tuple[int, int]
-    certain: bool
+    certain: bool  # an accident: only one of a and b has a gradient, and nobody wants N M rows then
 
 
 def additive_form(

@@ -1,20 +1,14 @@
 """The largest stable step of gradient descent, from the kernel and the weights of the loss.
 
-| symbol | meaning | shape |
-| --- | --- | --- |
-| w_i | coefficient of r_i^2 in the loss, whatever made it | shape of r |
-| lambda | weight that a balancer puts on the term | () |
-| D | curvature of the loss, 2 lambda w, which turns K into the operator of training | (R_a,) |
-
-The gradient flow of a sum of weighted squares is dr/dt = -K D r (Wang, Yu, Perdikaris 2022,
-eq. 6.3, with our D), and gradient descent is stable below 2 / lambda_max(D^(1/2) K D^(1/2)).
+With D the curvature of the loss (`pinn_ntk.graph.terms.curvature` has the notation), the gradient
+flow of a sum of weighted squares is dr/dt = -K D r (Wang, Yu, Perdikaris 2022, eq. 6.3), and
+gradient descent is stable below 2 / lambda_max(D^(1/2) K D^(1/2)).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 
@@ -23,9 +17,6 @@ from pinn_ntk.kernel.rows import strided_by
 from pinn_ntk.kernel.spectrum import Spectrum, largest_eigenvalue
 from pinn_ntk.kernel.tsqr import factor_precision
 
-if TYPE_CHECKING:
-    pass
-
 
 def max_stable_lr(
     kept: NTK,
@@ -33,17 +24,11 @@ def max_stable_lr(
     curvature: Mapping[str, Tensor],
     rows_kept: Mapping[str, Tensor] | None = None,
 ) -> float:
-    """2 / lambda_max of D^(1/2) K D^(1/2): above it gradient descent diverges.
+    """2 / lambda_max of D^(1/2) K D^(1/2): above it gradient descent diverges; inf for K = 0.
 
-    Args:
-        kept: Kernel of the rows kept. Where some were left out, each row stands for R_a / R_kept
-            of them, and the result is an estimate.
-        kernel: Kernel of all rows.
-        curvature: Term -> D of all rows, (R_a,).
-        rows_kept: Term -> indices of the rows kept, (R_kept,); every k-th where left out.
-
-    Returns:
-        The learning rate; inf for a zero kernel.
+    ``kept`` is the kernel of the rows kept, ``rows_kept`` are their indices, (R_kept,), every k-th
+    where left out; ``curvature`` is D of all rows of ``kernel``, (R_a,). Where rows were left out,
+    each one stands for R_a / R_kept of them, and the result is an estimate.
     """
     of_kernel = {term: curvature[term] for term in kernel.terms}
     weights = _weights_kept(kept, kernel, of_kernel, rows_kept)
@@ -61,18 +46,10 @@ def mode_rates(
     """Rates at which each term, taken alone, is learned: eigenvalues of D^(1/2) K_aa D^(1/2).
 
     A mode of rate mu falls as exp(-mu t) under gradient flow, and by a factor of 1 - lr mu with
-    each step of gradient descent.
-
-    Args:
-        kept: Kernel of the rows kept, each of which stands for R_a / R_kept, as in `max_stable_lr`.
-        kernel: Kernel of all rows.
-        spectra: Term -> spectrum of its kept block; used where D is the same for all rows.
-        curvature: Term -> D of all rows, (R_a,); terms that are absent are passed over.
-        rows_kept: As in `max_stable_lr`.
-
-    Returns:
-        Term -> rate of its fastest mode and of the slowest above the noise, in 1 / learning rate;
-        without terms that have no mode above it.
+    each step of gradient descent. Arguments as of `max_stable_lr`; ``spectra`` are those of the
+    kept blocks, used where D is the same for all rows, and terms without D are passed over.
+    Returns the rates of the fastest mode and of the slowest above the noise, in 1 / learning rate,
+    without terms that have no mode above it.
     """
     known = {term: D for term, D in curvature.items() if term in kernel.terms}
     weights = _weights_kept(kept, kernel, known, rows_kept)
@@ -90,10 +67,7 @@ def mode_rates(
 
 
 def _weights_kept(
-    kept: NTK,
-    kernel: NTK,
-    curvature: Mapping[str, Tensor],
-    rows_kept: Mapping[str, Tensor] | None,
+    kept: NTK, kernel: NTK, curvature: Mapping[str, Tensor], rows_kept: Mapping[str, Tensor] | None
 ) -> dict[str, Tensor]:
     """D of the rows kept, each of which stands for R_a / R_kept of them."""
     weights = {}

@@ -21,45 +21,24 @@ from pinn_ntk.graph.nodes import SAVED, kind
 
 @dataclass(frozen=True)
 class Operation:
-    """Name and properties of one operation.
+    """Name and properties of one operation."""
 
-    Attributes:
-        name: As torch calls it, without ``BackwardN``; other nodes keep their whole name.
-        view: Keeps every entry and lays them out anew.
-        copies: A view that leaves shape and order as they are.
-        rounds: A view that may change the numbers, since it changes the dtype.
-        keeps_numbers: Keeps all numbers in row-major order, so that rows of a residual stay rows.
-        keeps_axis: Keeps axis 0 whenever its length before and after is the number of rows; a
-            transpose does not.
-        pointwise: Makes entry i of the result from entry i of each operand, broadcast.
-        weighs: Weighs, selects or adds up numbers, as a loss does with what its residuals give.
-        rescales: With one differentiable operand, may stand between the square of a norm and that
-            norm.
-        of_leaves: May shape a penalty or a weight that is computed from leaves alone.
-        bends: An activation. A weight may be a product of parameters and constants without one.
-        partners: Position of a factor -> name of the other factor, which is saved for it.
-        matrix: A matrix product.
-        rows_lead: A product whose rows are those of its left matrix, and of what is added.
-        adds: A product that adds something, too: a layer of a network.
-        subtracts: A loss of torch that subtracts its target itself.
-    """
-
-    name: str
-    view: bool = False
-    copies: bool = False
-    rounds: bool = False
-    keeps_numbers: bool = False
-    keeps_axis: bool = False
-    pointwise: bool = False
-    weighs: bool = False
-    rescales: bool = False
-    of_leaves: bool = False
-    bends: bool = False
-    partners: Mapping[int, str] = field(default_factory=dict)
-    matrix: bool = False
-    rows_lead: bool = False
-    adds: bool = False
-    subtracts: bool = False
+    name: str  # as torch calls it, without ``BackwardN``; other nodes keep their whole name
+    view: bool = False  # keeps every entry and lays them out anew
+    copies: bool = False  # a view that leaves shape and order as they are
+    rounds: bool = False  # a view that may change the numbers, since it changes the dtype
+    keeps_numbers: bool = False  # all, in row-major order, so that rows of a residual stay rows
+    keeps_axis: bool = False  # axis 0, if its length is the number of rows before and after
+    pointwise: bool = False  # makes entry i of the result from entry i of each operand, broadcast
+    weighs: bool = False  # weighs, selects or adds up, as a loss does with what its residuals give
+    rescales: bool = False  # of one operand, may stand between the square of a norm and that norm
+    of_leaves: bool = False  # may shape a penalty or a weight that is computed from leaves alone
+    bends: bool = False  # an activation; products of parameters and constants are weights
+    partners: Mapping[int, str] = field(default_factory=dict)  # factor's position -> other, saved
+    matrix: bool = False  # a matrix product
+    rows_lead: bool = False  # a product with the rows of its left matrix, and of what is added
+    adds: bool = False  # a product that adds something, too: a layer of a network
+    subtracts: bool = False  # a loss of torch that subtracts its target itself
 
 
 def operation(node: Node) -> Operation:

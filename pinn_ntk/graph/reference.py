@@ -1,11 +1,8 @@
 """The slow obvious kernel, row by row: the truth that every fast path is held against.
 
-Notation
-    r_a   residual of loss term ``a``, flattened row-major            (R_a,)
-    J_a   d r_a / d theta, one ``autograd.grad`` call a row           (R_a, P)
-    K_ab  J_a J_b^T, one block of the empirical neural tangent kernel (R_a, R_b)
-
-theta are the trained parameters in the order given, each flattened row-major, P numbers in all.
+J_a = d r_a / d theta, (R_a, P), of the residual r_a (R_a,) of loss term ``a`` takes one
+``autograd.grad`` call a row; K_ab = J_a J_b^T, (R_a, R_b), is one block of the kernel. theta are
+the trained parameters in the order given, each flattened row-major, as residuals are, P in all.
 The cost is one backward pass a row and the memory of every J_a: use it to check, not to measure.
 It shares no code with the engine that it checks.
 """

@@ -32,15 +32,7 @@ class Use(NamedTuple):
 
 
 class Graph:
-    """Nodes between a residual and some leaves, in topological order, residual first.
-
-    Attributes:
-        order: All nodes from which a trained leaf can be reached.
-        uses: Tensor -> the places that consume it.
-        outputs: Node -> numbers of those of its outputs that are used.
-        names: AccumulateGrad node -> name of the trained leaf.
-        parametric: Nodes whose every differentiable input is computed from parameters alone.
-    """
+    """Nodes between a residual and some leaves, in topological ``order``, residual first."""
 
     def __init__(self, residual: Tensor, leaves: Mapping[str, Tensor]) -> None:
         """Walk the graph behind ``residual``, which must have a ``grad_fn``."""
@@ -48,10 +40,10 @@ class Graph:
             raise ValueError("the residual is a leaf; expected the result of an operation")
         self.root = residual.grad_fn
         by_id = {id(leaf): name for name, leaf in leaves.items()}
-        self.names: dict[Node, str] = {}
-        self.parametric: set[Node] = set()
-        self.uses: dict[Edge, list[Use]] = {}
-        self.outputs: dict[Node, set[int]] = {self.root: {residual.output_nr}}
+        self.names: dict[Node, str] = {}  # AccumulateGrad node -> name of the trained leaf
+        self.parametric: set[Node] = set()  # every input is computed from parameters alone
+        self.uses: dict[Edge, list[Use]] = {}  # tensor -> the places that consume it
+        self.outputs: dict[Node, set[int]] = {self.root: {residual.output_nr}}  # those used
         self._edges: dict[Node, list[tuple[int, Edge]]] = {}
         for node, inputs in _postorder(self.root).items():
             if inputs:

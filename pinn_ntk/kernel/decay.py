@@ -49,11 +49,7 @@ class Law:
 
 @dataclass(frozen=True)
 class Decay:
-    """Both laws, fitted to the same eigenvalues.
-
-    Attributes:
-        power: The power law.
-        exponential: The exponential law.
+    """Both laws, ``power`` and ``exponential``, fitted to the same eigenvalues.
 
     Example:
         >>> decay = Decay.of(torch.tensor([4.0, 1.0, 0.25, 0.0625]))
@@ -68,16 +64,9 @@ class Decay:
 
     @classmethod
     def of(cls, eigenvalues: Tensor) -> Decay | None:
-        """Fit both laws.
+        """Fit both laws to positive eigenvalues, largest first, without those that are noise, (n,).
 
-        Args:
-            eigenvalues: Positive, largest first, without those that are noise, (n,).
-
-        Returns:
-            The fits; None for fewer than `FEWEST` eigenvalues.
-
-        Raises:
-            ValueError: An eigenvalue is not positive and finite.
+        None for fewer than `FEWEST` of them; ValueError where one is not positive and finite.
         """
         values = eigenvalues.detach().double().cpu()
         if len(values) < FEWEST:

@@ -21,10 +21,8 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-_PASS_COST = 16
-"""Multiply-adds that one elementwise pass over a product costs, for choosing a formula."""
-_CACHED = 2**15
-"""Entries of a factor that are converted and contracted together while they lie in cache."""
+_PASS_COST = 16  # multiply-adds that one elementwise pass over a product costs
+_CACHED = 2**15  # entries of a factor that are contracted together while they lie in cache
 
 
 @dataclass(frozen=True)
@@ -142,8 +140,8 @@ def add_gram(
                 wide = a.slice(rows).to(dtype)
                 other = wide if diagonal else b.slice(cols).to(dtype)
                 _add_outer(out[rows, cols], wide, other, same=diagonal)
-        if same:
-            _mirror(out, side)
+        for rows in _tiles(out.shape[0], side) if same else ():  # the other half
+            out[rows.stop :, rows] = out[rows, rows.stop :].mT
         return
     side = max(1, budget // max(1, 2 * a.numel * out.element_size()))
     for rows in _tiles(out.shape[0], side):
@@ -178,11 +176,6 @@ def _add_outer(out: Tensor, a: Outer, b: Outer, *, same: bool) -> None:
             half.addcmul_(left @ a.left[t].mT, right @ a.right[t].mT)
     out += half
     out += half.mT
-
-
-def _mirror(out: Tensor, side: int) -> None:
-    for rows in _tiles(out.shape[0], side):
-        out[rows.stop :, rows] = out[rows, rows.stop :].mT
 
 
 def _tiles(total: int, side: int) -> Iterator[slice]:

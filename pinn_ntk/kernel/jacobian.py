@@ -1,15 +1,12 @@
 """The Jacobian of one residual, kept in factors and used as a linear operator.
 
-| symbol | meaning | shape |
-| --- | --- | --- |
-| r | residual of one loss term, flattened | (R,) |
-| theta | trained parameters, flattened one after another | (P,) |
-| J | d r / d theta, never formed unless `dense` is called | (R, P) |
+J = d r / d theta, (R, P), of one residual r (R,) and the trained parameters theta (P,), flattened
+one after another. It is never formed unless `dense` is called.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -61,7 +58,6 @@ class FactoredJacobian:
         fallbacks: Mapping[str, str] | None = None,
         memory_budget: int = DEFAULT_BUDGET,
     ) -> None:
-        """Keep the factors; see the class for the meaning of each argument."""
         self.factors = dict(factors)
         self.sizes = dict(sizes)
         self.rows = rows
@@ -94,20 +90,18 @@ class FactoredJacobian:
         return norms
 
     def take(self, rows: slice | Tensor) -> FactoredJacobian:
-        """The Jacobian of some rows.
-
-        Args:
-            rows: A slice, which copies nothing, or indices (R_kept,).
-
-        Returns:
-            J of these rows, over the same parameters.
-        """
+        """The Jacobian of some rows: a slice, which copies nothing, or indices (R_kept,)."""
         if isinstance(rows, Tensor):
             rows = rows.to(self.device)
+        count = len(torch.arange(self.rows, device=self.device)[rows])
+        return self.with_factors(lambda factor: factor.slice(rows), count)
+
+    def with_factors(self, changed: Callable[[Factor], Factor], rows: int) -> FactoredJacobian:
+        """The Jacobian of ``rows`` rows with each factor changed, over the same parameters."""
         return FactoredJacobian(
-            {name: factor.slice(rows) for name, factor in self.factors.items()},
+            {name: changed(factor) for name, factor in self.factors.items()},
             self.sizes,
-            len(torch.arange(self.rows, device=self.device)[rows]),
+            rows,
             dtype=self.dtype,
             device=self.device,
             fallbacks=self.fallbacks,
@@ -115,16 +109,9 @@ class FactoredJacobian:
         )
 
     def gram(self, other: FactoredJacobian | None = None) -> Tensor:
-        """J J'^T, one block of the kernel.
+        """J J'^T, one block of the kernel, (R, R') in the contraction dtype.
 
-        Args:
-            other: J', over the same parameters; J itself when left out.
-
-        Returns:
-            (R, R') in the contraction dtype.
-
-        Raises:
-            ValueError: The two Jacobians are over different parameters.
+        ``other`` is J', J itself when left out; ValueError where it is over other parameters.
         """
         other = self if other is None else other
         check_same_parameters([self, other])
@@ -136,15 +123,9 @@ class FactoredJacobian:
         return block
 
     def matvec(self, vector: Tensor) -> Tensor:
-        """J v.
-
-        Args:
-            vector: One number a parameter entry, (P,).
-
-        Returns:
-            (R,) in the contraction dtype.
-        """
-        parts = self._split(self._vector(vector, self.shape[1]))
+        """J v, (P,) -> (R,) in the contraction dtype."""
+        vector = self._vector(vector, self.shape[1])
+        parts = dict(zip(self.sizes, vector.split(list(self.sizes.values())), strict=True))
         total = self._zeros(self.rows)
         for some, chunk in zip(total.split(CHUNK), self._chunks(), strict=True):
             for name, factor in chunk.factors.items():
@@ -191,9 +172,6 @@ class FactoredJacobian:
             return
         for start in range(0, self.rows, CHUNK):
             yield self.take(slice(start, start + CHUNK))
-
-    def _split(self, vector: Tensor) -> dict[str, Tensor]:
-        return dict(zip(self.sizes, vector.split(list(self.sizes.values())), strict=True))
 
     def _vector(self, vector: Tensor, length: int) -> Tensor:
         vector = vector.detach().to(self.device, self.dtype).reshape(-1)

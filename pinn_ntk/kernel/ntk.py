@@ -56,23 +56,14 @@ class NTK:
         return self._blocks[a, b]
 
     def __repr__(self) -> str:
-        """Terms with their rows, and the number of parameters."""
         rows = ", ".join(f"{term}: {self.rows(term)} rows" for term in self.terms)
         return f"NTK({rows}; {next(iter(self._jacobians.values())).shape[1]} parameters)"
 
     def __iter__(self) -> Iterator[str]:
-        """Iterate over the names of the terms."""
         return iter(self.terms)
 
     def jacobian(self, term: str) -> FactoredJacobian:
-        """J of one term.
-
-        Returns:
-            The Jacobian as a linear operator.
-
-        Raises:
-            KeyError: No such term.
-        """
+        """J of one term as a linear operator; KeyError where there is no such term."""
         if term not in self._jacobians:
             raise KeyError(f"no term {term!r} in this kernel; it has {list(self.terms)}.")
         return self._jacobians[term]
@@ -101,11 +92,8 @@ class NTK:
         D = 2 lambda_a / N_a (Wang, Yu, Perdikaris 2022, eq. 6.3), and gradient descent is stable
         for a learning rate below 2 / lambda_max of this matrix.
 
-        Args:
-            weights: Term -> its entries of D, one number or one a row (R_a,), none negative.
-
-        Returns:
-            Symmetric (sum R, sum R).
+        Symmetric (sum R, sum R). ``weights`` are the entries of D of each term, one number or one a
+        row (R_a,), none negative.
 
         Raises:
             ValueError: A term has no weight, or a weight is negative or of the wrong length.
@@ -125,9 +113,6 @@ class NTK:
                 twice as many decades of eigenvalues stand above the floor. The J of a float32
                 model is itself too coarse for more than "fast" gives.
             eigenvectors: Whether to keep them, too.
-
-        Returns:
-            The spectrum.
 
         Raises:
             KeyError: No such term.
@@ -152,17 +137,8 @@ class NTK:
         An eigenvector v belongs to the eigenvector D^(-1/2) v of K D, the operator of the flow
         dr/dt = -K D r, where all weights are positive; see `weighted_matrix` for D.
 
-        Args:
-            weights: Term -> its entries of D, one number or one a row (R_a,), none negative.
-            method: As in `spectrum`; "accurate" scales the rows of J.
-            eigenvectors: Whether to keep them, too.
-
-        Returns:
-            The spectrum.
-
-        Raises:
-            ValueError: A term has no weight, or a weight is negative or of the wrong length, or
-                there is no such method.
+        Arguments and errors are as in `spectrum` and `weighted_matrix`; the method "accurate"
+        scales the rows of J.
         """
         jacobians = [self.jacobian(term) for term in self.terms]
         if _is_accurate(method):

@@ -35,7 +35,6 @@ from pinn_ntk.kernel.tsqr import factor_precision, triangular_factor
 DIRECT = 200
 """Rows up to which the largest eigenvalue is found among all of them."""
 
-
 NOT_FINITE = (
     "the Jacobian holds NaN or inf, so the kernel has no eigenvalues. Likely the residual is "
     "finite and its derivative is not, as of a square root or a norm at 0: kernel.diagonal(term)."
@@ -75,10 +74,8 @@ class Spectrum:
         Args:
             kernel: Symmetric positive semidefinite up to rounding, (R, R).
             eigenvectors: Whether to keep them; about three times the work.
-            precision: eps_J; that of ``kernel`` when left out.
-
-        Returns:
-            Its spectrum; the floor follows the dtype in which ``kernel`` was contracted.
+            precision: eps_J; that of ``kernel`` when left out. The floor also follows the dtype in
+                which ``kernel`` was contracted.
 
         Raises:
             ValueError: ``kernel`` is not square.
@@ -110,10 +107,7 @@ class Spectrum:
         Args:
             jacobians: One or more, over the same parameters, R rows in all.
             scale: Factor of each row, (R,): D^(1/2) for the weighted kernel D^(1/2) K D^(1/2).
-            eigenvectors: Whether to keep them.
-
-        Returns:
-            The spectrum, none of its eigenvalues negative.
+            eigenvectors: Whether to keep them. No eigenvalue comes out negative.
 
         Raises:
             ValueError: A Jacobian holds NaN or inf.
@@ -230,10 +224,7 @@ def _lanczos(symmetric: Tensor) -> float | None:
 
 
 def _eigensystem(symmetric: Tensor, *, vectors: bool) -> tuple[Tensor, Tensor | None]:
-    """Eigenvalues, smallest first, and eigenvectors if asked for.
-
-    On the CPU where the device's solver does not converge.
-    """
+    """Eigenvalues, smallest first, and eigenvectors if asked for; on the CPU if all else fails."""
 
     def solved(matrix: Tensor) -> Sequence[Tensor]:
         return torch.linalg.eigh(matrix) if vectors else (torch.linalg.eigvalsh(matrix),)

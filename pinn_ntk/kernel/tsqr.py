@@ -26,10 +26,8 @@ from torch import Tensor
 from pinn_ntk.kernel.factors import Dense, Factor, Outer
 from pinn_ntk.kernel.jacobian import FactoredJacobian, check_same_parameters
 
-_COPIES = 5
-"""Arrays of the size of [T; B^T] that live at once: pieces, their stacks, and two inside qr."""
-_ENOUGH = 4
-"""Columns of B, in units of R, beyond which larger blocks are no faster."""
+_COPIES = 5  # arrays of the size of [T; B^T] that live at once: pieces, stacks, two inside qr
+_ENOUGH = 4  # columns of B, in units of R, beyond which larger blocks are no faster
 
 
 def triangular_factor(jacobians: Sequence[FactoredJacobian], scale: Tensor | None = None) -> Tensor:
@@ -84,9 +82,8 @@ def _pieces(jacobians: Sequence[FactoredJacobian], width: int) -> Iterator[Tenso
             continue
         outer = [factor.shape[1] for factor in present if isinstance(factor, Outer)]
         for columns in _ranges(size, outer[0] if outer else 1, width):
-            yield torch.cat(
-                [_columns(j, f, columns) for j, f in zip(jacobians, factors, strict=True)]
-            )
+            pairs = zip(jacobians, factors, strict=True)
+            yield torch.cat([_columns(jacobian, factor, columns) for jacobian, factor in pairs])
 
 
 def _ranges(size: int, row: int, width: int) -> Iterator[slice]:

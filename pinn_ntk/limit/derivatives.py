@@ -7,9 +7,8 @@ built on the Gaussian are Hermite polynomials times exp(-u^2) or exp(-u^2 / 2).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -52,7 +51,7 @@ def _tanh(u: Tensor, orders: int) -> Tensor:
 def _sigmoid(u: Tensor, orders: int) -> Tensor:
     values = _tanh(u / 2, orders)
     values[0] = 2 * torch.sigmoid(u)
-    return values * _powers(0.5, orders, u) / 2
+    return values * _column([0.5**k for k in range(orders)], u) / 2
 
 
 def _softplus(u: Tensor, orders: int) -> Tensor:
@@ -121,15 +120,9 @@ def rectifier(slope: float) -> Derivatives:
     return derivatives
 
 
-def _powers(base: float, orders: int, like: Tensor) -> Tensor:
-    """base^k, k < orders, shaped to multiply derivatives at ``like``."""
-    return _column([base**k for k in range(orders)], like)
-
-
-def _column(values: Any, like: Tensor) -> Tensor:
-    return torch.tensor(list(values), dtype=like.dtype, device=like.device).reshape(
-        -1, *[1] * like.ndim
-    )
+def _column(values: Sequence[float], like: Tensor) -> Tensor:
+    """Numbers shaped to multiply derivatives at ``like``."""
+    return like.new_tensor(values).reshape(-1, *[1] * like.ndim)
 
 
 DERIVATIVES: dict[str, Derivatives] = {

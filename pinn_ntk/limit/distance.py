@@ -114,20 +114,13 @@ class DistanceToLimit:
     Make it before training starts, because the standard deviations of the initialisation are read
     off the weights as found.
 
-    Args:
-        network: As for `distance_to_limit`.
-        points: As for `distance_to_limit`; 64 take milliseconds a call.
-        weight_std: As for `distance_to_limit`.
-        bias_std: As for `distance_to_limit`.
+    Arguments and errors are those of `distance_to_limit`; 64 points take milliseconds a call.
 
     Attributes:
         points: What the first layer gets, (N, n_0) in float64.
         limit: Theta at the points, (N, N) in float64.
         weight_std: sigma_w of each layer.
         bias_std: sigma_b of each layer.
-
-    Raises:
-        ValueError: As for `distance_to_limit`.
 
     Example:
         >>> mlp = nn.Sequential(nn.Linear(1, 64), nn.Tanh(), nn.Linear(64, 1))
@@ -150,19 +143,10 @@ class DistanceToLimit:
     def from_inputs(
         cls, network: nn.Module | PlainMLP, inputs: Tensor, weight_std: Stds, bias_std: Stds
     ) -> DistanceToLimit:
-        """An object for known inputs of the first layer; the network is not run.
+        """An object for known inputs (N, n_0) of the first layer; the network is not run.
 
-        Args:
-            network: As for `distance_to_limit`, or what `find_plain` returned.
-            inputs: (N, n_0).
-            weight_std: sigma_w, one number or one a layer.
-            bias_std: sigma_b, likewise.
-
-        Returns:
-            One with ``points`` as given.
-
-        Raises:
-            ValueError: There is no plain network, or it has no limit with these numbers.
+        ``network`` may also be what `find_plain` returned; sigma_w and sigma_b are one number or
+        one a layer. ValueError where there is no plain network, or none with such a limit.
         """
         distance = cls.__new__(cls)
         distance._set(_found(network), inputs.detach().double(), weight_std, bias_std)
@@ -177,16 +161,10 @@ class DistanceToLimit:
         self.weight_std, self.bias_std = kernel.weight_std, kernel.bias_std
 
     def __call__(self, network: nn.Module | PlainMLP) -> float:
-        """The relative distance of a network with the layers of the one given at first.
+        """||K - Theta|| / ||Theta|| of a network with the layers of the one given at first.
 
-        Args:
-            network: As for `distance_to_limit`, or what `find_plain` returned.
-
-        Returns:
-            ||K - Theta|| / ||Theta||, which is NaN or inf where the weights are.
-
-        Raises:
-            ValueError: There is no plain network, or one with another number of layers or inputs.
+        NaN or inf where the weights are. The network is as for `distance_to_limit`, or what
+        `find_plain` returned; ValueError where it is not plain, or has other layers or inputs.
         """
         plain = _found(network)
         device = next(plain.network.parameters()).device
@@ -208,25 +186,14 @@ class DistanceToLimit:
         }
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take over points, limit and standard deviations of another object.
-
-        Args:
-            state: What `state_dict` returned.
-        """
+        """Take over points, limit and standard deviations of another object's `state_dict`."""
         self.points, self.limit = state["points"], state["limit"]
         self.weight_std = tuple(state["weight_std"].tolist())
         self.bias_std = tuple(state["bias_std"].tolist())
 
     @classmethod
     def from_state_dict(cls, state: Mapping[str, Tensor]) -> DistanceToLimit:
-        """An object from its state, with no network and nothing computed anew.
-
-        Args:
-            state: What `state_dict` returned.
-
-        Returns:
-            One that gives the same distances.
-        """
+        """An object from its `state_dict`, with no network and nothing computed anew."""
         distance = cls.__new__(cls)
         distance.load_state_dict(state)
         return distance

@@ -36,14 +36,9 @@ MOST = 2**14
 """Hermite coefficients at most. For tanh, enough up to i = 1 with variances up to 100, i = 5 up to
 40 and i = 13 up to 16; other activations reach further."""
 
-HOPELESS = 1e-2
-"""What a quarter of `MOST` coefficients may leave; with more of it, all would not do either."""
-
-REACH = 12.0
-"""Half width of the trapezoidal rule, in standard deviations; the weight beyond is 1e-32."""
-
-CHUNK = 2**22
-"""Numbers in a temporary array."""
+HOPELESS = 1e-2  # what a quarter of `MOST` may leave; with more of it, all would not do either
+REACH = 12.0  # half width of the trapezoidal rule, in standard deviations; 1e-32 lies beyond
+CHUNK = 2**22  # numbers in a temporary array
 
 ROUNDING = 1e-15
 """Relative error of an E_ij that nothing but rounding has touched, about."""

@@ -23,10 +23,7 @@ MultiIndex = tuple[int, ...]
 
 
 class IndexSet:
-    """Multi-indices with all that are smaller, zero first, in the order of their ``degree``.
-
-    The ``largest`` are one at least, all of the same length.
-    """
+    """One or more multi-indices with all that are smaller, zero first, in order of ``degree``."""
 
     def __init__(self, largest: Iterable[MultiIndex]) -> None:
         below = (itertools.product(*(range(n + 1) for n in index)) for index in largest)
@@ -41,11 +38,9 @@ class IndexSet:
         ]
 
     def __len__(self) -> int:
-        """Number of multi-indices."""
         return len(self.indices)
 
     def __contains__(self, index: object) -> bool:
-        """Whether a multi-index is kept."""
         return index in self._place
 
     def place(self, index: MultiIndex) -> int:
@@ -119,8 +114,7 @@ def compose(
 
 def derivatives(indices: Sequence[MultiIndex], like: Tensor) -> Tensor:
     """alpha! of each multi-index: what turns coefficients into derivatives, (A,)."""
-    factorials = [math.prod(map(math.factorial, index)) for index in indices]
-    return torch.tensor(factorials, dtype=like.dtype, device=like.device)
+    return like.new_tensor([math.prod(map(math.factorial, index)) for index in indices])
 
 
 def _heat_powers(variance: Tensor, indices: IndexSet) -> Tensor:
@@ -133,5 +127,4 @@ def _heat_powers(variance: Tensor, indices: IndexSet) -> Tensor:
 
 
 def _inverse_factorials(degree: int, like: Tensor) -> Tensor:
-    factorials = [1 / math.factorial(k) for k in range(degree + 1)]
-    return torch.tensor(factorials, dtype=like.dtype, device=like.device)
+    return like.new_tensor([1 / math.factorial(k) for k in range(degree + 1)])

@@ -26,6 +26,8 @@ from pinn_ntk.limit.parametrization import Stds, check_stds, one_per_layer
 from pinn_ntk.limit.recursion import Sets, last_layer
 
 Kind = Literal["ntk", "nngp"]
+Pair = tuple[Tensor, Tensor]
+Terms = dict[MultiIndex, Tensor]
 
 LARGEST_ERROR = 1e-6
 """Estimated error, relative to sqrt(K(x, x) K(x', x')), above which a kernel is refused."""
@@ -80,21 +82,17 @@ class LimitKernel:
         self._dual = dual(self.activation)
 
     def __repr__(self) -> str:
-        """The settings."""
         return (
             f"LimitKernel(hidden={self.hidden}, activation={self.activation.name!r}, "
             f"weight_std={self.weight_std}, bias_std={self.bias_std})"
         )
 
     def nngp(self, x: Tensor, other: Tensor | None = None) -> Tensor:
-        """Covariance of the outputs at the start, E[u(x) u(x')].
+        """Covariance of the outputs at the start, E[u(x) u(x')], (N, N') in float64.
 
         Args:
             x: Points (N, n0).
             other: Points (N', n0); ``x`` when left out.
-
-        Returns:
-            (N, N') in float64.
 
         Raises:
             ValueError: Points of another shape, or with NaN or inf; pre-activations too wide for
@@ -103,18 +101,7 @@ class LimitKernel:
         return self._plain(x, other, "nngp")
 
     def ntk(self, x: Tensor, other: Tensor | None = None) -> Tensor:
-        """Neural tangent kernel Theta(x, x').
-
-        Args:
-            x: Points (N, n0).
-            other: Points (N', n0); ``x`` when left out.
-
-        Returns:
-            (N, N') in float64.
-
-        Raises:
-            ValueError: As for `nngp`.
-        """
+        """Neural tangent kernel Theta(x, x'), (N, N') in float64; the rest as for `nngp`."""
         return self._plain(x, other, "ntk")
 
     def blocks(
@@ -167,18 +154,14 @@ class LimitKernel:
                 f"expected at least one term and kind 'ntk' or 'nngp', got {list(terms)}, {kind!r}."
             )
         _check_pairs(terms)
-        points = {
-            name: _points(x, f"the points of term {name!r}") for name, (x, _) in terms.items()
-        }
-        operators = {
-            name: checked(operator, points[name], name) for name, (_, operator) in terms.items()
-        }
+        points = {a: _points(x, f"the points of term {a!r}") for a, (x, _) in terms.items()}
+        operators = {a: checked(operator, points[a], a) for a, (_, operator) in terms.items()}
         self._check_smooth({index for operator in operators.values() for index in operator})
         blocks: dict[tuple[str, str], Tensor] = {}
         for place, a in enumerate(terms):
             for b in list(terms)[place:]:
-                pair = (points[a], points[b]), (operators[a], operators[b])
-                blocks[a, b] = self._block(*pair, kind)
+                both = points[a], points[b]
+                blocks[a, b] = self._block(both, (operators[a], operators[b]), kind)
                 if a == b:
                     blocks[a, a] = (blocks[a, a] + blocks[a, a].mT) / 2
                     self._check_accuracy(a, blocks[a, a], points[a], operators[a], kind)
@@ -186,18 +169,14 @@ class LimitKernel:
         return blocks
 
     def _block(
-        self,
-        points: tuple[Tensor, Tensor],
-        operators: tuple[dict[MultiIndex, Tensor], dict[MultiIndex, Tensor]],
-        kind: Kind,
-        noisy: Dual | None = None,
+        self, points: Pair, operators: tuple[Terms, Terms], kind: Kind, noisy: Dual | None = None
     ) -> Tensor:
         sets = IndexSet(operators[0]), IndexSet(operators[1])
         left, right = map(coefficients, operators, sets)
         return torch.einsum("an,abnp,bp->np", left, self._series(points, sets, kind, noisy), right)
 
     def _check_accuracy(
-        self, name: str, block: Tensor, x: Tensor, operator: dict[MultiIndex, Tensor], kind: Kind
+        self, name: str, block: Tensor, x: Tensor, operator: Terms, kind: Kind
     ) -> None:
         """Refuse a diagonal block that errors of the expectations change too much."""
         order = max(map(sum, operator))
@@ -236,9 +215,7 @@ class LimitKernel:
                 "the derivative of the limit kernel. Use a smooth activation, such as tanh."
             )
 
-    def _series(
-        self, points: tuple[Tensor, Tensor], sets: Sets, kind: Kind, noisy: Dual | None = None
-    ) -> Tensor:
+    def _series(self, points: Pair, sets: Sets, kind: Kind, noisy: Dual | None = None) -> Tensor:
         """Theta or Sigma of the last layer as a series, (A, B, N, N')."""
         one, other = (tuple(x.shape) for x in points)
         if one[1] != other[1]:

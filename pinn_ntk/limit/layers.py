@@ -1,13 +1,9 @@
 """Plain multilayer perceptrons: found in a module, and their kernel layer by layer.
 
-| symbol | meaning | shape |
-| --- | --- | --- |
-| h_l | input of layer l at the points | (N, n_l) |
-| d_l | derivative of each output in what layer l returns | (C, N, n_(l+1)) |
-| K | kernel of the network in the NTK parametrisation, between outputs and points | (C, N, C, N) |
-
-K = sum over layers of sigma_w^2 / n_l (h_l h_l^T) d_l d_l^T + sigma_b^2 d_l d_l^T, entry by entry
-over the points: see `pinn_ntk.limit.parametrization`.
+Between outputs and points, (C, N, C, N), the kernel in the NTK parametrisation is the sum over
+layers of sigma_w^2 / n_l (h_l h_l^T) d_l d_l^T + sigma_b^2 d_l d_l^T, entry by entry over the
+points, with h_l (N, n_l) the input of layer l and d_l (C, N, n_(l+1)) the derivative of each output
+in what the layer returns.
 """
 
 from __future__ import annotations
@@ -164,8 +160,7 @@ def as_plain(module: nn.Sequential) -> PlainMLP | None:
 
 
 def _takes_turns(module: nn.Sequential) -> bool:
-    layers = list(module)
-    linear, between = layers[::2], layers[1::2]
+    linear, between = list(module)[::2], list(module)[1::2]
     if len(linear) != len(between) + 1 or not between:
         return False
     return all(map(_is_ordinary, linear)) and len(set(map(_settings, between))) == 1
@@ -176,11 +171,8 @@ def _is_ordinary(layer: nn.Module) -> bool:
     if not isinstance(layer, (nn.Linear, NTKLinear)):
         return False
     own = type(layer).forward in (nn.Linear.forward, NTKLinear.forward)
-    parametrised = bool(layer._modules) or not {"weight"} <= set(layer._parameters) <= {
-        "weight",
-        "bias",
-    }
-    return own and not parametrised and layer.weight.is_floating_point()
+    usual = not layer._modules and {"weight"} <= set(layer._parameters) <= {"weight", "bias"}
+    return own and usual and layer.weight.is_floating_point()
 
 
 def _settings(layer: nn.Module) -> tuple[type[nn.Module], str, str]:

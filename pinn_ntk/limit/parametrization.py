@@ -35,11 +35,8 @@ Stds = float | Sequence[float] | Tensor
 class NTKLinear(nn.Module):
     """A linear layer in the NTK parametrisation, for inputs (..., n_in).
 
-    Args:
-        in_features: n_in.
-        out_features: n_out.
-        weight_std: sigma_w, positive.
-        bias_std: sigma_b; 0 makes a layer without bias.
+    ``in_features`` and ``out_features`` are n_in and n_out, ``weight_std`` is sigma_w, positive,
+    ``bias_std`` sigma_b; 0 makes a layer without bias.
 
     Attributes:
         weight: omega, (n_out, n_in), drawn from N(0, 1).

@@ -87,13 +87,12 @@ def _first(x: Tensor, other: Tensor, sets: Sets, weight_std: float, bias_std: fl
     c[0, 0] = scale * (x[:, None] * other).sum(-1) + bias_std**2
     for i in range(dim):
         unit = tuple(int(i == j) for j in range(dim))
-        first, second = (kept.place(unit) if unit in kept else None for kept in sets)
-        if first is not None:
-            c[first, 0] = scale * other[:, i]
-        if second is not None:
-            c[0, second] = scale * x[:, i, None]
-        if first is not None and second is not None:
-            c[first, second] = scale
+        if unit in sets[0]:
+            c[sets[0].place(unit), 0] = scale * other[:, i]
+        if unit in sets[1]:
+            c[0, sets[1].place(unit)] = scale * x[:, i, None]
+        if unit in sets[0] and unit in sets[1]:
+            c[sets[0].place(unit), sets[1].place(unit)] = scale
     q, partner = (
         _own_first(points, kept, scale, bias_std)
         for points, kept in zip((x, other), sets, strict=True)

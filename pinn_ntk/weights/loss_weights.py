@@ -23,9 +23,7 @@ class LossWeights(nn.Module):
         names: Name of each term, in any order.
         initial: Term -> weight to start from; 1 for those that are not given.
 
-    Attributes:
-        names: The names in their order.
-        values: The weights, shape (n,), a buffer of the default dtype.
+    The buffer ``values`` holds the weights, shape (n,), in the default dtype.
 
     Raises:
         ValueError: No names, one name twice, an unknown one in ``initial``, or a weight that is
@@ -45,7 +43,13 @@ class LossWeights(nn.Module):
 
     def __init__(self, names: Iterable[str], initial: Mapping[str, float] | None = None) -> None:
         super().__init__()
-        self.names = _checked_names(names)
+        if isinstance(names, str):
+            raise ValueError(
+                f"LossWeights: names is {names!r}; expected a list, as in [{names!r}]."
+            )
+        self.names = tuple(names)
+        if not self.names or len(set(self.names)) < len(self.names):
+            raise ValueError(f"LossWeights: names is {self.names!r}; expected distinct names.")
         self.register_buffer("values", torch.ones(len(self.names)))
         unknown = [name for name in initial or {} if name not in self.names]
         if unknown:
@@ -53,13 +57,7 @@ class LossWeights(nn.Module):
         self.update(initial or {})
 
     def forward(self, losses: Mapping[str, Tensor]) -> Tensor:
-        """Weighted sum of loss terms.
-
-        Args:
-            losses: Term -> L_a, one number each; terms may be absent.
-
-        Returns:
-            sum_a lambda_a L_a over the terms given, in their order.
+        """sum_a lambda_a L_a over the terms given, one number each, in their order.
 
         Raises:
             KeyError: A term has no weight here.
@@ -84,12 +82,9 @@ class LossWeights(nn.Module):
         return self.values[self._index(name)].clone()
 
     def update(self, weights: Mapping[str, float]) -> None:
-        """Set weights in place; terms that are not given keep theirs.
+        """Set weights lambda_a in place; terms that are not given keep theirs.
 
         Graphs made before keep the weights that they were made with.
-
-        Args:
-            weights: Term -> lambda_a.
 
         Raises:
             KeyError: A term has no weight here; nothing is changed.
@@ -122,12 +117,3 @@ class LossWeights(nn.Module):
         if name not in self.names:
             raise KeyError(f"LossWeights has no term {name!r}; it has {self.names}")
         return self.names.index(name)
-
-
-def _checked_names(names: Iterable[str]) -> tuple[str, ...]:
-    if isinstance(names, str):
-        raise ValueError(f"LossWeights: names is {names!r}; expected a list, as in [{names!r}].")
-    listed = tuple(names)
-    if not listed or len(set(listed)) < len(listed):
-        raise ValueError(f"LossWeights: names is {listed!r}; expected distinct names.")
-    return listed

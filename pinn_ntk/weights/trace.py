@@ -61,18 +61,7 @@ def trace_weights(kernel: NTK, convention: Convention = "sum") -> dict[str, floa
 def weights_from_traces(
     traces: Mapping[str, float], rows: Mapping[str, int], convention: Convention = "sum"
 ) -> dict[str, float]:
-    """`trace_weights` from numbers: Tr K_aa and N_a of each term.
-
-    Args:
-        traces: Term -> trace of its block.
-        rows: Term -> number of its rows.
-        convention: "sum", "mean" or "rate".
-
-    Returns:
-        Term -> weight.
-
-    Raises:
-        ValueError: Unknown convention, or a block of trace zero, NaN or inf.
+    """`trace_weights` from numbers, Tr K_aa and N_a of each term.
 
     Example:
         >>> weights_from_traces({"pde": 9.0, "bc": 1.0}, {"pde": 2, "bc": 1}, "mean")
@@ -93,16 +82,7 @@ def weights_from_traces(
 
 @dataclass(frozen=True)
 class TraceRule:
-    """lambda_a = sum_b Tr K_bb / Tr K_aa (Wang, Yu, Perdikaris 2022, eqs 6.5 and 6.6).
-
-    Attributes:
-        convention: Reading of the rule, see `pinn_ntk.weights.trace`.
-        ema: Share of the old weight that an update keeps.
-        min_weight: Smallest weight.
-        max_weight: Largest weight.
-
-    Raises:
-        ValueError: One of them is not as expected.
+    """lambda_a = sum_b Tr K_bb / Tr K_aa, between bounds; ``ema`` of the old weight is kept.
 
     Example:
         >>> TraceRule(ema=0.5).weights({}, {"pde": (9.0, 3), "bc": (1.0, 1)}, ["bc"])
@@ -115,7 +95,6 @@ class TraceRule:
     max_weight: float = math.inf
 
     def __post_init__(self) -> None:
-        """Check what was given."""
         if self.convention not in get_args(Convention):
             raise ValueError(
                 f"NTKBalancer: convention is {self.convention!r}; expected one of "
@@ -135,18 +114,9 @@ class TraceRule:
         traces: Mapping[str, tuple[float, int]],
         measured: Iterable[str],
     ) -> dict[str, float]:
-        """New weights.
+        """New weights of the terms measured, from the last trace and rows of all terms.
 
-        Args:
-            old: Term -> weight so far; 1 where absent.
-            traces: Term -> last trace and rows, of all terms.
-            measured: The terms to give a new weight.
-
-        Returns:
-            Term -> weight, of the terms measured.
-
-        Raises:
-            ValueError: A trace is zero, or a weight not finite.
+        An old weight that is absent is 1. ValueError where a trace is zero, or a weight not finite.
         """
         new = weights_from_traces(
             {name: trace for name, (trace, _) in traces.items()},

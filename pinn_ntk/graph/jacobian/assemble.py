@@ -1,10 +1,7 @@
 """Contributions of single sites -> one factor a parameter, in the order of the residual's rows.
 
-| symbol | meaning | shape |
-| --- | --- | --- |
-| M | slots of one site | |
-| members | rows of the residual that one backward pass covered | (R_c,) |
-| owners | which of the members each slot belongs to, -1 for none | (M,) |
+A site has M slots. The members (R_c,) are the rows of the residual that one backward pass covered;
+the owners (M,) say which of them each slot belongs to, -1 for none.
 """
 
 from __future__ import annotations
@@ -25,17 +22,12 @@ from pinn_ntk.kernel.factors import Dense, Factor, Outer
 
 
 class Contribution(NamedTuple):
-    """Gradients of one shared tensor that one site gives, a slot each.
-
-    ``factor`` is `Outer` with one (M, m) and one (M, n), or `Dense` with (M, numel). ``members``
-    (R_c,) are the flat residual rows of the pass. ``owners`` (M,) is the member of each slot, None
-    where slots go through the members in order.
-    """
+    """Gradients of one shared tensor that one site gives, a slot each."""
 
     edge: Edge
-    factor: Factor
-    members: Tensor
-    owners: Tensor | None
+    factor: Factor  # `Outer` with one (M, m) and one (M, n), or `Dense` with (M, numel)
+    members: Tensor  # flat residual rows of the pass
+    owners: Tensor | None  # None where slots go through the members in order
 
 
 def assemble(graph: Graph, contributions: Sequence[Contribution], rows: int) -> dict[str, Factor]:

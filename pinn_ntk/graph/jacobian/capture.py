@@ -23,11 +23,8 @@ from pinn_ntk.graph.jacobian.certificate import (
 )
 from pinn_ntk.graph.jacobian.generic import is_freed, row_gradients
 from pinn_ntk.graph.jacobian.sites import site_factors
-from pinn_ntk.kernel.factors import Dense, Factor
+from pinn_ntk.kernel.factors import Dense
 from pinn_ntk.kernel.jacobian import FactoredJacobian
-
-SINGLE = 32
-"""Bits below which a dtype is of low precision."""
 
 FREED = (
     "the graph of residual {!r} was already freed. Likely loss.backward() ran before; compute the "
@@ -61,7 +58,7 @@ def capture(
         exact = backward_probe(residual, leaves) if certify else None
         probe = None
         if exact is not None:
-            low = torch.finfo(coarsest).bits < SINGLE
+            low = torch.finfo(coarsest).bits < 32  # half precision
             sizes = magnitudes(residual, leaves, factors) if low else {}
             probe = Probe(exact, factored_probe(residual, leaves, factors), sizes)
             failures = probe.failed(tolerance(coarsest))
@@ -91,11 +88,8 @@ def _fall_back(
     failed = {name: leaf for name, leaf in leaves.items() if name in set(names)}
     for name in failed:
         jacobian.factors.pop(name, None)
-    rows: dict[str, Factor] = {
-        name: Dense(gradients)
-        for name, gradients in row_gradients(residual, failed, jacobian.memory_budget).items()
-    }
-    jacobian.factors |= rows
+    rows = row_gradients(residual, failed, jacobian.memory_budget)
+    jacobian.factors.update({name: Dense(gradients) for name, gradients in rows.items()})
 
 
 def _report(

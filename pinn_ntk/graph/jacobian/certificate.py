@@ -32,10 +32,8 @@ TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4, torch.float16: 1e-2}
 """Largest error of a certificate by the coarsest dtype in the graph."""
 LOW_PRECISION_TOLERANCE = 5e-2
 """The same for bfloat16 and what is coarser still."""
-SMALL_PARAMETER = 1e-3
-"""Share of the whole gradient below which a parameter's own error counts less."""
-SKETCH = 8
-"""Columns of a sketch."""
+SMALL_PARAMETER = 1e-3  # share of the whole gradient below which a parameter's error counts less
+SKETCH = 8  # columns of a sketch
 
 
 @dataclass(frozen=True)
@@ -63,9 +61,7 @@ class Probe:
         errors = {}
         for name in {**self.exact, **self.factored}:
             exact, factored = self.exact.get(name), self.factored.get(name)
-            norm = max(
-                0.0 if exact is None else float(exact.norm()), self.magnitudes.get(name, 0.0)
-            )
+            norm = max(_distance(exact, None), self.magnitudes.get(name, 0.0))
             error = _distance(exact, factored) / (norm + whole) if norm + whole else 0.0
             if not error <= tolerance:
                 errors[name] = error
@@ -102,10 +98,7 @@ def factored_probe(
 def magnitudes(
     residual: Tensor, leaves: Mapping[str, Tensor], factors: Mapping[str, Factor]
 ) -> dict[str, float]:
-    """Size of the terms that J^T v adds up, before any of them cancel.
-
-    It is the size expected of a (sketched) gradient were all terms independent.
-    """
+    """Size that a (sketched) J^T v would have were all the terms that it adds up independent."""
     squares = _probe_vector(residual).square()
     sizes = {}
     for name, factor in factors.items():
@@ -161,7 +154,8 @@ def _dot(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> float:
 
 
 def _distance(a: Tensor | None, b: Tensor | None) -> float:
-    if a is None or b is None:
-        present = b if a is None else a
-        return 0.0 if present is None else float(present.norm())
-    return float((a - b).norm())
+    """Norm of the difference, where None stands for zeros."""
+    if a is not None and b is not None:
+        return float((a - b).norm())
+    present = b if a is None else a
+    return 0.0 if present is None else float(present.norm())

@@ -21,16 +21,12 @@ from torch import Tensor
 class Precision:
     """What decoding can resolve in one dtype.
 
-    Attributes:
-        base: Digits are below it. Were ``base * misfit`` not far below 1/2, a sum of rows would
-            pass for a row by chance.
-        misfit: Largest relative deviation of a slot from a multiple of its first pass.
-        noise: Slots this much smaller than the largest may fail to decode; they are dropped.
+    Were ``base * misfit`` not far below 1/2, a sum of rows would pass for a row by chance.
     """
 
-    base: int
-    misfit: float
-    noise: float
+    base: int  # digits are below it
+    misfit: float  # largest relative deviation of a slot from a multiple of its first pass
+    noise: float  # slots this much smaller than the largest may fail to decode, and are dropped
 
 
 PRECISION = {torch.float64: Precision(2**20, 1e-8, 1e-13), torch.float32: Precision(32, 1e-3, 1e-5)}

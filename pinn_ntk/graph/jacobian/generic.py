@@ -42,13 +42,10 @@ def row_gradients(residual: Tensor, leaves: Mapping[str, Tensor], budget: int) -
 def _chunk(
     residual: Tensor, leaves: Sequence[Tensor], start: int, size: int
 ) -> tuple[Tensor | None, ...]:
-    stop = min(start + size, residual.numel())
-    basis = torch.zeros(
-        stop - start, residual.numel(), dtype=residual.dtype, device=residual.device
-    )
-    basis[torch.arange(stop - start), torch.arange(start, stop)] = 1
-    basis = basis.view(stop - start, *residual.shape)
-    return batched_vjp(residual, leaves, basis)
+    size = min(size, residual.numel() - start)
+    basis = torch.zeros(size, residual.numel(), dtype=residual.dtype, device=residual.device)
+    basis[torch.arange(size), torch.arange(start, start + size)] = 1
+    return batched_vjp(residual, leaves, basis.view(size, *residual.shape))
 
 
 def batched_vjp(
@@ -57,14 +54,8 @@ def batched_vjp(
     """Gradients of each leaf for each of ``cotangents``, at once or one by one, as autograd can."""
 
     def pull(cotangent: Tensor, *, batched: bool) -> tuple[Tensor | None, ...]:
-        return torch.autograd.grad(
-            output,
-            leaves,
-            cotangent,
-            retain_graph=True,
-            allow_unused=True,
-            is_grads_batched=batched,
-        )
+        options = {"retain_graph": True, "allow_unused": True, "is_grads_batched": batched}
+        return torch.autograd.grad(output, leaves, cotangent, **options)
 
     try:
         return pull(cotangents, batched=True)

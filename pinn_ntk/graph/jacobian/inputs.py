@@ -26,9 +26,7 @@ from pinn_ntk.graph.operations import operation
 
 KNOWN_TO_NUMPY = {torch.float16, torch.float32, torch.float64, torch.complex64, torch.complex128}
 """Dtypes of points that are taken as they are; others are narrower than float32."""
-
-SIZE = 16
-"""Bytes of a digest."""
+SIZE = 16  # bytes of a digest
 
 
 def fingerprint(residual: Tensor, params: Mapping[str, Tensor]) -> str | None:

@@ -19,8 +19,7 @@ from pinn_ntk.graph.walk import Edge, Graph
 if TYPE_CHECKING:
     from pinn_ntk.graph.jacobian.assemble import Contribution
 
-FEW = 256
-"""Entries up to which a shared tensor is pulled back without a word."""
+FEW = 256  # entries up to which a shared tensor is pulled back without a word
 
 
 def mixed_results(graph: Graph, contributions: Sequence[Contribution]) -> dict[str, str]:

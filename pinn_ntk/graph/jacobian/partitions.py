@@ -11,10 +11,8 @@ from torch import Tensor
 MAX_COMPONENTS = 256
 """Most entries that one point may have in a residual: each takes a backward pass."""
 
-MAX_AXES_TRIED = 8
-"""Sets of axes that are tried as component axes."""
-MAX_JOINED = 4
-"""Most components joined along one axis that are looked for."""
+MAX_AXES_TRIED = 8  # sets of axes that are tried as component axes
+MAX_JOINED = 4  # most components joined along one axis that are looked for
 
 
 def partitions(residual: Tensor) -> Iterator[Tensor]:

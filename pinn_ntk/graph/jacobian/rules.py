@@ -3,13 +3,8 @@
 A rule cuts the operation's output into slots, each belonging to one point, and says what each
 slot contributes to the gradient of the shared operand.
 
-| symbol | meaning | shape |
-| --- | --- | --- |
-| M | slots | |
-| f | entries of the output in one slot | |
-| arranged | output-shaped tensor brought into slots | (M, f) |
-| m, n | shape of a shared weight matrix | |
-| numel | entries of any other shared operand | |
+M is the number of slots, f that of the output's entries in one, (m, n) the shape of a shared weight
+matrix, numel the number of entries of any other shared operand.
 """
 
 from __future__ import annotations
@@ -59,9 +54,9 @@ def _matmul(self: Tensor | None, mat2: Tensor | None, position: int, scale: floa
     """Rule of self (M, m) @ mat2 (m, n), or of self (m, n) @ mat2 (n, M) when position is 0."""
     if position == 0:
         other = _other(mat2).mT * scale  # (M, n)
-        return SiteRule(_transposed, lambda g: Outer((g,), (other,)))
+        return SiteRule(lambda tensor: tensor.mT, lambda g: Outer((g,), (other,)))
     other = _other(self) * scale if scale != 1 else _other(self)  # (M, m)
-    return SiteRule(_identity, lambda g: Outer((other,), (g,)))
+    return SiteRule(lambda tensor: tensor, lambda g: Outer((other,), (g,)))
 
 
 def _mm(node: Node, position: int, _: torch.Size) -> SiteRule:
@@ -92,11 +87,8 @@ def _mv(node: Node, position: int, _: torch.Size) -> SiteRule | None:
 
 
 def _add(node: Node, position: int, shape: torch.Size) -> list[SiteRule]:
-    return _broadcast(node, shape, float(nodes.saved(node, "alpha")) if position else 1.0)
-
-
-def _sub(node: Node, position: int, shape: torch.Size) -> list[SiteRule]:
-    return _broadcast(node, shape, -float(nodes.saved(node, "alpha")) if position else 1.0)
+    sign = -1 if nodes.kind(node) == "SubBackward0" else 1
+    return _broadcast(node, shape, sign * float(nodes.saved(node, "alpha")) if position else 1.0)
 
 
 def _mul(node: Node, position: int, shape: torch.Size) -> list[SiteRule]:
@@ -108,10 +100,6 @@ def _div(node: Node, position: int, shape: torch.Size) -> list[SiteRule]:
     if position == 0:
         return _broadcast(node, shape, divisor.reciprocal())
     return _broadcast(node, shape, -_other(nodes.saved(node, "self")) / divisor.square())
-
-
-def _expand(node: Node, _: int, shape: torch.Size) -> list[SiteRule]:
-    return _broadcast(node, shape, 1.0)
 
 
 def _layer_norm(node: Node, position: int, shape: torch.Size) -> SiteRule | None:
@@ -185,24 +173,16 @@ def _other(operand: Tensor | None) -> Tensor:
     return operand.detach()
 
 
-def _identity(tensor: Tensor) -> Tensor:
-    return tensor
-
-
-def _transposed(tensor: Tensor) -> Tensor:
-    return tensor.mT
-
-
 _RULES: dict[str, _RuleMaker] = {
     "MmBackward0": _mm,
     "AddmmBackward0": _addmm,
     "BmmBackward0": _bmm,
     "MvBackward0": _mv,
     "AddBackward0": _add,
-    "SubBackward0": _sub,
+    "SubBackward0": _add,
     "MulBackward0": _mul,
     "DivBackward0": _div,
-    "ExpandBackward0": _expand,
+    "ExpandBackward0": lambda node, _, shape: _broadcast(node, shape, 1.0),
     "NativeLayerNormBackward0": _layer_norm,
     "NativeLayerNormBackwardBackward0": _layer_norm_backward,
 }

@@ -32,34 +32,24 @@ INTERACTING = "points interact, its rows do not decode"
 
 @dataclass
 class Reading:
-    """Contributions read off the graph, and parameter name -> why it has no factors.
-
-    ``mixed`` says that rows share a slot for some reason, which another partition may mend.
-    """
+    """Contributions read off the graph, and parameter name -> why it has no factors."""
 
     contributions: list[Contribution] = field(default_factory=list)
     reasons: dict[str, str] = field(default_factory=dict)
-    mixed: bool = False
+    mixed: bool = False  # rows share a slot for some reason, which another partition may mend
 
 
 class Sites(NamedTuple):
-    """What the sites of one residual gave, by parameter name.
-
-    ``reasons`` say why there is no factor, ``mixed`` why a factor took a pass a row (see
-    `pinn_ntk.graph.jacobian.mixing`); ``coarsest`` is the lowest precision in the graph.
-    """
+    """What the sites of one residual gave, by parameter name."""
 
     factors: dict[str, Factor]
-    reasons: dict[str, str]
-    mixed: dict[str, str]
-    coarsest: torch.dtype
+    reasons: dict[str, str]  # why there is no factor
+    mixed: dict[str, str]  # why a factor took a pass a row: see `pinn_ntk.graph.jacobian.mixing`
+    coarsest: torch.dtype  # the lowest precision in the graph
 
 
 def site_factors(residual: Tensor, leaves: Mapping[str, Tensor]) -> Sites:
-    """Factors of the Jacobian of one residual of any shape.
-
-    A residual of one row is left to the one backward pass that it takes, without a word.
-    """
+    """Factors of the Jacobian of one residual; one row is left to the backward pass it takes."""
     if residual.grad_fn is None:
         with torch.enable_grad():
             residual = residual.view_as(residual)

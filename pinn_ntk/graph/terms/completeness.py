@@ -1,11 +1,6 @@
 """Whether the terms found in a loss make up its gradient: sum_a J_a^T s_a = dL/dtheta.
 
-| symbol | meaning | shape |
-| --- | --- | --- |
-| L | the loss | () |
-| theta | leaf tensors that the residuals depend on, parameters and others alike | per leaf |
-| J_a | d r_a / d theta, r_a the residual of term a; never formed | (r_a.numel(), theta.numel()) |
-| s_a | slope of term a, dL/dr_a through this term alone | ``r_a.shape`` |
+The notation is that of `pinn_ntk.graph.terms.find`; leaves are parameters and others alike.
 """
 
 from __future__ import annotations
@@ -29,11 +24,8 @@ if TYPE_CHECKING:
     from pinn_ntk.graph.terms.term import Term
 
 
-LOW_PRECISION = 1e-2
-"""Tolerance above which some tensor of the graph is in half precision."""
-
-HEADROOM = 16.0
-"""How far below 1 the largest slope is brought there: sums over rows and layers are larger."""
+LOW_PRECISION = 1e-2  # tolerance above which some tensor of the graph is in half precision
+HEADROOM = 16.0  # how far below 1 the largest slope is brought there: sums over rows are larger
 
 
 def completeness_error(loss: Tensor, terms: Mapping[str, Term] | Iterable[Term]) -> float:
@@ -106,10 +98,7 @@ def _pulled_back(
 
 
 def _share(terms: Sequence[Term]) -> float:
-    """What all gradients are multiplied with to stay in the range of half precision.
-
-    A scaled loss leaves it until the first steps of a GradScaler have found the scale.
-    """
+    """Brings gradients into the range of half precision, which a GradScaler may leave at first."""
     largest = max((float(t.slope.abs().max()) for t in terms if t.slope.numel()), default=0.0)
     return 1 / (HEADROOM * largest) if 0.0 < largest < math.inf else 1.0
 

@@ -18,6 +18,7 @@ use: sum_a J_a^T s_a = dL/dtheta.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -95,7 +96,7 @@ def find_terms(
         terms = _weighted(loss, found.heads)
         if names is not None:
             named = zip(terms, _names(terms, names), strict=True)
-            terms = [Term(n, t.residual, t.head, t.phi, t.coefficient) for t, n in named]
+            terms = [replace(term, name=name) for term, name in named]
         if check:
             check_complete(loss, terms)
     return {term.name: term for term in terms}

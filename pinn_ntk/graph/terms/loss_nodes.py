@@ -1,11 +1,8 @@
 """Heads: the nodes at which a loss turns unsquared residuals into numbers that it may add up.
 
-| symbol | meaning | shape |
-| --- | --- | --- |
-| r | unsquared residual of one loss term, the operand of a head | any, ``r.shape`` |
-| phi | what the head makes of r, see `pinn_ntk.graph.terms.phi` | ``r.shape`` |
-| g | gradient of the loss with respect to the output of the head | that output's |
-| w | coefficient of phi(r_i) in the loss: g, or g / N if the head takes the mean | ``r.shape`` |
+A head makes phi(r) (see `pinn_ntk.graph.terms.phi`) of its operand, the unsquared residual r. With
+g the gradient of the loss with respect to the output of the head, w, the coefficient of phi(r_i) in
+the loss, in the shape of r, is g, or g / N if the head takes the mean.
 """
 
 from __future__ import annotations
@@ -24,19 +21,13 @@ from pinn_ntk.graph.terms.phi import ABS, LOG_COSH, SQUARE, Phi, huber, norm, sm
 
 @dataclass(frozen=True, eq=False)
 class Head:
-    """A node that makes phi(r), and what is needed to weigh it.
+    """A node that makes phi(r), and what is needed to weigh it."""
 
-    Attributes:
-        node: The node; the gradient of the loss enters the term here.
-        axes: Axes of r that the node sums over without keeping them.
-        share: Factor from g to w; 1 / N for a node that takes the mean itself.
-    """
-
-    node: Node
+    node: Node  # the gradient of the loss enters the term here
     phi: Phi
     residual: Tensor
-    axes: tuple[int, ...] = ()
-    share: float = 1.0
+    axes: tuple[int, ...] = ()  # of r that the node sums over without keeping them
+    share: float = 1.0  # factor from g to w; 1 / N for a node that takes the mean itself
 
     def coefficient(self, incoming: Tensor) -> Tensor:
         """The weight w that belongs to g = ``incoming``, in a shape that broadcasts to r."""
@@ -105,10 +96,8 @@ def _product(node: Node) -> Head | None:
     if len(operands) != 2 or len({_source(*operand) for operand in operands}) == 2:
         return None
     left, right = (plain(saved(node, operation(node).partners[i])) for i in (1, 0))
-    if operation(node).matrix:
-        square = output_shape(node)[-2:] == (1, 1)
-    else:
-        square = left.shape == right.shape
+    one = output_shape(node)[-2:] == (1, 1)
+    square = one if operation(node).matrix else left.shape == right.shape
     same = square and torch.equal(left, right.reshape(left.shape))
     return Head(node, SQUARE, left) if same and not left.is_complex() else None
 
@@ -124,13 +113,10 @@ def _paired(phi: Callable[[Node], Phi]) -> Callable[[Node], Head]:
     def rule(node: Node) -> Head:
         with torch.enable_grad():
             residual = plain(saved(node, "self")) - plain(saved(node, "target"))
-        mean = saved(node, "reduction") == _MEAN
+        mean = saved(node, "reduction") == 1  # torch's reductions: 0 none, 1 mean, 2 sum
         return Head(node, phi(node), residual, share=1 / max(1, residual.numel()) if mean else 1.0)
 
     return rule
-
-
-_MEAN = 1  # torch's reductions: 0 none, 1 mean, 2 sum
 
 
 def _vector_norm(node: Node) -> Head | None:

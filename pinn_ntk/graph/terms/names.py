@@ -36,7 +36,10 @@ def name_terms(terms: Sequence[Term], logged: Mapping[str, Tensor | float]) -> l
         if key not in made_of and len(equal) == 1:
             _claim(names, equal[0], key)
     for position in range(len(terms)):
-        _claim(names, position, _unused(f"term_{position}", names))
+        name = f"term_{position}"
+        while name in names.values():
+            name += "_"
+        _claim(names, position, name)
     return [names[position] for position in range(len(terms))]
 
 
@@ -56,12 +59,6 @@ def _heads_by_key(
 def _claim(names: dict[int, str], position: int, name: str) -> None:
     if name not in names.values():
         names.setdefault(position, name)
-
-
-def _unused(name: str, names: Mapping[int, str]) -> str:
-    while name in names.values():
-        name += "_"
-    return name
 
 
 def _equals(term: Term, value: Tensor | float) -> bool:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd.graph import Node
 
 from pinn_ntk.graph.nodes import inputs, leaf, missing, reachable, saved
-from pinn_ntk.graph.operations import Operation, operation
+from pinn_ntk.graph.operations import operation
 from pinn_ntk.graph.terms.loss_nodes import Head, below, head_at, rule_at
 
 
@@ -57,7 +57,7 @@ def _visit(node: Node, found: Paths) -> list[Node]:
 def passes(node: Node) -> bool:
     """Whether ``node`` may stand above a head; a matrix product may with one constant factor."""
     made_by = operation(node)
-    if _multiplies(made_by) and rule_at(node) is None:
+    if made_by.matrix and not made_by.adds and rule_at(node) is None:
         return len(below(node)) == 1 and not from_leaves(below(node)[0], data=True)
     return made_by.weighs or rule_at(node) is not None
 
@@ -75,10 +75,8 @@ def _unweighted(node: Node, found: Paths) -> list[Node]:
 
 
 def _penalises_leaves(node: Node) -> bool:
-    children = below(node)
-    return not operation(node).subtracts and all(
-        from_leaves(child, data=False) for child in children
-    )
+    penalties = (from_leaves(child, data=False) for child in below(node))
+    return not operation(node).subtracts and all(penalties)
 
 
 def from_leaves(node: Node, *, data: bool) -> bool:
@@ -114,16 +112,9 @@ def reached(root: Node, stops: Collection[Node]) -> set[Node]:
     """Those of ``stops``, nodes of heads, to which a path leads from ``root`` through no other."""
 
     def following(node: Node) -> list[Node]:
-        return below(node) if node not in stops and _passes_on(operation(node)) else []
+        made_by = operation(node)
+        transforms = made_by.name in {"Abs", "LinalgVectorNorm"}  # a head
+        passes_on = made_by.weighs or transforms or (made_by.matrix and not made_by.adds)
+        return below(node) if node not in stops and passes_on else []
 
     return {node for node in reachable([root], following) if node in stops}
-
-
-def _passes_on(made_by: Operation) -> bool:
-    """What stands above a head, and what transforms one."""
-    transforms = made_by.name in {"Abs", "LinalgVectorNorm"}
-    return made_by.weighs or transforms or _multiplies(made_by)
-
-
-def _multiplies(made_by: Operation) -> bool:
-    return made_by.matrix and not made_by.adds

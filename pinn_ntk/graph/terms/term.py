@@ -21,19 +21,10 @@ class Term:
 
     Attributes:
         name: Name, unique among the terms of the loss.
-        kind: Kind of phi: "square", "abs", "huber", "smooth_l1", "log_cosh" or "norm".
         residual: r, the live tensor before phi. Any shape.
-        weight: Coefficient of phi(r_i) in the loss, from constants, pointwise, causal or learned
-            weights, means, loss scaling and all else. It has the shape of r; for a norm, the
-            coefficient of the norm that an entry belongs to.
-        slope: weight * phi'(r), the gradient of the loss with respect to r through this term
-            alone (not through other residuals that r feeds). Shape of r.
         head: Node at which the gradient enters the term; factors of it weigh the term.
         phi: What is applied to r, with its slope.
         coefficient: The weight in a shape that broadcasts to that of phi(r).
-        value: The term's contribution, sum of weight * phi(r). Shape ().
-        mean: Mean of phi(r), without weights. Shape ().
-        total: Sum of phi(r), without weights. Shape ().
     """
 
     name: str
@@ -50,33 +41,37 @@ class Term:
 
     @property
     def kind(self) -> str:
-        """Name of phi."""
+        """Kind of phi: "square", "abs", "huber", "smooth_l1", "log_cosh" or "norm"."""
         return self.phi.kind
 
     @functools.cached_property
     def weight(self) -> Tensor:
-        """Coefficient of phi(r_i) in the loss, shape of r."""
+        """Coefficient of phi(r_i) in the loss, shape of r, whatever made it.
+
+        That is constants, pointwise, causal or learned weights, means, loss scaling and all else;
+        for a norm, the coefficient of the norm that an entry belongs to.
+        """
         return self.coefficient.expand(self.residual.shape).contiguous()
 
     @functools.cached_property
     def slope(self) -> Tensor:
-        """weight * phi'(r), shape of r."""
+        """weight * phi'(r), shape of r: dL/dr through this term alone, not through others."""
         with torch.no_grad():
             return self.weight * self.phi.slope(self.residual.detach())
 
     @functools.cached_property
     def value(self) -> Tensor:
-        """Sum of weight * phi(r), shape ()."""
+        """Contribution of the term to the loss, sum of weight * phi(r), shape ()."""
         return (self.coefficient * self._applied).sum()
 
     @functools.cached_property
     def mean(self) -> Tensor:
-        """Mean of phi(r), shape ()."""
+        """Mean of phi(r), without weights, shape ()."""
         return self._applied.mean()
 
     @functools.cached_property
     def total(self) -> Tensor:
-        """Sum of phi(r), shape ()."""
+        """Sum of phi(r), without weights, shape ()."""
         return self._applied.sum()
 
     @functools.cached_property

@@ -1,4 +1,4 @@
-"""One term of the loss as a function of its residual, whatever graph the residual came with."""
+"""Terms of a loss on residuals that come with whatever graph."""
 
 from __future__ import annotations
 
