@@ -17,3 +17,15 @@ class OpaqueLossError(ValueError):
 
 class IncompleteTermsError(ValueError):
     """The terms found do not add up to the gradient of the loss."""
+
+
+class UnavailableError(RuntimeError):
+    """A shared quantity failed, now or when somebody else asked for it; the cause is attached.
+
+    Attributes:
+        title: The quantity in words, such as "the kernel".
+    """
+
+    def __init__(self, title: str) -> None:
+        super().__init__(f"{title} is not available")
+        self.title = title

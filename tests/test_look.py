@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from pinn_ntk import NTK, Look, OpaqueLossError, interference, look
+from pinn_ntk.errors import UnavailableError
 from pinn_ntk.graph.reference import reference_jacobian
 from pinn_ntk.looks import look as module
-from pinn_ntk.looks.shared import UnavailableError
 from pinn_ntk.looks.step_terms import StepTerms
 from tests.looks import ask, look_at, rows, values
 

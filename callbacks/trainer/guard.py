@@ -9,8 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
-from pinn_ntk.errors import NTKWarning
-from pinn_ntk.looks.shared import UnavailableError
+from pinn_ntk.errors import NTKWarning, UnavailableError
 
 T = TypeVar("T")
 

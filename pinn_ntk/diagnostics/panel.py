@@ -10,9 +10,9 @@ from torch import nn
 
 from pinn_ntk.diagnostics.base import Diagnostic, Reading
 from pinn_ntk.diagnostics.summary import summary
+from pinn_ntk.errors import UnavailableError
 from pinn_ntk.looks.look import Look
 from pinn_ntk.looks.plain import is_plain
-from pinn_ntk.looks.shared import UnavailableError
 
 T = TypeVar("T")
 

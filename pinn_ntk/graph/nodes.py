@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.autograd.graph import Node, get_gradient_edge
 
 SAVED: dict[str, tuple[str, ...]] = {
-    # places where a parameter meets a point (graph/rules.py)
+    # places where a parameter meets a point (graph/jacobian/rules.py)
     "AddmmBackward0": ("mat1", "mat2", "alpha", "beta"),
     "MmBackward0": ("self", "mat2"),
     "BmmBackward0": ("self", "mat2"),
@@ -28,10 +28,10 @@ SAVED: dict[str, tuple[str, ...]] = {
     "DivBackward0": ("self", "other"),
     "NativeLayerNormBackward0": ("input", "result1", "result2", "normalized_shape"),
     "NativeLayerNormBackwardBackward0": ("grad_out", "input", "mean", "rstd", "normalized_shape"),
-    # transposes of a weight (graph/assemble.py)
+    # transposes of a weight (graph/jacobian/assemble.py)
     "TransposeBackward0": ("dim0", "dim1"),
     "PermuteBackward0": ("dims",),
-    # operations that keep points on axis 0 (graph/align.py)
+    # operations that keep points on axis 0 (graph/jacobian/align.py)
     "SumBackward1": ("dim",),
     "MeanBackward1": ("dim",),
     "SelectBackward0": ("dim",),
@@ -40,7 +40,7 @@ SAVED: dict[str, tuple[str, ...]] = {
     "SplitBackward0": ("dim",),
     "SplitWithSizesBackward0": ("dim",),
     "UnbindBackward0": ("dim",),
-    # heads of loss terms (graph/terms.py)
+    # heads of loss terms (graph/terms/loss_nodes.py)
     "PowBackward0": ("self", "exponent"),
     "PowBackward1": ("self", "exponent"),
     "MseLossBackward0": ("self", "target", "reduction"),

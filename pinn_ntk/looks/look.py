@@ -46,8 +46,8 @@ class StepInputs(Protocol):
 class Look:
     """One measured step, to be read only. Each quantity is computed when first asked for, and kept.
 
-    A quantity that fails raises `UnavailableError` to everyone who asks. With the graph of the step
-    (until its backward pass is over) all of them can be had; afterwards those that were asked for.
+    A quantity that fails raises `pinn_ntk.errors.UnavailableError` to all who ask. All of them can
+    be had while the graph of the step is alive, that is until its backward pass is over.
 
     Attributes:
         step: Step as loggers count it.

@@ -5,19 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
+from pinn_ntk.errors import UnavailableError
+
 T = TypeVar("T")
-
-
-class UnavailableError(RuntimeError):
-    """A shared quantity failed, now or when somebody else asked for it; the cause is attached.
-
-    Attributes:
-        title: The quantity in words, such as "the kernel".
-    """
-
-    def __init__(self, title: str) -> None:
-        super().__init__(f"{title} is not available")
-        self.title = title
 
 
 class Shared(Generic[T]):

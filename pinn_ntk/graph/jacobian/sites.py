@@ -2,7 +2,7 @@
 
 A *site* is a place where a tensor that all points share (a parameter, or something computed from
 parameters alone) meets the points. The cotangent that a backward pass brings to a site holds all
-points at once, because rows do not interact; a rule (graph/rules.py) turns it into factors.
+points at once, because rows do not interact; a rule (`rules.py` here) turns it into factors.
 """
 
 from __future__ import annotations
