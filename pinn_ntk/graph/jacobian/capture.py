@@ -1,7 +1,7 @@
 """Residual -> factored Jacobian with its certificate; what the fast path cannot do goes row by row.
 
-The certificate (graph/jacobian/certificate.py): for a random probe v, J^T v from the factors must
-equal the ordinary backward pass, parameter by parameter. A use of a parameter that was missed, rows that
+The certificate (`certificate.py` here): for a random probe v, J^T v from the factors must equal the
+ordinary backward pass, parameter by parameter. A use of a parameter that was missed, rows that
 interact, a wrong rule: each shows in it at once. v differs from every cotangent used before.
 """
 
