@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
@@ -71,6 +71,11 @@ class Setting:
     lr: float = 1e-5
     loss: Loss = "sum"
     standardised: bool = False
+
+    @property
+    def name(self) -> str:
+        """File name of its numbers."""
+        return f"width{self.width}_layers{self.hidden_layers}_seed{self.seed}.json"
 
 
 class Network(nn.Module):
@@ -151,10 +156,11 @@ def run(setting: Setting) -> Record:
     return found
 
 
-def known_or_run(setting: Setting, folder: Path) -> Record:
-    """The numbers of a setting."""
-    name = f"width{setting.width}_layers{setting.hidden_layers}_seed{setting.seed}.json"
-    return remembered(folder / name, {"setting": asdict(setting)}, lambda: run(setting))
+def runs(settings: Sequence[Setting], folder: Path) -> Iterator[Record]:
+    """The numbers of each setting."""
+    for setting in settings:
+        known = {"setting": asdict(setting)}
+        yield remembered(folder / setting.name, known, lambda setting=setting: run(setting))
 
 
 def final(records: Sequence[Record], name: str) -> np.ndarray:
@@ -255,10 +261,9 @@ def main(
         folder: Where everything is written.
         options: The rest of `Setting`.
     """
-    records = [
-        known_or_run(Setting(width, layers, seed, **options), folder)
-        for layers, width, seed in product(hidden_layers, widths, seeds)
-    ]
+    places = product(hidden_layers, widths, seeds)
+    settings = [Setting(width, layers, seed, **options) for layers, width, seed in places]
+    records = list(runs(settings, folder))
     print("\nfinal relative drift, mean over seeds (smallest to largest)\n")
     rows = summary(records, widths, hidden_layers)
     print(table(rows))

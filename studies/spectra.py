@@ -100,9 +100,8 @@ def kernel_of(model: poisson.Poisson) -> NTK:
     return kernel
 
 
-def spectra_of(model: poisson.Poisson) -> dict[str, Spectrum]:
+def spectra_of(kernel: NTK) -> dict[str, Spectrum]:
     """Spectrum of each block."""
-    kernel = kernel_of(model)
     return {name: kernel.spectrum(term, method="accurate") for name, term in BLOCKS.items()}
 
 
@@ -111,10 +110,10 @@ def all_spectra(frequencies: Sequence[float], seeds: Sequence[int], setting: Set
     found: Found = {}
     for a, seed in product(frequencies, seeds):
         model = make_model(a, seed, setting)
-        found[MOMENTS[0], a, seed] = spectra_of(model)
+        found[MOMENTS[0], a, seed] = spectra_of(kernel_of(model))
         if steps := setting.steps:
             quiet_trainer(steps).fit(model, poisson.Points(steps=steps))
-            found[MOMENTS[1], a, seed] = spectra_of(model)
+            found[MOMENTS[1], a, seed] = spectra_of(kernel_of(model))
             error = float(model.error(poisson.Points().test))
             said = f"a = {a:g}, seed {seed}: relative L2 error {error:.2e} after {steps} steps"
             print(said, flush=True)

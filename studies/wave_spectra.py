@@ -197,8 +197,7 @@ def draw(runs: Mapping[str, Spectra], title: str) -> Figure:
     panels = figure.subplots(1, len(terms), squeeze=False)[0]
     for axes, term in zip(panels, terms, strict=True):
         for number, spectra in enumerate(runs.values()):
-            shown = dict(near(spectra[term], share) for share in SNAPSHOTS)  # each once
-            draw_run(axes, list(shown.items()), in_legend=not number)
+            draw_run(axes, snapshots(spectra[term]), in_legend=not number)
         axes.set(xlabel="index", ylabel="eigenvalue", title=NAMES.get(term, term))
     panels[0].legend(fontsize="small")
     figure.suptitle(title, fontsize="medium")
@@ -214,6 +213,11 @@ def draw_run(axes: Axes, series: Series, *, in_legend: bool) -> None:
         axes.semilogy(np.arange(1, len(kept) + 1), kept, color=colour, linewidth=1.0, label=label)
     label = "floor at the end" if in_legend else None
     axes.axhline(series[-1][1].floor, color="0.5", linestyle=":", linewidth=0.8, label=label)
+
+
+def snapshots(series: Series) -> Series:
+    """The measurements to draw, each once."""
+    return list(dict(near(series, share) for share in SNAPSHOTS).items())
 
 
 def main(

@@ -32,15 +32,12 @@ _ABSCISSA: dict[Name, Callable[[Tensor], Tensor]] = {
 
 @dataclass(frozen=True)
 class Law:
-    """One law, fitted: log lambda_i = c - rate x with x = log i (power law) or x = i (exponential).
-
-    ``intercept`` is c; ``r_squared`` the share of the variance of log lambda_i that it explains.
-    """
+    """One law, fitted."""
 
     name: Name
-    rate: float
-    intercept: float
-    r_squared: float
+    rate: float  # alpha or beta
+    intercept: float  # c
+    r_squared: float  # share of the variance of log lambda_i that it explains
 
     def __call__(self, index: Tensor) -> Tensor:
         """Eigenvalues by this law at indices from 1 on, of any shape."""

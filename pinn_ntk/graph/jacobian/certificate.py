@@ -1,21 +1,15 @@
 """The certificate: J^T v from the factors against one ordinary backward pass, for a random v.
 
-Both are random in the rows and, for large weights, sketched along the columns: the (m, n) gradient
-G is compared through G Z with a random Z of few columns (Freivalds 1977), which costs R S (m + n)
-instead of R S m n and misses a wrong factor with probability zero.
+Both are random in the rows, v (R,), and, for large weights W, sketched along the columns: the
+gradient G = d (v^T r) / d W, (m, n), is compared through G Z with a random Z (n, SKETCH) (Freivalds
+1977), which costs R S (m + n) instead of R S m n and misses a wrong factor with probability zero.
 
 In half precision the error is measured against the sum that rounding acts on, not against what is
 left of it: v may all but cancel the rows of a parameter of low rank (a bias, a coefficient), and
 the sites of a row may cancel each other (u_tt - u_xx). Rounding then makes 2 eps at most (seen over
 networks, operators and training), so a use of a weight that was missed still shows once its share
 in that sum is above the tolerance, some 5 per cent in bfloat16.
-
-| symbol | meaning | shape |
-| --- | --- | --- |
-| v | random probe of the residual's rows | (R,) |
-| G | d (v^T r) / d W of one weight W | (m, n) |
-| Z | random sketch | (n, SKETCH) |
-| magnitude | root of sum_i v_i^2 sum_s (norm of term s of row i)^2 | () |
+That sum, the magnitude, is the root of sum_i v_i^2 sum_s (norm of term s of row i)^2.
 """
 
 from __future__ import annotations
