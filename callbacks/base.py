@@ -53,7 +53,7 @@ class KernelCallback(StatefulCallback):
         self.writer = LogWriter(self.guard, prefix)
         self.manual = ManualBackward(finder.recorder, self.at_backward, self.weight_of)
         self._module: ref[pl.LightningModule] | None = None
-        self._resumed = False
+        self._resumed = self._fitting = False
         self._restart()
 
     @property
@@ -90,6 +90,7 @@ class KernelCallback(StatefulCallback):
         if self._module is not None and self._module() is not pl_module:
             self.reset()
         self._module = ref(pl_module)
+        self._fitting = True
         self._restart()
         refused = unsupported_strategy(trainer)
         if refused is not None:
@@ -148,7 +149,8 @@ class KernelCallback(StatefulCallback):
         self.detach()
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        self.detach()
+        if self._fitting:
+            self.detach()
 
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
@@ -161,6 +163,7 @@ class KernelCallback(StatefulCallback):
 
     def detach(self) -> None:
         """The fit is over, however it ended: leave the module as it was found."""
+        self._fitting = False
         self.close_looks()
         self.finder.recorder.detach()
         self.looks.batch_ends()

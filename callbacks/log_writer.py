@@ -50,7 +50,8 @@ class LogWriter:
         """The same with plain scalars at one step."""
         tagged = {f"{self.prefix}/{tag}": float(value) for tag, value in values.items()}
         self.history.add(self.count.at(step), tagged)
-        self.guard.run("logging scalars", partial(log_scalars, trainer, tagged, step))
+        write = partial(log_scalars, trainer, tagged, step)
+        self.guard.run("logging scalars", write, retry=True)  # other loggers still take them
         publish(trainer, tagged)
         return tagged
 

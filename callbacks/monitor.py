@@ -144,7 +144,7 @@ class NTKMonitor(KernelCallback):
         given = dict(locals())
         self.max_points = at_least("NTKMonitor", "max_points", max_points, 1)
         self.certify = certify
-        panel = chosen(diagnostics, save_start=save_start, limit=limit)
+        panel = chosen(diagnostics, certify=certify, save_start=save_start, limit=limit)
         self._remember(given | {"diagnostics": diagnostics and [d.name for d in panel]})
         schedule = Schedule("NTKMonitor", every_n_steps, steps, per_decade, budget)
         finder = TermFinder(names, include, residuals, probe, max_points)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -164,3 +165,19 @@ def test_two_monitors_that_differ_in_their_callables_alone_stand_in_one_trainer(
         for monitor, prefix in zip(monitors, ("ntk", "ntk_2"), strict=True)
     )
     torch.testing.assert_close(torch.as_tensor(three), torch.as_tensor(9 * one))
+
+
+class Knot:
+    """Holds itself, arrays and a dict."""
+
+    def __init__(self, scale: float) -> None:
+        self.me, self.scale, self.options = self, np.array([scale]), {"scale": scale}
+
+    def __call__(self, module: Any, batch: Any) -> Any:
+        return module.residuals(batch)
+
+
+def test_keys_tell_arrays_and_dicts_apart_and_follow_no_circle():
+    keys = [NTKMonitor(residuals=Knot(scale)).state_key for scale in (1.0, 1.0, 2.0)]
+    assert keys[0] == keys[1] != keys[2]
+    assert "me=Knot" in keys[0]

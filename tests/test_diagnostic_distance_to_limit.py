@@ -15,13 +15,14 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from pinn_ntk import NTKWarning, distance_to_limit, look
 from pinn_ntk.callbacks import NTKMonitor
 from pinn_ntk.diagnostics.distance_to_limit import POINTS, DistanceFromLimit, spread
 from pinn_ntk.limit.parametrization import found_stds
 from tests.looks import said
-from tests.pinn import N_PDE, Pinn, batch, trainer
+from tests.pinn import N_PDE, Pinn, batch, same, trainer
 from tests.zoo import Stream, make, train
 
 DISTANCE = "ntk/distance_to_limit"
@@ -512,3 +513,18 @@ def at(distance: float, **drift: float) -> str:
 def test_sentences(text: str, sentence: str, unsaid: str):
     assert sentence in text
     assert unsaid not in text
+
+
+class Checkpointed(Plain):
+    """Its network is run again in the backward pass, hooks included."""
+
+    def residuals(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        u, ends = (checkpoint(self.net, batch[x], use_reentrant=False) for x in ("x", "ends"))
+        return {"pde": u - torch.sin(3 * batch["x"]), "bc": ends}
+
+
+def test_a_network_that_is_checkpointed_trains_as_without():
+    plain, watched = (make(Checkpointed) for _ in range(2))
+    train(plain, steps=3)
+    train(watched, NTKMonitor(every_n_steps=1), steps=3)
+    assert same(plain, watched)

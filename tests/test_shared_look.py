@@ -138,3 +138,24 @@ def test_two_monitors_share_a_kernel_where_they_keep_as_many_rows(kernels: list[
     assert kernels == [PAIR] * 4
     for tag in ("trace/pde", "lambda_max/bc", "drift/kernel", "predicted_decrease_ratio"):
         np.testing.assert_array_equal(one.history[f"ntk/{tag}"], other.history[f"again/{tag}"])
+
+
+def scaled(times: float) -> Any:
+    """Functions of one name that differ."""
+    return lambda module, batch: {n: times * r for n, r in module.residuals(batch).items()}
+
+
+@pytest.mark.parametrize("order", [1, -1], ids=["monitor_first", "balancer_first"])
+def test_functions_of_one_name_are_not_taken_for_one(order: int):
+    one, ten = (NTKMonitor(residuals=scaled(x), prefix=f"x{x}") for x in (1, 10))
+    module = make(Noted, optimizer="adam")
+    train(module, *[one, ten, NTKBalancer(residuals=scaled(100))][::order], steps=1)
+    (of_one,), (of_ten,) = one.history["x1/trace/pde"], ten.history["x10/trace/pde"]
+    assert of_ten[1] == pytest.approx(100 * of_one[1])
+
+
+def test_an_unchecked_monitor_shows_no_certificate_of_another():
+    monitor = NTKMonitor(certify=False)
+    train(make(Noted), NTKBalancer(), monitor, steps=1)
+    assert "ntk/certificate" not in monitor.history
+    assert "was not checked" in monitor.panel.summary()

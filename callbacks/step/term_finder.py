@@ -131,7 +131,8 @@ class TermFinder:
             residuals = self._kept(self.probe.residuals(trainer, module))
             return self._from_function(residuals, loss, PROBE, dict(self.probe.rows))
         if self.route is not None:
-            known = (twin._ran for twin in twins if twin._ran is not None)
+            alike = [twin for twin in twins if twin.route == self.route]  # not only by name
+            known = (twin._ran for twin in alike if twin._ran is not None)
             ran = next((ran for ran in known if ran.loss is loss), None)
             if ran is None or loss is None:
                 ran = self._run(trainer, module, loss, RandomStates.now(module.device))

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from pinn_ntk.looks.digest import digest
@@ -36,8 +38,15 @@ def _keywords(given: Mapping[str, Any]) -> list[str]:
 def _plain(value: Any) -> str:
     if isinstance(value, str | int | float | complex | bytes | None):
         return repr(value)
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
+        value = torch.from_numpy(np.ascontiguousarray(value))
     if isinstance(value, Tensor):
         return f"tensor {digest({'': value})}"
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_plain, value))}]"
-    return named(value)
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{key!r}: {_plain(item)}' for key, item in value.items())}}}"
+    if isinstance(value, partial):
+        return named(value)
+    # No attributes of attributes, which may come round.
+    return str(getattr(value, "__qualname__", type(value).__qualname__))

@@ -108,8 +108,9 @@ class DistanceFromLimit(Diagnostic):
             f"Width: the kernel of the network itself is {distance:.2g} from its limit of infinite "
             "width, relative to the norm of that"
         )
-        drift = readings["drift"].facts["drift"] if "drift" in readings else {}
-        if drift.get("parameters") == 0:
+        if "drift" not in readings:
+            yield f"{said}."
+        elif readings["drift"].facts["drift"].get("parameters") == 0:
             yield (
                 f"{said}; at this first measurement that comes of its finite width alone, unless "
                 "it was trained before."
@@ -165,7 +166,10 @@ class Listener:
         """Keep them, whatever the user calls the network with."""
         if torch.compiler.is_compiling() or self.inputs is not None or not self.features:
             return
-        with suppress(Exception):  # whatever the user calls the network with, training goes on
+        with (
+            suppress(Exception),
+            torch.no_grad(),
+        ):  # whatever the user calls the network with, training goes on
             if isinstance(module, nn.Sequential):
                 self.called = True
             elif self.called and is_usable(arguments[0], self.features):

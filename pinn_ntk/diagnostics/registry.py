@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from pinn_ntk.diagnostics.base import Diagnostic
 from pinn_ntk.diagnostics.certificate import Certificate
@@ -42,7 +43,11 @@ BY_NAME = {kind.name: kind for kind in CLASSES}
 
 
 def chosen(
-    given: Sequence[str | Diagnostic] | None = None, *, save_start: bool = True, limit: bool = True
+    given: Sequence[str | Diagnostic] | None = None,
+    *,
+    certify: bool = True,
+    save_start: bool = True,
+    limit: bool = True,
 ) -> list[Diagnostic]:
     """Diagnostics by name, or as they are given; all that there are where nothing is given."""
     if isinstance(given, str):
@@ -50,7 +55,8 @@ def chosen(
     if given is not None and not isinstance(given, Sequence):
         raise TypeError(f"diagnostics is {given!r}; expected a list of names and objects.")
     every = [name for name in BY_NAME if limit or name != DistanceFromLimit.name]
-    found = [_one(entry, save_start=save_start) for entry in (every if given is None else given)]
+    options = {Certificate.name: {"certify": certify}, KernelDrift.name: {"save_start": save_start}}
+    found = [_one(entry, options) for entry in (every if given is None else given)]
     names = [diagnostic.name for diagnostic in found]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -59,12 +65,11 @@ def chosen(
     return sorted(found, key=lambda diagnostic: order.get(diagnostic.name, len(order)))
 
 
-def _one(entry: object, *, save_start: bool) -> Diagnostic:
+def _one(entry: object, options: Mapping[str, dict[str, Any]]) -> Diagnostic:
     if isinstance(entry, str):
         if entry not in BY_NAME:
             raise ValueError(f"there is no diagnostic {entry!r}; there are {list(BY_NAME)}.")
-        kind = BY_NAME[entry]
-        return KernelDrift(save_start=save_start) if kind is KernelDrift else kind()
+        return BY_NAME[entry](**options.get(entry, {}))
     if not isinstance(entry, Diagnostic):
         raise TypeError(
             f"a diagnostic is {entry!r}; expected one of the names {list(BY_NAME)}, or an object "
