@@ -169,7 +169,7 @@ MIXING: dict[str, Callable[[Layer], Tensor]] = {
 @pytest.mark.parametrize("trained_points", [False, True], ids=["data", "coordinates"])
 def test_no_mixing_is_taken_for_alignment(
     residual: Callable[[Layer], Tensor], trained_points: bool
-) -> None:
+):
     layer = Layer(trained_points=trained_points)
     r = residual(layer)
     if r is None:
@@ -250,7 +250,7 @@ def random_operation(choose: random.Random, pool: list[Tensor], x: Tensor) -> Te
 
 
 @pytest.mark.parametrize("block", range(8))
-def test_random_graphs(block: int, proofs: list[bool]) -> None:
+def test_random_graphs(block: int, proofs: list[bool]):
     count = 100
     for seed in range(block * count, (block + 1) * count):
         made = random_graph(seed)
@@ -284,13 +284,13 @@ NOT_PROVEN = {case for group in UNPROVEN.values() for case in group}
 PROVEN = [case for case in CASES if case.id not in NOT_PROVEN]
 
 
-def test_what_is_not_proven_is_listed_by_its_name() -> None:
+def test_what_is_not_proven_is_listed_by_its_name():
     assert {case.id for case in CASES} >= NOT_PROVEN
     assert len(PROVEN) >= 60
 
 
 @pytest.mark.parametrize("case", PROVEN, ids=str)
-def test_all_else_is_proven(case: Case) -> None:
+def test_all_else_is_proven(case: Case):
     residuals, params = case.build()
     residual = next(iter(named_residuals(residuals).values()))
     uses = aligned_uses(Graph(residual, named_leaves(params)), len(residual))
@@ -304,7 +304,7 @@ def test_all_else_is_proven(case: Case) -> None:
 )
 def test_one_backward_pass_a_component(
     operator: str, components: int, certify: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     op = OPERATORS[operator]
     net = NETWORKS["mlp"](op.in_dim, op.out_dim)
     residual = op.residual(net, points(6, op.in_dim))
@@ -314,6 +314,6 @@ def test_one_backward_pass_a_component(
 
 
 @pytest.mark.parametrize(("rows", "shape"), [(1, (1, 5)), (4, (5, 1)), (5, (4, 5))])
-def test_another_number_of_rows_is_no_proof(rows: int, shape: tuple[int, ...]) -> None:
+def test_another_number_of_rows_is_no_proof(rows: int, shape: tuple[int, ...]):
     w = torch.ones(1, requires_grad=True)
     assert aligned_uses(Graph(torch.ones(shape) * w, {"w": w}), rows) is None

@@ -77,14 +77,14 @@ PLACES: dict[str, tuple[int, Tensor, Tensor | None]] = {
 @pytest.mark.parametrize(("slots", "members", "owners"), PLACES.values(), ids=PLACES)
 def test_slots_go_to_their_rows(
     graph: Graph, make: Callable[[int], Factor], slots: int, members: Tensor, owners: Tensor | None
-) -> None:
+):
     contribution = Contribution(leaf_edge(graph), make(slots), members, owners)
     factor = assemble(graph, [contribution], R)["w"]
     assert isinstance(factor, type(contribution.factor))
     assert_near(factor.rows(), by_hand(contribution), 1e-15, "rows")
 
 
-def test_slots_in_order_may_be_several_a_row(graph: Graph) -> None:
+def test_slots_in_order_may_be_several_a_row(graph: Graph):
     contribution = Contribution(leaf_edge(graph), dense(2 * R), ALL, None)
     assert_near(
         assemble(graph, [contribution], R)["w"].rows(), by_hand(contribution), 1e-15, "rows"
@@ -94,7 +94,7 @@ def test_slots_in_order_may_be_several_a_row(graph: Graph) -> None:
 @pytest.mark.parametrize(
     "kinds", [["outer", "outer"], ["outer", "dense"], ["dense", "dense"], ["outer"] * 4]
 )
-def test_sites_add_up(graph: Graph, kinds: list[str]) -> None:
+def test_sites_add_up(graph: Graph, kinds: list[str]):
     places = list(PLACES.values())
     made = [
         Contribution(leaf_edge(graph), KINDS[kind](slots), members, owners)
@@ -106,7 +106,7 @@ def test_sites_add_up(graph: Graph, kinds: list[str]) -> None:
 
 
 @pytest.mark.parametrize("shared", ["left", "right", "both", "neither"])
-def test_sites_that_share_a_factor_are_joined(graph: Graph, shared: str) -> None:
+def test_sites_that_share_a_factor_are_joined(graph: Graph, shared: str):
     first, second = outer(R), outer(R)
     if shared in {"left", "both"}:
         second = Outer((first.left[0].clone(),), second.right)
@@ -119,7 +119,7 @@ def test_sites_that_share_a_factor_are_joined(graph: Graph, shared: str) -> None
     assert_near(factor.rows(), sum(by_hand(c) for c in made), 1e-14, "rows")
 
 
-def test_sites_that_agree_in_their_first_row_only_are_not_joined(graph: Graph) -> None:
+def test_sites_that_agree_in_their_first_row_only_are_not_joined(graph: Graph):
     first, second = outer(R), outer(R)
     second.left[0][0] = first.left[0][0]
     second.right[0][0] = first.right[0][0]
@@ -127,7 +127,7 @@ def test_sites_that_agree_in_their_first_row_only_are_not_joined(graph: Graph) -
     assert len(assemble(graph, made, R)["w"].left) == 2
 
 
-def test_sites_of_several_dtypes_take_the_widest(graph: Graph) -> None:
+def test_sites_of_several_dtypes_take_the_widest(graph: Graph):
     made = [Contribution(leaf_edge(graph), f, ALL, None) for f in (outer(R), outer(R))]
     low = Outer(
         *(tuple(x.bfloat16() for x in side) for side in (made[0].factor.left, made[0].factor.right))
@@ -186,7 +186,7 @@ def cotangents_times_jacobian(rows: Tensor, made: Tensor, weight: Tensor) -> Ten
 @pytest.mark.parametrize(("view", "transposed"), KEPT.values(), ids=KEPT)
 def test_views_of_a_weight_keep_its_factors(
     weight: Tensor, view: Callable[[Tensor], Tensor], transposed: bool
-) -> None:
+):
     made = view(weight)
     graph, edge = shared_by_points(made, weight)
     factor = Outer((torch.randn(R, made.shape[0]),), (torch.randn(R, made.shape[1]),))
@@ -201,7 +201,7 @@ def test_views_of_a_weight_keep_its_factors(
 @pytest.mark.parametrize("chunk", [64, 2])
 def test_rows_of_a_shared_tensor_are_pulled_back(
     weight: Tensor, compute: object, chunk: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     monkeypatch.setattr(module, "MAX_CHUNK", chunk)
     function = compute[0] if isinstance(compute, tuple) else compute
     made = function(weight)  # type: ignore[operator]
@@ -214,7 +214,7 @@ def test_rows_of_a_shared_tensor_are_pulled_back(
 
 
 @pytest.mark.parametrize("size", [2, R + 2], ids=["fewer_than_rows", "more_than_rows"])
-def test_several_leaves_behind_one_tensor(size: int) -> None:
+def test_several_leaves_behind_one_tensor(size: int):
     scale, direction = torch.rand(size, requires_grad=True), torch.rand(size, requires_grad=True)
     unused = torch.rand(2, requires_grad=True)
     made = scale.exp() * direction
@@ -226,7 +226,7 @@ def test_several_leaves_behind_one_tensor(size: int) -> None:
     assert_near(found["s"].rows(), factor.gradients * made.detach(), 1e-14, "scale")
 
 
-def test_uses_of_a_leaf_and_of_a_tensor_computed_from_it_add_up(weight: Tensor) -> None:
+def test_uses_of_a_leaf_and_of_a_tensor_computed_from_it_add_up(weight: Tensor):
     made = 2 * weight
     residual = torch.randn(R, M) @ made + torch.randn(R, M) @ weight
     graph = Graph(residual, {"w": weight})
@@ -251,7 +251,7 @@ class Unbatched(torch.autograd.Function):
         return gradient * float(gradient.abs().max() >= 0) * 2
 
 
-def test_operations_that_cannot_be_batched_are_pulled_back_one_by_one(weight: Tensor) -> None:
+def test_operations_that_cannot_be_batched_are_pulled_back_one_by_one(weight: Tensor):
     made = Unbatched.apply(weight)
     graph, edge = shared_by_points(made, weight)
     factor = dense(R)

@@ -74,7 +74,7 @@ def dense_kernel(case: Case) -> DenseKernel:
     return DenseKernel({name: reference_jacobian(r, params) for name, r in residuals.items()})
 
 
-def test_ids_are_unique_and_every_factory_is_used() -> None:
+def test_ids_are_unique_and_every_factory_is_used():
     ids = [case.id for case in CASES]
     assert len(set(ids)) == len(ids)
     parts = {part for name in ids for part in name.split("-", maxsplit=1)}
@@ -84,7 +84,7 @@ def test_ids_are_unique_and_every_factory_is_used() -> None:
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_case_is_live_finite_and_reproducible(case: Case) -> None:
+def test_case_is_live_finite_and_reproducible(case: Case):
     state = torch.get_rng_state()
     residuals, _ = case.build()
     again, _ = case.build()
@@ -98,7 +98,7 @@ def test_case_is_live_finite_and_reproducible(case: Case) -> None:
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_reference_kernel_of_every_case_is_a_kernel(case: Case) -> None:
+def test_reference_kernel_of_every_case_is_a_kernel(case: Case):
     kernel = dense_kernel(case)
     asserts.assert_symmetric(kernel)
     asserts.assert_psd(kernel)
@@ -109,7 +109,7 @@ def test_reference_kernel_of_every_case_is_a_kernel(case: Case) -> None:
 
 @pytest.mark.parametrize("network", ["mlp", "siren", "weight_factorised", "layer_norm_by_hand"])
 @pytest.mark.parametrize("style", [style for style in SECOND if style != "sum"])
-def test_all_styles_of_u_xx_have_one_kernel(network: str, style: str) -> None:
+def test_all_styles_of_u_xx_have_one_kernel(network: str, style: str):
     expected = reference_ntk(*build_operator(network, "u_xx", "sum"))
     for pair, block in reference_ntk(*build_operator(network, "u_xx", style)).items():
         asserts.assert_near(block, expected[pair], 1e-11, f"K{pair}")
@@ -120,7 +120,7 @@ def case() -> Case:
     return next(case for case in CASES if case.id == "mlp-u_xx-sum")
 
 
-def test_checks_accept_a_true_kernel(case: Case) -> None:
+def test_checks_accept_a_true_kernel(case: Case):
     residuals, params = case.build()
     asserts.assert_is_ntk_of(dense_kernel(case), residuals, params)
     asserts.assert_certified(dense_kernel(case))
@@ -179,7 +179,7 @@ BROKEN: dict[str, list[str]] = {
 @pytest.mark.parametrize(
     ("spoil", "name"), [(spoil, check) for check, spoilt in BROKEN.items() for spoil in spoilt]
 )
-def test_checks_refuse_a_broken_kernel(case: Case, spoil: str, name: str) -> None:
+def test_checks_refuse_a_broken_kernel(case: Case, spoil: str, name: str):
     residuals, params = case.build()
     arguments: dict[str, tuple[object, ...]] = {
         "matches_reference": (reference_ntk(residuals, params),),
@@ -200,7 +200,7 @@ def kernel_in_order(order: Tensor) -> DenseKernel:
     return DenseKernel({name: reference_jacobian(r, net) for name, r in residuals.items()})
 
 
-def test_permutation_check() -> None:
+def test_permutation_check():
     asserts.assert_permutation_equivariant(kernel_in_order, "pde", 6)
     in_place = kernel_in_order(torch.arange(6))
     with pytest.raises(AssertionError, match=r"permuted K\[pde\]"):

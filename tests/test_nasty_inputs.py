@@ -127,7 +127,7 @@ CASES: dict[str, Callable[[], tuple[Tensor, Params]]] = {
 
 @pytest.mark.parametrize("build", CASES.values(), ids=CASES)
 @pytest.mark.filterwarnings("ignore::pinn_ntk.NTKWarning")
-def test_kernel_is_right(build: Callable[[], tuple[Tensor, Params]]) -> None:
+def test_kernel_is_right(build: Callable[[], tuple[Tensor, Params]]):
     residual, params = build()
     kernel = empirical_ntk({"pde": residual}, params)
     plain = {"pde": residual.as_subclass(Tensor)}
@@ -135,14 +135,14 @@ def test_kernel_is_right(build: Callable[[], tuple[Tensor, Params]]) -> None:
     assert_certified(kernel)
 
 
-def test_rank_and_noise_of_duplicated_points() -> None:
+def test_rank_and_noise_of_duplicated_points():
     residual, params = of_u_xx(lambda r: r, torch.rand(3, 1).repeat(4, 1))
     spectrum = empirical_ntk(residual, params).spectrum()
     assert len(spectrum.eigenvalues) == 12
     assert spectrum.rank <= 3
 
 
-def test_a_parameter_shared_between_terms() -> None:
+def test_a_parameter_shared_between_terms():
     net, gain = mlp(), nn.Parameter(torch.tensor([2.0]))
     residuals = {"a": gain * net(points(N, 1)), "b": net(points(4, 1, seed=1)) - gain}
     kernel = empirical_ntk(residuals, [*net.parameters(), gain])
@@ -152,7 +152,7 @@ def test_a_parameter_shared_between_terms() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 @pytest.mark.parametrize("order", ["as_given", "permuted"])
-def test_five_thousand_rows(order: str, dtype: torch.dtype) -> None:
+def test_five_thousand_rows(order: str, dtype: torch.dtype):
     rows = 5000
     net = stack([1, 3, 1]).to(dtype)
     x = points(rows, 1).detach().to(dtype)
@@ -190,7 +190,7 @@ MADE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 @pytest.mark.filterwarnings("ignore::pinn_ntk.NTKWarning")
 def test_models_of_low_precision(
     make: Callable[[Tensor, Tensor], Tensor], dtype: torch.dtype, tol: float
-) -> None:
+):
     net = mlp().to(dtype)
     x = points(N, 1).detach().to(dtype).requires_grad_()
     kernel = checked_ntk(make(net(x), x), net, tol, f"K of a model in {dtype}")
@@ -200,9 +200,7 @@ def test_models_of_low_precision(
 
 @pytest.mark.parametrize("make", MADE.values(), ids=MADE)
 @pytest.mark.parametrize("scale", [1e-25, 1.0, 1e20], ids=str)
-def test_float32_stays_on_the_fast_path(
-    make: Callable[[Tensor, Tensor], Tensor], scale: float
-) -> None:
+def test_float32_stays_on_the_fast_path(make: Callable[[Tensor, Tensor], Tensor], scale: float):
     """No warning: a warning is an error here."""
     net = mlp().float()
     x = points(N, 1).detach().float().requires_grad_()
@@ -210,7 +208,7 @@ def test_float32_stays_on_the_fast_path(
 
 
 @pytest.mark.filterwarnings("ignore::pinn_ntk.NTKWarning")
-def test_mixed_precision_in_one_graph() -> None:
+def test_mixed_precision_in_one_graph():
     net = mlp().float()
     x = points(N, 1).detach().float()
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -218,7 +216,7 @@ def test_mixed_precision_in_one_graph() -> None:
     checked_ntk(low.double() + net(x), net, 5e-2, "K under autocast")
 
 
-def test_a_gradient_that_is_not_finite_is_said() -> None:
+def test_a_gradient_that_is_not_finite_is_said():
     """|u|^(1/2) at u = 0 has a finite value and no derivative."""
     net = nn.Linear(1, 1, bias=False)
     residual = net(torch.tensor([[0.0], [1.0], [2.0]])).abs().sqrt()
@@ -228,7 +226,7 @@ def test_a_gradient_that_is_not_finite_is_said() -> None:
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_a_parameter_that_is_not_finite_is_refused_with_its_residual(bad: float) -> None:
+def test_a_parameter_that_is_not_finite_is_refused_with_its_residual(bad: float):
     net = mlp()
     with torch.no_grad():
         net[2].weight[0, 0] = bad
@@ -239,7 +237,7 @@ def test_a_parameter_that_is_not_finite_is_refused_with_its_residual(bad: float)
 
 @pytest.mark.filterwarnings("ignore::pinn_ntk.NTKWarning")
 @pytest.mark.parametrize("hooked", ["weight", "hidden"])
-def test_hooks_on_tensors_are_part_of_the_gradient(hooked: str) -> None:
+def test_hooks_on_tensors_are_part_of_the_gradient(hooked: str):
     net = mlp()
     hidden = net[0](points(N, 1))
     (net[0].weight if hooked == "weight" else hidden).register_hook(lambda g: 3 * g)
@@ -247,7 +245,7 @@ def test_hooks_on_tensors_are_part_of_the_gradient(hooked: str) -> None:
     checked_ntk(residual, net, 1e-13, "K with a hook")
 
 
-def test_hooks_of_accumulation_are_not_run() -> None:
+def test_hooks_of_accumulation_are_not_run():
     net, ran = mlp(), []
     for p in net.parameters():
         p.register_post_accumulate_grad_hook(ran.append)
@@ -263,7 +261,7 @@ def not_supported(reason: str, raises: type[Exception] = AssertionError) -> pyte
 
 
 @not_supported("autograd fills .grad of intermediate tensors that retain it")
-def test_retained_gradients_stay_as_they_are() -> None:
+def test_retained_gradients_stay_as_they_are():
     net = mlp()
     hidden = net[0](points(N, 1))
     hidden.retain_grad()
@@ -272,7 +270,7 @@ def test_retained_gradients_stay_as_they_are() -> None:
 
 
 @not_supported("hooks on intermediate tensors run once more at each backward pass")
-def test_hooks_run_as_often_as_in_training() -> None:
+def test_hooks_run_as_often_as_in_training():
     net, ran = mlp(), []
     hidden = net[0](points(N, 1))
     hidden.register_hook(lambda _: ran.append(1))
@@ -281,7 +279,7 @@ def test_hooks_run_as_often_as_in_training() -> None:
 
 
 @not_supported("a hook that mixes rows is seen by the certificate only")
-def test_a_mixing_hook_without_the_certificate() -> None:
+def test_a_mixing_hook_without_the_certificate():
     net = mlp()
     hidden = net[0](points(N, 1))
     hidden.register_hook(lambda g: g - g.mean(0))
@@ -290,7 +288,7 @@ def test_a_mixing_hook_without_the_certificate() -> None:
 
 
 @not_supported("reentrant checkpointing hides the parameters from the graph: a kernel of zeros")
-def test_reentrant_checkpointing() -> None:
+def test_reentrant_checkpointing():
     net, x = mlp(), points(N, 1)
     expected = reference_ntk(net(x), net)["residual", "residual"]
     kernel = empirical_ntk(checkpoint(net, x, use_reentrant=True), net)
@@ -313,7 +311,7 @@ class Hidden(torch.autograd.Function):
 
 
 @not_supported("a weight that a custom function does not take as an argument is not in the graph")
-def test_a_weight_behind_the_graphs_back() -> None:
+def test_a_weight_behind_the_graphs_back():
     Hidden.weight = nn.Parameter(torch.ones(1, 1))
     x = points(N, 1)
     kernel = empirical_ntk(Hidden.apply(x), [Hidden.weight])
@@ -322,19 +320,19 @@ def test_a_weight_behind_the_graphs_back() -> None:
 
 @not_supported("sparse gradients", raises=RuntimeError)
 @pytest.mark.filterwarnings("ignore::pinn_ntk.NTKWarning")
-def test_sparse_embeddings() -> None:
+def test_sparse_embeddings():
     table = nn.Embedding(4, 3, sparse=True)
     empirical_ntk(table(torch.tensor([0, 1, 1, 3])).sum(1), table)
 
 
 @not_supported("complex parameters", raises=ValueError)
-def test_complex_parameters() -> None:
+def test_complex_parameters():
     w = nn.Parameter(torch.ones(2, dtype=torch.cdouble))
     empirical_ntk((torch.rand(N, 2).to(torch.cdouble) @ w).abs(), [w])
 
 
 @not_supported("a scalar residual in inference mode", raises=ValueError)
-def test_a_scalar_in_inference_mode() -> None:
+def test_a_scalar_in_inference_mode():
     net = mlp()
     residual = net(points(1, 1)).squeeze()
     with torch.inference_mode():

@@ -71,7 +71,7 @@ def node_of(tensor: Tensor) -> Node:
 
 
 @pytest.mark.parametrize("kind", nodes.SAVED)
-def test_torch_offers_every_operand(kind: str) -> None:
+def test_torch_offers_every_operand(kind: str):
     assert kind in MAKE, f"no operation in this test makes a {kind}; add one"
     node = node_of(MAKE[kind]())
     assert nodes.kind(node) == kind, f"torch calls the node {nodes.kind(node)}: its rules are lost"
@@ -81,7 +81,7 @@ def test_torch_offers_every_operand(kind: str) -> None:
         nodes.saved(node, operand)
 
 
-def test_every_node_made_here_is_one_that_is_read() -> None:
+def test_every_node_made_here_is_one_that_is_read():
     assert set(MAKE) == set(nodes.SAVED)
 
 
@@ -107,7 +107,7 @@ def signed(value: object) -> object:
 
 
 @pytest.mark.parametrize("kind", VALUES)
-def test_numbers_among_the_operands(kind: str) -> None:
+def test_numbers_among_the_operands(kind: str):
     """Torch may or may not have counted a negative axis from the front; both mean the same."""
     operand, expected = VALUES[kind]
     found = signed(nodes.saved(node_of(MAKE[kind]()), operand))
@@ -118,7 +118,7 @@ def test_numbers_among_the_operands(kind: str) -> None:
     assert found == expected
 
 
-def test_saved_tensors_are_the_operands() -> None:
+def test_saved_tensors_are_the_operands():
     x, w = live(2, 4), live(4, 3)
     node = node_of(x @ w)
     assert torch.equal(nodes.saved(node, "self"), x)
@@ -127,21 +127,21 @@ def test_saved_tensors_are_the_operands() -> None:
 
 
 @pytest.mark.parametrize("operand", ["mat1", "_saved_self", ""])
-def test_operands_and_node_types_that_are_not_listed_are_refused(operand: str) -> None:
+def test_operands_and_node_types_that_are_not_listed_are_refused(operand: str):
     with pytest.raises(KeyError, match=r"MmBackward0 has no operand .* \('self', 'mat2'\)"):
         nodes.saved(node_of(live(2, 4) @ live(4, 3)), operand)
     with pytest.raises(KeyError, match="TanhBackward0"):
         nodes.saved(node_of(live(2).tanh()), "result")
 
 
-def test_a_freed_graph_says_so() -> None:
+def test_a_freed_graph_says_so():
     out = live(2, 4) @ live(4, 3)
     out.sum().backward()
     with pytest.raises(RuntimeError, match="backward through the graph a second time"):
         nodes.saved(node_of(out), "self")
 
 
-def test_shapes_and_dtypes_of_outputs() -> None:
+def test_shapes_and_dtypes_of_outputs():
     parts = live(4, 6).split(3, dim=1)
     assert nodes.output_shape(node_of(parts[0])) == (4, 3)
     assert nodes.output_shape(node_of(live(4, 6).sum())) == ()
@@ -150,28 +150,28 @@ def test_shapes_and_dtypes_of_outputs() -> None:
     assert nodes.output_dtype(node_of(live(2) * 1j)) == torch.complex128
 
 
-def test_inputs_skip_constants_and_number_outputs() -> None:
+def test_inputs_skip_constants_and_number_outputs():
     first, second = live(4, 6).split(3, dim=1)
     found = list(nodes.inputs(node_of(torch.addcmul(torch.ones(4, 3), second, first))))
     split = node_of(first)
     assert found == [(1, split, 1), (2, split, 0)]
 
 
-def test_leaf() -> None:
+def test_leaf():
     w = live(3)
     ((_, child, _),) = nodes.inputs(node_of(w * 2))
     assert nodes.leaf(child) is w
     assert nodes.leaf(node_of(w * 2)) is None
 
 
-def test_kind_has_no_namespace() -> None:
+def test_kind_has_no_namespace():
     assert nodes.kind(node_of(live(2) * 2)) == "MulBackward0"
     ((_, child, _),) = nodes.inputs(node_of(live(3) * 2))
     assert nodes.kind(child) == "AccumulateGrad"
 
 
 @pytest.mark.parametrize(("given", "meant"), [(0, 0), (3, 3), (2**64 - 1, -1), (2**64 - 2, -2)])
-def test_signed(given: int, meant: int) -> None:
+def test_signed(given: int, meant: int):
     assert nodes.signed(given) == meant
 
 
@@ -208,7 +208,7 @@ def lose(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("kind", RULES)
-def test_a_lost_attribute_costs_time_not_truth(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lost_attribute_costs_time_not_truth(kind: str, monkeypatch: pytest.MonkeyPatch):
     net, x = Everything(), torch.rand(5, 2)
     residual = net(x).square()
     expected = reference_ntk(residual, net)["residual", "residual"]
@@ -238,14 +238,14 @@ def test_a_lost_attribute_costs_time_not_truth(kind: str, monkeypatch: pytest.Mo
 )
 def test_a_lost_axis_costs_the_proof_only(
     kind: str, write: Callable[[Tensor], Tensor], monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     net, x = nn.Linear(2, 3), torch.rand(5, 2)
     residual = write(net(x))
     lose(kind, monkeypatch)
     checked_ntk(residual, net, 1e-13, "K without the axis", certify=False)
 
 
-def test_missing_looks_at_the_node_type(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_looks_at_the_node_type(monkeypatch: pytest.MonkeyPatch):
     node = node_of(live(2, 4) @ live(4, 3))
     monkeypatch.setitem(nodes.SAVED, "MmBackward0", ("self", "nothing_like_it"))
     nodes._missing.cache_clear()

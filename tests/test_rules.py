@@ -123,9 +123,7 @@ def rules_of(out: Tensor, w: Tensor) -> list[SiteRule]:
 
 
 @pytest.mark.parametrize(("shape", "operation"), CASES.values(), ids=CASES)
-def test_each_slot_gives_its_share_of_the_gradient(
-    shape: tuple[int, ...], operation: Operation
-) -> None:
+def test_each_slot_gives_its_share_of_the_gradient(shape: tuple[int, ...], operation: Operation):
     w = rand(*shape).requires_grad_()
     out = operation(w)
     cotangent = torch.randn(out.shape)
@@ -149,7 +147,7 @@ def test_each_slot_gives_its_share_of_the_gradient(
 
 
 @pytest.mark.parametrize("name", [n for n in CASES if n.startswith(("mm", "addmm_w", "bmm"))])
-def test_weights_stay_in_outer_product_form(name: str) -> None:
+def test_weights_stay_in_outer_product_form(name: str):
     shape, operation = CASES[name]
     w = rand(*shape).requires_grad_()
     out = operation(w)
@@ -171,7 +169,7 @@ def test_weights_stay_in_outer_product_form(name: str) -> None:
 )
 def test_slots_lie_along_each_broadcast_axis_then_all(
     shape: tuple[int, ...], out: tuple[int, ...], slots: list[int]
-) -> None:
+):
     w = rand(*shape).requires_grad_()
     product = points(*out) * w
     found = [rule.arrange(product.detach()).shape for rule in rules_of(product, w)]
@@ -194,7 +192,7 @@ NO_RULE: dict[str, tuple[tuple[int, ...], Operation]] = {
 
 
 @pytest.mark.parametrize(("shape", "operation"), NO_RULE.values(), ids=NO_RULE)
-def test_the_rest_has_no_rule(shape: tuple[int, ...], operation: Operation) -> None:
+def test_the_rest_has_no_rule(shape: tuple[int, ...], operation: Operation):
     w = rand(*shape).requires_grad_()
     out = operation(w)
     for position, child, output in nodes.inputs(out.grad_fn):
@@ -204,7 +202,7 @@ def test_the_rest_has_no_rule(shape: tuple[int, ...], operation: Operation) -> N
             assert find_rules(out.grad_fn, position, operand_shape) == []
 
 
-def test_gain_of_torchs_module_through_two_derivatives() -> None:
+def test_gain_of_torchs_module_through_two_derivatives():
     """The node of the first derivative and that of the value both take the gain."""
     norm, x = nn.LayerNorm(K), points(N, K)
     slope = torch.autograd.grad(norm(x).square().sum(), x, create_graph=True)[0]

@@ -38,7 +38,7 @@ def parts(shape: tuple[int, ...]) -> list[list[list[int]]]:
     return [partition.tolist() for partition in partitions.partitions(torch.zeros(shape))]
 
 
-def test_first_all_rows_together_then_by_axis_then_joined() -> None:
+def test_first_all_rows_together_then_by_axis_then_joined():
     assert parts((2, 3)) == [
         [[0, 1, 2, 3, 4, 5]],
         [[0, 1, 2], [3, 4, 5]],  # components on axis 0
@@ -50,12 +50,12 @@ def test_first_all_rows_together_then_by_axis_then_joined() -> None:
     ]
 
 
-def test_components_may_lie_on_two_axes() -> None:
+def test_components_may_lie_on_two_axes():
     assert [[0, 4, 8], [1, 5, 9], [2, 6, 10], [3, 7, 11]] in parts((3, 2, 2))
 
 
 @pytest.mark.parametrize("shape", [(7,), (8, 1), (2, 3), (1, 7), (5, 2, 2), (2, 2, 2, 2)], ids=str)
-def test_every_partition_holds_each_row_once(shape: tuple[int, ...]) -> None:
+def test_every_partition_holds_each_row_once(shape: tuple[int, ...]):
     found = parts(shape)
     rows = torch.zeros(shape).numel()
     assert found[0] == [list(range(rows))]
@@ -64,11 +64,11 @@ def test_every_partition_holds_each_row_once(shape: tuple[int, ...]) -> None:
         assert len({len(part) for part in partition}) == 1
 
 
-def test_no_part_holds_one_row_only_because_of_an_axis() -> None:
+def test_no_part_holds_one_row_only_because_of_an_axis():
     assert all(len(partition) < 5 for partition in parts((5, 1)))
 
 
-def test_many_components_are_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_components_are_not_tried(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(partitions, "MAX_COMPONENTS", 2)
     assert [len(partition) for partition in parts((2, 3))] == [1, 2, 2, 2, 3, 3]
 
@@ -105,7 +105,7 @@ JOINED: dict[str, Callable[[tuple[Tensor, ...]], Tensor]] = {
 
 
 @pytest.mark.parametrize("join", JOINED.values(), ids=JOINED)
-def test_components_are_told_from_points(join: Callable[[tuple[Tensor, ...]], Tensor]) -> None:
+def test_components_are_told_from_points(join: Callable[[tuple[Tensor, ...]], Tensor]):
     residuals, net = flow()
     assert fallbacks(join(residuals), net) == {}
 
@@ -120,19 +120,19 @@ HALF_SHARED: dict[str, Callable[[tuple[Tensor, ...]], Tensor]] = {
 
 
 @pytest.mark.parametrize("join", HALF_SHARED.values(), ids=HALF_SHARED)
-def test_no_partition_fits(join: Callable[[tuple[Tensor, ...]], Tensor]) -> None:
+def test_no_partition_fits(join: Callable[[tuple[Tensor, ...]], Tensor]):
     residuals, net = flow()
     assert set(fallbacks(join(residuals), net).values()) == {sites.INTERACTING}
 
 
-def test_terms_of_different_points_in_one_tensor() -> None:
+def test_terms_of_different_points_in_one_tensor():
     net = NETWORKS["mlp"](1, 1)
     x, y = points(N, 1), points(4, 1, seed=1)
     residual = torch.cat([grad(net(x), x), 10 * net(y)])
     assert fallbacks(residual, net) == {}
 
 
-def test_more_components_than_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_components_than_are_tried(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(partitions, "MAX_COMPONENTS", 2)
     residuals, net = flow()
     reasons = fallbacks(torch.stack(residuals).squeeze(2)[:, ORDER].mT, net)
@@ -183,19 +183,19 @@ DETOURS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
 @pytest.mark.parametrize("order", [slice(None), ORDER], ids=["in_order", "permuted"])
 def test_weights_computed_from_parameters(
     compute: Callable[[Tensor, Tensor, Tensor], Tensor], derivative: bool, order: slice | list[int]
-) -> None:
+):
     net, x = Detour(compute), points(N, 4)
     residual = grad(net(x), x) if derivative else net(x)
     assert fallbacks(residual[order], net) == {}
 
 
-def test_frozen_parts_of_a_weight() -> None:
+def test_frozen_parts_of_a_weight():
     net, x = Detour(DETOURS["normalised"]), points(N, 4)
     net.a.requires_grad_(False)
     assert fallbacks(grad(net(x), x), net) == {}
 
 
-def test_a_weight_scaled_by_a_tensor_that_is_no_parameter() -> None:
+def test_a_weight_scaled_by_a_tensor_that_is_no_parameter():
     """It might be a coordinate, so that the product might differ from point to point."""
     scale = torch.ones((), requires_grad=True)
     net = Detour(lambda a, _b, _c: a * scale)
@@ -203,7 +203,7 @@ def test_a_weight_scaled_by_a_tensor_that_is_no_parameter() -> None:
 
 
 @pytest.mark.parametrize("tracked", [False, True])
-def test_trained_points(tracked: bool) -> None:
+def test_trained_points(tracked: bool):
     net, x = NETWORKS["mlp"](1, 1), nn.Parameter(points(N, 1).detach())
     residual = grad(net(x), x) + net(x)
     reasons = fallbacks(residual, [*net.parameters(), *([x] if tracked else [])])
@@ -211,19 +211,19 @@ def test_trained_points(tracked: bool) -> None:
 
 
 @pytest.mark.parametrize("shape", [(4,), (2, 3), (5, 1)], ids=str)
-def test_a_residual_that_is_a_parameter(shape: tuple[int, ...]) -> None:
+def test_a_residual_that_is_a_parameter(shape: tuple[int, ...]):
     w = nn.Parameter(torch.randn(shape))
     assert list(fallbacks(w, [w])) == ["param_0"]
 
 
-def test_a_parameter_of_one_row_only() -> None:
+def test_a_parameter_of_one_row_only():
     net, shift = NETWORKS["mlp"](1, 1), nn.Parameter(torch.ones(1))
     u = net(points(N, 1))
     residual = torch.cat([u[:2], u[2:3] * shift, u[3:]])
     fallbacks(residual, [*net.parameters(), shift])
 
 
-def test_a_residual_that_depends_on_nothing_trained() -> None:
+def test_a_residual_that_depends_on_nothing_trained():
     net, x = NETWORKS["mlp"](1, 1), points(N, 1)
     kernel = empirical_ntk({"pde": x.sin(), "bc": net(x)}, net)
     assert torch.equal(kernel["pde"], torch.zeros(N, N))
@@ -231,7 +231,7 @@ def test_a_residual_that_depends_on_nothing_trained() -> None:
 
 
 @pytest.mark.parametrize("shape", [(1,), (1, 1), (1, 1, 1)], ids=str)
-def test_one_row_is_left_to_one_backward_pass(shape: tuple[int, ...]) -> None:
+def test_one_row_is_left_to_one_backward_pass(shape: tuple[int, ...]):
     net = NETWORKS["batch_norm"](1, 1)
     residual = net(points(N, 1)).mean().view(shape)
     factors, reasons, *_ = site_factors(residual, dict(net.named_parameters()))
@@ -260,9 +260,7 @@ MIXED = {"columns": on_points, "rows": on_points_in_rows}
 
 @pytest.mark.parametrize("residual", MIXED.values(), ids=MIXED)
 @pytest.mark.parametrize("size", [mixing.FEW, mixing.FEW + 1])
-def test_a_matrix_times_the_network_is_exact_and_said_if_large(
-    residual: Callable, size: int
-) -> None:
+def test_a_matrix_times_the_network_is_exact_and_said_if_large(residual: Callable, size: int):
     net = NETWORKS["mlp"](1, 1)
     live, names = residual(net, size), {name for name, _ in net.named_parameters()}
     with warnings.catch_warnings(record=True) as said:
@@ -276,7 +274,7 @@ def test_a_matrix_times_the_network_is_exact_and_said_if_large(
     assert_near(kernel.jacobian("pde").dense(), reference_jacobian(live, net), 1e-12, "J")
 
 
-def test_a_weight_made_of_a_trained_and_a_fixed_factor_is_no_result_of_the_network() -> None:
+def test_a_weight_made_of_a_trained_and_a_fixed_factor_is_no_result_of_the_network():
     factor = torch.randn(30, 2, requires_grad=True)
     live = (torch.randn(5, 30) @ (factor @ smooth(2, 30))).tanh().sum(1)
     kernel = empirical_ntk({"pde": live}, [factor])  # 900 entries; a warning would be an error

@@ -20,7 +20,7 @@ def kinds(graph: Graph) -> list[str]:
     return [nodes.kind(node) for node in graph.order]
 
 
-def test_order_holds_what_reaches_a_trained_leaf_only() -> None:
+def test_order_holds_what_reaches_a_trained_leaf_only():
     w, frozen = torch.ones(3, requires_grad=True), torch.ones(3, requires_grad=True)
     x = torch.ones(3, requires_grad=True)
     residual = (x.sin() * w).exp() + frozen.cos()
@@ -30,7 +30,7 @@ def test_order_holds_what_reaches_a_trained_leaf_only() -> None:
     assert list(graph.names.values()) == ["w"]
 
 
-def test_every_consumer_stands_before_its_inputs() -> None:
+def test_every_consumer_stands_before_its_inputs():
     net, x = NETWORKS["gated"](1, 1), points(3, 1)
     graph = Graph(laplacian(net(x), x), dict(net.named_parameters()))
     place = {node: number for number, node in enumerate(graph.order)}
@@ -41,7 +41,7 @@ def test_every_consumer_stands_before_its_inputs() -> None:
             assert place[edge.node] > place[node]
 
 
-def test_uses_name_consumer_and_position() -> None:
+def test_uses_name_consumer_and_position():
     w = torch.ones(3, requires_grad=True)
     square, data = w * w, torch.ones(3)
     residual = data - square
@@ -53,7 +53,7 @@ def test_uses_name_consumer_and_position() -> None:
     assert graph.outputs[square.grad_fn] == {0}
 
 
-def test_outputs_of_an_operation_with_several() -> None:
+def test_outputs_of_an_operation_with_several():
     w = torch.ones(2, 6, requires_grad=True)
     _, second, third = w.split(2, dim=1)
     graph = graph_of(second * third, w=w)
@@ -62,7 +62,7 @@ def test_outputs_of_an_operation_with_several() -> None:
     assert graph_of(third, w=w).outputs[third.grad_fn] == {2}
 
 
-def test_parametric_means_from_parameters_alone() -> None:
+def test_parametric_means_from_parameters_alone():
     scale, weight = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2, 2))
     frozen_out = nn.Parameter(torch.ones(2))  # trained by someone else
     x = torch.ones(3, 2, requires_grad=True)
@@ -75,19 +75,19 @@ def test_parametric_means_from_parameters_alone() -> None:
     assert constant_points.grad_fn in graph_of(constant_points, scale=scale).parametric
 
 
-def test_one_leaf_under_two_names_counts_once() -> None:
+def test_one_leaf_under_two_names_counts_once():
     w = torch.ones(3, requires_grad=True)
     assert len(graph_of(w * 2, a=w).names) == 1
 
 
-def test_a_residual_that_depends_on_no_parameter() -> None:
+def test_a_residual_that_depends_on_no_parameter():
     x, w = torch.ones(3, requires_grad=True), torch.ones(3, requires_grad=True)
     graph = graph_of(x * 2, w=w)
     assert graph.order == []
     assert graph.names == {}
 
 
-def test_a_detached_copy_is_no_use() -> None:
+def test_a_detached_copy_is_no_use():
     w = torch.ones(3, requires_grad=True)
     residual = w.detach() * w + w.clone().detach()
     graph = graph_of(residual, w=w)
@@ -96,13 +96,13 @@ def test_a_detached_copy_is_no_use() -> None:
     assert (nodes.kind(use.node), use.position) == ("MulBackward0", 1)
 
 
-def test_a_leaf_has_no_graph() -> None:
+def test_a_leaf_has_no_graph():
     w = torch.ones(3, requires_grad=True)
     with pytest.raises(ValueError, match="the residual is a leaf"):
         graph_of(w, w=w)
 
 
-def test_long_chains_need_no_recursion() -> None:
+def test_long_chains_need_no_recursion():
     w = torch.ones(2, requires_grad=True)
     out = w
     for _ in range(3000):
@@ -122,7 +122,7 @@ def test_long_chains_need_no_recursion() -> None:
     ],
     ids=str,
 )
-def test_coarsest_dtype_on_the_way(through: list[torch.dtype], coarsest: torch.dtype) -> None:
+def test_coarsest_dtype_on_the_way(through: list[torch.dtype], coarsest: torch.dtype):
     w = torch.ones(2, dtype=torch.float64, requires_grad=True)
     out = w * 1.0
     for dtype in through:
