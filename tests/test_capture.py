@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from functools import partial
 
@@ -40,19 +39,16 @@ def measured(residual: Tensor, net: nn.Module, match: str) -> tuple[NTK, str]:
     return kernel, str(said[0].message)
 
 
-def spoilt(maker: Callable[..., object], spoil: Callable[[Outer | Dense], Outer | Dense]) -> object:
-    """A rule maker whose contributions are spoilt."""
+def spoil_rule(monkeypatch: pytest.MonkeyPatch, kind: str, spoil: Callable) -> None:
+    """Let all contributions by this rule be spoilt."""
+    maker = rules._RULES[kind]
 
     def make(node: Node, position: int, shape: torch.Size) -> list[SiteRule]:
         made = maker(node, position, shape)
         listed = made if isinstance(made, list) else [made]
         return [SiteRule(r.arrange, lambda g, r=r: spoil(r.contribute(g))) for r in listed if r]
 
-    return make
-
-
-def spoil_rule(monkeypatch: pytest.MonkeyPatch, kind: str, spoil: Callable) -> None:
-    monkeypatch.setitem(rules._RULES, kind, spoilt(rules._RULES[kind], spoil))
+    monkeypatch.setitem(rules._RULES, kind, make)
 
 
 def scaled(factor: Outer | Dense, by: float = 1 + 1e-6) -> Outer | Dense:
@@ -133,15 +129,12 @@ def everything_is_aligned(graph: Graph, _rows: int) -> list[tuple[Use, Edge]]:
 
 @pytest.mark.parametrize("mix", ["batch_norm", "centred", "attention"])
 def test_a_wrong_proof_is_mended(mix: str, monkeypatch: pytest.MonkeyPatch):
-    if mix == "batch_norm":
-        net = nn.Sequential(nn.Linear(1, 5), nn.BatchNorm1d(5), nn.Tanh(), nn.Linear(5, 1))
-        residual = net(points(N, 1))
-    else:
-        net = NETWORKS["mlp"](1, 1)
-        u = net(points(N, 1))
-        residual = u - u.mean() if mix == "centred" else (u @ u.T).softmax(1) @ u
+    normed = nn.Sequential(nn.Linear(1, 5), nn.BatchNorm1d(5), nn.Tanh(), nn.Linear(5, 1))
+    net = normed if mix == "batch_norm" else NETWORKS["mlp"](1, 1)
+    u = net(points(N, 1))
+    made = {"batch_norm": u, "centred": u - u.mean(), "attention": (u @ u.T).softmax(1) @ u}
     monkeypatch.setattr(sites, "aligned_uses", everything_is_aligned)
-    measured(residual, net, "the certificate is off by")
+    measured(made[mix], net, "the certificate is off by")
 
 
 def test_a_missed_use_is_mended(monkeypatch: pytest.MonkeyPatch):
@@ -149,18 +142,12 @@ def test_a_missed_use_is_mended(monkeypatch: pytest.MonkeyPatch):
     net, x = NETWORKS["mlp"](1, 1), points(N, 1)
     residual = grad(net(x), x)
     aligned = sites.aligned_uses
-
-    def forgetful(graph: Graph, rows: int) -> list[tuple[Use, Edge]] | None:
-        uses = aligned(graph, rows)
-        assert uses is not None
-        return uses[1:]
-
-    monkeypatch.setattr(sites, "aligned_uses", forgetful)
+    monkeypatch.setattr(sites, "aligned_uses", lambda graph, rows: aligned(graph, rows)[1:])
     kernel, _ = measured(residual, net, "the certificate is off by")
     assert len(kernel.jacobian("pde").fallbacks) == 1
 
 
-def test_wrong_owners_are_mended(monkeypatch: pytest.MonkeyPatch):
+def test_wrong_owners_and_factors_that_are_not_finite_are_mended(monkeypatch: pytest.MonkeyPatch):
     net = NETWORKS["mlp"](1, 1)
     residual = net(points(N, 1)).flip(0)
     owners = sites.RowCode.owners
@@ -168,13 +155,9 @@ def test_wrong_owners_are_mended(monkeypatch: pytest.MonkeyPatch):
         sites.RowCode, "owners", lambda *args: None if (o := owners(*args)) is None else o.flip(0)
     )
     measured(residual, net, "the certificate is off by")
-
-
-def test_a_factor_that_is_not_finite_is_mended(monkeypatch: pytest.MonkeyPatch):
-    net = NETWORKS["mlp"](1, 1)
-    residual = net(points(N, 1))
+    monkeypatch.undo()
     spoil_rule(monkeypatch, "AddmmBackward0", lambda f: scaled(f, float("nan")))
-    measured(residual, net, "the certificate is off by nan")
+    measured(net(points(N, 1)), net, "the certificate is off by nan")
 
 
 def test_a_hook_that_mixes_rows_is_mended():
@@ -186,15 +169,21 @@ def test_a_hook_that_mixes_rows_is_mended():
     assert set(kernel.jacobian("pde").fallbacks) == {"0.weight", "0.bias"}
 
 
-BEYOND: dict[str, tuple[str, set[str]]] = {
-    "batch_norm": ("points interact", set()),
-    "conv1d": ("no rule for a parameter at input 1 of Convolution", {"conv.weight", "conv.bias"}),
-}
+CONV = {"conv.weight", "conv.bias"}
 
 
-@pytest.mark.parametrize("network", BEYOND)
-def test_networks_beyond_the_fast_path(network: str):
-    match, names = BEYOND[network]
+@pytest.mark.parametrize(
+    ("network", "match", "names"),
+    [
+        ("batch_norm", "points interact", set()),
+        (
+            "conv1d",
+            "no rule for a parameter at input 1 of Convolution",
+            {"conv.weight", "conv.bias"},
+        ),
+    ],
+)
+def test_networks_beyond_the_fast_path(network: str, match: str, names: set[str]):
     net, x = NETWORKS[network](2, 1), points(N, 2)
     kernel, message = measured(grad(net(x), x), net, match)
     found = kernel.jacobian("pde").fallbacks
@@ -203,6 +192,8 @@ def test_networks_beyond_the_fast_path(network: str):
 
 
 def test_reasons_are_grouped_and_parameters_in_order():
+    listed = capture._listed({"a": "one", "b": "other", "c": "one"})
+    assert listed == "one (parameter a, c); other (parameter b)"
     net = nn.Sequential(nn.Linear(1, 4), nn.PReLU(), nn.Bilinear(4, 4, 1))
     x = points(N, 1)
     h = net[1](net[0](x))
@@ -213,29 +204,24 @@ def test_reasons_are_grouped_and_parameters_in_order():
 
 def test_each_term_speaks_for_itself():
     net = NETWORKS["batch_norm"](1, 1)
-    residuals = {
-        "pde": net(points(N, 1)),
-        "bc": net(points(4, 1)) * 2,
-        "one": net(points(3, 1))[:1],
-    }
+    u, v, w = (net(points(rows, 1)) for rows in (N, 4, 3))
+    residuals = {"pde": u, "bc": v * 2, "one": w[:1]}
     with pytest.warns(NTKWarning) as said:
         empirical_ntk(residuals, net)
     assert [str(w.message).split(":")[0] for w in said] == ["term 'pde'", "term 'bc'"]
 
 
+@pytest.mark.filterwarnings("error", "ignore::pinn_ntk.NTKWarning")
 def test_the_warning_can_be_filtered_alone():
     net = NETWORKS["batch_norm"](1, 1)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        warnings.filterwarnings("ignore", category=NTKWarning)
-        empirical_ntk(net(points(N, 1)), net)
+    empirical_ntk(net(points(N, 1)), net)
 
 
 def column(*values: float) -> Tensor:
     return torch.tensor(values)
 
 
-def test_error_by_hand():
+def test_error_by_hand_and_without_a_gradient():
     """<(3, 4), (6, 8)> = 50 against <(3, 4), (6, 9)> = 54, over 5 * 10."""
     a = Probe({"w": column(3.0, 4.0)}, {"w": column(3.0, 4.0)})
     b = Probe({"w": column(6.0), "v": column(8.0)}, {"w": column(6.0), "v": column(9.0)})
@@ -244,9 +230,6 @@ def test_error_by_hand():
     assert a.error(c) == c.error(a) == pytest.approx(4 / 50)
     assert c.error(c) == pytest.approx(17 / 100)
     assert b.error(b) == pytest.approx(17 / 100)
-
-
-def test_error_without_a_gradient():
     nothing, something = Probe({}, {}), Probe({}, {"w": column(1.0)})
     assert nothing.error(nothing) == 0.0
     assert something.error(something) == float("inf")
@@ -339,11 +322,9 @@ LOW = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 @pytest.mark.parametrize("rows", [31, 100])
 def test_rounding_of_half_precision_is_no_failure(residual: Callable, low: torch.dtype, rows: int):
     net, x = single([2, 20, 20, 20, 1], rows)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        with torch.autocast("cpu", low):
-            kernel = empirical_ntk(residual(net, x), net)
-        true = empirical_ntk(residual(net, x), net)
+    with torch.autocast("cpu", low):  # a warning would be an error
+        kernel = empirical_ntk(residual(net, x), net)
+    true = empirical_ntk(residual(net, x), net)
     assert kernel.jacobian("residual").fallbacks == {}
     assert kernel.trace("residual") == pytest.approx(true.trace("residual"), rel=0.05)
 
@@ -353,9 +334,8 @@ def test_a_row_sum_that_cancels_is_no_failure_in_half_precision():
     net = stack([1, 8, 8, 1]).float()
     sums = [float(certificate._probe_vector(torch.zeros(n)).sum()) / n**0.5 for n in range(2, 400)]
     rows = 2 + min(range(len(sums)), key=lambda i: abs(sums[i]))
-    with warnings.catch_warnings(), torch.autocast("cpu", torch.bfloat16):
-        warnings.simplefilter("error")
-        empirical_ntk(net(points(rows, 1).float()), net)
+    with torch.autocast("cpu", torch.bfloat16):
+        empirical_ntk(net(points(rows, 1).float()), net)  # a warning would be an error
 
 
 @pytest.mark.parametrize("low", LOW.values(), ids=LOW)
@@ -420,8 +400,3 @@ def test_a_sketch_sees_each_entry(shape: tuple[int, int], entry: int):
     error = certificate._sketched(wrong, leaf) - certificate._sketched(gradient, leaf)
     assert float(error.norm()) > 1e-7
     assert len(error) < gradient.numel()
-
-
-def test_reasons_are_listed_by_reason():
-    listed = capture._listed({"a": "one", "b": "other", "c": "one"})
-    assert listed == "one (parameter a, c); other (parameter b)"

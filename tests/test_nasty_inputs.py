@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from pinn_ntk import NTKWarning, ResidualError, empirical_ntk, reference_ntk
 from pinn_ntk.graph.reference import reference_jacobian
 from tests.asserts import assert_certified, assert_is_ntk_of, assert_near, assert_psd, checked_ntk
+from tests.idioms import Labelled
 from tests.networks import NETWORKS, FourierFeatures, stack
 from tests.operators import grad, laplacian, points
 
@@ -20,10 +22,7 @@ N = 6
 pytestmark = pytest.mark.usefixtures("float64")
 
 Params = list[Tensor]
-
-
-def mlp() -> nn.Module:
-    return NETWORKS["mlp"](1, 1)
+mlp = partial(NETWORKS["mlp"], 1, 1)
 
 
 def of_u_xx(change: Callable[[Tensor], Tensor], x: Tensor | None = None) -> tuple[Tensor, Params]:
@@ -32,10 +31,6 @@ def of_u_xx(change: Callable[[Tensor], Tensor], x: Tensor | None = None) -> tupl
     x = points(N, 1) if x is None else x.requires_grad_()
     u = net(x)
     return change(laplacian(u, x) + u), list(net.parameters())
-
-
-class Labelled(Tensor):
-    """A subclass of Tensor."""
 
 
 def growing(decades: int) -> Tensor:
@@ -93,9 +88,7 @@ CASES: dict[str, Callable[[], tuple[Tensor, Params]]] = {
     "zero_jacobian": lambda: of_u_xx(lambda r: 0 * r),
     "some_rows_zero": lambda: of_u_xx(lambda r: r * torch.tensor([[1.0, 0, 0, 1, 0, 1]]).T),
     "rows_of_very_different_size": lambda: of_u_xx(lambda r: r * growing(12)),
-    "such_rows_permuted": lambda: of_u_xx(
-        lambda r: (r * growing(6))[[3, 1, 0, 5, 2, 4]]
-    ),
+    "such_rows_permuted": lambda: of_u_xx(lambda r: (r * growing(6))[[3, 1, 0, 5, 2, 4]]),
     "scale_1e-60": lambda: of_u_xx(lambda r: 1e-60 * r),
     "scale_1e-10": lambda: of_u_xx(lambda r: 1e-10 * r),
     "scale_1e15": lambda: of_u_xx(lambda r: 1e15 * r),
@@ -103,9 +96,7 @@ CASES: dict[str, Callable[[], tuple[Tensor, Params]]] = {
     "parameters_1e-6": lambda: with_parameters_scaled(1e-6),
     "parameters_1e6": lambda: with_parameters_scaled(1e6),
     "parameters_of_all_sizes": parameters_of_all_sizes,
-    "dead_neurons": lambda: of(
-        stack([1, 8, 1], nn.ReLU), lambda net, x: grad(net(x), x) + net(x)
-    ),
+    "dead_neurons": lambda: of(stack([1, 8, 1], nn.ReLU), lambda net, x: grad(net(x), x) + net(x)),
     "parameter_shared_by_rows": shared_by_terms_and_rows,
     "high_frequency": high_frequency,
     "strided": lambda: of_u_xx(lambda r: r[::2]),
@@ -130,8 +121,7 @@ CASES: dict[str, Callable[[], tuple[Tensor, Params]]] = {
 def test_kernel_is_right(build: Callable[[], tuple[Tensor, Params]]):
     residual, params = build()
     kernel = empirical_ntk({"pde": residual}, params)
-    plain = {"pde": residual.as_subclass(Tensor)}
-    assert_is_ntk_of(kernel, plain, params, tol=1e-11)
+    assert_is_ntk_of(kernel, {"pde": residual.as_subclass(Tensor)}, params, tol=1e-11)
     assert_certified(kernel)
 
 
@@ -153,12 +143,9 @@ def test_a_parameter_shared_between_terms():
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 @pytest.mark.parametrize("order", ["as_given", "permuted"])
 def test_five_thousand_rows(order: str, dtype: torch.dtype):
-    rows = 5000
-    net = stack([1, 3, 1]).to(dtype)
-    x = points(rows, 1).detach().to(dtype)
-    residual = net(x)[:, 0]
-    if order == "permuted":
-        residual = residual[torch.randperm(rows)]
+    rows, net = 5000, stack([1, 3, 1]).to(dtype)
+    residual = net(points(rows, 1).detach().to(dtype))[:, 0]
+    residual = residual[torch.randperm(rows)] if order == "permuted" else residual
     kernel = empirical_ntk(residual, net)
     assert max(kernel.certificate.values()) < 1e-5
     picked = torch.randint(rows, (12,))
@@ -170,14 +157,9 @@ def test_five_thousand_rows(order: str, dtype: torch.dtype):
     )
 
 
-LOW: dict[str, tuple[torch.dtype, float]] = {
-    "float32": (torch.float32, 2e-5),
-    "bfloat16": (torch.bfloat16, 5e-2),
-    "float16": (torch.float16, 1e-2),
-}
-
-
-MADE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+LOW = [(torch.float32, 2e-5), (torch.bfloat16, 5e-2), (torch.float16, 1e-2)]
+Make = Callable[[Tensor, Tensor], Tensor]
+MADE: dict[str, Make] = {
     "in_order": lambda u, _: u,
     "permuted": lambda u, _: u[[3, 0, 5, 2, 1, 4]],
     "second_derivative": lambda u, x: laplacian(u, x) + u,
@@ -185,12 +167,10 @@ MADE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
-@pytest.mark.parametrize(("dtype", "tol"), LOW.values(), ids=LOW)
+@pytest.mark.parametrize(("dtype", "tol"), LOW, ids=["float32", "bfloat16", "float16"])
 @pytest.mark.parametrize("make", MADE.values(), ids=MADE)
 @pytest.mark.filterwarnings("ignore::pinn_ntk.NTKWarning")
-def test_models_of_low_precision(
-    make: Callable[[Tensor, Tensor], Tensor], dtype: torch.dtype, tol: float
-):
+def test_models_of_low_precision(make: Make, dtype: torch.dtype, tol: float):
     net = mlp().to(dtype)
     x = points(N, 1).detach().to(dtype).requires_grad_()
     kernel = checked_ntk(make(net(x), x), net, tol, f"K of a model in {dtype}")
@@ -200,7 +180,7 @@ def test_models_of_low_precision(
 
 @pytest.mark.parametrize("make", MADE.values(), ids=MADE)
 @pytest.mark.parametrize("scale", [1e-25, 1.0, 1e20], ids=str)
-def test_float32_stays_on_the_fast_path(make: Callable[[Tensor, Tensor], Tensor], scale: float):
+def test_float32_stays_on_the_fast_path(make: Make, scale: float):
     """No warning: a warning is an error here."""
     net = mlp().float()
     x = points(N, 1).detach().float().requires_grad_()
@@ -235,14 +215,19 @@ def test_a_parameter_that_is_not_finite_is_refused_with_its_residual(bad: float)
         empirical_ntk(net(points(N, 1)) * bad, net)
 
 
+def in_two_parts() -> tuple[nn.Module, Tensor, Callable[[], Tensor]]:
+    """A network, its first layer's values, and what makes the residual of them."""
+    net = mlp()
+    hidden = net[0](points(N, 1))
+    return net, hidden, lambda: net[1:](hidden)
+
+
 @pytest.mark.filterwarnings("ignore::pinn_ntk.NTKWarning")
 @pytest.mark.parametrize("hooked", ["weight", "hidden"])
 def test_hooks_on_tensors_are_part_of_the_gradient(hooked: str):
-    net = mlp()
-    hidden = net[0](points(N, 1))
+    net, hidden, residual = in_two_parts()
     (net[0].weight if hooked == "weight" else hidden).register_hook(lambda g: 3 * g)
-    residual = net[1:](hidden)
-    checked_ntk(residual, net, 1e-13, "K with a hook")
+    checked_ntk(residual(), net, 1e-13, "K with a hook")
 
 
 def test_hooks_of_accumulation_are_not_run():
@@ -262,29 +247,25 @@ def not_supported(reason: str, raises: type[Exception] = AssertionError) -> pyte
 
 @not_supported("autograd fills .grad of intermediate tensors that retain it")
 def test_retained_gradients_stay_as_they_are():
-    net = mlp()
-    hidden = net[0](points(N, 1))
+    net, hidden, residual = in_two_parts()
     hidden.retain_grad()
-    empirical_ntk(net[1:](hidden), net)
+    empirical_ntk(residual(), net)
     assert hidden.grad is None
 
 
 @not_supported("hooks on intermediate tensors run once more at each backward pass")
 def test_hooks_run_as_often_as_in_training():
-    net, ran = mlp(), []
-    hidden = net[0](points(N, 1))
+    (net, hidden, residual), ran = in_two_parts(), []
     hidden.register_hook(lambda _: ran.append(1))
-    empirical_ntk(net[1:](hidden), net)
+    empirical_ntk(residual(), net)
     assert ran == []
 
 
 @not_supported("a hook that mixes rows is seen by the certificate only")
 def test_a_mixing_hook_without_the_certificate():
-    net = mlp()
-    hidden = net[0](points(N, 1))
+    net, hidden, residual = in_two_parts()
     hidden.register_hook(lambda g: g - g.mean(0))
-    residual = net[1:](hidden)
-    checked_ntk(residual, net, 1e-10, "K", certify=False)
+    checked_ntk(residual(), net, 1e-10, "K", certify=False)
 
 
 @not_supported("reentrant checkpointing hides the parameters from the graph: a kernel of zeros")
