@@ -2,8 +2,7 @@
 
 On purpose independent of the examples and of the other helpers of the tests, which may change.
 Of the project only `NTKMonitor`, `NTKBalancer` and `tap` are used.
-
-The record was made by ``python -m tests.records FOLDER``, see records/README.md.
+The record itself is never made anew, see records/README.md.
 """
 
 from __future__ import annotations
@@ -14,10 +13,8 @@ import inspect
 import json
 import os
 import re
-import sys
 import tempfile
-import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +38,8 @@ ROUTES = ("loss", "taps", "residuals", "probe")
 FOLDER = Path(__file__).resolve().parent / "records"
 BATCH = dict[str, Tensor]
 
-SAVED_AT, END = 5, 10
-"""Steps of the run that was saved, and of the one that went on without a break."""
+END = 10
+"""Steps of the run that went on without a break; the one that was saved had half of them."""
 
 CLOCK = "overhead_fraction"
 """What depends on the clock: kept is when it was logged, not what."""
@@ -54,14 +51,6 @@ LAYOUT = "custom_scalars__config__"
 # --- The problems
 
 
-def network(inputs: int) -> nn.Sequential:
-    """A plain multilayer perceptron, drawn in float64."""
-    hidden, middle, last = (
-        nn.Linear(n, m, dtype=torch.float64) for n, m in ((inputs, 8), (8, 8), (8, 1))
-    )
-    return nn.Sequential(hidden, nn.Tanh(), middle, nn.Tanh(), last)
-
-
 def slope(y: Tensor, x: Tensor) -> Tensor:
     """Gradient of each row of y by its own row of x, on the graph."""
     return torch.autograd.grad(y.sum(), x, create_graph=True)[0]
@@ -70,16 +59,15 @@ def slope(y: Tensor, x: Tensor) -> Tensor:
 class Problem(pl.LightningModule):
     """Mean squares of named residuals, each logged under its name, in one sum."""
 
-    def __init__(self, inputs: int, *, taps: bool) -> None:
-        super().__init__()
-        self.taps, self.net = taps, network(inputs)
+    inputs: int
 
-    def residuals(self, batch: BATCH) -> BATCH:
-        """Name -> residual before it is squared."""
-        raise NotImplementedError
+    def __init__(self, *, taps: bool = False) -> None:
+        super().__init__()
+        sizes = ((self.inputs, 8), (8, 8), (8, 1))
+        first, middle, last = (nn.Linear(n, m, dtype=torch.float64) for n, m in sizes)
+        self.taps, self.net = taps, nn.Sequential(first, nn.Tanh(), middle, nn.Tanh(), last)
 
     def training_step(self, batch: BATCH, batch_idx: int) -> Tensor:
-        """Sum of the mean squares."""
         residuals = self.residuals(batch)
         if self.taps:
             residuals = {name: tap(r, name) for name, r in residuals.items()}
@@ -92,22 +80,18 @@ class Problem(pl.LightningModule):
 class Poisson(Problem):
     """u'' = -9 sin(3x) on [-1, 1] and u(-1) = u(1) = 0 on fixed points, by SGD with momentum."""
 
-    def __init__(self, *, taps: bool = False) -> None:
-        super().__init__(1, taps=taps)
+    inputs = 1
 
     def residuals(self, batch: BATCH) -> BATCH:
-        """pde and bc."""
         x = batch["x"].clone().requires_grad_()
         u_xx = slope(slope(self.net(x), x), x)
         return {"pde": u_xx + 9 * torch.sin(3 * x.detach()), "bc": self.net(batch["ends"])}
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Gradient descent."""
         return torch.optim.SGD(self.parameters(), lr=2e-4, momentum=0.5)
 
     @staticmethod
     def batches(number: int) -> list[BATCH]:
-        """The same points again and again."""
         x = torch.linspace(-1, 1, 14, dtype=torch.float64)[:, None]
         ends = torch.tensor([-1.0, -0.95, 0.95, 1.0], dtype=torch.float64)[:, None]
         return [{"x": x, "ends": ends}] * number
@@ -120,11 +104,9 @@ class Wave(Problem):
     inside are drawn where the residual is computed, from the global random state.
     """
 
-    def __init__(self, *, taps: bool = False) -> None:
-        super().__init__(2, taps=taps)
+    inputs = 2
 
     def residuals(self, batch: BATCH) -> BATCH:
-        """u on initial line and boundary, ut on the initial line, pde inside."""
         inside = torch.rand(20, 2, dtype=torch.float64).requires_grad_()
         initial = batch["initial"].clone().requires_grad_()
         u_0 = self.net(initial)
@@ -135,22 +117,18 @@ class Wave(Problem):
         return {"u": u, "ut": slope(u_0, initial)[:, :1], "pde": u_tt - 4 * u_xx}
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Adam."""
         return torch.optim.Adam(self.parameters(), lr=2e-3)
 
     @staticmethod
     def batches(number: int) -> list[BATCH]:
-        """Points (t, x) on the initial line and on the boundary."""
-        generator = torch.Generator().manual_seed(5)
-
-        def drawn(rows: int) -> Tensor:
-            return torch.rand(rows, 2, dtype=torch.float64, generator=generator)
-
+        options = {"dtype": torch.float64, "generator": torch.Generator().manual_seed(5)}
+        drawn = functools.partial(torch.rand, **options)
         line, side = (torch.tensor(s, dtype=torch.float64) for s in ([0.0, 1.0], [1.0, 0.0]))
         edge = torch.tensor([0.0, 1.0], dtype=torch.float64).repeat_interleave(3)[:, None]
         right = torch.cat([torch.zeros_like(edge), edge], 1)
         return [
-            {"initial": line * drawn(7), "boundary": side * drawn(6) + right} for _ in range(number)
+            {"initial": line * drawn(7, 2), "boundary": side * drawn(6, 2) + right}
+            for _ in range(number)
         ]
 
 
@@ -161,16 +139,19 @@ CASES = [(problem, route) for problem in PROBLEMS for route in ROUTES]
 # --- Runs
 
 
-def monitor_by(route: str, every: int, **options: Any) -> NTKMonitor:
-    """The monitor with one of the routes."""
-    own = {route: "residuals"} if route in {"residuals", "probe"} else {}
-    return NTKMonitor(every_n_steps=every, **own, **options)
+def callbacks_by(
+    route: str, every: int = 2, balance: int = 2, **options: Any
+) -> tuple[NTKMonitor, NTKBalancer]:
+    """Both callbacks with one of the routes; the balancer has no probe and takes the loss there.
 
-
-def balancer_by(route: str, every: int) -> NTKBalancer:
-    """The balancer with one of the routes; it has no probe and takes the loss there."""
-    own = {"residuals": "residuals"} if route == "residuals" else {}
-    return NTKBalancer(every_n_steps=every, ema=0.25, **own)
+    "partial" is the route of a `functools.partial`.
+    """
+    own: dict[str, Any] = {route: "residuals"} if route in {"residuals", "probe"} else {}
+    if route == "partial":
+        own = {"residuals": functools.partial(scaled, scale=2.0)}
+    monitor = NTKMonitor(every_n_steps=every, **own, **options)
+    own.pop("probe", None)
+    return monitor, NTKBalancer(every_n_steps=balance, ema=0.25, **own)
 
 
 def built(problem: str, route: str) -> Problem:
@@ -204,8 +185,7 @@ def run(problem: str, route: str, steps: int = 60, every: int = 10) -> dict[str,
     Of a term of the wave only some of the rows are in the kernel: they are more than max_points.
     """
     module = built(problem, route)
-    monitor = monitor_by(route, every, max_points=16)
-    balancer = balancer_by(route, 2 * every)
+    monitor, balancer = callbacks_by(route, every, 2 * every, max_points=16)
     loader = DataLoader(module.batches(steps), batch_size=None)
     with tempfile.TemporaryDirectory() as folder:
         logger = TensorBoardLogger(folder, name="", version="", default_hp_metric=False)
@@ -217,10 +197,13 @@ def run(problem: str, route: str, steps: int = 60, every: int = 10) -> dict[str,
         {
             **outcome(module, monitor, balancer),
             "spectra": {
-                term: [[step, s.eigenvalues, s.floor] for step, s in ends(series)]
+                term: [[step, s.eigenvalues, s.floor] for step, s in (series[0], series[-1])]
                 for term, series in monitor.spectra.items()
             },
-            "metrics": without_clock(dict(sorted(trained.callback_metrics.items()))),
+            "metrics": {
+                tag: None if tag.endswith(CLOCK) else value
+                for tag, value in sorted(trained.callback_metrics.items())
+            },
             **written,
         }
     )
@@ -231,29 +214,16 @@ def outcome(
 ) -> dict[str, Any]:
     """What a run leaves behind in module and callbacks."""
     return {
-        "monitor": history_of(monitor),
-        "balancer": history_of(balancer),
+        "monitor": {tag: timeless(tag, points) for tag, points in monitor.history.items()},
+        "balancer": {tag: timeless(tag, points) for tag, points in balancer.history.items()},
         "weights": dict(balancer.weights),
         "parameters": torch.cat([p.detach().flatten() for p in module.parameters()]),
     }
 
 
-def history_of(callback: NTKMonitor | NTKBalancer) -> dict[str, Any]:
-    """Tag -> [[step, value], ...]; no value where it depends on the clock."""
-    return {
-        tag: [[int(step), None if tag.endswith(CLOCK) else value] for step, value in points]
-        for tag, points in callback.history.items()
-    }
-
-
-def without_clock(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Tag -> value; no value where it depends on the clock."""
-    return {tag: None if tag.endswith(CLOCK) else value for tag, value in values.items()}
-
-
-def ends(series: list[Any]) -> list[Any]:
-    """The first and the last."""
-    return [series[0], series[-1]]
+def timeless(tag: str, points: Iterable[Any]) -> list[Any]:
+    """[[step, value], ...]; no value where it depends on the clock."""
+    return [[int(step), None if tag.endswith(CLOCK) else value] for step, value in points]
 
 
 def written_to(folder: Path) -> dict[str, Any]:
@@ -268,12 +238,12 @@ def written_to(folder: Path) -> dict[str, Any]:
     return {
         "tags": {kind: sorted(found) for kind, found in tags.items() if isinstance(found, list)},
         "scalars": {
-            tag: [[e.step, None if tag.endswith(CLOCK) else e.value] for e in events.Scalars(tag)]
+            tag: timeless(tag, [(e.step, e.value) for e in events.Scalars(tag)])
             for tag in sorted(tags["scalars"])
         },
         "images": {tag: [e.step for e in events.Images(tag)] for tag in sorted(tags["images"])},
         "texts": {tag: words(tag, series) for tag, series in tensors.items() if is_text(series)},
-        "tensors": {tag: ends(series) for tag, series in tensors.items() if not is_text(series)},
+        "tensors": {tag: [s[0], s[-1]] for tag, s in tensors.items() if not is_text(s)},
     }
 
 
@@ -284,12 +254,8 @@ def is_text(series: list[Any]) -> bool:
 
 def words(tag: str, series: list[Any]) -> list[Any]:
     """[[step, text], ...]; the layout of the custom scalars tab is a message, given as text."""
-    read = _layout if tag == LAYOUT else bytes.decode
+    read = bytes.decode if tag != LAYOUT else lambda written: str(Layout.FromString(written))
     return [[step, read(array.item())] for step, array in series]
-
-
-def _layout(written: bytes) -> str:
-    return str(Layout.FromString(written))
 
 
 def plain(value: Any) -> Any:
@@ -298,10 +264,6 @@ def plain(value: Any) -> Any:
 
 
 # --- Runs that go on from a checkpoint
-
-
-TAKES_WEIGHTS_ONLY = "weights_only" in inspect.signature(pl.Trainer.fit).parameters
-"""Of a Trainer older than that torch decides."""
 
 
 def scaled(module: Problem, batch: BATCH, *, scale: float) -> BATCH:
@@ -315,23 +277,13 @@ def short(route: str, steps: int, checkpoint: Path | None = None) -> tuple[Any, 
     return fit(module, callbacks, steps, checkpoint), plain(outcome(module, *callbacks))
 
 
-def callbacks_by(route: str) -> tuple[NTKMonitor, NTKBalancer]:
-    """Both callbacks every two steps; "partial" is the route of a `functools.partial`."""
-    if route == "partial":
-        function = functools.partial(scaled, scale=2.0)
-        return (
-            NTKMonitor(every_n_steps=2, residuals=function),
-            NTKBalancer(every_n_steps=2, ema=0.25, residuals=function),
-        )
-    return monitor_by(route, 2), balancer_by(route, 2)
-
-
 def fit(
     module: Problem, callbacks: Iterable[pl.Callback], steps: int, checkpoint: Path | None = None
 ) -> pl.Trainer:
     """Train; one batch an epoch, since Lightning warns of a restart in the middle of one."""
     trained = trainer(callbacks, steps, max_epochs=-1, limit_train_batches=1)
-    options = {"weights_only": True} if checkpoint is not None and TAKES_WEIGHTS_ONLY else {}
+    takes = "weights_only" in inspect.signature(pl.Trainer.fit).parameters  # else torch decides
+    options = {"weights_only": True} if checkpoint is not None and takes else {}
     loader = DataLoader(module.batches(1), batch_size=None)
     trained.fit(module, loader, ckpt_path=checkpoint, **options)
     return trained
@@ -342,7 +294,6 @@ def fit(
 
 @functools.cache
 def recorded() -> dict[str, Any]:
-    """The record."""
     return json.loads((FOLDER / "before.json").read_text())
 
 
@@ -443,45 +394,3 @@ def _near(got: Any, expected: Any, path: str) -> bool:
         digits = SINGLE if path.startswith(" scalars") else DIGITS
         return bool(np.isclose(got, expected, rtol=digits, atol=1e-12, equal_nan=True))
     return _equal(got, expected, path)
-
-
-# --- Making the record
-
-
-def record(folder: Path, commit: str) -> None:
-    """Write the record and the checkpoints of the code that is imported.
-
-    Raises:
-        FileExistsError: There is one; it is never made anew.
-    """
-    if any(folder.glob("*.json")):
-        raise FileExistsError(f"{folder} holds a record.")
-    folder.mkdir(parents=True, exist_ok=True)
-    going_on = {}
-    for route in (*ROUTES, "partial"):
-        saved, _ = short(route, SAVED_AT)
-        saved.save_checkpoint(folder / f"checkpoint_{route}.pt")
-        _, going_on[route] = short(route, END)
-    written = {
-        "commit": commit,
-        "fingerprint": fingerprint(),
-        "runs": {f"{problem} {route}": run(problem, route) for problem, route in CASES},
-        "uninterrupted": going_on,
-    }
-    (folder / "before.json").write_text(json.dumps(written, separators=(",", ":")) + "\n")
-
-
-def main(arguments: list[str]) -> None:
-    """Make the record, without any warning that the tests would not bear."""
-    import pinn_ntk
-
-    warnings.simplefilter("error")
-    warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated")
-    warnings.filterwarnings("ignore", ".*does not have many workers")
-    warnings.filterwarnings("ignore", "The number of training batches")
-    print(pinn_ntk.__file__)
-    record(Path(arguments[0]), arguments[1])
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import json
 from pathlib import Path
@@ -23,14 +24,8 @@ CPU = torch.device("cpu")
 MB = 10**6
 WIDTH, POINTS = 6, 5
 ENGINE = [
-    "training step",
-    "backward pass",
-    "factors",
-    "factors, trace",
-    "full kernel",
-    "factors, certified",
-    "full kernel, certified",
-    "full kernel from scratch",
+    *("training step", "backward pass", "factors", "factors, trace", "full kernel"),
+    *("factors, certified", "full kernel, certified", "full kernel from scratch"),
 ]
 PEERS = ["torch.func", "torch.func, lean", "rows in batches"]
 
@@ -52,12 +47,8 @@ def truth(problem: peers.Problem) -> torch.Tensor:
 
 @pytest.mark.parametrize(
     ("megabytes", "peak"),
-    [
-        pytest.param([100, -100], 100, id="freed again"),
-        pytest.param([10, -10, 30, -30, 20, -20], 30, id="one after another"),
-        pytest.param([10, 20, -10], 30, id="at the same time"),
-        pytest.param([-50, 10], 10, id="in place of what was live before"),
-    ],
+    [([100, -100], 100), ([10, -10, 30, -30, 20, -20], 30), ([10, 20, -10], 30), ([-50, 10], 10)],
+    ids=["freed again", "one after another", "at the same time", "in place of what was live"],
 )
 def test_peak_of_known_allocations(megabytes: list[int], peak: int):
     """A negative number frees what the positive one has allocated; 50 are live before."""
@@ -74,17 +65,10 @@ def test_peak_of_known_allocations(megabytes: list[int], peak: int):
     assert measure.peak_extra_memory(allocate, CPU) == (held, peak * MB)
 
 
-def test_temporaries_of_an_expression_count():
-    x = torch.ones(MB)
-
-    def allocate() -> None:
-        (x.double() ** 2).sum()
-
-    assert measure.peak_extra_memory(allocate, CPU)[1] == 16 * MB  # two tensors of float64
-
-
-def test_memory_of_a_backward_pass_counts():
+def test_temporaries_and_memory_of_a_backward_pass_count():
     x = torch.ones(MB, requires_grad=True)
+    peak = measure.peak_extra_memory(lambda: torch.sum(x.detach().double() ** 2), CPU)[1]
+    assert peak == 16 * MB  # two tensors of float64
     y = (x * x).sum()
     peak = measure.peak_extra_memory(lambda: torch.autograd.grad(y, x, retain_graph=True), CPU)[1]
     assert 4 * MB <= peak <= 16 * MB
@@ -93,11 +77,8 @@ def test_memory_of_a_backward_pass_counts():
 @pytest.mark.gpu
 def test_peak_on_cuda():
     device = torch.device("cuda")
-
-    def allocate() -> int:
-        return torch.empty(100 * 2**20, dtype=torch.uint8, device=device).numel()
-
-    assert measure.peak_extra_memory(allocate, device)[1] == 100 * 2**20
+    allocate = functools.partial(torch.empty, 100 * 2**20, dtype=torch.uint8, device=device)
+    assert measure.peak_extra_memory(lambda: allocate().numel(), device)[1] == 100 * 2**20
 
 
 # --- Time
@@ -119,16 +100,13 @@ def test_rounds_are_interleaved():
     assert all(t.minimum <= t.median for t in timings.values())
 
 
-def test_slow_contestants_run_twice(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(measure, "SLOW_SECONDS", 0.0)
-    timings = measure.interleaved({"a": lambda: None}, repeats=9, max_seconds=60.0, device=CPU)
-    assert len(timings["a"].wall) == measure.SLOW_REPEATS
-
-
-def test_limit_ends_repetitions_but_lets_each_contestant_run():
+def test_limit_ends_repetitions_and_slow_contestants_run_twice(monkeypatch: pytest.MonkeyPatch):
     functions = {name: lambda: None for name in "ab"}
     timings = measure.interleaved(functions, repeats=9, max_seconds=0.0, device=CPU)
     assert [len(t.wall) for t in timings.values()] == [1, 1]
+    monkeypatch.setattr(measure, "SLOW_SECONDS", 0.0)
+    timings = measure.interleaved({"a": lambda: None}, repeats=9, max_seconds=60.0, device=CPU)
+    assert len(timings["a"].wall) == measure.SLOW_REPEATS
     assert not Timing().enough(0.0)
     assert Timing(wall=[1.0], cpu=[1.0]).enough(1.5)
     assert not Timing(wall=[1.0], cpu=[1.0]).enough(2.0)
@@ -184,20 +162,15 @@ def test_torch_func_is_right(form: str, way, monkeypatch: pytest.MonkeyPatch):
     torch.testing.assert_close(way(small(), form), truth(small()), rtol=1e-12, atol=1e-12)
 
 
-def test_rows_in_batches_are_right(monkeypatch: pytest.MonkeyPatch):
+def test_rows_in_batches_and_the_true_kernel_are_right(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(peers, "CHUNK_ROWS", 2)
-    problem = small()
-    kernel = peers.row_batched(problem, problem.residual())
-    torch.testing.assert_close(kernel, truth(problem), rtol=1e-12, atol=1e-12)
+    problem, single = small(), small(torch.float32)
+    for kernel in (peers.row_batched(problem, problem.residual()), bench.true_kernel(single)):
+        torch.testing.assert_close(kernel, truth(problem), rtol=1e-12, atol=1e-12)
 
 
 def test_fastest_form_is_one_of_them():
     assert peers.fastest_form(small(), repeats=1) in peers.SECOND_DERIVATIVES
-
-
-def test_true_kernel_is_right_and_in_float64():
-    kernel = bench.true_kernel(small(torch.float32))
-    torch.testing.assert_close(kernel, truth(small()), rtol=1e-12, atol=1e-12)
 
 
 # --- The whole benchmark
@@ -223,8 +196,9 @@ def test_contestants_agree(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert f"w = {WIDTH}, N = {POINTS}, float32" in printed
 
 
-def test_report_has_its_schema(tmp_path: Path):
-    report = run(tmp_path, "--dtype", "float64")
+def test_report_has_its_schema_and_threads_are_set(tmp_path: Path):
+    report = run(tmp_path, "--dtype", "float64", "--threads", "2")
+    assert report["environment"]["threads"] == torch.get_num_threads() == 2
     assert set(report) == {"schema", "environment", "repeats", "configurations"}
     assert (report["schema"], report["repeats"]) == (SCHEMA, 2)
     (configuration,) = report["configurations"]
@@ -252,11 +226,6 @@ def test_slow_peers_can_be_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert bench.wrong(configuration) == []
 
 
-def test_threads_are_set(tmp_path: Path):
-    report = run(tmp_path, "--dtype", "float32", "--threads", "2")
-    assert report["environment"]["threads"] == torch.get_num_threads() == 2
-
-
 def test_wrong_contestants_end_the_run_with_their_names(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -281,17 +250,10 @@ def record(seconds: float, peak: int = 1) -> Record:
     return Record(seconds, seconds, 1.0, None, peak, 1.0, None, None, [seconds] * 2, [seconds] * 2)
 
 
-TIMES = {
-    "training step": record(10.0),
-    "backward pass": record(4.0),
-    "factors": record(3.0),
-    "factors, trace": record(5.0),
-    "full kernel": record(20.0, 10),
-    "factors, certified": record(9.0),
-    "full kernel from scratch": record(40.0, 3 * 10**8),
-    "torch.func": record(600.0, 300),
-    "torch.func, lean": record(500.0, 100),
-}
+SECONDS = dict(zip(ENGINE, [10.0, 4.0, 3.0, 5.0, 20.0, 9.0], strict=False))
+TIMES = {name: record(seconds) for name, seconds in SECONDS.items()}
+TIMES |= {"full kernel": record(20.0, 10), "full kernel from scratch": record(40.0, 3 * 10**8)}
+TIMES |= {"torch.func": record(600.0, 300), "torch.func, lean": record(500.0, 100)}
 
 
 @pytest.mark.parametrize(
@@ -320,7 +282,8 @@ def test_target_is_not_judged_without_its_contestants():
     assert verdicts["torch.func / full kernel, memory"] is None
 
 
-def test_verdicts_are_printed():
+def test_verdicts_are_printed_and_targets_are_for_default_sizes():
+    assert {target.size for target in bench.TARGETS} <= set(bench.SIZES)
     verdicts = [target.judged(TIMES) for target in bench.TARGETS]
     printed = bench.table(
         {"width": 500, "points": 256, "dtype": "float32", "parameters": 1, "contestants": {}}
@@ -328,10 +291,6 @@ def test_verdicts_are_printed():
     )
     assert [line.split()[-1] for line in printed.splitlines()[2:4]] == ["met", "met"]
     assert printed.splitlines()[7].endswith("NOT MET")
-
-
-def test_targets_are_for_default_sizes():
-    assert {target.size for target in bench.TARGETS} <= set(bench.SIZES)
 
 
 # --- Environment
@@ -383,11 +342,8 @@ def test_logged_fraction_is_the_median_of_those_that_have_one():
 
 def test_contestants_take_turns_behind_a_run_that_does_not_count():
     calls: list[str] = []
-
-    def contestant(name: str):
-        return lambda: calls.append(name) or timed(1.0)
-
-    rounds = overhead.in_turns({name: contestant(name) for name in "abcd"}, 3)
+    named = {name: lambda name=name: calls.append(name) or timed(1.0) for name in "abcd"}
+    rounds = overhead.in_turns(named, 3)
     done = [sum(map(len, runs.values())) for runs in rounds]
     assert done == [4, 8, 12]
     first, turns = calls[0], [calls[i : i + 4] for i in range(1, 13, 4)]

@@ -23,21 +23,18 @@ from tests.records import END, FOLDER, built, differences, fit, recorded, same_a
 pytestmark = pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`:UserWarning")
 """Lightning looks at keys before a callback can adopt a state."""
 
-Route = Callable[..., Mapping[str, Tensor]]
 SAVED_AT, STEPS = 5, [0, 2, 4, 6, 8]
 
 
 class Scaled:
-    """A callable object."""
-
-    def __init__(self, scale: float) -> None:
+    def __init__(self, scale: float = 2.0) -> None:
         self.scale = scale
 
     def __call__(self, module: Any, batch: Any) -> dict[str, Tensor]:
         return {name: self.scale * r for name, r in module.residuals(batch).items()}
 
 
-def partial_of_its_own(scale: float = 2.0) -> Route:
+def partial_of_its_own(scale: float = 2.0) -> Callable[..., Mapping[str, Tensor]]:
     """A partial whose function has an address of its own, as it has in another process."""
 
     def scaled(module: Any, batch: Any, *, scale: float) -> dict[str, Tensor]:
@@ -46,18 +43,14 @@ def partial_of_its_own(scale: float = 2.0) -> Route:
     return functools.partial(scaled, scale=scale)
 
 
-def object_of_its_own(scale: float = 2.0) -> Route:
-    return Scaled(scale)
-
-
-KINDS = {"partial": partial_of_its_own, "object": object_of_its_own}
+KINDS = {"partial": partial_of_its_own, "object": Scaled}
 ADDRESSES = {
     "partial": "functools.partial(<function scaled at 0x7f3a5c2d1e40>, scale=2.0)",
     "object": "<__main__.Scaled object at 0x7f3a5c2d1e40>",
 }
 """What stands for such routes in the keys of old checkpoints."""
 
-USES: dict[str, tuple[type[NTKMonitor] | type[NTKBalancer], str]] = {
+USES = {
     "monitor_residuals": (NTKMonitor, "residuals"),
     "monitor_probe": (NTKMonitor, "probe"),
     "balancer_residuals": (NTKBalancer, "residuals"),
@@ -85,10 +78,11 @@ def steps_of(callback: Any) -> list[int]:
     return [int(step) for step, _ in next(iter(callback.history.values()))]
 
 
-def renamed(checkpoint: Path, keys: list[str]) -> Path:
-    """The same checkpoint with its states under other keys."""
+def renamed(checkpoint: Path, key: str) -> Path:
+    """The same checkpoint with its one state under another key."""
     contents = torch.load(checkpoint, weights_only=True)
-    contents["callbacks"] = dict(zip(keys, contents["callbacks"].values(), strict=True))
+    (state,) = contents["callbacks"].values()
+    contents["callbacks"] = {key: state}
     torch.save(contents, checkpoint)
     return checkpoint
 
@@ -104,27 +98,19 @@ def test_the_key_of_a_state_holds_no_address(kind: str, use: str):
 
 @pytest.mark.parametrize("use", USES)
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_run_goes_on_where_it_was(tmp_path: Path, kind: str, use: str):
+@pytest.mark.parametrize("address", [False, True], ids=["key of its own", "key with an address"])
+def test_a_run_goes_on_where_it_was(tmp_path: Path, kind: str, use: str, address: bool):
+    """Where the key of an old checkpoint holds an address, its state is adopted."""
     callback, argument = USES[use]
     routes = [KINDS[kind]() for _ in range(3)]  # all alive until the end
     whole, half, resumed = (callback(every_n_steps=2, **{argument: r}) for r in routes)
     go_on(None, whole)
-    go_on(saved(tmp_path, half), resumed)
+    checkpoint = saved(tmp_path, half)
+    if address:
+        key = f"{callback.__name__}{{'every_n_steps': 2, '{argument}': {ADDRESSES[kind]}}}"
+        renamed(checkpoint, key)
+    go_on(checkpoint, resumed)
     assert steps_of(resumed) == steps_of(whole) == STEPS
-    assert series(resumed) == series(whole)
-
-
-@pytest.mark.parametrize("use", USES)
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_state_under_an_address_is_adopted(tmp_path: Path, kind: str, use: str):
-    """Where the key of an old checkpoint holds an address and there is no choice."""
-    callback, argument = USES[use]
-    routes = [KINDS[kind]() for _ in range(3)]
-    whole, half, resumed = (callback(every_n_steps=2, **{argument: r}) for r in routes)
-    go_on(None, whole)
-    key = f"{callback.__name__}{{'every_n_steps': 2, '{argument}': {ADDRESSES[kind]}}}"
-    go_on(renamed(saved(tmp_path, half), [key]), resumed)
-    assert steps_of(resumed) == STEPS
     assert series(resumed) == series(whole)
 
 
@@ -139,7 +125,7 @@ def test_an_old_checkpoint_with_addresses_is_gone_on_from(callback: str):
 def test_a_state_of_a_callable_is_not_that_of_a_callback_without(tmp_path: Path, address: str):
     half, other = NTKMonitor(every_n_steps=2), NTKMonitor(every_n_steps=2)
     key = f"NTKMonitor{{'every_n_steps': 2, 'residuals': {address}}}"
-    go_on(renamed(saved(tmp_path, half), [key]), other)
+    go_on(renamed(saved(tmp_path, half), key), other)
     assert steps_of(other) == [5, 6, 8]
 
 

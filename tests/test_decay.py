@@ -25,7 +25,7 @@ def noisy(values: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("alpha", [0.5, 2.0, 6.0])
 @pytest.mark.parametrize("scale", [1e-12, 1.0, 1e9])
-def test_power_law(alpha: float, scale: float) -> None:
+def test_power_law(alpha: float, scale: float):
     decay = decay_of(scale * INDEX**-alpha)
     assert decay.law == "power law"
     assert decay.rate == pytest.approx(alpha, rel=1e-12)
@@ -35,7 +35,7 @@ def test_power_law(alpha: float, scale: float) -> None:
 
 
 @pytest.mark.parametrize("beta", [0.1, 1.0, 3.0])
-def test_exponential(beta: float) -> None:
+def test_exponential(beta: float):
     decay = decay_of(5 * torch.exp(-beta * INDEX))
     assert decay.law == "exponential"
     assert decay.rate == pytest.approx(beta, rel=1e-12)
@@ -44,7 +44,7 @@ def test_exponential(beta: float) -> None:
 
 
 @pytest.mark.parametrize("law", ["power law", "exponential"])
-def test_fit_is_that_of_least_squares(law: str) -> None:
+def test_fit_is_that_of_least_squares(law: str):
     values = noisy(INDEX**-1.5 if law == "power law" else torch.exp(-0.3 * INDEX))
     decay = decay_of(values)
     assert decay.law == law
@@ -58,25 +58,25 @@ def test_fit_is_that_of_least_squares(law: str) -> None:
     assert torch.allclose(fitted, torch.as_tensor(slope * x + intercept), rtol=1e-9)
 
 
-def test_equal_eigenvalues_do_not_decay() -> None:
+def test_equal_eigenvalues_do_not_decay():
     decay = decay_of(torch.full((6,), 3.0, dtype=torch.float64))
     assert (decay.law, decay.rate, decay.r_squared) == ("power law", 0.0, 1.0)
     assert decay.better(torch.tensor([1, 4])).tolist() == pytest.approx([3.0, 3.0])
 
 
 @pytest.mark.parametrize("count", [0, 1, 2])
-def test_too_few_to_tell(count: int) -> None:
+def test_too_few_to_tell(count: int):
     assert Decay.of(torch.ones(count)) is None
     assert Spectrum.of(torch.eye(max(count, 1)).double()).decay is None
 
 
 @pytest.mark.parametrize("bad", [0.0, -1.0, math.inf, math.nan])
-def test_what_has_no_logarithm_is_refused(bad: float) -> None:
+def test_what_has_no_logarithm_is_refused(bad: float):
     with pytest.raises(ValueError, match="expected positive finite eigenvalues"):
         Decay.of(torch.tensor([3.0, 2.0, bad]))
 
 
-def test_noise_below_the_floor_is_left_out() -> None:
+def test_noise_below_the_floor_is_left_out():
     values = torch.exp(-2.0 * INDEX)
     values[15:] = 1e-18
     decay = Spectrum.of(torch.diag(values)).decay
@@ -85,6 +85,6 @@ def test_noise_below_the_floor_is_left_out() -> None:
     assert decay.rate == pytest.approx(2.0, rel=1e-6)
 
 
-def test_float32_on_the_way_in() -> None:
+def test_float32_on_the_way_in():
     decay = decay_of((INDEX**-2).float())
     assert decay.rate == pytest.approx(2.0, rel=1e-5)

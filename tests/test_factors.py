@@ -48,7 +48,7 @@ def factor(request: pytest.FixtureRequest) -> Factor:
     return FACTORS[request.param]()
 
 
-def test_products_with_one_factor(factor: Factor) -> None:
+def test_products_with_one_factor(factor: Factor):
     rows, v, w = written_out(factor), torch.randn(M * N), torch.randn(R)
     assert factor.numel == M * N
     assert_near(factor.rows(), rows, 1e-14, "rows")
@@ -58,7 +58,7 @@ def test_products_with_one_factor(factor: Factor) -> None:
     assert_near(factor.slice(slice(2, 5)).rows(), rows[2:5], 1e-14, "slice")
 
 
-def test_dtype_of_products_is_the_one_asked_for(factor: Factor) -> None:
+def test_dtype_of_products_is_the_one_asked_for(factor: Factor):
     low = factor.to(torch.float32)
     assert low.rows().dtype == torch.float32
     assert_near(low.to(torch.float64).rows(), written_out(factor), 1e-6, "rows through float32")
@@ -78,9 +78,7 @@ def formula(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.parametrize("budget", BUDGETS.values(), ids=BUDGETS)
 @pytest.mark.parametrize("second", SECOND.values(), ids=SECOND)
-def test_cross_block(
-    factor: Factor, second: Callable[[], Factor], budget: int, formula: str
-) -> None:
+def test_cross_block(factor: Factor, second: Callable[[], Factor], budget: int, formula: str):
     other, start = second(), torch.randn(R, OTHER_R)
     block = start.clone()
     add_gram(block, factor, other, torch.float64, budget, same=False)
@@ -91,7 +89,7 @@ def test_cross_block(
 @pytest.mark.parametrize("budget", BUDGETS.values(), ids=BUDGETS)
 def test_own_block_adds_to_what_is_there_and_is_symmetric(
     factor: Factor, budget: int, formula: str
-) -> None:
+):
     start = torch.randn(R, R)
     start = start + start.mT
     block = start.clone()
@@ -106,7 +104,7 @@ def test_own_block_adds_to_what_is_there_and_is_symmetric(
 )
 def test_formula_follows_the_cost(
     sites: int, width: int, is_outer: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     wide = Outer(tuple(torch.randn(sites, 3, width)), tuple(torch.randn(sites, 3, width)))
     used = []
     monkeypatch.setattr(factors, "_add_outer", lambda *_args, **_kwargs: used.append(1))
@@ -114,7 +112,7 @@ def test_formula_follows_the_cost(
     assert bool(used) == is_outer
 
 
-def test_contraction_in_float32() -> None:
+def test_contraction_in_float32():
     factor = outer(2)
     block = torch.zeros(R, R, dtype=torch.float32)
     add_gram(block, factor, factor, torch.float32, DEFAULT_BUDGET, same=True)

@@ -32,7 +32,7 @@ def stack_of(gradients: dict[str, Tensor]) -> Tensor:
 )
 def test_rows_come_in_chunks_of_bounded_memory(
     rows: int, budget: int, chunks: int, passes: list[bool]
-) -> None:
+):
     net = NETWORKS["mlp"](2, 1)  # 81 numbers are trained
     residual = OPERATORS["burgers"].residual(net, points(rows, 2))
     leaves = dict(net.named_parameters())
@@ -44,7 +44,7 @@ def test_rows_come_in_chunks_of_bounded_memory(
 
 
 @pytest.mark.parametrize("shape", [(6,), (6, 1), (2, 3), (1, 2, 3)])
-def test_rows_are_the_entries_in_row_major_order(shape: tuple[int, ...]) -> None:
+def test_rows_are_the_entries_in_row_major_order(shape: tuple[int, ...]):
     net = NETWORKS["mlp"](1, 1)
     residual = net(points(6, 1)).reshape(shape).contiguous()
     transposed = residual.mT if residual.ndim > 1 else residual
@@ -53,7 +53,7 @@ def test_rows_are_the_entries_in_row_major_order(shape: tuple[int, ...]) -> None
         assert_near(stack_of(found), reference_jacobian(r, net), 1e-14, "J")
 
 
-def test_unused_leaves_are_left_out() -> None:
+def test_unused_leaves_are_left_out():
     used, unused = torch.ones(3, requires_grad=True), torch.ones(2, requires_grad=True)
     found = row_gradients(used**2, {"unused": unused, "used": used}, 2**20)
     assert set(found) == {"used"}
@@ -79,7 +79,7 @@ class Picky(torch.autograd.Function):
 @pytest.mark.parametrize("budget", [2**20, 2 * 8], ids=["whole", "chunks"])
 def test_gradients_that_autograd_leaves_out_are_zero(
     zeros: list[int], budget: int, passes: list[bool]
-) -> None:
+):
     w, x = torch.ones(1, requires_grad=True), torch.arange(1.0, 6.0)
     x[zeros] = 0
     found = row_gradients(Picky.apply(x, w), {"w": w}, budget)
@@ -90,7 +90,7 @@ def test_gradients_that_autograd_leaves_out_are_zero(
         assert torch.equal(found["w"], x[:, None])
 
 
-def test_such_an_operation_in_a_kernel() -> None:
+def test_such_an_operation_in_a_kernel():
     w, x = torch.ones(1, requires_grad=True), torch.tensor([0.0, 2.0, 3.0])
     residual = Picky.apply(x, w)
     with pytest.warns(NTKWarning, match="no rule for a parameter at input 1 of PickyBackward"):
@@ -98,7 +98,7 @@ def test_such_an_operation_in_a_kernel() -> None:
     assert torch.equal(kernel["residual"], torch.outer(x, x))
 
 
-def test_stacked() -> None:
+def test_stacked():
     a = torch.ones(2)
     assert stacked([None, None]) is None
     found = stacked([None, a, None])
@@ -106,7 +106,7 @@ def test_stacked() -> None:
     assert found.tolist() == [[0.0, 0.0], [1.0, 1.0], [0.0, 0.0]]
 
 
-def test_a_parameter_without_entries() -> None:
+def test_a_parameter_without_entries():
     w, empty = torch.ones(1, requires_grad=True), torch.ones(0, requires_grad=True)
     residual = torch.arange(3.0) * w + empty.sum()
     kernel = empirical_ntk(residual, [empty, w])
@@ -118,7 +118,7 @@ def test_a_parameter_without_entries() -> None:
 @pytest.mark.parametrize("network", ["mlp", "conv1d"])
 @pytest.mark.parametrize("term", ["pde", "bc"])
 @pytest.mark.filterwarnings("ignore::pinn_ntk.NTKWarning")
-def test_a_freed_graph_is_named(network: str, term: str) -> None:
+def test_a_freed_graph_is_named(network: str, term: str):
     net = NETWORKS[network](1, 1)
     residuals = {"pde": net(points(4, 1)), "bc": net(points(3, 1))}
     residuals[term].sum().backward()
@@ -126,7 +126,7 @@ def test_a_freed_graph_is_named(network: str, term: str) -> None:
         empirical_ntk(residuals, net)
 
 
-def test_a_freed_graph_is_told_from_other_failures() -> None:
+def test_a_freed_graph_is_told_from_other_failures():
     assert generic.is_freed(RuntimeError("Trying to backward through the graph a second time (or"))
     assert not generic.is_freed(RuntimeError("out of memory"))
 
@@ -141,13 +141,13 @@ class Failing(torch.autograd.Function):
         raise RuntimeError("no derivative here")
 
 
-def test_other_failures_are_passed_on() -> None:
+def test_other_failures_are_passed_on():
     net = nn.Linear(1, 1)
     with pytest.raises(RuntimeError, match="no derivative here"):
         empirical_ntk(Failing.apply(net(points(4, 1))), net)
 
 
-def test_a_graph_kept_on_purpose_is_fine() -> None:
+def test_a_graph_kept_on_purpose_is_fine():
     net = NETWORKS["mlp"](1, 1)
     residual = net(points(4, 1))
     residual.sum().backward(retain_graph=True)

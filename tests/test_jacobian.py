@@ -33,13 +33,13 @@ def written_out(jacobian: FactoredJacobian) -> Tensor:
     return torch.cat([weight, torch.zeros(jacobian.rows, 4), b.gradients, a.gradients], dim=1)
 
 
-def test_columns_stand_in_the_order_of_the_parameters() -> None:
+def test_columns_stand_in_the_order_of_the_parameters():
     jacobian = made(5)
     assert jacobian.shape == (5, 15)
     assert_near(jacobian.dense(), written_out(jacobian), 1e-14, "dense")
 
 
-def test_products() -> None:
+def test_products():
     jacobian, v, w = made(5), torch.randn(15), torch.randn(5)
     dense = written_out(jacobian)
     assert_near(jacobian.matvec(v), dense @ v, 1e-14, "J v")
@@ -51,7 +51,7 @@ def test_products() -> None:
     assert_near(by_name["b"], dense[:, 10:12].mT @ w, 1e-14, "J^T w at b")
 
 
-def test_squared_norms_add_up_to_the_trace() -> None:
+def test_squared_norms_add_up_to_the_trace():
     jacobian = made(5)
     dense, norms = written_out(jacobian), jacobian.squared_norms()
     assert list(norms) == list(SIZES)
@@ -66,7 +66,7 @@ def test_squared_norms_add_up_to_the_trace() -> None:
     [slice(None), slice(0, 5, 2), slice(3, 3), torch.tensor([4, 0, 4]), torch.tensor([2])],
     ids=["all", "strided", "none", "repeated", "one"],
 )
-def test_some_rows(rows: slice | Tensor) -> None:
+def test_some_rows(rows: slice | Tensor):
     jacobian = made(5, budget=777)
     jacobian.fallbacks["a"] = "said"
     some = jacobian.take(rows)
@@ -76,7 +76,7 @@ def test_some_rows(rows: slice | Tensor) -> None:
     assert (some.memory_budget, some.dtype, some.fallbacks) == (777, jacobian.dtype, {"a": "said"})
 
 
-def test_strided_rows_copy_nothing() -> None:
+def test_strided_rows_copy_nothing():
     jacobian = made(6)
     some = jacobian.take(slice(0, 6, 3))
     for name in ("w", "a"):
@@ -87,7 +87,7 @@ def test_strided_rows_copy_nothing() -> None:
         assert len(part) == 2
 
 
-def test_vectors_of_any_shape_and_dtype_with_a_graph() -> None:
+def test_vectors_of_any_shape_and_dtype_with_a_graph():
     jacobian = made(5)
     v = torch.randn(5, 3, dtype=torch.float32, requires_grad=True)
     product = jacobian.matvec(v)
@@ -95,12 +95,12 @@ def test_vectors_of_any_shape_and_dtype_with_a_graph() -> None:
     assert_near(product, written_out(jacobian) @ v.detach().double().flatten(), 1e-14, "J v")
 
 
-def test_adjoint() -> None:
+def test_adjoint():
     jacobian, v, w = made(5), torch.randn(15), torch.randn(5)
     assert float(w @ jacobian.matvec(v)) == pytest.approx(float(jacobian.rmatvec(w) @ v))
 
 
-def test_blocks() -> None:
+def test_blocks():
     one, other = made(5), made(3)
     assert_near(one.gram(), written_out(one) @ written_out(one).mT, 1e-14, "J J^T")
     assert_near(one.gram(one), one.gram(), 1e-15, "J J^T of itself")
@@ -109,7 +109,7 @@ def test_blocks() -> None:
 
 
 @pytest.mark.parametrize("budget", [1, 100, 1000])
-def test_budget_changes_nothing(budget: int, seed: int) -> None:
+def test_budget_changes_nothing(budget: int, seed: int):
     torch.manual_seed(seed)
     whole = made(9)
     tiled = FactoredJacobian(whole.factors, SIZES, 9, memory_budget=budget)
@@ -117,14 +117,14 @@ def test_budget_changes_nothing(budget: int, seed: int) -> None:
     assert_near(tiled.gram(whole), whole.gram(), 1e-15, "J J'^T")
 
 
-def test_a_parameter_missing_on_one_side_gives_nothing() -> None:
+def test_a_parameter_missing_on_one_side_gives_nothing():
     one, other = made(4), made(4)
     del other.factors["w"]
     expected = written_out(one)[:, 10:] @ other.dense()[:, 10:].mT
     assert_near(one.gram(other), expected, 1e-14, "J J'^T")
 
 
-def test_nothing_depends_on_any_parameter() -> None:
+def test_nothing_depends_on_any_parameter():
     jacobian = FactoredJacobian({}, SIZES, 3)
     assert torch.equal(jacobian.gram(), torch.zeros(3, 3))
     assert torch.equal(jacobian.dense(), torch.zeros(3, 15))
@@ -132,7 +132,7 @@ def test_nothing_depends_on_any_parameter() -> None:
     assert jacobian.trace() == 0.0
 
 
-def test_contraction_in_float32() -> None:
+def test_contraction_in_float32():
     low = made(5, torch.float32)
     dense = written_out(low)
     results = {
@@ -162,7 +162,7 @@ ARRAYS: dict[str, np.ndarray] = {
 
 
 @pytest.mark.parametrize("v", ARRAYS.values(), ids=ARRAYS)
-def test_scipy_operator_takes_any_array(v: np.ndarray) -> None:
+def test_scipy_operator_takes_any_array(v: np.ndarray):
     jacobian = made(5)
     product = jacobian.as_linear_operator().matvec(v)
     assert product.dtype == np.float64
@@ -170,21 +170,21 @@ def test_scipy_operator_takes_any_array(v: np.ndarray) -> None:
     np.testing.assert_allclose(product, written_out(jacobian).numpy() @ v, rtol=1e-13)
 
 
-def test_scipy_operator_takes_matrices_and_has_an_adjoint() -> None:
+def test_scipy_operator_takes_matrices_and_has_an_adjoint():
     jacobian, matrix = made(5), np.random.default_rng(0).normal(size=(15, 2))
     operator, dense = jacobian.as_linear_operator(), written_out(jacobian).numpy()
     np.testing.assert_allclose(operator @ matrix, dense @ matrix, rtol=1e-12)
     np.testing.assert_allclose(operator.H @ np.ones(5), dense.T @ np.ones(5), rtol=1e-12)
 
 
-def test_singular_values_by_scipy() -> None:
+def test_singular_values_by_scipy():
     jacobian = made(8)
     found = svds(jacobian.as_linear_operator(), k=3, return_singular_vectors=False)
     exact = torch.linalg.svdvals(written_out(jacobian))[:3]
     np.testing.assert_allclose(np.sort(found)[::-1], exact.numpy(), rtol=1e-10)
 
 
-def test_vectors_of_the_wrong_length_are_refused() -> None:
+def test_vectors_of_the_wrong_length_are_refused():
     jacobian = made(5)
     with pytest.raises(ValueError, match=r"15 entries for a Jacobian of shape \(5, 15\), got 5"):
         jacobian.matvec(torch.ones(5))
@@ -192,7 +192,7 @@ def test_vectors_of_the_wrong_length_are_refused() -> None:
         jacobian.rmatvec(torch.ones(15))
 
 
-def test_other_parameters_are_refused() -> None:
+def test_other_parameters_are_refused():
     other = FactoredJacobian({}, {"v": 15}, 5)
     with pytest.raises(ValueError, match=r"\['w', 'unused', 'b', 'a'\] and \['v'\]"):
         made(5).gram(other)

@@ -43,7 +43,7 @@ def two_terms() -> NTK:
     return NTK({n: FactoredJacobian(factors[n], {"w": 2}, len(rows[n])) for n in rows})
 
 
-def test_blocks_by_hand() -> None:
+def test_blocks_by_hand():
     kernel = two_terms()
     assert kernel.terms == tuple(kernel) == ("a", "b")
     assert kernel["a"].tolist() == [[5.0, 6.0], [6.0, 9.0]]
@@ -59,7 +59,7 @@ def test_blocks_by_hand() -> None:
     assert kernel.certificate == {}
 
 
-def test_terms_of_the_same_points(net: nn.Module, kernel: NTK) -> None:
+def test_terms_of_the_same_points(net: nn.Module, kernel: NTK):
     for (a, b), block in reference_ntk(terms(net), net).items():
         assert_near(kernel[a, b], block, 1e-13, f"K[{a}, {b}]")
 
@@ -67,7 +67,7 @@ def test_terms_of_the_same_points(net: nn.Module, kernel: NTK) -> None:
 @pytest.mark.parametrize("first", [("pde", "bc"), ("bc", "pde")])
 def test_a_block_is_formed_once(
     kernel: NTK, first: tuple[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     formed = []
     gram = FactoredJacobian.gram
 
@@ -84,20 +84,20 @@ def test_a_block_is_formed_once(
     assert len(formed) == 6
 
 
-def test_a_trace_forms_no_block(kernel: NTK, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trace_forms_no_block(kernel: NTK, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(FactoredJacobian, "gram", None)
     for term in kernel:
         assert kernel.trace(term) == float(kernel.diagonal(term).sum())
 
 
 @pytest.mark.parametrize("ask", ["trace", "diagonal", "rows", "jacobian", "spectrum"])
-def test_unknown_terms_are_named(kernel: NTK, ask: str) -> None:
+def test_unknown_terms_are_named(kernel: NTK, ask: str):
     with pytest.raises(KeyError, match=r"no term 'nope' in this kernel; it has \['pde', 'data'"):
         getattr(kernel, ask)("nope")
 
 
 @pytest.mark.parametrize("key", ["nope", ("pde", "nope"), ("nope", "pde")], ids=str)
-def test_blocks_of_unknown_terms_are_named(kernel: NTK, key: str | tuple[str, str]) -> None:
+def test_blocks_of_unknown_terms_are_named(kernel: NTK, key: str | tuple[str, str]):
     with pytest.raises(KeyError, match=r"no term 'nope' in this kernel; it has \['pde', 'data'"):
         kernel[key]
 
@@ -114,7 +114,7 @@ WEIGHTS: dict[str, dict[str, float | Tensor]] = {
 
 
 @pytest.mark.parametrize("weights", WEIGHTS.values(), ids=WEIGHTS)
-def test_weighted_matrix(weights: dict[str, float | Tensor]) -> None:
+def test_weighted_matrix(weights: dict[str, float | Tensor]):
     kernel = two_terms()
     entries = {n: torch.as_tensor(weights[n]).detach().flatten() for n in ("a", "b")}
     root = torch.cat([entries["a"] * torch.ones(2), entries["b"]]).sqrt().diag()
@@ -124,7 +124,7 @@ def test_weighted_matrix(weights: dict[str, float | Tensor]) -> None:
     assert_near(found, found.mT, 1e-15, "symmetry")
 
 
-def test_weighted_matrix_says_where_gradient_descent_becomes_unstable(net: nn.Module) -> None:
+def test_weighted_matrix_says_where_gradient_descent_becomes_unstable(net: nn.Module):
     """Lambda_max is that of the Hessian 2 J^T D J of sum_a c_a mean(r_a^2) in Gauss-Newton form."""
     residuals = terms(net)
     kernel = empirical_ntk(residuals, net)
@@ -145,13 +145,13 @@ def test_weighted_matrix_says_where_gradient_descent_becomes_unstable(net: nn.Mo
         ({"a": torch.tensor([1.0, -2.0]), "b": 1.0}, "minimum -2.0"),
     ],
 )
-def test_weights_that_do_not_fit(weights: dict[str, float | Tensor], message: str) -> None:
+def test_weights_that_do_not_fit(weights: dict[str, float | Tensor], message: str):
     kernel = two_terms()
     with pytest.raises(ValueError, match=message):
         kernel.weighted_matrix(weights)
 
 
-def test_contraction_in_float32(net: nn.Module) -> None:
+def test_contraction_in_float32(net: nn.Module):
     residuals = terms(net)
     kernel = empirical_ntk(residuals, net, dtype=torch.float32)
     exact = reference_ntk(residuals, net)
@@ -164,12 +164,12 @@ def test_contraction_in_float32(net: nn.Module) -> None:
 
 
 @pytest.mark.parametrize("budget", [1, 3000])
-def test_budget_changes_nothing(net: nn.Module, kernel: NTK, budget: int) -> None:
+def test_budget_changes_nothing(net: nn.Module, kernel: NTK, budget: int):
     tiled = empirical_ntk(terms(net), net, memory_budget=budget)
     assert_near(tiled.matrix(), kernel.matrix(), 1e-14, "matrix")
 
 
-def test_uncertified_kernel_is_the_same(net: nn.Module, kernel: NTK) -> None:
+def test_uncertified_kernel_is_the_same(net: nn.Module, kernel: NTK):
     bare = empirical_ntk(terms(net), net, certify=False)
     assert bare.certificate == {}
     assert torch.equal(bare.matrix(), kernel.matrix())
@@ -177,7 +177,7 @@ def test_uncertified_kernel_is_the_same(net: nn.Module, kernel: NTK) -> None:
 
 @pytest.mark.parametrize("network", ["mlp", "batch_norm"])
 @pytest.mark.filterwarnings("ignore::pinn_ntk.NTKWarning")
-def test_training_goes_on_bit_by_bit(network: str) -> None:
+def test_training_goes_on_bit_by_bit(network: str):
     def gradients(measure: Callable[[dict[str, Tensor], nn.Module], object]) -> list[Tensor]:
         net = NETWORKS[network](1, 1)
         x = points(6, 1)
@@ -198,7 +198,7 @@ def test_training_goes_on_bit_by_bit(network: str) -> None:
 
 @pytest.mark.parametrize("network", ["mlp", "dropout", "batch_norm"])
 @pytest.mark.filterwarnings("ignore::pinn_ntk.NTKWarning")
-def test_random_state_and_buffers_stay_as_they_are(network: str) -> None:
+def test_random_state_and_buffers_stay_as_they_are(network: str):
     net = NETWORKS[network](1, 1)
     residual = net(points(6, 1)).flip(0)
     states = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()  # noqa: NPY002
@@ -211,7 +211,7 @@ def test_random_state_and_buffers_stay_as_they_are(network: str) -> None:
         assert torch.equal(buffer, buffers[name])
 
 
-def test_twice_the_same_to_the_last_bit(net: nn.Module) -> None:
+def test_twice_the_same_to_the_last_bit(net: nn.Module):
     residuals = terms(net)
     first, second = (empirical_ntk(residuals, net) for _ in range(2))
     assert torch.equal(first.matrix(), second.matrix())
@@ -219,7 +219,7 @@ def test_twice_the_same_to_the_last_bit(net: nn.Module) -> None:
 
 
 @pytest.mark.parametrize("no_grad", [False, True], ids=["grad", "no_grad"])
-def test_nothing_of_it_is_live(net: nn.Module, no_grad: bool) -> None:
+def test_nothing_of_it_is_live(net: nn.Module, no_grad: bool):
     residuals = terms(net)
     with torch.set_grad_enabled(not no_grad):
         kernel = empirical_ntk(residuals, net)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from pinn_ntk import NTKWarning, ResidualError, empirical_ntk, reference_ntk
 from pinn_ntk.graph.reference import reference_jacobian
 from tests.asserts import assert_certified, assert_is_ntk_of, assert_near, assert_psd, checked_ntk
+from tests.idioms import Labelled
 from tests.networks import NETWORKS, FourierFeatures, stack
 from tests.operators import grad, laplacian, points
 
@@ -20,10 +22,7 @@ N = 6
 pytestmark = pytest.mark.usefixtures("float64")
 
 Params = list[Tensor]
-
-
-def mlp() -> nn.Module:
-    return NETWORKS["mlp"](1, 1)
+mlp = partial(NETWORKS["mlp"], 1, 1)
 
 
 def of_u_xx(change: Callable[[Tensor], Tensor], x: Tensor | None = None) -> tuple[Tensor, Params]:
@@ -32,10 +31,6 @@ def of_u_xx(change: Callable[[Tensor], Tensor], x: Tensor | None = None) -> tupl
     x = points(N, 1) if x is None else x.requires_grad_()
     u = net(x)
     return change(laplacian(u, x) + u), list(net.parameters())
-
-
-class Labelled(Tensor):
-    """A subclass of Tensor."""
 
 
 def growing(decades: int) -> Tensor:
@@ -93,9 +88,7 @@ CASES: dict[str, Callable[[], tuple[Tensor, Params]]] = {
     "zero_jacobian": lambda: of_u_xx(lambda r: 0 * r),
     "some_rows_zero": lambda: of_u_xx(lambda r: r * torch.tensor([[1.0, 0, 0, 1, 0, 1]]).T),
     "rows_of_very_different_size": lambda: of_u_xx(lambda r: r * growing(12)),
-    "such_rows_permuted": lambda: of_u_xx(
-        lambda r: (r * growing(6))[[3, 1, 0, 5, 2, 4]]
-    ),
+    "such_rows_permuted": lambda: of_u_xx(lambda r: (r * growing(6))[[3, 1, 0, 5, 2, 4]]),
     "scale_1e-60": lambda: of_u_xx(lambda r: 1e-60 * r),
     "scale_1e-10": lambda: of_u_xx(lambda r: 1e-10 * r),
     "scale_1e15": lambda: of_u_xx(lambda r: 1e15 * r),
@@ -103,9 +96,7 @@ CASES: dict[str, Callable[[], tuple[Tensor, Params]]] = {
     "parameters_1e-6": lambda: with_parameters_scaled(1e-6),
     "parameters_1e6": lambda: with_parameters_scaled(1e6),
     "parameters_of_all_sizes": parameters_of_all_sizes,
-    "dead_neurons": lambda: of(
-        stack([1, 8, 1], nn.ReLU), lambda net, x: grad(net(x), x) + net(x)
-    ),
+    "dead_neurons": lambda: of(stack([1, 8, 1], nn.ReLU), lambda net, x: grad(net(x), x) + net(x)),
     "parameter_shared_by_rows": shared_by_terms_and_rows,
     "high_frequency": high_frequency,
     "strided": lambda: of_u_xx(lambda r: r[::2]),
@@ -127,22 +118,21 @@ CASES: dict[str, Callable[[], tuple[Tensor, Params]]] = {
 
 @pytest.mark.parametrize("build", CASES.values(), ids=CASES)
 @pytest.mark.filterwarnings("ignore::pinn_ntk.NTKWarning")
-def test_kernel_is_right(build: Callable[[], tuple[Tensor, Params]]) -> None:
+def test_kernel_is_right(build: Callable[[], tuple[Tensor, Params]]):
     residual, params = build()
     kernel = empirical_ntk({"pde": residual}, params)
-    plain = {"pde": residual.as_subclass(Tensor)}
-    assert_is_ntk_of(kernel, plain, params, tol=1e-11)
+    assert_is_ntk_of(kernel, {"pde": residual.as_subclass(Tensor)}, params, tol=1e-11)
     assert_certified(kernel)
 
 
-def test_rank_and_noise_of_duplicated_points() -> None:
+def test_rank_and_noise_of_duplicated_points():
     residual, params = of_u_xx(lambda r: r, torch.rand(3, 1).repeat(4, 1))
     spectrum = empirical_ntk(residual, params).spectrum()
     assert len(spectrum.eigenvalues) == 12
     assert spectrum.rank <= 3
 
 
-def test_a_parameter_shared_between_terms() -> None:
+def test_a_parameter_shared_between_terms():
     net, gain = mlp(), nn.Parameter(torch.tensor([2.0]))
     residuals = {"a": gain * net(points(N, 1)), "b": net(points(4, 1, seed=1)) - gain}
     kernel = empirical_ntk(residuals, [*net.parameters(), gain])
@@ -152,13 +142,10 @@ def test_a_parameter_shared_between_terms() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 @pytest.mark.parametrize("order", ["as_given", "permuted"])
-def test_five_thousand_rows(order: str, dtype: torch.dtype) -> None:
-    rows = 5000
-    net = stack([1, 3, 1]).to(dtype)
-    x = points(rows, 1).detach().to(dtype)
-    residual = net(x)[:, 0]
-    if order == "permuted":
-        residual = residual[torch.randperm(rows)]
+def test_five_thousand_rows(order: str, dtype: torch.dtype):
+    rows, net = 5000, stack([1, 3, 1]).to(dtype)
+    residual = net(points(rows, 1).detach().to(dtype))[:, 0]
+    residual = residual[torch.randperm(rows)] if order == "permuted" else residual
     kernel = empirical_ntk(residual, net)
     assert max(kernel.certificate.values()) < 1e-5
     picked = torch.randint(rows, (12,))
@@ -170,14 +157,9 @@ def test_five_thousand_rows(order: str, dtype: torch.dtype) -> None:
     )
 
 
-LOW: dict[str, tuple[torch.dtype, float]] = {
-    "float32": (torch.float32, 2e-5),
-    "bfloat16": (torch.bfloat16, 5e-2),
-    "float16": (torch.float16, 1e-2),
-}
-
-
-MADE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+LOW = [(torch.float32, 2e-5), (torch.bfloat16, 5e-2), (torch.float16, 1e-2)]
+Make = Callable[[Tensor, Tensor], Tensor]
+MADE: dict[str, Make] = {
     "in_order": lambda u, _: u,
     "permuted": lambda u, _: u[[3, 0, 5, 2, 1, 4]],
     "second_derivative": lambda u, x: laplacian(u, x) + u,
@@ -185,12 +167,10 @@ MADE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
-@pytest.mark.parametrize(("dtype", "tol"), LOW.values(), ids=LOW)
+@pytest.mark.parametrize(("dtype", "tol"), LOW, ids=["float32", "bfloat16", "float16"])
 @pytest.mark.parametrize("make", MADE.values(), ids=MADE)
 @pytest.mark.filterwarnings("ignore::pinn_ntk.NTKWarning")
-def test_models_of_low_precision(
-    make: Callable[[Tensor, Tensor], Tensor], dtype: torch.dtype, tol: float
-) -> None:
+def test_models_of_low_precision(make: Make, dtype: torch.dtype, tol: float):
     net = mlp().to(dtype)
     x = points(N, 1).detach().to(dtype).requires_grad_()
     kernel = checked_ntk(make(net(x), x), net, tol, f"K of a model in {dtype}")
@@ -200,9 +180,7 @@ def test_models_of_low_precision(
 
 @pytest.mark.parametrize("make", MADE.values(), ids=MADE)
 @pytest.mark.parametrize("scale", [1e-25, 1.0, 1e20], ids=str)
-def test_float32_stays_on_the_fast_path(
-    make: Callable[[Tensor, Tensor], Tensor], scale: float
-) -> None:
+def test_float32_stays_on_the_fast_path(make: Make, scale: float):
     """No warning: a warning is an error here."""
     net = mlp().float()
     x = points(N, 1).detach().float().requires_grad_()
@@ -210,7 +188,7 @@ def test_float32_stays_on_the_fast_path(
 
 
 @pytest.mark.filterwarnings("ignore::pinn_ntk.NTKWarning")
-def test_mixed_precision_in_one_graph() -> None:
+def test_mixed_precision_in_one_graph():
     net = mlp().float()
     x = points(N, 1).detach().float()
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -218,7 +196,7 @@ def test_mixed_precision_in_one_graph() -> None:
     checked_ntk(low.double() + net(x), net, 5e-2, "K under autocast")
 
 
-def test_a_gradient_that_is_not_finite_is_said() -> None:
+def test_a_gradient_that_is_not_finite_is_said():
     """|u|^(1/2) at u = 0 has a finite value and no derivative."""
     net = nn.Linear(1, 1, bias=False)
     residual = net(torch.tensor([[0.0], [1.0], [2.0]])).abs().sqrt()
@@ -228,7 +206,7 @@ def test_a_gradient_that_is_not_finite_is_said() -> None:
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_a_parameter_that_is_not_finite_is_refused_with_its_residual(bad: float) -> None:
+def test_a_parameter_that_is_not_finite_is_refused_with_its_residual(bad: float):
     net = mlp()
     with torch.no_grad():
         net[2].weight[0, 0] = bad
@@ -237,17 +215,22 @@ def test_a_parameter_that_is_not_finite_is_refused_with_its_residual(bad: float)
         empirical_ntk(net(points(N, 1)) * bad, net)
 
 
-@pytest.mark.filterwarnings("ignore::pinn_ntk.NTKWarning")
-@pytest.mark.parametrize("hooked", ["weight", "hidden"])
-def test_hooks_on_tensors_are_part_of_the_gradient(hooked: str) -> None:
+def in_two_parts() -> tuple[nn.Module, Tensor, Callable[[], Tensor]]:
+    """A network, its first layer's values, and what makes the residual of them."""
     net = mlp()
     hidden = net[0](points(N, 1))
+    return net, hidden, lambda: net[1:](hidden)
+
+
+@pytest.mark.filterwarnings("ignore::pinn_ntk.NTKWarning")
+@pytest.mark.parametrize("hooked", ["weight", "hidden"])
+def test_hooks_on_tensors_are_part_of_the_gradient(hooked: str):
+    net, hidden, residual = in_two_parts()
     (net[0].weight if hooked == "weight" else hidden).register_hook(lambda g: 3 * g)
-    residual = net[1:](hidden)
-    checked_ntk(residual, net, 1e-13, "K with a hook")
+    checked_ntk(residual(), net, 1e-13, "K with a hook")
 
 
-def test_hooks_of_accumulation_are_not_run() -> None:
+def test_hooks_of_accumulation_are_not_run():
     net, ran = mlp(), []
     for p in net.parameters():
         p.register_post_accumulate_grad_hook(ran.append)
@@ -263,34 +246,30 @@ def not_supported(reason: str, raises: type[Exception] = AssertionError) -> pyte
 
 
 @not_supported("autograd fills .grad of intermediate tensors that retain it")
-def test_retained_gradients_stay_as_they_are() -> None:
-    net = mlp()
-    hidden = net[0](points(N, 1))
+def test_retained_gradients_stay_as_they_are():
+    net, hidden, residual = in_two_parts()
     hidden.retain_grad()
-    empirical_ntk(net[1:](hidden), net)
+    empirical_ntk(residual(), net)
     assert hidden.grad is None
 
 
 @not_supported("hooks on intermediate tensors run once more at each backward pass")
-def test_hooks_run_as_often_as_in_training() -> None:
-    net, ran = mlp(), []
-    hidden = net[0](points(N, 1))
+def test_hooks_run_as_often_as_in_training():
+    (net, hidden, residual), ran = in_two_parts(), []
     hidden.register_hook(lambda _: ran.append(1))
-    empirical_ntk(net[1:](hidden), net)
+    empirical_ntk(residual(), net)
     assert ran == []
 
 
 @not_supported("a hook that mixes rows is seen by the certificate only")
-def test_a_mixing_hook_without_the_certificate() -> None:
-    net = mlp()
-    hidden = net[0](points(N, 1))
+def test_a_mixing_hook_without_the_certificate():
+    net, hidden, residual = in_two_parts()
     hidden.register_hook(lambda g: g - g.mean(0))
-    residual = net[1:](hidden)
-    checked_ntk(residual, net, 1e-10, "K", certify=False)
+    checked_ntk(residual(), net, 1e-10, "K", certify=False)
 
 
 @not_supported("reentrant checkpointing hides the parameters from the graph: a kernel of zeros")
-def test_reentrant_checkpointing() -> None:
+def test_reentrant_checkpointing():
     net, x = mlp(), points(N, 1)
     expected = reference_ntk(net(x), net)["residual", "residual"]
     kernel = empirical_ntk(checkpoint(net, x, use_reentrant=True), net)
@@ -313,7 +292,7 @@ class Hidden(torch.autograd.Function):
 
 
 @not_supported("a weight that a custom function does not take as an argument is not in the graph")
-def test_a_weight_behind_the_graphs_back() -> None:
+def test_a_weight_behind_the_graphs_back():
     Hidden.weight = nn.Parameter(torch.ones(1, 1))
     x = points(N, 1)
     kernel = empirical_ntk(Hidden.apply(x), [Hidden.weight])
@@ -322,19 +301,19 @@ def test_a_weight_behind_the_graphs_back() -> None:
 
 @not_supported("sparse gradients", raises=RuntimeError)
 @pytest.mark.filterwarnings("ignore::pinn_ntk.NTKWarning")
-def test_sparse_embeddings() -> None:
+def test_sparse_embeddings():
     table = nn.Embedding(4, 3, sparse=True)
     empirical_ntk(table(torch.tensor([0, 1, 1, 3])).sum(1), table)
 
 
 @not_supported("complex parameters", raises=ValueError)
-def test_complex_parameters() -> None:
+def test_complex_parameters():
     w = nn.Parameter(torch.ones(2, dtype=torch.cdouble))
     empirical_ntk((torch.rand(N, 2).to(torch.cdouble) @ w).abs(), [w])
 
 
 @not_supported("a scalar residual in inference mode", raises=ValueError)
-def test_a_scalar_in_inference_mode() -> None:
+def test_a_scalar_in_inference_mode():
     net = mlp()
     residual = net(points(1, 1)).squeeze()
     with torch.inference_mode():

@@ -29,28 +29,28 @@ def net() -> nn.Sequential:
 @pytest.mark.parametrize(("form", "names"), FORMS.values(), ids=FORMS)
 def test_every_form_gives_the_same_leaves_in_order(
     net: nn.Module, form: Callable[[nn.Module], object], names: list[str]
-) -> None:
+):
     leaves = named_leaves(form(net))
     assert list(leaves) == names
     assert [id(leaf) for leaf in leaves.values()] == [id(p) for p in net.parameters()]
 
 
-def test_one_bare_tensor() -> None:
+def test_one_bare_tensor():
     leaf = torch.ones(3, requires_grad=True)
     assert named_leaves(leaf) == {"param_0": leaf}
 
 
-def test_shared_weights_count_once() -> None:
+def test_shared_weights_count_once():
     assert list(named_leaves(Tied())) == ["one.weight", "one.bias", "other.bias"]
 
 
-def test_frozen_ones_are_left_out_and_numbers_stay(net: nn.Sequential) -> None:
+def test_frozen_ones_are_left_out_and_numbers_stay(net: nn.Sequential):
     net[0].bias.requires_grad_(False)
     assert list(named_leaves(net)) == ["0.weight", "1.weight"]
     assert list(named_leaves(net.parameters())) == ["param_0", "param_2"]
 
 
-def test_frozen_tensors_need_not_be_leaves_nor_have_names_of_their_own() -> None:
+def test_frozen_tensors_need_not_be_leaves_nor_have_names_of_their_own():
     leaf, data = torch.ones(2, requires_grad=True), torch.ones(2) * 2
     assert named_leaves([("a", data), ("a", leaf)]) == {"a": leaf}
 
@@ -84,7 +84,7 @@ OF_NO_KIND: dict[str, tuple[Callable[[], object], str]] = {
 
 
 @pytest.mark.parametrize("name", UNUSABLE | OF_NO_KIND)
-def test_what_cannot_be_used_is_named(name: str) -> None:
+def test_what_cannot_be_used_is_named(name: str):
     params, message = (UNUSABLE | OF_NO_KIND)[name]
     with pytest.raises(TypeError if name in OF_NO_KIND else ValueError, match=message):
         named_leaves(params())

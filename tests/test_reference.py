@@ -42,7 +42,7 @@ def functional_jacobian(net: nn.Module, x: Tensor) -> Tensor:
     return torch.cat([part.flatten(1) for part in parts.values()], dim=1)
 
 
-def test_equals_torch_func_on_an_mlp(net: nn.Module) -> None:
+def test_equals_torch_func_on_an_mlp(net: nn.Module):
     x, y = points(6, 2).detach(), points(4, 2, seed=1).detach()
     first, second = functional_jacobian(net, x), functional_jacobian(net, y)
     kernel = reference_ntk({"a": net(x), "b": net(y)}, net)
@@ -53,7 +53,7 @@ def test_equals_torch_func_on_an_mlp(net: nn.Module) -> None:
     assert_near(kernel["b", "b"], second @ second.T, 1e-14, "K_bb")
 
 
-def test_linear_model() -> None:
+def test_linear_model():
     x, y = column(-1.0, 0.5, 2.0), column(3.0, -2.0)
     a, b = weights(0.3, -0.7)
     kernel = reference_ntk({"x": a * x + b, "y": a * y + b}, [a, b])
@@ -61,7 +61,7 @@ def test_linear_model() -> None:
     assert torch.equal(kernel["x", "y"], torch.outer(x, y) + 1)
 
 
-def test_second_derivative_of_a_quadratic() -> None:
+def test_second_derivative_of_a_quadratic():
     """u = a x^2 + b x + c: du/dtheta = (x^2, x, 1) and du_xx/dtheta = (2, 0, 0)."""
     x = column(-1.0, 0.5, 2.0).requires_grad_()
     a, b, c = weights(0.3, -0.7, 1.1)
@@ -74,7 +74,7 @@ def test_second_derivative_of_a_quadratic() -> None:
     assert_near(kernel["u", "u"], expected, 1e-15, "K_uu")
 
 
-def test_second_derivative_of_one_neuron() -> None:
+def test_second_derivative_of_one_neuron():
     """u = c tanh(w x): with t = tanh(w x) and s = 1 - t^2, u_xx = -2 c w^2 t s."""
     x = column(-1.0, 0.5, 2.0).requires_grad_()
     c, w = weights(0.8, 1.3)
@@ -108,19 +108,19 @@ def wrong_in_torch(name: str) -> object:
 
 
 @pytest.mark.parametrize("name", [wrong_in_torch(name) for name in NETWORKS])
-def test_u_xx_of_every_network_against_finite_differences(name: str) -> None:
+def test_u_xx_of_every_network_against_finite_differences(name: str):
     net, x = NETWORKS[name](1, 1), points(6, 1)
     assert_jacobian_is_derivative(lambda: OPERATORS["u_xx"].residual(net, x), [*net.parameters()])
 
 
 @pytest.mark.parametrize("name", WRONG_IN_TORCH)
-def test_grad_u_of_torch_norms_against_finite_differences(name: str) -> None:
+def test_grad_u_of_torch_norms_against_finite_differences(name: str):
     net, x = NETWORKS[name](2, 1), points(6, 2)
     assert_jacobian_is_derivative(lambda: OPERATORS["grad_u"].residual(net, x), [*net.parameters()])
 
 
 @pytest.mark.parametrize("name", OPERATORS)
-def test_every_operator_against_finite_differences(name: str) -> None:
+def test_every_operator_against_finite_differences(name: str):
     operator, trained = OPERATORS[name], coefficients(name)
     net, x = NETWORKS["mlp"](operator.in_dim, operator.out_dim), points(6, operator.in_dim)
     params = [*net.parameters(), *trained.values()]
@@ -128,20 +128,20 @@ def test_every_operator_against_finite_differences(name: str) -> None:
 
 
 @pytest.mark.parametrize("shape", [(6,), (6, 1), (1, 6), (2, 3), (1, 2, 3)])
-def test_rows_are_the_entries_in_row_major_order(shape: tuple[int, ...]) -> None:
+def test_rows_are_the_entries_in_row_major_order(shape: tuple[int, ...]):
     a, b = weights(0.3, -0.7)
     x = torch.arange(6, dtype=torch.float64)
     kernel = reference_ntk((a * x + b).reshape(shape), [a, b])
     assert torch.equal(kernel["residual", "residual"], torch.outer(x, x) + 1)
 
 
-def test_scalar_and_empty_residuals() -> None:
+def test_scalar_and_empty_residuals():
     (a,) = weights(3.0)
     assert reference_jacobian(a**2, [a]).tolist() == [[6.0]]
     assert reference_jacobian((a * column(1.0, 2.0))[:0], [a]).shape == (0, 1)
 
 
-def test_float32_network_gives_float64_kernel(net: nn.Module) -> None:
+def test_float32_network_gives_float64_kernel(net: nn.Module):
     x = points(4, 2).detach()
     expected = reference_ntk(net(x), net)["residual", "residual"]
     kernel = reference_ntk(net.float()(x.float()), net)["residual", "residual"]
@@ -152,25 +152,25 @@ WHOLE = ["module", "iterator", "pairs", "dict", "optimizer", "groups", "each_twi
 
 
 @pytest.mark.parametrize("form", [FORMS[name][0] for name in WHOLE], ids=WHOLE)
-def test_every_form_of_params(net: nn.Module, form: Callable[[nn.Module], object]) -> None:
+def test_every_form_of_params(net: nn.Module, form: Callable[[nn.Module], object]):
     residual = net(points(3, 2))
     expected = reference_jacobian(residual, list(net.parameters()))
     assert torch.equal(reference_jacobian(residual, form(net)), expected)
 
 
-def test_one_bare_tensor_as_params() -> None:
+def test_one_bare_tensor_as_params():
     w = column(3.0, 4.0).requires_grad_()
     assert reference_jacobian(w.prod(), w).tolist() == [[4.0, 3.0]]
 
 
-def test_frozen_parameters_have_no_columns_and_unused_ones_zero_columns() -> None:
+def test_frozen_parameters_have_no_columns_and_unused_ones_zero_columns():
     a, b, unused = weights(0.3, -0.7, 9.0)
     residual = a * column(1.0, 2.0) + b
     b.requires_grad_(False)
     assert reference_jacobian(residual, [unused, a, b]).tolist() == [[0.0, 1.0], [0.0, 2.0]]
 
 
-def test_graph_and_gradients_stay_as_they_are(net: nn.Module) -> None:
+def test_graph_and_gradients_stay_as_they_are(net: nn.Module):
     residual = net(points(3, 2))
     reference_ntk(residual, net)
     assert all(p.grad is None for p in net.parameters())
@@ -178,7 +178,7 @@ def test_graph_and_gradients_stay_as_they_are(net: nn.Module) -> None:
     assert all(p.grad is not None for p in net.parameters())
 
 
-def test_errors_name_the_cause(net: nn.Module) -> None:
+def test_errors_name_the_cause(net: nn.Module):
     residual = net(points(3, 2))
     with pytest.raises(ValueError, match=r"shape \(3, 3\) without a graph"):
         reference_jacobian(residual.detach(), net)

@@ -22,13 +22,13 @@ def live(*shape: int) -> Tensor:
     return torch.ones(shape, requires_grad=True) * 2
 
 
-def test_one_bare_tensor_is_called_residual() -> None:
+def test_one_bare_tensor_is_called_residual():
     r = live(3, 1)
     assert list(named_residuals(r)) == ["residual"]
     assert named_residuals(r)["residual"] is r
 
 
-def test_any_mapping_keeps_its_order_and_tensors() -> None:
+def test_any_mapping_keeps_its_order_and_tensors():
     terms = {"pde": live(3), "bc": live(2, 2), 0: live(1)}
     found = named_residuals(MappingProxyType(terms))
     assert list(found) == ["pde", "bc", "0"]
@@ -36,7 +36,7 @@ def test_any_mapping_keeps_its_order_and_tensors() -> None:
 
 
 @pytest.mark.parametrize("no_grad", [False, True], ids=["grad", "no_grad"])
-def test_a_scalar_becomes_one_row_of_the_same_graph(no_grad: bool) -> None:
+def test_a_scalar_becomes_one_row_of_the_same_graph(no_grad: bool):
     r = live(3).sum()
     with torch.set_grad_enabled(not no_grad):
         found = named_residuals(r)["residual"]
@@ -46,7 +46,7 @@ def test_a_scalar_becomes_one_row_of_the_same_graph(no_grad: bool) -> None:
 
 @pytest.mark.parametrize("kind", [Labelled, nn.Parameter])
 @pytest.mark.parametrize("no_grad", [False, True], ids=["grad", "no_grad"])
-def test_a_subclass_is_unwrapped_and_stays_live(kind: type[Tensor], no_grad: bool) -> None:
+def test_a_subclass_is_unwrapped_and_stays_live(kind: type[Tensor], no_grad: bool):
     r = nn.Parameter(torch.ones(3)) if kind is nn.Parameter else live(3).as_subclass(kind)
     with torch.set_grad_enabled(not no_grad):
         found = named_residuals(r)["residual"]
@@ -83,6 +83,6 @@ UNUSABLE: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
 @pytest.mark.parametrize(("residuals", "error", "message"), UNUSABLE.values(), ids=UNUSABLE)
 def test_what_has_no_kernel_is_named(
     residuals: Callable[[], object], error: type[Exception], message: str
-) -> None:
+):
     with pytest.raises(error, match=message):
         named_residuals(residuals())

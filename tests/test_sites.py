@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -38,7 +39,9 @@ def parts(shape: tuple[int, ...]) -> list[list[list[int]]]:
     return [partition.tolist() for partition in partitions.partitions(torch.zeros(shape))]
 
 
-def test_first_all_rows_together_then_by_axis_then_joined() -> None:
+def test_first_all_rows_together_then_by_axis_then_joined():
+    assert [[0, 4, 8], [1, 5, 9], [2, 6, 10], [3, 7, 11]] in parts((3, 2, 2))  # on two axes
+    assert all(len(partition) < 5 for partition in parts((5, 1)))  # no part of one row by an axis
     assert parts((2, 3)) == [
         [[0, 1, 2, 3, 4, 5]],
         [[0, 1, 2], [3, 4, 5]],  # components on axis 0
@@ -50,27 +53,14 @@ def test_first_all_rows_together_then_by_axis_then_joined() -> None:
     ]
 
 
-def test_components_may_lie_on_two_axes() -> None:
-    assert [[0, 4, 8], [1, 5, 9], [2, 6, 10], [3, 7, 11]] in parts((3, 2, 2))
-
-
 @pytest.mark.parametrize("shape", [(7,), (8, 1), (2, 3), (1, 7), (5, 2, 2), (2, 2, 2, 2)], ids=str)
-def test_every_partition_holds_each_row_once(shape: tuple[int, ...]) -> None:
+def test_every_partition_holds_each_row_once(shape: tuple[int, ...]):
     found = parts(shape)
     rows = torch.zeros(shape).numel()
     assert found[0] == [list(range(rows))]
     for partition in found:
         assert sorted(row for part in partition for row in part) == list(range(rows))
         assert len({len(part) for part in partition}) == 1
-
-
-def test_no_part_holds_one_row_only_because_of_an_axis() -> None:
-    assert all(len(partition) < 5 for partition in parts((5, 1)))
-
-
-def test_many_components_are_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(partitions, "MAX_COMPONENTS", 2)
-    assert [len(partition) for partition in parts((2, 3))] == [1, 2, 2, 2, 3, 3]
 
 
 def flow() -> tuple[tuple[Tensor, ...], nn.Module]:
@@ -81,7 +71,17 @@ def flow() -> tuple[tuple[Tensor, ...], nn.Module]:
 
 ORDER = [3, 0, 5, 2, 1, 4]
 
-JOINED: dict[str, Callable[[tuple[Tensor, ...]], Tensor]] = {
+
+def test_many_components_are_not_tried(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(partitions, "MAX_COMPONENTS", 2)
+    assert [len(partition) for partition in parts((2, 3))] == [1, 2, 2, 2, 3, 3]
+    residuals, net = flow()
+    reasons = fallbacks(torch.stack(residuals).squeeze(2)[:, ORDER].mT, net)
+    assert set(reasons.values()) <= {sites.INTERACTING}
+
+
+Join = Callable[[tuple[Tensor, ...]], Tensor]
+JOINED: dict[str, Join] = {
     "columns": lambda p: torch.cat(p, dim=1),  # (N, 3)
     "columns_permuted": lambda p: torch.cat(p, dim=1)[ORDER],
     "rows": lambda p: torch.cat(p, dim=1).T,  # (3, N)
@@ -89,9 +89,7 @@ JOINED: dict[str, Callable[[tuple[Tensor, ...]], Tensor]] = {
     "two_axes": lambda p: torch.stack([p[0], p[1], p[1], p[2]], dim=2).view(N, 2, 2),
     "two_axes_permuted": lambda p: torch.stack([p[0], p[1], p[1], p[2]], 2).view(N, 2, 2)[ORDER],
     "two_axes_first": lambda p: torch.stack([p[0], p[1], p[1], p[2]]).view(2, 2, N),
-    "points_between": lambda p: torch.stack(
-        [torch.cat(p[:2], 1), torch.cat(p[1:], 1)]
-    ),  # (2, N, 2)
+    "points_between": lambda p: torch.stack([torch.cat(q, 1) for q in (p[:2], p[1:])]),  # (2, N, 2)
     "one_after_another": torch.cat,  # (3 N, 1)
     "one_after_another_flat": lambda p: torch.cat(p).squeeze(1),
     "two_after_another": lambda p: torch.cat(p[:2]),
@@ -105,12 +103,12 @@ JOINED: dict[str, Callable[[tuple[Tensor, ...]], Tensor]] = {
 
 
 @pytest.mark.parametrize("join", JOINED.values(), ids=JOINED)
-def test_components_are_told_from_points(join: Callable[[tuple[Tensor, ...]], Tensor]) -> None:
+def test_components_are_told_from_points(join: Join):
     residuals, net = flow()
     assert fallbacks(join(residuals), net) == {}
 
 
-HALF_SHARED: dict[str, Callable[[tuple[Tensor, ...]], Tensor]] = {
+HALF_SHARED: dict[str, Join] = {
     "some_points_twice": lambda p: torch.cat([p[0], p[1][:5]]),
     "five_joined": lambda p: torch.cat([*p, p[0] * p[1], p[1] * p[2]]),
     "shuffled_components": lambda p: torch.cat(p)[torch.randperm(3 * N)],
@@ -120,29 +118,24 @@ HALF_SHARED: dict[str, Callable[[tuple[Tensor, ...]], Tensor]] = {
 
 
 @pytest.mark.parametrize("join", HALF_SHARED.values(), ids=HALF_SHARED)
-def test_no_partition_fits(join: Callable[[tuple[Tensor, ...]], Tensor]) -> None:
+def test_no_partition_fits(join: Join):
     residuals, net = flow()
     assert set(fallbacks(join(residuals), net).values()) == {sites.INTERACTING}
 
 
-def test_terms_of_different_points_in_one_tensor() -> None:
+def test_terms_of_different_points_in_one_tensor():
     net = NETWORKS["mlp"](1, 1)
     x, y = points(N, 1), points(4, 1, seed=1)
-    residual = torch.cat([grad(net(x), x), 10 * net(y)])
-    assert fallbacks(residual, net) == {}
+    assert fallbacks(torch.cat([grad(net(x), x), 10 * net(y)]), net) == {}
 
 
-def test_more_components_than_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(partitions, "MAX_COMPONENTS", 2)
-    residuals, net = flow()
-    reasons = fallbacks(torch.stack(residuals).squeeze(2)[:, ORDER].mT, net)
-    assert set(reasons.values()) <= {sites.INTERACTING}
+Compute = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 class Detour(nn.Module):
     """x -> tanh(x W(theta)) v, with W (4, 5) computed from parameters in some way."""
 
-    def __init__(self, compute: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
+    def __init__(self, compute: Compute) -> None:
         super().__init__()
         self.a, self.b = nn.Parameter(torch.randn(4, 5)), nn.Parameter(torch.randn(5, 4))
         self.c = nn.Parameter(torch.rand(5) + 0.5)
@@ -152,7 +145,7 @@ class Detour(nn.Module):
         return torch.tanh(x @ self.compute(self.a, self.b, self.c)) @ self.v
 
 
-DETOURS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+DETOURS: dict[str, Compute] = {
     "itself": lambda a, _b, _c: a,
     "transposed": lambda _a, b, _c: b.T,
     "scaled": lambda a, _b, c: a * c,
@@ -181,29 +174,24 @@ DETOURS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
 @pytest.mark.parametrize("compute", DETOURS.values(), ids=DETOURS)
 @pytest.mark.parametrize("derivative", [False, True], ids=["u", "u_x"])
 @pytest.mark.parametrize("order", [slice(None), ORDER], ids=["in_order", "permuted"])
-def test_weights_computed_from_parameters(
-    compute: Callable[[Tensor, Tensor, Tensor], Tensor], derivative: bool, order: slice | list[int]
-) -> None:
+def test_weights_computed_from_parameters(compute: Compute, derivative: bool, order: Any):
     net, x = Detour(compute), points(N, 4)
     residual = grad(net(x), x) if derivative else net(x)
     assert fallbacks(residual[order], net) == {}
 
 
-def test_frozen_parts_of_a_weight() -> None:
+def test_weights_frozen_in_part_or_scaled_by_a_tensor_that_is_no_parameter():
+    """That might be a coordinate, so that the product might differ from point to point."""
     net, x = Detour(DETOURS["normalised"]), points(N, 4)
     net.a.requires_grad_(False)
     assert fallbacks(grad(net(x), x), net) == {}
-
-
-def test_a_weight_scaled_by_a_tensor_that_is_no_parameter() -> None:
-    """It might be a coordinate, so that the product might differ from point to point."""
     scale = torch.ones((), requires_grad=True)
     net = Detour(lambda a, _b, _c: a * scale)
     assert list(fallbacks(net(points(N, 4)), net)) == ["a"]
 
 
 @pytest.mark.parametrize("tracked", [False, True])
-def test_trained_points(tracked: bool) -> None:
+def test_trained_points(tracked: bool):
     net, x = NETWORKS["mlp"](1, 1), nn.Parameter(points(N, 1).detach())
     residual = grad(net(x), x) + net(x)
     reasons = fallbacks(residual, [*net.parameters(), *([x] if tracked else [])])
@@ -211,19 +199,18 @@ def test_trained_points(tracked: bool) -> None:
 
 
 @pytest.mark.parametrize("shape", [(4,), (2, 3), (5, 1)], ids=str)
-def test_a_residual_that_is_a_parameter(shape: tuple[int, ...]) -> None:
+def test_a_residual_that_is_a_parameter(shape: tuple[int, ...]):
     w = nn.Parameter(torch.randn(shape))
     assert list(fallbacks(w, [w])) == ["param_0"]
 
 
-def test_a_parameter_of_one_row_only() -> None:
+def test_a_parameter_of_one_row_only():
     net, shift = NETWORKS["mlp"](1, 1), nn.Parameter(torch.ones(1))
     u = net(points(N, 1))
-    residual = torch.cat([u[:2], u[2:3] * shift, u[3:]])
-    fallbacks(residual, [*net.parameters(), shift])
+    fallbacks(torch.cat([u[:2], u[2:3] * shift, u[3:]]), [*net.parameters(), shift])
 
 
-def test_a_residual_that_depends_on_nothing_trained() -> None:
+def test_a_residual_that_depends_on_nothing_trained():
     net, x = NETWORKS["mlp"](1, 1), points(N, 1)
     kernel = empirical_ntk({"pde": x.sin(), "bc": net(x)}, net)
     assert torch.equal(kernel["pde"], torch.zeros(N, N))
@@ -231,12 +218,12 @@ def test_a_residual_that_depends_on_nothing_trained() -> None:
 
 
 @pytest.mark.parametrize("shape", [(1,), (1, 1), (1, 1, 1)], ids=str)
-def test_one_row_is_left_to_one_backward_pass(shape: tuple[int, ...]) -> None:
+def test_one_row_is_left_to_one_backward_pass(shape: tuple[int, ...]):
     net = NETWORKS["batch_norm"](1, 1)
     residual = net(points(N, 1)).mean().view(shape)
-    factors, reasons, *_ = site_factors(residual, dict(net.named_parameters()))
+    factors, reasons, *_ = site_factors(residual, names := dict(net.named_parameters()))
     assert factors == {}
-    assert set(reasons) == set(dict(net.named_parameters()))
+    assert set(reasons) == set(names)
     kernel = empirical_ntk(residual, net)  # a warning would be an error here
     assert kernel.jacobian("residual").fallbacks == {}
     assert_near(kernel.jacobian("residual").dense(), reference_jacobian(residual, net), 1e-14, "J")
@@ -247,24 +234,17 @@ def smooth(rows: int, size: int) -> Tensor:
     return torch.cos(torch.arange(rows)[:, None] * torch.arange(size) / 7)
 
 
-def on_points(net: nn.Module, size: int) -> Tensor:
-    return smooth(8, size) @ net(points(size, 1).detach())
-
-
-def on_points_in_rows(net: nn.Module, size: int) -> Tensor:
-    return (net(points(size, 1).detach()).mT @ smooth(size, 8)).sin()
-
-
-MIXED = {"columns": on_points, "rows": on_points_in_rows}
+MIXED: dict[str, Callable[[Tensor], Tensor]] = {
+    "columns": lambda u: smooth(8, len(u)) @ u,
+    "rows": lambda u: (u.mT @ smooth(len(u), 8)).sin(),
+}
 
 
 @pytest.mark.parametrize("residual", MIXED.values(), ids=MIXED)
 @pytest.mark.parametrize("size", [mixing.FEW, mixing.FEW + 1])
-def test_a_matrix_times_the_network_is_exact_and_said_if_large(
-    residual: Callable, size: int
-) -> None:
+def test_a_matrix_times_the_network_is_exact_and_said_if_large(residual: Callable, size: int):
     net = NETWORKS["mlp"](1, 1)
-    live, names = residual(net, size), {name for name, _ in net.named_parameters()}
+    live, names = residual(net(points(size, 1).detach())), dict(net.named_parameters())
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         kernel = empirical_ntk({"pde": live}, net)
@@ -272,11 +252,11 @@ def test_a_matrix_times_the_network_is_exact_and_said_if_large(
         assert "all rows share 257 entries that the network computes" in str(said[0].message)
         assert (said[0].category, said[0].filename) == (NTKWarning, __file__)
     assert len(said) == size - mixing.FEW
-    assert set(kernel.jacobian("pde").fallbacks) == (names if said else set())
+    assert set(kernel.jacobian("pde").fallbacks) == (set(names) if said else set())
     assert_near(kernel.jacobian("pde").dense(), reference_jacobian(live, net), 1e-12, "J")
 
 
-def test_a_weight_made_of_a_trained_and_a_fixed_factor_is_no_result_of_the_network() -> None:
+def test_a_weight_made_of_a_trained_and_a_fixed_factor_is_no_result_of_the_network():
     factor = torch.randn(30, 2, requires_grad=True)
     live = (torch.randn(5, 30) @ (factor @ smooth(2, 30))).tanh().sum(1)
     kernel = empirical_ntk({"pde": live}, [factor])  # 900 entries; a warning would be an error

@@ -44,7 +44,7 @@ KNOWN: dict[str, tuple[list[float], float, float]] = {
 
 
 @pytest.mark.parametrize(("values", "effective_rank", "condition"), KNOWN.values(), ids=KNOWN)
-def test_known_matrices(values: list[float], effective_rank: float, condition: float) -> None:
+def test_known_matrices(values: list[float], effective_rank: float, condition: float):
     found = Spectrum.of(with_eigenvalues(values))
     tol = EPS * max(values) * 10
     assert found.eigenvalues.tolist() == pytest.approx(values, abs=tol, rel=0)
@@ -56,7 +56,7 @@ def test_known_matrices(values: list[float], effective_rank: float, condition: f
     assert found.floor == pytest.approx(len(values) * EPS * max(values), rel=1e-14)
 
 
-def test_what_lies_below_the_floor_enters_no_statistic() -> None:
+def test_what_lies_below_the_floor_enters_no_statistic():
     values = [1e-17, 4.0, 2.0, -1e-16, 0.0]
     found = Spectrum.of(torch.diag(torch.tensor(values).double()))
     assert found.eigenvalues.tolist() == pytest.approx(sorted(values, reverse=True), rel=1e-6)
@@ -65,7 +65,7 @@ def test_what_lies_below_the_floor_enters_no_statistic() -> None:
     assert found.effective_rank == pytest.approx(36 / 20, rel=1e-15)
 
 
-def test_rank_of_a_deficient_kernel_is_that_of_its_jacobian() -> None:
+def test_rank_of_a_deficient_kernel_is_that_of_its_jacobian():
     jacobian = torch.randn(12, 4, dtype=torch.float64)
     found = Spectrum.of(jacobian @ jacobian.mT)
     assert found.rank == 4
@@ -74,7 +74,7 @@ def test_rank_of_a_deficient_kernel_is_that_of_its_jacobian() -> None:
 
 
 @pytest.mark.parametrize("size", [1, 3])
-def test_zero_kernel(size: int) -> None:
+def test_zero_kernel(size: int):
     found = Spectrum.of(torch.zeros(size, size, dtype=torch.float64))
     assert found.eigenvalues.tolist() == [0.0] * size
     assert (found.floor, found.rank, found.lambda_max) == (0.0, 0, 0.0)
@@ -82,12 +82,12 @@ def test_zero_kernel(size: int) -> None:
     assert math.isnan(found.condition)
 
 
-def test_a_kernel_of_noise_below_zero_has_no_size() -> None:
+def test_a_kernel_of_noise_below_zero_has_no_size():
     found = Spectrum.of(-1e-20 * torch.eye(3, dtype=torch.float64))
     assert (found.lambda_max, found.floor, found.rank) == (0.0, 0.0, 0)
 
 
-def test_floor_follows_the_dtype_of_the_contraction() -> None:
+def test_floor_follows_the_dtype_of_the_contraction():
     values = [1.0, 1e-3, 1e-9]
     wide = Spectrum.of(with_eigenvalues(values))
     narrow = Spectrum.of(with_eigenvalues(values, torch.float32))
@@ -96,14 +96,14 @@ def test_floor_follows_the_dtype_of_the_contraction() -> None:
     assert narrow.floor / wide.floor == pytest.approx(2**29, rel=1e-6)
 
 
-def test_asymmetric_rounding_is_averaged() -> None:
+def test_asymmetric_rounding_is_averaged():
     kernel = with_eigenvalues([3.0, 2.0, 1.0])
     lopsided = kernel + 0.5 * (kernel.triu(1) - kernel.tril(-1))
     assert torch.allclose(Spectrum.of(lopsided).eigenvalues, Spectrum.of(kernel).eigenvalues)
 
 
 @pytest.mark.parametrize("shape", [(3, 2), (4,), (2, 2, 2)])
-def test_only_square_blocks_have_a_spectrum(shape: tuple[int, ...]) -> None:
+def test_only_square_blocks_have_a_spectrum(shape: tuple[int, ...]):
     with pytest.raises(ValueError, match=r"expected a square block \(R, R\), got \("):
         Spectrum.of(torch.ones(shape))
 
@@ -111,7 +111,7 @@ def test_only_square_blocks_have_a_spectrum(shape: tuple[int, ...]) -> None:
 @pytest.mark.parametrize(("solver", "eigenvectors"), [("eigvalsh", False), ("eigh", True)])
 def test_a_failure_on_the_cpu_is_passed_on(
     solver: str, eigenvectors: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     def fail(_: Tensor) -> Tensor:
         raise torch.linalg.LinAlgError("did not converge")
 
@@ -131,7 +131,7 @@ RANKS: dict[str, tuple[list[float], float, float]] = {
 
 
 @pytest.mark.parametrize(("values", "stable", "entropy"), RANKS.values(), ids=RANKS)
-def test_stable_and_entropy_rank(values: list[float], stable: float, entropy: float) -> None:
+def test_stable_and_entropy_rank(values: list[float], stable: float, entropy: float):
     found = Spectrum.of(torch.diag(torch.tensor(values).double()))
     assert found.stable_rank == pytest.approx(stable, rel=1e-7)
     assert found.entropy_rank == pytest.approx(entropy, rel=1e-7)
@@ -139,7 +139,7 @@ def test_stable_and_entropy_rank(values: list[float], stable: float, entropy: fl
     assert found.effective_rank <= found.entropy_rank * (1 + 1e-12) <= found.rank * (1 + 1e-9)
 
 
-def test_stable_rank_is_that_of_the_jacobian() -> None:
+def test_stable_rank_is_that_of_the_jacobian():
     jacobian = torch.randn(9, 5, dtype=torch.float64)
     norms = jacobian.norm() ** 2 / torch.linalg.matrix_norm(jacobian, 2) ** 2
     assert Spectrum.of(jacobian @ jacobian.mT).stable_rank == pytest.approx(float(norms))
@@ -182,7 +182,7 @@ def assert_same(found: Spectrum, matrix: Tensor) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("term", ["pde", "bc", None])
-def test_blocks_of_several_outputs(method: str, term: str | None) -> None:
+def test_blocks_of_several_outputs(method: str, term: str | None):
     kernel = vector_pinn()
     matrix = kernel.matrix() if term is None else kernel[term]
     assert len(matrix) == {"pde": 14, "bc": 2, None: 16}[term]
@@ -191,7 +191,7 @@ def test_blocks_of_several_outputs(method: str, term: str | None) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_weighted(method: str) -> None:
+def test_weighted(method: str):
     kernel = vector_pinn()
     weights = {"pde": torch.rand(14, dtype=torch.float64), "bc": 1e3}
     found = kernel.weighted_spectrum(weights, method=method, eigenvectors=True)
@@ -199,7 +199,7 @@ def test_weighted(method: str) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_operator_of_the_paper(method: str) -> None:
+def test_operator_of_the_paper(method: str):
     """Eq 6.3: rows of K_u scaled by lambda_b / N_b, of K_r by lambda_r / N_r; not symmetric."""
     kernel = vector_pinn()
     lambdas, rows = {"pde": 3.0, "bc": 700.0}, {"pde": 14, "bc": 2}
@@ -224,7 +224,7 @@ def test_operator_of_the_paper(method: str) -> None:
     )
 
 
-def test_zero_weight_takes_a_term_out() -> None:
+def test_zero_weight_takes_a_term_out():
     kernel = vector_pinn()
     found = kernel.weighted_spectrum({"pde": 1.0, "bc": 0.0}, method="accurate")
     alone = kernel.spectrum("pde", method="accurate")
@@ -233,12 +233,12 @@ def test_zero_weight_takes_a_term_out() -> None:
 
 @pytest.mark.parametrize("weights", [{"pde": 1.0}, {"pde": -1.0, "bc": 1.0}])
 @pytest.mark.parametrize("method", METHODS)
-def test_bad_weights_are_refused_by_both(method: str, weights: dict[str, float]) -> None:
+def test_bad_weights_are_refused_by_both(method: str, weights: dict[str, float]):
     with pytest.raises(ValueError, match="weight"):
         vector_pinn().weighted_spectrum(weights, method=method)
 
 
-def test_unknown_methods_and_terms_are_refused() -> None:
+def test_unknown_methods_and_terms_are_refused():
     kernel = vector_pinn()
     for call in (kernel.spectrum, lambda **o: kernel.weighted_spectrum({"pde": 1, "bc": 1}, **o)):
         with pytest.raises(ValueError, match="method is 'exact'; expected 'fast'"):
@@ -249,7 +249,7 @@ def test_unknown_methods_and_terms_are_refused() -> None:
 
 
 @pytest.mark.parametrize("shape", [(6, 4), (4, 6), (1, 3), (3, 1), (1, 1)])
-def test_accurate_eigenvalues_are_squared_singular_values(shape: tuple[int, int]) -> None:
+def test_accurate_eigenvalues_are_squared_singular_values(shape: tuple[int, int]):
     rows = torch.randn(*shape, dtype=torch.float64)
     found = explicit(rows).spectrum(method="accurate", eigenvectors=True)
     kept = min(shape)
@@ -259,7 +259,7 @@ def test_accurate_eigenvalues_are_squared_singular_values(shape: tuple[int, int]
     assert_same(found, rows @ rows.mT)
 
 
-def test_accurate_floor_is_on_the_singular_values() -> None:
+def test_accurate_floor_is_on_the_singular_values():
     """1e-13 sigma_max stands above it, though its square is far below eps lambda_max."""
     kernel = explicit(torch.diag(torch.tensor([2.0, 2e-13, 2e-16]).double()))
     found = kernel.spectrum(method="accurate")
@@ -269,7 +269,7 @@ def test_accurate_floor_is_on_the_singular_values() -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_floor_of_a_float32_model(method: str) -> None:
+def test_floor_of_a_float32_model(method: str):
     """J is off by eps_J sqrt(R) sigma_max, whatever the dtype of the products."""
     single = torch.finfo(torch.float32).eps
     kernel = explicit(torch.diag(torch.tensor([1.0, 1e-5, 1e-9])))
@@ -280,7 +280,7 @@ def test_floor_of_a_float32_model(method: str) -> None:
         assert found.rank == 2
 
 
-def test_floor_of_float32_throughout() -> None:
+def test_floor_of_float32_throughout():
     single = torch.finfo(torch.float32).eps
     rows = torch.diag(torch.tensor([1.0, 1e-5, 1e-9]))
     factors = {"w": Dense(rows)}
@@ -294,7 +294,7 @@ def test_floor_of_float32_throughout() -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_nothing_above_the_floor_of_a_float32_model_is_wrong(
     method: str, network: tuple[int, int, int], products: torch.dtype
-) -> None:
+):
     of_float64 = bench.kernel_of(bench.make_network(*network), torch.float64, torch.float64)
     truth = of_float64.spectrum(method="accurate")
     kernel = bench.kernel_of(bench.make_network(*network), torch.float32, products)
@@ -305,7 +305,7 @@ def test_nothing_above_the_floor_of_a_float32_model_is_wrong(
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_zero_jacobian(method: str) -> None:
+def test_zero_jacobian(method: str):
     found = explicit(torch.zeros(3, 4, dtype=torch.float64)).spectrum(
         method=method, eigenvectors=True
     )
@@ -317,7 +317,7 @@ def test_zero_jacobian(method: str) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_term_that_depends_on_nothing(method: str) -> None:
+def test_a_term_that_depends_on_nothing(method: str):
     nothing = FactoredJacobian({}, {"w": 4}, 2)
     found = NTK({"residual": nothing}).spectrum(method=method, eigenvectors=True)
     assert found.eigenvalues.tolist() == [0.0, 0.0]
@@ -327,7 +327,7 @@ def test_a_term_that_depends_on_nothing(method: str) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("copies", [2, 50])
-def test_duplicated_rows_are_rank_loss(method: str, copies: int) -> None:
+def test_duplicated_rows_are_rank_loss(method: str, copies: int):
     """Wang's boundary: N / 2 copies of each end have rank 2, and N / 2 times the eigenvalues."""
     ends = torch.randn(2, 30, dtype=torch.float64)
     once, often = explicit(ends), explicit(ends.repeat_interleave(copies, 0))
@@ -337,7 +337,7 @@ def test_duplicated_rows_are_rank_loss(method: str, copies: int) -> None:
     assert torch.allclose(found.above_floor, expected, rtol=1e-10)
 
 
-def test_eigenvectors_of_the_cpu_where_the_device_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_eigenvectors_of_the_cpu_where_the_device_fails(monkeypatch: pytest.MonkeyPatch):
     class OnDevice(Tensor):
         """A tensor that says it lies elsewhere."""
 
@@ -364,7 +364,7 @@ def test_eigenvectors_of_the_cpu_where_the_device_fails(monkeypatch: pytest.Monk
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("method", METHODS)
-def test_on_cuda(method: str) -> None:
+def test_on_cuda(method: str):
     rows = torch.randn(70, 40, dtype=torch.float64)
     here = explicit(rows).spectrum(method=method, eigenvectors=True)
     on_cuda = FactoredJacobian({"w": Dense(rows.cuda())}, {"w": 40}, 70, device="cuda")
@@ -382,7 +382,7 @@ def truth() -> Truth:
     return network, bench.true_eigenvalues(bench.make_network(*network))
 
 
-def test_the_reference_is_the_kernel_of_the_network(truth: Truth) -> None:
+def test_the_reference_is_the_kernel_of_the_network(truth: Truth):
     network, eigenvalues = truth
     kernel = bench.kernel_of(bench.make_network(*network), torch.float64, torch.float64)
     assert len(eigenvalues) == 40
@@ -392,7 +392,7 @@ def test_the_reference_is_the_kernel_of_the_network(truth: Truth) -> None:
     assert float(sum(eigenvalues)) == pytest.approx(float(kernel.matrix().trace()), rel=1e-13)
 
 
-def test_a_gradient_of_60_digits_is_that_of_autograd() -> None:
+def test_a_gradient_of_60_digits_is_that_of_autograd():
     net = bench.make_network(5, 3, 1).double()
     x = torch.tensor([[0.3]], dtype=torch.float64, requires_grad=True)
     for order, value in ((0, net(x)), (2, laplacian(net(x), x))):
@@ -413,7 +413,7 @@ RIGHT = {  # contestant -> eigenvalues right, at least and at most, of 40
 
 
 @pytest.mark.parametrize(("method", "precision"), RIGHT)
-def test_eigenvalues_right_of_forty(truth: Truth, method: str, precision: str) -> None:
+def test_eigenvalues_right_of_forty(truth: Truth, method: str, precision: str):
     network, eigenvalues = truth
     assert float(eigenvalues[0] / eigenvalues[-1]) > 1e36
     kernel = bench.kernel_of(bench.make_network(*network), *bench.PRECISIONS[precision])
@@ -425,7 +425,7 @@ def test_eigenvalues_right_of_forty(truth: Truth, method: str, precision: str) -
     assert found.worst < bench.WITHIN
 
 
-def test_accuracy_counts_up_to_the_first_wrong_one() -> None:
+def test_accuracy_counts_up_to_the_first_wrong_one():
     truth = [mpmath.mpf(value) for value in ("4", "2", "1", "1e-40", "1e-45")]
     values = torch.tensor([4.0, 2.1, 1.2, 1e-40, 0.0], dtype=torch.float64)
     found = bench.accuracy(Spectrum(values, 1.1), truth)
@@ -438,7 +438,7 @@ def test_accuracy_counts_up_to_the_first_wrong_one() -> None:
 
 def test_benchmark_as_a_user_runs_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+):
     monkeypatch.setattr(bench, "NETWORKS", ((4, 1, 0),))
     monkeypatch.setattr(bench, "INSIDE", 5)
     options = ["--points", "9", "--width", "5", "--depth", "2", "--repeats", "2"]
@@ -456,7 +456,7 @@ def test_benchmark_as_a_user_runs_it(
     assert printed.count("\n| fast") == printed.count("\n| accurate") == 3
 
 
-def test_stored_results_hold_the_claims() -> None:
+def test_stored_results_hold_the_claims():
     """The numbers that the documents quote."""
     report = json.loads(bench.RESULTS.read_text())
     for found in report["accuracy"]:

@@ -51,9 +51,7 @@ NAMES = tuple(some_jacobians())
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("width", [1, 2, 3, 4, 7, 100])
-def test_blocks_of_any_width_give_the_same(
-    name: str, width: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_blocks_of_any_width_give_the_same(name: str, width: int, monkeypatch: pytest.MonkeyPatch):
     whole = some_jacobians()[name]
     monkeypatch.setattr(tsqr, "_width", lambda *_: width)
     triangle = triangular_factor([whole])
@@ -63,14 +61,14 @@ def test_blocks_of_any_width_give_the_same(
 
 
 @pytest.mark.parametrize("width", [1, 2, 5, 6, 11, 1000])
-def test_every_column_is_taken_once(width: int) -> None:
+def test_every_column_is_taken_once(width: int):
     whole = some_jacobians()["several layers"]
     pieces = list(tsqr._pieces([whole], width))
     assert max(piece.shape[1] for piece in pieces) <= width
     assert torch.equal(torch.cat(pieces, 1), whole.dense())
 
 
-def test_terms_below_one_another() -> None:
+def test_terms_below_one_another():
     """Factors of different kinds, one absent, and rows that are scaled."""
     a = jacobian(4, w=outer(4, 3, 2), b=Dense(drawn(4, 3)))
     b = jacobian(3, w=Dense(drawn(3, 6)), b=3)
@@ -84,7 +82,7 @@ def test_terms_below_one_another() -> None:
     assert_near(triangle.mT @ triangle, scaled @ scaled.mT, 1e-13, "scaled")
 
 
-def test_graded_columns_keep_the_small_singular_values() -> None:
+def test_graded_columns_keep_the_small_singular_values():
     """Twelve decades of sigma, which are 24 of lambda: the Gram matrix has lost half of them."""
     left = torch.linalg.qr(drawn(6, 6)).Q
     right = torch.linalg.qr(drawn(40, 6)).Q
@@ -93,16 +91,16 @@ def test_graded_columns_keep_the_small_singular_values() -> None:
     assert torch.allclose(found, sigma, rtol=1e-3, atol=0)
 
 
-def test_no_effect_at_all() -> None:
+def test_no_effect_at_all():
     assert triangular_factor([jacobian(3, w=5)]).shape == (0, 3)
 
 
-def test_other_parameters_are_refused() -> None:
+def test_other_parameters_are_refused():
     with pytest.raises(ValueError, match="over the same parameters"):
         triangular_factor([jacobian(2, w=3), jacobian(2, v=3)])
 
 
-def test_width_follows_the_budget() -> None:
+def test_width_follows_the_budget():
     def width(rows: int, budget: int) -> int:
         return tsqr._width(FactoredJacobian({}, {}, rows, memory_budget=budget), rows)
 
@@ -112,7 +110,7 @@ def test_width_follows_the_budget() -> None:
 
 
 @pytest.mark.parametrize("rows", [64, 200])
-def test_memory_stays_within_the_budget(rows: int) -> None:
+def test_memory_stays_within_the_budget(rows: int):
     from benchmarks.measure import peak_extra_memory
 
     budget = 3 * 5 * 8 * rows * rows
@@ -123,7 +121,7 @@ def test_memory_stays_within_the_budget(rows: int) -> None:
     assert peak <= 1.1 * budget
 
 
-def test_precision_is_that_of_the_coarsest_numbers() -> None:
+def test_precision_is_that_of_the_coarsest_numbers():
     single, double = torch.finfo(torch.float32).eps, torch.finfo(torch.float64).eps
     net = nn.Sequential(nn.Linear(1, 3), nn.Tanh(), nn.Linear(3, 1)).float()
     of_float32 = empirical_ntk(net(torch.ones(2, 1, dtype=torch.float32)), net).jacobian("residual")
@@ -137,7 +135,7 @@ def test_precision_is_that_of_the_coarsest_numbers() -> None:
     assert factor_precision([jacobian(3, w=5)]) == double
 
 
-def test_a_network_with_derivatives() -> None:
+def test_a_network_with_derivatives():
     net = nn.Sequential(nn.Linear(1, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 1))
     x = torch.linspace(-1, 1, 11, dtype=torch.float64)[:, None].requires_grad_()
     whole = empirical_ntk(laplacian(net(x), x), net).jacobian("residual")
