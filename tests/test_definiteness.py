@@ -16,7 +16,7 @@ from pinn_ntk.analysis.repeated_rows import additive_form, duplicated_rows, firs
 from pinn_ntk.kernel.rows import kernel_of_rows, stratified_rows, thinned
 from tests.cases import CASES, Case
 from tests.kernels import IN_FLOAT64, explicit
-from tests.networks import NETWORKS, Lambda
+from tests.networks import NETWORKS, Lambda, stack
 from tests.operators import laplacian, navier_stokes, points
 
 pytestmark = IN_FLOAT64
@@ -97,10 +97,6 @@ def decaying(rows: int, columns: int, rank: int) -> Tensor:
     return torch.randn(rows, columns) * torch.where(torch.arange(columns) < rank, 1.0, 1e-11)
 
 
-def with_still_rows() -> Tensor:
-    return torch.cat([torch.randn(3, 8), torch.zeros(2, 8), 1e-18 * torch.randn(1, 8)])
-
-
 NOISE = "eigenvalues that fall below the rounding noise"
 KNOWN: dict[str, tuple[Callable[[], Tensor], tuple[int, int, int, int], str]] = {
     "one_row": (lambda: torch.tensor([[3.0, 4.0]]), (1, 2, 1, 0), ""),
@@ -113,7 +109,11 @@ KNOWN: dict[str, tuple[Callable[[], Tensor], tuple[int, int, int, int], str]] = 
         (4, 20, 10, 0),
         f"duplicated points (20 rows, 10 different ones) and {NOISE}",
     ),
-    "still": (with_still_rows, (3, 8, 6, 3), "3 rows that no parameter moves"),
+    "still": (
+        lambda: torch.randn(6, 8) * torch.tensor([1, 1, 1, 0, 0, 1e-18])[:, None],
+        (3, 8, 6, 3),
+        "3 rows that no parameter moves",
+    ),
     "sign": (lambda: torch.ones(3, 4) * torch.tensor([[1.0], [-1.0], [2.0]]), (1, 4, 3, 0), ""),
 }
 
@@ -188,7 +188,7 @@ def test_close_points_are_not_duplicates(net: nn.Module) -> None:
 
 def test_periodic_pairs() -> None:
     """Both ends of a period are one point for a network of sines and cosines, in rounding."""
-    layers = nn.Sequential(nn.Linear(2, 6), nn.Tanh(), nn.Linear(6, 1))
+    layers = stack([2, 6, 1])
 
     def u(t: Tensor, x: float) -> Tensor:
         return layers(torch.cat([t, torch.sin(torch.full_like(t, x))], dim=1))
@@ -381,8 +381,7 @@ def test_on_each_device(net: nn.Module, device: torch.device) -> None:
     accident = definiteness(kernel, "pde", residuals["pde"])
     assert accident.broadcast == {"pde": (4, 4)}
     copies = definiteness(kernel, "bc", residuals["bc"].detach().cpu())
-    assert copies.duplicates == ((0, 2),)
-    assert copies.rank == 2
+    assert (copies.duplicates, copies.rank) == (((0, 2),), 2)
     assert copies.outside == pytest.approx(0.0, abs=1e-12)
 
 
@@ -413,8 +412,7 @@ def test_sums_of_a_column_and_a_row_are_seen(n: int, m: int, kind: str, seed: in
     J = parts[kind].reshape(n * m, 50)
     jacobian = explicit(pde=J).jacobian("pde")
     expected = ((n, m), kind != "c")
-    assert additive_form(jacobian, (n, m)) == expected
-    assert additive_form(jacobian, (n, 1, m)) == expected
+    assert additive_form(jacobian, (n, m)) == additive_form(jacobian, (n, 1, m)) == expected
     assert additive_form(jacobian) == (expected if n == m else None)
 
 

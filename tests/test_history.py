@@ -40,11 +40,6 @@ def test_it_is_a_mapping_to_arrays(history: History):
         assert (points.dtype, points.shape) == (np.float64, (len(expected), 2))
 
 
-def test_an_array_is_a_copy(history: History):
-    history["trace"][:] = -1.0
-    assert history["trace"][0].tolist() == [0.0, 8.0]
-
-
 def test_a_tag_that_was_not_measured_is_a_key_error(history: History):
     with pytest.raises(KeyError, match=r"'loss' was not measured; there are \['drift'"):
         history["loss"]
@@ -62,11 +57,7 @@ def test_the_last_value_of_every_tag(history: History):
 def test_numbers_of_all_kinds_become_floats():
     history = History()
     history.add(np.int64(3), {"a": 1, "b": np.float32(0.5), "c": torch.tensor(2.0)})
-    assert {tag: points.tolist() for tag, points in history.items()} == {
-        "a": [[3.0, 1.0]],
-        "b": [[3.0, 0.5]],
-        "c": [[3.0, 2.0]],
-    }
+    assert [points.tolist() for points in history.values()] == [[[3, 1]], [[3, 0.5]], [[3, 2]]]
 
 
 def test_a_value_added_again_at_the_same_step_replaces_the_first(history: History):
@@ -106,15 +97,11 @@ def test_a_restored_history_goes_on(history: History):
     assert [type(step) for step, _ in restored._points["trace"]] == [int] * 4
 
 
-def test_a_state_is_no_view(history: History):
-    state = history.state_dict()
-    state["trace"].zero_()
+def test_an_array_and_a_state_are_copies(history: History):
+    history["trace"][:] = -1.0
+    assert history["trace"][0].tolist() == [0.0, 8.0]
+    history.state_dict()["trace"].zero_()
     assert history["trace"][0, 1] == 8.0
-
-
-def test_an_empty_history_has_an_empty_state(history: History):
-    history.load_state_dict(History().state_dict())
-    assert history == History()
 
 
 @pytest.mark.parametrize("shape", [(), (2,), (3, 3), (0, 2), (2, 2, 2)])
@@ -127,18 +114,15 @@ def test_a_state_of_something_else_is_refused(history: History, shape: tuple[int
 
 
 def test_equality(history: History):
-    other = History()
-    other.load_state_dict(history.state_dict())
+    other = pickle.loads(pickle.dumps(history))
     assert other == history
     other.add(2000, {"drift": 0.1})
     assert other != history
     assert history != dict(history)
     with pytest.raises(TypeError, match="unhashable"):
         hash(history)
-
-
-def test_pickled_copy_is_equal(history: History):
-    assert pickle.loads(pickle.dumps(history)) == history
+    history.load_state_dict(History().state_dict())
+    assert history == History()
 
 
 def test_repr_counts_points(history: History):

@@ -159,14 +159,12 @@ def test_on_each_device(device: torch.device) -> None:
     assert float(drawn[0, 1]) == -1.0
 
 
+TWO, ONE = torch.ones(2), torch.ones(1)
 WRONG: dict[str, tuple[dict[str, Tensor], str]] = {
-    "missing": ({"pde": torch.ones(2)}, r"no slope for \['bc'\]; got slopes for \['pde'\]"),
+    "missing": ({"pde": TWO}, r"no slope for \['bc'\]; got slopes for \['pde'\]"),
     "none": ({}, r"no slope for \['pde', 'bc'\]"),
-    "unknown": (
-        dict.fromkeys(["pde", "bc", "ic"], torch.ones(1)),
-        "term 'ic', which this kernel l",
-    ),
-    "shape": ({"pde": torch.ones(2), "bc": torch.ones(3)}, r"'bc' has shape \(3,\).*expected 1"),
+    "unknown": ({"pde": TWO, "bc": ONE, "ic": ONE}, r"term 'ic', which this kernel lacks"),
+    "shape": ({"pde": TWO, "bc": torch.ones(3)}, r"'bc' has shape \(3,\).*expected 1"),
 }
 
 

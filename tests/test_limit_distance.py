@@ -54,18 +54,17 @@ class Sine(nn.Module):
         return torch.sin(self.frequency * x)
 
 
-class Pinn(nn.Module):
-    def __init__(self, net: nn.Module) -> None:
-        super().__init__()
-        self.net = net
-        self.viscosity = nn.Parameter(torch.ones(()))
+def pinn(net: nn.Module) -> nn.Module:
+    module = nn.ModuleDict({"net": net})
+    module.viscosity = nn.Parameter(torch.ones(()))
+    return module
 
 
 PLAIN: dict[str, Callable[[], nn.Module]] = {
     "itself": lambda: mlp(1, 4, 1),
-    "inside": lambda: Pinn(mlp(1, 4, 4, 2)),
-    "subclass": lambda: Pinn(Standardised(*mlp(1, 4, 1))),
-    "ntk layers": lambda: Pinn(ntk_mlp([1, 4, 1])),
+    "inside": lambda: pinn(mlp(1, 4, 4, 2)),
+    "subclass": lambda: pinn(Standardised(*mlp(1, 4, 1))),
+    "ntk layers": lambda: pinn(ntk_mlp([1, 4, 1])),
     "no bias": lambda: ntk_mlp([1, 4, 1], bias_std=0.0),
     "one frequency": lambda: between(Sine(3.0), Sine(3.0)),
     "one activation used twice": lambda: between(tanh := nn.Tanh(), tanh),
@@ -230,12 +229,12 @@ def test_biases_that_start_at_zero_and_move():
 
 
 def test_state_gives_the_same_distances():
-    net, x = Pinn(mlp(2, 8, 1)), points(5, 2)
+    net, x = pinn(mlp(2, 8, 1)), points(5, 2)
     distance = DistanceToLimit(net, x)
     state = {name: value.clone() for name, value in distance.state_dict().items()}
     assert all(isinstance(value, Tensor) for value in state.values())
     other = DistanceToLimit.from_state_dict(state)
-    nn.init.constant_(net.net[0].bias, 0.7)
+    nn.init.constant_(net["net"][0].bias, 0.7)
     assert other(net) == distance(net)
     fresh = DistanceToLimit(net, points(3, 2))
     fresh.load_state_dict(state)
@@ -243,7 +242,7 @@ def test_state_gives_the_same_distances():
 
 
 def test_network_and_random_state_stay_as_they_are(dtype: torch.dtype):
-    net = Pinn(mlp(2, 8, 1)).to(dtype)
+    net = pinn(mlp(2, 8, 1)).to(dtype)
     before = {name: value.clone() for name, value in net.state_dict().items()}
     state = torch.get_rng_state()
     assert 0 < distance_to_limit(net, points(5, 2).to(dtype)) < 3

@@ -235,17 +235,18 @@ def test_many_points_are_those_of_one_at_a_time():
     torch.testing.assert_close(table[:, :, 4, 5], alone, rtol=1e-12, atol=1e-14)
 
 
-@pytest.mark.parametrize("like", [lambda u: torch.relu(1.0 * u), lambda u: (u - 0.3).abs()])
-def test_what_is_not_smooth_is_noticed(like):
-    q = tensor(1.0)
-    with pytest.raises(ValueError, match="or it is not smooth"):
+REFUSED = [
+    (lambda u: torch.relu(1.0 * u), 1.0, "or it is not smooth"),
+    (lambda u: (u - 0.3).abs(), 1.0, "or it is not smooth"),
+    ("tanh", 1e4, r"derivatives up to order 1, .* of variance 1e\+04"),
+]
+
+
+@pytest.mark.parametrize(("like", "variance", "message"), REFUSED)
+def test_what_is_not_smooth_or_beyond_the_range_is_named(like, variance: float, message: str):
+    q = tensor(variance)
+    with pytest.raises(ValueError, match=message):
         HermiteDual(activation(like)).pairs(q, q[:, None], q, (2, 2))
-
-
-def test_variances_beyond_the_range_are_named():
-    q = tensor(1e4)
-    with pytest.raises(ValueError, match=r"derivatives up to order 1, .* of variance 1e\+04"):
-        HermiteDual(activation("tanh")).pairs(q, q[:, None], q, (2, 2))
 
 
 @pytest.mark.parametrize(("q", "orders"), [(100.0, 2), (40.0, 6), (16.0, 14)])

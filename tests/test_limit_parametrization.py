@@ -62,14 +62,11 @@ def test_without_bias_std_there_is_no_bias():
     torch.testing.assert_close(layer(torch.zeros(1, 2)), torch.zeros(1, 3))
 
 
-def test_state_dict_loads_what_it_saved():
+def test_state_dict_loads_what_it_saved_and_repr_says_the_stds():
     one, other = ntk_mlp([2, 5, 1]), ntk_mlp([2, 5, 1])
     other.load_state_dict(one.state_dict())
     x = points(4, 2, torch.float32)
     assert torch.equal(one(x), other(x))
-
-
-def test_repr_says_the_stds():
     shown = "NTKLinear(in_features=2, out_features=3, weight_std=1.5, bias_std=0.1)"
     assert repr(NTKLinear(2, 3, 1.5, 0.1)) == shown
 
@@ -205,7 +202,10 @@ def zeroed(network: nn.Sequential, *names: str) -> nn.Sequential:
 BIASES = ("0.bias", "2.bias", "4.bias")
 
 
-def test_biases_that_start_at_zero():
+def test_layers_and_biases_that_start_at_zero():
+    network = zeroed(fresh(), "4.weight")
+    image = to_ntk_parametrization(network, weight_std=1.0, bias_std=1.0)
+    torch.testing.assert_close(image(points(4, 2)), network(points(4, 2)))
     network = zeroed(fresh(), *BIASES)
     image = to_ntk_parametrization(network)
     assert found_stds(network)[1] == (0.0, 0.0, 0.0)
@@ -272,12 +272,6 @@ REFUSED: list[tuple[Callable[[], object], str]] = [
 def test_what_is_impossible_is_refused(build: Callable[[], object], message: str):
     with pytest.raises(ValueError, match=message):
         build()
-
-
-def test_given_stds_map_a_layer_that_starts_at_zero():
-    network = zeroed(fresh(), "4.weight")
-    image = to_ntk_parametrization(network, weight_std=1.0, bias_std=1.0)
-    torch.testing.assert_close(image(points(4, 2)), network(points(4, 2)))
 
 
 def test_names_of_the_package_are_those_of_its_modules():

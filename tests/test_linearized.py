@@ -119,7 +119,7 @@ def test_training_it_is_linearised_training():
     assert_near(found, (linearized(x) - y).detach().flatten(), 1e-10, "residual")
 
 
-def test_distance_is_second_order_in_the_displacement():
+def test_distance_is_second_order_in_the_displacement_and_none_of_a_linear_model():
     model, x = network(), torch.randn(9, 1)
     linearized = LinearizedModel(model)
     direction = {name: torch.randn_like(p) for name, p in model.named_parameters()}
@@ -132,12 +132,9 @@ def test_distance_is_second_order_in_the_displacement():
         f_0 = linearized.at_start(x).detach()
         assert distances[-1] == pytest.approx(float((f - f_lin).norm() / (f - f_0).norm()))
     assert distances[0] / distances[1] == pytest.approx(10, rel=0.05)
-
-
-def test_model_that_is_linear_has_no_distance():
-    model = nn.Linear(3, 2)
-    linearized = LinearizedModel(model)
-    move(model, 10.0)
+    linear = nn.Linear(3, 2)
+    linearized = LinearizedModel(linear)
+    move(linear, 10.0)
     assert linearized.distance(torch.randn(4, 3)) < 1e-15
 
 

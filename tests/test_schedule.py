@@ -17,17 +17,11 @@ from pinn_ntk.callbacks.schedule import Schedule, is_due
 from pinn_ntk.callbacks.trainer.steps import final_step, last_step, logged_step
 from tests.pinn import Pinn, build, fit
 
+EVERY = [(3, 7, [0, 3, 6, 7]), (3, 6, [0, 3, 6]), (1, None, list(range(9)))]
+EVERY += [(100, None, [0]), (100, 8, [0, 8])]
 
-@pytest.mark.parametrize(
-    ("every", "last", "expected"),
-    [
-        (3, 7, [0, 3, 6, 7]),
-        (3, 6, [0, 3, 6]),
-        (1, None, list(range(9))),
-        (100, None, [0]),
-        (100, 8, [0, 8]),
-    ],
-)
+
+@pytest.mark.parametrize(("every", "last", "expected"), EVERY)
 def test_due_steps(every: int, last: int | None, expected: list[int]):
     assert [step for step in range(9) if is_due(step, every, last)] == expected
 
@@ -64,16 +58,11 @@ def test_every_step_of_the_formula_is_due(per_decade: int, k: int):
     assert Schedule("NTKMonitor", 500, per_decade=per_decade).is_due(step)
 
 
-@pytest.mark.parametrize(
-    ("budget", "spent", "elapsed", "affordable"),
-    [
-        (None, 1e9, 0.0, True),
-        (0.25, 0.0, 0.0, True),
-        (0.25, 1.0, 4.0, True),
-        (0.25, 1.001, 4.0, False),
-        (1, 3.0, 3.0, True),
-    ],
-)
+BUDGETS = [(None, 1e9, 0.0, True), (0.25, 0.0, 0.0, True), (0.25, 1.0, 4.0, True)]
+BUDGETS += [(0.25, 1.001, 4.0, False), (1, 3.0, 3.0, True)]
+
+
+@pytest.mark.parametrize(("budget", "spent", "elapsed", "affordable"), BUDGETS)
 def test_budget(budget: float | None, spent: float, elapsed: float, affordable: bool):
     assert Schedule("NTKMonitor", 500, budget=budget).affords(spent, elapsed) is affordable
 
@@ -183,22 +172,19 @@ class Steps(pl.Callback):
 
 
 @pytest.mark.parametrize(
-    ("options", "logged"),
+    ("steps", "epochs", "batches", "accumulate", "logged"),
     [
-        ({"steps": 4}, [0, 1, 2, 3]),
-        ({"steps": -1, "max_epochs": 1, "limit_train_batches": 3}, [0, 1, 2]),
-        ({"steps": -1, "max_epochs": 2, "limit_train_batches": 2}, [0, 1, 2, 3]),
-        ({"steps": 3, "max_epochs": 2, "limit_train_batches": 2}, [0, 1, 2]),
-        ({"steps": 2, "accumulate_grad_batches": 2}, [0, 0, 1, 1]),
-        (
-            {"steps": -1, "max_epochs": 1, "limit_train_batches": 3, "accumulate_grad_batches": 2},
-            [0, 0, 1],
-        ),
+        (4, None, None, 1, [0, 1, 2, 3]),
+        (-1, 1, 3, 1, [0, 1, 2]),
+        (-1, 2, 2, 1, [0, 1, 2, 3]),
+        (3, 2, 2, 1, [0, 1, 2]),
+        (2, None, None, 2, [0, 0, 1, 1]),
+        (-1, 1, 3, 2, [0, 0, 1]),
     ],
 )
-def test_steps_of_a_fit(options: dict[str, Any], logged: list[int]):
-    noted = Steps()
-    fit(build(), noted, **options)
+def test_steps_of_a_fit(steps: int, epochs: Any, batches: Any, accumulate: int, logged: list[int]):
+    noted, options = Steps(), {"max_epochs": epochs, "limit_train_batches": batches}
+    fit(build(), noted, steps=steps, accumulate_grad_batches=accumulate, **options)
     assert noted.logged == logged
     assert set(noted.last) == {logged[-1]}
 
@@ -215,10 +201,8 @@ class TwoOptimizers(Pinn):
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:  # type: ignore[override]
         for optimizer in self.optimizers():
-            losses = self.losses(self.residuals(batch))
-            self.log_losses(losses, batch_idx)
             optimizer.zero_grad()
-            self.manual_backward(losses["pde"] + losses["bc"])
+            self.manual_backward(super().training_step(batch, batch_idx))
             optimizer.step()
 
 
