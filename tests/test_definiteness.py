@@ -16,7 +16,7 @@ from pinn_ntk.analysis.repeated_rows import additive_form, duplicated_rows, firs
 from pinn_ntk.kernel.rows import kernel_of_rows, stratified_rows, thinned
 from tests.cases import CASES, Case
 from tests.kernels import IN_FLOAT64, explicit
-from tests.networks import NETWORKS
+from tests.networks import NETWORKS, Lambda, stack
 from tests.operators import laplacian, navier_stokes, points
 
 pytestmark = IN_FLOAT64
@@ -24,6 +24,10 @@ pytestmark = IN_FLOAT64
 
 def found(J: Tensor, residual: Tensor | None = None) -> Definiteness:
     return definiteness(explicit(pde=J), "pde", residual)
+
+
+def of(net: nn.Module, r: Tensor, residual: Tensor | None = None) -> Definiteness:
+    return definiteness(empirical_ntk({"pde": r}, net, certify=False), "pde", residual)
 
 
 @pytest.fixture
@@ -58,11 +62,10 @@ def test_the_rate_is_a_bound_and_it_is_attained() -> None:
 def test_slopes_in_the_null_space_stop_the_descent() -> None:
     """r = (w_0, w_0): with slopes (1, -1) nothing falls, with (1, 1) it does."""
     J = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
-    K = J @ J.mT
     both = found(J)
     assert not both.must_decrease
     assert both.rank == 1
-    assert float(torch.tensor([1.0, -1.0]) @ K @ torch.tensor([1.0, -1.0])) == 0.0
+    assert (J.mT @ torch.tensor([1.0, -1.0])).tolist() == [0.0, 0.0]
     assert found(J, torch.tensor([1.0, -1.0])).outside == pytest.approx(1.0)
     assert found(J, torch.tensor([1.0, 1.0])).outside == pytest.approx(0.0, abs=1e-15)
     assert found(J, torch.tensor([3.0, 1.0])).outside == pytest.approx(0.2)  # (1, -1) of (3, 1)
@@ -75,9 +78,6 @@ def test_share_outside_the_range_is_what_training_leaves() -> None:
     left = float((r + (J @ step)[:, 0]).square().sum() / r.square().sum())
     assert found(J, r).outside == pytest.approx(left, rel=1e-10)
     assert f"({100 * left:.2g} % of |r|^2 lies there)" in found(J, r).statement
-
-
-def test_no_share_of_a_residual_that_is_zero_or_absent() -> None:
     assert found(torch.ones(2, 1), torch.zeros(2)).outside is None
     assert found(torch.ones(2, 1)).outside is None
 
@@ -97,10 +97,6 @@ def decaying(rows: int, columns: int, rank: int) -> Tensor:
     return torch.randn(rows, columns) * torch.where(torch.arange(columns) < rank, 1.0, 1e-11)
 
 
-def with_still_rows() -> Tensor:
-    return torch.cat([torch.randn(3, 8), torch.zeros(2, 8), 1e-18 * torch.randn(1, 8)])
-
-
 NOISE = "eigenvalues that fall below the rounding noise"
 KNOWN: dict[str, tuple[Callable[[], Tensor], tuple[int, int, int, int], str]] = {
     "one_row": (lambda: torch.tensor([[3.0, 4.0]]), (1, 2, 1, 0), ""),
@@ -113,7 +109,11 @@ KNOWN: dict[str, tuple[Callable[[], Tensor], tuple[int, int, int, int], str]] = 
         (4, 20, 10, 0),
         f"duplicated points (20 rows, 10 different ones) and {NOISE}",
     ),
-    "still": (with_still_rows, (3, 8, 6, 3), "3 rows that no parameter moves"),
+    "still": (
+        lambda: torch.randn(6, 8) * torch.tensor([1, 1, 1, 0, 0, 1e-18])[:, None],
+        (3, 8, 6, 3),
+        "3 rows that no parameter moves",
+    ),
     "sign": (lambda: torch.ones(3, 4) * torch.tensor([[1.0], [-1.0], [2.0]]), (1, 4, 3, 0), ""),
 }
 
@@ -131,7 +131,7 @@ def test_rank_and_the_cause_of_its_loss(name: str) -> None:
 def test_rank_that_is_lost_for_no_reason_seen(net: nn.Module) -> None:
     """Points closer than the network tells apart in double precision."""
     x = torch.linspace(0, 1, 40)[:, None]
-    smooth = definiteness(empirical_ntk({"data": net(x)}, net), "data")
+    smooth = of(net, net(x))
     assert smooth.rank < 40
     assert smooth.cause == ""
     assert smooth.duplicates == ()
@@ -141,8 +141,7 @@ def test_rank_that_is_lost_for_no_reason_seen(net: nn.Module) -> None:
 def test_the_noise_is_that_of_the_model(net: nn.Module) -> None:
     """Of a float32 model more is noise, though K is in float64."""
     x = torch.linspace(0, 1, 40)[:, None]
-    fine = definiteness(empirical_ntk({"data": net(x)}, net), "data")
-    coarse = definiteness(empirical_ntk({"data": net.float()(x.float())}, net), "data")
+    fine, coarse = of(net, net(x)), of(net, net.float()(x.float()))
     top = Spectrum.of(empirical_ntk({"data": net.double()(x)}, net)["data"]).lambda_max
     assert coarse.floor == pytest.approx(40 * 2**-46 * top, rel=1e-3)
     assert coarse.floor > 10 * fine.floor
@@ -161,13 +160,13 @@ def test_a_known_spectrum_is_not_computed_again(monkeypatch: pytest.MonkeyPatch)
 def test_boundary_copies_of_poisson(net: nn.Module) -> None:
     """50 copies of either end, as Wang, Yu, Perdikaris 2022 take them: rank 2 of 100."""
     u = net(torch.tensor([0.0, 1.0]).repeat_interleave(50)[:, None])
-    copies = definiteness(empirical_ntk({"bc": u}, net), "bc", u.detach())
+    copies = of(net, u, u.detach())
     assert (copies.rank, copies.rows, copies.distinct) == (2, 100, 2)
     assert copies.duplicates == (tuple(range(50)), tuple(range(50, 100)))
     assert copies.broadcast == {}
     assert not copies.must_decrease
     assert copies.cause == "Rank is lost by duplicated points (100 rows, 2 different ones)."
-    assert copies.statement.startswith("bc: rank 2 of 100 above the rounding noise")
+    assert copies.statement.startswith("pde: rank 2 of 100 above the rounding noise")
     assert "(none of |r|^2 lies there)" in copies.statement
 
 
@@ -184,25 +183,20 @@ def test_duplicated_points_under_every_network(name: str, dtype: torch.dtype) ->
 
 def test_close_points_are_not_duplicates(net: nn.Module) -> None:
     x = torch.tensor([0.3, 0.3 + 1e-5, 0.9])[:, None]
-    assert definiteness(empirical_ntk({"data": net(x)}, net), "data").duplicates == ()
+    assert of(net, net(x)).duplicates == ()
 
 
 def test_periodic_pairs() -> None:
     """Both ends of a period are one point for a network of sines and cosines, in rounding."""
-    layers = nn.Sequential(nn.Linear(2, 6), nn.Tanh(), nn.Linear(6, 1))
+    layers = stack([2, 6, 1])
 
     def u(t: Tensor, x: float) -> Tensor:
         return layers(torch.cat([t, torch.sin(torch.full_like(t, x))], dim=1))
 
     t = torch.rand(3, 1)
-    kernel = empirical_ntk(
-        {
-            "ends": torch.cat([u(t, -torch.pi), u(t, torch.pi)]),
-            "jump": u(t, -torch.pi) - u(t, torch.pi),
-            "data": u(t, 0.3),
-        },
-        layers,
-    )
+    left, right = u(t, -torch.pi), u(t, torch.pi)
+    residuals = {"ends": torch.cat([left, right]), "jump": left - right, "data": u(t, 0.3)}
+    kernel = empirical_ntk(residuals, layers)
     ends = definiteness(kernel, "ends")
     assert ends.duplicates == ((0, 3), (1, 4), (2, 5))
     assert ends.rank <= 3
@@ -249,9 +243,8 @@ def test_full_rank_of_the_rows_kept_is_not_that_of_all() -> None:
         "pde: positive definite on the 6 rows looked at, but not on all. Rank is lost by "
         "duplicated points (12 rows, 6 different ones)."
     )
-    different = definiteness(
-        explicit(pde=rows), "pde", whole=explicit(pde=torch.cat([rows, rows + 1e-6]))
-    )
+    other = explicit(pde=torch.cat([rows, rows + 1e-6]))
+    different = definiteness(explicit(pde=rows), "pde", whole=other)
     assert different.searched is None
     assert different.must_decrease
 
@@ -276,9 +269,8 @@ ACCIDENTS: dict[str, Callable[[nn.Module, int], Tensor]] = {
 def test_accidental_broadcasting(net: nn.Module, accident: str, n: int) -> None:
     r = ACCIDENTS[accident](net, n)
     assert r.shape == (n, n)
-    kernel = empirical_ntk({"pde": r}, net)
     for residual in (None, r.detach()):
-        seen = definiteness(kernel, "pde", residual)
+        seen = of(net, r, residual)
         assert seen.broadcast == {"pde": (n, n)}
         assert not seen.must_decrease
         if accident == "derivative_and_value":
@@ -302,30 +294,16 @@ def test_a_large_accident_is_seen_in_all_rows_and_not_in_some(net: nn.Module) ->
 @pytest.mark.parametrize("accident", ACCIDENTS)
 def test_accidents_of_a_float32_model(net: nn.Module, accident: str) -> None:
     torch.set_default_dtype(torch.float32)
-    r = ACCIDENTS[accident](SingleNet(net.float()), 6)
-    kernel = empirical_ntk({"pde": r}, net)
-    assert definiteness(kernel, "pde").broadcast == {"pde": (6, 6)}
-
-
-class SingleNet(nn.Module):
-    """A float32 network for points in float64."""
-
-    def __init__(self, net: nn.Module) -> None:
-        super().__init__()
-        self.net = net
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.net(x.float())
+    r = ACCIDENTS[accident](nn.Sequential(Lambda(Tensor.float), net.float()), 6)
+    assert of(net, r).broadcast == {"pde": (6, 6)}
 
 
 def test_a_column_and_a_row_of_other_length(net: nn.Module) -> None:
     """(4, 1) - (7,): without its shape it might as well be 7 copies of 4 points."""
     r = net(points(4, 1)) - torch.randn(7)
-    kernel = empirical_ntk({"pde": r}, net)
-    known = definiteness(kernel, "pde", r.detach())
+    known, unknown = of(net, r, r.detach()), of(net, r)
     assert known.broadcast == {"pde": (4, 7)}
     assert "broadcast to (4, 7) by accident, likely (7,) - (4, 1); check" in known.cause
-    unknown = definiteness(kernel, "pde")
     assert unknown.broadcast == {}
     assert "28 rows, 4 different ones" in unknown.cause
 
@@ -348,31 +326,19 @@ INNOCENT: dict[str, Callable[[nn.Module], Tensor]] = {
 def test_what_is_no_accident(net: nn.Module, case: str) -> None:
     net = NETWORKS["mlp"](2, 3) if "components" in case else net
     r = INNOCENT[case](net)
-    kernel = empirical_ntk({"pde": r}, net)
-    assert definiteness(kernel, "pde").broadcast == {}
-    assert definiteness(kernel, "pde", r.detach()).broadcast == {}
-
-
-class Shifted(nn.Module):
-    """Components that share all but a bias each."""
-
-    def __init__(self, outputs: int) -> None:
-        super().__init__()
-        self.trunk, self.shift = NETWORKS["mlp"](1, 1), nn.Parameter(torch.randn(outputs))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.trunk(x) + self.shift
+    assert of(net, r).broadcast == of(net, r, r.detach()).broadcast == {}
 
 
 @pytest.mark.parametrize(("n", "m"), [(5, 3), (3, 3), (30, 4)])
 def test_components_that_differ_by_a_shift_are_not_called_a_mistake(n: int, m: int) -> None:
-    net = Shifted(m)
-    r = net(points(n, 1)) - torch.randn(n, m)
-    seen = definiteness(empirical_ntk({"data": r}, net, certify=False), "data", r.detach())
-    assert (seen.broadcast, seen.additive) == ({"data": (n, m)}, {"data"})
+    net = NETWORKS["mlp"](1, 1)
+    net.shift = nn.Parameter(torch.randn(m))  # components share all but a bias each
+    r = net(points(n, 1)) + net.shift - torch.randn(n, m)
+    seen = of(net, r, r.detach())
+    assert (seen.broadcast, seen.additive) == ({"pde": (n, m)}, {"pde"})
     assert seen.rank <= n + m - 1
     assert seen.cause == (
-        f"The {n * m} rows of data, ({n}, {m}), are sums a_i + b_j, of rank {n + m - 1} at most: "
+        f"The {n * m} rows of pde, ({n}, {m}), are sums a_i + b_j, of rank {n + m - 1} at most: "
         "components that differ by a shift, or a difference that was broadcast by accident; check "
         "shapes of prediction and target."
     )
@@ -404,9 +370,8 @@ def test_only_what_was_broadcast_is_called_so(case: Case) -> None:
 def test_three_copies_of_three_points_need_the_shape(net: nn.Module) -> None:
     """As many rows as an accident would leave, in the same order: a shape (9, 1) tells them."""
     r = net(points(3, 1).repeat(3, 1))
-    kernel = empirical_ntk({"pde": r}, net)
-    assert definiteness(kernel, "pde").broadcast == {"pde": (3, 3)}
-    assert definiteness(kernel, "pde", r.detach()).broadcast == {}
+    assert of(net, r).broadcast == {"pde": (3, 3)}
+    assert of(net, r, r.detach()).broadcast == {}
 
 
 def test_on_each_device(net: nn.Module, device: torch.device) -> None:
@@ -416,8 +381,7 @@ def test_on_each_device(net: nn.Module, device: torch.device) -> None:
     accident = definiteness(kernel, "pde", residuals["pde"])
     assert accident.broadcast == {"pde": (4, 4)}
     copies = definiteness(kernel, "bc", residuals["bc"].detach().cpu())
-    assert copies.duplicates == ((0, 2),)
-    assert copies.rank == 2
+    assert (copies.duplicates, copies.rank) == (((0, 2),), 2)
     assert copies.outside == pytest.approx(0.0, abs=1e-12)
 
 
@@ -448,8 +412,7 @@ def test_sums_of_a_column_and_a_row_are_seen(n: int, m: int, kind: str, seed: in
     J = parts[kind].reshape(n * m, 50)
     jacobian = explicit(pde=J).jacobian("pde")
     expected = ((n, m), kind != "c")
-    assert additive_form(jacobian, (n, m)) == expected
-    assert additive_form(jacobian, (n, 1, m)) == expected
+    assert additive_form(jacobian, (n, m)) == additive_form(jacobian, (n, 1, m)) == expected
     assert additive_form(jacobian) == (expected if n == m else None)
 
 
@@ -482,36 +445,25 @@ def test_first_alike_by_hand() -> None:
 
 
 def test_rounding_follows_the_coarser_dtype() -> None:
-    fine, coarse = (
-        rounding(explicit(pde=torch.ones(2, 2, dtype=d)).jacobian("pde"))
-        for d in (torch.float64, torch.float32)
-    )
-    assert fine == 256 * 2.0**-52
-    assert coarse == (32 * 2.0**-23) ** 2
+    for dtype, expected in ((torch.float64, 2.0**-44), (torch.float32, 2.0**-36)):
+        assert rounding(explicit(pde=torch.ones(2, 2, dtype=dtype)).jacobian("pde")) == expected
 
 
 TWO = explicit(pde=torch.ones(2, 2), bc=torch.ones(3, 2))
-WRONG: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
-    "term": (lambda: definiteness(TWO, "ic"), KeyError, r"no term 'ic' in this kernel"),
-    "rows": (
-        lambda: definiteness(TWO, "pde", torch.ones(4)),
-        ValueError,
-        r"'pde' has shape \(4,\), 4 rows; its kernel has 2\. Likely it is of other points",
-    ),
-    "missing": (
-        lambda: definiteness(TWO, None, {"pde": torch.ones(2)}),
-        ValueError,
-        r"no residual for \['bc'\]",
-    ),
-    "bare": (lambda: definiteness(TWO, None, torch.ones(2)), ValueError, r"no residual for \['p"),
+ROWS = r"'pde' has shape \(4,\), 4 rows; its kernel has 2\. Likely it is of other points"
+WRONG: dict[str, tuple[str | None, object, type[Exception], str]] = {
+    "term": ("ic", None, KeyError, r"no term 'ic' in this kernel"),
+    "rows": ("pde", torch.ones(4), ValueError, ROWS),
+    "missing": (None, {"pde": torch.ones(2)}, ValueError, r"no residual for \['bc'\]"),
+    "bare": (None, torch.ones(2), ValueError, r"no residual for \['p"),
 }
 
 
 @pytest.mark.parametrize("case", WRONG)
 def test_errors_name_the_cause(case: str) -> None:
-    ask, error, message = WRONG[case]
+    term, residual, error, message = WRONG[case]
     with pytest.raises(error, match=message):
-        ask()
+        definiteness(TWO, term, residual)
 
 
 @pytest.mark.parametrize("rows", [1, 2, 5])

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pinn_ntk import FactoredJacobian, empirical_ntk
 from pinn_ntk.analysis.distinct_rows import distinct_rows
-from tests.kernels import IN_FLOAT64, explicit
+from tests.kernels import IN_FLOAT64, explicit, gaussian
 from tests.networks import NETWORKS
 from tests.operators import laplacian, points
 
@@ -21,15 +21,13 @@ def count(J: Tensor) -> int:
     return distinct_rows(explicit(pde=J).jacobian("pde"))
 
 
+LABELS = st.lists(st.integers(0, 9), min_size=1, max_size=40)
+
+
 @settings(deadline=None, max_examples=50)
-@given(
-    labels=st.lists(st.integers(0, 9), min_size=1, max_size=40),
-    exponent=st.integers(-15, 15),
-    seed=st.integers(0, 10**6),
-)
+@given(labels=LABELS, exponent=st.integers(-15, 15), seed=st.integers(0, 10**6))
 def test_rows_that_were_repeated(labels: list[int], exponent: int, seed: int) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    J = torch.randn(10, 7, generator=generator, dtype=torch.float64) * 10.0**exponent
+    J = gaussian(10, 7, seed=seed) * 10.0**exponent
     assert count(J[labels]) == len(set(labels))
 
 
@@ -52,12 +50,9 @@ def test_how_close_rows_may_be(relative: float, expected: int) -> None:
     assert count(torch.cat([row, other])) == expected
 
 
-def test_rows_of_different_size_and_of_opposite_sign() -> None:
+def test_rows_that_are_no_repetitions() -> None:
     row = torch.randn(1, 5)
     assert count(torch.cat([row, -row, 2 * row, 1e-6 * row, row])) == 4
-
-
-def test_rows_that_no_parameter_moves_are_no_repetitions() -> None:
     moving, still = torch.randn(2, 5), torch.zeros(3, 5)
     assert count(torch.cat([still, moving, moving])) == 5
     assert count(still) == 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -13,33 +14,27 @@ from pinn_ntk import EarlyStopping, LinearizedTraining, early_stopping, empirica
 from pinn_ntk.analysis.arrival import RATIO
 from tests.asserts import assert_near
 
+pytestmark = pytest.mark.usefixtures("float64")
 N = 60
 
 
 class Model:
     """A regression term on features whose modes decay, beside a term without noise."""
 
-    def __init__(
-        self,
-        rows: int = N,
-        decay: float = 0.2,
-        sigma: float = 0.5,
-        beside: int = 0,
-        plateau: int = 0,
-    ):
-        basis, _ = torch.linalg.qr(torch.randn(rows, rows, dtype=torch.float64))
-        rates = torch.exp(-decay * torch.arange(rows)).double()
+    def __init__(self, rows=N, decay=0.2, sigma=0.5, beside: int = 0, plateau: int = 0):
+        basis, _ = torch.linalg.qr(torch.randn(rows, rows))
+        rates = torch.exp(-decay * torch.arange(float(rows)))
         if plateau:  # that many of one rate, with all of the signal; the others 50 times slower
-            rates = 0.02 + 0.98 * (torch.arange(rows) < plateau).double()
+            rates = 0.02 + 0.98 * (torch.arange(rows) < plateau)
         self.features = {"data": math.sqrt(rows) * basis * rates.sqrt()}
         signal = plateau or 10
         self.truth = basis[:, :signal].sum(1) * math.sqrt(rows / signal)  # mean square 1
         self.start = {}
         if beside:
-            self.features["pde"] = torch.randn(beside, rows, dtype=torch.float64)
-            self.start["pde"] = torch.randn(beside, dtype=torch.float64)
+            self.features["pde"] = torch.randn(beside, rows)
+            self.start["pde"] = torch.randn(beside)
         self.sigma, self.rows = sigma, rows
-        w = torch.zeros(rows, dtype=torch.float64, requires_grad=True)
+        w = torch.zeros(rows, requires_grad=True)
         self.kernel = empirical_ntk({t: phi @ w for t, phi in self.features.items()}, [w])
         self.curvature = {"data": 2 / rows} | ({"pde": 0.1} if beside else {})
 
@@ -49,11 +44,11 @@ class Model:
         return LinearizedTraining(self.kernel, start, self.curvature)
 
     def noise(self) -> Tensor:
-        return self.sigma * torch.randn(self.rows, dtype=torch.float64)
+        return self.sigma * torch.randn(self.rows)
 
     def fitted(self, y: Tensor, steps: int, lr: float, momentum: float) -> Tensor:
         """f_n of an explicit loop, differentiable in y."""
-        w = velocity = torch.zeros(self.rows, dtype=torch.float64)
+        w = velocity = torch.zeros(self.rows)
         for _ in range(steps):
             gap = {"data": -y} | self.start
             gradient = sum(
@@ -76,13 +71,11 @@ def test_curves_are_those_of_an_explicit_training(steps: int, momentum: float, b
     model = Model(rows=20, beside=beside)
     noise, lr = model.noise(), 0.1
     y = model.truth + noise
-    found = early_stopping(
-        model.training(noise), lr, "data", noise=0.5, momentum=momentum, max_steps=23
-    )
+    options = {"noise": 0.5, "momentum": momentum, "max_steps": 23}
+    found = early_stopping(model.training(noise), lr, "data", **options)
     fit = model.fitted(y, steps, lr, momentum)
-    smoother = torch.autograd.functional.jacobian(
-        lambda targets: model.fitted(targets, steps, lr, momentum), y
-    )
+    fitted = lambda targets: model.fitted(targets, steps, lr, momentum)  # noqa: E731
+    smoother = torch.autograd.functional.jacobian(fitted, y)
     loss, freedom = float((fit - y).square().mean()), float(smoother.trace())
     assert at(found, found.training_loss, steps) == pytest.approx(loss, rel=1e-10)
     assert at(found, found.degrees_of_freedom, steps) == pytest.approx(freedom, abs=1e-10)
@@ -111,7 +104,7 @@ def test_risk_of_one_term_is_the_sum_over_modes():
     training = model.training()
     found = early_stopping(training, 0.3, noise=0.5, max_steps=100)
     y = training.coefficients * math.sqrt(N / 2)  # of y - f_0 in each mode
-    p = (1 - 0.3 * training.rates) ** found.steps[:, None].double()
+    p = (1 - 0.3 * training.rates) ** found.steps[:, None]
     expected = (p**2 * (y**2 - 0.25) + (1 - p) ** 2 * 0.25).sum(1) / N
     assert_near(found.risk, expected, 1e-12, "risk")
 
@@ -155,22 +148,19 @@ def test_predicted_step_is_near_the_best_one(number: int, estimate: str):
     assert at(found, true, found.step) < 1.1 * float(true.min())
 
 
-def test_without_noise_training_never_stops():
+def test_without_noise_training_never_stops_and_nothing_but_noise_is_not_trained_on():
     found = early_stopping(Model(sigma=0.0, decay=0.1).training(), 0.3, noise=0.0)
     assert found.step is None
     assert bool((found.risk.diff() <= 1e-12).all())
-
-
-def test_nothing_but_noise_is_not_trained_on():
     model = Model(sigma=1.0)
-    model.truth = torch.zeros(N, dtype=torch.float64)
+    model.truth = torch.zeros(N)
     assert early_stopping(model.training(), 0.3, noise=2.0).step == 0
 
 
-def curve(risk: list[float], freedom: list[float], noise: float, rows: int) -> EarlyStopping:
-    """A risk made by hand, after 0, 1, 2, ... steps."""
-    values, used = torch.tensor(risk).double(), torch.tensor(freedom).double()
-    return EarlyStopping("data", torch.arange(len(risk)), values, values, used, noise, rows)
+def curve(risk: list[float], noise: float) -> EarlyStopping:
+    """A risk made by hand, after 0, 1, 2, ... steps, of 9 rows; each step fits one degree more."""
+    values, steps = torch.tensor(risk), torch.arange(len(risk))
+    return EarlyStopping("data", steps, values, values, steps.double(), noise, 9)
 
 
 def test_valley_holds_the_best_step():
@@ -186,23 +176,21 @@ def test_valley_holds_the_best_step():
 
 
 @pytest.mark.parametrize(
-    ("risk", "freedom", "noise", "expected"),
+    ("risk", "noise", "expected"),
     [
-        ([3.0, 1.04, 1.0, 1.06], [0.0, 1.0, 2.0, 3.0], 0.1, (1, 2)),  # 0.05 of the least risk
-        ([3.0, 0.009, -0.001, 0.011], [0.0, 1.0, 2.0, 3.0], 1.0, (1, 2)),  # 0.05 * 2 / 9
-        ([-0.2, -0.196, -0.19, 0.0], [0.0, 1.0, 2.0, 3.0], 1.0, (0, 1)),  # 0.05 * 1 / 9
-        ([3.0, 0.0, 0.0, 0.1], [0.0, 1.0, 2.0, 3.0], 0.0, (1, 2)),
+        ([3.0, 1.04, 1.0, 1.06], 0.1, (1, 2)),  # 0.05 of the least risk
+        ([3.0, 0.009, -0.001, 0.011], 1.0, (1, 2)),  # 0.05 * 2 / 9
+        ([-0.2, -0.196, -0.19, 0.0], 1.0, (0, 1)),  # 0.05 * 1 / 9
+        ([3.0, 0.0, 0.0, 0.1], 0.0, (1, 2)),
     ],
     ids=["positive", "negative", "nothing_fitted", "no_noise"],
 )
-def test_valley_of_a_risk_of_either_sign(
-    risk: list[float], freedom: list[float], noise: float, expected: tuple[int, int]
-):
-    assert curve(risk, freedom, noise, rows=9).valley(0.05) == expected
+def test_valley_of_a_risk_of_either_sign(risk: list[float], noise: float, expected: Any):
+    assert curve(risk, noise).valley(0.05) == expected
 
 
 def test_repr_has_no_curves():
-    found = curve([3.0, 1.0, 2.0], [0.0, 1.0, 2.0], 0.5, rows=9)
+    found = curve([3.0, 1.0, 2.0], 0.5)
     assert repr(found) == "EarlyStopping(term='data', step=1, longest=2, risk=1, noise=0.5)"
 
 
@@ -238,21 +226,19 @@ def test_steps_grow_by_the_ratio_and_end_where_asked(longest: int):
 def test_horizon_is_when_the_slowest_mode_has_converged():
     model = Model(rows=5, decay=1.0)
     slowest = 2 * math.exp(-4)
-    assert int(early_stopping(model.training(), 0.1, noise=0.5).steps[-1]) == pytest.approx(
-        5 / (0.1 * slowest), abs=1
-    )
+    longest = int(early_stopping(model.training(), 0.1, noise=0.5).steps[-1])
+    assert longest == pytest.approx(5 / (0.1 * slowest), abs=1)
     still = LinearizedTraining(model.kernel, {"data": torch.ones(5)}, {"data": 0.0})
     assert early_stopping(still, 0.1, noise=0.5).steps.tolist() == [0, 1]
 
 
 @pytest.mark.parametrize("noise", ["gcv", "tail", 0.5])
 def test_device_of_the_kernel(device: torch.device, noise: float | str):
-    w = torch.zeros(8, dtype=torch.float64, device=device, requires_grad=True)
-    phi = torch.randn(8, 8, dtype=torch.float64, device=device)
-    start = torch.randn(8, dtype=torch.float64, device=device)
-    training = LinearizedTraining(
-        empirical_ntk(phi @ w, [w]), {"residual": start}, {"residual": 1.0}
-    )
+    w = torch.zeros(8, device=device, requires_grad=True)
+    phi = torch.randn(8, 8, device=device)
+    start = torch.randn(8, device=device)
+    kernel = empirical_ntk(phi @ w, [w])
+    training = LinearizedTraining(kernel, {"residual": start}, {"residual": 1.0})
     found = early_stopping(training, 1e-3, noise=noise, momentum=0.5, max_steps=50)
     assert found.risk.device.type == found.steps.device.type == device.type
     first, last = found.valley()

@@ -13,20 +13,20 @@ from torch import Tensor
 from pinn_ntk import Spectrum, eigenfunction_figure, empirical_ntk
 from pinn_ntk.analysis.eigenfunctions import eigenfunctions
 
+pytestmark = pytest.mark.usefixtures("float64")
 N = 40
 ANGLES = 2 * math.pi * torch.arange(N, dtype=torch.float64) / N
-DECAY = (8.0, 4.0, 2.0)
 
 
 def cosines() -> Tensor:
-    """1 and cosines at equidistant angles, orthogonal over the points, (N, 3)."""
-    return torch.stack([torch.cos(k * ANGLES) for k in range(3)], 1)
+    """1, cos and cos 2 at equidistant angles, orthogonal and of mean square 1, (N, 3)."""
+    functions = torch.stack([torch.cos(k * ANGLES) for k in range(3)], 1)
+    return functions / functions.square().mean(0).sqrt()
 
 
 def kernel() -> Tensor:
-    """Eigenvalues 8, 4, 2 with the functions 1, cos, cos 2, each of mean square 1."""
-    functions = cosines() / cosines().square().mean(0).sqrt()
-    return functions @ torch.diag(torch.tensor(DECAY)).double() @ functions.mT / N
+    """Eigenvalues 8, 4, 2 with these functions."""
+    return cosines() @ torch.diag(torch.tensor([8.0, 4.0, 2.0])) @ cosines().mT / N
 
 
 def spectrum(matrix: Tensor | None = None) -> Spectrum:
@@ -36,9 +36,8 @@ def spectrum(matrix: Tensor | None = None) -> Spectrum:
 def test_known_functions() -> None:
     found = eigenfunctions(spectrum())
     assert found.shape == (N, 3)  # 37 others lie below the floor
-    expected = cosines() / cosines().square().mean(0).sqrt()
-    assert torch.allclose(found, expected, atol=1e-12)
-    assert torch.allclose(found.square().mean(0), torch.ones(3).double())
+    assert torch.allclose(found, cosines(), atol=1e-12)
+    assert torch.allclose(found.square().mean(0), torch.ones(3))
 
 
 @pytest.mark.parametrize(("count", "kept"), [(1, 1), (2, 2), (3, 3), (9, 3), (None, 3)])
@@ -48,36 +47,36 @@ def test_count(count: int | None, kept: int) -> None:
 
 @pytest.mark.parametrize("sign", [1.0, -1.0])
 def test_sign_is_that_of_the_largest_entry(sign: float) -> None:
-    vector = sign * torch.tensor([0.1, -0.9, 0.3, 0.2]).double()
+    vector = sign * torch.tensor([0.1, -0.9, 0.3, 0.2])
     (found,) = eigenfunctions(spectrum(torch.outer(vector, vector))).mT
     assert torch.allclose(found, -2 * sign * vector / vector.norm())
 
 
 def test_rows_of_a_larger_matrix() -> None:
     """Two blocks: the second has functions of its own, and none where the first acts."""
-    whole = torch.block_diag(kernel(), 100 * torch.ones(5, 5).double())
+    whole = torch.block_diag(kernel(), 100 * torch.ones(5, 5))
     of_first = eigenfunctions(spectrum(whole), rows=slice(0, N))
     of_second = eigenfunctions(spectrum(whole), rows=torch.arange(N, N + 5))
     assert (of_first.shape, of_second.shape) == ((N, 4), (5, 4))
     assert float(of_first[:, 0].abs().max()) < 1e-12  # eigenvalue 500 belongs to the second
-    assert torch.allclose(of_second[:, 0], torch.full((5,), math.sqrt(45 / 5)).double())
+    assert torch.allclose(of_second[:, 0], torch.full((5,), math.sqrt(45 / 5)))
     assert torch.allclose(of_first[:, 2] * math.sqrt(N / 45), eigenfunctions(spectrum())[:, 1])
 
 
 def test_rows_of_one_component() -> None:
-    both = torch.kron(kernel(), torch.diag(torch.tensor([1.0, 3.0]).double()))  # row n * 2 + c
+    both = torch.kron(kernel(), torch.diag(torch.tensor([1.0, 3.0])))  # row n * 2 + c
     found = eigenfunctions(spectrum(both), 1, slice(1, None, 2))
-    assert torch.allclose(found, torch.full((N, 1), math.sqrt(2)).double())
+    assert torch.allclose(found, torch.full((N, 1), math.sqrt(2)))
 
 
 @pytest.mark.parametrize("count", [50, 200])
 def test_eigenvalues_of_the_operator_do_not_grow_with_the_points(count: int) -> None:
     """Of int_0^1 (x x' + 1) f(x') dx', the kernel of a x + b: those of [[1/3, 1/2], [1/2, 1]]."""
-    a, b = (torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in (0.3, -0.7))
-    x = (torch.arange(count, dtype=torch.float64) + 0.5) / count  # midpoints
+    a, b = (torch.tensor(v, requires_grad=True) for v in (0.3, -0.7))
+    x = (torch.arange(count) + 0.5) / count  # midpoints
     kernel = empirical_ntk({"data": a * x + b}, [a, b])
     found = torch.linalg.eigvalsh(kernel["data"] / count)[-2:]
-    moments = torch.tensor([[1 / 3, 1 / 2], [1 / 2, 1]], dtype=torch.float64)
+    moments = torch.tensor([[1 / 3, 1 / 2], [1 / 2, 1]])
     expected = torch.linalg.eigvalsh(moments)
     assert float((found - expected).norm()) <= float(expected.norm()) / count**2
     weighted = kernel.weighted_matrix({"data": 2 / count})  # of a mean of squares: twice as much
@@ -92,9 +91,8 @@ def titles(figure: object) -> list[str]:
 
 def test_lines_over_one_dimension() -> None:
     order = torch.randperm(N)
-    figure = eigenfunction_figure(
-        ANGLES[order, None], spectrum(kernel()[order][:, order]), labels=["angle"], title="Cosines"
-    )
+    mixed, labels = spectrum(kernel()[order][:, order]), {"labels": ["angle"], "title": "Cosines"}
+    figure = eigenfunction_figure(ANGLES[order, None], mixed, **labels)
     assert titles(figure) == ["1: 8", "2: 4", "3: 2"]
     assert figure.get_suptitle() == "Cosines"
     assert figure.axes[1].get_xlabel() == "angle"
@@ -105,20 +103,16 @@ def test_lines_over_one_dimension() -> None:
     figure.savefig("/dev/null", format="png")
 
 
-def test_points_may_be_flat() -> None:
-    figure = eigenfunction_figure(ANGLES, spectrum(), count=1)
-    assert titles(figure) == ["1: 8"]
-
-
-def test_empty_panels_are_off() -> None:
-    five = spectrum(torch.diag(torch.arange(1.0, 6.0)).double())
+def test_points_may_be_flat_and_empty_panels_are_off() -> None:
+    assert titles(eigenfunction_figure(ANGLES, spectrum(), count=1)) == ["1: 8"]
+    five = spectrum(torch.diag(torch.arange(1.0, 6.0)))
     figure = eigenfunction_figure(torch.arange(5.0), five, count=4)
     assert len(figure.axes) == 6
     assert titles(figure) == ["1: 5", "2: 4", "3: 3", "4: 2"]
 
 
 def test_maps_over_two_dimensions() -> None:
-    side = torch.linspace(0, 1, 6, dtype=torch.float64)
+    side = torch.linspace(0, 1, 6)
     points = torch.cartesian_prod(side, side)
     function = points[:, 0] - points[:, 1]
     figure = eigenfunction_figure(points, spectrum(torch.outer(function, function)), labels="tx")
@@ -135,8 +129,8 @@ def test_maps_over_two_dimensions() -> None:
 
 @pytest.mark.parametrize("count", [1, 2, 30])
 def test_points_on_a_line_are_drawn_as_points(count: int) -> None:
-    points = torch.linspace(0, 1, count, dtype=torch.float64)[:, None] * torch.tensor([1.0, 2.0])
-    figure = eigenfunction_figure(points, spectrum(torch.ones(count, count).double()))
+    points = torch.linspace(0, 1, count)[:, None] * torch.tensor([1.0, 2.0])
+    figure = eigenfunction_figure(points, spectrum(torch.ones(count, count)))
     assert figure.axes[1].get_ylim() == pytest.approx((-1.0, 1.0))  # the scale
     (marks,) = figure.axes[0].collections
     assert marks.get_offsets().shape == (count, 2)
@@ -145,14 +139,12 @@ def test_points_on_a_line_are_drawn_as_points(count: int) -> None:
 
 SHAPE = r"points have the shape .*expected \(N, 1\) or \(N, 2\)"
 WRONG = {
-    **{
-        f"shape_{shape}": (lambda shape=shape: drawn(torch.zeros(shape)), SHAPE)
-        for shape in [(N, 3), (N, 0), (N, 1, 1), ()]
-    },
     "points": (lambda: drawn(ANGLES[::2]), "20 points for 40 rows"),
     "no_vectors": (lambda: eigenfunctions(Spectrum.of(kernel())), "take it with eigenvectors=True"),
     "count": (lambda: eigenfunctions(spectrum(), 0), "count is 0"),
 }
+for shape in [(N, 3), (N, 0), (N, 1, 1), ()]:
+    WRONG[f"shape_{shape}"] = (lambda shape=shape: drawn(torch.zeros(shape)), SHAPE)
 
 
 def drawn(points: Tensor) -> object:
@@ -167,7 +159,7 @@ def test_errors_name_the_cause(case: str) -> None:
 
 
 def test_nothing_above_the_floor() -> None:
-    nothing = spectrum(torch.zeros(4, 4).double())
+    nothing = spectrum(torch.zeros(4, 4))
     assert eigenfunctions(nothing).shape == (4, 0)
     with pytest.raises(ValueError, match="no eigenvalue stands above"):
         eigenfunction_figure(torch.arange(4.0), nothing)

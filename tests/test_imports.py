@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
-import os
 import re
 import subprocess
 import sys
@@ -18,14 +17,15 @@ import pinn_ntk
 import pinn_ntk.callbacks
 import pinn_ntk.diagnostics
 import pinn_ntk.limit
+from tests.scripts import ENVIRONMENT, ROOT
 
-ROOT = Path(__file__).parents[1]
 PACKAGES = [pinn_ntk, pinn_ntk.callbacks, pinn_ntk.diagnostics, pinn_ntk.limit]
 PUBLIC = [
     pytest.param(package, name, id=f"{package.__name__}.{name}")
     for package in PACKAGES
     for name in package.__all__
 ]
+of_each_package = pytest.mark.parametrize("package", PACKAGES, ids=lambda made: made.__name__)
 
 BLOCK = """
 import sys
@@ -56,9 +56,9 @@ torch.testing.assert_close(kernel["data"], expected, rtol=1e-14, atol=0)
 
 def run_fresh(code: str) -> str:
     """Output of ``code`` in an interpreter that has imported nothing yet."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -103,7 +103,7 @@ def test_public_function_documents_arguments_and_result(package: ModuleType, nam
     assert "\nReturns:\n" in doc
 
 
-@pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.__name__)
+@of_each_package
 def test_table_all_and_checked_imports_agree(package: ModuleType):
     assert sorted(package._MODULES) == sorted(package.__all__)
     assert imports_for_type_checkers(package) == package._MODULES
@@ -113,12 +113,12 @@ def test_table_all_and_checked_imports_agree(package: ModuleType):
 def imports_for_type_checkers(package: ModuleType) -> dict[str, str]:
     """Name -> module, as the imports under TYPE_CHECKING say."""
     tree = ast.parse(Path(package.__file__).read_text())
-    guarded = [node for node in tree.body if isinstance(node, ast.If)]
-    imports = [node for block in guarded for node in block.body if isinstance(node, ast.ImportFrom)]
+    guarded = [node for block in tree.body if isinstance(block, ast.If) for node in block.body]
+    imports = [node for node in guarded if isinstance(node, ast.ImportFrom)]
     return {alias.name: node.module for node in imports for alias in node.names}
 
 
-@pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.__name__)
+@of_each_package
 def test_no_module_is_called_like_a_public_name(package: ModuleType):
     """Its import would put the module where the name is looked up."""
     modules = {file.stem for folder in package.__path__ for file in Path(folder).iterdir()}
@@ -126,7 +126,7 @@ def test_no_module_is_called_like_a_public_name(package: ModuleType):
     assert modules & set(package.__all__) == set()
 
 
-@pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.__name__)
+@of_each_package
 def test_misspelt_name_is_an_attribute_error(package: ModuleType):
     with pytest.raises(AttributeError, match=r"has no attribute 'emprical_ntk'; it has \["):
         _ = package.emprical_ntk

@@ -14,7 +14,7 @@ from pinn_ntk import NTK, Interference, empirical_ntk, find_terms, interference,
 from pinn_ntk.analysis.interference import interference_figure
 from tests.asserts import assert_near
 from tests.cases import CASES, Case
-from tests.kernels import IN_FLOAT64, built, by_autograd, two_terms
+from tests.kernels import IN_FLOAT64, Movable, built, by_autograd, two_terms
 from tests.losses import LOSSES
 from tests.networks import NETWORKS
 from tests.operators import laplacian, points
@@ -45,9 +45,8 @@ def test_properties_of_the_matrix(case: Case) -> None:
     losses = LOSSES["mixed"](residuals)
     slopes = loss_gradients(sum(losses.values()), residuals)
     measured = interference(kernel, slopes)
-    blocks = [
-        [slopes[a].flatten() @ kernel[a, b] @ slopes[b].flatten() for b in slopes] for a in slopes
-    ]
+    g = {name: slope.flatten() for name, slope in slopes.items()}
+    blocks = [[g[a] @ kernel[a, b] @ g[b] for b in g] for a in g]
     size = float(measured.matrix.norm())
     assert_near(measured.matrix, torch.tensor(blocks), 1e-12, "g^T K g", size)
     assert torch.equal(measured.matrix, measured.matrix.mT)
@@ -57,29 +56,16 @@ def test_properties_of_the_matrix(case: Case) -> None:
     assert measured.total == pytest.approx(sum(measured.decay.values()), abs=1e-13 * size)
 
 
-class Tug:
+class Tug(Movable):
     """Three terms of one network: a PDE, values at its ends, and values that contradict them."""
 
     def __init__(self) -> None:
         self.net = NETWORKS["mlp"](1, 1)
-        self.params = list(self.net.parameters())
 
     def residuals(self) -> dict[str, Tensor]:
         x, ends = points(7, 1), points(4, 1, seed=1)
         u = self.net(ends)
         return {"pde": laplacian(self.net(x), x) + 1, "low": u + 2, "high": u[:3] - 2}
-
-    def moved(self, direction: list[Tensor], step: float) -> dict[str, Tensor]:
-        """Residuals at theta + step * direction; the parameters are put back."""
-        with torch.no_grad():
-            start = [p.clone() for p in self.params]
-            for parameter, part in zip(self.params, direction, strict=True):
-                parameter.add_(step * part)
-        after = {name: r.detach() for name, r in self.residuals().items()}
-        with torch.no_grad():
-            for parameter, before in zip(self.params, start, strict=True):
-                parameter.copy_(before)
-        return after
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -91,7 +77,7 @@ def test_decay_is_the_rate_at_which_each_loss_falls(name: str) -> None:
     total = sum(loss(residuals).values())
     slopes = loss_gradients(total, residuals)
     measured = interference(empirical_ntk(residuals, tug.net), slopes)
-    gradient = list(torch.autograd.grad(total, tug.params))
+    gradient = list(torch.autograd.grad(total, list(tug.net.parameters())))
     step = 1e-5 / math.sqrt(measured.total)
     ahead, behind = (loss(tug.moved(gradient, sign * step)) for sign in (-1, 1))
     size = max(measured.decay.values(), key=abs)
@@ -143,26 +129,22 @@ def test_a_zero_gradient_has_no_direction() -> None:
 
 @pytest.mark.parametrize("scale", [1e-100, 1e-10, 1.0, 1e10, 1e60])
 def test_cosine_means_the_same_at_every_scale(scale: float) -> None:
-    w = torch.tensor([1.0, 2.0], requires_grad=True)
-    kernel = empirical_ntk({"a": w, "b": w[:1]}, [w])
-    measured = interference(kernel, {"a": scale * torch.ones(2), "b": -torch.ones(1)})
-    assert measured.between("a", "b") == pytest.approx(-math.sqrt(0.5), rel=1e-14)
+    measured = interference(two_terms(), {"pde": scale * torch.ones(2), "bc": -torch.ones(1)})
+    assert measured.between("pde", "bc") == pytest.approx(-math.sqrt(0.5), rel=1e-14)
 
 
 def test_opposite_gradients_cancel() -> None:
     w = torch.tensor([0.1, 0.2, 0.3], requires_grad=True)
-    measured = interference(
-        empirical_ntk({"a": w, "b": w}, [w]), {"a": torch.ones(3) / 3, "b": -torch.ones(3) / 3}
-    )
+    kernel, third = empirical_ntk({"a": w, "b": w}, [w]), torch.ones(3) / 3
+    measured = interference(kernel, {"a": third, "b": -third})
     assert measured.between("a", "b") == pytest.approx(-1.0, rel=1e-15)
     assert 0 <= measured.total < 1e-15
 
 
 def test_no_block_is_formed(monkeypatch: pytest.MonkeyPatch) -> None:
-    w = torch.tensor([1.0, 2.0], requires_grad=True)
-    kernel = empirical_ntk({"a": w}, [w])
+    kernel, slopes = two_terms(), {"pde": torch.ones(2, 1), "bc": torch.ones(1)}
     monkeypatch.setattr(NTK, "__getitem__", None)
-    assert interference(kernel, {"a": torch.ones(2, 1)}).matrix.tolist() == [[2.0]]
+    assert interference(kernel, slopes).matrix.tolist() == [[18.0, 3.0], [3.0, 1.0]]
 
 
 def test_on_each_device(device: torch.device) -> None:
@@ -177,14 +159,12 @@ def test_on_each_device(device: torch.device) -> None:
     assert float(drawn[0, 1]) == -1.0
 
 
+TWO, ONE = torch.ones(2), torch.ones(1)
 WRONG: dict[str, tuple[dict[str, Tensor], str]] = {
-    "missing": ({"pde": torch.ones(2)}, r"no slope for \['bc'\]; got slopes for \['pde'\]"),
+    "missing": ({"pde": TWO}, r"no slope for \['bc'\]; got slopes for \['pde'\]"),
     "none": ({}, r"no slope for \['pde', 'bc'\]"),
-    "unknown": (
-        {"pde": torch.ones(2), "bc": torch.ones(1), "ic": torch.ones(1)},
-        r"term 'ic', which this kernel lacks",
-    ),
-    "shape": ({"pde": torch.ones(2), "bc": torch.ones(3)}, r"'bc' has shape \(3,\).*expected 1"),
+    "unknown": ({"pde": TWO, "bc": ONE, "ic": ONE}, r"term 'ic', which this kernel lacks"),
+    "shape": ({"pde": TWO, "bc": torch.ones(3)}, r"'bc' has shape \(3,\).*expected 1"),
 }
 
 
@@ -193,6 +173,8 @@ def test_errors_name_the_cause(case: str) -> None:
     slopes, message = WRONG[case]
     with pytest.raises(ValueError, match=message):
         interference(two_terms(), slopes)
+    with pytest.raises(ValueError, match="no measurement to draw"):
+        interference_figure({})
 
 
 @pytest.mark.parametrize("pair", [("nope", "pde"), ("pde", "nope")])
@@ -224,9 +206,6 @@ def test_figure_shows_the_cosines() -> None:
     assert [text.get_text() for text in panels[1].texts].count("-") == 5
     labels = [label.get_text() for label in panels[0].get_yticklabels()]
     assert labels == ["loss_pde\n2.0e+00", "b$c\n1.0e+00"]
-
-
-def test_figure_of_one_measurement() -> None:
     figure = interference_figure(measured([4.0]))
     figure.canvas.draw()
     assert [text.get_text() for text in figure.axes[0].texts] == ["1.00"]
@@ -262,8 +241,3 @@ def test_figure_names_the_rows_once() -> None:
     assert labels[0] == ["loss_pde\n2.0e+00", "b$c\n1.0e+00"]
     assert labels[1] == ["3.0e+00", "1.0e+00"]
     assert labels[2] == ["loss_pde\n1.0e+00"]
-
-
-def test_figure_of_nothing_is_refused() -> None:
-    with pytest.raises(ValueError, match="no measurement to draw"):
-        interference_figure({})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import mpmath
@@ -12,50 +12,35 @@ import torch
 from torch import Tensor, nn
 
 from pinn_ntk.limit.activations import Activation, activation
+from tests.kernels import MPMATH
 from tests.networks import Lambda, SlopedTanh
 
 POINTS = [-8.0, -3.3, -1.0, -0.1, 0.0, 0.2, 0.9, 2.5, 6.0]
 ORDERS = 14
 """What an operator of order 4 needs."""
-
-FUNCTIONS: dict[str, Callable[[Any], Any]] = {
-    "tanh": mpmath.tanh,
-    "sigmoid": lambda u: 1 / (1 + mpmath.exp(-u)),
-    "silu": lambda u: u / (1 + mpmath.exp(-u)),
-    "gelu": lambda u: u * mpmath.ncdf(u),
-    "softplus": lambda u: mpmath.log(1 + mpmath.exp(u)),
-    "erf": mpmath.erf,
-    "sin": mpmath.sin,
-    "cos": mpmath.cos,
-    "identity": lambda u: u,
-}
-
-MODULES: dict[str, nn.Module] = {
-    "tanh": nn.Tanh(),
-    "sigmoid": nn.Sigmoid(),
-    "silu": nn.SiLU(),
-    "gelu": nn.GELU(),
-    "softplus": nn.Softplus(),
-    "identity": nn.Identity(),
-    "relu": nn.ReLU(),
-}
+KINDS = [nn.Tanh, nn.Sigmoid, nn.SiLU, nn.GELU, nn.Softplus, nn.Identity, nn.ReLU]
+MODULES: dict[str, nn.Module] = {kind.__name__.lower(): kind() for kind in KINDS}
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
+def by_taylor(function: Callable[[Any], Any], points: list[float], orders: int) -> Iterator[Any]:
+    """Derivatives at the points, order by order, from 40 digits."""
+    with mpmath.workdps(40):
+        series = [mpmath.taylor(function, mpmath.mpf(point), orders - 1) for point in points]
+        for k, coefficients in enumerate(zip(*series, strict=True)):
+            yield [float(c * mpmath.factorial(k)) for c in coefficients]
+
+
+@pytest.mark.parametrize("name", MPMATH)
 def test_derivatives_are_those_of_40_digits(name: str):
     got = activation(name).derivatives(torch.tensor(POINTS, dtype=torch.float64), ORDERS)
     assert got.shape == (ORDERS, len(POINTS))
-    with mpmath.workdps(40):
-        for place, point in enumerate(POINTS):
-            series = mpmath.taylor(FUNCTIONS[name], mpmath.mpf(point), ORDERS - 1)
-            for k, coefficient in enumerate(series):
-                expected = float(coefficient * mpmath.factorial(k))
-                size = 1e-3 * float(got[k].abs().max())  # of the derivative near by
-                assert float(got[k, place]) == pytest.approx(expected, rel=1e-12, abs=1e-12 * size)
+    for row, expected in zip(got, by_taylor(MPMATH[name], POINTS, ORDERS), strict=True):
+        size = 1e-3 * float(row.abs().max())  # of the derivative near by
+        assert row.tolist() == pytest.approx(expected, rel=1e-12, abs=1e-12 * size)
 
 
 @pytest.mark.parametrize("orders", [1, 2, 3])
-@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("name", MPMATH)
 def test_as_many_derivatives_as_asked_for(name: str, orders: int):
     u = torch.randn(2, 3, dtype=torch.float64)
     few, many = (activation(name).derivatives(u, n) for n in (orders, 6))
@@ -109,27 +94,17 @@ GENERIC: dict[str, tuple[Any, Callable[[Any], Any]]] = {
 }
 
 
-@pytest.mark.parametrize("name", GENERIC)
-def test_other_smooth_functions_are_differentiated(name: str):
-    like, function = GENERIC[name]
+@pytest.mark.parametrize(("like", "function"), GENERIC.values(), ids=GENERIC)
+def test_other_smooth_functions_are_differentiated(like: Any, function: Callable[[Any], Any]):
     points = [-1.3, 0.2, 0.9]
     with torch.no_grad():
         got = activation(like).derivatives(torch.tensor(points, dtype=torch.float64), 6)
     assert not got.requires_grad
-    with mpmath.workdps(30):
-        for place, point in enumerate(points):
-            for k, coefficient in enumerate(mpmath.taylor(function, mpmath.mpf(point), 5)):
-                expected = float(coefficient * mpmath.factorial(k))
-                assert float(got[k, place]) == pytest.approx(expected, rel=1e-10, abs=1e-10)
+    for row, expected in zip(got, by_taylor(function, points, 6), strict=True):
+        assert row.tolist() == pytest.approx(expected, rel=1e-10, abs=1e-10)
 
 
-def test_recognising_leaves_the_random_state():
-    state = torch.get_rng_state()
-    activation(Lambda(lambda u: torch.sin(2.0 * u)))
-    assert torch.equal(torch.get_rng_state(), state)
-
-
-def test_a_copy_without_hooks_is_run():
+def test_a_copy_without_hooks_is_run_and_the_random_state_stays():
     class Counting(Lambda):
         calls = 0
 
@@ -137,11 +112,12 @@ def test_a_copy_without_hooks_is_run():
             self.calls += 1
             return super().forward(u)
 
-    module, seen = Counting(lambda u: torch.sin(2.0 * u)), []
+    module, seen, state = Counting(lambda u: torch.sin(2.0 * u)), [], torch.get_rng_state()
     module.register_forward_hook(lambda *_: seen.append("forward"))
     u = torch.tensor([0.3], dtype=torch.float64)
     assert activation(module).derivatives(u, 2)[1].item() == pytest.approx(2 * math.cos(0.6))
     assert (module.calls, seen) == (0, [])
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 @pytest.mark.parametrize(
@@ -165,11 +141,5 @@ def test_what_has_no_limit_is_refused(like: Any, message: str):
 
 
 def test_an_activation_of_ones_own():
-    """u exp(-u^2 / 2) by its Hermite polynomials, orders 0 and 1."""
-
-    def derivatives(u: Tensor, orders: int) -> Tensor:
-        bell = torch.exp(-(u**2) / 2)
-        return torch.stack([u * bell, (1 - u**2) * bell][:orders])
-
-    own = Activation("bump", derivatives)
+    own = Activation("bump", lambda u, orders: torch.stack([u, 1 - u**2][:orders]))
     assert activation(own) is own

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import product
 
 import pytest
 import torch
@@ -32,12 +33,8 @@ def test_sets_hold_all_smaller_indices_by_degree():
 
 def evaluate(series: Tensor, kept: IndexSet, at: Tensor) -> Tensor:
     """sum_alpha f_alpha s^alpha, (N,)."""
-    total = torch.zeros_like(series[0])
-    for place, index in enumerate(kept.indices):
-        total = total + series[place] * math.prod(
-            float(s) ** n for s, n in zip(at, index, strict=True)
-        )
-    return total
+    powers = [at.pow(torch.tensor(index)).prod() for index in kept.indices]
+    return (series * torch.stack(powers).reshape(-1, *[1] * (series.ndim - 1))).sum(0)
 
 
 @pytest.mark.parametrize("name", SETS)
@@ -46,11 +43,10 @@ def test_product_is_that_of_polynomials(name: str):
     kept = IndexSet(SETS[name])
     one, other = torch.randn(2, len(kept), 5, dtype=torch.float64)
     expected = torch.zeros_like(one)
-    for i, a in enumerate(kept.indices):
-        for j, b in enumerate(kept.indices):
-            total = tuple(m + n for m, n in zip(a, b, strict=True))
-            if total in kept.indices:
-                expected[kept.indices.index(total)] += one[i] * other[j]
+    for (i, a), (j, b) in product(enumerate(kept.indices), repeat=2):
+        total = tuple(m + n for m, n in zip(a, b, strict=True))
+        if total in kept.indices:
+            expected[kept.indices.index(total)] += one[i] * other[j]
     torch.testing.assert_close(kept.multiply(one, other), expected)
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -13,24 +14,22 @@ from torch import Tensor, nn
 from pinn_ntk import LimitKernel, empirical_ntk, ntk_mlp
 from pinn_ntk.limit.activations import activation
 from pinn_ntk.limit.operators import biharmonic, identity, laplacian
+from tests.operators import grad, points
 
 Scalar = Callable[[Tensor, Tensor, Tensor], Tensor]
 """E_00 or E_11 of (q, c, q')."""
 
+ODD: Scalar = lambda q, c, p: torch.exp(-(q + p) / 2) * torch.sinh(c)  # noqa: E731
+EVEN: Scalar = lambda q, c, p: torch.exp(-(q + p) / 2) * torch.cosh(c)  # noqa: E731
 CLOSED: dict[str, tuple[Scalar, Scalar]] = {
     "erf": (
         lambda q, c, p: 2 / math.pi * torch.asin(2 * c / ((1 + 2 * q) * (1 + 2 * p)).sqrt()),
         lambda q, c, p: 4 / math.pi * ((1 + 2 * q) * (1 + 2 * p) - 4 * c**2).rsqrt(),
     ),
-    "sin": (
-        lambda q, c, p: (torch.exp(c - (q + p) / 2) - torch.exp(-c - (q + p) / 2)) / 2,
-        lambda q, c, p: (torch.exp(c - (q + p) / 2) + torch.exp(-c - (q + p) / 2)) / 2,
-    ),
-    "cos": (
-        lambda q, c, p: (torch.exp(c - (q + p) / 2) + torch.exp(-c - (q + p) / 2)) / 2,
-        lambda q, c, p: (torch.exp(c - (q + p) / 2) - torch.exp(-c - (q + p) / 2)) / 2,
-    ),
+    "sin": (ODD, EVEN),
+    "cos": (EVEN, ODD),
 }
+LINE = torch.linspace(-1, 1, 5, dtype=torch.float64)[:, None]
 WEIGHT, BIAS = [1.3, 0.9, 1.1, 0.8], [0.4, 0.2, 0.5, 0.3]
 
 
@@ -51,21 +50,24 @@ def theta(name: str, hidden: int, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]
     return c, kernel
 
 
+def of_r(kernel: LimitKernel, x: Tensor, operator: Any, kind: str = "ntk") -> Tensor:
+    """The block of one term."""
+    return kernel.blocks({"r": (x, operator)}, kind)["r", "r"]
+
+
 def limit(name: str, hidden: int) -> LimitKernel:
     return LimitKernel(hidden, name, WEIGHT[: hidden + 1], BIAS[: hidden + 1])
 
 
 def grid(n: int, dim: int, seed: int = 3) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return 2 * torch.rand(n, dim, dtype=torch.float64, generator=generator) - 1
+    return points(n, dim, seed).detach()
 
 
 def derivative(values: Tensor, x: Tensor, index: tuple[int, ...]) -> Tensor:
     """A mixed derivative by nested autograd; row i of the values depends on row i of x alone."""
     for place, order in enumerate(index):
         for _ in range(order):
-            (slope,) = torch.autograd.grad(values.sum(), x, create_graph=True)
-            values = slope[:, place]
+            values = grad(values, x)[:, place]
     return values
 
 
@@ -111,15 +113,12 @@ def test_rectifiers_are_the_arc_cosine_kernels(slope: float):
     torch.testing.assert_close(kernel.ntk(x[:1], x)[0], expected, rtol=1e-12, atol=1e-15)
 
 
-def test_without_hidden_layers_the_kernel_is_linear():
+def test_linear_networks_have_linear_kernels():
     x = grid(4, 3)
     kernel = LimitKernel(0, weight_std=1.5, bias_std=0.5)
     torch.testing.assert_close(kernel.ntk(x), 2.25 * x @ x.mT / 3 + 0.25)
     assert torch.equal(kernel.ntk(x), kernel.nngp(x))
-
-
-def test_identity_activation_is_a_deep_linear_network():
-    """Sigma = c, so Theta = (hidden + 1) x.x' for weights of variance 1 and no bias."""
+    # Without bias and with weights of variance 1, Sigma = c, so Theta = (hidden + 1) x.x'.
     x = grid(4, 1)
     kernel = LimitKernel(3, "identity", bias_std=0.0)
     torch.testing.assert_close(kernel.ntk(x), 4 * x @ x.mT)
@@ -150,9 +149,8 @@ def test_operators_are_derivatives_of_the_closed_form(name: str, hidden: int, pa
     dim, a, b = PAIRS[pair]
     x, y = grid(3, dim), grid(2, dim, seed=4)
     for kind, place in (("nngp", 0), ("ntk", 1)):
-        expected = differentiated(
-            lambda s, t, place=place: theta(name, hidden, s, t)[place], x, y, a, b
-        )
+        closed = lambda s, t, place=place: theta(name, hidden, s, t)[place]  # noqa: E731
+        expected = differentiated(closed, x, y, a, b)
         got = limit(name, hidden).blocks({"a": (x, a), "b": (y, b)}, kind)["a", "b"]
         scale = float(expected.abs().max())
         torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-11 * scale)
@@ -160,9 +158,8 @@ def test_operators_are_derivatives_of_the_closed_form(name: str, hidden: int, pa
 
 def test_fourth_order_on_both_sides():
     """sin, one layer, no bias, weights N(0, 1): Sigma = e^(-(x-y)^2/2)/2 - e^(-(x+y)^2/2)/2."""
-    x = torch.linspace(-1, 1, 5, dtype=torch.float64)[:, None]
-    kernel = LimitKernel(1, "sin", bias_std=0.0)
-    got = kernel.blocks({"r": (x, {(4,): 1.0})}, "nngp")["r", "r"]
+    x, kernel = LINE, LimitKernel(1, "sin", bias_std=0.0)
+    got = of_r(kernel, x, {(4,): 1.0}, "nngp")
 
     def eighth(z: Tensor) -> Tensor:  # of e^(-z^2/2): He_8
         return (z**8 - 28 * z**6 + 210 * z**4 - 420 * z**2 + 105) * torch.exp(-(z**2) / 2)
@@ -176,9 +173,8 @@ def test_closed_forms_and_series_agree_on_operators(name: str):
     """The closed forms and Mehler's formula have nothing in common but their arguments."""
     function = {"erf": lambda u: torch.erf(u) + 0 * u, "sin": lambda u: torch.sin(1.0 * u)}[name]
     x = grid(3, 2)
-    terms = {"r": (x, laplacian(2))}
-    closed = limit(name, 2).blocks(terms)["r", "r"]
-    by_series = LimitKernel(2, function, WEIGHT[:3], BIAS[:3]).blocks(terms)["r", "r"]
+    closed = of_r(limit(name, 2), x, laplacian(2))
+    by_series = of_r(LimitKernel(2, function, WEIGHT[:3], BIAS[:3]), x, laplacian(2))
     torch.testing.assert_close(by_series, closed, rtol=1e-9, atol=1e-9 * float(closed.max()))
 
 
@@ -213,22 +209,19 @@ def test_blocks_make_a_symmetric_positive_semidefinite_matrix(name: str):
 
 
 def test_points_are_permuted_with_the_rows_and_coincide_exactly():
-    x = torch.linspace(-1, 1, 5, dtype=torch.float64)[:, None]
-    order = torch.tensor([3, 0, 4, 1, 2])
+    x, order = LINE, torch.tensor([3, 0, 4, 1, 2])
     kernel = LimitKernel(2, "tanh")
-    block = kernel.blocks({"r": (x, {(2,): 1.0})})["r", "r"]
-    again = kernel.blocks({"r": (x[order], {(2,): 1.0})})["r", "r"]
+    block = of_r(kernel, x, {(2,): 1.0})
+    again = of_r(kernel, x[order], {(2,): 1.0})
     torch.testing.assert_close(again, block[order][:, order], rtol=1e-11, atol=1e-12)
-    twice = kernel.blocks({"r": (x[[0, 0]], {(2,): 1.0})})["r", "r"]
-    torch.testing.assert_close(
-        twice, torch.full_like(twice, float(block[0, 0])), rtol=1e-11, atol=0
-    )
+    twice = of_r(kernel, x[[0, 0]], {(2,): 1.0})
+    torch.testing.assert_close(twice, block[:1, :1].expand(2, 2), rtol=1e-11, atol=0)
 
 
 def test_diagonal_of_the_second_derivative_of_tanh():
     """K(x, x) = E[(d^2/dx^2 tanh(w x + b))^2] for the NNGP of one layer: w^4 phi''^2, by hand."""
     x = torch.tensor([[0.7]], dtype=torch.float64)
-    got = LimitKernel(1, "tanh").blocks({"r": (x, {(2,): 1.0})}, "nngp")["r", "r"]
+    got = of_r(LimitKernel(1, "tanh"), x, {(2,): 1.0}, "nngp")
     z = torch.linspace(-12, 12, 1201, dtype=torch.float64)
     weight = torch.exp(-(z**2) / 2) * (24 / 1200) / math.sqrt(2 * math.pi)
     u = 0.7 * z[:, None] + z  # w = z_i, b = z_j
@@ -242,17 +235,15 @@ def test_single_precision_points_give_double_precision_kernels():
     kernel = LimitKernel(2, "tanh")
     assert kernel.ntk(x.float()).dtype == torch.float64
     torch.testing.assert_close(kernel.ntk(x.float()), kernel.ntk(x), rtol=1e-5, atol=0)
-    live = x.clone().requires_grad_()
-    assert not kernel.ntk(live).requires_grad
+    assert not kernel.ntk(x.clone().requires_grad_()).requires_grad
 
 
 @pytest.mark.gpu
 def test_kernels_stay_on_the_device_of_the_points():
     x = grid(4, 2)
-    terms = {"r": (x.cuda(), laplacian(2))}
-    block = LimitKernel(2, "tanh").blocks(terms)["r", "r"]
+    block = of_r(LimitKernel(2, "tanh"), x.cuda(), laplacian(2))
     assert block.device.type == "cuda"
-    expected = LimitKernel(2, "tanh").blocks({"r": (x, laplacian(2))})["r", "r"]
+    expected = of_r(LimitKernel(2, "tanh"), x, laplacian(2))
     torch.testing.assert_close(block.cpu(), expected, rtol=1e-10, atol=1e-10)
 
 
@@ -271,9 +262,8 @@ def by_quadrature(name: str, x: float, y: float, order: int) -> float:
         by_weight = order * w ** (order - 1) * value + power * point * slope
         return [power * value, by_weight, power * slope]
 
-    return sum(
-        float(weight @ (g * h) @ weight) for g, h in zip(gradients(x), gradients(y), strict=True)
-    )
+    pairs = zip(gradients(x), gradients(y), strict=True)
+    return sum(float(weight @ (g * h) @ weight) for g, h in pairs)
 
 
 GIVEN = [
@@ -291,7 +281,7 @@ GIVEN = [
 @pytest.mark.parametrize(("name", "order", "place", "error"), GIVEN)
 def test_kernels_that_are_given_are_accurate(name: str, order: int, place: float, error: float):
     x = torch.tensor([[place]], dtype=torch.float64)
-    block = LimitKernel(1, name).blocks({"r": (x, {(order,): 1.0})})["r", "r"]
+    block = of_r(LimitKernel(1, name), x, {(order,): 1.0})
     assert float(block) == pytest.approx(by_quadrature(name, place, place, order), rel=error)
 
 
@@ -299,7 +289,7 @@ def test_kernels_that_are_given_are_accurate(name: str, order: int, place: float
 @pytest.mark.parametrize("name", ["tanh", "gelu"])
 def test_entries_off_the_diagonal_are_as_accurate(name: str, order: int, reach: float):
     x = torch.linspace(-reach, reach, 3, dtype=torch.float64)[:, None]
-    block = LimitKernel(1, name).blocks({"r": (x, {(order,): 1.0})})["r", "r"]
+    block = of_r(LimitKernel(1, name), x, {(order,): 1.0})
     places = x.flatten().tolist()
     rows = [[by_quadrature(name, a, b, order) for b in places] for a in places]
     expected = torch.tensor(rows, dtype=torch.float64)
@@ -323,20 +313,20 @@ def test_scaled_inputs_are_the_remedy():
     kernel = LimitKernel(1, "silu")
     with pytest.raises(ValueError, match="Scale the inputs"):
         kernel.blocks({"r": (x, {(4,): 1.0})})
-    block = kernel.blocks({"r": (x / 5, {(4,): 5.0**-4})})["r", "r"]
+    block = of_r(kernel, x / 5, {(4,): 5.0**-4})
     assert float(torch.linalg.eigvalsh(block)[0]) > 0
 
 
 def test_residuals_that_vanish_are_no_error():
     """u_xx is 0 at 0 for an odd activation without bias, everywhere for a linear network."""
     x = torch.tensor([[0.0], [0.5], [1.0]], dtype=torch.float64)
-    block = LimitKernel(2, "tanh", bias_std=0.0).blocks({"r": (x, {(2,): 1.0})})["r", "r"]
+    block = of_r(LimitKernel(2, "tanh", bias_std=0.0), x, {(2,): 1.0})
     assert not block[0].any()
     assert bool((block.diagonal()[1:] > 0).all())
-    block = LimitKernel(2, "identity").blocks({"r": (x, {(2,): 1.0})})["r", "r"]
+    block = of_r(LimitKernel(2, "identity"), x, {(2,): 1.0})
     assert not block.any()
     silent = torch.tensor([1.0, 0.0, 1.0], dtype=torch.float64)
-    block = LimitKernel(1, "gelu").blocks({"r": (x, {(2,): silent})})["r", "r"]
+    block = of_r(LimitKernel(1, "gelu"), x, {(2,): silent})
     assert not block[1].any()
 
 
@@ -345,16 +335,16 @@ def test_estimate_draws_no_random_numbers_and_repeats():
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    first, again = (LimitKernel(1).blocks({"r": (x, {(2,): 1.0})})["r", "r"] for _ in range(2))
+    first, again = (of_r(LimitKernel(1), x, {(2,): 1.0}) for _ in range(2))
     assert torch.equal(first, again)
     assert torch.equal(torch.rand(3), expected)
 
 
-def residuals(network: nn.Module, x: Tensor, terms: dict[str, Any]) -> dict[str, Tensor]:
+def residuals(network: nn.Module, terms: dict[str, Any]) -> dict[str, Tensor]:
     """The terms of a real network, by nested autograd."""
     rows = {}
-    for name, (points, operator) in terms.items():
-        live = points.clone().requires_grad_()
+    for name, (places, operator) in terms.items():
+        live = places.clone().requires_grad_()
         u = network(live)[:, 0]
         rows[name] = sum(c * derivative(u, live, index) for index, c in operator.items())
     return rows
@@ -364,11 +354,10 @@ def kernels(width: int, seed: int, hidden: int, terms: dict[str, Any]) -> dict[A
     torch.manual_seed(seed)
     dim = next(iter(terms.values()))[0].shape[1]
     network = ntk_mlp([dim, *[width] * hidden, 1], nn.Tanh, 1.2, 0.5).double()
-    kernel = empirical_ntk(residuals(network, terms["bc"][0], terms), network, certify=False)
+    kernel = empirical_ntk(residuals(network, terms), network, certify=False)
     return {(a, b): kernel[a, b] for a in terms for b in terms}
 
 
-LINE = torch.linspace(-1, 1, 5, dtype=torch.float64)[:, None]
 PROBLEMS: dict[str, dict[str, Any]] = {
     "u_xx": {"pde": (LINE, {(2,): 1.0}), "bc": (LINE[[0, -1]], {(0,): 1.0})},
     "u_xxxx": {"pde": (LINE, {(4,): 1.0}), "bc": (LINE[[0, -1]], {(0,): 1.0})},
@@ -387,9 +376,7 @@ def errors(
     """Block -> relative errors, per width, of one network (``typical`` of all) and of the mean."""
     terms = PROBLEMS[problem]
     exact = LimitKernel(hidden, "tanh", 1.2, 0.5).blocks(terms)
-    found: dict[tuple[str, str], tuple[list[float], list[float]]] = {
-        pair: ([], []) for pair in exact
-    }
+    found: dict[tuple[str, str], Any] = {pair: ([], []) for pair in exact}
     for width in widths:
         sample = [kernels(width, seed, hidden, terms) for seed in range(seeds)]
         for pair, block in exact.items():
@@ -401,8 +388,7 @@ def errors(
 
 
 def slope(widths: list[int], values: list[float]) -> float:
-    x, y = torch.tensor(widths).double().log(), torch.tensor(values).double().log()
-    return float(((x - x.mean()) * (y - y.mean())).sum() / (x - x.mean()).square().sum())
+    return float(np.polyfit(np.log(widths), np.log(values), 1)[0])
 
 
 def test_networks_tend_to_the_limit():
@@ -492,8 +478,7 @@ def test_kernel_of_u_x_of_relu_networks_is_not_the_derivative_of_the_limit():
     coarse, fine = mixed(1e-2), mixed(1e-3)
     assert fine > 9 * coarse > 90
     network = ntk_mlp([1, 4096, 1], nn.ReLU).double()
-    live = x.clone().requires_grad_()
-    u_x = derivative(network(live)[:, 0], live, (1,))
+    u_x = residuals(network, {"u_x": (x, {(1,): 1.0})})["u_x"]
     assert float(empirical_ntk(u_x, network, certify=False)["residual"]) < 2.0
 
 
@@ -502,8 +487,5 @@ def test_standard_deviations_may_be_tensors():
     assert kernel.weight_std == (1.5, 1.5)
     assert kernel.bias_std == (0.5, 0.25)
     assert torch.equal(kernel.ntk(LINE), LimitKernel(1, "tanh", 1.5, [0.5, 0.25]).ntk(LINE))
-
-
-def test_repr_says_the_settings():
     shown = "LimitKernel(hidden=1, activation='gelu', weight_std=(1.0, 1.0), bias_std=(0.1, 0.2))"
     assert repr(LimitKernel(1, nn.GELU(), bias_std=[0.1, 0.2])) == shown

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
+from functools import partial
+from operator import mul
 from typing import Any
 
 import pytest
@@ -16,43 +15,25 @@ from torch import Tensor, nn
 from pinn_ntk import FactoredJacobian, NTKLinear, empirical_ntk, ntk_mlp, to_ntk_parametrization
 from pinn_ntk import limit as package
 from pinn_ntk.limit.parametrization import effective, found_stds, linear_layers, one_per_layer
+from tests.kernels import Standardised, assert_imports_no_torch, gaussian, mlp
+from tests.operators import grad
 
-ROOT = Path(__file__).resolve().parents[1]
 LAYERS = ("0", "2", "4")
 
 
-def points(n: int, n_in: int, dtype: torch.dtype = torch.float64) -> Tensor:
-    generator = torch.Generator().manual_seed(5)
-    return torch.randn(n, n_in, dtype=dtype, generator=generator)
-
-
-def mlp(bias: bool = True) -> nn.Sequential:
-    layers = [nn.Linear(2, 7, bias), nn.Tanh(), nn.Linear(7, 5, bias), nn.Tanh()]
-    return nn.Sequential(*layers, nn.Linear(5, 1, bias)).double()
-
-
-def u_xx(network: nn.Module, x: Tensor) -> Tensor:
-    x = x.clone().requires_grad_()
-    (u_x,) = torch.autograd.grad(network(x).sum(), x, create_graph=True)
-    return torch.autograd.grad(u_x[:, 0].sum(), x, create_graph=True)[0][:, 0]
-
-
+points, fresh = gaussian, partial(mlp, 2, 7, 5, 1)
 RESIDUALS: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {
     "u": lambda network, x: network(x),
-    "u_xx": u_xx,
+    "u_xx": lambda net, x: grad(grad(net(x := x.clone().requires_grad_()), x)[:, :1], x)[:, 0],
 }
 
 
 def test_layer_is_its_formula():
-    layer = NTKLinear(3, 4, weight_std=1.7, bias_std=0.3).double()
-    x = points(5, 3)
+    layer, x = NTKLinear(3, 4, weight_std=1.7, bias_std=0.3).double(), points(5, 3)
+    rows = list(zip(layer.weight.tolist(), layer.bias.tolist(), strict=True))
     by_hand = [
-        [
-            1.7 / math.sqrt(3) * sum(float(w) * float(v) for w, v in zip(row, point, strict=True))
-            + 0.3 * float(bias)
-            for row, bias in zip(layer.weight.detach(), layer.bias.detach(), strict=True)
-        ]
-        for point in x
+        [1.7 / math.sqrt(3) * math.fsum(map(mul, row, point)) + 0.3 * b for row, b in rows]
+        for point in x.tolist()
     ]
     torch.testing.assert_close(layer(x), torch.tensor(by_hand, dtype=torch.float64))
 
@@ -81,14 +62,11 @@ def test_without_bias_std_there_is_no_bias():
     torch.testing.assert_close(layer(torch.zeros(1, 2)), torch.zeros(1, 3))
 
 
-def test_state_dict_loads_what_it_saved():
+def test_state_dict_loads_what_it_saved_and_repr_says_the_stds():
     one, other = ntk_mlp([2, 5, 1]), ntk_mlp([2, 5, 1])
     other.load_state_dict(one.state_dict())
     x = points(4, 2, torch.float32)
     assert torch.equal(one(x), other(x))
-
-
-def test_repr_says_the_stds():
     shown = "NTKLinear(in_features=2, out_features=3, weight_std=1.5, bias_std=0.1)"
     assert repr(NTKLinear(2, 3, 1.5, 0.1)) == shown
 
@@ -107,16 +85,15 @@ def test_outputs_of_a_wide_mlp_have_the_variance_of_the_recursion():
     network = ntk_mlp([2, 512, 2000], nn.ReLU, weight_std=1.4, bias_std=0.5)
     x = torch.tensor([[1.0, -2.0]])
     q = 1.4**2 * 5 / 2 + 0.25
-    assert float(network(x).detach().square().mean()) == pytest.approx(
-        1.4**2 * q / 2 + 0.25, rel=0.2
-    )
+    mean_square = float(network(x).detach().square().mean())
+    assert mean_square == pytest.approx(1.4**2 * q / 2 + 0.25, rel=0.2)
 
 
 @pytest.mark.parametrize("residual", RESIDUALS)
 @pytest.mark.parametrize("stds", [(None, None), (1.3, 0.4), ([0.5, 1.0, 2.0], [0.1, 0.2, 3.0])])
 @pytest.mark.parametrize("bias", [True, False], ids=["bias", "no_bias"])
 def test_image_computes_the_same_function(residual: str, stds: tuple[Any, Any], bias: bool):
-    network, x = mlp(bias), points(6, 2)
+    network, x = fresh(bias=bias), points(6, 2)
     image = to_ntk_parametrization(network, *stds)
     values = RESIDUALS[residual](network, x)
     torch.testing.assert_close(RESIDUALS[residual](image, x), values, rtol=1e-12, atol=1e-13)
@@ -124,16 +101,14 @@ def test_image_computes_the_same_function(residual: str, stds: tuple[Any, Any], 
 
 def part(jacobian: FactoredJacobian, name: str) -> Tensor:
     """K of one parameter: its factor alone."""
-    alone = FactoredJacobian(
-        {name: jacobian.factors[name]}, {name: jacobian.sizes[name]}, jacobian.rows
-    )
-    return alone.gram()
+    factors, sizes = {name: jacobian.factors[name]}, {name: jacobian.sizes[name]}
+    return FactoredJacobian(factors, sizes, jacobian.rows).gram()
 
 
 @pytest.mark.parametrize("residual", RESIDUALS)
 def test_kernel_of_the_image_is_the_sum_of_scaled_parts(residual: str):
     """K_ntk = sum_l sigma_w^2 / n_in K_W + sigma_b^2 K_b."""
-    network, x = mlp(), points(6, 2)
+    network, x = fresh(), points(6, 2)
     weight_std, bias_std = [0.5, 1.0, 2.0], [0.1, 0.2, 3.0]
     image = to_ntk_parametrization(network, weight_std, bias_std)
     rows = RESIDUALS[residual](network, x)
@@ -151,23 +126,18 @@ def test_kernel_of_the_image_is_the_sum_of_scaled_parts(residual: str):
 @pytest.mark.parametrize("residual", RESIDUALS)
 def test_layers_are_read_in_factors(residual: str):
     network = ntk_mlp([2, 6, 6, 1]).double()
-    jacobian = empirical_ntk(RESIDUALS[residual](network, points(5, 2)), network).jacobian(
-        "residual"
-    )
-    assert jacobian.fallbacks == {}
+    kernel = empirical_ntk(RESIDUALS[residual](network, points(5, 2)), network)
+    assert kernel.jacobian("residual").fallbacks == {}
 
 
 def test_found_stds_are_those_of_the_initialisation():
-    network = mlp()
+    network = fresh()
     for layer, w, b in zip(network[::2], (1.5, 1.0, 0.5), (0.3, 0.2, 0.1), strict=True):
         nn.init.constant_(layer.weight, -w / math.sqrt(layer.in_features))
         nn.init.constant_(layer.bias, b)
     weight_std, bias_std = found_stds(network)
     assert weight_std == pytest.approx((1.5, 1.0, 0.5))
     assert bias_std == pytest.approx((0.3, 0.2, 0.1))
-
-
-def test_found_stds_of_torch_default():
     weight_std, bias_std = found_stds(nn.Sequential(nn.Linear(300, 400)))
     assert weight_std[0] == pytest.approx(1 / math.sqrt(3), rel=0.02)
     assert bias_std[0] == pytest.approx(1 / math.sqrt(3 * 300), rel=0.1)
@@ -190,20 +160,15 @@ def test_effective_weight_is_that_of_the_standard_parametrisation():
     torch.testing.assert_close(x @ weight.mT + bias, network(x))
 
 
-class Standardised(nn.Sequential):
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward((x - 0.3) / 0.2)
-
-
 def test_subclass_keeps_its_forward():
-    network, x = Standardised(*mlp()), points(4, 2)
+    network, x = Standardised(*fresh()), points(4, 2)
     image = to_ntk_parametrization(network)
     assert type(image) is Standardised
     torch.testing.assert_close(image(x), network(x))
 
 
 def test_image_is_a_copy_and_the_network_stays_as_it_is():
-    network = mlp()
+    network = fresh()
     before = [p.detach().clone() for p in network.parameters()]
     image = to_ntk_parametrization(network)
     with torch.no_grad():
@@ -211,17 +176,14 @@ def test_image_is_a_copy_and_the_network_stays_as_it_is():
             parameter.add_(1.0)
     assert all(torch.equal(p, q) for p, q in zip(network.parameters(), before, strict=True))
     assert [type(layer) for layer in network[::2]] == [nn.Linear] * 3
-
-
-def test_image_draws_no_random_numbers():
-    network = mlp()
+    network = fresh()
     state = torch.get_rng_state()
     to_ntk_parametrization(network)
     assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_image_keeps_what_is_trained_mode_and_dtype(dtype: torch.dtype):
-    network = mlp().to(dtype).eval()
+    network = fresh().to(dtype).eval()
     network[0].weight.requires_grad_(False)
     network[2].bias.requires_grad_(False)
     image = to_ntk_parametrization(network)
@@ -240,8 +202,11 @@ def zeroed(network: nn.Sequential, *names: str) -> nn.Sequential:
 BIASES = ("0.bias", "2.bias", "4.bias")
 
 
-def test_biases_that_start_at_zero():
-    network = zeroed(mlp(), *BIASES)
+def test_layers_and_biases_that_start_at_zero():
+    network = zeroed(fresh(), "4.weight")
+    image = to_ntk_parametrization(network, weight_std=1.0, bias_std=1.0)
+    torch.testing.assert_close(image(points(4, 2)), network(points(4, 2)))
+    network = zeroed(fresh(), *BIASES)
     image = to_ntk_parametrization(network)
     assert found_stds(network)[1] == (0.0, 0.0, 0.0)
     assert all(layer.bias is None for layer in image[::2])
@@ -249,7 +214,7 @@ def test_biases_that_start_at_zero():
 
 
 def test_biases_that_start_at_zero_are_kept_where_their_std_is_given():
-    network = zeroed(mlp(), *BIASES)
+    network = zeroed(fresh(), *BIASES)
     image = to_ntk_parametrization(network, bias_std=0.5)
     x = points(4, 2)
     torch.testing.assert_close(image(x), network(x))
@@ -295,11 +260,11 @@ REFUSED: list[tuple[Callable[[], object], str]] = [
     (lambda: image(nn.Sequential(nn.Linear(1, 2), nn.PReLU())), "'1' is a PReLU with param"),
     (lambda: image(nn.Sequential(nn.Sequential(nn.Linear(1, 2)))), "'0' is a Sequential"),
     (lambda: image(tied()), "share parameters"),
-    (lambda: image(zeroed(mlp(), "4.weight")), "starts at zero has no limit kernel"),
-    (lambda: image(mlp(), 1.0, 0.0), "layer '0' has a bias of norm .* which bias_std = 0 cannot"),
-    (lambda: image(mlp(), [1.0, 2.0], 1.0), "weight_std has 2 entries"),
-    (lambda: image(mlp(), 1.0, [1.0]), "bias_std has 1 entries"),
-    (lambda: image(mlp(), -1.0, 1.0), "weight_std > 0"),
+    (lambda: image(zeroed(fresh(), "4.weight")), "starts at zero has no limit kernel"),
+    (lambda: image(fresh(), 1.0, 0.0), "layer '0' has a bias of norm .* which bias_std = 0 cannot"),
+    (lambda: image(fresh(), [1.0, 2.0], 1.0), "weight_std has 2 entries"),
+    (lambda: image(fresh(), 1.0, [1.0]), "bias_std has 1 entries"),
+    (lambda: image(fresh(), -1.0, 1.0), "weight_std > 0"),
 ]
 
 
@@ -307,12 +272,6 @@ REFUSED: list[tuple[Callable[[], object], str]] = [
 def test_what_is_impossible_is_refused(build: Callable[[], object], message: str):
     with pytest.raises(ValueError, match=message):
         build()
-
-
-def test_given_stds_map_a_layer_that_starts_at_zero():
-    network = zeroed(mlp(), "4.weight")
-    image = to_ntk_parametrization(network, weight_std=1.0, bias_std=1.0)
-    torch.testing.assert_close(image(points(4, 2)), network(points(4, 2)))
 
 
 def test_names_of_the_package_are_those_of_its_modules():
@@ -325,5 +284,4 @@ def test_names_of_the_package_are_those_of_its_modules():
 
 
 def test_importing_the_package_imports_no_torch():
-    code = "import sys, pinn_ntk.limit; sys.exit('torch' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+    assert_imports_no_torch("pinn_ntk.limit")

@@ -12,17 +12,14 @@ from pinn_ntk import LinearizedModel, LinearizedTraining, empirical_ntk
 from pinn_ntk.analysis.linearized import laziness, linearized_residuals
 from pinn_ntk.graph.reference import reference_jacobian
 from tests.asserts import assert_near
+from tests.networks import Lambda, stack
 from tests.operators import laplacian
 
-
-@pytest.fixture(autouse=True)
-def _double(float64: torch.dtype) -> None:
-    """All of this file in float64."""
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 def network(n_in: int = 1, n_out: int = 1, width: int = 8) -> nn.Sequential:
-    layers = [nn.Linear(n_in, width), nn.Tanh(), nn.Linear(width, width), nn.Tanh()]
-    return nn.Sequential(*layers, nn.Linear(width, n_out))
+    return stack([n_in, width, width, n_out])
 
 
 @torch.no_grad()
@@ -94,9 +91,7 @@ def test_parameters_are_taken_from_a_dict():
     here = {name: p + 0.3 for name, p in linearized.start.items()}
     elsewhere = linearized(x, parameters=here)
     assert_near(linearized(x).detach(), model(x).detach(), 1e-15, "at the start")
-    with torch.no_grad():
-        for p in model.parameters():
-            p.add_(0.3)
+    model.load_state_dict(here)
     assert_near(linearized(x).detach(), elsewhere.detach(), 1e-14, "live")
 
 
@@ -112,9 +107,8 @@ def test_kernel_of_the_linearised_model_stands_still():
 def test_training_it_is_linearised_training():
     model, x, y = network(), torch.randn(6, 1), torch.randn(6, 1)
     linearized, start = LinearizedModel(model), model(x) - y
-    training = LinearizedTraining(
-        empirical_ntk({"data": start}, model), {"data": start}, {"data": 2 / 6}
-    )
+    residuals = {"data": start}
+    training = LinearizedTraining(empirical_ntk(residuals, model), residuals, {"data": 2 / 6})
     lr = 0.5 * training.max_stable_lr(0.9)
     optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9)
     for _ in range(30):
@@ -125,27 +119,22 @@ def test_training_it_is_linearised_training():
     assert_near(found, (linearized(x) - y).detach().flatten(), 1e-10, "residual")
 
 
-def test_distance_is_second_order_in_the_displacement():
+def test_distance_is_second_order_in_the_displacement_and_none_of_a_linear_model():
     model, x = network(), torch.randn(9, 1)
     linearized = LinearizedModel(model)
     direction = {name: torch.randn_like(p) for name, p in model.named_parameters()}
     assert math.isnan(linearized.distance(x))
     distances = []
     for size in (1e-2, 1e-3):
-        with torch.no_grad():
-            for name, p in model.named_parameters():
-                p.copy_(linearized.start[name] + size * direction[name])
+        model.load_state_dict({n: p + size * direction[n] for n, p in linearized.start.items()})
         distances.append(linearized.distance(x))
         f, f_lin = model(x).detach(), linearized(x).detach()
         f_0 = linearized.at_start(x).detach()
         assert distances[-1] == pytest.approx(float((f - f_lin).norm() / (f - f_0).norm()))
     assert distances[0] / distances[1] == pytest.approx(10, rel=0.05)
-
-
-def test_model_that_is_linear_has_no_distance():
-    model = nn.Linear(3, 2)
-    linearized = LinearizedModel(model)
-    move(model, 10.0)
+    linear = nn.Linear(3, 2)
+    linearized = LinearizedModel(linear)
+    move(linear, 10.0)
     assert linearized.distance(torch.randn(4, 3)) < 1e-15
 
 
@@ -185,19 +174,23 @@ class TwoNames(nn.Module):
         return self.same_scale * self.net(self.scale * x)
 
 
+def tensors_of(model: nn.Module) -> list[int]:
+    return [id(tensor) for tensor in model.state_dict(keep_vars=True).values()]
+
+
 @pytest.mark.parametrize("tied", [False, True], ids=["apart", "tied"])
 def test_a_layer_under_two_names_stays_in_the_model(tied: bool):
     model, x = TwoNames(tied), torch.randn(5, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     linearized, start = LinearizedModel(model), model(x).detach()
     jacobian = reference_jacobian(model(x), model)
-    held = [id(tensor) for tensor in model.state_dict(keep_vars=True).values()]
+    held = tensors_of(model)
     for _ in range(3):
         optimizer.zero_grad()
         linearized(x).square().mean().backward()
         optimizer.step()
         linearized.distance(x)
-    assert [id(tensor) for tensor in model.state_dict(keep_vars=True).values()] == held
+    assert tensors_of(model) == held
     moved = flat(linearized.displacement())
     assert float(moved.norm()) > 0.01
     expected = start.flatten() + jacobian @ moved
@@ -207,36 +200,25 @@ def test_a_layer_under_two_names_stays_in_the_model(tied: bool):
 
 def test_a_forward_that_fails_leaves_the_model_as_it_was():
     model = TwoNames(tied=True)
-    held = [id(tensor) for tensor in model.state_dict(keep_vars=True).values()]
+    held = tensors_of(model)
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         LinearizedModel(model)(torch.randn(5, 3))
-    assert [id(tensor) for tensor in model.state_dict(keep_vars=True).values()] == held
+    assert tensors_of(model) == held
 
 
 @pytest.mark.parametrize("call", ["__call__", "at_start", "distance"])
 def test_outputs_that_are_no_tensor_are_refused(call: str):
-    class Both(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.net = network()
-
-        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-            return self.net(x), x
-
+    both = nn.Sequential(network(), Lambda(lambda u: (u, u)))
     with pytest.raises(TypeError, match="returns tuple; expected one tensor"):
-        getattr(LinearizedModel(Both()), call)(torch.randn(3, 1))
+        getattr(LinearizedModel(both), call)(torch.randn(3, 1))
 
 
 def test_several_inputs_and_no_trace_in_the_random_state():
-    class Pair(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.net = network(2)
-
+    class Pair(nn.Sequential):
         def forward(self, x: Tensor, t: Tensor) -> Tensor:
-            return self.net(torch.cat([x, t], 1))
+            return super().forward(torch.cat([x, t], 1))
 
-    model, x, t = Pair(), torch.randn(4, 1), torch.randn(4, 1)
+    model, x, t = Pair(*network(2)), torch.randn(4, 1), torch.randn(4, 1)
     linearized, state = LinearizedModel(model), torch.get_rng_state()
     assert_near(linearized(x, t).detach(), model(x, t).detach(), 1e-15, "f_lin")
     assert torch.equal(torch.get_rng_state(), state)
@@ -271,15 +253,11 @@ def test_nothing_is_recorded_where_gradients_are_off():
 
 
 def test_output_without_parameters_stays():
-    class Constant(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.unused = nn.Linear(1, 1)
-
+    class Constant(nn.Linear):
         def forward(self, x: Tensor) -> Tensor:
             return x**2
 
-    model = Constant()
+    model = Constant(1, 1)
     linearized = LinearizedModel(model)
     move(model)
     for x in (torch.randn(3, 1), torch.randn(3, 1, requires_grad=True)):
@@ -306,11 +284,8 @@ def test_a_model_that_was_changed_is_refused():
         linearized(torch.randn(3, 1), parameters={"0.weight": torch.ones(8, 1)})
 
 
-def test_a_frozen_model_is_refused():
+def test_a_frozen_model_and_shapes_that_would_broadcast_are_refused():
     with pytest.raises(ValueError, match="no trainable parameter"):
         LinearizedModel(network().requires_grad_(False))
-
-
-def test_shapes_that_would_broadcast_are_refused():
     with pytest.raises(ValueError, match="one shape"):
         laziness(torch.ones(3, 1), torch.ones(3), torch.ones(3))

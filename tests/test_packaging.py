@@ -14,13 +14,10 @@ import sys
 import venv
 import zipfile
 from pathlib import Path
-from typing import TypeAlias
 
 import pytest
 
 import pinn_ntk
-
-Made: TypeAlias = dict[str, object]
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("pinn_ntk", "callbacks")
@@ -101,7 +98,7 @@ def clean_python(tmp_path: Path, borrowed: Path) -> Path:
     return python
 
 
-def install(python: Path, *what: str | Path) -> Made:
+def install(python: Path, *what: str | Path) -> dict[str, object]:
     """Install offline, then look at the package from a folder that holds no source."""
     offline = ("--no-deps", "--no-index", "--no-build-isolation")
     run(python, "-I", "-m", "pip", "install", *offline, *what, cwd=python.parent)
@@ -128,20 +125,10 @@ def test_wheel_metadata(wheel: Path):
     assert set(metadata.get_all("Provides-Extra")) == {"examples", "test", "dev"}
 
 
-def test_wheel_from_sdist(wheel: Path, clean_python: Path, tmp_path: Path):
-    check_inside(tmp_path / "venv", install(clean_python, wheel))
-
-
-def test_source_tree(source: Path, clean_python: Path, tmp_path: Path):
-    check_inside(tmp_path / "venv", install(clean_python, source))
-
-
-def test_editable(source: Path, clean_python: Path):
-    made = install(clean_python, "-e", source)
-    check_inside(source, made)
-
-
-def check_inside(folder: Path, made: Made) -> None:
+@pytest.mark.parametrize("how", ["wheel", "source", "editable"])
+def test_installed(how: str, wheel: Path, source: Path, clean_python: Path, tmp_path: Path):
+    what = {"wheel": [wheel], "source": [source], "editable": ["-e", source]}[how]
+    made, folder = install(clean_python, *what), source if how == "editable" else tmp_path / "venv"
     assert Path(made["pinn_ntk"]).resolve().is_relative_to(folder)
     assert Path(made["callbacks"]).resolve().is_relative_to(folder)
     assert made["typed"]

@@ -12,21 +12,22 @@ from pinn_ntk import NTK, LinearizedTraining, empirical_ntk, kernel_regression
 from tests.asserts import assert_near
 from tests.operators import grad
 
+pytestmark = pytest.mark.usefixtures("float64")
 ROWS = {"data": 8, "slope": 4, "unseen": 5}
 RIDGES = [0.0, 1e-6, 0.3, 100.0]
 
 
 def features(rows: dict[str, int] = ROWS, parameters: int = 20) -> dict[str, Tensor]:
-    return {t: torch.randn(n, parameters, dtype=torch.float64) for t, n in rows.items()}
+    return {t: torch.randn(n, parameters) for t, n in rows.items()}
 
 
 def kernel_of(phi: dict[str, Tensor]) -> NTK:
-    w = torch.zeros(phi["data"].shape[1], dtype=torch.float64, requires_grad=True)
+    w = torch.zeros(phi["data"].shape[1], requires_grad=True)
     return empirical_ntk({t: part @ w for t, part in phi.items()}, [w])
 
 
 def random_like(phi: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {t: torch.randn(len(part), dtype=torch.float64) for t, part in phi.items()}
+    return {t: torch.randn(len(part)) for t, part in phi.items()}
 
 
 @pytest.mark.parametrize("parameters", [3, 20])
@@ -36,11 +37,9 @@ def test_dual_is_primal(ridge: float, parameters: int):
     phi = features(parameters=parameters)
     targets, starts = random_like(phi), random_like(phi)
     del targets["unseen"]
-    a = torch.cat([phi[t] for t in targets])
-    b = torch.cat([targets[t] - starts[t] for t in targets])
-    a = torch.cat([a, math.sqrt(ridge) * torch.eye(parameters, dtype=torch.float64)])
-    b = torch.cat([b, torch.zeros(parameters, dtype=torch.float64)])
-    w = torch.linalg.pinv(a) @ b
+    a = [phi[t] for t in targets] + [math.sqrt(ridge) * torch.eye(parameters)]
+    b = [targets[t] - starts[t] for t in targets] + [torch.zeros(parameters)]
+    w = torch.linalg.pinv(torch.cat(a)) @ torch.cat(b)
     found = kernel_regression(kernel_of(phi), targets, starts, ridge)
     assert list(found) == list(phi)
     for term, part in phi.items():
@@ -49,8 +48,8 @@ def test_dual_is_primal(ridge: float, parameters: int):
 
 @pytest.mark.parametrize("noise", [1e-3, 1.0])
 def test_mean_of_a_gaussian_process(noise: float):
-    kernel, targets = kernel_of(features()), torch.randn(8, dtype=torch.float64)
-    inverse = torch.linalg.inv(kernel["data"] + noise * torch.eye(8, dtype=torch.float64))
+    kernel, targets = kernel_of(features()), torch.randn(8)
+    inverse = torch.linalg.inv(kernel["data"] + noise * torch.eye(8))
     found = kernel_regression(kernel, {"data": targets}, ridge=noise)
     for term in ROWS:
         assert_near(found[term], kernel[term, "data"] @ inverse @ targets, 1e-10, term)
@@ -58,7 +57,6 @@ def test_mean_of_a_gaussian_process(noise: float):
 
 def test_a_network_fits_derivatives_beside_values():
     """u and u_x at some points of a network; the prediction is that of the linearised network."""
-    torch.set_default_dtype(torch.float64)
     net = nn.Sequential(nn.Linear(1, 30), nn.Tanh(), nn.Linear(30, 1))
     x = torch.linspace(-1, 1, 5)[:, None].requires_grad_()
     u = net(x)
@@ -88,22 +86,21 @@ def test_training_ends_there(ridge: float):
         assert_near(found[term], y + end[term], 1e-9, term)
     assert_near(found["unseen"], end["unseen"], 1e-9, "unseen")
     if not ridge:
-        forever = training.flow(math.inf)["unseen"]
-        assert_near(found["unseen"], forever, 1e-9, "unseen")
+        assert_near(found["unseen"], training.flow(math.inf)["unseen"], 1e-9, "unseen")
 
 
 def test_values_that_can_be_fitted_are():
     kernel, targets = kernel_of(features()), {"data": torch.arange(8.0)}
     found = kernel_regression(kernel, targets)
-    assert_near(found["data"], torch.arange(8.0).double(), 1e-11, "data")
+    assert_near(found["data"], torch.arange(8.0), 1e-11, "data")
 
 
 def test_two_values_at_one_point_give_their_mean():
     phi = features({"data": 3, "unseen": 2})
     phi["data"][2] = phi["data"][0]
-    y = torch.tensor([1.0, 5.0, 2.0], dtype=torch.float64)
+    y = torch.tensor([1.0, 5.0, 2.0])
     found = kernel_regression(kernel_of(phi), {"data": y})
-    expected = torch.tensor([1.5, 5.0, 1.5], dtype=torch.float64)
+    expected = torch.tensor([1.5, 5.0, 1.5])
     assert_near(found["data"], expected, 1e-12, "data")
     once = kernel_regression(kernel_of(phi | {"data": phi["data"][:2]}), {"data": expected[:2]})
     assert_near(found["unseen"], once["unseen"], 1e-11, "unseen")
@@ -111,7 +108,7 @@ def test_two_values_at_one_point_give_their_mean():
 
 def test_a_ridge_below_the_floor_changes_nothing_that_is_known():
     phi = features({"data": 6, "unseen": 3}, parameters=4)
-    kernel, targets = kernel_of(phi), {"data": torch.randn(6, dtype=torch.float64)}
+    kernel, targets = kernel_of(phi), {"data": torch.randn(6)}
     plain = kernel_regression(kernel, targets)["unseen"]
     for ridge in (1e-300, 1e-30, 1e-16):
         assert_near(kernel_regression(kernel, targets, ridge=ridge)["unseen"], plain, 1e-12, "f")
@@ -130,8 +127,8 @@ def test_nothing_moves_for_a_large_ridge_or_a_zero_kernel():
 
 @pytest.mark.parametrize("ridge", [0.0, 0.1])
 def test_device_of_the_kernel(device: torch.device, ridge: float):
-    w = torch.zeros(2, dtype=torch.float64, device=device, requires_grad=True)
-    phi = torch.tensor([[1.0, 0.0], [0.0, 2.0]], dtype=torch.float64, device=device)
+    w = torch.zeros(2, device=device, requires_grad=True)
+    phi = torch.tensor([[1.0, 0.0], [0.0, 2.0]], device=device)
     kernel = empirical_ntk({"data": phi @ w, "unseen": 3 * (phi @ w)}, [w])
     found = kernel_regression(kernel, {"data": torch.tensor([1.0, 4.0])}, ridge=ridge)["unseen"]
     assert found.device.type == device.type

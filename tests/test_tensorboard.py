@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +17,7 @@ from tensorboard.util import tensor_util
 from torch.utils.tensorboard import SummaryWriter
 
 from pinn_ntk.tensorboard import PLUGIN_NAME, add_spectrum
+from tests.kernels import assert_imports_no_torch
 
 TAG = "ntk/spectrum/pde"
 
@@ -49,12 +48,8 @@ def test_metadata_says_what_the_numbers_are(tmp_path: Path):
     metadata = log.SummaryMetadata(TAG)
     assert metadata.plugin_data.plugin_name == PLUGIN_NAME == "spectra"
     assert metadata.data_class == summary_pb2.DATA_CLASS_TENSOR
-    assert json.loads(log.PluginTagToContent("spectra")[TAG]) == {
-        "v": 1,
-        "kind": "spectrum",
-        "dtype": "float32",
-        **options,
-    }
+    expected = {"v": 1, "kind": "spectrum", "dtype": "float32", **options}
+    assert json.loads(log.PluginTagToContent("spectra")[TAG]) == expected
 
 
 def test_odd_values_are_kept(tmp_path: Path):
@@ -79,6 +74,4 @@ def test_a_matrix_is_no_spectrum(tmp_path: Path):
 
 
 def test_reading_a_log_needs_no_torch():
-    code = "import sys, pinn_ntk.tensorboard; sys.exit('torch' in sys.modules)"
-    root = Path(__file__).resolve().parents[1]
-    assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0
+    assert_imports_no_torch("pinn_ntk.tensorboard")
