@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 import torch
 from torch import Tensor
@@ -32,20 +30,13 @@ def written_out(factor: Factor) -> Tensor:
     return rows
 
 
-FACTORS: dict[str, Callable[[], Factor]] = {
-    "one_site": lambda: outer(1),
-    "three_sites": lambda: outer(3),
-    "dense": lambda: Dense(torch.randn(R, M * N)),
-}
-SECOND: dict[str, Callable[[], Factor]] = {
-    "two_sites": lambda: outer(2, OTHER_R),
-    "dense": lambda: Dense(torch.randn(OTHER_R, M * N)),
-}
+def made(sites: int, rows: int = R) -> Factor:
+    return outer(sites, rows) if sites else Dense(torch.randn(rows, M * N))
 
 
-@pytest.fixture(params=FACTORS)
+@pytest.fixture(params=[1, 3, 0], ids=["one_site", "three_sites", "dense"])
 def factor(request: pytest.FixtureRequest) -> Factor:
-    return FACTORS[request.param]()
+    return made(request.param)
 
 
 def test_products_with_one_factor(factor: Factor):
@@ -65,21 +56,20 @@ def test_dtype_of_products_is_the_one_asked_for(factor: Factor):
 
 
 BUDGETS = {"whole": DEFAULT_BUDGET, "tiles": 4 * 8 * 4, "one_by_one": 1}  # tiles of 2 x 2
-FORMULA = {"chosen": None, "outer": True, "written_out": False}
 
 
-@pytest.fixture(params=FORMULA)
+@pytest.fixture(params=["chosen", "outer", "written_out"])
 def formula(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    forced = FORMULA[request.param]
-    if forced is not None:
+    if request.param != "chosen":
+        forced = request.param == "outer"
         monkeypatch.setattr(factors, "_outer_is_cheaper", lambda *_, **_kwargs: forced)
     return request.param
 
 
 @pytest.mark.parametrize("budget", BUDGETS.values(), ids=BUDGETS)
-@pytest.mark.parametrize("second", SECOND.values(), ids=SECOND)
-def test_cross_block(factor: Factor, second: Callable[[], Factor], budget: int, formula: str):
-    other, start = second(), torch.randn(R, OTHER_R)
+@pytest.mark.parametrize("second", [2, 0], ids=["two_sites", "dense"])
+def test_cross_block(factor: Factor, second: int, budget: int, formula: str):
+    other, start = made(second, OTHER_R), torch.randn(R, OTHER_R)
     block = start.clone()
     add_gram(block, factor, other, torch.float64, budget, same=False)
     expected = start + written_out(factor) @ written_out(other).mT
@@ -87,11 +77,8 @@ def test_cross_block(factor: Factor, second: Callable[[], Factor], budget: int, 
 
 
 @pytest.mark.parametrize("budget", BUDGETS.values(), ids=BUDGETS)
-def test_own_block_adds_to_what_is_there_and_is_symmetric(
-    factor: Factor, budget: int, formula: str
-):
-    start = torch.randn(R, R)
-    start = start + start.mT
+def test_own_block_adds_to_what_is_there_and_is_symmetric(factor, budget: int, formula: str):
+    start = (start := torch.randn(R, R)) + start.mT
     block = start.clone()
     add_gram(block, factor, factor, torch.float64, budget, same=True)
     rows = written_out(factor)

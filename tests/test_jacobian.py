@@ -33,15 +33,12 @@ def written_out(jacobian: FactoredJacobian) -> Tensor:
     return torch.cat([weight, torch.zeros(jacobian.rows, 4), b.gradients, a.gradients], dim=1)
 
 
-def test_columns_stand_in_the_order_of_the_parameters():
-    jacobian = made(5)
-    assert jacobian.shape == (5, 15)
-    assert_near(jacobian.dense(), written_out(jacobian), 1e-14, "dense")
-
-
-def test_products():
+def test_products_and_columns_in_the_order_of_the_parameters():
     jacobian, v, w = made(5), torch.randn(15), torch.randn(5)
     dense = written_out(jacobian)
+    assert jacobian.shape == (5, 15)
+    assert_near(jacobian.dense(), dense, 1e-14, "dense")
+    assert float(w @ jacobian.matvec(v)) == pytest.approx(float(jacobian.rmatvec(w) @ v))
     assert_near(jacobian.matvec(v), dense @ v, 1e-14, "J v")
     assert_near(jacobian.rmatvec(w), dense.mT @ w, 1e-14, "J^T w")
     assert_near(jacobian.diagonal(), dense.square().sum(1), 1e-14, "diagonal")
@@ -61,11 +58,10 @@ def test_squared_norms_add_up_to_the_trace():
     assert sum(norms.values()) == pytest.approx(jacobian.trace(), rel=1e-14)
 
 
-@pytest.mark.parametrize(
-    "rows",
-    [slice(None), slice(0, 5, 2), slice(3, 3), torch.tensor([4, 0, 4]), torch.tensor([2])],
-    ids=["all", "strided", "none", "repeated", "one"],
-)
+SOME = [slice(None), slice(0, 5, 2), slice(3, 3), torch.tensor([4, 0, 4]), torch.tensor([2])]
+
+
+@pytest.mark.parametrize("rows", SOME, ids=["all", "strided", "none", "repeated", "one"])
 def test_some_rows(rows: slice | Tensor):
     jacobian = made(5, budget=777)
     jacobian.fallbacks["a"] = "said"
@@ -79,10 +75,8 @@ def test_some_rows(rows: slice | Tensor):
 def test_strided_rows_copy_nothing():
     jacobian = made(6)
     some = jacobian.take(slice(0, 6, 3))
-    for name in ("w", "a"):
-        whole, part = (getattr(j.factors[name], "left", None) for j in (jacobian, some))
-        whole = whole[0] if whole else jacobian.factors[name].gradients
-        part = part[0] if part else some.factors[name].gradients
+    left, dense = ((j.factors["w"].left[0], j.factors["a"].gradients) for j in (jacobian, some))
+    for whole, part in zip(left, dense, strict=True):
         assert part.data_ptr() == whole.data_ptr()
         assert len(part) == 2
 
@@ -95,17 +89,15 @@ def test_vectors_of_any_shape_and_dtype_with_a_graph():
     assert_near(product, written_out(jacobian) @ v.detach().double().flatten(), 1e-14, "J v")
 
 
-def test_adjoint():
-    jacobian, v, w = made(5), torch.randn(15), torch.randn(5)
-    assert float(w @ jacobian.matvec(v)) == pytest.approx(float(jacobian.rmatvec(w) @ v))
-
-
 def test_blocks():
     one, other = made(5), made(3)
     assert_near(one.gram(), written_out(one) @ written_out(one).mT, 1e-14, "J J^T")
     assert_near(one.gram(one), one.gram(), 1e-15, "J J^T of itself")
     assert_near(one.gram(other), written_out(one) @ written_out(other).mT, 1e-14, "J J'^T")
     assert_near(other.gram(one), one.gram(other).mT, 1e-15, "J' J^T")
+    del other.factors["w"]  # a parameter missing on one side gives nothing
+    expected = written_out(one)[:, 10:] @ other.dense()[:, 10:].mT
+    assert_near(one.gram(other), expected, 1e-14, "J J'^T")
 
 
 @pytest.mark.parametrize("budget", [1, 100, 1000])
@@ -115,13 +107,6 @@ def test_budget_changes_nothing(budget: int, seed: int):
     tiled = FactoredJacobian(whole.factors, SIZES, 9, memory_budget=budget)
     assert_near(tiled.gram(), whole.gram(), 1e-15, "J J^T")
     assert_near(tiled.gram(whole), whole.gram(), 1e-15, "J J'^T")
-
-
-def test_a_parameter_missing_on_one_side_gives_nothing():
-    one, other = made(4), made(4)
-    del other.factors["w"]
-    expected = written_out(one)[:, 10:] @ other.dense()[:, 10:].mT
-    assert_near(one.gram(other), expected, 1e-14, "J J'^T")
 
 
 def test_nothing_depends_on_any_parameter():
@@ -184,15 +169,11 @@ def test_singular_values_by_scipy():
     np.testing.assert_allclose(np.sort(found)[::-1], exact.numpy(), rtol=1e-10)
 
 
-def test_vectors_of_the_wrong_length_are_refused():
+def test_vectors_of_the_wrong_length_and_other_parameters_are_refused():
     jacobian = made(5)
     with pytest.raises(ValueError, match=r"15 entries for a Jacobian of shape \(5, 15\), got 5"):
         jacobian.matvec(torch.ones(5))
     with pytest.raises(ValueError, match=r"expected a vector of 5 entries.*got 15"):
         jacobian.rmatvec(torch.ones(15))
-
-
-def test_other_parameters_are_refused():
-    other = FactoredJacobian({}, {"v": 15}, 5)
     with pytest.raises(ValueError, match=r"\['w', 'unused', 'b', 'a'\] and \['v'\]"):
-        made(5).gram(other)
+        jacobian.gram(FactoredJacobian({}, {"v": 15}, 5))

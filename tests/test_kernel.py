@@ -43,7 +43,7 @@ def two_terms() -> NTK:
     return NTK({n: FactoredJacobian(factors[n], {"w": 2}, len(rows[n])) for n in rows})
 
 
-def test_blocks_by_hand():
+def test_blocks_and_words_by_hand():
     kernel = two_terms()
     assert kernel.terms == tuple(kernel) == ("a", "b")
     assert kernel["a"].tolist() == [[5.0, 6.0], [6.0, 9.0]]
@@ -57,6 +57,9 @@ def test_blocks_by_hand():
     assert kernel.spectrum("a").trace == pytest.approx(14.0)
     assert kernel.spectrum().trace == pytest.approx(16.0)
     assert kernel.certificate == {}
+    net = nn.Linear(2, 1)
+    kernel = empirical_ntk({"pde": net(torch.ones(3, 2)), "bc": net(torch.rand(2, 2))}, net)
+    assert repr(kernel) == "NTK(pde: 3 rows, bc: 2 rows; 3 parameters)"
 
 
 def test_terms_of_the_same_points(net: nn.Module, kernel: NTK):
@@ -65,16 +68,9 @@ def test_terms_of_the_same_points(net: nn.Module, kernel: NTK):
 
 
 @pytest.mark.parametrize("first", [("pde", "bc"), ("bc", "pde")])
-def test_a_block_is_formed_once(
-    kernel: NTK, first: tuple[str, str], monkeypatch: pytest.MonkeyPatch
-):
-    formed = []
-    gram = FactoredJacobian.gram
-
-    def counted(self: FactoredJacobian, other: FactoredJacobian) -> Tensor:
-        formed.append((self.rows, other.rows))
-        return gram(self, other)
-
+def test_a_block_is_formed_once(kernel: NTK, first: tuple[str, str], monkeypatch):
+    formed, gram = [], FactoredJacobian.gram
+    counted = lambda *pair: formed.append(pair) or gram(*pair)  # noqa: E731
     monkeypatch.setattr(FactoredJacobian, "gram", counted)
     block = kernel[first]
     assert kernel[first] is block
@@ -90,16 +86,16 @@ def test_a_trace_forms_no_block(kernel: NTK, monkeypatch: pytest.MonkeyPatch):
         assert kernel.trace(term) == float(kernel.diagonal(term).sum())
 
 
-@pytest.mark.parametrize("ask", ["trace", "diagonal", "rows", "jacobian", "spectrum"])
-def test_unknown_terms_are_named(kernel: NTK, ask: str):
-    with pytest.raises(KeyError, match=r"no term 'nope' in this kernel; it has \['pde', 'data'"):
-        getattr(kernel, ask)("nope")
+PAIRS = [("pde", "nope"), ("nope", "pde")]
+ASK = ("trace", "diagonal", "rows", "jacobian", "spectrum", "__getitem__")
 
 
-@pytest.mark.parametrize("key", ["nope", ("pde", "nope"), ("nope", "pde")], ids=str)
-def test_blocks_of_unknown_terms_are_named(kernel: NTK, key: str | tuple[str, str]):
+@pytest.mark.parametrize(
+    ("ask", "key"), [*((ask, "nope") for ask in ASK), *((ASK[-1], k) for k in PAIRS)], ids=str
+)
+def test_unknown_terms_are_named(kernel: NTK, ask: str, key: str | tuple[str, str]):
     with pytest.raises(KeyError, match=r"no term 'nope' in this kernel; it has \['pde', 'data'"):
-        kernel[key]
+        getattr(kernel, ask)(key)
 
 
 WEIGHTS: dict[str, dict[str, float | Tensor]] = {
@@ -146,16 +142,14 @@ def test_weighted_matrix_says_where_gradient_descent_becomes_unstable(net: nn.Mo
     ],
 )
 def test_weights_that_do_not_fit(weights: dict[str, float | Tensor], message: str):
-    kernel = two_terms()
     with pytest.raises(ValueError, match=message):
-        kernel.weighted_matrix(weights)
+        two_terms().weighted_matrix(weights)
 
 
 def test_contraction_in_float32(net: nn.Module):
     residuals = terms(net)
     kernel = empirical_ntk(residuals, net, dtype=torch.float32)
-    exact = reference_ntk(residuals, net)
-    for pair, block in exact.items():
+    for pair, block in reference_ntk(residuals, net).items():
         assert kernel[pair].dtype == torch.float32
         assert_near(kernel[pair].double(), block, 1e-5, f"K{pair}")
         assert not torch.equal(kernel[pair].double(), block)
@@ -167,12 +161,6 @@ def test_contraction_in_float32(net: nn.Module):
 def test_budget_changes_nothing(net: nn.Module, kernel: NTK, budget: int):
     tiled = empirical_ntk(terms(net), net, memory_budget=budget)
     assert_near(tiled.matrix(), kernel.matrix(), 1e-14, "matrix")
-
-
-def test_uncertified_kernel_is_the_same(net: nn.Module, kernel: NTK):
-    bare = empirical_ntk(terms(net), net, certify=False)
-    assert bare.certificate == {}
-    assert torch.equal(bare.matrix(), kernel.matrix())
 
 
 @pytest.mark.parametrize("network", ["mlp", "batch_norm"])
@@ -211,11 +199,13 @@ def test_random_state_and_buffers_stay_as_they_are(network: str):
         assert torch.equal(buffer, buffers[name])
 
 
-def test_twice_the_same_to_the_last_bit(net: nn.Module):
+def test_twice_the_same_to_the_last_bit_certified_or_not(net: nn.Module):
     residuals = terms(net)
-    first, second = (empirical_ntk(residuals, net) for _ in range(2))
+    first, second, bare = (empirical_ntk(residuals, net, certify=c) for c in (True, True, False))
     assert torch.equal(first.matrix(), second.matrix())
     assert first.certificate == second.certificate
+    assert bare.certificate == {}
+    assert torch.equal(bare.matrix(), first.matrix())
 
 
 @pytest.mark.parametrize("no_grad", [False, True], ids=["grad", "no_grad"])
@@ -226,9 +216,3 @@ def test_nothing_of_it_is_live(net: nn.Module, no_grad: bool):
         assert not kernel.matrix().requires_grad
         assert not kernel.jacobian("pde").dense().requires_grad
     assert_near(kernel["pde"], reference_ntk(residuals, net)["pde", "pde"], 1e-13, "K_pde")
-
-
-def test_kernel_says_what_it_holds():
-    net = nn.Linear(2, 1)
-    kernel = empirical_ntk({"pde": net(torch.ones(3, 2)), "bc": net(torch.rand(2, 2))}, net)
-    assert repr(kernel) == "NTK(pde: 3 rows, bc: 2 rows; 3 parameters)"

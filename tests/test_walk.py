@@ -17,7 +17,7 @@ def graph_of(residual: Tensor, **leaves: Tensor) -> Graph:
 
 
 def ones(*shape: int) -> Tensor:
-    return ones(shape)
+    return torch.ones(shape, requires_grad=True)
 
 
 def test_order_holds_what_reaches_a_trained_leaf_only():
