@@ -51,6 +51,7 @@ class Panel:
         self.diagnostics = {diagnostic.name: diagnostic for diagnostic in diagnostics}
         self.attempt: Attempt = attempt or Outright()
         self._off: set[str] = set()
+        self._hooked: dict[str, list[Diagnostic]] = {}
         self._forget_readings()
 
     def _forget_readings(self) -> None:
@@ -89,7 +90,7 @@ class Panel:
 
     def batch_starts(self, *, due: bool) -> None:
         """A batch starts."""
-        self._ask(lambda diagnostic: diagnostic.batch_starts(due=due))
+        self._ask(lambda diagnostic: diagnostic.batch_starts(due=due), "batch_starts")
 
     def read(self, look: Look) -> list[Reading]:
         """Let all read a look."""
@@ -99,11 +100,12 @@ class Panel:
 
     def follow(self, look: Look) -> list[Reading]:
         """Let those read a look that waited for it."""
-        return self._came_late(lambda d: _checked(d, d.follow(look)) if d.waits else None)
+        part = lambda d: _checked(d, d.follow(look)) if d.waits else None  # noqa: E731
+        return self._came_late(part, "follow")
 
     def stepped(self, look: Look) -> list[Reading]:
         """The optimizer has moved."""
-        return self._came_late(lambda d: _checked(d, d.stepped(look)))
+        return self._came_late(lambda d: _checked(d, d.stepped(look)), "stepped")
 
     def points_renewed(self) -> None:
         """The points of the probe are others."""
@@ -111,7 +113,7 @@ class Panel:
 
     def batch_ends(self) -> None:
         """A batch is over; those that failed let go of it as well."""
-        for diagnostic in self:
+        for diagnostic in self._with("batch_ends"):
             self.attempt.run(f"letting go of {diagnostic.title}", diagnostic.batch_ends)
 
     def fit_ends(self) -> None:
@@ -147,19 +149,27 @@ class Panel:
             if name in self.diagnostics
         }
 
-    def _came_late(self, part: Callable[[Diagnostic], Reading | None]) -> list[Reading]:
-        found = self._ask(part)
+    def _came_late(self, part: Callable[[Diagnostic], Reading | None], hook: str) -> list[Reading]:
+        found = self._ask(part, hook)
         self._late |= found
         return list(found.values())
 
     def _on(self) -> list[Diagnostic]:
         return [diagnostic for diagnostic in self if diagnostic.name not in self._off]
 
-    def _ask(self, part: Callable[[Diagnostic], T | None]) -> dict[str, T]:
+    def _with(self, hook: str) -> list[Diagnostic]:
+        """Those that have a hook of their own: most have none, and some are called every step."""
+        if hook not in self._hooked:
+            self._hooked[hook] = [d for d in self if _has_own(d, hook)]
+        return self._hooked[hook]
+
+    def _ask(self, part: Callable[[Diagnostic], T | None], hook: str = "") -> dict[str, T]:
         """What each gives by name; who lacks a shared quantity is off, and that is said once."""
         lost: dict[str, tuple[BaseException, list[str]]] = {}
         found: dict[str, T] = {}
-        for diagnostic in self._on():
+        for diagnostic in self._with(hook) if hook else self:
+            if diagnostic.name in self._off:
+                continue
             failed: list[UnavailableError] = []
             given = self.attempt.run(diagnostic.title, _asked(part, diagnostic, failed))
             for error in failed:
@@ -184,6 +194,10 @@ def _asked(
             return None
 
     return asked
+
+
+def _has_own(diagnostic: Diagnostic, hook: str) -> bool:
+    return getattr(getattr(diagnostic, hook), "__func__", None) is not getattr(Diagnostic, hook)
 
 
 def _checked(diagnostic: Diagnostic, given: object) -> Reading | None:
