@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 from torch import Tensor
 
@@ -234,3 +235,43 @@ def test_overhead_is_the_share_of_the_time(clock: SimpleNamespace):
     monitor = timed_fit(clock, 6, every_n_steps=4)
     expected = {0: 3 / 4, 4: 6 / 11, 5: 9 / 15}
     assert series(monitor, "ntk/overhead_fraction") == pytest.approx(expected, rel=1e-12)
+
+
+def test_early_stopping_and_checkpoints_go_by_our_values(tmp_path: Path):
+    """A trace that falls below a threshold ends the fit; the smallest one is kept."""
+    watched = NTKMonitor(every_n_steps=1)
+    train(make(Noted, optimizer="adam"), watched, steps=20)
+    trace = series(watched, "ntk/trace/bc")
+    threshold = (trace[0] + trace[9]) / 2
+    grows = trace[9] > trace[0]
+    crossing = min(s for s in trace if (trace[s] > threshold) == grows)
+    stop = EarlyStopping(
+        "ntk/trace/bc", mode="max" if grows else "min", stopping_threshold=threshold, patience=99
+    )
+    keep = ModelCheckpoint(
+        tmp_path, monitor="ntk/trace/bc", mode="max" if grows else "min", filename="{step}"
+    )
+    module, monitor = make(Noted, optimizer="adam"), NTKMonitor(every_n_steps=1)
+    options = {"max_epochs": 20, "limit_train_batches": 1, "enable_checkpointing": True}
+    run = train(module, monitor, stop, keep, steps=-1, **options)
+    assert run.current_epoch == run.global_step == crossing + 1
+    assert 0 < crossing < 19
+    best = max if grows else min
+    extreme = best(series(monitor, "ntk/trace/bc").values())
+    assert float(keep.best_model_score) == pytest.approx(extreme)
+    assert float(run.callback_metrics["ntk/trace/bc"]) == pytest.approx(trace[crossing])
+
+
+def test_values_stay_in_the_metrics_of_later_epochs():
+    """A sparse schedule leaves its last values to whoever asks at the end of each epoch."""
+
+    class Ask(pl.Callback):
+        def on_train_epoch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+            seen.append(float(trainer.callback_metrics["ntk/trace/pde"]))
+
+    seen: list[float] = []
+    monitor = NTKMonitor(every_n_steps=4)
+    train(make(Noted), monitor, Ask(), steps=-1, max_epochs=5, limit_train_batches=2)
+    trace = series(monitor, "ntk/trace/pde")
+    expected = [trace[0], trace[0], trace[4], trace[4], trace[9]]
+    assert seen == pytest.approx(expected, rel=1e-6)
