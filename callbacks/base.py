@@ -20,6 +20,7 @@ from pinn_ntk.callbacks.trainer.loggers import publish
 from pinn_ntk.callbacks.trainer.migrate import VERSION, migrate
 from pinn_ntk.callbacks.trainer.state import StatefulCallback
 from pinn_ntk.callbacks.trainer.steps import last_step, logged_step
+from pinn_ntk.diagnostics.history import History
 from pinn_ntk.looks.look import Look
 from pinn_ntk.looks.parameters import Patterns
 from pinn_ntk.looks.step_terms import StepTerms
@@ -57,7 +58,7 @@ class KernelCallback(StatefulCallback):
         self._restart()
 
     @property
-    def history(self) -> Any:
+    def history(self) -> History:
         """Tag -> array of (step, value), (n, 2)."""
         return self.writer.history
 
