@@ -155,16 +155,12 @@ def test_scipy_operator_takes_any_array(v: np.ndarray):
     np.testing.assert_allclose(product, written_out(jacobian).numpy() @ v, rtol=1e-13)
 
 
-def test_scipy_operator_takes_matrices_and_has_an_adjoint():
-    jacobian, matrix = made(5), np.random.default_rng(0).normal(size=(15, 2))
+def test_scipy_operator_takes_matrices_and_has_an_adjoint_and_singular_values():
+    jacobian, matrix = made(8), np.random.default_rng(0).normal(size=(15, 2))
     operator, dense = jacobian.as_linear_operator(), written_out(jacobian).numpy()
     np.testing.assert_allclose(operator @ matrix, dense @ matrix, rtol=1e-12)
-    np.testing.assert_allclose(operator.H @ np.ones(5), dense.T @ np.ones(5), rtol=1e-12)
-
-
-def test_singular_values_by_scipy():
-    jacobian = made(8)
-    found = svds(jacobian.as_linear_operator(), k=3, return_singular_vectors=False)
+    np.testing.assert_allclose(operator.H @ np.ones(8), dense.T @ np.ones(8), rtol=1e-12)
+    found = svds(operator, k=3, return_singular_vectors=False)
     exact = torch.linalg.svdvals(written_out(jacobian))[:3]
     np.testing.assert_allclose(np.sort(found)[::-1], exact.numpy(), rtol=1e-10)
 
