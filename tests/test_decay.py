@@ -68,7 +68,6 @@ def test_noise_below_the_floor_is_left_out():
     values = torch.exp(-2.0 * INDEX)
     values[15:] = 1e-18
     decay = Spectrum.of(torch.diag(values)).decay
-    assert decay is not None
     assert decay.law == "exponential"
     assert decay.rate == pytest.approx(2.0, rel=1e-6)
 
