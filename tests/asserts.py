@@ -121,10 +121,12 @@ def assert_linear_operator_consistent(k: NTK, tol: float = 1e-12) -> None:
     """Products with J, J^T and J'^T, and the SciPy operator, agree with J written out."""
     for term in k.terms:
         jacobian, dense = k.jacobian(term), k.jacobian(term).dense()
-        assert tuple(jacobian.shape) == tuple(dense.shape)
-        v, w = _probe(dense.shape[1]), _probe(dense.shape[0])
+        w, v = (
+            torch.randn(size, generator=torch.Generator().manual_seed(size), dtype=torch.float64)
+            for size in dense.shape
+        )
         operator = jacobian.as_linear_operator()
-        assert operator.shape == tuple(dense.shape)
+        assert tuple(jacobian.shape) == operator.shape == tuple(dense.shape)
         products = {
             "J v": (jacobian.matvec(v), dense @ v, v),
             "J^T w": (jacobian.rmatvec(w), dense.mT @ w, w),
@@ -152,11 +154,8 @@ def assert_permutation_equivariant(
 ) -> None:
     """Points in another order give the same kernel in that order, and no other change.
 
-    Args:
-        build: order (rows,) -> kernel with the points of ``term`` in that order, one row a point.
-        term: Name of the term; the points of the others stay as they are.
-        rows: Number of rows of the term.
-        tol: Allowed relative error of a block.
+    ``build``: order (rows,) -> kernel with the points of ``term`` in that order, one row a point;
+    those of the other terms stay as they are.
     """
     order = torch.randperm(rows, generator=torch.Generator().manual_seed(3))
     plain, permuted = build(torch.arange(rows)), build(order)
@@ -177,8 +176,3 @@ def backward_passes(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 
     monkeypatch.setattr(torch.autograd, "grad", counted)
     return made
-
-
-def _probe(size: int) -> Tensor:
-    """Random vector (size,), the same at every call."""
-    return torch.randn(size, generator=torch.Generator().manual_seed(size), dtype=torch.float64)

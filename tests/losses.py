@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from itertools import cycle
 
 import torch
 from torch import Tensor
@@ -30,10 +31,6 @@ def huber(r: Tensor) -> Tensor:
     return huber_loss(r, torch.zeros_like(r), delta=0.7 * size(r))
 
 
-def log_cosh(r: Tensor) -> Tensor:
-    return torch.log(torch.cosh(r / size(r))).mean()
-
-
 def pointwise(r: Tensor) -> Tensor:
     """Weights of single rows, one of them zero."""
     weights = torch.linspace(0, 2, r.numel(), dtype=r.dtype).reshape(r.shape)
@@ -48,9 +45,8 @@ def weighted(residuals: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def mixed(residuals: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Another function for every term."""
-    kinds = (lambda r: r.square().mean(), huber, lambda r: 3 * r.abs().mean())
-    pairs = enumerate(residuals.items())
-    return {name: kinds[place % len(kinds)](r) for place, (name, r) in pairs}
+    kinds = cycle([lambda r: r.square().mean(), huber, lambda r: 3 * r.abs().mean()])
+    return {name: kind(r) for kind, (name, r) in zip(kinds, residuals.items(), strict=False)}
 
 
 LOSSES: dict[str, Loss] = {
@@ -58,7 +54,7 @@ LOSSES: dict[str, Loss] = {
     "weighted_sums": weighted,
     "absolute": of_each(lambda r: r.abs().mean()),
     "huber": of_each(huber),
-    "log_cosh": of_each(log_cosh),
+    "log_cosh": of_each(lambda r: torch.log(torch.cosh(r / size(r))).mean()),
     "pointwise": of_each(pointwise),
     "mixed": mixed,
 }

@@ -114,17 +114,11 @@ class LayerNormByHand(nn.Module):
         return centred * torch.rsqrt(variance + 1e-2) * self.gain + self.bias
 
 
-class LayerTwice(nn.Module):
+def layer_twice(in_dim: int, out_dim: int) -> nn.Module:
     """One hidden layer used two times in a row."""
-
-    def __init__(self, in_dim: int, out_dim: int) -> None:
-        super().__init__()
-        self.first, self.shared = nn.Linear(in_dim, WIDTH), nn.Linear(WIDTH, WIDTH)
-        self.last = nn.Linear(WIDTH, out_dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = self.first(x).tanh()
-        return self.last(self.shared(self.shared(h).tanh()).tanh())
+    first, shared = nn.Linear(in_dim, WIDTH), nn.Linear(WIDTH, WIDTH)
+    twice = [nn.Tanh(), shared] * 2
+    return nn.Sequential(first, *twice, nn.Tanh(), nn.Linear(WIDTH, out_dim))
 
 
 class SharedTrunk(nn.Module):
@@ -282,7 +276,7 @@ _FACTORIES: dict[str, Factory] = {
     "fourier_trained": partial(fourier, trained=True),
     "gated": Gated,
     "residual_blocks": ResidualBlocks,
-    "layer_twice": LayerTwice,
+    "layer_twice": layer_twice,
     "shared_trunk": SharedTrunk,
     # torch's own norms have wrong third derivatives (pytorch issues 175754 and 186256). Training on
     # u_xx uses them all the same: the kernel is that of the graph, not of the formula.

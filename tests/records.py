@@ -24,7 +24,7 @@ os.environ.setdefault("MKL_CBWR", "COMPATIBLE")
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.loggers import Logger, TensorBoardLogger
+from pytorch_lightning.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 from tensorboard.util import tensor_util
@@ -161,22 +161,11 @@ def built(problem: str, route: str) -> Problem:
     return PROBLEMS[problem](taps=route == "taps")
 
 
-def trainer(
-    callbacks: Iterable[pl.Callback], steps: int, logger: Logger | bool = False, **options: Any
-) -> pl.Trainer:
+def trainer(callbacks: Iterable[pl.Callback], steps: int, **options: Any) -> pl.Trainer:
     """A trainer on the CPU that writes nothing of its own."""
-    return pl.Trainer(
-        accelerator="cpu",
-        devices=1,
-        max_steps=steps,
-        callbacks=list(callbacks),
-        logger=logger,
-        log_every_n_steps=10,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        **options,
-    )
+    silent = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+    options = {"accelerator": "cpu", "devices": 1, **dict.fromkeys(silent, False), **options}
+    return pl.Trainer(max_steps=steps, callbacks=list(callbacks), log_every_n_steps=10, **options)
 
 
 def run(problem: str, route: str, steps: int = 60, every: int = 10) -> dict[str, Any]:
@@ -189,29 +178,21 @@ def run(problem: str, route: str, steps: int = 60, every: int = 10) -> dict[str,
     loader = DataLoader(module.batches(steps), batch_size=None)
     with tempfile.TemporaryDirectory() as folder:
         logger = TensorBoardLogger(folder, name="", version="", default_hp_metric=False)
-        trained = trainer([monitor, balancer], steps, logger)
+        trained = trainer([monitor, balancer], steps, logger=logger)
         trained.fit(module, loader)
         logger.finalize("success")
         written = written_to(Path(logger.log_dir))
-    return plain(
-        {
-            **outcome(module, monitor, balancer),
-            "spectra": {
-                term: [[step, s.eigenvalues, s.floor] for step, s in (series[0], series[-1])]
-                for term, series in monitor.spectra.items()
-            },
-            "metrics": {
-                tag: None if tag.endswith(CLOCK) else value
-                for tag, value in sorted(trained.callback_metrics.items())
-            },
-            **written,
-        }
-    )
+    spectra = {
+        term: [[step, s.eigenvalues, s.floor] for step, s in (series[0], series[-1])]
+        for term, series in monitor.spectra.items()
+    }
+    metrics = dict(sorted(trained.callback_metrics.items()))
+    metrics |= {tag: None for tag in metrics if tag.endswith(CLOCK)}
+    made = {**outcome(module, monitor, balancer), "spectra": spectra, "metrics": metrics}
+    return plain(made | written)
 
 
-def outcome(
-    module: pl.LightningModule, monitor: NTKMonitor, balancer: NTKBalancer
-) -> dict[str, Any]:
+def outcome(module: Problem, monitor: NTKMonitor, balancer: NTKBalancer) -> dict[str, Any]:
     """What a run leaves behind in module and callbacks."""
     return {
         "monitor": {tag: timeless(tag, points) for tag, points in monitor.history.items()},

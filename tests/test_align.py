@@ -54,10 +54,7 @@ class Layer:
         self.batch = nn.Parameter(torch.rand(N, N, 1))
         self.fixed = torch.rand(N) + 0.5
         self.h = torch.tanh(self.x @ self.w + self.b)
-
-    @property
-    def params(self) -> list[Tensor]:
-        return [self.w, self.v, self.b, self.row, self.column, self.number, self.batch]
+        self.params = [self.w, self.v, self.b, self.row, self.column, self.number, self.batch]
 
 
 def slope(value: Tensor, n: Layer, otherwise: Tensor) -> Tensor:

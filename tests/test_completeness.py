@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from pinn_ntk import IncompleteTermsError, find_terms
 from pinn_ntk.graph.terms.completeness import completeness_error
 from tests.idioms import Problem
+from tests.networks import stack
 
 
 @pytest.fixture
@@ -17,15 +18,12 @@ def problem() -> Problem:
     return Problem()
 
 
-def test_hook_that_changes_a_term_is_noticed(problem: Problem):
+def test_hook_that_changes_a_term_or_a_loss_that_is_not_finite_is_noticed(problem: Problem):
     loss = (problem.r**2).mean() + (problem.s**2).mean()
     find_terms(loss)["term_1"].head.register_prehook(lambda grads: (1.5 * grads[0],))
     with pytest.raises(IncompleteTermsError, match=r"relative \d\.\de-0[12]; expected 1\.5e-08"):
         find_terms(loss)
     assert list(find_terms(loss, check=False)) == ["term_0", "term_1"]
-
-
-def test_loss_that_is_not_finite_is_noticed(problem: Problem):
     with pytest.raises(IncompleteTermsError, match="relative nan"):
         find_terms(((problem.r / 0) ** 2).mean())
 
@@ -47,18 +45,14 @@ def test_error_is_the_share_of_the_missing_term(problem: Problem):
 
 
 def test_rounding_is_judged_by_the_terms_where_they_cancel():
-    net = nn.Sequential(nn.Linear(2, 16), nn.Tanh(), nn.Linear(16, 1))
-    x, y = torch.rand(30, 2), torch.rand(30, 1)
+    net, x, y = stack([2, 16, 1]), torch.rand(30, 2), torch.rand(30, 1)
     loss = 3 * functional.mse_loss(net(x), y) - (3 + 1e-6) * ((net(x) - y) ** 2).mean()
     assert completeness_error(loss, find_terms(loss)) < 1e-6
 
 
-def test_zero_residual_is_complete(problem: Problem):
+def test_zero_residual_is_complete_and_an_opaque_part_missing(problem: Problem):
     terms = find_terms(((problem.r * 0) ** 2).mean())
     assert torch.equal(terms["term_0"].slope, problem.zeros(5, 2))
-
-
-def test_opaque_part_counts_as_missing(problem: Problem):
     terms = find_terms((problem.r**2).mean())
     loss = (problem.r**2).mean() + problem.u.sum() + problem.net[0].weight.sum()
     assert completeness_error(loss, terms) > 0.1
@@ -66,18 +60,15 @@ def test_opaque_part_counts_as_missing(problem: Problem):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_low_precision_passes_the_check(dtype: torch.dtype):
-    net = nn.Sequential(nn.Linear(2, 64), nn.Tanh(), nn.Linear(64, 1)).to(dtype)
-    u = net(torch.rand(200, 2, dtype=dtype))
-    terms = find_terms(
-        0.3 * functional.mse_loss(u, torch.ones_like(u)) + functional.huber_loss(u, 0 * u.detach())
-    )
+    u = stack([2, 64, 1]).to(dtype)(torch.rand(200, 2, dtype=dtype))
+    loss = 0.3 * functional.mse_loss(u, torch.ones_like(u))
+    terms = find_terms(loss + functional.huber_loss(u, 0 * u.detach()))
     assert [term.slope.dtype for term in terms.values()] == [dtype, dtype]
 
 
 def test_autocast_is_judged_by_its_rounding():
     """1% off is within the rounding of bfloat16, though residuals and parameters are float32."""
-    net = nn.Sequential(nn.Linear(2, 64), nn.Tanh(), nn.Linear(64, 1))
-    x = torch.rand(200, 2)
+    net, x = stack([2, 64, 1]), torch.rand(200, 2)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         first = functional.mse_loss(net(x), torch.ones(200, 1))
         loss = first + functional.mse_loss(net(x + 1), torch.zeros(200, 1)) * 65536

@@ -242,28 +242,26 @@ def test_exact_wave_solves_every_equation_and_has_no_loss(monkeypatch: pytest.Mo
         assert float(model.exact(ends).abs().max()) < 1e-14 * u_tt
     torch.testing.assert_close(model.exact(points), exact(points))
     assert float(model.error(points)) < 1e-14
-    loss, logged = losses_of(model, monkeypatch)
+    loss, logged, _ = losses_of(model, monkeypatch)
     assert float(loss) < 1e-20
     assert set(logged) == {"loss_u", "loss_ut", "loss_r"}
 
 
-def losses_of(model: Any, monkeypatch: pytest.MonkeyPatch) -> tuple[Tensor, dict[str, Tensor]]:
-    """Loss of one batch, and what is logged of it."""
+def losses_of(model: Any, monkeypatch) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
+    """Loss of one batch, what is logged of it, and the batch."""
     logged: dict[str, Tensor] = {}
+    batch = {name: points.double() for name, points in wave.Points().draw(1).items()}
     monkeypatch.setattr(model, "log_dict", logged.update)
-    return model.training_step(double_batch()).detach(), logged
-
-
-def double_batch() -> dict[str, Tensor]:
-    return {name: points.double() for name, points in wave.Points().draw(1).items()}
+    return model.training_step(batch).detach(), logged, batch
 
 
 def test_loss_of_u_is_the_sum_of_three_means(monkeypatch: pytest.MonkeyPatch):
     model = wave.Wave(width=3, depth=2).double()
-    initial, left, right = double_batch()["u"].split(100)
+    _, logged, batch = losses_of(model, monkeypatch)
+    initial, left, right = batch["u"].split(100)
     means = [(model.net(initial) - exact(initial)).square().mean()]
     means += [model.net(side).square().mean() for side in (left, right)]
-    torch.testing.assert_close(losses_of(model, monkeypatch)[1]["loss_u"], sum(means))
+    torch.testing.assert_close(logged["loss_u"], sum(means))
 
 
 def test_residual_of_fourier_features_is_that_of_plane_waves():
@@ -466,6 +464,8 @@ def rows(text: str) -> list[list[str]]:
 
 
 def test_milestones_are_read_from_event_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(FileNotFoundError, match=rf"no event files in {re.escape(str(tmp_path))}"):
+        milestones.read(tmp_path)
     with SummaryWriter(str(tmp_path)) as writer:
         for tag, curve in CURVES.items():
             for step, value in curve.items():
@@ -480,14 +480,11 @@ def test_milestones_are_read_from_event_files(tmp_path: Path, capsys: pytest.Cap
     ]
 
 
-def test_milestones_without_balancer_have_weights_of_one():
+def test_milestones_without_balancer_have_weights_of_one_and_without_a_weight_no_total():
     plain = {tag: curve for tag, curve in CURVES.items() if "weight" not in tag}
     assert rows(milestones.table(plain, [995])) == [
         ["995", "5.000e-01", "9.000e+00", "1.000e+00", "8.000e+00", "1", "1"]
     ]
-
-
-def test_milestone_without_its_weight_has_no_total():
     (row,) = rows(milestones.table(CURVES | {"ntk/weight/loss_u": {0: 10.0}}, [1000]))
     assert row[2] == row[5] == "-"
     assert row[3] == "2.000e+00"
@@ -503,8 +500,3 @@ def test_milestone_without_its_weight_has_no_total():
 )
 def test_nearest_value_is_near(logged: dict[int, float], step: int, value: float | None):
     assert milestones.nearest(logged, step) == value
-
-
-def test_folder_without_events_is_named(tmp_path: Path):
-    with pytest.raises(FileNotFoundError, match=rf"no event files in {re.escape(str(tmp_path))}"):
-        milestones.read(tmp_path)

@@ -39,7 +39,7 @@ def factor(request: pytest.FixtureRequest) -> Factor:
     return made(request.param)
 
 
-def test_products_with_one_factor(factor: Factor):
+def test_products_with_one_factor_have_the_dtype_asked_for(factor: Factor):
     rows, v, w = written_out(factor), torch.randn(M * N), torch.randn(R)
     assert factor.numel == M * N
     assert_near(factor.rows(), rows, 1e-14, "rows")
@@ -47,9 +47,6 @@ def test_products_with_one_factor(factor: Factor):
     assert_near(factor.matvec(v), rows @ v, 1e-14, "matvec")
     assert_near(factor.rmatvec(w), rows.mT @ w, 1e-14, "rmatvec")
     assert_near(factor.slice(slice(2, 5)).rows(), rows[2:5], 1e-14, "slice")
-
-
-def test_dtype_of_products_is_the_one_asked_for(factor: Factor):
     low = factor.to(torch.float32)
     assert low.rows().dtype == torch.float32
     assert_near(low.to(torch.float64).rows(), written_out(factor), 1e-6, "rows through float32")

@@ -140,7 +140,6 @@ def test_a_parameter_shared_between_terms():
     assert_certified(kernel)
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 @pytest.mark.parametrize("order", ["as_given", "permuted"])
 def test_five_thousand_rows(order: str, dtype: torch.dtype):
     rows, net = 5000, stack([1, 3, 1]).to(dtype)

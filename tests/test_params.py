@@ -12,47 +12,31 @@ from pinn_ntk.graph.params import named_leaves
 from tests.cases import FORMS
 
 
-class Tied(nn.Module):
-    """Two layers that own one weight."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.one, self.other = nn.Linear(2, 2), nn.Linear(2, 2)
-        self.other.weight = self.one.weight
-
-
 @pytest.fixture
 def net() -> nn.Sequential:
     return nn.Sequential(nn.Linear(1, 2), nn.Linear(2, 1, bias=False))
 
 
 @pytest.mark.parametrize(("form", "names"), FORMS.values(), ids=FORMS)
-def test_every_form_gives_the_same_leaves_in_order(
-    net: nn.Module, form: Callable[[nn.Module], object], names: list[str]
-):
+def test_every_form_gives_the_same_leaves_in_order(net, form: Callable, names: list[str]):
     leaves = named_leaves(form(net))
     assert list(leaves) == names
     assert [id(leaf) for leaf in leaves.values()] == [id(p) for p in net.parameters()]
 
 
-def test_one_bare_tensor():
-    leaf = torch.ones(3, requires_grad=True)
-    assert named_leaves(leaf) == {"param_0": leaf}
-
-
-def test_shared_weights_count_once():
-    assert list(named_leaves(Tied())) == ["one.weight", "one.bias", "other.bias"]
-
-
-def test_frozen_ones_are_left_out_and_numbers_stay(net: nn.Sequential):
+def test_frozen_ones_are_left_out_numbers_stay_and_shared_ones_count_once(net: nn.Sequential):
     net[0].bias.requires_grad_(False)
     assert list(named_leaves(net)) == ["0.weight", "1.weight"]
     assert list(named_leaves(net.parameters())) == ["param_0", "param_2"]
+    tied = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    tied[1].weight = tied[0].weight
+    assert list(named_leaves(tied)) == ["0.weight", "0.bias", "1.bias"]
 
 
-def test_frozen_tensors_need_not_be_leaves_nor_have_names_of_their_own():
+def test_frozen_tensors_need_not_be_leaves_nor_have_names_of_their_own_nor_one_a_list():
     leaf, data = torch.ones(2, requires_grad=True), torch.ones(2) * 2
     assert named_leaves([("a", data), ("a", leaf)]) == {"a": leaf}
+    assert named_leaves(leaf) == {"param_0": leaf}
 
 
 def leaf() -> Tensor:
@@ -60,7 +44,7 @@ def leaf() -> Tensor:
 
 
 EMPTY = r"params holds no trainable tensor: expected at least one.*can be read once"
-UNUSABLE: dict[str, tuple[Callable[[], object], str]] = {
+UNUSABLE = {
     "empty": (list, EMPTY),
     "exhausted": (lambda: iter(()), EMPTY),
     "frozen": (lambda: nn.Linear(1, 1).requires_grad_(False), EMPTY),
@@ -75,7 +59,7 @@ UNUSABLE: dict[str, tuple[Callable[[], object], str]] = {
         r"params\['param_0'\] is complex \(torch.complex64\)",
     ),
 }
-OF_NO_KIND: dict[str, tuple[Callable[[], object], str]] = {
+OF_NO_KIND = {
     "number": (lambda: [1.0], r"params\[0\] is a float; expected a tensor"),
     "module_in_list": (lambda: [leaf(), nn.Linear(1, 1)], r"params\[1\] is a Linear"),
     "text": (lambda: "weights", r"params\[0\] is a str"),

@@ -104,25 +104,17 @@ def assert_jacobian_is_derivative(residual: Callable[[], Tensor], params: list[T
 
 def wrong_in_torch(name: str) -> object:
     marks = [pytest.mark.xfail(reason=WRONG_IN_TORCH[name])] if name in WRONG_IN_TORCH else []
-    return pytest.param(name, marks=marks)
+    return pytest.param("u_xx", name, marks=marks)
 
 
-@pytest.mark.parametrize("name", [wrong_in_torch(name) for name in NETWORKS])
-def test_u_xx_of_every_network_against_finite_differences(name: str):
-    net, x = NETWORKS[name](1, 1), points(6, 1)
-    assert_jacobian_is_derivative(lambda: OPERATORS["u_xx"].residual(net, x), [*net.parameters()])
+PAIRS = [("grad_u", name) for name in WRONG_IN_TORCH] + [(name, "mlp") for name in OPERATORS]
+PAIRS += [wrong_in_torch(name) for name in NETWORKS if name != "mlp"]
 
 
-@pytest.mark.parametrize("name", WRONG_IN_TORCH)
-def test_grad_u_of_torch_norms_against_finite_differences(name: str):
-    net, x = NETWORKS[name](2, 1), points(6, 2)
-    assert_jacobian_is_derivative(lambda: OPERATORS["grad_u"].residual(net, x), [*net.parameters()])
-
-
-@pytest.mark.parametrize("name", OPERATORS)
-def test_every_operator_against_finite_differences(name: str):
+@pytest.mark.parametrize(("name", "network"), PAIRS)
+def test_every_network_and_operator_against_finite_differences(name: str, network: str):
     operator, trained = OPERATORS[name], coefficients(name)
-    net, x = NETWORKS["mlp"](operator.in_dim, operator.out_dim), points(6, operator.in_dim)
+    net, x = NETWORKS[network](operator.in_dim, operator.out_dim), points(6, operator.in_dim)
     params = [*net.parameters(), *trained.values()]
     assert_jacobian_is_derivative(lambda: operator.residual(net, x, **trained), params)
 
@@ -135,7 +127,9 @@ def test_rows_are_the_entries_in_row_major_order(shape: tuple[int, ...]):
     assert torch.equal(kernel["residual", "residual"], torch.outer(x, x) + 1)
 
 
-def test_scalar_and_empty_residuals():
+def test_scalar_and_empty_residuals_and_one_bare_tensor_as_params():
+    w = column(3.0, 4.0).requires_grad_()
+    assert reference_jacobian(w.prod(), w).tolist() == [[4.0, 3.0]]
     (a,) = weights(3.0)
     assert reference_jacobian(a**2, [a]).tolist() == [[6.0]]
     assert reference_jacobian((a * column(1.0, 2.0))[:0], [a]).shape == (0, 1)
@@ -158,11 +152,6 @@ def test_every_form_of_params(net: nn.Module, form: Callable[[nn.Module], object
     assert torch.equal(reference_jacobian(residual, form(net)), expected)
 
 
-def test_one_bare_tensor_as_params():
-    w = column(3.0, 4.0).requires_grad_()
-    assert reference_jacobian(w.prod(), w).tolist() == [[4.0, 3.0]]
-
-
 def test_frozen_parameters_have_no_columns_and_unused_ones_zero_columns():
     a, b, unused = weights(0.3, -0.7, 9.0)
     residual = a * column(1.0, 2.0) + b
@@ -170,16 +159,12 @@ def test_frozen_parameters_have_no_columns_and_unused_ones_zero_columns():
     assert reference_jacobian(residual, [unused, a, b]).tolist() == [[0.0, 1.0], [0.0, 2.0]]
 
 
-def test_graph_and_gradients_stay_as_they_are(net: nn.Module):
+def test_graph_and_gradients_stay_as_they_are_and_errors_name_the_cause(net: nn.Module):
     residual = net(points(3, 2))
     reference_ntk(residual, net)
     assert all(p.grad is None for p in net.parameters())
     residual.square().sum().backward()
     assert all(p.grad is not None for p in net.parameters())
-
-
-def test_errors_name_the_cause(net: nn.Module):
-    residual = net(points(3, 2))
     with pytest.raises(ValueError, match=r"shape \(3, 3\) without a graph"):
         reference_jacobian(residual.detach(), net)
     with pytest.raises(ValueError, match="got 0 tensors"):

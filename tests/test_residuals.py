@@ -12,23 +12,17 @@ from torch import Tensor, nn
 
 from pinn_ntk import ResidualError
 from pinn_ntk.graph.residuals import named_residuals
-
-
-class Labelled(Tensor):
-    """A tensor with a label, as libraries with named coordinates have it."""
+from tests.idioms import Labelled
 
 
 def live(*shape: int) -> Tensor:
     return torch.ones(shape, requires_grad=True) * 2
 
 
-def test_one_bare_tensor_is_called_residual():
+def test_any_mapping_keeps_its_order_and_tensors_and_one_bare_tensor_is_called_residual():
     r = live(3, 1)
     assert list(named_residuals(r)) == ["residual"]
     assert named_residuals(r)["residual"] is r
-
-
-def test_any_mapping_keeps_its_order_and_tensors():
     terms = {"pde": live(3), "bc": live(2, 2), 0: live(1)}
     found = named_residuals(MappingProxyType(terms))
     assert list(found) == ["pde", "bc", "0"]
@@ -81,8 +75,6 @@ UNUSABLE: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
 
 
 @pytest.mark.parametrize(("residuals", "error", "message"), UNUSABLE.values(), ids=UNUSABLE)
-def test_what_has_no_kernel_is_named(
-    residuals: Callable[[], object], error: type[Exception], message: str
-):
+def test_what_has_no_kernel_is_named(residuals: Callable[[], object], error, message: str):
     with pytest.raises(error, match=message):
         named_residuals(residuals())

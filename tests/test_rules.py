@@ -124,9 +124,8 @@ def rules_of(out: Tensor, w: Tensor) -> list[SiteRule]:
 
 
 @pytest.mark.parametrize(("shape", "operation"), CASES.values(), ids=CASES)
-def test_each_slot_gives_its_share_of_the_gradient(shape: tuple[int, ...], operation: Operation):
-    w = rand(*shape).requires_grad_()
-    out = operation(w)
+def test_each_slot_gives_its_share_of_the_gradient(shape: Shape, operation: Operation):
+    out = operation(w := points(*shape))
     cotangent = torch.randn(out.shape)
     numbers = torch.arange(out.numel(), dtype=torch.float64).view(out.shape)
     rules = rules_of(out, w)

@@ -48,19 +48,15 @@ def test_kind_residual_and_weight(problem: Problem, idiom: str):
 
 @pytest.mark.parametrize("idiom", IDIOMS)
 def test_slope_is_the_derivative_through_this_term_alone(problem: Problem, idiom: str):
+    """And all terms make up the gradient."""
     loss, _ = IDIOMS[idiom](problem)
-    for term in find_terms(loss).values():
+    terms = find_terms(loss, check=False)
+    assert completeness_error(loss, terms) < 1e-14
+    for term in terms.values():
         if term.kind in PHI:
             r = term.residual.detach().requires_grad_()
             (slope,) = torch.autograd.grad((term.weight * PHI[term.kind](r)).sum(), r)
             torch.testing.assert_close(term.slope, slope, rtol=1e-14, atol=1e-300)
-
-
-@pytest.mark.parametrize("idiom", IDIOMS)
-def test_terms_make_up_the_gradient(problem: Problem, idiom: str):
-    loss, _ = IDIOMS[idiom](problem)
-    terms = find_terms(loss, check=False)
-    assert completeness_error(loss, terms) < 1e-14
 
 
 def test_slope_of_huber_is_clipped(problem: Problem):
@@ -78,14 +74,10 @@ def test_slope_of_a_norm_has_unit_length_by_point(problem: Problem):
     assert torch.equal(term.slope[5:], problem.zeros(3, 2))
 
 
-def test_residual_is_the_users_own_tensor(problem: Problem):
-    (term,) = find_terms((problem.r**2).mean()).values()
-    assert term.residual is problem.r
-
-
-def test_value_mean_and_total(problem: Problem):
+def test_value_mean_and_total_of_the_users_own_tensor(problem: Problem):
     r = problem.r
     first, second = find_terms(3 * (r**2).mean() + r.norm(dim=1).mean()).values()
+    assert first.residual is r
     torch.testing.assert_close(first.value, 3 * (r**2).mean().detach())
     torch.testing.assert_close(first.mean, (r**2).mean().detach())
     torch.testing.assert_close(first.total, (r**2).sum().detach())
@@ -105,20 +97,14 @@ def test_head_is_where_a_factor_weighs_the_term(problem: Problem):
     assert all(map(torch.equal, gradient(loss), weighted))
 
 
-@pytest.mark.parametrize(
-    ("weight", "ascends"), [(-1.0, True), (1.0, False), (0.0, False)], ids=["-1", "1", "0"]
-)
-def test_ascends(problem: Problem, weight: float, ascends: bool):
-    (term,) = find_terms(weight * (problem.r**2).mean()).values()
+SIGNS = [[1.0], [-1.0], [-1.0], [-1.0], [0.0]]
+ASCENDS = [([[-1.0]] * 5, True), ([[1.0]] * 5, False), ([[0.0]] * 5, False), (SIGNS, False)]
+
+
+@pytest.mark.parametrize(("weight", "ascends"), [*ASCENDS, (SIGNS[1:], True)], ids=str)
+def test_ascends(problem: Problem, weight: list[list[float]], ascends: bool):
+    (term,) = find_terms((torch.tensor(weight) * problem.r[: len(weight)] ** 2).mean()).values()
     assert term.ascends is ascends
-
-
-def test_terms_of_mixed_sign_do_not_ascend(problem: Problem):
-    signs = torch.tensor([[1.0], [-1.0], [-1.0], [-1.0], [0.0]])
-    (term,) = find_terms((signs * problem.r**2).sum()).values()
-    assert not term.ascends
-    (term,) = find_terms((signs[1:] * problem.r[1:] ** 2).sum()).values()
-    assert term.ascends
 
 
 class Cubed(torch.autograd.Function):
@@ -141,6 +127,7 @@ def likelihood(p: Problem) -> Tensor:
     return (log_var + (mean - p.data(5)) ** 2 / log_var.exp()).mean() / 2
 
 
+OUTPUT = r"AddmmBackward0 of shape \(5, 2\)"
 OPAQUE: dict[str, tuple[Callable[[Problem], Tensor], str]] = {
     "mean of output": (lambda p: p.u.mean(), r"AddmmBackward0 of shape \(5, 2\) without"),
     "matrix product": (
@@ -148,18 +135,15 @@ OPAQUE: dict[str, tuple[Callable[[Problem], Tensor], str]] = {
         r"MmBackward0 of shape \(5, 3\) without",
     ),
     "path around a head": (lambda p: (p.r**2).mean() + p.r.mean(), "AddmmBackward0"),
-    "energy": (ritz_energy, r"AddmmBackward0 of shape \(5, 2\)"),
-    "likelihood": (likelihood, r"AddmmBackward0 of shape \(5, 2\)"),
+    "energy": (ritz_energy, OUTPUT),
+    "likelihood": (likelihood, OUTPUT),
     "tanh": (lambda p: (p.r**2).mean() + p.u.tanh().sum(), r"TanhBackward0 of shape \(5, 2\)"),
     "hinge": (lambda p: functional.relu(p.r).mean(), "ReluBackward0"),
     "fourth power": (lambda p: (p.r**4).mean(), "AddmmBackward0"),
     "largest entry": (lambda p: p.r.norm(p=math.inf), "LinalgVectorNormBackward0"),
     "custom function": (lambda p: Cubed.apply(p.r).mean(), r"CubedBackward of shape \(5, 2\)"),
     "outer product": (lambda p: (p.s * p.s.T).sum(), "AddmmBackward0"),
-    "times own transpose": (
-        lambda p: ((square := p.r[:2]) * square.T).sum(),
-        r"AddmmBackward0 of shape \(5, 2\)",
-    ),
+    "times own transpose": (lambda p: ((square := p.r[:2]) * square.T).sum(), OUTPUT),
     "two fields": (lambda p: (p.u[:, 0] * p.u[:, 1]).sum(), "AddmmBackward0"),
     "network of weights": (
         lambda p: (p.net(p.data(5, 2)).sigmoid() * p.r**2).mean(),
@@ -177,17 +161,14 @@ OPAQUE: dict[str, tuple[Callable[[Problem], Tensor], str]] = {
 }
 
 
-@pytest.mark.parametrize("case", OPAQUE)
-def test_opaque_loss_is_refused_by_name(problem: Problem, case: str):
-    loss, message = OPAQUE[case]
+@pytest.mark.parametrize(("loss", "message"), OPAQUE.values(), ids=OPAQUE)
+def test_opaque_loss_is_refused_by_name(problem: Problem, loss: Callable, message: str):
     with pytest.raises(OpaqueLossError, match=message) as caught:
         find_terms(loss(problem))
     assert "pinn_ntk.empirical_ntk({'pde': r, ...}, model.parameters())" in str(caught.value)
 
 
-def test_operand_that_torch_no_longer_keeps_is_refused(
-    problem: Problem, monkeypatch: pytest.MonkeyPatch
-):
+def test_operand_that_torch_no_longer_keeps_is_refused(problem: Problem, monkeypatch):
     monkeypatch.setattr(loss_nodes, "missing", lambda _: ("self",))
     with pytest.raises(OpaqueLossError, match="AbsBackward0"):
         find_terms(problem.r.abs().mean())
@@ -222,9 +203,8 @@ UNFIT: dict[str, tuple[Callable[[Problem], object], type[Exception], str]] = {
 }
 
 
-@pytest.mark.parametrize("case", UNFIT)
-def test_unfit_loss_is_refused(problem: Problem, case: str):
-    loss, error, message = UNFIT[case]
+@pytest.mark.parametrize(("loss", "error", "message"), UNFIT.values(), ids=UNFIT)
+def test_unfit_loss_is_refused(problem: Problem, loss: Callable, error, message: str):
     with pytest.raises(error, match=message):
         find_terms(loss(problem))
 
@@ -254,9 +234,9 @@ def test_training_is_bit_identical(idiom: str):
 
 def test_second_look_finds_the_same(problem: Problem):
     loss, _ = IDIOMS["gradient_enhanced"](problem)
-    first, second = find_terms(loss), find_terms(loss)
-    assert all(first[name].head is second[name].head for name in first)
-    assert all(torch.equal(first[name].weight, second[name].weight) for name in first)
+    for first, second in zip(find_terms(loss).values(), find_terms(loss).values(), strict=True):
+        assert first.head is second.head
+        assert torch.equal(first.weight, second.weight)
 
 
 def test_works_where_gradients_are_off(problem: Problem):

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from pinn_ntk import FactoredJacobian, empirical_ntk
 from pinn_ntk.kernel import tsqr
@@ -18,12 +18,8 @@ from tests.operators import laplacian
 pytestmark = pytest.mark.usefixtures("float64")
 
 
-def drawn(*shape: int) -> Tensor:
-    return torch.randn(*shape, dtype=torch.float64)
-
-
 def outer(rows: int, m: int, n: int, sites: int = 2) -> Outer:
-    return Outer(*(tuple(drawn(rows, size) for _ in range(sites)) for size in (m, n)))
+    return Outer(*(tuple(torch.randn(rows, size) for _ in range(sites)) for size in (m, n)))
 
 
 def jacobian(rows: int, **factors: Outer | Dense | int) -> FactoredJacobian:
@@ -35,14 +31,14 @@ def jacobian(rows: int, **factors: Outer | Dense | int) -> FactoredJacobian:
 
 def some_jacobians() -> dict[str, FactoredJacobian]:
     return {
-        "weight and bias": jacobian(7, w=outer(7, 3, 5), b=Dense(drawn(7, 3))),
+        "weight and bias": jacobian(7, w=outer(7, 3, 5), b=Dense(torch.randn(7, 3))),
         "several layers": jacobian(
-            9, a=outer(9, 4, 1), b=Dense(drawn(9, 4)), c=outer(9, 4, 4, 3), d=outer(9, 1, 4)
+            9, a=outer(9, 4, 1), b=Dense(torch.randn(9, 4)), c=outer(9, 4, 4, 3), d=outer(9, 1, 4)
         ),
         "fewer parameters than rows": jacobian(8, w=outer(8, 2, 2, 1)),
-        "one row": jacobian(1, w=outer(1, 3, 2), b=Dense(drawn(1, 3))),
-        "one parameter": jacobian(4, w=Dense(drawn(4, 1))),
-        "an unused parameter": jacobian(5, w=outer(5, 2, 3), unused=6, b=Dense(drawn(5, 2))),
+        "one row": jacobian(1, w=outer(1, 3, 2), b=Dense(torch.randn(1, 3))),
+        "one parameter": jacobian(4, w=Dense(torch.randn(4, 1))),
+        "an unused parameter": jacobian(5, w=outer(5, 2, 3), unused=6, b=Dense(torch.randn(5, 2))),
     }
 
 
@@ -70,32 +66,27 @@ def test_every_column_is_taken_once(width: int):
 
 def test_terms_below_one_another():
     """Factors of different kinds, one absent, and rows that are scaled."""
-    a = jacobian(4, w=outer(4, 3, 2), b=Dense(drawn(4, 3)))
-    b = jacobian(3, w=Dense(drawn(3, 6)), b=3)
-    c = jacobian(2, w=6, b=Dense(drawn(2, 3)))
+    a = jacobian(4, w=outer(4, 3, 2), b=Dense(torch.randn(4, 3)))
+    b = jacobian(3, w=Dense(torch.randn(3, 6)), b=3)
+    c = jacobian(2, w=6, b=Dense(torch.randn(2, 3)))
     stacked = torch.cat([a.dense(), b.dense(), c.dense()])
-    triangle = triangular_factor([a, b, c])
-    assert_near(triangle.mT @ triangle, stacked @ stacked.mT, 1e-13, "three terms")
-    scale = torch.rand(9, dtype=torch.float64)
-    triangle = triangular_factor([a, b, c], scale)
-    scaled = scale[:, None] * stacked
-    assert_near(triangle.mT @ triangle, scaled @ scaled.mT, 1e-13, "scaled")
+    for scale in (None, torch.rand(9)):
+        triangle = triangular_factor([a, b, c], scale)
+        rows = stacked if scale is None else scale[:, None] * stacked
+        assert_near(triangle.mT @ triangle, rows @ rows.mT, 1e-13, "three terms")
 
 
 def test_graded_columns_keep_the_small_singular_values():
     """Twelve decades of sigma, which are 24 of lambda: the Gram matrix has lost half of them."""
-    left = torch.linalg.qr(drawn(6, 6)).Q
-    right = torch.linalg.qr(drawn(40, 6)).Q
+    left = torch.linalg.qr(torch.randn(6, 6)).Q
+    right = torch.linalg.qr(torch.randn(40, 6)).Q
     sigma = torch.logspace(0, -12, 6, dtype=torch.float64)
     found = torch.linalg.svdvals(triangular_factor([jacobian(6, w=Dense(left * sigma @ right.mT))]))
     assert torch.allclose(found, sigma, rtol=1e-3, atol=0)
 
 
-def test_no_effect_at_all():
+def test_no_effect_at_all_and_other_parameters():
     assert triangular_factor([jacobian(3, w=5)]).shape == (0, 3)
-
-
-def test_other_parameters_are_refused():
     with pytest.raises(ValueError, match="over the same parameters"):
         triangular_factor([jacobian(2, w=3), jacobian(2, v=3)])
 
@@ -126,11 +117,11 @@ def test_precision_is_that_of_the_coarsest_numbers():
     net = nn.Sequential(nn.Linear(1, 3), nn.Tanh(), nn.Linear(3, 1)).float()
     of_float32 = empirical_ntk(net(torch.ones(2, 1, dtype=torch.float32)), net).jacobian("residual")
     assert of_float32.dtype == torch.float64
-    of_float64 = jacobian(2, w=outer(2, 2, 2), b=Dense(drawn(2, 2)))
+    of_float64 = jacobian(2, w=outer(2, 2, 2), b=Dense(torch.randn(2, 2)))
     assert factor_precision([of_float32]) == single
     assert factor_precision([of_float64]) == double
     assert factor_precision([of_float64, of_float32]) == single
-    mixed = jacobian(2, w=outer(2, 2, 2), b=Dense(drawn(2, 2).float()))
+    mixed = jacobian(2, w=outer(2, 2, 2), b=Dense(torch.randn(2, 2).float()))
     assert factor_precision([mixed]) == single
     assert factor_precision([jacobian(3, w=5)]) == double
 
