@@ -32,7 +32,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import logging
 import random
 import sys
 import tempfile
@@ -184,13 +183,6 @@ def load_example(name: str) -> ModuleType:
     return module
 
 
-def _quiet(report: ModuleType) -> None:
-    """Silence what Lightning says of a short fit without validation or workers."""
-    for package in ("pytorch_lightning", "lightning.pytorch"):
-        logging.getLogger(f"{package}.utilities.rank_zero").setLevel(logging.ERROR)
-    report.ignore_advice()
-
-
 def _steps(text: str) -> int:
     steps = int(text)
     if steps < EVERY or steps % EVERY:
@@ -206,7 +198,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--steps", type=_steps, default=EVERY, help=f"timed steps, a multiple of {EVERY}")
     add("--rounds", type=int, default=7)
     options = made.parse_args(arguments)
-    _quiet(load_example("report"))
     config = yaml.safe_load(options.config.read_text())
     wave = load_example("wave")
     contestants = {
@@ -214,11 +205,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     }
     report = begun(options.threads) | {"steps": options.steps, "target": TARGET}
     report |= {"model": config["model"], "data": config["data"]}
-    for number, runs in enumerate(in_turns(contestants, options.rounds), 1):
-        report |= {"rounds": number, "contestants": figures(runs)}
-        write(options.json, report)
-        print(f"round {number} of {options.rounds}, load {load_average()}")
-        print(table(report["contestants"], options.steps), flush=True)
+    with load_example("report").quiet():
+        for number, runs in enumerate(in_turns(contestants, options.rounds), 1):
+            report |= {"rounds": number, "contestants": figures(runs)}
+            write(options.json, report)
+            print(f"round {number} of {options.rounds}, load {load_average()}")
+            print(table(report["contestants"], options.steps), flush=True)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +103,22 @@ def ignore_advice() -> None:
         r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning's own use of _pytree
     ):
         warnings.filterwarnings("ignore", message=message)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Lightning says nothing of the trainings within, of which a script makes many."""
+    names = ("pytorch_lightning", "lightning.pytorch", "lightning_fabric", "lightning")
+    levels = {log: log.level for log in map(logging.getLogger, names)}
+    with warnings.catch_warnings():
+        ignore_advice()
+        for log in levels:
+            log.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for log, level in levels.items():
+                log.setLevel(level)
 
 
 def run(

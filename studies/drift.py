@@ -34,7 +34,7 @@ import jsonargparse
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from problems import poisson, quiet_trainer
+from problems import fit_quietly, poisson
 from pytorch_lightning import Callback, Trainer, seed_everything
 from results import COLOURS, STYLES, labelled, markdown, remembered, save
 from torch import Tensor, nn
@@ -132,8 +132,7 @@ def run(setting: Setting) -> Record:
     model = Descent(setting, points)
     monitor, watch = NTKMonitor(per_decade=8), Divergence()
     start, tags = time.perf_counter(), ("loss_b", "loss_r")
-    trainer = quiet_trainer(setting.steps, monitor, watch)
-    trainer.fit(model, points)
+    trainer = fit_quietly(model, points, monitor, watch)
     end = sum(float(trainer.callback_metrics[tag]) for tag in tags)
     history = {tag: values.tolist() for tag, values in monitor.history.items()}
     found = {

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
-from pytorch_lightning import Callback, Trainer
+from pytorch_lightning import Callback, LightningModule, Trainer
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
 
@@ -17,15 +16,17 @@ import wave
 import poisson
 import report
 
-__all__ = ["poisson", "quiet_trainer", "report", "wave"]
+__all__ = ["fit_quietly", "poisson", "report", "wave"]
 
 
-def quiet_trainer(steps: int, *callbacks: Callback, **options: Any) -> Trainer:
-    """A Trainer on one thread of the CPU that writes and says nothing."""
+def fit_quietly(
+    model: LightningModule, points: Any, *callbacks: Callback, **options: Any
+) -> Trainer:
+    """The Trainer of a fit on one thread of the CPU that wrote and said nothing."""
     torch.set_num_threads(1)  # the matrices are small: a second thread costs more than it does
-    report.ignore_advice()
-    for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric", "lightning"):
-        logging.getLogger(name).setLevel(logging.ERROR)
     off = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
-    chosen = dict.fromkeys(off, False) | options
-    return Trainer(accelerator="cpu", max_steps=steps, callbacks=list(callbacks), **chosen)
+    chosen = dict.fromkeys(off, False) | {"max_steps": points.steps} | options
+    with report.quiet():
+        trainer = Trainer(accelerator="cpu", callbacks=list(callbacks), **chosen)
+        trainer.fit(model, points)
+    return trainer

@@ -38,7 +38,7 @@ from drift import Network
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from problems import poisson, quiet_trainer, wave
+from problems import fit_quietly, poisson, wave
 from pytorch_lightning import seed_everything
 from results import COLOURS, labelled, markdown, save
 
@@ -112,7 +112,7 @@ def all_spectra(frequencies: Sequence[float], seeds: Sequence[int], setting: Set
         model = make_model(a, seed, setting)
         found[MOMENTS[0], a, seed] = spectra_of(kernel_of(model))
         if steps := setting.steps:
-            quiet_trainer(steps).fit(model, poisson.Points(steps=steps))
+            fit_quietly(model, poisson.Points(steps=steps))
             found[MOMENTS[1], a, seed] = spectra_of(kernel_of(model))
             error = float(model.error(poisson.Points().test))
             said = f"a = {a:g}, seed {seed}: relative L2 error {error:.2e} after {steps} steps"

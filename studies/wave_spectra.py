@@ -38,7 +38,7 @@ import yaml
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from problems import quiet_trainer, wave
+from problems import fit_quietly, wave
 from pytorch_lightning import seed_everything
 from results import markdown, remembered, save
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -70,7 +70,7 @@ def train(seed: int, steps: int, config: Mapping[str, Any]) -> dict[str, Any]:
     monitor = NTKMonitor(steps=moments, probe=wave.Wave.residuals)
     balancer = NTKBalancer(**options_of("NTKBalancer", config))
     start = time.perf_counter()
-    quiet_trainer(steps, monitor, balancer).fit(model, points)
+    fit_quietly(model, points, monitor, balancer)
     return {
         "rel_l2": float(model.error(points.test)),
         "weights": {name: float(weight) for name, weight in balancer.weights.items()},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 
@@ -10,6 +11,8 @@ os.environ.setdefault("MKL_CBWR", "COMPATIBLE")
 
 import pytest
 import torch
+
+LOGGERS = ("pytorch_lightning", "lightning.pytorch", "lightning_fabric", "lightning")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -37,7 +40,8 @@ def seed() -> int:
 
 @pytest.fixture(autouse=True)
 def _fresh_torch(seed: int) -> Iterator[None]:
-    """Seed torch, and undo what a test does to its global settings."""
+    """Seed torch, undo what a test does to its settings; Lightning's loggers speak as before."""
+    levels = [logging.getLogger(name).level for name in LOGGERS]
     dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
     deterministic = torch.are_deterministic_algorithms_enabled()
     torch.manual_seed(seed)
@@ -45,6 +49,7 @@ def _fresh_torch(seed: int) -> Iterator[None]:
     torch.set_default_dtype(dtype)
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(deterministic)
+    assert levels == [logging.getLogger(name).level for name in LOGGERS]
 
 
 @pytest.fixture(params=[torch.float32, torch.float64], ids=["float32", "float64"])

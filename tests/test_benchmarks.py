@@ -384,7 +384,6 @@ def test_overhead_is_kept_as_json(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     shares = iter([1.0, 2.0, 4.0, 8.0] * 2)
-    monkeypatch.setattr(overhead, "_quiet", lambda _: None)  # it sets loggers of the process
     monkeypatch.setattr(overhead, "train", lambda *_: timed(next(shares)))
     path = tmp_path / "results" / "overhead.json"
     overhead.main(["--rounds", "1", "--json", str(path)])

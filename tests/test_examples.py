@@ -25,7 +25,7 @@ from scripts import ENVIRONMENT, ROOT, load, path_of
 from tests.networks import Lambda
 
 poisson, wave, milestones = load("poisson"), load("wave"), load("milestones")
-quiet_trainer = load("problems").quiet_trainer
+fit_quietly = load("problems").fit_quietly
 STEPS = 60
 
 
@@ -79,7 +79,7 @@ def fit(seed: int, steps: int) -> nn.Module:
     pl.seed_everything(seed)
     data = poisson.Points(steps=steps)
     model = poisson.Poisson(mean=data.mean, std=data.std)
-    quiet_trainer(steps).fit(model, datamodule=data)
+    fit_quietly(model, data)
     return model
 
 

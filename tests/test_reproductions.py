@@ -160,13 +160,17 @@ def test_residuals_are_those_of_the_losses():
 
 
 @pytest.mark.filterwarnings("ignore:.*log_every_n_steps.*:UserWarning")
-def test_logs_and_checkpoints_hold_what_the_monitor_kept(tmp_path: Path):
+def test_logs_and_checkpoints_hold_what_the_monitor_kept(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
     settings = yaml.safe_load(tiny_wave(tmp_path).read_text())
     model = wave.Wave(**settings["model"])
     monitor = wave_spectra.NTKMonitor(steps=[0, 2, 4])
     logger = TensorBoardLogger(tmp_path, name="run")
-    run = problems.quiet_trainer(5, monitor, logger=logger)
-    run.fit(model, wave.Points(**settings["data"], steps=5))
+    points = wave.Points(**settings["data"], steps=5)
+    with caplog.at_level("DEBUG"):
+        run = problems.fit_quietly(model, points, monitor, logger=logger)
+    assert not [record for record in caplog.records if "lightning" in record.name]
     run.save_checkpoint(tmp_path / "last.ckpt")
     from_file = wave_spectra.read(tmp_path / "last.ckpt")
     from_logs = wave_spectra.read(Path(logger.log_dir))
