@@ -17,7 +17,7 @@ from torch.autograd.graph import Node
 
 from pinn_ntk.callbacks.base import KernelCallback, callbacks_of
 from pinn_ntk.callbacks.schedule import Schedule
-from pinn_ntk.callbacks.step.manual_backward import measuring
+from pinn_ntk.callbacks.step.manual_backward import Backward, measuring
 from pinn_ntk.callbacks.step.residual_function import Route
 from pinn_ntk.callbacks.step.term_finder import TermFinder
 from pinn_ntk.callbacks.trainer.checks import check_optimizers
@@ -143,7 +143,6 @@ class NTKBalancer(KernelCallback):
         return self._terms.weights
 
     def reset(self) -> None:
-        """Another module is trained."""
         super().reset()
         self._terms.reset()
         self._on_gradients.forget()
@@ -169,26 +168,16 @@ class NTKBalancer(KernelCallback):
         else:
             self._terms.weights = self._in_loss.weights.as_dict()
 
-    def at_backward(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor | None
-    ) -> None:
+    def at_backward(self, at: Backward) -> None:
         """Update the weights if that is due, and put them on the gradient."""
-        self.refresh(trainer, pl_module, loss)
-        if loss is not None and self._in_loss is None:
-            remember = pl_module.automatic_optimization
-            put = partial(self._on_gradients.put, loss, remember=remember)
+        self.refresh(at)
+        if at.loss is not None and self._in_loss is None:
+            remember = at.module.automatic_optimization
+            put = partial(self._on_gradients.put, at.loss, remember=remember)
             self.guard.run(UPDATE, put, retry=True)
 
-    def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
-        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-        if self._active and self._in_loss is not None:
+    def batch_ends(self, trainer: pl.Trainer) -> None:
+        if self._in_loss is not None:
             self.guard.run(UPDATE, partial(self._in_loss.write, trainer), retry=True)
             self._terms.weights |= self._in_loss.weights.as_dict()  # rounded to the buffer's dtype
 
@@ -199,27 +188,22 @@ class NTKBalancer(KernelCallback):
         super().load_state_dict(state_dict)
         self._terms.load_state_dict(state_dict)
 
-    def refresh(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor | None
-    ) -> None:
+    def refresh(self, at: Backward) -> None:
         """Update the weights if that is due and not yet done in this step."""
-        if self._active and self._is_due(trainer, pl_module, loss):
-            measure = partial(self._measure, trainer, pl_module, loss)
-            local = self.guard.run(UPDATE, measure, retry=True)
-            traces = from_all_ranks(trainer, local, partial(self.guard.warn_once, "names"))
+        if self._active and self._is_due(at):
+            local = self.guard.run(UPDATE, partial(self._measure, at), retry=True)
+            traces = from_all_ranks(at.trainer, local, partial(self.guard.warn_once, "names"))
             if traces:
-                self.guard.run(UPDATE, partial(self._update, trainer, traces), retry=True)
+                self.guard.run(UPDATE, partial(self._update, at.trainer, traces), retry=True)
 
-    def _is_due(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor | None
-    ) -> bool:
+    def _is_due(self, at: Backward) -> bool:
         """Once a step, and again for each further loss of a step in manual optimisation."""
-        step = logged_step(trainer)
+        step = logged_step(at.trainer)
         if step != self._step:
             self._step, self.looks.done = step, set()
-        elif pl_module.automatic_optimization or not self._is_new(loss):
+        elif at.module.automatic_optimization or not self._is_new(at.loss):
             return False
-        self._loss = None if loss is None else ref(loss)
+        self._loss = None if at.loss is None else ref(at.loss)
         return self.schedule.is_due(step)
 
     def _is_new(self, loss: Tensor | None) -> bool:
@@ -227,18 +211,16 @@ class NTKBalancer(KernelCallback):
             return not self.looks.done.issuperset(self.finder.recorder.taps)
         return self._loss is None or self._loss() is not loss
 
-    def _measure(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor | None
-    ) -> Traces:
+    def _measure(self, at: Backward) -> Traces:
         with measuring():
-            look = self.look(trainer, pl_module, loss, self._to_weigh, self._to_certify)
+            look = self.look(at, self._to_weigh, self._to_certify)
             self._terms.rename(self.finder.recorder.renamed)
             if look is None:
                 return {}
             found = look.found
             self.looks.done |= set(found.residuals)
             if self._to_certify(found):
-                self.finder.check(loss, found)
+                self.finder.check(at.loss, found)
             named_residuals(found.residuals)  # says what is wrong with a residual
             kernel = look.kernel
         if not any(kernel.jacobian(term).fallbacks for term in kernel.terms):
@@ -262,7 +244,6 @@ class NTKBalancer(KernelCallback):
         self.writer.log(trainer, self._step or 0, {f"weight/{n}": w for n, w in weights.items()})
 
     def weights_on_heads(self, loss: Tensor | None) -> Mapping[Node, float]:
-        """Head of a term -> the weight that is put on its gradient."""
         if self._in_loss is not None or loss is None or not self._active:
             return {}
         return self._on_gradients.on_heads(loss)

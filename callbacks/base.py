@@ -11,8 +11,8 @@ from torch.autograd.graph import Node
 
 from pinn_ntk.callbacks.log_writer import LogWriter
 from pinn_ntk.callbacks.schedule import Schedule
-from pinn_ntk.callbacks.step.manual_backward import ManualBackward, measuring
-from pinn_ntk.callbacks.step.step_looks import Backward, StepLooks
+from pinn_ntk.callbacks.step.manual_backward import Backward, ManualBackward, measuring
+from pinn_ntk.callbacks.step.step_looks import StepLooks
 from pinn_ntk.callbacks.step.term_finder import TermFinder
 from pinn_ntk.callbacks.trainer.checks import unsupported_strategy
 from pinn_ntk.callbacks.trainer.guard import Guard
@@ -62,10 +62,8 @@ class KernelCallback(StatefulCallback):
         """Tag -> array of (step, value), (n, 2)."""
         return self.writer.history
 
-    def at_backward(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor | None
-    ) -> None:
-        """A backward pass begins; the loss is None where Lightning does not see it."""
+    def at_backward(self, at: Backward) -> None:
+        """A backward pass begins."""
         raise NotImplementedError
 
     def weight_of(self, name: str) -> float:
@@ -119,7 +117,7 @@ class KernelCallback(StatefulCallback):
         if self._active:
             self.manual.lightning_saw_it()
             self.close_looks()
-            self.at_backward(trainer, pl_module, loss)
+            self.at_backward(Backward(trainer, pl_module, loss))
 
     def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.close_looks()
@@ -134,10 +132,14 @@ class KernelCallback(StatefulCallback):
     ) -> None:
         if self._active:
             self.close_looks()
+            self.batch_ends(trainer)
             self.finder.end()
             self.looks.batch_ends()
             self.writer.count(logged_step(trainer))
             self.manual.end(self.guard)
+
+    def batch_ends(self, trainer: pl.Trainer) -> None:
+        """The optimizer has moved the parameters; what was seen of the batch is still there."""
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._active:
@@ -176,34 +178,20 @@ class KernelCallback(StatefulCallback):
 
     def look(
         self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        loss: Tensor | None,
+        at: Backward,
         keep: Callable[[StepTerms], StepTerms],
         certify: Callable[[StepTerms], bool],
     ) -> Look | None:
-        """A look at the terms to keep, shared with callbacks that look at the same.
-
-        Returns:
-            The look; None where there are no such terms.
-        """
-        twins = self._twins(trainer)
-        look = self.looks.look(
-            Backward(trainer, pl_module, loss),
-            keep,
-            certify,
-            [twin.looks for twin in twins],
-            twin_certifies=any(twin.certify and twin.will_look(trainer) for twin in twins),
-        )
+        """A look at the terms to keep, None without any; others that look at the same share it."""
+        others = [c for c in callbacks_of(at.trainer, KernelCallback) if c is not self]
+        twins = [other for other in others if other._active and other.what == self.what]
+        certifies = any(twin.certify and twin.will_look(at.trainer) for twin in twins)
+        theirs = [twin.looks for twin in twins]
+        look = self.looks.look(at, keep, certify, theirs, twin_certifies=certifies)
         if look is not None:
             look.total_step = self.writer.count.at(look.step)
-            look.balanced = lambda: _balanced(trainer, loss)
+            look.balanced = lambda: _balanced(at)
         return look
-
-    def _twins(self, trainer: pl.Trainer) -> list[KernelCallback]:
-        """Other callbacks that look at the same residuals and parameters."""
-        others = [c for c in callbacks_of(trainer, KernelCallback) if c is not self and c._active]
-        return [other for other in others if other.what == self.what]
 
     def close_looks(self) -> None:
         """The backward pass is over: let go of graphs and kernels."""
@@ -239,9 +227,9 @@ def overhead(trainer: pl.Trainer, guard: Guard) -> float:
     return spent / guard.elapsed()
 
 
-def _balanced(trainer: pl.Trainer, loss: Tensor | None) -> dict[Node, float]:
+def _balanced(at: Backward) -> dict[Node, float]:
     weights: dict[Node, float] = {}
     with measuring():
-        for callback in callbacks_of(trainer, KernelCallback):
-            weights |= callback.weights_on_heads(loss)
+        for callback in callbacks_of(at.trainer, KernelCallback):
+            weights |= callback.weights_on_heads(at.loss)
     return weights

@@ -6,14 +6,12 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
-
 from pinn_ntk.callbacks.balancer import WEIGHT, balancers
 from pinn_ntk.callbacks.base import KernelCallback, callbacks_of, overhead
 from pinn_ntk.callbacks.due_step import DueStep
 from pinn_ntk.callbacks.report import Report
 from pinn_ntk.callbacks.schedule import Schedule
-from pinn_ntk.callbacks.step.manual_backward import measuring
+from pinn_ntk.callbacks.step.manual_backward import Backward, measuring
 from pinn_ntk.callbacks.step.probe import RENEWED
 from pinn_ntk.callbacks.step.residual_function import Route
 from pinn_ntk.callbacks.step.step_inputs import StepInputs
@@ -160,23 +158,18 @@ class NTKMonitor(KernelCallback):
         return getattr(self.panel.diagnostics.get("spectrum"), "spectra", {})
 
     def reset(self) -> None:
-        """Another module is trained."""
         super().reset()
         self.panel.reset()
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.writer.prefix = self._own_prefix(trainer)
+        alike = [m for m in callbacks_of(trainer, NTKMonitor) if m.prefix == self.prefix]
+        position = alike.index(self) + 1
+        self.writer.prefix = self.prefix if position == 1 else f"{self.prefix}_{position}"
         self.report.restart()
         self.due.restart(resumed=self._resumed)
         super().on_fit_start(trainer, pl_module)
         if self._active:
             self.panel.fit_starts(pl_module, resumed=self._resumed)
-
-    def _own_prefix(self, trainer: pl.Trainer) -> str:
-        every = callbacks_of(trainer, NTKMonitor)
-        twins = [monitor for monitor in every if monitor.prefix == self.prefix]
-        position = twins.index(self) + 1
-        return self.prefix if position == 1 else f"{self.prefix}_{position}"
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -202,43 +195,37 @@ class NTKMonitor(KernelCallback):
         self.guard.warn_once("renewed", RENEWED)
         self.panel.points_renewed()
 
-    def at_backward(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor | None
-    ) -> None:
+    def at_backward(self, at: Backward) -> None:
         """Measure, if that is due at this backward pass; every rank comes here alike."""
+        trainer = at.trainer
         if self.due.begins(trainer):
             self.report.values, self.looks.done = {}, set()
-        due = self.due.now(trainer, several=not pl_module.automatic_optimization)
+        due = self.due.now(trainer, several=not at.module.automatic_optimization)
         if trainer.is_global_zero and self.panel.waits:
-            follow = partial(self._follow, trainer, pl_module, loss)
-            self.report.late(trainer, self.guard.run(self.panel.waiting, follow) or [])
+            late = self.guard.run(self.panel.waiting, partial(self._follow, at))
+            self.report.late(trainer, late or [])
         if not due:
             return
         for balancer in balancers(trainer):
-            balancer.refresh(trainer, pl_module, loss)
+            balancer.refresh(at)
         if trainer.is_global_zero:
-            measure = partial(self._measure, trainer, pl_module, loss)
-            readings = self.guard.run("the measurement", measure)
+            readings = self.guard.run("the measurement", partial(self._measure, at))
             if readings is not None:  # the time that it took counts
                 self.guard.run("keeping the measurement", partial(self._keep, trainer, readings))
 
-    def _follow(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor | None
-    ) -> list[Reading]:
+    def _follow(self, at: Backward) -> list[Reading]:
         with measuring():
-            look = self.look(trainer, pl_module, loss, lambda found: found, lambda _: False)
+            look = self.look(at, lambda found: found, lambda _: False)
             return [] if look is None else self.panel.follow(look)
 
-    def _measure(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor | None
-    ) -> list[Reading] | None:
+    def _measure(self, at: Backward) -> list[Reading] | None:
         """Read the terms of a loss that this step has not measured before."""
         with measuring():
-            look = self.look(trainer, pl_module, loss, self.looks.fresh, lambda _: self.certify)
+            look = self.look(at, self.looks.fresh, lambda _: self.certify)
             if look is None or look.found.ascends:
                 return None
             if self.certify and not look.undefined:
-                self.finder.check(loss, look.found)
+                self.finder.check(at.loss, look.found)
             self.looks.done |= set(look.found.residuals)
             self.looks.first = self.looks.first or look
             return self.panel.read(look)
@@ -249,34 +236,21 @@ class NTKMonitor(KernelCallback):
         self.report.measured(trainer, step, [*readings, share])
 
     def will_look(self, trainer: pl.Trainer) -> bool:
-        """Whether a look at the running backward pass may follow."""
         return self.due.will_look(trainer)
 
-    def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
-        if self._active:
-            self.close_looks()
-            if self.looks.first is not None:
-                with measuring():
-                    readings = self.panel.stepped(self.looks.first)
-                self.report.late(trainer, readings)
-            if trainer.world_size > 1 and self.due.recent and self.schedule.budget is None:
-                publish(trainer, trainer.strategy.broadcast(self.report.values))
-            self.panel.batch_ends()
-        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+    def batch_ends(self, trainer: pl.Trainer) -> None:
+        if self.looks.first is not None:
+            with measuring():
+                readings = self.panel.stepped(self.looks.first)
+            self.report.late(trainer, readings)
+        if trainer.world_size > 1 and self.due.recent and self.schedule.budget is None:
+            publish(trainer, trainer.strategy.broadcast(self.report.values))
+        self.panel.batch_ends()
 
     def conclude(self, trainer: pl.Trainer) -> None:
-        """Log the last summary and the figures."""
         self.report.conclude(trainer)
 
     def detach(self) -> None:
-        """The fit is over."""
         super().detach()
         self.panel.fit_ends()
 
@@ -290,7 +264,6 @@ class NTKMonitor(KernelCallback):
         }
 
     def load_more(self, state: Mapping[str, Any]) -> None:
-        """Schedule, probe and diagnostics."""
         self.schedule.load_state_dict(state["schedule"])
         self.panel.load_state_dict(state["diagnostics"])
         if self.finder.probe is not None:

@@ -63,11 +63,11 @@ class Report:
             rank_zero_info("NTKMonitor: no figures without matplotlib; pip install it.")
 
     def _tell(self, trainer: pl.Trainer, step: int) -> None:
-        self._told = step
-        self.guard.run("the summary", partial(self._write, trainer, step))
+        def write() -> None:
+            log_text(trainer, f"{self.writer.prefix}/summary", self.panel.summary(), step)
 
-    def _write(self, trainer: pl.Trainer, step: int) -> None:
-        log_text(trainer, f"{self.writer.prefix}/summary", self.panel.summary(), step)
+        self._told = step
+        self.guard.run("the summary", write)
 
     def _draw(self, trainer: pl.Trainer, diagnostic: Diagnostic, step: int) -> bool:
         """Whether matplotlib is there, as far as it is needed."""

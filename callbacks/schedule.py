@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from pinn_ntk.callbacks.trainer.checks import at_least
-
-if TYPE_CHECKING:
-    pass
 
 
 class Schedule:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor
 
@@ -27,6 +27,14 @@ PATIENCE = 100
 """Batches without a backward pass seen after which it is said, if the epoch is not over before."""
 
 _measuring: list[str] = []
+
+
+class Backward(NamedTuple):
+    """A backward pass that begins; the loss is None where Lightning does not see it."""
+
+    trainer: pl.Trainer
+    module: pl.LightningModule
+    loss: Tensor | None
 
 
 @contextmanager
@@ -62,10 +70,9 @@ class ManualBackward:
     def __init__(
         self,
         recorder: Recorder,
-        look: Callable[[pl.Trainer, pl.LightningModule, Tensor | None], None],
-        weight: Callable[[str], float] | None = None,
+        look: Callable[[Backward], None],
+        weight: Callable[[str], float],
     ) -> None:
-        """Nothing seen yet."""
         self.recorder, self.look, self.weight = recorder, look, weight
         self._manual = self._speaks = False
         self._by_lightning = False
@@ -78,8 +85,8 @@ class ManualBackward:
         first = next(callback for callback in callbacks if isinstance(callback, StatefulCallback))
         self._speaks = getattr(first, "manual", None) is self  # one warning is enough
         self._backwards = self._batches = 0
-        listen = partial(self._listen, trainer, module) if self._manual else None
-        self.recorder.on_tap = listen
+        at = Backward(trainer, module, None)
+        self.recorder.on_tap = partial(self._listen, at) if self._manual else None
 
     def begin(self) -> None:
         """A batch starts."""
@@ -108,19 +115,15 @@ class ManualBackward:
                 "mark each residual with r = pinn_ntk.tap(r, 'name') before it is squared.",
             )
 
-    def _listen(
-        self, trainer: pl.Trainer, module: pl.LightningModule, name: str, residual: Tensor
-    ) -> None:
-        residual.register_hook(partial(self._arrived, trainer, module, name))
+    def _listen(self, at: Backward, name: str, residual: Tensor) -> None:
+        residual.register_hook(partial(self._arrived, at, name))
 
-    def _arrived(
-        self, trainer: pl.Trainer, module: pl.LightningModule, name: str, gradient: Tensor
-    ) -> Tensor | None:
+    def _arrived(self, at: Backward, name: str, gradient: Tensor) -> Tensor | None:
         if self._by_lightning or is_measuring():
             return None
-        if not accumulates(trained_parameters(trainer.optimizers, module).values()):
+        if not accumulates(trained_parameters(at.trainer.optimizers, at.module).values()):
             return None  # the step takes gradients for itself
         self._backwards += 1
         self.recorder.backward_began()
-        self.look(trainer, module, None)
-        return None if self.weight is None else self.weight(name) * gradient
+        self.look(at)
+        return self.weight(name) * gradient

@@ -21,11 +21,7 @@ def matched(taps: Mapping[str, Tensor], terms: Mapping[str, Term]) -> dict[str, 
     made = [(_origin(term.residual), term) for term in terms.values()]
     origins = {name: _origin(tap) for name, tap in taps.items()}
     return {
-        name: [
-            term
-            for origin_of_term, term in made
-            if origin_of_term is not None and origin_of_term == origin
-        ]
+        name: [term for place, term in made if place is not None and place == origin]
         for name, origin in origins.items()
     }
 

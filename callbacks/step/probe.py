@@ -42,7 +42,6 @@ class FixedProbe:
     """
 
     def __init__(self, route: Route, max_points: int) -> None:
-        """Freeze nothing yet."""
         self.route, self.max_points = route, max_points
         self.batch: Any = None
         self.rows: dict[str, Tensor] = {}
@@ -81,22 +80,17 @@ class FixedProbe:
         batch = copied(self.batch, module.device)
         residuals = residuals_of(seeded, trainer, module, batch, f"probe={named(self.route)}")
         for name, residual in residuals.items():
-            if not self._is_usable(self.rows.get(name), residual.numel()):
-                self.rows[name] = stratified_rows(residual.numel(), self.max_points, SEED)
+            rows, kept = residual.numel(), self.rows.get(name)  # perhaps drawn under another limit
+            if kept is None or not 0 < len(kept) <= self.max_points or int(kept[-1]) >= rows:
+                self.rows[name] = stratified_rows(rows, self.max_points, SEED)
         return residuals
-
-    def _is_usable(self, kept: Tensor | None, rows: int) -> bool:
-        """Whether rows drawn before, perhaps under another limit, still are those to keep."""
-        if kept is None or not 0 < len(kept) <= self.max_points:
-            return False
-        return int(kept[-1]) < rows
 
     def state_dict(self) -> dict[str, Any]:
         """The rows, and the batch, or its tensors alone where it would not load safely."""
         rows = {name: kept.cpu() for name, kept in self.rows.items()}
-        tensors = [tensor.detach().as_subclass(Tensor).cpu() for tensor in tensors_of(self.batch)]
         if self._plain:
             return {"batch": apply_to_collection(self.batch, Tensor, Tensor.cpu), "rows": rows}
+        tensors = [tensor.detach().as_subclass(Tensor).cpu() for tensor in tensors_of(self.batch)]
         return {"tensors": tensors, "rows": rows} if tensors else {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -119,12 +113,12 @@ def copied(batch: Any, device: torch.device | None = None) -> Any:
     """A batch of leaves that shares no memory with the given one, on a device if one is given."""
     if not tensors_of(batch):
         return copy.deepcopy(batch)
-    return apply_to_collection(batch, Tensor, lambda tensor: _leaf(tensor, device))
 
+    def leaf(tensor: Tensor) -> Tensor:
+        own = tensor.detach().clone().to(device or tensor.device)
+        return own.requires_grad_(tensor.requires_grad)
 
-def _leaf(tensor: Tensor, device: torch.device | None) -> Tensor:
-    leaf = tensor.detach().clone().to(device or tensor.device)
-    return leaf.requires_grad_(tensor.requires_grad)
+    return apply_to_collection(batch, Tensor, leaf)
 
 
 def tensors_of(batch: Any) -> list[Tensor]:

@@ -32,7 +32,6 @@ class Recorder:
     """
 
     def __init__(self, names: Sequence[str] | None = None) -> None:
-        """Record nothing yet; see `attach`."""
         self.names = None if names is None else list(names)
         self.logged: dict[str, Tensor | float] = {}
         self.taps: dict[str, Tensor] = {}
@@ -177,7 +176,6 @@ class RecordingLog:
         attributes = vars(self.module)
         if self.recorders or attributes.get("log") is not self:
             return
-        if self.own is None:
-            del attributes["log"]
-        else:
+        del attributes["log"]
+        if self.own is not None:
             attributes["log"] = self.own

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
 
-from torch import Tensor
-
+from pinn_ntk.callbacks.step.manual_backward import Backward
 from pinn_ntk.callbacks.step.origins import made_by
 from pinn_ntk.callbacks.step.step_inputs import StepInputs
 from pinn_ntk.callbacks.step.term_finder import TermFinder
@@ -15,19 +13,8 @@ from pinn_ntk.looks.look import Look
 from pinn_ntk.looks.parameters import Patterns, trained_parameters
 from pinn_ntk.looks.step_terms import StepTerms
 
-if TYPE_CHECKING:
-    import pytorch_lightning as pl
-
 MOST = 512
 """Rows of a block, where nobody has set a limit."""
-
-
-class Backward(NamedTuple):
-    """A backward pass that begins; the loss is None where Lightning does not see it."""
-
-    trainer: pl.Trainer
-    module: pl.LightningModule
-    loss: Tensor | None
 
 
 class StepLooks:
@@ -64,7 +51,7 @@ class StepLooks:
         ``twins`` look at the same residuals and parameters: what they have computed is not
         computed again, and what they are going to ask for is computed in their sense.
         """
-        found = keep(self.finder.find(*at, [twin.finder for twin in twins]))
+        found = keep(self.finder.find(at, [twin.finder for twin in twins]))
         if not found.residuals:
             return None
         checked = certify(found)
@@ -98,7 +85,8 @@ class StepLooks:
         if not found.from_function:
             return None
         names, states = frozenset(found.residuals), found.states  # not the graph
-        return lambda: self.finder.again(at.trainer, at.module, names, states)
+        after = at._replace(loss=None)
+        return lambda: self.finder.again(after, names, states)
 
     def batch_ends(self) -> None:
         """Let go of what belongs to the batch."""

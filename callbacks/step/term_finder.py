@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor
 
+from pinn_ntk.callbacks.step.manual_backward import Backward
 from pinn_ntk.callbacks.step.origins import matched
 from pinn_ntk.callbacks.step.probe import FixedProbe, copied
 from pinn_ntk.callbacks.step.recorder import Recorder
@@ -56,7 +57,6 @@ class TermFinder:
         probe: Route = None,
         max_points: int = 512,
     ) -> None:
-        """Nothing is evaluated yet."""
         if isinstance(names, str):
             raise ValueError(f"names is the string {names!r}; expected a list, as in [{names!r}].")
         self.recorder = Recorder(names)
@@ -114,13 +114,7 @@ class TermFinder:
         """The backward pass is over: let go of the graph of what the function gave."""
         self._ran = None
 
-    def find(
-        self,
-        trainer: pl.Trainer,
-        module: pl.LightningModule,
-        loss: Tensor | None,
-        twins: Iterable[TermFinder] = (),
-    ) -> StepTerms:
+    def find(self, at: Backward, twins: Iterable[TermFinder] = ()) -> StepTerms:
         """The residuals to take the kernel of, and the terms of the loss they belong to.
 
         They come by the first route that there is: probe, function, taps, the loss. Of ``twins``,
@@ -128,65 +122,49 @@ class TermFinder:
         OpaqueLossError is raised where the loss is the only route and its terms cannot be found.
         """
         if self.probe is not None:
-            residuals = self._kept(self.probe.residuals(trainer, module))
-            return self._from_function(residuals, loss, PROBE, dict(self.probe.rows))
+            residuals = self.probe.residuals(at.trainer, at.module)
+            return self._from_function(residuals, at.loss, PROBE, dict(self.probe.rows))
         if self.route is not None:
             alike = [twin for twin in twins if twin.route == self.route]  # not only by name
             known = (twin._ran for twin in alike if twin._ran is not None)
-            ran = next((ran for ran in known if ran.loss is loss), None)
-            if ran is None or loss is None:
-                ran = self._run(trainer, module, loss, RandomStates.now(module.device))
+            ran = next((ran for ran in known if ran.loss is at.loss), None)
+            if ran is None or at.loss is None:
+                ran = self._run(at, RandomStates.now(at.module.device))
             self._ran = ran
-            found = self._from_function(self._kept(ran.residuals), loss, BATCH, None)
-            return replace(found, states=ran.states)
-        every = self._aside(loss) if self.taps else self._all(loss, check=False)
+            return replace(self._from_function(ran.residuals, at.loss), states=ran.states)
+        every = self._aside(at.loss) if self.taps else self._all(at.loss, check=False)
         terms = self._named(every)
         residuals = self.taps or {name: term.residual for name, term in terms.items()}
         return StepTerms(residuals, terms, complete=len(terms) == len(every))
 
-    def again(
-        self,
-        trainer: pl.Trainer,
-        module: pl.LightningModule,
-        names: Container[str],
-        states: RandomStates | None,
-    ) -> StepTerms:
+    def again(self, at: Backward, names: Container[str], states: RandomStates | None) -> StepTerms:
         """What the user's function gives of these names, with the parameters as they are now."""
         if self.probe is not None or states is None:
-            after = self.find(trainer, module, None)
+            after = self.find(at)
         else:
-            ran = self._run(trainer, module, None, states)
-            after = self._from_function(self._kept(ran.residuals), None, BATCH, None)
+            after = self._from_function(self._run(at, states).residuals, at.loss)
         return after.of(lambda name: name in names)
 
-    def _run(
-        self,
-        trainer: pl.Trainer,
-        module: pl.LightningModule,
-        loss: Tensor | None,
-        states: RandomStates,
-    ) -> Ran:
+    def _run(self, at: Backward, states: RandomStates) -> Ran:
         """Evaluate the function on the batch, with random numbers as from ``states`` on."""
 
         def route(module: pl.LightningModule, batch: Any) -> Any:
             states.restore(module.device)  # `residuals_of` puts back what it found
             return resolved(self.route, module)(batch)
 
-        said = named(self.route)
-        return Ran(loss, states, residuals_of(route, trainer, module, copied(self._batch), said))
+        batch, said = copied(self._batch), named(self.route)
+        return Ran(at.loss, states, residuals_of(route, at.trainer, at.module, batch, said))
 
     def _from_function(
         self,
         residuals: Mapping[str, Tensor],
         loss: Tensor | None,
-        points: str,
-        rows: Mapping[str, Tensor] | None,
+        points: str = BATCH,
+        rows: Mapping[str, Tensor] | None = None,
     ) -> StepTerms:
-        every = self._aside(loss)
+        kept, every = self._kept(residuals), self._aside(loss)
         terms = self._kept(every)
-        return StepTerms(
-            residuals, terms, points, rows, from_function=True, complete=terms == every
-        )
+        return StepTerms(kept, terms, points, rows, from_function=True, complete=terms == every)
 
     @property
     def taps(self) -> dict[str, Tensor]:

@@ -25,7 +25,6 @@ class Guard:
     """
 
     def __init__(self, owner: str) -> None:
-        """Start with nothing failed."""
         self.owner = owner
         self.restart()
 

@@ -14,23 +14,18 @@ from pinn_ntk.tensorboard import add_spectrum
 if TYPE_CHECKING:
     import pytorch_lightning as pl
     from matplotlib.figure import Figure
-    from pytorch_lightning.loggers import Logger
 
 
 def log_scalars(trainer: pl.Trainer, values: Mapping[str, float], step: int) -> None:
     """Hand scalars to every logger, past ``log_every_n_steps``; what one raises comes last."""
-    attempts = [_attempt(logger, dict(values), step) for logger in trainer.loggers]
-    for error in filter(None, attempts):
-        raise error
-
-
-def _attempt(logger: Logger, values: dict[str, float], step: int) -> Exception | None:
-    """What the logger raises, if anything: one logger must not keep values from the others."""
-    try:
-        logger.log_metrics(values, step=step)
-    except Exception as error:  # noqa: BLE001 - raised by the caller in the end
-        return error
-    return None
+    errors: list[Exception] = []
+    for logger in trainer.loggers:
+        try:
+            logger.log_metrics(dict(values), step=step)
+        except Exception as error:  # noqa: BLE001, PERF203 - the others still get the values
+            errors.append(error)
+    if errors:
+        raise errors[0]
 
 
 def publish(trainer: pl.Trainer, values: Mapping[str, float]) -> None:

@@ -28,6 +28,12 @@ def _monitor_before_2(state: Mapping[str, Any]) -> dict[str, Any]:
     offset = book["count"]["offset"]
     if waiting:
         waiting["total_step"] = waiting["step"] + offset
+    late = {}
+    if judged := book.get("judged"):  # the last forecast whose outcome was known
+        step, ratio, predicted = judged
+        facts = {"step": step, "ratio": ratio, "predicted": predicted}
+        values = {"predicted_decrease_ratio": ratio}
+        late["predicted_decrease"] = {"step": step, "values": values, "facts": facts}
     states = {
         "spectrum": {"spectra": book["spectra"]},
         "interference": {"panels": book.get("interference", [])},
@@ -42,15 +48,5 @@ def _monitor_before_2(state: Mapping[str, Any]) -> dict[str, Any]:
         "schedule": state["schedule"],
         "names": state["names"],
         "probe": state["probe"],
-        "diagnostics": {"states": states, "late": _judged(book.get("judged", []))},
+        "diagnostics": {"states": states, "late": late},
     }
-
-
-def _judged(judged: list[Any]) -> dict[str, Any]:
-    """The last forecast whose outcome was known: step, ratio, predicted decrease."""
-    if not judged:
-        return {}
-    step, ratio, predicted = judged
-    facts = {"step": step, "ratio": ratio, "predicted": predicted}
-    values = {"predicted_decrease_ratio": ratio}
-    return {"predicted_decrease": {"step": step, "values": values, "facts": facts}}

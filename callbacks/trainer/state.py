@@ -73,12 +73,9 @@ class StatefulCallback(Callback):
         try:
             written: dict[str, Any] = ast.literal_eval(brace + settings) if brace else {}
         except (SyntaxError, ValueError):
-            return bool(ADDRESS.search(key)) and any(f"'{n}': " in key for n in self._functions)
+            functions = {"residuals", "probe"} & self._settings.keys()
+            return bool(ADDRESS.search(key)) and any(f"'{name}': " in key for name in functions)
         return all(written.get(name) == self._settings.get(name) for name in WHAT)
-
-    @property
-    def _functions(self) -> list[str]:
-        return [name for name in ("residuals", "probe") if name in self._settings]
 
 
 def _plain(value: Any) -> Any:

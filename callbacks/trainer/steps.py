@@ -27,7 +27,6 @@ class StepCount:
     """
 
     def __init__(self) -> None:
-        """Nothing reached yet."""
         self.offset, self.reached = 0, -1
 
     def open(self, step: int, *, resumed: bool = False) -> None:

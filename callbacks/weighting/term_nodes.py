@@ -18,22 +18,16 @@ from pinn_ntk.graph.terms.paths import trace
 
 
 class TermNode(NamedTuple):
-    """A term of the loss.
-
-    Attributes:
-        name: Its name.
-        node: The node through which all of its gradient passes.
-    """
+    """A term of the loss."""
 
     name: str
-    node: Node
+    node: Node  # through which all of its gradient passes
 
 
 class TermNodes:
     """Finds the nodes of the terms that a loss descends, and remembers the way to them."""
 
     def __init__(self, finder: TermFinder) -> None:
-        """Nothing remembered."""
         self.finder = finder
         self._known: dict[tuple[str, ...], tuple[Way, list[Mark]]] = {}
 
@@ -61,13 +55,14 @@ class TermNodes:
         paths = trace(root)
         way = Way(root, [*(head.node for head in paths.heads), *paths.asides])
         marks = [self._mark(node, way.nodes) for node in found]
-        if all(mark is not None for mark in marks):
-            self._known[self.finder.recorder.keys] = way, [m for m in marks if m is not None]
+        known = [mark for mark in marks if mark is not None]
+        if len(known) == len(marks):
+            self._known[self.finder.recorder.keys] = way, known
         way.nodes.clear()
 
     def _mark(self, node: TermNode, nodes: Sequence[Node]) -> Mark | None:
         head = nodes.index(node.node)
-        if self.finder.recorder.names is not None:  # given by position
+        if self.finder.recorder.names is not None:
             return Mark(node.name, head, None)
         made_by = self._logged_by(node.name)
         return Mark(node.name, head, nodes.index(made_by)) if made_by in nodes else None
@@ -81,29 +76,20 @@ class TermNodes:
 
 
 class Mark(NamedTuple):
-    """Where on a way a term lies.
-
-    Attributes:
-        name: Its name.
-        head: Number of the node through which all of its gradient passes.
-        logged: Number of the node that made the tensor logged under its name; None where names are
-            given by position.
-    """
+    """Where on a way a term lies, by numbers of its nodes."""
 
     name: str
-    head: int
-    logged: int | None
+    head: int  # through which all of its gradient passes
+    logged: int | None  # made the tensor logged under its name; None: names given by position
 
 
 class Way:
     """The nodes from a loss down to given ones, as a path that can be gone again on another graph.
 
-    Attributes:
-        nodes: The nodes, root first, each after the one it was reached from.
+    In ``nodes`` the root comes first, each other one after the one it was reached from.
     """
 
     def __init__(self, root: Node, ends: Iterable[Node]) -> None:
-        """Walk down, each node once."""
         stop, self.nodes = set(ends), [root]
         self._turns: list[tuple[int, int]] = []
         for position, node in enumerate(self.nodes):  # grows on the way

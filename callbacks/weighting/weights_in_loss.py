@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from pinn_ntk.callbacks.trainer.checks import is_lbfgs
-from pinn_ntk.callbacks.weighting.distributed import Traces
+from pinn_ntk.callbacks.weighting.distributed import Traces, total
 from pinn_ntk.weights.loss_weights import LossWeights
 
 if TYPE_CHECKING:
@@ -23,25 +23,18 @@ class WeightsInLoss:
     """Writes new weights into a `LossWeights` when the step that they were measured in is over."""
 
     def __init__(self, weights: LossWeights) -> None:
-        """Nothing to write yet."""
         self.weights = weights
         self._new: dict[str, float] = {}
 
     @classmethod
     def of(cls, module: pl.LightningModule) -> WeightsInLoss | None:
         """That of the first `LossWeights` in a module; None without one."""
-        found = (part for part in module.modules() if isinstance(part, LossWeights))
-        weights = next(found, None)
-        return None if weights is None else cls(weights)
+        found = [part for part in module.modules() if isinstance(part, LossWeights)]
+        return cls(found[0]) if found else None
 
     def grouped(self, traces: Traces) -> Traces:
         """Traces added up by the names of the weights; one may stand before several terms."""
-        result: Traces = {}
-        for term, (trace, rows) in traces.items():
-            name = self._name(term)
-            before, rows_before = result.get(name, (0.0, 0))
-            result[name] = (before + trace, rows_before + rows)
-        return result
+        return total({self._name(term): measured} for term, measured in traces.items())
 
     def prepare(self, weights: Mapping[str, float]) -> None:
         """Keep new weights for the end of the step."""

@@ -30,16 +30,11 @@ class Groups(Diagnostic):
 
     def read(self, look: Look) -> Reading:
         """Group -> term -> trace of J_g J_g^T, of all rows."""
-        traces = {
-            group: {
-                term: sum(
-                    share for name, share in of_term.items() if look.groups.get(name) == group
-                )
-                for term, of_term in look.shares.items()
-                if any(look.groups.get(name) == group for name in of_term)
-            }
-            for group in self._used(look)
-        }
+        traces: dict[str, dict[str, float]] = {group: {} for group in self._used(look)}
+        for term, of_term in look.shares.items():
+            for name, share in of_term.items():
+                group = traces.get(look.groups.get(name, ""), {})
+                group[term] = group.get(term, 0.0) + share
         tagged = {f"trace_{g}/{t}": x for g, of_term in traces.items() for t, x in of_term.items()}
         return Reading(
             look.step, finite(tagged), facts={"groups": traces, "traces": dict(look.traces)}

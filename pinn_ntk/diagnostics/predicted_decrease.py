@@ -54,29 +54,17 @@ class StartOfStep:
 
 @dataclass(frozen=True)
 class Waiting:
-    """What is kept of a forecast until the next step: plain values, so that it can be saved.
+    """What is kept of a forecast until the next step: plain values, so that it can be saved."""
 
-    Attributes:
-        step: Step that it was made for.
-        total_step: The same counted over all fits.
-        terms: Term -> kind of its function, coefficient and shape, see `TermLoss`.
-        loss: Loss before the step.
-        predicted: Its predicted decrease.
-        unit: Rounding unit of the residuals' dtype.
-        fingerprints: Term -> fingerprint of its points.
-        setting: Digest of what else the residuals depend on.
-        parameters: Digest of the parameters after the step.
-    """
-
-    step: int
-    total_step: int
-    terms: Mapping[str, tuple[str, Tensor, tuple[int, ...]]]
-    loss: float
-    predicted: float
-    unit: float
-    fingerprints: Mapping[str, str | None]
-    setting: str | None
-    parameters: str
+    step: int  # that it was made for
+    total_step: int  # the same counted over all fits
+    terms: Mapping[str, tuple[str, Tensor, tuple[int, ...]]]  # kind, coefficient and shape
+    loss: float  # before the step
+    predicted: float  # its decrease
+    unit: float  # rounding unit of the residuals' dtype
+    fingerprints: Mapping[str, str | None]  # of the points of each term
+    setting: str | None  # digest of what else the residuals depend on
+    parameters: str  # digest of them after the step
 
     @classmethod
     def of(cls, look: Look, start: StartOfStep, forecast: Forecast) -> Waiting:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -16,6 +16,9 @@ from pinn_ntk.looks.step_terms import BATCH
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+FACTS = ("rank", "floor", "lambda_max", "effective_rank", "condition")
+"""What table and sentences say of each spectrum, besides its rows."""
 
 
 class Spectra(Diagnostic):
@@ -59,10 +62,27 @@ class Spectra(Diagnostic):
     def read(self, look: Look) -> Reading:
         """Scalars of each spectrum, and the spectrum itself."""
         self._points = look.points
-        reading = Reading(look.step, _values(look.spectra), _tensors(look.spectra), _facts(look))
+        values: dict[str, float] = {}
+        tensors: dict[str, Tensor] = {}
+        facts: dict[str, Any] = {}
+        terms: dict[str, dict[str, float]] = {}
+        for term, spectrum in look.spectra.items():
+            values[f"lambda_max/{term}"] = spectrum.lambda_max
+            values[f"effective_rank/{term}"] = spectrum.effective_rank
+            values[f"log10_condition/{term}"] = math.log10(spectrum.condition)
+            tensors[f"spectrum/{term}"] = spectrum.eigenvalues
+            facts[f"spectrum/{term}"] = {
+                "rel_floor": spectrum.floor / (spectrum.lambda_max or 1.0),
+                "block": term,
+                "n_points": len(spectrum.eigenvalues),
+                "n_params": look.n_params,
+                "dtype": look.finite.dtype,
+            }
+            terms[term] = {name: getattr(spectrum, name) for name in FACTS}
+            terms[term]["rows"] = len(spectrum.eigenvalues)
         for term, spectrum in look.spectra.items():
             self.spectra.setdefault(term, []).append((look.total_step, spectrum))
-        return reading
+        return Reading(look.step, finite(values), tensors, {**facts, "terms": terms})
 
     def sentences(self, readings: Readings) -> Iterator[str]:
         dtype = readings["step"].facts["dtype"]
@@ -75,52 +95,17 @@ class Spectra(Diagnostic):
         return "history", history_figure(self.spectra, points=self._points)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"spectra": {term: _plain(series) for term, series in self.spectra.items()}}
+        plain = {
+            term: [(step, spectrum.eigenvalues, spectrum.floor) for step, spectrum in series]
+            for term, series in self.spectra.items()
+        }
+        return {"spectra": plain}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.spectra = {
             term: [(step, Spectrum(values, floor)) for step, values, floor in series]
             for term, series in state.get("spectra", {}).items()
         }
-
-
-def _values(spectra: Mapping[str, Spectrum]) -> dict[str, float]:
-    values = {}
-    for term, spectrum in spectra.items():
-        values[f"lambda_max/{term}"] = spectrum.lambda_max
-        values[f"effective_rank/{term}"] = spectrum.effective_rank
-        values[f"log10_condition/{term}"] = math.log10(spectrum.condition)
-    return finite(values)
-
-
-def _tensors(spectra: Mapping[str, Spectrum]) -> dict[str, Tensor]:
-    return {f"spectrum/{term}": spectrum.eigenvalues for term, spectrum in spectra.items()}
-
-
-def _facts(look: Look) -> dict[str, Any]:
-    """What describes each tensor, and what the table and sentences say of each term."""
-    tensors = {
-        f"spectrum/{term}": {
-            "rel_floor": spectrum.floor / (spectrum.lambda_max or 1.0),
-            "block": term,
-            "n_points": len(spectrum.eigenvalues),
-            "n_params": look.n_params,
-            "dtype": look.finite.dtype,
-        }
-        for term, spectrum in look.spectra.items()
-    }
-    terms = {
-        term: {
-            "rows": len(spectrum.eigenvalues),
-            "rank": spectrum.rank,
-            "floor": spectrum.floor,
-            "lambda_max": spectrum.lambda_max,
-            "effective_rank": spectrum.effective_rank,
-            "condition": spectrum.condition,
-        }
-        for term, spectrum in look.spectra.items()
-    }
-    return {**tensors, "terms": terms}
 
 
 def _resolved(term: str, facts: Mapping[str, Any], dtype: str) -> str:
@@ -138,7 +123,3 @@ def _resolved(term: str, facts: Mapping[str, Any], dtype: str) -> str:
         f"most of the order of {facts['floor']:.1e}, and how slowly they are learned, if at all, "
         f"is not known{finer}."
     )
-
-
-def _plain(series: Sequence[tuple[int, Spectrum]]) -> list[tuple[int, Tensor, float]]:
-    return [(step, spectrum.eigenvalues, spectrum.floor) for step, spectrum in series]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -24,7 +24,7 @@ def summary(readings: Readings, diagnostics: Iterable[Diagnostic], say: Say) -> 
     """The last readings in words, as Markdown: a table of the terms and a list of findings."""
     facts = readings["step"].facts
     spoken = [d for d in ordered(diagnostics) if d.name in readings]
-    findings = _undefined(facts)
+    findings = list(_undefined(facts))
     for diagnostic in spoken:
         about = f"the sentence on {diagnostic.title.removeprefix('the ')}"
         findings += say(about, partial(_sentences, diagnostic, readings)) or []
@@ -76,14 +76,12 @@ def _cell(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
 
 
-def _undefined(facts: Mapping[str, Any]) -> list[str]:
-    if not facts["undefined"]:
-        return []
-    said = (
-        f"Undefined: {_listed(facts['undefined'])}, whose residual holds NaN or inf. Likely "
-        "training has diverged (lower the learning rate) or the points include a singularity."
-    )
-    return [said]
+def _undefined(facts: Mapping[str, Any]) -> Iterator[str]:
+    if facts["undefined"]:
+        yield (
+            f"Undefined: {', '.join(facts['undefined'])}, whose residual holds NaN or inf. Likely "
+            "training has diverged (lower the learning rate) or the points include a singularity."
+        )
 
 
 def _left_out(readings: Readings) -> Iterator[str]:
@@ -101,12 +99,7 @@ def _left_out(readings: Readings) -> Iterator[str]:
             )
 
 
-def _unnamed(facts: Mapping[str, Any]) -> list[str]:
+def _unnamed(facts: Mapping[str, Any]) -> Iterator[str]:
     unnamed = [t for t in (*facts["rows"], *facts["undefined"]) if UNNAMED.fullmatch(t)]
-    if not unnamed:
-        return []
-    return [f"Names: {_listed(unnamed)} (not logged: pass names=[...] or log each term)."]
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names)
+    if unnamed:
+        yield f"Names: {', '.join(unnamed)} (not logged: pass names=[...] or log each term)."
