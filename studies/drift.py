@@ -26,6 +26,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
@@ -36,14 +37,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from problems import fit_quietly, poisson
 from pytorch_lightning import Callback, Trainer, seed_everything
-from results import COLOURS, STYLES, labelled, markdown, remembered, save
+from results import COLOURS, STYLES, Record, labelled, markdown, of, remembered, save
 from torch import Tensor, nn
 
 from pinn_ntk.callbacks import NTKMonitor
 from pinn_ntk.limit.parametrization import ntk_mlp
 
 Loss = Literal["sum", "mean"]
-Record = dict[str, Any]
 DRIFTS = {"parameters": "parameters", "kernel": "$K$", "loss_b": "$K_{uu}$", "loss_r": "$K_{rr}$"}
 """What drifts -> how it is called in the figure."""
 
@@ -159,17 +159,12 @@ def runs(settings: Sequence[Setting], folder: Path) -> Iterator[Record]:
     """The numbers of each setting."""
     for setting in settings:
         known = {"setting": asdict(setting)}
-        yield remembered(folder / setting.name, known, lambda setting=setting: run(setting))
+        yield remembered(folder / setting.name, known, partial(run, setting))
 
 
 def final(records: Sequence[Record], name: str) -> np.ndarray:
     """Last drift of each run; NaN for those that diverged."""
     return np.array([math.nan if r["diverged"] else r["drift"][name][-1][1] for r in records])
-
-
-def of(records: Sequence[Record], **wanted: int) -> list[Record]:
-    """Runs of these settings."""
-    return [r for r in records if wanted.items() <= r["setting"].items()]
 
 
 def slope(widths: Sequence[int], drifts: Sequence[float]) -> float:
@@ -213,15 +208,22 @@ def draw(records: Sequence[Record], widths: Sequence[int], hidden_layers: Sequen
     shape = len(DRIFTS), len(hidden_layers)
     figure = Figure(figsize=(1.0 + 4.0 * shape[1], 2.3 * shape[0]), layout="constrained")
     panels = figure.subplots(*shape, squeeze=False, sharex=True, sharey="row")
-    for (row, name), (column, layers) in product(enumerate(DRIFTS), enumerate(hidden_layers)):
-        draw_widths(panels[row, column], of(records, hidden_layers=layers), name, widths)
     for axes, name in zip(panels[:, 0], DRIFTS.values(), strict=True):
         axes.set_ylabel(f"relative drift of {name}")
     for column, layers in zip(panels.T, hidden_layers, strict=True):
+        for axes, name in zip(column, DRIFTS, strict=True):
+            draw_widths(axes, of(records, hidden_layers=layers), name, widths)
         column[0].set_title(f"{layers} hidden layer{'s' if layers > 1 else ''}")
         column[-1].set_xlabel("step of gradient descent")
     panels[0, 0].legend()
-    figure.suptitle(title(records[0]["setting"]), fontsize="medium")
+    setting = records[0]["setting"]
+    loss = "half sums of squares" if setting["loss"] == "sum" else "means of squares"
+    inputs = "standardised inputs" if setting["standardised"] else "inputs as they are"
+    figure.suptitle(
+        f"Poisson 1D, a = {setting['a']:g}, lr {setting['lr']:g}, {loss}, {inputs},\n"
+        "NTK parametrisation; a line a seed",
+        fontsize="medium",
+    )
     return figure
 
 
@@ -234,23 +236,13 @@ def draw_widths(axes: Axes, records: Sequence[Record], name: str, widths: Sequen
             axes.loglog(steps, drifts, style, color=colour, linewidth=1.0, label=label)
 
 
-def title(setting: Mapping[str, Any]) -> str:
-    """What the figure shows."""
-    loss = "half sums of squares" if setting["loss"] == "sum" else "means of squares"
-    inputs = "standardised inputs" if setting["standardised"] else "inputs as they are"
-    return (
-        f"Poisson 1D, a = {setting['a']:g}, lr {setting['lr']:g}, {loss}, {inputs},\n"
-        "NTK parametrisation; a line a seed"
-    )
-
-
 def main(
     widths: Sequence[int] = (10, 100, 500),
     hidden_layers: Sequence[int] = (1, 3),
     seeds: Sequence[int] = (0, 1, 2),
     folder: Path = Path("logs/drift"),
     **options: Any,
-) -> Mapping[str, Any]:
+) -> None:
     """Train all settings, print the table, draw the figure.
 
     Args:
@@ -268,7 +260,6 @@ def main(
     print(table(rows))
     numbers = {"options": options, "summary": rows, "runs": records}
     save(folder, draw(records, widths, hidden_layers), numbers)
-    return numbers
 
 
 if __name__ == "__main__":

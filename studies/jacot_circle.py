@@ -191,7 +191,7 @@ def main(
     points: int = 101,
     threads: int = 1,
     folder: Path = Path("logs/jacot_circle"),
-) -> Mapping[str, Any]:
+) -> None:
     """Run all networks, print the table, draw the figure.
 
     Args:
@@ -226,7 +226,6 @@ def main(
         "runs": [vars(one) for one in runs],
     }
     save(folder, draw(runs, angles, limit, title), numbers)
-    return numbers
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ those of "When to stop on noisy data" in docs/results.md.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from results import COLOURS, markdown, save
+from results import COLOURS, Record, markdown, save
 from torch import Tensor, nn
 
 from pinn_ntk import empirical_ntk
@@ -44,7 +44,6 @@ from pinn_ntk.analysis.dynamics import LinearizedTraining
 from pinn_ntk.analysis.early_stopping import EarlyStopping, early_stopping
 from pinn_ntk.limit.parametrization import ntk_mlp
 
-Record = dict[str, Any]
 RATIO = 1.04
 """Ratio of neighbouring steps at which the error is measured."""
 
@@ -225,7 +224,7 @@ def main(
     seeds: Sequence[int] = (0, 1, 2, 3, 4),
     folder: Path = Path("logs/noisy_regression"),
     **options: Any,
-) -> Mapping[str, Any]:
+) -> None:
     """Foretell and measure the best step for each seed, print the table, draw the figure.
 
     Args:
@@ -237,9 +236,7 @@ def main(
     setting = Setting(**options)
     records = [study(setting, seed) for seed in seeds]
     print(table(records))
-    numbers = {"options": vars(setting), "runs": records}
-    save(folder, draw(records, setting), numbers)
-    return numbers
+    save(folder, draw(records, setting), {"options": vars(setting), "runs": records})
 
 
 if __name__ == "__main__":

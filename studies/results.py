@@ -14,6 +14,8 @@ COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
 """Okabe and Ito's colours, told apart by the colour-blind too."""
 STYLES = ("-", "--", "-.", ":", "-", "--")
 T = TypeVar("T")
+Record = dict[str, Any]
+"""Numbers of one run, ready for JSON."""
 
 
 def markdown(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -29,19 +31,24 @@ def markdown(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in [head, ["---"] * len(head), *texts])
 
 
+def of(records: Iterable[Record], **wanted: object) -> list[Record]:
+    """The records of these settings, which may lie apart from the numbers under "setting"."""
+    return [r for r in records if wanted.items() <= r.get("setting", r).items()]
+
+
 def labelled(label: str, curves: Iterable[T]) -> Iterator[tuple[str | None, T]]:
     """Curves of one kind; only the first has the label, so that the legend has it once."""
     return zip(chain([label], repeat(None)), curves, strict=False)
 
 
-def save(folder: Path, figure: Figure, numbers: dict[str, Any]) -> None:
+def save(folder: Path, figure: Figure, numbers: Record) -> None:
     """Write ``<name>.png`` and ``<name>.json`` into a folder of that name."""
     write_json(folder / f"{folder.name}.json", numbers)
     figure.savefig(folder / f"{folder.name}.png", dpi=150)
     print(f"\nfigure and numbers: {folder / folder.name}.png, .json")
 
 
-def write_json(path: Path, numbers: dict[str, Any]) -> None:
+def write_json(path: Path, numbers: Record) -> None:
     """Write the file at once, so that a run that is stopped leaves no half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_suffix(".part")
@@ -49,9 +56,7 @@ def write_json(path: Path, numbers: dict[str, Any]) -> None:
     draft.replace(path)
 
 
-def remembered(
-    path: Path, setting: dict[str, Any], run: Callable[[], dict[str, Any]]
-) -> dict[str, Any]:
+def remembered(path: Path, setting: Record, run: Callable[[], Record]) -> Record:
     """A setting and what its run gave: from the file, or from a run that is made now."""
     known = json.loads(path.read_text()) if path.exists() else {}
     if not setting.items() <= known.items():

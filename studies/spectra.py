@@ -232,7 +232,7 @@ def main(
     seeds: Sequence[int] = (0, 1, 2),
     folder: Path = Path("logs/spectra"),
     **options: Any,
-) -> Mapping[str, Any]:
+) -> None:
     """Measure all spectra, print the table, draw the figures.
 
     Args:
@@ -253,7 +253,6 @@ def main(
     functions = {"poisson": poisson_functions(setting), "wave": wave_functions(setting.width)}
     for name, figure in functions.items():
         figure.savefig(folder / f"eigenfunctions_{name}.png", dpi=150)
-    return numbers
 
 
 if __name__ == "__main__":

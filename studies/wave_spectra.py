@@ -40,7 +40,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from problems import fit_quietly, wave
 from pytorch_lightning import seed_everything
-from results import markdown, remembered, save
+from results import markdown, of, remembered, save
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.util import tensor_util
 
@@ -106,16 +106,11 @@ def trained(
             f"weights {weights}",
             flush=True,
         )
-        found[f"seed {seed}"] = restored(known["spectra"])
+        found[f"seed {seed}"] = {
+            term: [(n, Spectrum(torch.tensor(v, dtype=torch.float64), f)) for n, v, f in series]
+            for term, series in known["spectra"].items()
+        }
     return found
-
-
-def restored(numbers: Mapping[str, Any]) -> Spectra:
-    """Spectra from numbers of JSON, or from a checkpoint's state."""
-    return {
-        term: [(n, Spectrum(torch.as_tensor(v, dtype=torch.float64), f)) for n, v, f in series]
-        for term, series in numbers.items()
-    }
 
 
 def read(path: Path) -> Spectra:
@@ -177,7 +172,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """The summary in Markdown: mean over runs, smallest to largest."""
     lines = []
     for term, moment in product(dict.fromkeys(row["term"] for row in rows), MOMENTS):
-        chosen = [row for row in rows if (row["term"], row["moment"]) == (term, moment)]
+        chosen = of(rows, term=term, moment=moment)
         steps = "/".join(str(step) for step in dict.fromkeys(row["step"] for row in chosen))
         spreads = [spread([row[name] for row in chosen]) for name in FIGURES]
         lines.append([term, moment, steps, *spreads])
@@ -226,7 +221,7 @@ def main(
     settings: Path = CONFIG,
     logs: Sequence[Path] = (),
     folder: Path = Path("logs/wave_spectra"),
-) -> Mapping[str, Any]:
+) -> None:
     """Train all seeds, or read what was trained before; print the table, draw the figure.
 
     Args:
@@ -244,7 +239,6 @@ def main(
     print("\nfigures of each block, mean over runs (smallest to largest)\n")
     print(table(rows))
     save(folder, draw(runs, title(config["model"], logs)), {"summary": rows})
-    return {"summary": rows}
 
 
 def title(model: Mapping[str, Any], logs: Sequence[Path]) -> str:

@@ -44,7 +44,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from problems import poisson
-from results import COLOURS, STYLES, labelled, markdown, save
+from results import COLOURS, STYLES, Record, labelled, markdown, of, save
 from torch import Tensor, nn
 
 from pinn_ntk import NTK, empirical_ntk
@@ -52,7 +52,6 @@ from pinn_ntk.analysis.dynamics import LinearizedTraining
 from pinn_ntk.analysis.linearized import LinearizedModel, laziness, linearized_residuals
 from pinn_ntk.limit.parametrization import ntk_mlp
 
-Record = dict[str, Any]
 Residuals = dict[str, Tensor]
 Start = Literal["mirrored", "plain"]
 
@@ -170,18 +169,13 @@ def train(
     return seen, lazy
 
 
-def of(records: Sequence[Record], width: int, start: Start) -> list[Record]:
-    """Runs of one width and initialisation."""
-    return [r for r in records if r["width"] == width and r["start"] == start]
-
-
 def table(records: Sequence[Record], widths: Sequence[int], starts: Sequence[Start]) -> str:
     """A row a width and initialisation, the largest value over seeds, in Markdown."""
     head = ["initialisation", "width", "largest error", "of the start", "laziness at the end"]
     head += ["drift of K", "loss, last over first", "the same, foretold"]
     rows = []
     for start, width in product(starts, widths):
-        runs = of(records, width, start)
+        runs = of(records, width=width, start=start)
         errors = [max(max(r[f"error_of_{what}"]) for r in runs) for what in ("now", "start")]
         lazy, drift = (max(r["laziness"][-1] for r in runs), max(r["kernel_drift"] for r in runs))
         falls = [max(r[name][-1] / r[name][0] for r in runs) for name in ("loss", "loss_foretold")]
@@ -197,7 +191,8 @@ def draw(
     panels = figure.subplots(len(starts), 3, squeeze=False, sharex=True, sharey="col")
     for row, start in zip(panels, starts, strict=True):
         for width, colour, style in zip(widths, COLOURS, STYLES, strict=False):
-            for label, record in labelled(f"width {width}", of(records, width, start)):
+            runs = of(records, width=width, start=start)
+            for label, record in labelled(f"width {width}", runs):
                 lines(row, record, label, colour, style)
         row[0].set_ylabel(f"{start} initialisation\nloss")
         row[1].set_ylabel("|r - foretold| / |r|")
@@ -231,7 +226,7 @@ def main(
     seeds: Sequence[int] = (0, 1, 2),
     folder: Path = Path("logs/wide_networks"),
     **options: Any,
-) -> Mapping[str, Any]:
+) -> None:
     """Compare for each width and seed, print the table, draw the figure.
 
     Args:
@@ -248,7 +243,6 @@ def main(
     print(table(records, widths, starts))
     numbers = {"options": vars(setting), "runs": records}
     save(folder, draw(records, widths, starts, setting), numbers)
-    return numbers
 
 
 if __name__ == "__main__":

@@ -70,9 +70,8 @@ class DistanceFromLimit(Diagnostic):
             network = self._plain.network
             first = next(iter(linear_layers(network).values()))
             self._listener = Listener(first.in_features)
-            self._handles = [
-                part.register_forward_pre_hook(self._listener) for part in (network, first)
-            ]
+            hear = self._listener
+            self._handles = [part.register_forward_pre_hook(hear) for part in (network, first)]
 
     def read(self, look: Look) -> Reading | None:
         """||K - Theta|| / ||Theta||; nothing without a plain network that has been called."""
@@ -166,10 +165,7 @@ class Listener:
         """Keep them, whatever the user calls the network with."""
         if torch.compiler.is_compiling() or self.inputs is not None or not self.features:
             return
-        with (
-            suppress(Exception),
-            torch.no_grad(),
-        ):  # whatever the user calls the network with, training goes on
+        with suppress(Exception), torch.no_grad():  # training goes on, whatever comes
             if isinstance(module, nn.Sequential):
                 self.called = True
             elif self.called and is_usable(arguments[0], self.features):

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import combinations_with_replacement
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
 
@@ -26,6 +26,7 @@ from pinn_ntk.kernel.ntk import NTK
 from pinn_ntk.looks.look import Look
 from pinn_ntk.looks.step_terms import BATCH
 
+K = TypeVar("K")
 Pair = tuple[str, str]
 
 CONSTANT, MOVED = 0.1, 0.5
@@ -183,13 +184,7 @@ class KernelDrift(Diagnostic):
         """Change over these blocks together; a cross block counts twice, as its mirror image."""
         if any(pair not in self._blocks for pair in pairs):
             return math.nan
-        return change_of_parts(self._parts(kernel, pairs))
-
-    def _parts(self, kernel: NTK, pairs: Iterable[Pair]) -> Iterator[tuple[Tensor, Tensor, float]]:
-        for a, b in pairs:
-            now = kernel[a, b]
-            start = self._blocks[a, b] = self._blocks[a, b].to(now.device)
-            yield now, start, 1.0 if a == b else 2.0
+        return _change(self._blocks, ((p, kernel[p], 1.0 if p[0] == p[1] else 2.0) for p in pairs))
 
     def _of_parameters(
         self, params: Mapping[str, Tensor], groups: Mapping[str, str]
@@ -201,21 +196,23 @@ class KernelDrift(Diagnostic):
             if name in groups:
                 parts.setdefault(f"parameters_{groups[name]}", []).append(name)
         if len(parts) == 2:  # a single group, which says nothing new
-            parts = {"parameters": list(params)}
+            parts.popitem()
         return {
-            tag: self._moved_by(params, names)
+            tag: _change(self._params, ((name, params[name].detach(), 1.0) for name in names))
             for tag, names in parts.items()
             if all(n in self._params and self._params[n].shape == params[n].shape for n in names)
         }
 
-    def _moved_by(self, params: Mapping[str, Tensor], names: Iterable[str]) -> float:
-        def parts() -> Iterator[tuple[Tensor, Tensor, float]]:
-            for name in names:
-                now = params[name].detach()
-                start = self._params[name] = self._params[name].to(now.device)
-                yield now, start, 1.0
 
-        return change_of_parts(parts())
+def _change(start: dict[K, Tensor], now: Iterable[tuple[K, Tensor, float]]) -> float:
+    """Relative change since the start, which moves to where the tensors of now are."""
+
+    def parts() -> Iterator[tuple[Tensor, Tensor, float]]:
+        for key, tensor, times in now:
+            start[key] = start[key].to(tensor.device)
+            yield tensor, start[key], times
+
+    return change_of_parts(parts())
 
 
 def _pairs(terms: Iterable[str]) -> list[Pair]:

@@ -33,8 +33,9 @@ class Groups(Diagnostic):
         traces: dict[str, dict[str, float]] = {group: {} for group in self._used(look)}
         for term, of_term in look.shares.items():
             for name, share in of_term.items():
-                group = traces.get(look.groups.get(name, ""), {})
-                group[term] = group.get(term, 0.0) + share
+                group = look.groups.get(name, "")
+                if group in traces:
+                    traces[group][term] = traces[group].get(term, 0.0) + share
         tagged = {f"trace_{g}/{t}": x for g, of_term in traces.items() for t, x in of_term.items()}
         return Reading(
             look.step, finite(tagged), facts={"groups": traces, "traces": dict(look.traces)}

@@ -100,8 +100,7 @@ class Panel:
 
     def follow(self, look: Look) -> list[Reading]:
         """Let those read a look that waited for it."""
-        part = lambda d: _checked(d, d.follow(look)) if d.waits else None  # noqa: E731
-        return self._came_late(part, "follow")
+        return self._came_late(lambda d: _checked(d, d.follow(look)) if d.waits else None, "follow")
 
     def stepped(self, look: Look) -> list[Reading]:
         """The optimizer has moved."""
