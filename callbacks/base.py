@@ -32,11 +32,7 @@ C = TypeVar("C", bound="KernelCallback")
 
 
 class KernelCallback(StatefulCallback):
-    """Looks at backward passes of a training. What a subclass does there is `at_backward`.
-
-    Attributes:
-        history: Tag -> array of (step, value). Steps count on over fits. Kept in checkpoints.
-    """
+    """Looks at backward passes of a training. What a subclass does there is `at_backward`."""
 
     certify = False
     stays = False
@@ -59,7 +55,7 @@ class KernelCallback(StatefulCallback):
 
     @property
     def history(self) -> History:
-        """Tag -> array of (step, value), (n, 2)."""
+        """Tag -> array of (step, value), (n, 2); steps count on over fits, kept in checkpoints."""
         return self.writer.history
 
     def at_backward(self, at: Backward) -> None:

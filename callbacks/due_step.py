@@ -13,11 +13,7 @@ if TYPE_CHECKING:
 
 
 class DueStep:
-    """Asks the schedule once a step; the first step of a fit that is not resumed is due as well.
-
-    Attributes:
-        recent: Whether this step or the one before is due.
-    """
+    """Asks the schedule once a step; the first step of a fit that is not resumed is due as well."""
 
     def __init__(self, schedule: Schedule, guard: Guard) -> None:
         self.schedule, self.guard = schedule, guard

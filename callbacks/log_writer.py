@@ -17,21 +17,15 @@ if TYPE_CHECKING:
 
 
 class LogWriter:
-    """Keeps all scalars of a callback, over fits and restarts, and logs them.
-
-    Attributes:
-        history: Tag -> array of (step, value).
-        prefix: First part of all tags.
-        count: Steps over all fits.
-    """
+    """Keeps all scalars of a callback, over fits and restarts, and logs them."""
 
     def __init__(self, guard: Guard, prefix: str) -> None:
-        self.guard, self.prefix = guard, prefix
+        self.guard, self.prefix = guard, prefix  # the first part of all tags
         self.reset()
 
     def reset(self) -> None:
         """Another module is trained."""
-        self.history, self.count = History(), StepCount()
+        self.history, self.count = History(), StepCount()  # of all fits
 
     def keep(self, trainer: pl.Trainer, readings: Iterable[Reading]) -> dict[str, float]:
         """Add readings, each at its own step, and hand them to the loggers; tag -> number."""

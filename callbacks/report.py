@@ -17,11 +17,7 @@ if TYPE_CHECKING:
 
 
 class Report:
-    """Logs the readings of a panel, its summary and its figures.
-
-    Attributes:
-        values: Tag -> number, of the running step.
-    """
+    """Logs the readings of a panel, its summary and its figures."""
 
     def __init__(self, writer: LogWriter, panel: Panel, further: Iterable[Tag]) -> None:
         self.writer, self.panel, self.guard = writer, panel, writer.guard
@@ -30,7 +26,7 @@ class Report:
 
     def restart(self) -> None:
         """A fit starts."""
-        self.values: dict[str, float] = {}
+        self.values: dict[str, float] = {}  # tag -> number, of the running step
         self._last: int | None = None
         self._told: int | None = None
 

@@ -18,8 +18,7 @@ import math
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from pytorch_lightning import LightningDataModule
-from report import Report, Solved, run
+from report import Report, Solved, Tested, run
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -27,7 +26,7 @@ TITLE = "Poisson 1D, a = {model.a:g}"
 PUBLISHED = "2.40e-01 without weights, 1.63e-03 with lambda_b = 100 (a = 4, width 100)"
 
 
-class Points(LightningDataModule):
+class Points(Tested):
     """The training points, fixed: every step sees the same full batch.
 
     Args:
@@ -54,10 +53,6 @@ class Points(LightningDataModule):
     def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
         """One batch, ``steps`` times: a single epoch, because each start of one costs time."""
         return DataLoader([self.train] * self.steps, batch_size=None)
-
-    def val_dataloader(self) -> DataLoader[Tensor]:
-        """All test points in one batch."""
-        return DataLoader([self.test], batch_size=None)
 
 
 class Network(nn.Sequential):

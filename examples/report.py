@@ -17,6 +17,7 @@ from pytorch_lightning import Callback, LightningDataModule, LightningModule, Tr
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from pinn_ntk.callbacks import NTKBalancer, NTKMonitor
 
@@ -33,6 +34,14 @@ class Solved(LightningModule):
     def validation_step(self, points: Tensor) -> None:
         """Log the relative L2 error as training goes on."""
         self.log("rel_l2", self.error(points), prog_bar=True, batch_size=1)
+
+
+class Tested(LightningDataModule):
+    """Points to train on, and those of ``test``, on which the error is taken."""
+
+    def val_dataloader(self) -> DataLoader[Tensor]:
+        """All test points in one batch."""
+        return DataLoader([self.test], batch_size=None)
 
 
 class Report(Callback):

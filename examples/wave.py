@@ -22,10 +22,8 @@ from itertools import pairwise
 
 import torch
 from matplotlib.figure import Figure
-from pytorch_lightning import LightningDataModule
-from report import Report, Solved, run
+from report import Report, Solved, Tested, run
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 PUBLISHED = "4.518e-01 without weights, 1.728e-03 with (paper); 3.858e-03 with (notebook)"
 Batch = dict[str, Tensor]
@@ -58,7 +56,7 @@ class Draws:
         self.done = state["done"]
 
 
-class Points(LightningDataModule):
+class Points(Tested):
     """Uniformly distributed points (t, x), drawn anew at each step.
 
     Args:
@@ -98,10 +96,6 @@ class Points(LightningDataModule):
     def train_dataloader(self) -> Draws:
         """A single epoch of ``steps`` batches."""
         return Draws(self, self.steps)
-
-    def val_dataloader(self) -> DataLoader[Tensor]:
-        """All test points in one batch."""
-        return DataLoader([self.test], batch_size=None)
 
 
 class Network(nn.Module):

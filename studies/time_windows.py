@@ -30,7 +30,6 @@ from typing import Any
 import torch
 from forgetting import Forgetting
 from problems import report, wave
-from pytorch_lightning import LightningDataModule
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -38,7 +37,7 @@ Batch = dict[str, Any]
 Terms = dict[str, Tensor]
 
 
-class Windows(LightningDataModule):
+class Windows(report.Tested):
     """Fixed points (t, x) of each window, handed out one window after another.
 
     Args:
@@ -80,10 +79,6 @@ class Windows(LightningDataModule):
         batches = [self.batch(window) for window in range(self.windows)]
         order = [batches[step * self.windows // self.steps] for step in range(self.steps)]
         return DataLoader(order, batch_size=None)
-
-    def val_dataloader(self) -> DataLoader[Tensor]:
-        """All test points in one batch."""
-        return DataLoader([self.test], batch_size=None)
 
 
 class Network(nn.Sequential):

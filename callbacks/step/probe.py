@@ -34,17 +34,14 @@ SEED = 0x5EED
 class FixedProbe:
     """Residuals of a frozen batch, with a fixed seed and a fixed choice of rows.
 
-    Attributes:
-        batch: The frozen batch; None until there is one.
-        rows: Term -> kept rows of its residual, sorted.
-        renewed: Whether the first batch seen had no room for the tensors that were restored, so
-            that the points are others than those of the checkpoint.
+    It is ``renewed`` if the first batch seen had no room for the tensors that were restored, so
+    that the points are others than those of the checkpoint.
     """
 
     def __init__(self, route: Route, max_points: int) -> None:
         self.route, self.max_points = route, max_points
         self.batch: Any = None
-        self.rows: dict[str, Tensor] = {}
+        self.rows: dict[str, Tensor] = {}  # kept ones of each term's residual, sorted
         self.renewed = False
         self._restored: list[Tensor] = []
         self._plain = False

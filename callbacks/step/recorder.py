@@ -22,22 +22,15 @@ if TYPE_CHECKING:
 
 
 class Recorder:
-    """Listens to ``self.log`` and ``log_dict`` of a module, to `pinn_ntk.tap` and `LossWeights`.
-
-    Attributes:
-        logged: Key -> tensor or number as it was given, alive where the user logged it so.
-        taps: Name -> residual that was tapped in this step.
-        renamed: Number that a term went by -> name under which it was logged later.
-        on_tap: Called with name and residual of each tap.
-    """
+    """Listens to ``self.log`` and ``log_dict`` of a module, to `pinn_ntk.tap` and `LossWeights`."""
 
     def __init__(self, names: Sequence[str] | None = None) -> None:
         self.names = None if names is None else list(names)
-        self.logged: dict[str, Tensor | float] = {}
-        self.taps: dict[str, Tensor] = {}
-        self.on_tap: Callable[[str, Tensor], None] | None = None
+        self.logged: dict[str, Tensor | float] = {}  # as given, alive where the user logged it so
+        self.taps: dict[str, Tensor] = {}  # of this step
+        self.on_tap: Callable[[str, Tensor], None] | None = None  # gets name and residual of each
         self._weighted: dict[str, Tensor | float] = {}
-        self.renamed: dict[str, str] = {}
+        self.renamed: dict[str, str] = {}  # number of a term -> name that was logged later
         self._known: dict[str, dict[int, str]] = {}
         self._log: RecordingLog | None = None
         self._awake = self._spent = False

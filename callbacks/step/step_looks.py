@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from pinn_ntk.callbacks.step.manual_backward import Backward
-from pinn_ntk.callbacks.step.origins import made_by
 from pinn_ntk.callbacks.step.step_inputs import StepInputs
 from pinn_ntk.callbacks.step.term_finder import TermFinder
 from pinn_ntk.callbacks.trainer.steps import logged_step, loss_scale
@@ -18,19 +17,13 @@ MOST = 512
 
 
 class StepLooks:
-    """Makes the looks of one callback, and lets go of them when the backward pass is over.
-
-    Attributes:
-        inputs: What the step begins from; None where that is not kept.
-        first: First look of the batch that was read; None before.
-        done: Names of the terms of the step that were read.
-    """
+    """Makes the looks of one callback, and lets go of them when the backward pass is over."""
 
     def __init__(self, finder: TermFinder, params: Patterns, max_points: int | None) -> None:
         self.finder, self.params, self.max_points = finder, params, max_points
-        self.inputs: StepInputs | None = None
-        self.first: Look | None = None
-        self.done: set[str] = set()
+        self.inputs: StepInputs | None = None  # what the step begins from, if that is kept
+        self.first: Look | None = None  # of the batch, that was read
+        self.done: set[str] = set()  # names of the terms of the step that were read
         self._open: list[Look] = []
 
     def fresh(self, found: StepTerms) -> StepTerms:
@@ -108,5 +101,5 @@ def _same(one: StepTerms, other: StepTerms) -> bool:
     """Whether two callbacks found the same live residuals."""
     if list(one.residuals) != list(other.residuals) or one.points != other.points:
         return False
-    pairs = zip(one.residuals.values(), other.residuals.values(), strict=True)
-    return one.complete == other.complete and all(made_by(a) == made_by(b) for a, b in pairs)
+    made_by, also = ([(r.grad_fn, r.output_nr) for r in f.residuals.values()] for f in (one, other))
+    return one.complete == other.complete and made_by == also

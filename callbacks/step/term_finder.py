@@ -10,14 +10,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor
+from torch.autograd.graph import Node
 
 from pinn_ntk.callbacks.step.manual_backward import Backward
-from pinn_ntk.callbacks.step.origins import matched
 from pinn_ntk.callbacks.step.probe import FixedProbe, copied
 from pinn_ntk.callbacks.step.recorder import Recorder
 from pinn_ntk.callbacks.step.residual_function import Route, residuals_of, resolved
 from pinn_ntk.callbacks.trainer.naming import named
 from pinn_ntk.errors import IncompleteTermsError, OpaqueLossError
+from pinn_ntk.graph.operations import operation
 from pinn_ntk.graph.terms.term import Term
 from pinn_ntk.looks.digest import RandomStates
 from pinn_ntk.looks.parameters import Patterns, matches
@@ -43,11 +44,7 @@ class Ran(NamedTuple):
 
 
 class TermFinder:
-    """Finds the residuals of a step by the route that the user chose.
-
-    Attributes:
-        recorder: What the running step told.
-    """
+    """Finds the residuals of a step by the route that the user chose."""
 
     def __init__(
         self,
@@ -59,7 +56,7 @@ class TermFinder:
     ) -> None:
         if isinstance(names, str):
             raise ValueError(f"names is the string {names!r}; expected a list, as in [{names!r}].")
-        self.recorder = Recorder(names)
+        self.recorder = Recorder(names)  # what the running step told
         self.include, self.route = include, residuals
         self.probe = None if probe is None else FixedProbe(probe, max_points)
         self._batch: Any = None
@@ -209,3 +206,21 @@ class TermFinder:
                 "shell pattern such as 'train/pde*', or a list of them."
             )
         return kept
+
+
+def matched(taps: Mapping[str, Tensor], terms: Mapping[str, Term]) -> dict[str, list[Term]]:
+    """Tap -> the terms whose residual it is."""
+    made = [(_origin(term.residual), term) for term in terms.values()]
+    origins = {name: _origin(tap) for name, tap in taps.items()}
+    return {
+        name: [term for place, term in made if place is not None and place == origin]
+        for name, origin in origins.items()
+    }
+
+
+def _origin(residual: Tensor) -> tuple[Node, int] | None:
+    """The operation behind a tensor and which of its outputs it is, reshapes looked through."""
+    node, output = residual.grad_fn, residual.output_nr
+    while node is not None and operation(node).keeps_numbers:
+        node, output = node.next_functions[0]
+    return None if node is None else (node, output)

@@ -17,20 +17,15 @@ log = logging.getLogger(__name__)
 
 
 class Guard:
-    """Runs diagnostics, catches what they raise, and keeps the time that they take.
-
-    Attributes:
-        owner: Name of the callback, for messages.
-        seconds: Time spent inside `run` and `timed` since `restart`.
-    """
+    """Runs diagnostics, catches what they raise, and keeps the time that they take."""
 
     def __init__(self, owner: str) -> None:
-        self.owner = owner
+        self.owner = owner  # name of the callback, for messages
         self.restart()
 
     def restart(self) -> None:
         """Begin a new fit: everything may run again, the clock is at zero."""
-        self.seconds = 0.0
+        self.seconds = 0.0  # spent inside `run` and `timed`
         self._start = time.perf_counter()
         self._off: set[str] = set()
         self._warned: set[str] = set()

@@ -13,10 +13,6 @@ if TYPE_CHECKING:
 class StepCount:
     """Adds to the steps of a fit those of the fits before it.
 
-    Attributes:
-        offset: What is added to a step of Lightning's.
-        reached: The last step so far, counted so.
-
     Example:
         >>> count = StepCount()
         >>> [count(step) for step in (0, 1)]
@@ -27,7 +23,8 @@ class StepCount:
     """
 
     def __init__(self) -> None:
-        self.offset, self.reached = 0, -1
+        self.offset = 0  # what is added to a step of Lightning's
+        self.reached = -1  # the last step so far, counted so
 
     def open(self, step: int, *, resumed: bool = False) -> None:
         """A fit starts at a step of Lightning's; one resumed from a checkpoint goes on."""

@@ -10,11 +10,7 @@ from pinn_ntk.weights.trace import TraceRule
 
 
 class TermWeights:
-    """Term -> weight in force, and its last trace and rows, over all steps.
-
-    Attributes:
-        weights: Term -> lambda_a.
-    """
+    """Term -> weight in force, and its last trace and rows, over all steps."""
 
     def __init__(self, rule: TraceRule) -> None:
         self.rule = rule
@@ -22,7 +18,7 @@ class TermWeights:
 
     def reset(self) -> None:
         """Another module is trained."""
-        self.weights: dict[str, float] = {}
+        self.weights: dict[str, float] = {}  # term -> lambda_a
         self._traces: Traces = {}
 
     def rename(self, renamed: dict[str, str]) -> None:

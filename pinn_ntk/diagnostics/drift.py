@@ -38,9 +38,6 @@ class KernelDrift(Diagnostic):
 
     A term whose points changed has no drift from then on, and what was kept of it is dropped.
 
-    Attributes:
-        terms: Terms of the kernel that was seen first.
-
     Example:
         >>> import torch
         >>> from pinn_ntk import empirical_ntk
@@ -72,7 +69,7 @@ class KernelDrift(Diagnostic):
         self.reset()
 
     def reset(self) -> None:
-        self.terms: tuple[str, ...] = ()
+        self.terms: tuple[str, ...] = ()  # of the kernel that was seen first
         self._blocks: dict[Pair, Tensor] = {}
         self._params: dict[str, Tensor] = {}
         self._fingerprints: dict[str, str] = {}

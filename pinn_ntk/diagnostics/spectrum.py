@@ -22,11 +22,7 @@ FACTS = ("rank", "floor", "lambda_max", "effective_rank", "condition")
 
 
 class Spectra(Diagnostic):
-    """Eigenvalues of the block of each term, of the rows kept.
-
-    Attributes:
-        spectra: Term -> (step, spectrum), of all fits.
-    """
+    """Eigenvalues of the block of each term, of the rows kept."""
 
     name = "spectrum"
     title = "the spectra"
@@ -56,7 +52,7 @@ class Spectra(Diagnostic):
         self.reset()
 
     def reset(self) -> None:
-        self.spectra: dict[str, list[tuple[int, Spectrum]]] = {}
+        self.spectra: dict[str, list[tuple[int, Spectrum]]] = {}  # of all fits
         self._points = BATCH
 
     def read(self, look: Look) -> Reading:
