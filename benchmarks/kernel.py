@@ -35,7 +35,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.environment import load_average
 from benchmarks.measure import Contestant, measured
 from benchmarks.peers import (
     Problem,
@@ -45,7 +44,7 @@ from benchmarks.peers import (
     torch_func_kernel,
     torch_func_kernel_lean,
 )
-from benchmarks.report import FOLDER, begun, parser, write
+from benchmarks.report import FOLDER, begun, load_average, parser, write
 from benchmarks.targets import BACKWARD, FULL, LEAN, ROWS, SCRATCH, STEP, TARGETS, TORCH_FUNC
 from pinn_ntk import NTK, empirical_ntk
 

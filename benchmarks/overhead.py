@@ -48,8 +48,7 @@ import yaml
 from pytorch_lightning import Callback, Trainer, seed_everything
 from pytorch_lightning.loggers import TensorBoardLogger
 
-from benchmarks.environment import ROOT, load_average
-from benchmarks.report import FOLDER, begun, parser, write
+from benchmarks.report import FOLDER, ROOT, begun, load_average, parser, write
 from pinn_ntk.callbacks import NTKBalancer, NTKMonitor
 
 RESULTS = FOLDER / "overhead.json"

@@ -12,9 +12,8 @@ import torch
 
 from benchmarks import kernel as bench
 from benchmarks import measure, overhead, peers
-from benchmarks.environment import ROOT, environment, torch_config
 from benchmarks.measure import Contestant, Record, Timing
-from benchmarks.report import SCHEMA
+from benchmarks.report import ROOT, SCHEMA, environment, torch_config
 from pinn_ntk.graph.reference import reference_ntk
 
 # torch's own use, at its first forward-mode derivative in a process.

@@ -87,19 +87,16 @@ class DistanceFromLimit(Diagnostic):
 
     def _measured(self, plain: PlainMLP) -> float | None:
         try:
-            self._make(plain)
+            if self._start is None:
+                self._start = found_stds(plain.network)
+            inputs = None if self._listener is None else self._listener.inputs
+            if self._distance is None and inputs is not None:
+                self._distance = DistanceToLimit.from_inputs(plain, inputs, *self._start)
+                self.batch_ends()
         except ValueError:  # how the limit says that there is none
             self._left_out, self._plain = True, None
             self.batch_ends()
         return None if self._distance is None else self._distance(plain)
-
-    def _make(self, plain: PlainMLP) -> None:
-        if self._start is None:
-            self._start = found_stds(plain.network)
-        inputs = None if self._listener is None else self._listener.inputs
-        if self._distance is None and inputs is not None:
-            self._distance = DistanceToLimit.from_inputs(plain, inputs, *self._start)
-            self.batch_ends()
 
     def sentences(self, readings: Readings) -> Iterator[str]:
         distance = readings[self.name].values[self.name]
