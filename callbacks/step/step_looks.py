@@ -53,7 +53,7 @@ class StepLooks:
         look.certify = checked or twin_certifies
         for other in (other for one in (self, *twins) for other in one._open):
             fits = other.max_points == look.max_points and (other.certify or not checked)
-            if fits and _same(other.found, found):
+            if fits and _identity(other.found) == _identity(found):
                 look.certify, look.kept = other.certify, other.kept
         self._open.append(look)
         return look
@@ -97,9 +97,7 @@ class StepLooks:
         return {**vars(self), "_open": [], "inputs": None, "first": None}
 
 
-def _same(one: StepTerms, other: StepTerms) -> bool:
-    """Whether two callbacks found the same live residuals."""
-    if list(one.residuals) != list(other.residuals) or one.points != other.points:
-        return False
-    made_by, also = ([(r.grad_fn, r.output_nr) for r in f.residuals.values()] for f in (one, other))
-    return one.complete == other.complete and made_by == also
+def _identity(found: StepTerms) -> object:
+    """Equal for callbacks that found the same live residuals: names, and operations behind them."""
+    made_by = [(name, r.grad_fn, r.output_nr) for name, r in found.residuals.items()]
+    return found.points, found.complete, made_by

@@ -37,9 +37,8 @@ class Groups(Diagnostic):
                 if group in traces:
                     traces[group][term] = traces[group].get(term, 0.0) + share
         tagged = {f"trace_{g}/{t}": x for g, of_term in traces.items() for t, x in of_term.items()}
-        return Reading(
-            look.step, finite(tagged), facts={"groups": traces, "traces": dict(look.traces)}
-        )
+        facts = {"groups": traces, "traces": dict(look.traces)}
+        return Reading(look.step, finite(tagged), facts=facts)
 
     def sentences(self, readings: Readings) -> Iterator[str]:
         facts = readings[self.name].facts

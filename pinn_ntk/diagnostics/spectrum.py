@@ -74,8 +74,8 @@ class Spectra(Diagnostic):
                 "n_params": look.n_params,
                 "dtype": look.finite.dtype,
             }
-            terms[term] = {name: getattr(spectrum, name) for name in FACTS}
-            terms[term]["rows"] = len(spectrum.eigenvalues)
+            known = {name: getattr(spectrum, name) for name in FACTS}
+            terms[term] = {"rows": len(spectrum.eigenvalues), **known}
         for term, spectrum in look.spectra.items():
             self.spectra.setdefault(term, []).append((look.total_step, spectrum))
         return Reading(look.step, finite(values), tensors, {**facts, "terms": terms})

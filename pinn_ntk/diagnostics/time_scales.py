@@ -27,9 +27,8 @@ class TimeScales(Diagnostic):
         """Term -> rates, each term taken alone."""
         known = look.curvature or {}
         rates = mode_rates(look.sampled, look.kernel, look.spectra, known, look.found.rows)
-        return Reading(
-            look.step, facts={"rates": {term: list(ends) for term, ends in rates.items()}}
-        )
+        plain = {term: list(ends) for term, ends in rates.items()}
+        return Reading(look.step, facts={"rates": plain})
 
     def sentences(self, readings: Readings) -> Iterator[str]:
         lr = readings["learning_rate"].facts["lr"] if "learning_rate" in readings else None
