@@ -9,15 +9,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from pinn_ntk.callbacks import NTKBalancer, NTKMonitor
-from pinn_ntk.callbacks.trainer.loggers import log_figure
 
 
 class Solved(LightningModule):
@@ -89,7 +91,14 @@ def save_figure(figure: Figure, trainer: Trainer) -> Path:
     path = Path(trainer.log_dir or ".") / "prediction.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
-    log_figure(trainer, "prediction", figure, trainer.global_step - 1)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    pixels = np.asarray(canvas.buffer_rgba())[..., :3]  # (height, width, 3)
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            step = trainer.global_step - 1
+            logger.experiment.add_image("prediction", pixels, step, dataformats="HWC")
+            logger.experiment.flush()
     return path
 
 
