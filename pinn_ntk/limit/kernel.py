@@ -17,7 +17,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from pinn_ntk.limit.activations import Like, activation
+from pinn_ntk.limit.activations import Like
+from pinn_ntk.limit.activations import activation as recognised
 from pinn_ntk.limit.closed_forms import dual
 from pinn_ntk.limit.duals import Dual, NoisyDual
 from pinn_ntk.limit.jets import IndexSet, MultiIndex
@@ -74,7 +75,7 @@ class LimitKernel:
                 f"{hidden!r}; standard deviations are given as weight_std and bias_std."
             )
         self.hidden = hidden
-        self.activation = _recognised(activation)
+        self.activation = recognised(activation)
         self.weight_std = one_per_layer(weight_std, hidden + 1, "weight_std")
         self.bias_std = one_per_layer(bias_std, hidden + 1, "bias_std")
         for pair in zip(self.weight_std, self.bias_std, strict=True):
@@ -223,9 +224,6 @@ class LimitKernel:
         stds = list(zip(self.weight_std, self.bias_std, strict=True))
         layer = last_layer(points, sets, stds, noisy or self._dual)
         return layer.theta if kind == "ntk" else layer.c
-
-
-_recognised = activation  # the argument of the constructor has the same name
 
 
 def _check_pairs(terms: Mapping[str, object]) -> None:

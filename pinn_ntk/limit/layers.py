@@ -95,22 +95,18 @@ def layer_inputs(mlp: nn.Sequential, points: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def layer_kernel(
-    mlp: nn.Sequential | PlainMLP, inputs: Tensor, weight_std: Stds, bias_std: Stds
-) -> Tensor:
+def layer_kernel(mlp: PlainMLP, inputs: Tensor, weight_std: Stds, bias_std: Stds) -> Tensor:
     """Kernel of the image of a network in the NTK parametrisation, without making the image.
 
     K between outputs and points, (C, N, C, N) in float64, for inputs (N, n_0) of the first layer of
     a plain network in any parametrisation; sigma_w and sigma_b are one number, or one a layer.
 
     Example:
-        >>> layer = NTKLinear(2, 1)
-        >>> layer_kernel(nn.Sequential(layer), torch.ones(1, 2).double(), 1.0, 1.0).item()
+        >>> layer = PlainMLP(nn.Sequential(NTKLinear(2, 1)), activation("identity"))
+        >>> layer_kernel(layer, torch.ones(1, 2).double(), 1.0, 1.0).item()
         2.0
     """
-    network = mlp if isinstance(mlp, nn.Sequential) else mlp.network
-    phi = activation_of(mlp) if isinstance(mlp, nn.Sequential) else mlp.activation
-    layers = list(linear_layers(network).values())
+    layers = list(linear_layers(mlp.network).values())
     if inputs.ndim != 2 or inputs.shape[1] != layers[0].in_features:
         raise ValueError(
             f"the first layer is {layers[0]}, and its inputs have shape {tuple(inputs.shape)}; "
@@ -119,7 +115,7 @@ def layer_kernel(
     parameters = [(w.double(), b if b is None else b.double()) for w, b in map(effective, layers)]
     weights = one_per_layer(weight_std, len(layers), "weight_std")
     biases = one_per_layer(bias_std, len(layers), "bias_std")
-    values, slopes = _forward(parameters, inputs.double(), phi)
+    values, slopes = _forward(parameters, inputs.double(), mlp.activation)
     outputs, points = len(parameters[-1][0]), len(inputs)
     delta = torch.eye(outputs, dtype=torch.float64, device=inputs.device)
     delta = delta[:, None].expand(outputs, points, outputs)  # (C, N, n_(l+1))
@@ -154,7 +150,7 @@ def as_plain(module: nn.Sequential) -> PlainMLP | None:
         if not _takes_turns(module):
             return None
         linear_layers(module)
-        return PlainMLP(module, activation_of(module))
+        return PlainMLP(module, activation(module[1]))
     except Exception:  # noqa: BLE001 - a module that is no activation may raise anything
         return None
 
@@ -180,8 +176,3 @@ def _settings(layer: nn.Module) -> tuple[type[nn.Module], str, str]:
     own = {name: value for name, value in vars(layer).items() if not name.startswith("_")}
     own.pop("training", None)
     return type(layer), repr(layer), repr((own, list(layer.named_buffers())))
-
-
-def activation_of(mlp: nn.Sequential) -> Activation:
-    """That of the first hidden layer; the identity where there is none."""
-    return activation(mlp[1] if len(mlp) > 1 else "identity")

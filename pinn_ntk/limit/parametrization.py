@@ -166,15 +166,9 @@ def to_ntk_parametrization(
         >>> torch.allclose(image(x), mlp(x), atol=1e-6)
         True
     """
-    layers = linear_layers(mlp)
-    found = found_stds(mlp) if weight_std is None or bias_std is None else ((), ())
-    stds = zip(
-        one_per_layer(found[0] if weight_std is None else weight_std, len(layers), "weight_std"),
-        one_per_layer(found[1] if bias_std is None else bias_std, len(layers), "bias_std"),
-        strict=True,
-    )
+    stds = stds_of(mlp, weight_std, bias_std)
     image = copy.deepcopy(mlp)
-    for (name, layer), (w, b) in zip(layers.items(), stds, strict=True):
+    for (name, layer), w, b in zip(linear_layers(mlp).items(), *stds, strict=True):
         image._modules[name] = _image(name, layer, w, b)
     return image
 
@@ -226,6 +220,18 @@ def found_stds(mlp: nn.Sequential) -> tuple[tuple[float, ...], tuple[float, ...]
     """
     stds = [_stds(layer) for layer in linear_layers(mlp).values()]
     return tuple(w for w, _ in stds), tuple(b for _, b in stds)
+
+
+def stds_of(
+    mlp: nn.Sequential, weight_std: Stds | None, bias_std: Stds | None
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """sigma_w and sigma_b of each layer: as given, or as `found_stds` where left out."""
+    layers = len(linear_layers(mlp))
+    found = found_stds(mlp) if weight_std is None or bias_std is None else ((), ())
+    return (
+        one_per_layer(found[0] if weight_std is None else weight_std, layers, "weight_std"),
+        one_per_layer(found[1] if bias_std is None else bias_std, layers, "bias_std"),
+    )
 
 
 def effective(layer: nn.Linear | NTKLinear) -> tuple[Tensor, Tensor | None]:

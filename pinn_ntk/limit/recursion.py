@@ -75,9 +75,7 @@ def _own(variance: Tensor, indices: IndexSet, dual: Dual) -> Tensor:
         sum(math.comb(2 * k, j) * table[j, 2 * k - j] for j in range(2 * k + 1)) / 2**k
         for k in range(indices.degree + 1)
     ]
-    change = variance.clone()
-    change[0] = 0
-    return compose_own(torch.stack(rows), change, indices)
+    return compose_own(torch.stack(rows), variance, indices)
 
 
 def _first(x: Tensor, other: Tensor, sets: Sets, weight_std: float, bias_std: float) -> Series:
