@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -117,13 +117,9 @@ def _weights_only(params: Mapping[str, Tensor], kernel: NTK, loss: Tensor | None
     if not kernel.terms or loss is None:
         return set()
     used = _used(kernel)
-    rest = [name for name, tensor in params.items() if name not in used and tensor.requires_grad]
-    return set(_reached(loss, rest, params)) if rest else set()
-
-
-def _reached(loss: Tensor, names: Iterable[str], params: Mapping[str, Tensor]) -> list[str]:
-    listed = list(names)
-    gradients = torch.autograd.grad(
-        loss, [params[name] for name in listed], retain_graph=True, allow_unused=True
-    )
-    return [name for name, g in zip(listed, gradients, strict=True) if g is not None]
+    rest = {name: p for name, p in params.items() if name not in used and p.requires_grad}
+    if not rest:
+        return set()
+    wanted = list(rest.values())
+    gradients = torch.autograd.grad(loss, wanted, retain_graph=True, allow_unused=True)
+    return {name for name, g in zip(rest, gradients, strict=True) if g is not None}

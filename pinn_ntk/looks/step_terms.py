@@ -79,7 +79,7 @@ class StepTerms:
         of_batch = curvature(self.terms, factors)
         if of_batch is None or not self.from_function:
             return of_batch
-        sums = {n: _times(uniform_weight(term), factors[n]) for n, term in self.terms.items()}
+        sums = {n: uniform_weight(term, factors[n]) for n, term in self.terms.items()}
         return curvature_of_rows(sums, {n: r.numel() for n, r in self.residuals.items()})
 
     def losses(self, factors: Mapping[str, float]) -> dict[str, TermLoss]:
@@ -103,7 +103,3 @@ class StepTerms:
         """Whether this is the ascent of a min-max scheme: every term has a negative weight."""
         found = [self.terms.get(name) for name in self.residuals]
         return bool(found) and all(term is not None and term.ascends for term in found)
-
-
-def _times(number: float | None, factor: float) -> float | None:
-    return None if number is None else number * factor

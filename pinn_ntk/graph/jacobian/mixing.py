@@ -11,8 +11,6 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from torch.autograd.graph import Node
-
 from pinn_ntk.graph.operations import operation
 from pinn_ntk.graph.walk import Edge, Graph
 
@@ -39,12 +37,10 @@ def mixed_results(graph: Graph, contributions: Sequence[Contribution]) -> dict[s
 
 def _computes_from_data(graph: Graph, edge: Edge) -> bool:
     """Whether behind a tensor data is multiplied with a weight, and there is an activation."""
-    behind = list(graph.behind(edge.node))
-    bends = any(operation(node).bends for node in behind)
-    return bends and any(_holds_data(graph, node) for node in behind)
-
-
-def _holds_data(graph: Graph, node: Node) -> bool:
-    """Whether one of two matrices depends on a weight, and the other does not."""
-    matrices = operation(node).partners if operation(node).matrix else ()
-    return len(matrices) == 2 and sum(i in matrices for i, _ in graph.edges(node)) == 1
+    behind = [(node, operation(node)) for node in graph.behind(edge.node)]
+    products = [(node, made_by.partners) for node, made_by in behind if made_by.matrix]
+    weighs = any(
+        len(matrices) == 2 and sum(place in matrices for place, _ in graph.edges(node)) == 1
+        for node, matrices in products
+    )
+    return weighs and any(made_by.bends for _, made_by in behind)
