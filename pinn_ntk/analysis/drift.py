@@ -17,12 +17,7 @@ Parts = Iterable[tuple[Tensor, Tensor, float]]
 
 
 def relative_change(now: Tensor, start: Tensor) -> float:
-    """||now - start|| / ||start|| over all entries, in float64; NaN where ``start`` is zero.
-
-    Example:
-        >>> relative_change(torch.tensor([3.0, 5.0]), torch.tensor([3.0, 4.0]))
-        0.2
-    """
+    """||now - start|| / ||start|| over all entries, in float64; NaN where ``start`` is zero."""
     if now.shape != start.shape:
         raise ValueError(
             f"expected two tensors of one shape, got {tuple(now.shape)} and {tuple(start.shape)}; "

@@ -43,12 +43,11 @@ def eigenfunctions(
     larger kernel, or ``slice(0, None, 2)`` for the first component of two; all when left out.
     Returns phi_i(x_n), (N, min(count, rank)); the entry of largest size of each is positive.
 
-    Example:
-        >>> import torch
-        >>> kernel = torch.diag(torch.tensor([1.0, 2.0], dtype=torch.float64))
-        >>> eigenfunctions(Spectrum.of(kernel, eigenvectors=True), 1)
-        tensor([[0.0000],
-                [1.4142]], dtype=torch.float64)
+    >>> import torch
+    >>> kernel = torch.diag(torch.tensor([1.0, 2.0], dtype=torch.float64))
+    >>> eigenfunctions(Spectrum.of(kernel, eigenvectors=True), 1)
+    tensor([[0.0000],
+            [1.4142]], dtype=torch.float64)
     """
     if spectrum.eigenvectors is None:
         raise ValueError(

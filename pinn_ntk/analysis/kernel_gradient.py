@@ -123,12 +123,11 @@ def kernel_gradient(
 def term_gradients(kernel: NTK, slopes: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Term -> J_a^T g_a (P,), gradient of each part of the loss with a slope, in kernel order.
 
-    Example:
-        >>> from pinn_ntk import empirical_ntk
-        >>> w = torch.tensor([2.0, 1.0], requires_grad=True)
-        >>> kernel = empirical_ntk({"pde": 3 * w[:1], "bc": w.sum()}, [w])
-        >>> term_gradients(kernel, {"pde": torch.tensor([2.0]), "bc": torch.tensor(-1.0)})["bc"]
-        tensor([-1., -1.], dtype=torch.float64)
+    >>> from pinn_ntk import empirical_ntk
+    >>> w = torch.tensor([2.0, 1.0], requires_grad=True)
+    >>> kernel = empirical_ntk({"pde": 3 * w[:1], "bc": w.sum()}, [w])
+    >>> term_gradients(kernel, {"pde": torch.tensor([2.0]), "bc": torch.tensor(-1.0)})["bc"]
+    tensor([-1., -1.], dtype=torch.float64)
     """
     if not slopes:
         raise ValueError(

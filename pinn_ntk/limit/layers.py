@@ -55,9 +55,8 @@ def find_plain(module: nn.Module) -> PlainMLP | None:
 
     Copies of activations that are not known here are run on a few numbers, nothing else is.
 
-    Example:
-        >>> find_plain(nn.Sequential(nn.Linear(1, 8), nn.SiLU(), nn.Linear(8, 1))).activation.name
-        'silu'
+    >>> find_plain(nn.Sequential(nn.Linear(1, 8), nn.SiLU(), nn.Linear(8, 1))).activation.name
+    'silu'
     """
     found = [p for m in module.modules() if isinstance(m, nn.Sequential) and (p := as_plain(m))]
     return found[0] if len(found) == 1 else None
@@ -69,9 +68,8 @@ def layer_inputs(mlp: nn.Sequential, points: Tensor) -> Tensor:
     (N, n_0) in float64; the points themselves for an ordinary ``nn.Sequential``. A network with a
     ``forward`` of its own is called once.
 
-    Example:
-        >>> layer_inputs(nn.Sequential(nn.Linear(1, 2)), torch.ones(2, 1)).flatten().tolist()
-        [1.0, 1.0]
+    >>> layer_inputs(nn.Sequential(nn.Linear(1, 2)), torch.ones(2, 1)).flatten().tolist()
+    [1.0, 1.0]
     """
     first = next(iter(linear_layers(mlp).values()))
     points = points.detach().to(first.weight)
@@ -101,10 +99,9 @@ def layer_kernel(mlp: PlainMLP, inputs: Tensor, weight_std: Stds, bias_std: Stds
     K between outputs and points, (C, N, C, N) in float64, for inputs (N, n_0) of the first layer of
     a plain network in any parametrisation; sigma_w and sigma_b are one number, or one a layer.
 
-    Example:
-        >>> layer = PlainMLP(nn.Sequential(NTKLinear(2, 1)), activation("identity"))
-        >>> layer_kernel(layer, torch.ones(1, 2).double(), 1.0, 1.0).item()
-        2.0
+    >>> layer = PlainMLP(nn.Sequential(NTKLinear(2, 1)), activation("identity"))
+    >>> layer_kernel(layer, torch.ones(1, 2).double(), 1.0, 1.0).item()
+    2.0
     """
     layers = list(linear_layers(mlp.network).values())
     if inputs.ndim != 2 or inputs.shape[1] != layers[0].in_features:

@@ -176,9 +176,8 @@ def to_ntk_parametrization(
 def linear_layers(mlp: nn.Sequential) -> dict[str, nn.Linear | NTKLinear]:
     """Name -> layer, of those of a plain network that have parameters, in order.
 
-    Example:
-        >>> list(linear_layers(nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 1))))
-        ['0', '2']
+    >>> list(linear_layers(nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 1))))
+    ['0', '2']
     """
     layers = {name: layer for name, layer in mlp._modules.items() if _is_linear(name, layer)}
     if not layers:
@@ -212,11 +211,10 @@ def found_stds(mlp: nn.Sequential) -> tuple[tuple[float, ...], tuple[float, ...]
     start at zero have sigma_b = 0, which stands for no bias: what trains them is left out of
     kernels with these standard deviations.
 
-    Example:
-        >>> layer = nn.Linear(4, 2, bias=False)
-        >>> _ = nn.init.constant_(layer.weight, 0.5)
-        >>> found_stds(nn.Sequential(layer))  # sqrt(4 * 0.25)
-        ((1.0,), (0.0,))
+    >>> layer = nn.Linear(4, 2, bias=False)
+    >>> _ = nn.init.constant_(layer.weight, 0.5)
+    >>> found_stds(nn.Sequential(layer))  # sqrt(4 * 0.25)
+    ((1.0,), (0.0,))
     """
     stds = [_stds(layer) for layer in linear_layers(mlp).values()]
     return tuple(w for w, _ in stds), tuple(b for _, b in stds)

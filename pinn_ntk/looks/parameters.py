@@ -19,9 +19,8 @@ Patterns = str | Sequence[str] | None
 def matches(name: str, patterns: Patterns) -> bool:
     """Whether a name matches one of the patterns.
 
-    Example:
-        >>> matches("net.0.weight", ["net.*", "k"]), matches("k", "net.*"), matches("k", None)
-        (True, False, True)
+    >>> matches("net.0.weight", ["net.*", "k"]), matches("k", "net.*"), matches("k", None)
+    (True, False, True)
     """
     if patterns is None:
         return True
