@@ -19,7 +19,7 @@ move by the same rule, each with its own rows of J.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, overload
+from typing import overload
 
 import torch
 from torch import Tensor
@@ -27,9 +27,7 @@ from torch.autograd.graph import get_gradient_edge
 
 from pinn_ntk.graph.residuals import named_residuals
 from pinn_ntk.graph.terms.completeness import checked, cut, explained
-
-if TYPE_CHECKING:
-    from pinn_ntk.kernel.ntk import NTK
+from pinn_ntk.kernel.ntk import NTK
 
 
 def loss_gradients(loss: Tensor, residuals: Tensor | Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -18,17 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from pinn_ntk.limit.kernel import LimitKernel
-from pinn_ntk.limit.layers import (
-    PlainMLP,
-    as_plain,
-    find_plain,
-    layer_inputs,
-    layer_kernel,
-    plain_mlp,
-)
+from pinn_ntk.limit.layers import PlainMLP, as_plain, find_plain, layer_inputs, layer_kernel
 from pinn_ntk.limit.parametrization import Stds, linear_layers, stds_of
-
-__all__ = ["DistanceToLimit", "distance_to_limit", "limit_of", "plain_mlp"]
 
 
 def limit_of(

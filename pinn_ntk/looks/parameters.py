@@ -63,7 +63,7 @@ def learning_rate(
     It is the largest of the optimizer's groups; None where several train it, or where it has none.
     A kernel without terms stands for all parameters.
     """
-    used = _used(kernel) if kernel.terms else set(params)
+    used = used_names(kernel) if kernel.terms else set(params)
     reached = {id(params[name]) for name in used}
     found = [o.param_groups for o in optimizers if _holds(o, reached)]
     rates = [_as_number(group.get("lr")) for groups in found[:1] for group in groups]
@@ -71,7 +71,7 @@ def learning_rate(
     return max(known) if len(found) == 1 and known else None
 
 
-def _used(kernel: NTK) -> set[str]:
+def used_names(kernel: NTK) -> set[str]:
     """Names of the parameters that residuals of a kernel depend on."""
     return set().union(*(kernel.jacobian(term).factors for term in kernel.terms))
 
@@ -115,7 +115,7 @@ def _weights_only(params: Mapping[str, Tensor], kernel: NTK, loss: Tensor | None
     """Names of what enters the gradient of the loss but no residual of the kernel."""
     if not kernel.terms or loss is None:
         return set()
-    used = _used(kernel)
+    used = used_names(kernel)
     rest = {name: p for name, p in params.items() if name not in used and p.requires_grad}
     if not rest:
         return set()

@@ -18,10 +18,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias, get_args
 
-if TYPE_CHECKING:
-    from pinn_ntk.kernel.ntk import NTK
+from pinn_ntk.kernel.ntk import NTK
 
 Convention: TypeAlias = Literal["sum", "mean", "rate"]
 """Which reading of the trace rule is used."""

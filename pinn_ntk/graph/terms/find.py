@@ -26,19 +26,11 @@ from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 
 from pinn_ntk.errors import OpaqueLossError
 from pinn_ntk.graph.nodes import kind, output_shape
-from pinn_ntk.graph.terms.completeness import (
-    check_complete,
-    checked,
-    completeness_error,
-    cut,
-    explained,
-)
+from pinn_ntk.graph.terms.completeness import check_complete, checked, cut, explained
 from pinn_ntk.graph.terms.loss_nodes import Head
 from pinn_ntk.graph.terms.names import name_terms
 from pinn_ntk.graph.terms.paths import Paths, trace
 from pinn_ntk.graph.terms.term import Term
-
-__all__ = ["Term", "completeness_error", "find_terms", "name_terms"]
 
 
 def find_terms(
