@@ -78,9 +78,7 @@ def _compare(loss: Tensor, terms: Sequence[Term]) -> tuple[float, float]:
 def _gradient(
     outputs: Sequence[Tensor], leaves: Sequence[Tensor], slopes: Sequence[Tensor] | None = None
 ) -> tuple[Tensor, ...]:
-    return torch.autograd.grad(
-        outputs, leaves, slopes, retain_graph=True, allow_unused=True, materialize_grads=True
-    )
+    return torch.autograd.grad(outputs, leaves, slopes, retain_graph=True, materialize_grads=True)
 
 
 def _pulled_back(
