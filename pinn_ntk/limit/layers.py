@@ -12,12 +12,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from pinn_ntk.limit.activations import Activation, activation
 from pinn_ntk.limit.parametrization import NTKLinear, Stds, effective, linear_layers, one_per_layer
-
-Parameters = list[tuple[Tensor, Tensor | None]]
-"""W and b of each layer in the standard parametrisation, in float64."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +110,11 @@ def layer_kernel(mlp: PlainMLP, inputs: Tensor, weight_std: Stds, bias_std: Stds
     parameters = [(w.double(), b if b is None else b.double()) for w, b in map(effective, layers)]
     weights = one_per_layer(weight_std, len(layers), "weight_std")
     biases = one_per_layer(bias_std, len(layers), "bias_std")
-    values, slopes = _forward(parameters, inputs.double(), mlp.activation)
+    values, slopes = [inputs.double()], []
+    for weight, bias in parameters[:-1]:
+        value, slope = mlp.activation.derivatives(linear(values[-1], weight, bias), 2)
+        values.append(value)
+        slopes.append(slope)
     outputs, points = len(parameters[-1][0]), len(inputs)
     delta = torch.eye(outputs, dtype=torch.float64, device=inputs.device)
     delta = delta[:, None].expand(outputs, points, outputs)  # (C, N, n_(l+1))
@@ -126,19 +128,6 @@ def layer_kernel(mlp: PlainMLP, inputs: Tensor, weight_std: Stds, bias_std: Stds
         if place:
             delta = (delta @ weight) * slopes[place - 1]
     return kernel
-
-
-def _forward(
-    parameters: Parameters, inputs: Tensor, phi: Activation
-) -> tuple[list[Tensor], list[Tensor]]:
-    """Inputs of every layer, and phi' after all but the last."""
-    values, slopes = [inputs], []
-    for weight, bias in parameters[:-1]:
-        u = values[-1] @ weight.mT if bias is None else values[-1] @ weight.mT + bias
-        value, slope = phi.derivatives(u, 2)
-        values.append(value)
-        slopes.append(slope)
-    return values, slopes
 
 
 def as_plain(module: nn.Sequential) -> PlainMLP | None:

@@ -41,10 +41,9 @@ def trained_parameters(
     for i, optimizer in enumerate(optimizers):
         tensors = [p for group in optimizer.param_groups for p in group["params"]]
         for j, tensor in enumerate(tensors):
-            if not tensor.requires_grad:
-                continue  # frozen
-            name = names.get(id(tensor), f"optimizer_{i}.param_{j}")
-            found.setdefault(id(tensor), (name, tensor))
+            if tensor.requires_grad:
+                name = names.get(id(tensor), f"optimizer_{i}.param_{j}")
+                found.setdefault(id(tensor), (name, tensor))
     named = dict(found.values())
     kept = {name: tensor for name, tensor in named.items() if matches(name, patterns)}
     if named and not kept:
