@@ -80,9 +80,10 @@ def device_of(module: nn.Module) -> torch.device:
 @contextmanager
 def untouched(module: nn.Module) -> Iterator[None]:
     """Within, random numbers are drawn, buffers change and ``log`` is called without effect."""
-    device = device_of(module)
-    states = RandomStates.now(CPU)
-    own_log, buffers = vars(module).get("log"), _swapped_buffers(module)
+    device, states, own_log = device_of(module), RandomStates.now(CPU), vars(module).get("log")
+    buffers = [(part, n, b) for part in module.modules() for n, b in part._buffers.items()]
+    for part, name, buffer in buffers:  # the live graph may hold the originals
+        part._buffers[name] = None if buffer is None else buffer.detach().clone()
     vars(module)["log"] = lambda *_, **__: None
     try:
         with _forked(device):
@@ -103,11 +104,3 @@ def _forked(device: torch.device) -> AbstractContextManager[None]:
     # Of all CUDA devices, since a seed is set on all of them; asking must not initialise CUDA.
     count = torch.cuda.device_count() if torch.cuda.is_initialized() else 0
     return torch.random.fork_rng(devices=range(count))
-
-
-def _swapped_buffers(module: nn.Module) -> list[tuple[nn.Module, str, Tensor | None]]:
-    """Put copies in the place of all buffers; the live graph may hold the originals."""
-    originals = [(part, n, b) for part in module.modules() for n, b in part._buffers.items()]
-    for part, name, buffer in originals:
-        part._buffers[name] = None if buffer is None else buffer.detach().clone()
-    return originals

@@ -44,12 +44,12 @@ def curvature(
         [0.5, 0.5, 0.5, 0.5]
     """
     factors = factors or {}
-    if not all(map(_is_descending_square, terms.values())):
+    if any(term.kind != "square" for term in terms.values()):
         return None
-    return {
-        name: 2 * factors.get(name, 1.0) * term.weight.detach().double().flatten()
-        for name, term in terms.items()
-    }
+    weights = {name: term.weight.detach() for name, term in terms.items()}
+    if not all(bool((w.isfinite() & (w >= 0)).all()) for w in weights.values()):
+        return None
+    return {name: 2 * factors.get(name, 1.0) * w.double().flatten() for name, w in weights.items()}
 
 
 def effective_weights(terms: Mapping[str, Term], factors: Mapping[str, float]) -> dict[str, float]:
@@ -92,11 +92,6 @@ def curvature_of_rows(
         term: torch.full((rows[term],), 2 * total / rows[term], dtype=torch.float64)
         for term, total in known.items()
     }
-
-
-def _is_descending_square(term: Term) -> bool:
-    weight = term.weight.detach()
-    return term.kind == "square" and bool((weight.isfinite() & (weight >= 0)).all())
 
 
 def _total_weight(term: Term) -> float:
