@@ -11,12 +11,8 @@ from torch import Tensor
 
 from pinn_ntk import curvature, find_terms
 from pinn_ntk.analysis.step_size import max_stable_lr
-from pinn_ntk.graph.terms.curvature import (
-    TermLoss,
-    curvature_of_rows,
-    effective_weights,
-    uniform_weight,
-)
+from pinn_ntk.graph.terms.curvature import curvature_of_rows, effective_weights, uniform_weight
+from pinn_ntk.graph.terms.term_loss import TermLoss
 from tests.looks import linear, rows
 
 LOSSES: dict[str, tuple[Callable[[Tensor], Tensor], float, float | None]] = {

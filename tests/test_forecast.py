@@ -17,10 +17,10 @@ from pinn_ntk.analysis.decrease import Forecast
 from pinn_ntk.analysis.interference import interference
 from pinn_ntk.analysis.linearized import linearized_residuals
 from pinn_ntk.graph.reference import reference_jacobian
-from pinn_ntk.graph.terms.curvature import TermLoss
+from pinn_ntk.graph.terms.term_loss import TermLoss
 from pinn_ntk.kernel import jacobian
 from pinn_ntk.kernel.factors import Dense, Factor, Outer
-from pinn_ntk.kernel.rows import kept_apart, versions
+from pinn_ntk.kernel.memory import kept_apart, versions
 
 X = torch.linspace(-1, 1, 9, dtype=torch.float64)[:, None]
 ENDS = torch.tensor([[-1.0], [1.0]], dtype=torch.float64)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pinn_ntk.callbacks.trainer.naming import named
-from pinn_ntk.looks.digest import untouched
+from pinn_ntk.looks.untouched import untouched
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl

@@ -17,7 +17,8 @@ from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from pinn_ntk.looks.digest import RandomStates, device_of, digest
+from pinn_ntk.looks.digest import RandomStates, digest
+from pinn_ntk.looks.untouched import device_of
 from pinn_ntk.weights.loss_weights import LossWeights
 
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")

@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 
 from pinn_ntk.analysis.linearized import linearized_residuals
-from pinn_ntk.graph.terms.curvature import TermLoss
+from pinn_ntk.graph.terms.term_loss import TermLoss
 from pinn_ntk.kernel.ntk import NTK
 
 NOISE = 32

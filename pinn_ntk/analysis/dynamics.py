@@ -32,8 +32,8 @@ from torch import Tensor
 from pinn_ntk.analysis import propagators
 from pinn_ntk.analysis.mode_basis import ModeBasis
 from pinn_ntk.analysis.propagators import Propagator, Times
+from pinn_ntk.analysis.row_values import row_values
 from pinn_ntk.kernel.ntk import NTK, Method
-from pinn_ntk.kernel.rows import row_values
 from pinn_ntk.kernel.spectrum import Spectrum
 
 _HINT = (

@@ -22,9 +22,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from pinn_ntk.analysis.row_values import row_values
 from pinn_ntk.kernel.jacobian import FactoredJacobian
 from pinn_ntk.kernel.ntk import NTK
-from pinn_ntk.kernel.rows import row_values
 
 
 class LinearizedModel:

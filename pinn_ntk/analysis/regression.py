@@ -27,8 +27,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from pinn_ntk.analysis.row_values import row_values
 from pinn_ntk.kernel.ntk import NTK
-from pinn_ntk.kernel.rows import row_values
 from pinn_ntk.kernel.spectrum import Spectrum
 from pinn_ntk.kernel.tsqr import factor_precision
 

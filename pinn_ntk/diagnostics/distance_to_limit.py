@@ -15,8 +15,8 @@ from pinn_ntk.diagnostics.base import Diagnostic, Reading, Readings, Tag, finite
 from pinn_ntk.limit.distance import DistanceToLimit
 from pinn_ntk.limit.layers import PlainMLP, find_plain
 from pinn_ntk.limit.parametrization import found_stds, linear_layers
-from pinn_ntk.looks.digest import untouched
 from pinn_ntk.looks.look import Look
+from pinn_ntk.looks.untouched import untouched
 
 StartStds = tuple[tuple[float, ...], tuple[float, ...]]
 """sigma_w and sigma_b of each layer, as the weights started."""

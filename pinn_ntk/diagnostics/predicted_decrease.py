@@ -17,8 +17,8 @@ from torch import Tensor
 
 from pinn_ntk.analysis.decrease import Forecast
 from pinn_ntk.diagnostics.base import Diagnostic, Reading, Readings, Tag
-from pinn_ntk.graph.terms.curvature import TermLoss
-from pinn_ntk.kernel.rows import kept_apart, versions
+from pinn_ntk.graph.terms.term_loss import TermLoss
+from pinn_ntk.kernel.memory import kept_apart, versions
 from pinn_ntk.looks.digest import digest
 from pinn_ntk.looks.look import Look
 from pinn_ntk.looks.step_terms import BATCH

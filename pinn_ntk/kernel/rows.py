@@ -1,18 +1,13 @@
-"""Kernels made of another one, and values that belong to their rows.
-
-Some rows instead of all keep the cost of blocks and spectra bounded; factors apart from what the
-optimizer overwrites let a kernel outlive its step.
-"""
+"""Some rows of a kernel instead of all, so that the cost of blocks and spectra stays bounded."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
-from pinn_ntk.kernel.factors import Dense, Factor, Outer
 from pinn_ntk.kernel.ntk import NTK
 
 
@@ -75,54 +70,3 @@ def stratified_rows(rows: int, max_points: int, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     place = torch.rand(max_points, generator=generator, dtype=torch.float64)
     return edges[:-1] + (place * sizes).long()
-
-
-def row_values(
-    kernel: NTK,
-    term: str,
-    values: Tensor,
-    what: str,
-    *,
-    expected: str = "those whose kernel this is",
-    finite: bool = True,
-) -> Tensor:
-    """Values of one term, any shape with R_a entries, flattened and detached, (R_a,)."""
-    jacobian = kernel.jacobian(term)
-    vector = values.detach().to(jacobian.device, jacobian.dtype).reshape(-1)
-    if len(vector) != jacobian.rows or (finite and not bool(vector.isfinite().all())):
-        raise ValueError(
-            f"the {what} of term {term!r} has shape {tuple(values.shape)}; expected "
-            f"{jacobian.rows}{' finite' if finite else ''} entries, {expected}."
-        )
-    return vector
-
-
-def kept_apart(kernel: NTK, tensors: Iterable[Tensor]) -> NTK:
-    """The same kernel without memory in common with tensors that are about to change in place.
-
-    Weights of a network may be factors of its Jacobians as they are: those are copied. Blocks are
-    not kept.
-    """
-    changing = {tensor.untyped_storage().data_ptr() for tensor in tensors}
-
-    def own(tensor: Tensor) -> Tensor:
-        return tensor.clone() if tensor.untyped_storage().data_ptr() in changing else tensor
-
-    def owned(factor: Factor) -> Factor:
-        if isinstance(factor, Dense):
-            return Dense(own(factor.gradients))
-        return Outer(tuple(map(own, factor.left)), tuple(map(own, factor.right)))
-
-    jacobians = {term: kernel.jacobian(term) for term in kernel.terms}
-    return NTK({term: j.with_factors(owned, j.rows) for term, j in jacobians.items()})
-
-
-def versions(kernel: NTK) -> list[int]:
-    """How often the memory behind the factors of a kernel was written to in place.
-
-    Counters of autograd, others once a factor is no more what it was: it may be a view of points
-    that somebody overwrites. Tensors made in inference mode have none.
-    """
-    factors = [f for term in kernel.terms for f in kernel.jacobian(term).factors.values()]
-    held = [(f.gradients,) if isinstance(f, Dense) else (*f.left, *f.right) for f in factors]
-    return [x._version for tensors in held for x in tensors if not x.is_inference()]

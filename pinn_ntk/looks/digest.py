@@ -1,19 +1,16 @@
-"""What tells tensors and random states from those of another moment, and leaves them untouched."""
+"""Digests by which tensors are told from those of another moment, and random states kept."""
 
 from __future__ import annotations
 
 import hashlib
 import pickle
 import random
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-
-CPU = torch.device("cpu")
+from torch import Tensor
 
 SIZE = 16
 """Bytes of a digest."""
@@ -67,40 +64,3 @@ class RandomStates(NamedTuple):
         if self.accelerator is not None:
             found.update(_bytes(self.accelerator))
         return found.hexdigest()
-
-
-def device_of(module: nn.Module) -> torch.device:
-    """Where a module says that it is, as LightningModules do; else where its parameters are."""
-    own = getattr(module, "device", None)
-    if isinstance(own, torch.device):
-        return own
-    return next((p.device for p in module.parameters()), CPU)
-
-
-@contextmanager
-def untouched(module: nn.Module) -> Iterator[None]:
-    """Within, random numbers are drawn, buffers change and ``log`` is called without effect."""
-    device, states, own_log = device_of(module), RandomStates.now(CPU), vars(module).get("log")
-    buffers = [(part, n, b) for part in module.modules() for n, b in part._buffers.items()]
-    for part, name, buffer in buffers:  # the live graph may hold the originals
-        part._buffers[name] = None if buffer is None else buffer.detach().clone()
-    vars(module)["log"] = lambda *_, **__: None
-    try:
-        with _forked(device):
-            yield
-    finally:
-        states.restore(CPU)
-        for part, name, buffer in buffers:
-            part._buffers[name] = buffer
-        del vars(module)["log"]
-        if own_log is not None:
-            vars(module)["log"] = own_log
-
-
-def _forked(device: torch.device) -> AbstractContextManager[None]:
-    """The random states of the CPU and of accelerators, put back at the end."""
-    if device.type not in {"cpu", "cuda"}:
-        return torch.random.fork_rng(devices=[device], device_type=device.type)
-    # Of all CUDA devices, since a seed is set on all of them; asking must not initialise CUDA.
-    count = torch.cuda.device_count() if torch.cuda.is_initialized() else 0
-    return torch.random.fork_rng(devices=range(count))

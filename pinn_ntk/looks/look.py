@@ -21,8 +21,9 @@ from torch.optim import Optimizer
 from pinn_ntk.analysis.distinct_rows import distinct_rows
 from pinn_ntk.analysis.kernel_gradient import term_gradients
 from pinn_ntk.graph.jacobian.empirical import empirical_ntk
-from pinn_ntk.graph.terms.curvature import TermLoss, effective_weights
+from pinn_ntk.graph.terms.curvature import effective_weights
 from pinn_ntk.graph.terms.term import Term
+from pinn_ntk.graph.terms.term_loss import TermLoss
 from pinn_ntk.kernel.ntk import NTK
 from pinn_ntk.kernel.rows import kernel_of_rows, thinned
 from pinn_ntk.kernel.spectrum import Spectrum

@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from pinn_ntk.graph.jacobian.inputs import fingerprint
-from pinn_ntk.graph.terms.curvature import TermLoss, curvature, curvature_of_rows, uniform_weight
+from pinn_ntk.graph.terms.curvature import curvature, curvature_of_rows, uniform_weight
 from pinn_ntk.graph.terms.term import Term
+from pinn_ntk.graph.terms.term_loss import TermLoss
 from pinn_ntk.looks.digest import RandomStates
 
 BATCH = "the training batch"

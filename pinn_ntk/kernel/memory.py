@@ -1,0 +1,41 @@
+"""Kernels that outlive their step: factors apart from what the optimizer overwrites."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from torch import Tensor
+
+from pinn_ntk.kernel.factors import Dense, Factor, Outer
+from pinn_ntk.kernel.ntk import NTK
+
+
+def kept_apart(kernel: NTK, tensors: Iterable[Tensor]) -> NTK:
+    """The same kernel without memory in common with tensors that are about to change in place.
+
+    Weights of a network may be factors of its Jacobians as they are: those are copied. Blocks are
+    not kept.
+    """
+    changing = {tensor.untyped_storage().data_ptr() for tensor in tensors}
+
+    def own(tensor: Tensor) -> Tensor:
+        return tensor.clone() if tensor.untyped_storage().data_ptr() in changing else tensor
+
+    def owned(factor: Factor) -> Factor:
+        if isinstance(factor, Dense):
+            return Dense(own(factor.gradients))
+        return Outer(tuple(map(own, factor.left)), tuple(map(own, factor.right)))
+
+    jacobians = {term: kernel.jacobian(term) for term in kernel.terms}
+    return NTK({term: j.with_factors(owned, j.rows) for term, j in jacobians.items()})
+
+
+def versions(kernel: NTK) -> list[int]:
+    """How often the memory behind the factors of a kernel was written to in place.
+
+    Counters of autograd, others once a factor is no more what it was: it may be a view of points
+    that somebody overwrites. Tensors made in inference mode have none.
+    """
+    factors = [f for term in kernel.terms for f in kernel.jacobian(term).factors.values()]
+    held = [(f.gradients,) if isinstance(f, Dense) else (*f.left, *f.right) for f in factors]
+    return [x._version for tensors in held for x in tensors if not x.is_inference()]
