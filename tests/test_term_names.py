@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pinn_ntk import Term, find_terms
-from pinn_ntk.graph.terms.find import name_terms
+from pinn_ntk.graph.terms.names import name_terms
 from tests.idioms import Problem
 
 
