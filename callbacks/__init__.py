@@ -9,8 +9,9 @@ May import: the engine, callbacks.step, callbacks.weighting, callbacks.trainer.
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from pinn_ntk.lazy import publish
 
 if TYPE_CHECKING:
     from pinn_ntk.callbacks.balancer import NTKBalancer
@@ -18,18 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ["NTKBalancer", "NTKMonitor"]
 
-_MODULES = {
-    "NTKBalancer": "pinn_ntk.callbacks.balancer",
-    "NTKMonitor": "pinn_ntk.callbacks.monitor",
-}
-
-if not TYPE_CHECKING:  # a type checker that sees __getattr__ lets every misspelt name pass
-
-    def __getattr__(name: str) -> object:
-        if name not in _MODULES:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {__all__}")
-        return getattr(import_module(_MODULES[name]), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+_MODULES = publish(
+    globals(), {"callbacks.balancer": "NTKBalancer", "callbacks.monitor": "NTKMonitor"}
+)

@@ -14,8 +14,9 @@ name does.
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from pinn_ntk.lazy import publish
 
 if TYPE_CHECKING:
     from pinn_ntk.analysis.definiteness import Definiteness, definiteness
@@ -91,54 +92,37 @@ __all__ = [
     "trace_weights",
 ]
 
-_MODULES = {
-    "NTK": "pinn_ntk.kernel.ntk",
-    "Decay": "pinn_ntk.kernel.decay",
-    "Definiteness": "pinn_ntk.analysis.definiteness",
-    "Drift": "pinn_ntk.analysis.drift",
-    "EarlyStopping": "pinn_ntk.analysis.early_stopping",
-    "FactoredJacobian": "pinn_ntk.kernel.jacobian",
-    "History": "pinn_ntk.diagnostics.history",
-    "IncompleteTermsError": "pinn_ntk.errors",
-    "Interference": "pinn_ntk.analysis.interference",
-    "LimitKernel": "pinn_ntk.limit.kernel",
-    "LinearizedModel": "pinn_ntk.analysis.linearized",
-    "LinearizedTraining": "pinn_ntk.analysis.dynamics",
-    "Look": "pinn_ntk.looks.look",
-    "LossWeights": "pinn_ntk.weights.loss_weights",
-    "Modes": "pinn_ntk.analysis.modes",
-    "NTKLinear": "pinn_ntk.limit.parametrization",
-    "NTKWarning": "pinn_ntk.errors",
-    "OpaqueLossError": "pinn_ntk.errors",
-    "ResidualError": "pinn_ntk.errors",
-    "Spectrum": "pinn_ntk.kernel.spectrum",
-    "Term": "pinn_ntk.graph.terms.term",
-    "curvature": "pinn_ntk.graph.terms.curvature",
-    "definiteness": "pinn_ntk.analysis.definiteness",
-    "distance_to_limit": "pinn_ntk.limit.distance",
-    "early_stopping": "pinn_ntk.analysis.early_stopping",
-    "eigenfunction_figure": "pinn_ntk.analysis.eigenfunctions",
-    "empirical_ntk": "pinn_ntk.graph.jacobian.empirical",
-    "find_terms": "pinn_ntk.graph.terms.find",
-    "interference": "pinn_ntk.analysis.interference",
-    "kernel_gradient": "pinn_ntk.analysis.kernel_gradient",
-    "kernel_regression": "pinn_ntk.analysis.regression",
-    "look": "pinn_ntk.looks.make",
-    "loss_gradients": "pinn_ntk.analysis.kernel_gradient",
-    "ntk_mlp": "pinn_ntk.limit.parametrization",
-    "reference_ntk": "pinn_ntk.graph.reference",
-    "tap": "pinn_ntk.taps",
-    "to_ntk_parametrization": "pinn_ntk.limit.parametrization",
-    "trace_weights": "pinn_ntk.weights.trace",
-}
-
-if not TYPE_CHECKING:  # a type checker that sees __getattr__ lets every misspelt name pass
-
-    def __getattr__(name: str) -> object:
-        if name not in _MODULES:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {__all__}")
-        return getattr(import_module(_MODULES[name]), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+_MODULES = publish(
+    globals(),
+    {
+        "analysis.definiteness": "Definiteness definiteness",
+        "analysis.drift": "Drift",
+        "analysis.dynamics": "LinearizedTraining",
+        "analysis.early_stopping": "EarlyStopping early_stopping",
+        "analysis.eigenfunctions": "eigenfunction_figure",
+        "analysis.interference": "Interference interference",
+        "analysis.kernel_gradient": "kernel_gradient loss_gradients",
+        "analysis.linearized": "LinearizedModel",
+        "analysis.modes": "Modes",
+        "analysis.regression": "kernel_regression",
+        "diagnostics.history": "History",
+        "errors": "IncompleteTermsError NTKWarning OpaqueLossError ResidualError",
+        "graph.jacobian.empirical": "empirical_ntk",
+        "graph.reference": "reference_ntk",
+        "graph.terms.curvature": "curvature",
+        "graph.terms.find": "find_terms",
+        "graph.terms.term": "Term",
+        "kernel.decay": "Decay",
+        "kernel.jacobian": "FactoredJacobian",
+        "kernel.ntk": "NTK",
+        "kernel.spectrum": "Spectrum",
+        "limit.distance": "distance_to_limit",
+        "limit.kernel": "LimitKernel",
+        "limit.parametrization": "NTKLinear ntk_mlp to_ntk_parametrization",
+        "looks.look": "Look",
+        "looks.make": "look",
+        "taps": "tap",
+        "weights.loss_weights": "LossWeights",
+        "weights.trace": "trace_weights",
+    },
+)

@@ -22,8 +22,7 @@ class IncompleteTermsError(ValueError):
 class UnavailableError(RuntimeError):
     """A shared quantity failed, now or when somebody else asked for it; the cause is attached.
 
-    Attributes:
-        title: The quantity in words, such as "the kernel".
+    Its ``title`` is the quantity in words, such as "the kernel".
     """
 
     def __init__(self, title: str) -> None:

@@ -60,7 +60,7 @@ def tap(residual: Tensor, name: str) -> Tensor:
             f"{type(residual).__name__} and a {type(name).__name__}. Were they swapped?"
         )
     if _listeners:
-        _tell_tapped(name, residual)
+        _tell("tapped", name, residual)
     return residual
 
 
@@ -78,19 +78,13 @@ def unlisten(listener: Listener) -> None:
 def tell_weighted(name: str, loss: Tensor) -> None:
     """Tell all listeners of a loss term (one number, not yet weighted)."""
     if _listeners:
-        _tell_weighted(name, loss)
+        _tell("weighted", name, loss)
 
 
-def _each_tapped(name: str, residual: Tensor) -> None:
+def _each(hears: str, name: str, tensor: Tensor) -> None:
     for listener in tuple(_listeners):
-        listener.tapped(name, residual)
-
-
-def _each_weighted(name: str, loss: Tensor) -> None:
-    for listener in tuple(_listeners):
-        listener.weighted(name, loss)
+        getattr(listener, hears)(name, tensor)
 
 
 # Inside of a compiled graph a residual would be a by-product that the loss does not depend on.
-_tell_tapped: Callable[[str, Tensor], None] = torch.compiler.disable(_each_tapped)
-_tell_weighted: Callable[[str, Tensor], None] = torch.compiler.disable(_each_weighted)
+_tell: Callable[[str, str, Tensor], None] = torch.compiler.disable(_each)

@@ -106,11 +106,10 @@ def for_good(
     it is sure to stay there from a time on. In a ``unit`` of time next to nothing changes. With
     ``whole``, times are whole numbers, up to the rounding of float64.
 
-    Example:
-        >>> for_good(lambda t: t >= 7.5, lambda t: t >= 7.5, 0.03)
-        7.5
-        >>> for_good(lambda n: n >= 7.5, lambda n: n >= 7.5, 1.0, whole=True)
-        8.0
+    >>> for_good(lambda t: t >= 7.5, lambda t: t >= 7.5, 0.03)
+    7.5
+    >>> for_good(lambda n: n >= 7.5, lambda n: n >= 7.5, 1.0, whole=True)
+    8.0
     """
     end = unit
     while end < math.inf and not settled(end):

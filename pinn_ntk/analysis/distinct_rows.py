@@ -35,12 +35,11 @@ def distinct_rows(jacobian: FactoredJacobian) -> int:
     It is up to some per cent too low in float32, where close points are alike as well. Rows that no
     parameter moves are not taken for repetitions.
 
-    Example:
-        >>> from pinn_ntk import empirical_ntk
-        >>> w = torch.tensor(1.0, requires_grad=True)
-        >>> x = torch.tensor([1.0, 2.0, 3.0, 1.0, 0.0, 0.0])
-        >>> distinct_rows(empirical_ntk(w * x, [w]).jacobian("residual"))
-        5
+    >>> from pinn_ntk import empirical_ntk
+    >>> w = torch.tensor(1.0, requires_grad=True)
+    >>> x = torch.tensor([1.0, 2.0, 3.0, 1.0, 0.0, 0.0])
+    >>> distinct_rows(empirical_ntk(w * x, [w]).jacobian("residual"))
+    5
     """
     sketches, precision = _sketches(jacobian), factor_precision([jacobian])
     slack = SLACK * precision * sketches.square().mean(1).sqrt()

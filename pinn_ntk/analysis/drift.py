@@ -12,17 +12,9 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
-Parts = Iterable[tuple[Tensor, Tensor, float]]
-"""Now, start and how often each part counts."""
-
 
 def relative_change(now: Tensor, start: Tensor) -> float:
-    """||now - start|| / ||start|| over all entries, in float64; NaN where ``start`` is zero.
-
-    Example:
-        >>> relative_change(torch.tensor([3.0, 5.0]), torch.tensor([3.0, 4.0]))
-        0.2
-    """
+    """||now - start|| / ||start|| over all entries, in float64; NaN where ``start`` is zero."""
     if now.shape != start.shape:
         raise ValueError(
             f"expected two tensors of one shape, got {tuple(now.shape)} and {tuple(start.shape)}; "
@@ -31,8 +23,8 @@ def relative_change(now: Tensor, start: Tensor) -> float:
     return change_of_parts([(now, start, 1.0)])
 
 
-def change_of_parts(parts: Parts) -> float:
-    """The same over several tensors together, each counted so many times."""
+def change_of_parts(parts: Iterable[tuple[Tensor, Tensor, float]]) -> float:
+    """The same over several tensors together: now, start and how often each counts."""
     change = size = 0.0
     for now, start, times in parts:
         root = math.sqrt(times)

@@ -157,7 +157,9 @@ def early_stopping(
     _check_stable(training, lr, momentum)
 
     def path(longest: int) -> _Path:
-        steps = _grid(longest).to(training.rates.device)
+        if longest < 1:
+            raise ValueError(f"expected max_steps of 1 or more, got {longest}.")
+        steps = grid(1.0, longest, whole=True).long().to(training.rates.device)
         floor = training.spectrum.floor
         propagator = propagators.descent(training.rates, steps, lr, momentum, floor)
         return _Path(steps, *_left(training, term, propagator))
@@ -214,13 +216,6 @@ def _horizon(training: LinearizedTraining, lr: float) -> int:
     if not len(moving) or not 0 < lr < math.inf:
         return 1
     return min(math.ceil(5 / (lr * float(moving[-1]))), _LONGEST)
-
-
-def _grid(max_steps: int) -> Tensor:
-    """0, 1, 2, ... and then numbers that grow by 3 %, up to ``max_steps``, int64."""
-    if max_steps < 1:
-        raise ValueError(f"expected max_steps of 1 or more, got {max_steps}.")
-    return grid(1.0, max_steps, whole=True).long()
 
 
 def _chosen(training: LinearizedTraining, term: str | None) -> str:

@@ -43,12 +43,11 @@ def eigenfunctions(
     larger kernel, or ``slice(0, None, 2)`` for the first component of two; all when left out.
     Returns phi_i(x_n), (N, min(count, rank)); the entry of largest size of each is positive.
 
-    Example:
-        >>> import torch
-        >>> kernel = torch.diag(torch.tensor([1.0, 2.0], dtype=torch.float64))
-        >>> eigenfunctions(Spectrum.of(kernel, eigenvectors=True), 1)
-        tensor([[0.0000],
-                [1.4142]], dtype=torch.float64)
+    >>> import torch
+    >>> kernel = torch.diag(torch.tensor([1.0, 2.0], dtype=torch.float64))
+    >>> eigenfunctions(Spectrum.of(kernel, eigenvectors=True), 1)
+    tensor([[0.0000],
+            [1.4142]], dtype=torch.float64)
     """
     if spectrum.eigenvectors is None:
         raise ValueError(
@@ -110,19 +109,14 @@ def eigenfunction_figure(
     figure = Figure(figsize=(0.6 + 3.2 * columns, 0.5 + 2.5 * lines), layout="constrained")
     grid = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True)
     draw = _line if places.shape[1] == 1 else _map
-    for axes, function, value in zip(grid.flat, values.T, spectrum.eigenvalues, strict=False):
+    panels = zip(grid.flat, values.T, spectrum.eigenvalues, strict=False)
+    for number, (axes, function, value) in enumerate(panels, start=1):
         draw(axes, places, function)
-        number = len(_drawn(grid))
         axes.set_title(f"$\\lambda_{{{number}}}$ = {float(value):.3g}", fontsize="medium")
     names = labels or ("x", "y")
     _name(grid, names[0], "eigenfunction" if places.shape[1] == 1 else names[1])
     figure.suptitle(title or f"Eigenfunctions and eigenvalues, {spectrum.rank} above the floor")
     return figure
-
-
-def _drawn(grid: NDArray[Any]) -> list[Axes]:
-    """Panels that hold something."""
-    return [axes for axes in grid.flat if axes.has_data()]
 
 
 def _name(grid: NDArray[Any], below: str, beside: str) -> None:
@@ -132,7 +126,7 @@ def _name(grid: NDArray[Any], below: str, beside: str) -> None:
     for column in grid.T:
         for axes in column:
             axes.axison = axes.has_data()
-        lowest = _drawn(column)[-1]
+        lowest = [axes for axes in column if axes.axison][-1]
         lowest.set_xlabel(below)
         lowest.xaxis.set_tick_params(labelbottom=True)
 

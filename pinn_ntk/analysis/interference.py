@@ -25,14 +25,12 @@ import torch
 from torch import Tensor
 
 from pinn_ntk.analysis.kernel_gradient import term_gradients
+from pinn_ntk.kernel.ntk import NTK
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
-
-    from pinn_ntk.kernel.ntk import NTK
-
 
 CELL, LEAST = 0.7, 1.6
 """Side of a cell and least side of a panel of the figure, in inches."""

@@ -19,7 +19,7 @@ move by the same rule, each with its own rows of J.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, overload
+from typing import overload
 
 import torch
 from torch import Tensor
@@ -27,9 +27,7 @@ from torch.autograd.graph import get_gradient_edge
 
 from pinn_ntk.graph.residuals import named_residuals
 from pinn_ntk.graph.terms.completeness import checked, cut, explained
-
-if TYPE_CHECKING:
-    from pinn_ntk.kernel.ntk import NTK
+from pinn_ntk.kernel.ntk import NTK
 
 
 def loss_gradients(loss: Tensor, residuals: Tensor | Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -123,12 +121,11 @@ def kernel_gradient(
 def term_gradients(kernel: NTK, slopes: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Term -> J_a^T g_a (P,), gradient of each part of the loss with a slope, in kernel order.
 
-    Example:
-        >>> from pinn_ntk import empirical_ntk
-        >>> w = torch.tensor([2.0, 1.0], requires_grad=True)
-        >>> kernel = empirical_ntk({"pde": 3 * w[:1], "bc": w.sum()}, [w])
-        >>> term_gradients(kernel, {"pde": torch.tensor([2.0]), "bc": torch.tensor(-1.0)})["bc"]
-        tensor([-1., -1.], dtype=torch.float64)
+    >>> from pinn_ntk import empirical_ntk
+    >>> w = torch.tensor([2.0, 1.0], requires_grad=True)
+    >>> kernel = empirical_ntk({"pde": 3 * w[:1], "bc": w.sum()}, [w])
+    >>> term_gradients(kernel, {"pde": torch.tensor([2.0]), "bc": torch.tensor(-1.0)})["bc"]
+    tensor([-1., -1.], dtype=torch.float64)
     """
     if not slopes:
         raise ValueError(

@@ -157,9 +157,8 @@ def laziness(now: Tensor, linearized: Tensor, start: Tensor) -> float:
 
     NaN where nothing has moved.
 
-    Example:
-        >>> laziness(torch.tensor([3.0, 4.0]), torch.tensor([3.0, 3.5]), torch.zeros(2))
-        0.1
+    >>> laziness(torch.tensor([3.0, 4.0]), torch.tensor([3.0, 3.5]), torch.zeros(2))
+    0.1
     """
     if not now.shape == linearized.shape == start.shape:
         raise ValueError(
@@ -178,12 +177,11 @@ def linearized_residuals(
     ``kernel`` and ``residuals`` are those at theta_0. ``displacement`` maps names of parameters to
     theta - theta_0, as `LinearizedModel.displacement` does; one that is absent stands still.
 
-    Example:
-        >>> from pinn_ntk import empirical_ntk
-        >>> w = torch.tensor(3.0, requires_grad=True)
-        >>> r = w ** 2
-        >>> linearized_residuals(empirical_ntk(r, {"w": w}), {"residual": r}, {"w": w - 2.5})
-        {'residual': tensor([12.], dtype=torch.float64)}
+    >>> from pinn_ntk import empirical_ntk
+    >>> w = torch.tensor(3.0, requires_grad=True)
+    >>> r = w ** 2
+    >>> linearized_residuals(empirical_ntk(r, {"w": w}), {"residual": r}, {"w": w - 2.5})
+    {'residual': tensor([12.], dtype=torch.float64)}
     """
     moved = {}
     for term, residual in residuals.items():

@@ -34,14 +34,13 @@ class ModeBasis:
     def of(cls, kernel: NTK, terms: Sequence[str], root: Tensor, method: Method) -> ModeBasis:
         """Modes of the trained ``terms``; ``root`` is D^(1/2) of their rows, (R,).
 
-        Example:
-            >>> from pinn_ntk import empirical_ntk
-            >>> w = torch.tensor(3.0, requires_grad=True, dtype=torch.float64)
-            >>> kernel = empirical_ntk({"data": w.reshape(1), "unseen": 2 * w}, [w])
-            >>> root = torch.tensor([0.5], dtype=torch.float64)
-            >>> basis = ModeBasis.of(kernel, ["data"], root, "fast")
-            >>> basis.spectrum.eigenvalues.tolist(), basis.followers["unseen"].abs().tolist()
-            ([0.25], [[1.0]])
+        >>> from pinn_ntk import empirical_ntk
+        >>> w = torch.tensor(3.0, requires_grad=True, dtype=torch.float64)
+        >>> kernel = empirical_ntk({"data": w.reshape(1), "unseen": 2 * w}, [w])
+        >>> root = torch.tensor([0.5], dtype=torch.float64)
+        >>> basis = ModeBasis.of(kernel, ["data"], root, "fast")
+        >>> basis.spectrum.eigenvalues.tolist(), basis.followers["unseen"].abs().tolist()
+        ([0.25], [[1.0]])
         """
         return (_of_kernel if method == "fast" else _of_jacobian)(kernel, terms, root)
 

@@ -39,10 +39,9 @@ def flow(rates: Tensor, times: Times, floor: float = 0.0) -> Propagator:
 
     No rate (n,) and no time is negative; ``floor`` is the rounding noise of the rates.
 
-    Example:
-        >>> kept, reach = flow(torch.tensor([1.0, 0.0], dtype=torch.float64), math.log(2))
-        >>> [round(x, 6) for x in (kept.tolist() + reach.tolist())]
-        [0.5, 1.0, 0.5, 0.693147]
+    >>> kept, reach = flow(torch.tensor([1.0, 0.0], dtype=torch.float64), math.log(2))
+    >>> [round(x, 6) for x in (kept.tolist() + reach.tolist())]
+    [0.5, 1.0, 0.5, 0.693147]
     """
     time = torch.as_tensor(times, dtype=rates.dtype, device=rates.device)[..., None]
     if not bool((time >= 0).all()):
@@ -66,12 +65,11 @@ def descent(
     Exact also where a mode grows, lr lambda > 2. Steps are whole numbers; ``rates`` and ``floor``
     as for `flow`.
 
-    Example:
-        >>> rates = torch.tensor([1.0, 3.0], dtype=torch.float64)
-        >>> descent(rates, 2, lr=0.5).kept.tolist()  # (1 - 0.5)^2, (1 - 1.5)^2
-        [0.25, 0.25]
-        >>> descent(rates, 2, lr=0.5, momentum=0.5).kept.tolist()
-        [0.0, -0.5]
+    >>> rates = torch.tensor([1.0, 3.0], dtype=torch.float64)
+    >>> descent(rates, 2, lr=0.5).kept.tolist()  # (1 - 0.5)^2, (1 - 1.5)^2
+    [0.25, 0.25]
+    >>> descent(rates, 2, lr=0.5, momentum=0.5).kept.tolist()
+    [0.0, -0.5]
     """
     count = _checked_steps(steps, rates)
     if not (0 < lr < math.inf and 0 <= momentum < 1):
@@ -90,10 +88,9 @@ def limit(rates: Tensor, ridge: float = 0.0, floor: float = 0.0) -> Propagator:
     p = ridge / (lambda + ridge) and phi = 1 / (lambda + ridge), (n,). Without a ridge, modes below
     the floor stay and reach nowhere: the pseudo-inverse.
 
-    Example:
-        >>> rates = torch.tensor([1.0, 0.0], dtype=torch.float64)
-        >>> [x.tolist() for x in limit(rates)], [x.tolist() for x in limit(rates, ridge=1.0)]
-        ([[0.0, 1.0], [1.0, 0.0]], [[0.5, 1.0], [0.5, 1.0]])
+    >>> rates = torch.tensor([1.0, 0.0], dtype=torch.float64)
+    >>> [x.tolist() for x in limit(rates)], [x.tolist() for x in limit(rates, ridge=1.0)]
+    ([[0.0, 1.0], [1.0, 0.0]], [[0.5, 1.0], [0.5, 1.0]])
     """
     if not 0 <= ridge < math.inf:
         raise ValueError(f"expected a ridge of 0 or more, got {ridge}.")

@@ -74,9 +74,8 @@ def duplicated_rows(
 def still_rows(block: Tensor, precision: float) -> frozenset[int]:
     """Rows of K (R, R) that no parameter moves, or so little that it may be what rounding leaves.
 
-    Example:
-        >>> sorted(still_rows(torch.diag(torch.tensor([1.0, 0.0, 1e-3])), 1e-7))
-        [1]
+    >>> sorted(still_rows(torch.diag(torch.tensor([1.0, 0.0, 1e-3])), 1e-7))
+    [1]
     """
     sizes = block.diagonal()
     bound = (_MARGIN * precision) ** 2 * float(sizes.max())
@@ -100,15 +99,14 @@ def additive_form(
     at least 9. Where the distinct rows are not N, M or N M as for different points, they are
     duplicated points, and there is no form.
 
-    Example:
-        >>> from pinn_ntk import empirical_ntk
-        >>> w, b = (torch.ones(n, requires_grad=True) for n in ((), (3,)))
-        >>> u = w * torch.tensor([[1.0], [2.0], [3.0], [4.0]]) + b  # three components
-        >>> tuple(additive_form(empirical_ntk(u, [w, b]).jacobian("residual"), u.shape))
-        ((4, 3), False)
-        >>> accident = w * torch.tensor([[1.0], [2.0], [3.0]]) - torch.zeros(3)
-        >>> tuple(additive_form(empirical_ntk(accident, [w]).jacobian("residual")))
-        ((3, 3), True)
+    >>> from pinn_ntk import empirical_ntk
+    >>> w, b = (torch.ones(n, requires_grad=True) for n in ((), (3,)))
+    >>> u = w * torch.tensor([[1.0], [2.0], [3.0], [4.0]]) + b  # three components
+    >>> tuple(additive_form(empirical_ntk(u, [w, b]).jacobian("residual"), u.shape))
+    ((4, 3), False)
+    >>> accident = w * torch.tensor([[1.0], [2.0], [3.0]]) - torch.zeros(3)
+    >>> tuple(additive_form(empirical_ntk(accident, [w]).jacobian("residual")))
+    ((3, 3), True)
     """
     if shape is None:
         side = math.isqrt(jacobian.rows)

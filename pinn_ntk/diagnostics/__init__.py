@@ -2,13 +2,14 @@
 
 Subclass `Diagnostic` to ask one of your own, and give it to ``NTKMonitor(diagnostics=[...])``.
 
-May import: weights, looks, limit, analysis, graph, graph.terms, kernel, tensorboard, errors.
+May import: weights, looks, limit, analysis, graph, graph.terms, kernel, tensorboard, errors, lazy.
 """
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from pinn_ntk.lazy import publish
 
 if TYPE_CHECKING:
     from pinn_ntk.diagnostics.base import Diagnostic, Reading, Tag
@@ -16,20 +17,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Diagnostic", "Panel", "Reading", "Tag"]
 
-_MODULES = {
-    "Diagnostic": "pinn_ntk.diagnostics.base",
-    "Panel": "pinn_ntk.diagnostics.panel",
-    "Reading": "pinn_ntk.diagnostics.base",
-    "Tag": "pinn_ntk.diagnostics.base",
-}
-
-if not TYPE_CHECKING:  # a type checker that sees __getattr__ lets every misspelt name pass
-
-    def __getattr__(name: str) -> object:
-        if name not in _MODULES:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {__all__}")
-        return getattr(import_module(_MODULES[name]), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+_MODULES = publish(
+    globals(), {"diagnostics.base": "Diagnostic Reading Tag", "diagnostics.panel": "Panel"}
+)

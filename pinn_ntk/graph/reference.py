@@ -75,10 +75,8 @@ def reference_jacobian(residual: Tensor, params: ParamsLike) -> Tensor:
 
 def _gradient(entry: Tensor, theta: list[Tensor]) -> Tensor:
     """Gradient (P,) of one residual entry, float64."""
-    gradients = torch.autograd.grad(entry, theta, retain_graph=True, allow_unused=True)
-    pairs = zip(theta, gradients, strict=True)
-    filled = [torch.zeros_like(p) if g is None else g for p, g in pairs]
-    return torch.cat([g.detach().double().flatten() for g in filled])
+    gradients = torch.autograd.grad(entry, theta, retain_graph=True, materialize_grads=True)
+    return torch.cat([g.detach().double().flatten() for g in gradients])
 
 
 def _trained(params: ParamsLike) -> list[Tensor]:

@@ -50,14 +50,6 @@ def _checked(name: str, residual: Tensor) -> Tensor:
             f"residual {name!r} has dtype {residual.dtype}; the kernel is defined for real "
             "residuals. Pass torch.view_as_real(r) for a complex one."
         )
-    _check_finite(name, residual)
-    with torch.enable_grad():  # callers often hold no_grad
-        if type(residual) is not Tensor:
-            residual = residual.as_subclass(Tensor)
-        return residual if residual.ndim else residual.reshape(1)
-
-
-def _check_finite(name: str, residual: Tensor) -> None:
     bad = int((~torch.isfinite(residual.detach())).sum())
     if bad:
         raise ResidualError(
@@ -65,3 +57,7 @@ def _check_finite(name: str, residual: Tensor) -> None:
             "is not defined. Likely training has diverged (lower the learning rate) or the points "
             "include a singularity."
         )
+    with torch.enable_grad():  # callers often hold no_grad
+        if type(residual) is not Tensor:
+            residual = residual.as_subclass(Tensor)
+        return residual if residual.ndim else residual.reshape(1)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 
 from pinn_ntk.graph import nodes
+
+Operands: TypeAlias = tuple[tuple[Node | None, int], ...]
+"""The node behind each operand of another one, None where it has no graph, and which output."""
 
 
 class Edge(NamedTuple):
@@ -45,7 +48,12 @@ class Graph:
         self.uses: dict[Edge, list[Use]] = {}  # tensor -> the places that consume it
         self.outputs: dict[Node, set[int]] = {self.root: {residual.output_nr}}  # those used
         self._edges: dict[Node, list[tuple[int, Edge]]] = {}
-        for node, inputs in _postorder(self.root).items():
+        for node, operands in postorder(self.root).items():
+            inputs = [
+                (position, Edge(child, output))
+                for position, (child, output) in enumerate(operands)
+                if child is not None
+            ]
             if inputs:
                 self._classify(node, inputs)
             else:
@@ -90,22 +98,16 @@ class Graph:
             self.parametric.add(node)
 
 
-def _postorder(root: Node) -> dict[Node, list[tuple[int, Edge]]]:
-    """Inputs of all nodes behind ``root``, every node after all of its inputs."""
-    inputs = {root: _inputs(root)}
-    order: dict[Node, list[tuple[int, Edge]]] = {}
-    stack = [(root, iter(inputs[root]))]
+def postorder(root: Node) -> dict[Node, Operands]:
+    """What made the operands of all nodes behind ``root``, every node after all of these."""
+    seen: dict[Node, Operands] = {}
+    order: dict[Node, Operands] = {}
+    stack = [root]
     while stack:
-        node, rest = stack[-1]
-        child = next((edge.node for _, edge in rest if edge.node not in inputs), None)
-        if child is None:
-            order[node] = inputs[node]
-            stack.pop()
+        node = stack[-1]
+        if node in seen:
+            order.setdefault(stack.pop(), seen[node])
         else:
-            inputs[child] = _inputs(child)
-            stack.append((child, iter(inputs[child])))
+            seen[node] = node.next_functions
+            stack += [n for n, _ in reversed(seen[node]) if n is not None and n not in seen]
     return order
-
-
-def _inputs(node: Node) -> list[tuple[int, Edge]]:
-    return [(position, Edge(child, output)) for position, child, output in nodes.inputs(node)]

@@ -73,10 +73,8 @@ class FactoredJacobian:
 
     def diagonal(self) -> Tensor:
         """Diagonal of J J^T, the squared norm of each row gradient, (R,). Exact."""
-        total = self._zeros(self.rows)
-        for factor in self.factors.values():
-            total += factor.diagonal(self.dtype)
-        return total
+        parts = (factor.diagonal(self.dtype) for factor in self.factors.values())
+        return sum(parts, start=self._zeros(self.rows))
 
     def trace(self) -> float:
         """Trace of J J^T. Exact, no block is formed."""
@@ -84,10 +82,8 @@ class FactoredJacobian:
 
     def squared_norms(self) -> dict[str, float]:
         """Parameter name -> its share of the trace, the squared Frobenius norm of its columns."""
-        norms = dict.fromkeys(self.sizes, 0.0)
-        for name, factor in self.factors.items():
-            norms[name] = float(factor.diagonal(self.dtype).sum())
-        return norms
+        norms = {name: float(f.diagonal(self.dtype).sum()) for name, f in self.factors.items()}
+        return dict.fromkeys(self.sizes, 0.0) | norms
 
     def take(self, rows: slice | Tensor) -> FactoredJacobian:
         """The Jacobian of some rows: a slice, which copies nothing, or indices (R_kept,)."""

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from pinn_ntk.kernel.jacobian import FactoredJacobian
 from pinn_ntk.kernel.ntk import NTK
 
 
@@ -24,11 +23,8 @@ def thinned(kernel: NTK, max_points: int) -> NTK:
     """
     if all(kernel.rows(term) <= max_points for term in kernel.terms):
         return kernel
-    jacobians: dict[str, FactoredJacobian] = {}
-    for term in kernel.terms:
-        rows = kernel.rows(term)
-        jacobians[term] = kernel.jacobian(term).take(slice(0, rows, strided_by(rows, max_points)))
-    return NTK(jacobians)
+    strides = {term: strided_by(kernel.rows(term), max_points) for term in kernel.terms}
+    return kernel_of_rows(kernel, {term: slice(None, None, k) for term, k in strides.items()})
 
 
 def strided_by(rows: int, max_points: int) -> int:
@@ -36,7 +32,7 @@ def strided_by(rows: int, max_points: int) -> int:
     return max(1, math.ceil(rows / max_points))
 
 
-def kernel_of_rows(kernel: NTK, rows: Mapping[str, Tensor]) -> NTK:
+def kernel_of_rows(kernel: NTK, rows: Mapping[str, Tensor | slice]) -> NTK:
     """The kernel of the rows named, term -> indices (R_kept,); a term that is absent keeps all.
 
     Nothing is differentiated again, and there is no certificate.

@@ -5,13 +5,14 @@ without a network: `LimitKernel`; and to see how far one that is being trained i
 `distance_to_limit`. The limit is one of the NTK parametrisation: `NTKLinear`, `ntk_mlp`. Importing
 this package imports no torch; the first use of a name does.
 
-May import: nothing of this package.
+May import: lazy.
 """
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from pinn_ntk.lazy import publish
 
 if TYPE_CHECKING:
     from pinn_ntk.limit.distance import DistanceToLimit, distance_to_limit, limit_of
@@ -30,24 +31,12 @@ __all__ = [
     "to_ntk_parametrization",
 ]
 
-_MODULES = {
-    "DistanceToLimit": "pinn_ntk.limit.distance",
-    "LimitKernel": "pinn_ntk.limit.kernel",
-    "NTKLinear": "pinn_ntk.limit.parametrization",
-    "distance_to_limit": "pinn_ntk.limit.distance",
-    "limit_of": "pinn_ntk.limit.distance",
-    "ntk_mlp": "pinn_ntk.limit.parametrization",
-    "plain_mlp": "pinn_ntk.limit.layers",
-    "to_ntk_parametrization": "pinn_ntk.limit.parametrization",
-}
-
-if not TYPE_CHECKING:  # a type checker that sees __getattr__ lets every misspelt name pass
-
-    def __getattr__(name: str) -> object:
-        if name not in _MODULES:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {__all__}")
-        return getattr(import_module(_MODULES[name]), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+_MODULES = publish(
+    globals(),
+    {
+        "limit.distance": "DistanceToLimit distance_to_limit limit_of",
+        "limit.kernel": "LimitKernel",
+        "limit.layers": "plain_mlp",
+        "limit.parametrization": "NTKLinear ntk_mlp to_ntk_parametrization",
+    },
+)

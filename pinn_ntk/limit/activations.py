@@ -46,9 +46,8 @@ def activation(like: Like) -> Activation:
     instance. Of any other smooth elementwise function, or module without parameters, a copy without
     hooks is run.
 
-    Example:
-        >>> activation(nn.Tanh()).name, activation(torch.erf).name, activation("relu").smooth
-        ('tanh', 'erf', False)
+    >>> activation(nn.Tanh()).name, activation(torch.erf).name, activation("relu").smooth
+    ('tanh', 'erf', False)
     """
     if isinstance(like, Activation):
         return like

@@ -18,17 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from pinn_ntk.limit.kernel import LimitKernel
-from pinn_ntk.limit.layers import (
-    PlainMLP,
-    as_plain,
-    find_plain,
-    layer_inputs,
-    layer_kernel,
-    plain_mlp,
-)
-from pinn_ntk.limit.parametrization import Stds, found_stds, linear_layers, one_per_layer
-
-__all__ = ["DistanceToLimit", "distance_to_limit", "limit_of", "plain_mlp"]
+from pinn_ntk.limit.layers import PlainMLP, as_plain, find_plain, layer_inputs, layer_kernel
+from pinn_ntk.limit.parametrization import Stds, linear_layers, stds_of
 
 
 def limit_of(
@@ -65,14 +56,10 @@ def limit_of(
 
 def _limit_of(plain: PlainMLP, weight_std: Stds | None, bias_std: Stds | None) -> LimitKernel:
     layers = linear_layers(plain.network).values()
-    found = found_stds(plain.network) if weight_std is None or bias_std is None else ((), ())
-    weight_std = found[0] if weight_std is None else weight_std
-    bias_std = found[1] if bias_std is None else bias_std
-    biases = [
-        0.0 if layer.bias is None else std
-        for layer, std in zip(layers, one_per_layer(bias_std, len(layers), "bias_std"), strict=True)
-    ]
-    return LimitKernel(len(layers) - 1, plain.activation, weight_std, biases)
+    weights, biases = stds_of(plain.network, weight_std, bias_std)
+    pairs = zip(layers, biases, strict=True)
+    used = [0.0 if layer.bias is None else std for layer, std in pairs]
+    return LimitKernel(len(layers) - 1, plain.activation, weights, used)
 
 
 def distance_to_limit(

@@ -127,11 +127,10 @@ class NoisyDual:
     What it changes in a kernel says how much the operators amplify such errors. Two objects made
     alike have the same noise; the random state of torch is left alone.
 
-    Example:
-        >>> from pinn_ntk.limit.activations import activation
-        >>> exact, q = HermiteDual(activation("tanh")), torch.ones(1, dtype=torch.float64)
-        >>> 0 < float((NoisyDual(exact).own(q, 1) / exact.own(q, 1) - 1).abs()) < 1e-12
-        True
+    >>> from pinn_ntk.limit.activations import activation
+    >>> exact, q = HermiteDual(activation("tanh")), torch.ones(1, dtype=torch.float64)
+    >>> 0 < float((NoisyDual(exact).own(q, 1) / exact.own(q, 1) - 1).abs()) < 1e-12
+    True
     """
 
     def __init__(self, dual: Dual) -> None:

@@ -72,14 +72,12 @@ def multiply(one: Tensor, other: Tensor, first: IndexSet, second: IndexSet) -> T
     return out
 
 
-def compose_own(derivatives: Tensor, change: Tensor, indices: IndexSet) -> Tensor:
-    """f(q + change), (A, N), for a function of the variance alone.
+def compose_own(derivatives: Tensor, variance: Tensor, indices: IndexSet) -> Tensor:
+    """A function f of the variance alone, as a series (A, N), from that of q.
 
-    ``derivatives`` are f^(k)(q) for k = 0 ... degree, (degree + 1, N); ``change`` (A, N) is 0 at
-    index 0.
+    ``derivatives`` are f^(k) at the value of q for k = 0 ... degree, (degree + 1, N).
     """
-    scale = _inverse_factorials(indices.degree, change)
-    return torch.einsum("k,kn,kan->an", scale, derivatives, indices.powers(change))
+    return torch.einsum("kn,kan->an", derivatives, _taylor_powers(variance, indices))
 
 
 def compose(
@@ -97,7 +95,7 @@ def compose(
     a and b; ``shift`` is 0 or 1.
     """
     total = sets[0].degree + sets[1].degree
-    left, right = (_heat_powers(q, kept) for q, kept in zip(variances, sets, strict=True))
+    left, right = (_taylor_powers(q / 2, kept) for q, kept in zip(variances, sets, strict=True))
     change = covariance.clone()
     change[0, 0] = 0
     series = torch.zeros_like(covariance)
@@ -117,14 +115,9 @@ def derivatives(indices: Sequence[MultiIndex], like: Tensor) -> Tensor:
     return like.new_tensor([math.prod(map(math.factorial, index)) for index in indices])
 
 
-def _heat_powers(variance: Tensor, indices: IndexSet) -> Tensor:
-    """(change of q)^k / (2^k k!), which goes with E_(i+2k),j, (degree + 1, A, N)."""
-    change = variance.clone()
+def _taylor_powers(series: Tensor, indices: IndexSet) -> Tensor:
+    """change^k / k! of a series (A, N) without its value, (degree + 1, A, N)."""
+    change = series.clone()
     change[0] = 0
-    halves = 0.5 ** torch.arange(indices.degree + 1, dtype=change.dtype, device=change.device)
-    scale = halves * _inverse_factorials(indices.degree, change)
+    scale = change.new_tensor([1 / math.factorial(k) for k in range(indices.degree + 1)])
     return indices.powers(change) * scale[:, None, None]
-
-
-def _inverse_factorials(degree: int, like: Tensor) -> Tensor:
-    return like.new_tensor([1 / math.factorial(k) for k in range(degree + 1)])

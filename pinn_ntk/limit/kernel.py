@@ -12,21 +12,22 @@ Source: for residuals and one hidden layer Wang, Yu, Perdikaris 2022, section 4.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import combinations_with_replacement
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from pinn_ntk.limit.activations import Like, activation
+from pinn_ntk.limit.activations import Like
+from pinn_ntk.limit.activations import activation as recognised
 from pinn_ntk.limit.closed_forms import dual
 from pinn_ntk.limit.duals import Dual, NoisyDual
 from pinn_ntk.limit.jets import IndexSet, MultiIndex
 from pinn_ntk.limit.operators import Operator, checked, coefficients, identity
 from pinn_ntk.limit.parametrization import Stds, check_stds, one_per_layer
-from pinn_ntk.limit.recursion import Sets, last_layer
+from pinn_ntk.limit.recursion import Points, Sets, last_layer
 
 Kind = Literal["ntk", "nngp"]
-Pair = tuple[Tensor, Tensor]
 Terms = dict[MultiIndex, Tensor]
 
 LARGEST_ERROR = 1e-6
@@ -74,7 +75,7 @@ class LimitKernel:
                 f"{hidden!r}; standard deviations are given as weight_std and bias_std."
             )
         self.hidden = hidden
-        self.activation = _recognised(activation)
+        self.activation = recognised(activation)
         self.weight_std = one_per_layer(weight_std, hidden + 1, "weight_std")
         self.bias_std = one_per_layer(bias_std, hidden + 1, "bias_std")
         for pair in zip(self.weight_std, self.bias_std, strict=True):
@@ -158,18 +159,16 @@ class LimitKernel:
         operators = {a: checked(operator, points[a], a) for a, (_, operator) in terms.items()}
         self._check_smooth({index for operator in operators.values() for index in operator})
         blocks: dict[tuple[str, str], Tensor] = {}
-        for place, a in enumerate(terms):
-            for b in list(terms)[place:]:
-                both = points[a], points[b]
-                blocks[a, b] = self._block(both, (operators[a], operators[b]), kind)
-                if a == b:
-                    blocks[a, a] = (blocks[a, a] + blocks[a, a].mT) / 2
-                    self._check_accuracy(a, blocks[a, a], points[a], operators[a], kind)
-                blocks[b, a] = blocks[a, b].mT
+        for a, b in combinations_with_replacement(terms, 2):
+            block = self._block((points[a], points[b]), (operators[a], operators[b]), kind)
+            if a == b:
+                block = (block + block.mT) / 2
+                self._check_accuracy(a, block, points[a], operators[a], kind)
+            blocks[a, b], blocks[b, a] = block, block.mT
         return blocks
 
     def _block(
-        self, points: Pair, operators: tuple[Terms, Terms], kind: Kind, noisy: Dual | None = None
+        self, points: Points, operators: tuple[Terms, Terms], kind: Kind, noisy: Dual | None = None
     ) -> Tensor:
         sets = IndexSet(operators[0]), IndexSet(operators[1])
         left, right = map(coefficients, operators, sets)
@@ -215,7 +214,7 @@ class LimitKernel:
                 "the derivative of the limit kernel. Use a smooth activation, such as tanh."
             )
 
-    def _series(self, points: Pair, sets: Sets, kind: Kind, noisy: Dual | None = None) -> Tensor:
+    def _series(self, points: Points, sets: Sets, kind: Kind, noisy: Dual | None = None) -> Tensor:
         """Theta or Sigma of the last layer as a series, (A, B, N, N')."""
         one, other = (tuple(x.shape) for x in points)
         if one[1] != other[1]:
@@ -223,9 +222,6 @@ class LimitKernel:
         stds = list(zip(self.weight_std, self.bias_std, strict=True))
         layer = last_layer(points, sets, stds, noisy or self._dual)
         return layer.theta if kind == "ntk" else layer.c
-
-
-_recognised = activation  # the argument of the constructor has the same name
 
 
 def _check_pairs(terms: Mapping[str, object]) -> None:

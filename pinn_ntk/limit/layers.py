@@ -12,12 +12,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from pinn_ntk.limit.activations import Activation, activation
 from pinn_ntk.limit.parametrization import NTKLinear, Stds, effective, linear_layers, one_per_layer
-
-Parameters = list[tuple[Tensor, Tensor | None]]
-"""W and b of each layer in the standard parametrisation, in float64."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +53,8 @@ def find_plain(module: nn.Module) -> PlainMLP | None:
 
     Copies of activations that are not known here are run on a few numbers, nothing else is.
 
-    Example:
-        >>> find_plain(nn.Sequential(nn.Linear(1, 8), nn.SiLU(), nn.Linear(8, 1))).activation.name
-        'silu'
+    >>> find_plain(nn.Sequential(nn.Linear(1, 8), nn.SiLU(), nn.Linear(8, 1))).activation.name
+    'silu'
     """
     found = [p for m in module.modules() if isinstance(m, nn.Sequential) and (p := as_plain(m))]
     return found[0] if len(found) == 1 else None
@@ -69,9 +66,8 @@ def layer_inputs(mlp: nn.Sequential, points: Tensor) -> Tensor:
     (N, n_0) in float64; the points themselves for an ordinary ``nn.Sequential``. A network with a
     ``forward`` of its own is called once.
 
-    Example:
-        >>> layer_inputs(nn.Sequential(nn.Linear(1, 2)), torch.ones(2, 1)).flatten().tolist()
-        [1.0, 1.0]
+    >>> layer_inputs(nn.Sequential(nn.Linear(1, 2)), torch.ones(2, 1)).flatten().tolist()
+    [1.0, 1.0]
     """
     first = next(iter(linear_layers(mlp).values()))
     points = points.detach().to(first.weight)
@@ -95,22 +91,17 @@ def layer_inputs(mlp: nn.Sequential, points: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def layer_kernel(
-    mlp: nn.Sequential | PlainMLP, inputs: Tensor, weight_std: Stds, bias_std: Stds
-) -> Tensor:
+def layer_kernel(mlp: PlainMLP, inputs: Tensor, weight_std: Stds, bias_std: Stds) -> Tensor:
     """Kernel of the image of a network in the NTK parametrisation, without making the image.
 
     K between outputs and points, (C, N, C, N) in float64, for inputs (N, n_0) of the first layer of
     a plain network in any parametrisation; sigma_w and sigma_b are one number, or one a layer.
 
-    Example:
-        >>> layer = NTKLinear(2, 1)
-        >>> layer_kernel(nn.Sequential(layer), torch.ones(1, 2).double(), 1.0, 1.0).item()
-        2.0
+    >>> layer = PlainMLP(nn.Sequential(NTKLinear(2, 1)), activation("identity"))
+    >>> layer_kernel(layer, torch.ones(1, 2).double(), 1.0, 1.0).item()
+    2.0
     """
-    network = mlp if isinstance(mlp, nn.Sequential) else mlp.network
-    phi = activation_of(mlp) if isinstance(mlp, nn.Sequential) else mlp.activation
-    layers = list(linear_layers(network).values())
+    layers = list(linear_layers(mlp.network).values())
     if inputs.ndim != 2 or inputs.shape[1] != layers[0].in_features:
         raise ValueError(
             f"the first layer is {layers[0]}, and its inputs have shape {tuple(inputs.shape)}; "
@@ -119,7 +110,11 @@ def layer_kernel(
     parameters = [(w.double(), b if b is None else b.double()) for w, b in map(effective, layers)]
     weights = one_per_layer(weight_std, len(layers), "weight_std")
     biases = one_per_layer(bias_std, len(layers), "bias_std")
-    values, slopes = _forward(parameters, inputs.double(), phi)
+    values, slopes = [inputs.double()], []
+    for weight, bias in parameters[:-1]:
+        value, slope = mlp.activation.derivatives(linear(values[-1], weight, bias), 2)
+        values.append(value)
+        slopes.append(slope)
     outputs, points = len(parameters[-1][0]), len(inputs)
     delta = torch.eye(outputs, dtype=torch.float64, device=inputs.device)
     delta = delta[:, None].expand(outputs, points, outputs)  # (C, N, n_(l+1))
@@ -135,26 +130,13 @@ def layer_kernel(
     return kernel
 
 
-def _forward(
-    parameters: Parameters, inputs: Tensor, phi: Activation
-) -> tuple[list[Tensor], list[Tensor]]:
-    """Inputs of every layer, and phi' after all but the last."""
-    values, slopes = [inputs], []
-    for weight, bias in parameters[:-1]:
-        u = values[-1] @ weight.mT if bias is None else values[-1] @ weight.mT + bias
-        value, slope = phi.derivatives(u, 2)
-        values.append(value)
-        slopes.append(slope)
-    return values, slopes
-
-
 def as_plain(module: nn.Sequential) -> PlainMLP | None:
     """The network with its activation; None unless linear layers take turns with one activation."""
     try:
         if not _takes_turns(module):
             return None
         linear_layers(module)
-        return PlainMLP(module, activation_of(module))
+        return PlainMLP(module, activation(module[1]))
     except Exception:  # noqa: BLE001 - a module that is no activation may raise anything
         return None
 
@@ -180,8 +162,3 @@ def _settings(layer: nn.Module) -> tuple[type[nn.Module], str, str]:
     own = {name: value for name, value in vars(layer).items() if not name.startswith("_")}
     own.pop("training", None)
     return type(layer), repr(layer), repr((own, list(layer.named_buffers())))
-
-
-def activation_of(mlp: nn.Sequential) -> Activation:
-    """That of the first hidden layer; the identity where there is none."""
-    return activation(mlp[1] if len(mlp) > 1 else "identity")

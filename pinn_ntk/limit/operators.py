@@ -34,9 +34,8 @@ def laplacian(dim: int) -> dict[MultiIndex, float]:
 def biharmonic(dim: int) -> dict[MultiIndex, float]:
     """The Laplacian of the Laplacian.
 
-    Example:
-        >>> biharmonic(2)
-        {(4, 0): 1.0, (2, 2): 2.0, (0, 4): 1.0}
+    >>> biharmonic(2)
+    {(4, 0): 1.0, (2, 2): 2.0, (0, 4): 1.0}
     """
     terms: dict[MultiIndex, float] = {}
     for i, j in itertools.product(range(dim), repeat=2):

@@ -166,15 +166,9 @@ def to_ntk_parametrization(
         >>> torch.allclose(image(x), mlp(x), atol=1e-6)
         True
     """
-    layers = linear_layers(mlp)
-    found = found_stds(mlp) if weight_std is None or bias_std is None else ((), ())
-    stds = zip(
-        one_per_layer(found[0] if weight_std is None else weight_std, len(layers), "weight_std"),
-        one_per_layer(found[1] if bias_std is None else bias_std, len(layers), "bias_std"),
-        strict=True,
-    )
+    stds = stds_of(mlp, weight_std, bias_std)
     image = copy.deepcopy(mlp)
-    for (name, layer), (w, b) in zip(layers.items(), stds, strict=True):
+    for (name, layer), w, b in zip(linear_layers(mlp).items(), *stds, strict=True):
         image._modules[name] = _image(name, layer, w, b)
     return image
 
@@ -182,9 +176,8 @@ def to_ntk_parametrization(
 def linear_layers(mlp: nn.Sequential) -> dict[str, nn.Linear | NTKLinear]:
     """Name -> layer, of those of a plain network that have parameters, in order.
 
-    Example:
-        >>> list(linear_layers(nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 1))))
-        ['0', '2']
+    >>> list(linear_layers(nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 1))))
+    ['0', '2']
     """
     layers = {name: layer for name, layer in mlp._modules.items() if _is_linear(name, layer)}
     if not layers:
@@ -218,14 +211,25 @@ def found_stds(mlp: nn.Sequential) -> tuple[tuple[float, ...], tuple[float, ...]
     start at zero have sigma_b = 0, which stands for no bias: what trains them is left out of
     kernels with these standard deviations.
 
-    Example:
-        >>> layer = nn.Linear(4, 2, bias=False)
-        >>> _ = nn.init.constant_(layer.weight, 0.5)
-        >>> found_stds(nn.Sequential(layer))  # sqrt(4 * 0.25)
-        ((1.0,), (0.0,))
+    >>> layer = nn.Linear(4, 2, bias=False)
+    >>> _ = nn.init.constant_(layer.weight, 0.5)
+    >>> found_stds(nn.Sequential(layer))  # sqrt(4 * 0.25)
+    ((1.0,), (0.0,))
     """
     stds = [_stds(layer) for layer in linear_layers(mlp).values()]
     return tuple(w for w, _ in stds), tuple(b for _, b in stds)
+
+
+def stds_of(
+    mlp: nn.Sequential, weight_std: Stds | None, bias_std: Stds | None
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """sigma_w and sigma_b of each layer: as given, or as `found_stds` where left out."""
+    layers = len(linear_layers(mlp))
+    found = found_stds(mlp) if weight_std is None or bias_std is None else ((), ())
+    return (
+        one_per_layer(found[0] if weight_std is None else weight_std, layers, "weight_std"),
+        one_per_layer(found[1] if bias_std is None else bias_std, layers, "bias_std"),
+    )
 
 
 def effective(layer: nn.Linear | NTKLinear) -> tuple[Tensor, Tensor | None]:

@@ -25,6 +25,9 @@ from torch import Tensor
 from pinn_ntk.limit.duals import Dual
 from pinn_ntk.limit.jets import IndexSet, compose, compose_own, multiply
 
+Points = tuple[Tensor, Tensor]
+"""x (N, n_0) and x' (N', n_0)."""
+
 Sets = tuple[IndexSet, IndexSet]
 """A and B: the multi-indices kept in the first and in the second point."""
 
@@ -40,10 +43,10 @@ class Series:
 
 
 def last_layer(
-    points: tuple[Tensor, Tensor], sets: Sets, stds: Sequence[tuple[float, float]], dual: Dual
+    points: Points, sets: Sets, stds: Sequence[tuple[float, float]], dual: Dual
 ) -> Series:
     """Series of a network with (sigma_w, sigma_b) a layer, at points (N, n_0) and (N', n_0)."""
-    layer = _first(*points, sets, *stds[0])
+    layer = _first(points, sets, *stds[0])
     for weight_std, bias_std in stds[1:]:
         layer = _next(layer, sets, weight_std, bias_std, dual)
     return layer
@@ -75,39 +78,28 @@ def _own(variance: Tensor, indices: IndexSet, dual: Dual) -> Tensor:
         sum(math.comb(2 * k, j) * table[j, 2 * k - j] for j in range(2 * k + 1)) / 2**k
         for k in range(indices.degree + 1)
     ]
-    change = variance.clone()
-    change[0] = 0
-    return compose_own(torch.stack(rows), change, indices)
+    return compose_own(torch.stack(rows), variance, indices)
 
 
-def _first(x: Tensor, other: Tensor, sets: Sets, weight_std: float, bias_std: float) -> Series:
+def _first(points: Points, sets: Sets, weight_std: float, bias_std: float) -> Series:
     """Sigma^1 = sigma_w^2 (x + s).(x' + t) / n_0 + sigma_b^2, a polynomial in s and t."""
-    scale, dim = weight_std**2 / x.shape[1], x.shape[1]
-    c = x.new_zeros(len(sets[0]), len(sets[1]), len(x), len(other))
-    c[0, 0] = scale * (x[:, None] * other).sum(-1) + bias_std**2
-    for i in range(dim):
-        unit = tuple(int(i == j) for j in range(dim))
-        if unit in sets[0]:
-            c[sets[0].place(unit), 0] = scale * other[:, i]
-        if unit in sets[1]:
-            c[0, sets[1].place(unit)] = scale * x[:, i, None]
-        if unit in sets[0] and unit in sets[1]:
-            c[sets[0].place(unit), sets[1].place(unit)] = scale
-    q, partner = (
-        _own_first(points, kept, scale, bias_std)
-        for points, kept in zip((x, other), sets, strict=True)
-    )
+    scale = weight_std**2 / points[0].shape[1]
+    x, other = map(_coordinates, points, sets)
+    q = scale * sets[0].multiply(x, x).sum(-1)
+    partner = scale * sets[1].multiply(other, other).sum(-1)
+    c = scale * torch.einsum("ani,bmi->abnm", x, other)
+    c[0, 0] = scale * (x[0, :, None] * other[0]).sum(-1)  # to the last bit q where x is x'
+    for value in (q[0], partner[0], c[0, 0]):
+        value.add_(bias_std**2)
     return Series(q, partner, c, c.clone())
 
 
-def _own_first(x: Tensor, indices: IndexSet, scale: float, bias_std: float) -> Tensor:
-    q = x.new_zeros(len(indices), len(x))
-    q[0] = scale * (x * x).sum(-1) + bias_std**2
+def _coordinates(x: Tensor, indices: IndexSet) -> Tensor:
+    """x + s as a series, (A, N, n_0)."""
+    series = x.new_zeros(len(indices), *x.shape)
+    series[0] = x
     for i in range(x.shape[1]):
         unit = tuple(int(i == j) for j in range(x.shape[1]))
         if unit in indices:
-            q[indices.place(unit)] = 2 * scale * x[:, i]
-        twice = tuple(2 * n for n in unit)
-        if twice in indices:
-            q[indices.place(twice)] = scale
-    return q
+            series[indices.place(unit), :, i] = 1
+    return series

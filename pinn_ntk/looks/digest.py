@@ -33,19 +33,12 @@ def _bytes(tensor: Tensor) -> bytes:
 
 
 class RandomStates(NamedTuple):
-    """States of the global generators at one moment.
+    """States of the global generators at one moment."""
 
-    Attributes:
-        cpu: Of torch on the CPU.
-        accelerator: Of torch on the device of the module; None on the CPU.
-        numpy: Of NumPy.
-        python: Of the module `random`.
-    """
-
-    cpu: Tensor
-    accelerator: Tensor | None
+    cpu: Tensor  # of torch on the CPU
+    accelerator: Tensor | None  # of torch on the device of the module; None on the CPU
     numpy: Any
-    python: Any
+    python: Any  # of the module `random`
 
     @classmethod
     def now(cls, device: torch.device) -> RandomStates:

@@ -27,7 +27,7 @@ from pinn_ntk.graph.terms.term_loss import TermLoss
 from pinn_ntk.kernel.ntk import NTK
 from pinn_ntk.kernel.rows import kernel_of_rows, thinned
 from pinn_ntk.kernel.spectrum import Spectrum
-from pinn_ntk.looks.parameters import learning_rate, parameter_groups
+from pinn_ntk.looks.parameters import learning_rate, parameter_groups, used_names
 from pinn_ntk.looks.shared import shared
 from pinn_ntk.looks.step_terms import PROBE, StepTerms
 
@@ -143,7 +143,7 @@ class Look:
     @shared("the share of each parameter in the traces")
     def shares(self) -> dict[str, dict[str, float]]:
         """Term -> parameter -> squared norm of its columns; empty unless groups are several."""
-        used = {self.groups[n] for _, n in self._columns() if n in self.groups}
+        used = {self.groups[n] for n in used_names(self.kernel) if n in self.groups}
         if len(used) < 2:
             return {}
         return {term: self.kernel.jacobian(term).squared_norms() for term in self.kernel.terms}
@@ -239,7 +239,3 @@ class Look:
         """Let go of graph and kernel, when the backward pass is over."""
         self.kept.clear()
         self.loss, self.found = None, StepTerms({}, {}, self.found.points)
-
-    def _columns(self) -> list[tuple[str, str]]:
-        kernel = self.kernel
-        return [(term, name) for term in kernel.terms for name in kernel.jacobian(term).factors]

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
-from torch.autograd.graph import Node
 from torch.optim import Optimizer
 
 from pinn_ntk.graph.params import ParamsLike, named_leaves
@@ -68,6 +67,9 @@ def look(
     terms = {} if loss is None else _terms(loss, names, optional=residuals is not None)
     found = _found(terms, residuals)
     params = named_leaves(model)
+    put: Mapping[str, float] = weights or {}
+    if unknown := [name for name in put if name not in found.terms]:
+        raise ValueError(f"weights has {unknown}; the terms of the loss are {list(found.terms)}.")
     return Look(
         step=step,
         total_step=step,
@@ -77,7 +79,7 @@ def look(
         module=model if isinstance(model, nn.Module) else None,
         loss=loss,
         optimizers=() if optimizer is None else (optimizer,),
-        balanced=_by_head(found.terms, weights or {}),
+        balanced=lambda: {found.terms[name].head: weight for name, weight in put.items()},
         certify=certify,
         max_points=max_points,
     )
@@ -103,12 +105,3 @@ def _found(terms: Mapping[str, Term], residuals: Mapping[str, Tensor] | None) ->
     complete = len(named) == len(terms)
     same = all(term.residual is given[name] for name, term in named.items())
     return StepTerms(given, named, from_function=not same, complete=complete)
-
-
-def _by_head(
-    terms: Mapping[str, Term], weights: Mapping[str, float]
-) -> Callable[[], dict[Node, float]]:
-    unknown = [name for name in weights if name not in terms]
-    if unknown:
-        raise ValueError(f"weights has {unknown}; the terms of the loss are {list(terms)}.")
-    return lambda: {terms[name].head: weight for name, weight in weights.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -19,9 +19,8 @@ Patterns = str | Sequence[str] | None
 def matches(name: str, patterns: Patterns) -> bool:
     """Whether a name matches one of the patterns.
 
-    Example:
-        >>> matches("net.0.weight", ["net.*", "k"]), matches("k", "net.*"), matches("k", None)
-        (True, False, True)
+    >>> matches("net.0.weight", ["net.*", "k"]), matches("k", "net.*"), matches("k", None)
+    (True, False, True)
     """
     if patterns is None:
         return True
@@ -42,10 +41,9 @@ def trained_parameters(
     for i, optimizer in enumerate(optimizers):
         tensors = [p for group in optimizer.param_groups for p in group["params"]]
         for j, tensor in enumerate(tensors):
-            if not tensor.requires_grad:
-                continue  # frozen
-            name = names.get(id(tensor), f"optimizer_{i}.param_{j}")
-            found.setdefault(id(tensor), (name, tensor))
+            if tensor.requires_grad:
+                name = names.get(id(tensor), f"optimizer_{i}.param_{j}")
+                found.setdefault(id(tensor), (name, tensor))
     named = dict(found.values())
     kept = {name: tensor for name, tensor in named.items() if matches(name, patterns)}
     if named and not kept:
@@ -64,7 +62,7 @@ def learning_rate(
     It is the largest of the optimizer's groups; None where several train it, or where it has none.
     A kernel without terms stands for all parameters.
     """
-    used = _used(kernel) if kernel.terms else set(params)
+    used = used_names(kernel) if kernel.terms else set(params)
     reached = {id(params[name]) for name in used}
     found = [o.param_groups for o in optimizers if _holds(o, reached)]
     rates = [_as_number(group.get("lr")) for groups in found[:1] for group in groups]
@@ -72,7 +70,7 @@ def learning_rate(
     return max(known) if len(found) == 1 and known else None
 
 
-def _used(kernel: NTK) -> set[str]:
+def used_names(kernel: NTK) -> set[str]:
     """Names of the parameters that residuals of a kernel depend on."""
     return set().union(*(kernel.jacobian(term).factors for term in kernel.terms))
 
@@ -116,14 +114,10 @@ def _weights_only(params: Mapping[str, Tensor], kernel: NTK, loss: Tensor | None
     """Names of what enters the gradient of the loss but no residual of the kernel."""
     if not kernel.terms or loss is None:
         return set()
-    used = _used(kernel)
-    rest = [name for name, tensor in params.items() if name not in used and tensor.requires_grad]
-    return set(_reached(loss, rest, params)) if rest else set()
-
-
-def _reached(loss: Tensor, names: Iterable[str], params: Mapping[str, Tensor]) -> list[str]:
-    listed = list(names)
-    gradients = torch.autograd.grad(
-        loss, [params[name] for name in listed], retain_graph=True, allow_unused=True
-    )
-    return [name for name, g in zip(listed, gradients, strict=True) if g is not None]
+    used = used_names(kernel)
+    rest = {name: p for name, p in params.items() if name not in used and p.requires_grad}
+    if not rest:
+        return set()
+    wanted = list(rest.values())
+    gradients = torch.autograd.grad(loss, wanted, retain_graph=True, allow_unused=True)
+    return {name for name, g in zip(rest, gradients, strict=True) if g is not None}

@@ -24,19 +24,16 @@ class Shared(Generic[T]):
         if look is None:
             return self  # type: ignore[return-value]
         if self.name not in look.kept:
-            look.kept[self.name] = self._outcome(look)
+            try:
+                look.kept[self.name] = self.compute(look), None
+            except Exception as failure:  # noqa: BLE001 - raised to each who asks
+                look.kept[self.name] = None, failure
         value, error = look.kept[self.name]
         if isinstance(error, UnavailableError):
             raise UnavailableError(error.title) from error.__cause__
         if error is not None:
             raise UnavailableError(self.title) from error
         return value  # type: ignore[no-any-return]
-
-    def _outcome(self, look: Any) -> tuple[T | None, Exception | None]:
-        try:
-            return self.compute(look), None
-        except Exception as error:  # noqa: BLE001 - raised to each who asks
-            return None, error
 
 
 def shared(title: str) -> Callable[[Callable[[Any], T]], Shared[T]]:

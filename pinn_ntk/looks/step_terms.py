@@ -23,25 +23,15 @@ UNNAMED = re.compile(r"term_\d+")
 
 @dataclass(frozen=True)
 class StepTerms:
-    """The loss terms of one backward pass.
+    """The loss terms of one backward pass."""
 
-    Attributes:
-        residuals: Name -> live residual tensor, before it is squared.
-        terms: Name -> term of the loss, for those of the residuals that were found in it.
-        points: On which points the residuals are, `BATCH` or `PROBE`.
-        rows: Term -> rows to keep, (R_kept,), of a probe.
-        from_function: Whether the residuals are other tensors than those of the terms.
-        complete: Whether the terms are all that the loss has.
-        states: Random states that a function on the batch began from; None on other routes.
-    """
-
-    residuals: Mapping[str, Tensor]
-    terms: Mapping[str, Term]
-    points: str = BATCH
-    rows: Mapping[str, Tensor] | None = None
-    from_function: bool = False
-    complete: bool = False
-    states: RandomStates | None = None
+    residuals: Mapping[str, Tensor]  # live, before they are squared
+    terms: Mapping[str, Term]  # for those of the residuals that were found in the loss
+    points: str = BATCH  # what the residuals are on, `BATCH` or `PROBE`
+    rows: Mapping[str, Tensor] | None = None  # to keep of each term, (R_kept,), of a probe
+    from_function: bool = False  # whether the residuals are other tensors than those of the terms
+    complete: bool = False  # whether the terms are all that the loss has
+    states: RandomStates | None = None  # that a function on the batch began from
 
     def of(self, keep: Callable[[str], bool]) -> StepTerms:
         """What is left of it with the names to keep; residuals without rows go as well."""
@@ -79,7 +69,7 @@ class StepTerms:
         of_batch = curvature(self.terms, factors)
         if of_batch is None or not self.from_function:
             return of_batch
-        sums = {n: _times(uniform_weight(term), factors[n]) for n, term in self.terms.items()}
+        sums = {n: uniform_weight(term, factors[n]) for n, term in self.terms.items()}
         return curvature_of_rows(sums, {n: r.numel() for n, r in self.residuals.items()})
 
     def losses(self, factors: Mapping[str, float]) -> dict[str, TermLoss]:
@@ -103,7 +93,3 @@ class StepTerms:
         """Whether this is the ascent of a min-max scheme: every term has a negative weight."""
         found = [self.terms.get(name) for name in self.residuals]
         return bool(found) and all(term is not None and term.ascends for term in found)
-
-
-def _times(number: float | None, factor: float) -> float | None:
-    return None if number is None else number * factor

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 
-import numpy as np
 import torch
 from torch import Tensor, nn
+
+from pinn_ntk.looks.digest import RandomStates
+
+CPU = torch.device("cpu")
 
 
 def device_of(module: nn.Module) -> torch.device:
@@ -16,22 +18,21 @@ def device_of(module: nn.Module) -> torch.device:
     own = getattr(module, "device", None)
     if isinstance(own, torch.device):
         return own
-    return next((p.device for p in module.parameters()), torch.device("cpu"))
+    return next((p.device for p in module.parameters()), CPU)
 
 
 @contextmanager
 def untouched(module: nn.Module) -> Iterator[None]:
     """Within, random numbers are drawn, buffers change and ``log`` is called without effect."""
     device = device_of(module)
-    states = np.random.get_state(), random.getstate()  # noqa: NPY002 - the user's own state
+    states = RandomStates.now(CPU)
     own_log, buffers = vars(module).get("log"), _swapped_buffers(module)
     vars(module)["log"] = lambda *_, **__: None
     try:
         with _forked(device):
             yield
     finally:
-        np.random.set_state(states[0])  # noqa: NPY002
-        random.setstate(states[1])
+        states.restore(CPU)
         for part, name, buffer in buffers:
             part._buffers[name] = buffer
         del vars(module)["log"]

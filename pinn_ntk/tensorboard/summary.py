@@ -68,11 +68,8 @@ def add_spectrum(
     if points:
         content["points"] = points
     file_writer = writer._get_file_writer()  # also what Lightning writes hyperparameters with
-    if file_writer is not None:
-        file_writer.add_summary(_summary(tag, values, content), step)
-
-
-def _summary(tag: str, values: np.ndarray[Any, Any], content: dict[str, Any]) -> Any:
+    if file_writer is None:
+        return
     metadata = summary_pb2.SummaryMetadata(
         summary_description="Eigenvalues of a block of the neural tangent kernel, largest first.",
         data_class=summary_pb2.DATA_CLASS_TENSOR,  # without it the series is invisible
@@ -81,6 +78,5 @@ def _summary(tag: str, values: np.ndarray[Any, Any], content: dict[str, Any]) ->
         ),
     )
     tensor = tensor_util.make_tensor_proto(values)
-    return summary_pb2.Summary(
-        value=[summary_pb2.Summary.Value(tag=tag, metadata=metadata, tensor=tensor)]
-    )
+    value = summary_pb2.Summary.Value(tag=tag, metadata=metadata, tensor=tensor)
+    file_writer.add_summary(summary_pb2.Summary(value=[value]), step)

@@ -18,10 +18,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias, get_args
 
-if TYPE_CHECKING:
-    from pinn_ntk.kernel.ntk import NTK
+from pinn_ntk.kernel.ntk import NTK
 
 Convention: TypeAlias = Literal["sum", "mean", "rate"]
 """Which reading of the trace rule is used."""
@@ -63,9 +62,8 @@ def weights_from_traces(
 ) -> dict[str, float]:
     """`trace_weights` from numbers, Tr K_aa and N_a of each term.
 
-    Example:
-        >>> weights_from_traces({"pde": 9.0, "bc": 1.0}, {"pde": 2, "bc": 1}, "mean")
-        {'pde': 1.2222222222222223, 'bc': 5.5}
+    >>> weights_from_traces({"pde": 9.0, "bc": 1.0}, {"pde": 2, "bc": 1}, "mean")
+    {'pde': 1.2222222222222223, 'bc': 5.5}
     """
     if convention not in _EXPONENT:
         raise ValueError(f"convention is {convention!r}; expected one of {get_args(Convention)}.")
@@ -84,9 +82,8 @@ def weights_from_traces(
 class TraceRule:
     """lambda_a = sum_b Tr K_bb / Tr K_aa, between bounds; ``ema`` of the old weight is kept.
 
-    Example:
-        >>> TraceRule(ema=0.5).weights({}, {"pde": (9.0, 3), "bc": (1.0, 1)}, ["bc"])
-        {'bc': 5.5}
+    >>> TraceRule(ema=0.5).weights({}, {"pde": (9.0, 3), "bc": (1.0, 1)}, ["bc"])
+    {'bc': 5.5}
     """
 
     convention: Convention = "sum"

@@ -26,11 +26,6 @@ from pinn_ntk.graph.jacobian.sites import site_factors
 from pinn_ntk.kernel.factors import Dense
 from pinn_ntk.kernel.jacobian import FactoredJacobian
 
-FREED = (
-    "the graph of residual {!r} was already freed. Likely loss.backward() ran before; compute the "
-    "kernel first, or call backward(retain_graph=True)."
-)
-
 
 def capture(
     term: str,
@@ -71,7 +66,10 @@ def capture(
             probe = Probe(exact, factored_probe(residual, leaves, jacobian.factors))
     except RuntimeError as error:
         if is_freed(error):
-            raise ResidualError(FREED.format(term)) from error
+            raise ResidualError(
+                f"the graph of residual {term!r} was already freed. Likely loss.backward() ran "
+                "before; compute the kernel first, or call backward(retain_graph=True)."
+            ) from error
         raise
     return jacobian, probe
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
+from torch.nn.functional import one_hot
 
 MAX_CHUNK = 64
 """Rows differentiated in one batched pass at most."""
@@ -24,28 +25,20 @@ def row_gradients(residual: Tensor, leaves: Mapping[str, Tensor], budget: int) -
     wanted = list(leaves.values())
     numel = sum(leaf.numel() for leaf in wanted)
     chunk = max(1, min(MAX_CHUNK, budget // max(1, numel * residual.element_size())))
-    starts = range(0, residual.numel(), chunk)
-    parts = [_chunk(residual, wanted, start, chunk) for start in starts]
+    chunks = torch.arange(residual.numel(), device=residual.device).split(chunk)
+    parts = []
+    for rows in chunks:
+        basis = one_hot(rows, residual.numel()).to(residual.dtype)
+        parts.append(batched_vjp(residual, wanted, basis.view(-1, *residual.shape)))
     result = {}
-    for index, (name, leaf) in enumerate(leaves.items()):
-        columns = [part[index] for part in parts]
+    for name, leaf, *columns in zip(leaves, wanted, *parts, strict=True):
         if any(column is not None for column in columns):
-            sizes = [min(chunk, residual.numel() - start) for start in starts]
             filled = [
-                leaf.new_zeros(size, leaf.numel()) if column is None else column.reshape(size, -1)
-                for size, column in zip(sizes, columns, strict=True)
+                leaf.new_zeros(len(rows), leaf.numel()) if g is None else g.reshape(len(rows), -1)
+                for rows, g in zip(chunks, columns, strict=True)
             ]
             result[name] = torch.cat(filled)
     return result
-
-
-def _chunk(
-    residual: Tensor, leaves: Sequence[Tensor], start: int, size: int
-) -> tuple[Tensor | None, ...]:
-    size = min(size, residual.numel() - start)
-    basis = torch.zeros(size, residual.numel(), dtype=residual.dtype, device=residual.device)
-    basis[torch.arange(size), torch.arange(start, start + size)] = 1
-    return batched_vjp(residual, leaves, basis.view(size, *residual.shape))
 
 
 def batched_vjp(

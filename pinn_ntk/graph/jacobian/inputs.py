@@ -23,6 +23,7 @@ from torch.autograd.graph import Node
 
 from pinn_ntk.graph import nodes
 from pinn_ntk.graph.operations import operation
+from pinn_ntk.graph.walk import postorder
 
 KNOWN_TO_NUMPY = {torch.float16, torch.float32, torch.float64, torch.complex64, torch.complex128}
 """Dtypes of points that are taken as they are; others are narrower than float32."""
@@ -40,39 +41,24 @@ def fingerprint(residual: Tensor, params: Mapping[str, Tensor]) -> str | None:
     """
     if residual.grad_fn is None:
         return None
-    trained, points = _behind(residual.grad_fn, {id(p) for p in params.values()})
-    certain = {_digest(point) for point in points}
+    known = {id(p) for p in params.values()}
+    trained: set[Node] = set()  # nodes that depend on a trained parameter
+    certain: set[bytes] = set()
     doubtful: set[bytes] = set()
+    for node, operands in postorder(residual.grad_fn).items():
+        leaf = None if operands else nodes.leaf(node)
+        if leaf is None:
+            if any(child in trained for child, _ in operands):
+                trained.add(node)
+        elif id(leaf) in known or isinstance(leaf, nn.Parameter):
+            trained.add(node)
+        else:
+            certain.add(_digest(leaf.detach()))
     for operand, product in _operands(trained):
         sure = operand.requires_grad or (product and not _at_most_two_values(operand))
         (certain if sure else doubtful).add(_digest(operand))
     found = sorted(certain or doubtful)
     return hashlib.blake2b(b"".join(found), digest_size=SIZE).hexdigest() if found else None
-
-
-def _behind(root: Node, params: set[int]) -> tuple[set[Node], list[Tensor]]:
-    """Nodes that depend on a trained parameter, and leaves that are points."""
-    trained: set[Node] = set()
-    points: list[Tensor] = []
-    seen: set[Node] = set()
-    stack = [(root, False)]
-    while stack:
-        node, ready = stack.pop()
-        children = [child for child, _ in node.next_functions if child is not None]
-        if ready:
-            if not trained.isdisjoint(children):
-                trained.add(node)
-        elif node not in seen:
-            seen.add(node)
-            if children:
-                stack.append((node, True))
-                stack += [(child, False) for child in children]
-            elif (leaf := nodes.leaf(node)) is not None:
-                if id(leaf) in params or isinstance(leaf, nn.Parameter):
-                    trained.add(node)
-                else:
-                    points.append(leaf.detach())
-    return trained, points
 
 
 def _operands(trained: set[Node]) -> Iterator[tuple[Tensor, bool]]:

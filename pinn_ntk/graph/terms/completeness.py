@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -19,10 +18,7 @@ from pinn_ntk.graph.nodes import leaf
 from pinn_ntk.graph.operations import operation
 from pinn_ntk.graph.terms.loss_nodes import plain
 from pinn_ntk.graph.terms.paths import nodes_below, trace
-
-if TYPE_CHECKING:
-    from pinn_ntk.graph.terms.term import Term
-
+from pinn_ntk.graph.terms.term import Term
 
 LOW_PRECISION = 1e-2  # tolerance above which some tensor of the graph is in half precision
 HEADROOM = 16.0  # how far below 1 the largest slope is brought there: sums over rows are larger
@@ -82,9 +78,7 @@ def _compare(loss: Tensor, terms: Sequence[Term]) -> tuple[float, float]:
 def _gradient(
     outputs: Sequence[Tensor], leaves: Sequence[Tensor], slopes: Sequence[Tensor] | None = None
 ) -> tuple[Tensor, ...]:
-    return torch.autograd.grad(
-        outputs, leaves, slopes, retain_graph=True, allow_unused=True, materialize_grads=True
-    )
+    return torch.autograd.grad(outputs, leaves, slopes, retain_graph=True, materialize_grads=True)
 
 
 def _pulled_back(

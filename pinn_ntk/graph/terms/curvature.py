@@ -42,12 +42,12 @@ def curvature(
         [0.5, 0.5, 0.5, 0.5]
     """
     factors = factors or {}
-    if not all(map(_is_descending_square, terms.values())):
+    if any(term.kind != "square" for term in terms.values()):
         return None
-    return {
-        name: 2 * factors.get(name, 1.0) * term.weight.detach().double().flatten()
-        for name, term in terms.items()
-    }
+    weights = {name: term.weight.detach() for name, term in terms.items()}
+    if not all(bool((w.isfinite() & (w >= 0)).all()) for w in weights.values()):
+        return None
+    return {name: 2 * factors.get(name, 1.0) * w.double().flatten() for name, w in weights.items()}
 
 
 def effective_weights(terms: Mapping[str, Term], factors: Mapping[str, float]) -> dict[str, float]:
@@ -55,14 +55,11 @@ def effective_weights(terms: Mapping[str, Term], factors: Mapping[str, float]) -
 
     It is 1 for a mean of squares, N for a sum over N rows, 100 for 100 times a mean.
     """
-    return {
-        name: factors.get(name, 1.0) * _total_weight(term, term.weight.detach().double())
-        for name, term in terms.items()
-    }
+    return {name: factors.get(name, 1.0) * _total_weight(term) for name, term in terms.items()}
 
 
-def uniform_weight(term: Term) -> float | None:
-    """Sum of the coefficients of phi(r_i) in the loss, if all rows have the same finite one.
+def uniform_weight(term: Term, factor: float = 1.0) -> float | None:
+    """Sum of the coefficients of phi(r_i) times a factor, if all rows have the same finite one.
 
     Weights of single points (pointwise, causal or attention weights) cannot be carried over to
     other points; a weight that all points share can, see `curvature_of_rows`.
@@ -74,7 +71,7 @@ def uniform_weight(term: Term) -> float | None:
     rounding = 4 * torch.finfo(term.weight.dtype).eps
     if spread > rounding * float(weight[0].abs()):
         return None
-    return _total_weight(term, weight)
+    return factor * _total_weight(term)
 
 
 def curvature_of_rows(
@@ -95,14 +92,9 @@ def curvature_of_rows(
     }
 
 
-def _is_descending_square(term: Term) -> bool:
-    weight = term.weight.detach()
-    return term.kind == "square" and bool((weight.isfinite() & (weight >= 0)).all())
-
-
-def _total_weight(term: Term, weight: Tensor) -> float:
+def _total_weight(term: Term) -> float:
     """Sum over what phi gives: one number a norm, else one a row."""
+    weight = term.weight
     if term.kind == "norm":
-        norms = term.phi.value(term.residual.detach())
-        weight = term.coefficient.detach().double().expand(norms.shape)
-    return float(weight.sum())
+        weight = term.coefficient.expand(term.phi.value(term.residual.detach()).shape)
+    return float(weight.detach().double().sum())

@@ -26,19 +26,11 @@ from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 
 from pinn_ntk.errors import OpaqueLossError
 from pinn_ntk.graph.nodes import kind, output_shape
-from pinn_ntk.graph.terms.completeness import (
-    check_complete,
-    checked,
-    completeness_error,
-    cut,
-    explained,
-)
+from pinn_ntk.graph.terms.completeness import check_complete, checked, cut, explained
 from pinn_ntk.graph.terms.loss_nodes import Head
 from pinn_ntk.graph.terms.names import name_terms
 from pinn_ntk.graph.terms.paths import Paths, trace
 from pinn_ntk.graph.terms.term import Term
-
-__all__ = ["Term", "completeness_error", "find_terms", "name_terms"]
 
 
 def find_terms(
@@ -107,14 +99,11 @@ def _weighted(loss: Tensor, heads: Sequence[Head]) -> list[Term]:
     edges = [GradientEdge(head.node, 0) for head in heads]
     with cut(head.node for head in heads):  # a head may lie below another one
         incoming = torch.autograd.grad(loss, edges, retain_graph=True, allow_unused=True)
-    pairs = enumerate(zip(heads, incoming, strict=True))
-    return [_term(f"term_{position}", head, g) for position, (head, g) in pairs]
-
-
-def _term(name: str, head: Head, incoming: Tensor | None) -> Term:
-    if incoming is None:  # an operation above passes no gradient on
-        incoming = head.residual.detach().new_zeros(output_shape(head.node))
-    return Term(name, head.residual, head.node, head.phi, head.coefficient(incoming))
+    weights = [head.coefficient(g) for head, g in zip(heads, incoming, strict=True)]
+    return [
+        Term(f"term_{position}", head.residual, head.node, head.phi, weight)
+        for position, (head, weight) in enumerate(zip(heads, weights, strict=True))
+    ]
 
 
 def _names(

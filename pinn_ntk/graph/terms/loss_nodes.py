@@ -29,8 +29,10 @@ class Head:
     axes: tuple[int, ...] = ()  # of r that the node sums over without keeping them
     share: float = 1.0  # factor from g to w; 1 / N for a node that takes the mean itself
 
-    def coefficient(self, incoming: Tensor) -> Tensor:
+    def coefficient(self, incoming: Tensor | None) -> Tensor:
         """The weight w that belongs to g = ``incoming``, in a shape that broadcasts to r."""
+        if incoming is None:  # an operation above passes no gradient on
+            incoming = self.residual.detach().new_zeros(output_shape(self.node))
         for axis in sorted(self.axes):
             incoming = incoming.unsqueeze(axis)
         return incoming if self.share == 1.0 else incoming * self.share

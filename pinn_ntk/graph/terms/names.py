@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from pinn_ntk.graph.terms.paths import reached
-
-if TYPE_CHECKING:
-    from pinn_ntk.graph.terms.term import Term
+from pinn_ntk.graph.terms.term import Term
 
 
 def name_terms(terms: Sequence[Term], logged: Mapping[str, Tensor | float]) -> list[str]:

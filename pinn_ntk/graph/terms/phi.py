@@ -30,13 +30,9 @@ class Phi:
     slope: Callable[[Tensor], Tensor]
 
 
-def _log_cosh(r: Tensor) -> Tensor:
-    return r.abs() + softplus(-2 * r.abs()) - math.log(2)
-
-
 SQUARE = Phi("square", lambda r: r.abs().square(), lambda r: 2 * r)
 ABS = Phi("abs", torch.abs, torch.sgn)
-LOG_COSH = Phi("log_cosh", _log_cosh, torch.tanh)
+LOG_COSH = Phi("log_cosh", lambda r: r.abs() + softplus(-2 * r.abs()) - math.log(2), torch.tanh)
 
 
 def huber(delta: float) -> Phi:

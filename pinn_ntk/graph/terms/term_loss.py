@@ -32,10 +32,10 @@ class TermLoss:
     @classmethod
     def on_other_points(cls, term: Term, factor: float, rows: int) -> TermLoss | None:
         """The same on other points; None where points have weights of their own, or for norms."""
-        total = uniform_weight(term)
+        total = uniform_weight(term, factor)
         if total is None or term.kind == "norm":
             return None
-        coefficient = torch.tensor(factor * total / rows, dtype=torch.float64)
+        coefficient = torch.tensor(total / rows, dtype=torch.float64)
         return cls(term.phi, coefficient, torch.Size([rows]))
 
     def value(self, residual: Tensor) -> float:
