@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pinn_ntk import NTKWarning, empirical_ntk
-from pinn_ntk.graph.jacobian import assemble, decode, sites
+from pinn_ntk.graph.jacobian import mixing, partitions, sites
 from pinn_ntk.graph.jacobian.sites import site_factors
 from pinn_ntk.graph.reference import reference_jacobian
 from tests.asserts import assert_near
@@ -36,7 +36,7 @@ def fallbacks(residual: Tensor, params: nn.Module | list[Tensor]) -> dict[str, s
 
 
 def parts(shape: tuple[int, ...]) -> list[list[list[int]]]:
-    return [partition.tolist() for partition in decode.partitions(torch.zeros(shape))]
+    return [partition.tolist() for partition in partitions.partitions(torch.zeros(shape))]
 
 
 def test_first_all_rows_together_then_by_axis_then_joined():
@@ -73,7 +73,7 @@ ORDER = [3, 0, 5, 2, 1, 4]
 
 
 def test_many_components_are_not_tried(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(decode, "MAX_COMPONENTS", 2)
+    monkeypatch.setattr(partitions, "MAX_COMPONENTS", 2)
     assert [len(partition) for partition in parts((2, 3))] == [1, 2, 2, 2, 3, 3]
     residuals, net = flow()
     reasons = fallbacks(torch.stack(residuals).squeeze(2)[:, ORDER].mT, net)
@@ -241,7 +241,7 @@ MIXED: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 @pytest.mark.parametrize("residual", MIXED.values(), ids=MIXED)
-@pytest.mark.parametrize("size", [assemble.FEW, assemble.FEW + 1])
+@pytest.mark.parametrize("size", [mixing.FEW, mixing.FEW + 1])
 def test_a_matrix_times_the_network_is_exact_and_said_if_large(residual: Callable, size: int):
     net = NETWORKS["mlp"](1, 1)
     live, names = residual(net(points(size, 1).detach())), dict(net.named_parameters())
@@ -251,7 +251,7 @@ def test_a_matrix_times_the_network_is_exact_and_said_if_large(residual: Callabl
     if size == 257:
         assert "all rows share 257 entries that the network computes" in str(said[0].message)
         assert (said[0].category, said[0].filename) == (NTKWarning, __file__)
-    assert len(said) == size - assemble.FEW
+    assert len(said) == size - mixing.FEW
     assert set(kernel.jacobian("pde").fallbacks) == (set(names) if said else set())
     assert_near(kernel.jacobian("pde").dense(), reference_jacobian(live, net), 1e-12, "J")
 

@@ -2,17 +2,11 @@
 
 A site has M slots. The members (R_c,) are the rows of the residual that one backward pass covered;
 the owners (M,) say which of them each slot belongs to, -1 for none.
-
-Rows may share a result of the network as a whole, as in ``A @ net(x)`` with a fixed matrix A. It is
-a shared tensor like a weight: the rows with respect to it are exact, and are then pulled back
-through the network, one vector-Jacobian product a row or an entry. That is what the fallback costs,
-so it is said as a fallback is.
 """
 
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -25,8 +19,6 @@ from pinn_ntk.graph.jacobian.generic import MAX_CHUNK, batched_vjp
 from pinn_ntk.graph.operations import operation
 from pinn_ntk.graph.walk import Edge, Graph
 from pinn_ntk.kernel.factors import Dense, Factor, Outer
-
-FEW = 256  # entries up to which a shared tensor is pulled back without a word
 
 
 class Contribution(NamedTuple):
@@ -183,29 +175,3 @@ def _pulled_back(graph: Graph, edge: Edge, rows: Tensor) -> list[tuple[str, Fact
             jacobian = torch.cat([g.reshape(len(g), -1) for g in gradients])
             result.append((name, Dense(rows @ jacobian if through_identity else jacobian)))
     return result
-
-
-def mixed_results(graph: Graph, contributions: Sequence[Contribution]) -> dict[str, str]:
-    """Parameter name -> reason, where its rows were pulled back from a large result of the network.
-
-    A weight that another network makes from fixed inputs looks the same, and costs the same.
-    """
-    reasons: dict[str, str] = {}
-    for edge in dict.fromkeys(contribution.edge for contribution in contributions):
-        size = math.prod(edge.shape)
-        is_leaf = edge.node in graph.names
-        if size > FEW and not is_leaf and _computes_from_data(graph, edge):
-            reason = f"all rows share {size} entries that the network computes from data"
-            reasons |= dict.fromkeys(graph.names_behind(edge.node), reason)
-    return reasons
-
-
-def _computes_from_data(graph: Graph, edge: Edge) -> bool:
-    """Whether behind a tensor data is multiplied with a weight, and there is an activation."""
-    behind = [(node, operation(node)) for node in graph.behind(edge.node)]
-    products = [(node, made_by.partners) for node, made_by in behind if made_by.matrix]
-    weighs = any(
-        len(matrices) == 2 and sum(place in matrices for place, _ in graph.edges(node)) == 1
-        for node, matrices in products
-    )
-    return weighs and any(made_by.bends for _, made_by in behind)

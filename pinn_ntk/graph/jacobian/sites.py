@@ -16,10 +16,11 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
 from pinn_ntk.graph import nodes
-from pinn_ntk.graph.jacobian import decode
+from pinn_ntk.graph.jacobian import partitions
 from pinn_ntk.graph.jacobian.align import aligned_uses
-from pinn_ntk.graph.jacobian.assemble import Contribution, assemble, mixed_results
-from pinn_ntk.graph.jacobian.decode import RowCode, elementwise, partitions
+from pinn_ntk.graph.jacobian.assemble import Contribution, assemble
+from pinn_ntk.graph.jacobian.decode import RowCode, elementwise
+from pinn_ntk.graph.jacobian.mixing import mixed_results
 from pinn_ntk.graph.jacobian.rules import SiteRule, find_rules
 from pinn_ntk.graph.operations import operation
 from pinn_ntk.graph.walk import Edge, Graph, Use
@@ -43,7 +44,7 @@ class Sites(NamedTuple):
 
     factors: dict[str, Factor]
     reasons: dict[str, str]  # why there is no factor
-    mixed: dict[str, str]  # why a factor took a pass a row: see `assemble.py`
+    mixed: dict[str, str]  # why a factor took a pass a row: see `mixing.py`
     coarsest: torch.dtype  # the lowest precision in the graph
 
 
@@ -68,7 +69,7 @@ def _read_aligned(graph: Graph, residual: Tensor) -> Reading | None:
     """One pass a component with a cotangent of ones, where the graph proves what belongs where."""
     rows = residual.shape[0] if residual.ndim else 1
     components = residual.numel() // rows
-    uses = aligned_uses(graph, rows) if components <= decode.MAX_COMPONENTS else None
+    uses = aligned_uses(graph, rows) if components <= partitions.MAX_COMPONENTS else None
     if uses is None:
         return None
     rules = [(use, edge, find_rules(use.node, use.position, edge.shape)) for use, edge in uses]
@@ -90,7 +91,7 @@ def _read_aligned(graph: Graph, residual: Tensor) -> Reading | None:
 def _read_decoded(graph: Graph, residual: Tensor) -> Reading:
     """Labelled passes, one set a component; which rows share points is found by trying."""
     best: Reading | None = None
-    for partition in partitions(residual):
+    for partition in partitions.partitions(residual):
         reading = Reading()
         for members in partition:
             _Decoder(graph, residual, members, reading).read()

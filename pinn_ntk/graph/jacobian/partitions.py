@@ -1,0 +1,39 @@
+"""Which rows of a residual may belong to one point: its components, found by trying."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+MAX_COMPONENTS = 256
+"""Most entries that one point may have in a residual: each takes a backward pass."""
+
+MAX_AXES_TRIED = 8  # sets of axes that are tried as component axes
+MAX_JOINED = 4  # most components joined along one axis that are looked for
+
+
+def partitions(residual: Tensor) -> Iterator[Tensor]:
+    """Flat numbers of the rows, (C, R / C): those of one part may belong to different points.
+
+    First all rows together, then along the axes of the residual, then every C-th row and C blocks
+    of rows for a few small C (components joined by `torch.cat`).
+    """
+    flat = torch.arange(residual.numel(), device=residual.device)
+    yield flat[None]
+    grid = flat.view(residual.shape)
+    axes_sets: list[tuple[int, ...]] = [()]
+    for axis, size in enumerate(residual.shape):
+        if size > 1:
+            axes_sets += [(*axes, axis) for axes in axes_sets]
+    parts = {axes: math.prod(residual.shape[axis] for axis in axes) for axes in axes_sets if axes}
+    for axes in sorted(parts, key=parts.__getitem__)[:MAX_AXES_TRIED]:
+        if parts[axes] <= MAX_COMPONENTS and parts[axes] < len(flat):
+            rest = [axis for axis in range(residual.ndim) if axis not in axes]
+            yield grid.permute([*axes, *rest]).reshape(parts[axes], -1)
+    for count in range(2, MAX_JOINED + 1):
+        if len(flat) % count == 0 and len(flat) > count:
+            yield flat.view(count, -1)
+            yield flat.view(-1, count).mT
