@@ -8,32 +8,30 @@ import pytest
 import torch
 from torch import Tensor
 
-from pinn_ntk import LinearizedTraining, Modes, empirical_ntk
-from tests.asserts import assert_near
+from pinn_ntk import LinearizedTraining, Modes
+from tests.asserts import assert_all_near, assert_near
+from tests.kernels import explicit
 
 pytestmark = pytest.mark.usefixtures("float64")
 
 
-def training_of(
+def modes_of(
     phi: dict[str, Tensor], start: dict[str, Tensor], d: dict[str, float], **options
-) -> LinearizedTraining:
-    first = next(iter(phi.values()))
-    w = first.new_zeros(first.shape[1], requires_grad=True)
-    kernel = empirical_ntk({t: p @ w for t, p in phi.items()}, [w])
-    return LinearizedTraining(kernel, start, d, **options)
+) -> Modes:
+    return Modes(LinearizedTraining(explicit(**phi), start, d, **options))
 
 
 def diagonal(rates: list[float], start: list[float]) -> Modes:
     """Modes that are the rows themselves, of given rates."""
     phi = torch.diag(torch.tensor(rates).sqrt())
-    return Modes(training_of({"data": phi}, {"data": torch.tensor(start)}, {"data": 1.0}))
+    return modes_of({"data": phi}, {"data": torch.tensor(start)}, {"data": 1.0})
 
 
 def two_terms() -> Modes:
     rows, d = {"pde": 6, "bc": 3, "unseen": 2}, {"pde": 0.5, "bc": 20.0}
     phi = {t: torch.randn(n, 15) for t, n in rows.items()}
     start = {t: torch.randn(n) for t, n in rows.items()}
-    return Modes(training_of(phi, start, d))
+    return modes_of(phi, start, d)
 
 
 RATES, START = [8.0, 2.0, 0.5, 0.0], [1.0, 3.0, -2.0, 0.1]
@@ -89,7 +87,7 @@ def test_modes_lie_in_the_terms_they_are_made_of():
     assert_near(modes.location["bc"], v[6:].square().sum(0), 1e-14, "bc")
     assert sum(modes[3].terms.values()) == pytest.approx(1.0, rel=1e-13)
     phi = {"a": torch.eye(2, 3) * 10, "b": torch.eye(3)[2:]}
-    apart = Modes(training_of(phi, {"a": torch.ones(2), "b": torch.ones(1)}, {"a": 1.0, "b": 1.0}))
+    apart = modes_of(phi, {"a": torch.ones(2), "b": torch.ones(1)}, {"a": 1.0, "b": 1.0})
     assert [apart[k].terms["a"] for k in range(3)] == pytest.approx([1, 1, 0], abs=1e-14)
 
 
@@ -102,18 +100,15 @@ def test_loss_curves_are_those_of_the_residuals():
     plain = training.descent(steps, lr), modes.losses_at(steps, lr)
     heavy = training.descent(steps, lr, 0.9), modes.losses_at(steps, lr, 0.9)
     for residuals, losses in (flows, plain, heavy):
-        assert set(losses) == {"pde", "bc"}
-        for term, loss in losses.items():
-            expected = d[term] / 2 * residuals[term].square().sum(-1)
-            assert_near(loss, expected, 1e-12, term)
+        expected = {t: d[t] / 2 * residuals[t].square().sum(-1) for t in d}
+        assert_all_near(losses, expected, 1e-12)
     assert float(sum(modes.losses(0.0).values())) == pytest.approx(modes.loss, rel=1e-13)
 
 
 @pytest.mark.parametrize("share", [0.99, 0.5, 1e-2, 1e-9])
 def test_time_to_a_loss_is_when_the_curve_gets_there(share: float):
     modes = two_terms()
-    time = modes.time_to(share * modes.loss)
-    reached = float(sum(modes.losses(time).values()))
+    reached = float(sum(modes.losses(modes.time_to(share * modes.loss)).values()))
     assert reached == pytest.approx(share * modes.loss, rel=1e-9)
 
 
@@ -164,7 +159,7 @@ def test_slowest_modes_of_an_accurate_spectrum_are_counted():
     x = torch.linspace(-1, 1, 60)
     phi = {"data": torch.exp(-4 * (x[:, None] - x[::2]).square())}  # rates down to the noise
     start = {"data": torch.randn(60)}
-    modes = Modes(training_of(phi, start, {"data": 2 / 60}, method="accurate"))
+    modes = modes_of(phi, start, {"data": 2 / 60}, method="accurate")
     lr, target = 1e-2, 1.0000001 * modes.unlearnable
     steps = modes.steps_to(target, lr)
     assert 1e16 < steps < math.inf
@@ -182,7 +177,7 @@ def of_rows(rates: list[float], start: list[float], angle: float) -> Modes:
 
 def a_row_each(phi: Tensor, r: Tensor) -> Modes:
     rows, start = {"a": phi[:1], "b": phi[1:]}, {"a": r[:1], "b": r[1:]}
-    return Modes(training_of(rows, start, {"a": 1.0, "b": 1.0}))
+    return modes_of(rows, start, {"a": 1.0, "b": 1.0})
 
 
 def test_a_loss_that_rises_first_has_arrived_when_it_stays():
@@ -241,9 +236,8 @@ def test_a_mode_that_changes_sign_counts_in_every_second_step():
     ids=["beside_one_that_falls", "beside_one_that_stays"],
 )
 def test_a_mode_that_swings_for_ever(phi: list[list[float]], lr: float, left: float):
-    rows = torch.tensor(phi)
     r = torch.tensor([1.5, -0.5]) / math.sqrt(2)  # 1/2 (1, 1) + (1, -1)
-    modes = a_row_each(rows, r)
+    modes = a_row_each(torch.tensor(phi), r)
     for term in ("a", "b"):
         assert modes.steps_to(0.99 * left / 4, lr, term) == math.inf
         assert modes.steps_to(1.01 * left / 4, lr, term) < 20
@@ -252,7 +246,7 @@ def test_a_mode_that_swings_for_ever(phi: list[list[float]], lr: float, left: fl
 def test_terms_apart_arrive_on_their_own():
     phi = {"a": torch.diag(torch.tensor([3.0, 0.0])), "b": torch.zeros(1, 2)}
     start = {"a": torch.tensor([1.0, 0.5]), "b": torch.tensor([2.0])}
-    modes = Modes(training_of(phi, start, {"a": 1.0, "b": 1.0}))
+    modes = modes_of(phi, start, {"a": 1.0, "b": 1.0})
     assert modes.time_to(0.2, "a") == pytest.approx(math.log(0.5 / 0.075) / 18, rel=1e-9)
     assert modes.time_to(0.12, "a") == math.inf  # 0.125 stays
     assert (modes.time_to(2.0, "b"), modes.steps_to(2.0, 0.1, "b")) == (0.0, 0.0)
@@ -266,8 +260,8 @@ def test_all_terms_together_are_the_sum():
     assert one.time_to(0.3, "data") == pytest.approx(one.time_to(0.3), rel=1e-12)
     assert one.steps_to(0.3, 0.1, "data") == one.steps_to(0.3, 0.1)
     loss = 0.01 * modes.loss
-    last = max(modes.time_to(loss, term) for term in ("pde", "bc"))
-    assert last <= modes.time_to(loss) <= max(modes.time_to(loss / 2, t) for t in ("pde", "bc"))
+    of_all, of_half = (max(modes.time_to(x, t) for t in ("pde", "bc")) for x in (loss, loss / 2))
+    assert of_all <= modes.time_to(loss) <= of_half
 
 
 def test_slowest_mode_of_a_term():
@@ -275,8 +269,7 @@ def test_slowest_mode_of_a_term():
     slowest = {term: modes.slowest_of(term) for term in ("pde", "bc")}
     for term, mode in slowest.items():
         assert mode.terms[term] > 0.5
-        slower = [modes[k] for k in range(mode.index + 1, len(modes))]
-        assert all(m.terms[term] <= 0.5 for m in slower)
+        assert all(modes[k].terms[term] <= 0.5 for k in range(mode.index + 1, len(modes)))
     assert modes.slowest in slowest.values()
     apart = of_rows([4.0, 1.0], [1.0, 1.0], 0.1)
     assert (apart.slowest_of("a").index, apart.slowest_of("b").index) == (0, 1)
@@ -308,7 +301,7 @@ def test_no_residual_and_no_kernel():
 def test_device_of_the_kernel(device: torch.device):
     phi = torch.diag(torch.tensor([2.0, 1.0, 0.0], device=device))
     start = {"residual": torch.ones(3, device=device)}
-    modes = Modes(training_of({"residual": phi}, start, {"residual": 1.0}))
+    modes = modes_of({"residual": phi}, start, {"residual": 1.0})
     assert modes.times(0.1).device.type == modes.steps(0.1).device.type == device.type
     assert modes.unlearnable == pytest.approx(0.5, rel=1e-13)
     assert modes.losses(torch.ones(2))["residual"].device.type == device.type
