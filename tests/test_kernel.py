@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from pinn_ntk import NTK, FactoredJacobian, empirical_ntk, reference_ntk
-from pinn_ntk.kernel.factors import Dense
-from tests.asserts import assert_near
+from tests.asserts import assert_matches_reference, assert_near
+from tests.kernels import explicit
 from tests.networks import NETWORKS
 from tests.operators import grad, laplacian, points
 
@@ -37,10 +37,7 @@ def kernel(net: nn.Module) -> NTK:
 
 
 def two_terms() -> NTK:
-    """A kernel of Jacobians written out."""
-    rows = {"a": [[1.0, 2.0], [0.0, 3.0]], "b": [[1.0, -1.0]]}
-    factors = {name: {"w": Dense(torch.tensor(values))} for name, values in rows.items()}
-    return NTK({n: FactoredJacobian(factors[n], {"w": 2}, len(rows[n])) for n in rows})
+    return explicit(a=torch.tensor([[1.0, 2.0], [0.0, 3.0]]), b=torch.tensor([[1.0, -1.0]]))
 
 
 def test_blocks_and_words_by_hand():
@@ -184,14 +181,14 @@ def test_training_goes_on_bit_by_bit(network: str):
 def test_random_state_and_buffers_stay_as_they_are(network: str):
     net = NETWORKS[network](1, 1)
     residual = net(points(6, 1)).flip(0)
-    states = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()  # noqa: NPY002
-    buffers = {name: buffer.clone() for name, buffer in net.named_buffers()}
+
+    def state() -> object:
+        numbers = [torch.get_rng_state(), *net.buffers()]
+        return [t.tolist() for t in numbers], np.random.get_state()[1].tolist(), random.getstate()  # noqa: NPY002
+
+    before = state()
     empirical_ntk(residual, net).spectrum()
-    assert torch.equal(torch.get_rng_state(), states[0])
-    assert np.random.get_state()[1].tolist() == states[1]  # noqa: NPY002
-    assert random.getstate() == states[2]
-    for name, buffer in net.named_buffers():
-        assert torch.equal(buffer, buffers[name])
+    assert state() == before
 
 
 def test_twice_the_same_to_the_last_bit_certified_or_not(net: nn.Module):
@@ -210,5 +207,4 @@ def test_it_is_right_and_nothing_of_it_is_live(net: nn.Module, no_grad: bool):
         kernel = empirical_ntk(residuals, net)
         assert not kernel.matrix().requires_grad
         assert not kernel.jacobian("pde").dense().requires_grad
-    for pair, block in reference_ntk(residuals, net).items():
-        assert_near(kernel[pair], block, 1e-13, f"K{pair}")
+    assert_matches_reference(kernel, reference_ntk(residuals, net), 1e-13)
