@@ -433,17 +433,16 @@ def test_rounding_follows_the_coarser_dtype() -> None:
 
 TWO = explicit(pde=torch.ones(2, 2), bc=torch.ones(3, 2))
 ROWS = r"'pde' has shape \(4,\), 4 rows; its kernel has 2\. Likely it is of other points"
-WRONG: dict[str, tuple[str | None, object, type[Exception], str]] = {
-    "term": ("ic", None, KeyError, r"no term 'ic' in this kernel"),
-    "rows": ("pde", torch.ones(4), ValueError, ROWS),
-    "missing": (None, {"pde": torch.ones(2)}, ValueError, r"no residual for \['bc'\]"),
-    "bare": (None, torch.ones(2), ValueError, r"no residual for \['p"),
-}
+WRONG: list[tuple[str | None, object, type[Exception], str]] = [
+    ("ic", None, KeyError, r"no term 'ic' in this kernel"),
+    ("pde", torch.ones(4), ValueError, ROWS),
+    (None, {"pde": torch.ones(2)}, ValueError, r"no residual for \['bc'\]"),
+    (None, torch.ones(2), ValueError, r"no residual for \['p"),
+]
 
 
-@pytest.mark.parametrize("case", WRONG)
-def test_errors_name_the_cause(case: str) -> None:
-    term, residual, error, message = WRONG[case]
+@pytest.mark.parametrize(("term", "residual", "error", "message"), WRONG)
+def test_errors_name_the_cause(term: str | None, residual, error, message: str) -> None:
     with pytest.raises(error, match=message):
         definiteness(TWO, term, residual)
 

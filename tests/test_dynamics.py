@@ -59,9 +59,18 @@ class Linear:
         return LinearizedTraining(self.kernel(), self.start(), d, **options)
 
 
+@pytest.fixture
+def model() -> Linear:
+    return Linear()
+
+
+@pytest.fixture
+def training(model: Linear) -> LinearizedTraining:
+    return model.training()
+
+
 @pytest.mark.parametrize("t", [0.0, 1e-3, 0.1, 3.0])
-def test_flow_is_the_matrix_exponential(t: float, method: str):
-    model = Linear()
+def test_flow_is_the_matrix_exponential(model: Linear, t: float, method: str):
     phi, r = model.together()
     d = torch.tensor([2 / 7] * 7 + [20.0] * 3 + [0.0] * 4)
     # D = 0 moves the unseen rows by the others alone.
@@ -73,8 +82,7 @@ def test_flow_is_the_matrix_exponential(t: float, method: str):
 
 @pytest.mark.parametrize("momentum", [0.0, 0.5, 0.9])
 @pytest.mark.parametrize("steps", [0, 1, 2, 3, 50, 400])
-def test_descent_is_that_of_torch(steps: int, momentum: float, method: str):
-    model = Linear()
+def test_descent_is_that_of_torch(model: Linear, steps: int, momentum: float, method: str):
     training = model.training(method=method)
     lr = 0.4 * training.max_stable_lr(momentum)
     model.train(WEIGHTS, steps, lr=lr, momentum=momentum)
@@ -85,8 +93,7 @@ def test_descent_is_that_of_torch(steps: int, momentum: float, method: str):
 
 @pytest.mark.parametrize("momentum", [0.0, 0.8])
 @pytest.mark.parametrize("share", [0.99, 1.3])
-def test_descent_is_exact_where_it_diverges(share: float, momentum: float):
-    model = Linear()
+def test_descent_is_exact_where_it_diverges(model: Linear, share: float, momentum: float):
     training = model.training()
     lr = share * training.max_stable_lr(momentum)
     model.train(WEIGHTS, 40, lr=lr, momentum=momentum)
@@ -111,8 +118,7 @@ def test_weights_come_from_the_loss():
     assert_all_near(training.descent(20, 1e-3), {"pde": end["pde"], "bc": factor * end["bc"]})
 
 
-def test_several_times_are_stacked():
-    training = Linear().training()
+def test_several_times_are_stacked(training: LinearizedTraining):
     times = torch.tensor([[0.0, 0.1], [2.0, math.inf]])
     many = training.flow(times)
     steps = torch.tensor([0, 3, 9])
@@ -126,9 +132,7 @@ def test_several_times_are_stacked():
             assert_near(found[term], single, 1e-13, term)
 
 
-def test_start_is_the_start_and_stays_without_weight():
-    model = Linear()
-    training = model.training()
+def test_start_is_the_start_and_stays_without_weight(model: Linear, training: LinearizedTraining):
     for found in (training.flow(0.0), training.descent(0, 0.1), training.descent(0, 0.1, 0.9)):
         assert_all_near(found, model.start(), 1e-13)
     still = LinearizedTraining(model.kernel(), model.start(), {"pde": 0.0, "bc": 0.0})
@@ -152,22 +156,19 @@ def test_limit_is_ridge_regression_in_the_parameters(ridge: float):
         assert_all_near(training.flow(math.inf), training.limit(), 1e-13)
 
 
-def test_flow_goes_to_the_limit():
-    training = Linear().training()
+def test_flow_goes_to_the_limit(training: LinearizedTraining):
     slowest = float(training.rates[training.rates > 0].min())
     assert_near(training.flow(40 / slowest)["unseen"], training.limit()["unseen"], 1e-12, "unseen")
     assert float(training.limit()["pde"].norm()) < 1e-12
 
 
-def test_small_steps_of_descent_are_the_flow():
-    training = Linear().training()
+def test_small_steps_of_descent_are_the_flow(training: LinearizedTraining):
     ends = [training.descent(n, 0.2 / n)["unseen"] for n in (1000, 2000, 4000)]
     errors = [float((end - training.flow(0.2)["unseen"]).norm()) for end in ends]
     assert [a / b for a, b in pairwise(errors)] == pytest.approx([2, 2], rel=0.01)
 
 
-def test_term_without_residual_starts_from_zero():
-    model = Linear()
+def test_term_without_residual_starts_from_zero(model: Linear):
     training, start = model.training(), model.start()
     with_start, own = training.flow(0.3)["unseen"], start.pop("unseen")
     d = {t: training.weights(t) for t in WEIGHTS}
@@ -175,8 +176,7 @@ def test_term_without_residual_starts_from_zero():
     assert_near(change, with_start - own, 1e-13, "change", with_start.norm())
 
 
-def test_terms_choose_what_is_trained():
-    model = Linear()
+def test_terms_choose_what_is_trained(model: Linear):
     training = model.training(terms=["bc"])
     assert (training.terms, training.unseen) == (("bc",), ("pde", "unseen"))
     lr = 0.01 * training.max_stable_lr()
@@ -185,8 +185,7 @@ def test_terms_choose_what_is_trained():
 
 
 @pytest.mark.parametrize("order", [["pde", "bc"], ["bc", "pde"]])
-def test_order_of_terms_is_that_of_the_kernel(order: list[str]):
-    model = Linear()
+def test_order_of_terms_is_that_of_the_kernel(model: Linear, order: list[str]):
     found = model.training(terms=order).flow(1.0)
     assert list(found) == ["pde", "bc", "unseen"]
     assert_all_near(found, model.training(terms=["pde", "bc"]).flow(1.0))
@@ -326,8 +325,7 @@ def test_reach_below_the_floor_fades():
     assert reach == pytest.approx([1e3, 1e14 / math.e, 0.0, 0.0], rel=1e-10)
 
 
-def test_flow_goes_on_from_where_it_is():
-    model = Linear()
+def test_flow_goes_on_from_where_it_is(model: Linear):
     training = model.training(method="accurate")
     d = {t: training.weights(t) for t in WEIGHTS}
     onward = LinearizedTraining(model.kernel(), training.flow(0.1), d)
@@ -337,8 +335,7 @@ def test_flow_goes_on_from_where_it_is():
     assert_all_near(onward.descent(20, lr), training.descent(31, lr), 1e-11)
 
 
-def test_training_is_linear_in_the_residuals():
-    model = Linear()
+def test_training_is_linear_in_the_residuals(model: Linear):
     kernel, d = model.kernel(), {"pde": 0.3, "bc": 5.0}
     one, other = ({t: torch.randn(n).double() for t, n in ROWS.items()} for _ in range(2))
     both = {t: 2 * one[t] - other[t] for t in ROWS}
@@ -346,8 +343,7 @@ def test_training_is_linear_in_the_residuals():
     assert_all_near(ends[2], {t: 2 * ends[0][t] - ends[1][t] for t in ROWS}, 1e-11)
 
 
-def test_loss_never_rises_below_the_stability_bound():
-    training = Linear().training()
+def test_loss_never_rises_below_the_stability_bound(training: LinearizedTraining):
     steps = torch.arange(60)
     for found in (training.flow(0.01 * steps), training.descent(steps, training.max_stable_lr())):
         loss = sum((training.weights(t) * found[t].square()).sum(-1) for t in WEIGHTS)
@@ -435,9 +431,9 @@ def test_terms_and_the_curvature_of_other_losses_are_no_curvature():
         LinearizedTraining(model.kernel(), residuals, curvature(find_terms(huber, names=["pde"])))
 
 
-def test_repr_says_the_rows():
+def test_repr_says_the_rows(training: LinearizedTraining):
     shown = "LinearizedTraining(rows={'pde': 7, 'bc': 3}, unseen=('unseen',), method='fast')"
-    assert repr(Linear().training()) == shown
+    assert repr(training) == shown
 
 
 FLOWS = [("flow", -1.0), ("flow", math.nan), ("limit", -1.0)]
@@ -445,7 +441,7 @@ DESCENTS = [(-1, 0.1), (torch.tensor([1.5]), 0.1), (1, 0.0), (1, 0.1, 1.0)]
 
 
 @pytest.mark.parametrize("call", FLOWS + [("descent", *values) for values in DESCENTS])
-def test_values_out_of_range_are_refused(call: tuple[str, ...]):
+def test_values_out_of_range_are_refused(training: LinearizedTraining, call: tuple[str, ...]):
     name, *values = call
     with pytest.raises(ValueError, match="expected"):
-        getattr(Linear().training(), name)(*values)
+        getattr(training, name)(*values)

@@ -83,7 +83,6 @@ def test_curves_are_those_of_an_explicit_training(steps: int, momentum: float, b
 
 @pytest.mark.parametrize("beside", [0, 5])
 def test_risk_is_right_on_average(beside: int):
-    """Over draws of the noise, the estimate has the mean of the true risk."""
     model, lr, draws = Model(beside=beside), 0.1, 100
     gaps = []
     for _ in range(draws):
@@ -141,7 +140,6 @@ def test_predicted_step_is_near_the_best_one(number: int, estimate: str):
     true = (training.descent(found.steps, lr)["data"] + noise).square().mean(-1)
     best = int(found.steps[true.argmin()])
     assert float(true[-1]) > 3 * float(true.min())  # it pays to stop
-    assert found.step is not None
     assert best / 2 <= found.step <= 2 * best
     assert at(found, true, found.step) < 1.1 * float(true.min())
 
@@ -163,7 +161,6 @@ def curve(risk: list[float], noise: float) -> EarlyStopping:
 
 def test_valley_holds_the_best_step():
     found = early_stopping(Model().training(), 0.1, noise=0.5)
-    assert found.step is not None
     first, last = found.valley(0.1)
     assert first < found.step < last
     least, freedom = float(found.risk.min()), at(found, found.degrees_of_freedom, found.step)

@@ -183,8 +183,9 @@ def test_random_state_and_buffers_stay_as_they_are(network: str):
     residual = net(points(6, 1)).flip(0)
 
     def state() -> object:
-        numbers = [torch.get_rng_state(), *net.buffers()]
-        return [t.tolist() for t in numbers], np.random.get_state()[1].tolist(), random.getstate()  # noqa: NPY002
+        of_numpy = np.random.get_state()[1].tolist()  # noqa: NPY002
+        tensors = [t.tolist() for t in (torch.get_rng_state(), *net.buffers())]
+        return tensors, of_numpy, random.getstate()
 
     before = state()
     empirical_ntk(residual, net).spectrum()

@@ -64,13 +64,15 @@ def test_far_tails_are_finite(name: str):
     assert float(values[2:].abs().max()) == 0.0
 
 
-def test_names_functions_modules_and_classes_are_the_same():
+def test_names_functions_modules_and_classes_are_the_same_and_ones_own_is_itself():
     known = activation("tanh")
     for like in ("tanh", torch.tanh, nn.functional.tanh, nn.Tanh, nn.Tanh(), known):
         assert activation(like) is known
     assert activation(torch.erf) is activation(torch.special.erf) is activation("erf")
     assert activation(torch.sin) is activation("sin")
     assert activation(torch.relu) is activation(nn.functional.relu) is activation(nn.ReLU)
+    own = Activation("bump", lambda u, orders: torch.stack([u, 1 - u**2][:orders]))
+    assert activation(own) is own
 
 
 def test_rectifiers_are_not_smooth():
@@ -138,8 +140,3 @@ def test_a_copy_without_hooks_is_run_and_the_random_state_stays():
 def test_what_has_no_limit_is_refused(like: Any, message: str):
     with pytest.raises(ValueError, match=message):
         activation(like)
-
-
-def test_an_activation_of_ones_own():
-    own = Activation("bump", lambda u, orders: torch.stack([u, 1 - u**2][:orders]))
-    assert activation(own) is own

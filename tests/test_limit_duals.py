@@ -171,7 +171,6 @@ def test_derivatives_follow_price(name: str, rho: float):
 @pytest.mark.parametrize("name", ["sin", "cos", "erf"])
 @pytest.mark.parametrize("rho", CORRELATIONS)
 def test_closed_forms_and_series_agree(name: str, rho: float):
-    """Two computations that share nothing but the derivatives of sin, cos and erf."""
     phi, q, other = activation(name), tensor(0.0, *VARIANCES), tensor(0.02, 1.0, 9.0)
     c = rho * (q[:, None] * other).sqrt()
     closed = dual(phi)

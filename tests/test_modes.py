@@ -27,7 +27,8 @@ def diagonal(rates: list[float], start: list[float]) -> Modes:
     return modes_of({"data": phi}, {"data": torch.tensor(start)}, {"data": 1.0})
 
 
-def two_terms() -> Modes:
+@pytest.fixture
+def modes() -> Modes:
     rows, d = {"pde": 6, "bc": 3, "unseen": 2}, {"pde": 0.5, "bc": 20.0}
     phi = {t: torch.randn(n, 15) for t, n in rows.items()}
     start = {t: torch.randn(n) for t, n in rows.items()}
@@ -80,8 +81,7 @@ def test_modes_that_grow_or_oscillate_never_settle():
     assert diagonal([8.0, 1.0], [1e-9, 1.0]).steps(lr=0.5)[0] == math.inf  # small, but it grows
 
 
-def test_modes_lie_in_the_terms_they_are_made_of():
-    modes = two_terms()
+def test_modes_lie_in_the_terms_they_are_made_of(modes: Modes):
     v = modes.training.modes
     assert_near(modes.location["pde"], v[:6].square().sum(0), 1e-14, "pde")
     assert_near(modes.location["bc"], v[6:].square().sum(0), 1e-14, "bc")
@@ -91,8 +91,7 @@ def test_modes_lie_in_the_terms_they_are_made_of():
     assert [apart[k].terms["a"] for k in range(3)] == pytest.approx([1, 1, 0], abs=1e-14)
 
 
-def test_loss_curves_are_those_of_the_residuals():
-    modes = two_terms()
+def test_loss_curves_are_those_of_the_residuals(modes: Modes):
     training, d = modes.training, {"pde": 0.5, "bc": 20.0}
     times, steps = torch.tensor([0.0, 0.01, 0.3, 5.0]), torch.tensor([0, 1, 2, 70])
     lr = 0.3 * training.max_stable_lr()
@@ -106,16 +105,14 @@ def test_loss_curves_are_those_of_the_residuals():
 
 
 @pytest.mark.parametrize("share", [0.99, 0.5, 1e-2, 1e-9])
-def test_time_to_a_loss_is_when_the_curve_gets_there(share: float):
-    modes = two_terms()
+def test_time_to_a_loss_is_when_the_curve_gets_there(modes: Modes, share: float):
     reached = float(sum(modes.losses(modes.time_to(share * modes.loss)).values()))
     assert reached == pytest.approx(share * modes.loss, rel=1e-9)
 
 
 @pytest.mark.parametrize("share", [0.99, 0.5, 1e-2, 1e-6])
 @pytest.mark.parametrize("fraction", [0.05, 0.5, 0.99])
-def test_steps_to_a_loss_are_the_first_that_get_there(share: float, fraction: float):
-    modes = two_terms()
+def test_steps_to_a_loss_are_the_first_that_get_there(modes: Modes, share: float, fraction: float):
     lr = fraction * modes.training.max_stable_lr()
     steps = int(modes.steps_to(share * modes.loss, lr))
     assert steps >= 1
@@ -199,8 +196,7 @@ def test_a_loss_that_rises_first_has_arrived_when_it_stays():
 @pytest.mark.parametrize("fraction", [0.05, 0.5, 0.95, 0.999])
 @pytest.mark.parametrize("share", [0.9, 0.3, 1e-2, 1e-4])
 @pytest.mark.parametrize("term", ["pde", "bc"])
-def test_steps_of_a_term_against_iteration(term: str, share: float, fraction: float):
-    modes = two_terms()
+def test_steps_of_a_term_against_iteration(modes: Modes, term: str, share: float, fraction: float):
     lr = fraction * modes.training.max_stable_lr()
     loss = share * float(modes.losses(0.0)[term])
     steps = modes.steps_to(loss, lr, term)
@@ -211,8 +207,7 @@ def test_steps_of_a_term_against_iteration(term: str, share: float, fraction: fl
 
 
 @pytest.mark.parametrize("share", [0.9, 1e-2, 1e-6])
-def test_time_of_a_term_is_the_last_crossing(share: float):
-    modes = two_terms()
+def test_time_of_a_term_is_the_last_crossing(modes: Modes, share: float):
     loss = share * float(modes.losses(0.0)["bc"])
     time = modes.time_to(loss, "bc")
     assert float(modes.losses(time)["bc"]) == pytest.approx(loss, rel=1e-9)
@@ -254,8 +249,7 @@ def test_terms_apart_arrive_on_their_own():
     assert modes.steps_to(9.0, 0.3, "b") == math.inf  # a mode diverges, though not of this term
 
 
-def test_all_terms_together_are_the_sum():
-    modes = two_terms()
+def test_all_terms_together_are_the_sum(modes: Modes):
     one = diagonal(RATES, START)
     assert one.time_to(0.3, "data") == pytest.approx(one.time_to(0.3), rel=1e-12)
     assert one.steps_to(0.3, 0.1, "data") == one.steps_to(0.3, 0.1)
@@ -264,8 +258,7 @@ def test_all_terms_together_are_the_sum():
     assert of_all <= modes.time_to(loss) <= of_half
 
 
-def test_slowest_mode_of_a_term():
-    modes = two_terms()
+def test_slowest_mode_of_a_term(modes: Modes):
     slowest = {term: modes.slowest_of(term) for term in ("pde", "bc")}
     for term, mode in slowest.items():
         assert mode.terms[term] > 0.5
@@ -280,10 +273,10 @@ def test_slowest_mode_of_a_term():
 
 @pytest.mark.parametrize("term", ["unseen", "nowhere"])
 @pytest.mark.parametrize("call", ["time_to", "steps_to", "slowest_of"])
-def test_terms_that_are_not_trained_have_no_modes(call: str, term: str):
+def test_terms_that_are_not_trained_have_no_modes(modes: Modes, call: str, term: str):
     values = {"time_to": (0.1,), "steps_to": (0.1, 1e-3), "slowest_of": ()}[call]
     with pytest.raises(KeyError, match=f"no term '{term}' is trained"):
-        getattr(two_terms(), call)(*values, term)
+        getattr(modes, call)(*values, term)
 
 
 def test_no_residual_and_no_kernel():
@@ -319,13 +312,13 @@ def test_values_out_of_range_are_refused(call: tuple[str, ...]):
         getattr(diagonal(RATES, START), name)(*values)
 
 
-def test_repr_says_how_many_and_there_is_none_beyond_the_last():
-    assert repr(two_terms()) == "Modes(9 of the terms ['pde', 'bc'])"
+def test_repr_says_how_many_and_there_is_none_beyond_the_last(modes: Modes):
+    assert repr(modes) == "Modes(9 of the terms ['pde', 'bc'])"
     with pytest.raises(IndexError):
         diagonal(RATES, START)[4]
 
 
-def test_modes_of_a_kernel_are_refused():
-    kernel = two_terms().training.kernel
+def test_modes_of_a_kernel_are_refused(modes: Modes):
+    kernel = modes.training.kernel
     with pytest.raises(TypeError, match=r"got NTK\. .*Modes\(LinearizedTraining\(kernel, resid"):
         Modes(kernel)

@@ -143,7 +143,8 @@ def test_stable_and_entropy_rank(values: list[float], stable: float, entropy: fl
 METHODS = ("fast", "accurate")
 
 
-def vector_pinn() -> NTK:
+@pytest.fixture
+def kernel() -> NTK:
     """u_xx + v, v_x - u at 7 points, (7, 2), and u on the boundary, (2, 1), of one network."""
     net = mlp(1, 9, 9, 2)
     x = torch.linspace(-1, 1, 7, dtype=torch.float64)[:, None].requires_grad_()
@@ -166,24 +167,21 @@ def assert_same(found: Spectrum, matrix: Tensor) -> None:
 
 
 @pytest.mark.parametrize("term", ["pde", "bc", None])
-def test_blocks_of_several_outputs(method: str, term: str | None):
-    kernel = vector_pinn()
+def test_blocks_of_several_outputs(kernel: NTK, method: str, term: str | None):
     matrix = kernel.matrix() if term is None else kernel[term]
     assert len(matrix) == {"pde": 14, "bc": 2, None: 16}[term]
     assert_same(kernel.spectrum(term, method=method, eigenvectors=True), matrix)
     assert kernel.spectrum(term, method=method).eigenvectors is None
 
 
-def test_weighted(method: str):
-    kernel = vector_pinn()
+def test_weighted(kernel: NTK, method: str):
     weights = {"pde": torch.rand(14, dtype=torch.float64), "bc": 1e3}
     found = kernel.weighted_spectrum(weights, method=method, eigenvectors=True)
     assert_same(found, kernel.weighted_matrix(weights))
 
 
-def test_operator_of_the_paper(method: str):
+def test_operator_of_the_paper(kernel: NTK, method: str):
     """Eq 6.3: rows of K_u scaled by lambda_b / N_b, of K_r by lambda_r / N_r; not symmetric."""
-    kernel = vector_pinn()
     lambdas, rows = {"pde": 3.0, "bc": 700.0}, {"pde": 14, "bc": 2}
     scales = {term: lambdas[term] / rows[term] for term in rows}
     operator = torch.cat(
@@ -203,22 +201,20 @@ def test_operator_of_the_paper(method: str):
     assert torch.allclose(operator.mT @ modes, decayed, atol=tol)
 
 
-def test_zero_weight_takes_a_term_out():
-    kernel = vector_pinn()
+def test_zero_weight_takes_a_term_out(kernel: NTK):
     found = kernel.weighted_spectrum({"pde": 1.0, "bc": 0.0}, method="accurate")
     alone = kernel.spectrum("pde", method="accurate")
     assert torch.allclose(found.above_floor, alone.eigenvalues[: found.rank], rtol=1e-6)
 
 
 @pytest.mark.parametrize("bad", [{}, *({"bc": w} for w in (-1.0, math.nan, math.inf))], ids=str)
-def test_bad_weights_are_refused_by_both(method: str, bad: dict[str, float]):
+def test_bad_weights_are_refused_by_both(kernel: NTK, method: str, bad: dict[str, float]):
     message = "all finite and none negative" if bad else "weight"
     with pytest.raises(ValueError, match=message):
-        vector_pinn().weighted_spectrum({"pde": 1.0, **bad}, method=method)
+        kernel.weighted_spectrum({"pde": 1.0, **bad}, method=method)
 
 
-def test_unknown_methods_and_terms_are_refused():
-    kernel = vector_pinn()
+def test_unknown_methods_and_terms_are_refused(kernel: NTK):
     for call in (kernel.spectrum, lambda **o: kernel.weighted_spectrum({"pde": 1, "bc": 1}, **o)):
         with pytest.raises(ValueError, match="method is 'exact'; expected 'fast'"):
             call(method="exact")
