@@ -412,9 +412,7 @@ UNFIT: list[tuple[dict[str, object], type[Exception], str]] = [
 
 
 @pytest.mark.parametrize(("changes", "error", "message"), UNFIT)
-def test_what_does_not_fit_is_refused(
-    changes: dict[str, object], error: type[Exception], message: str
-):
+def test_what_does_not_fit_is_refused(changes: dict[str, object], error, message: str):
     given = {"residuals": {"pde": torch.ones(3)}, "curvature": {"pde": 1.0}} | changes
     with pytest.raises(error, match=message):
         LinearizedTraining(Linear({"pde": 3}).kernel(), **given)

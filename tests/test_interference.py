@@ -7,7 +7,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from torch import Tensor, nn
 
 from pinn_ntk import NTK, Interference, empirical_ntk, find_terms, interference, loss_gradients
@@ -216,16 +215,14 @@ def test_figure_has_room_for_long_names(first: int, last: int) -> None:
     panels = {f"step {n}": Interference(LONG[:n], torch.eye(n) + 1e-3) for n in (first, last)}
     panels["end"] = panels[f"step {last}"]
     figure = interference_figure(panels)
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    renderer = canvas.get_renderer()
+    figure.draw_without_rendering()
     for axes in figure.axes:
-        box = axes.get_tightbbox(renderer)
+        box = axes.get_tightbbox()
         assert min(box.x0, box.y0) >= 0
         assert box.x1 <= figure.bbox.width
         assert box.y1 <= figure.bbox.height
     for axes in figure.axes[:-1]:
-        assert min(axes.get_window_extent(renderer).size) / figure.dpi > 1.4
+        assert min(axes.get_window_extent().size) / figure.dpi > 1.4
     named = [bool(axes.get_ylabel()) for axes in figure.axes[:-1]]
     assert named == [True] + [False] * (len(panels) - 1)
 

@@ -15,9 +15,7 @@ from tests.kernels import explicit
 pytestmark = pytest.mark.usefixtures("float64")
 
 
-def modes_of(
-    phi: dict[str, Tensor], start: dict[str, Tensor], d: dict[str, float], **options
-) -> Modes:
+def modes_of(phi: dict[str, Tensor], start: dict[str, Tensor], d, **options) -> Modes:
     return Modes(LinearizedTraining(explicit(**phi), start, d, **options))
 
 
@@ -38,7 +36,7 @@ def modes() -> Modes:
 RATES, START = [8.0, 2.0, 0.5, 0.0], [1.0, 3.0, -2.0, 0.1]
 
 
-def test_rates_shares_and_losses_of_known_modes():
+def test_rates_shares_losses_and_times_of_known_modes():
     modes = diagonal(RATES, START)
     energies = [0.5, 4.5, 2.0, 0.005]
     assert len(modes) == 4
@@ -50,11 +48,7 @@ def test_rates_shares_and_losses_of_known_modes():
     assert modes[2].index == 2
     assert modes[2].share == pytest.approx(2 / 7.005, rel=1e-13)
     assert modes[1].terms == pytest.approx({"data": 1.0}, rel=1e-14)
-
-
-def test_times_of_known_modes():
-    modes, size = diagonal(RATES, START), math.sqrt(14.01)
-    bounds = [math.log(abs(c) / (0.1 * size)) for c in START]
+    bounds = [math.log(abs(c) / (0.1 * math.sqrt(14.01))) for c in START]
     expected = [bounds[0] / 8, bounds[1] / 2, bounds[2] / 0.5, 0.0]
     assert modes.times(0.1).tolist() == pytest.approx(expected, rel=1e-12)
     assert modes.times(1e-3)[3] == math.inf  # 0.1 is above, and never falls
@@ -178,10 +172,7 @@ def a_row_each(phi: Tensor, r: Tensor) -> Modes:
 
 
 def test_a_loss_that_rises_first_has_arrived_when_it_stays():
-    """Two modes that cancel in term a until the fast one is gone: r_a = (e^-t - e^-100t) / sqrt 2.
-
-    Its loss rises from 0 to almost 1/4 before it falls.
-    """
+    """r_a = (e^-t - e^-100t) / sqrt 2: its loss rises to almost 1/4 until the fast mode is gone."""
     rising = of_rows([100.0, 1.0], [-1.0, -1.0], math.pi / 4)
     assert float(rising.losses(0.0)["a"]) < 1e-30
     assert rising.time_to(0.05, "a") == pytest.approx(math.log(5) / 2, rel=1e-9)  # e^-2t / 4
