@@ -71,12 +71,11 @@ class Movable:
 
 def explicit(**jacobians: Tensor) -> NTK:
     """A kernel of Jacobians written out."""
-    return NTK(
-        {
-            name: FactoredJacobian({"w": Dense(J)}, {"w": J.shape[1]}, len(J), device=J.device)
-            for name, J in jacobians.items()
-        }
-    )
+
+    def of(J: Tensor) -> FactoredJacobian:
+        return FactoredJacobian({"w": Dense(J)}, {"w": J.shape[1]}, len(J), device=J.device)
+
+    return NTK({name: of(J) for name, J in jacobians.items()})
 
 
 def two_terms() -> NTK:

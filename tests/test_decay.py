@@ -11,8 +11,6 @@ import torch
 from pinn_ntk import Decay, Spectrum
 
 INDEX = torch.arange(1, 31, dtype=torch.float64)
-
-
 LAWS = [("power law", rate, scale) for rate in (0.5, 2.0, 6.0) for scale in (1e-12, 1.0, 1e9)]
 LAWS += [("exponential", rate, 5.0) for rate in (0.1, 1.0, 3.0)]
 

@@ -79,9 +79,8 @@ def test_rectifiers_are_not_smooth():
     leaky = activation(nn.LeakyReLU(0.2))
     assert (leaky.smooth, leaky.slope, activation("relu").smooth) == (False, 0.2, False)
     u = torch.tensor([-2.0, 3.0], dtype=torch.float64)
-    torch.testing.assert_close(
-        leaky.derivatives(u, 2), torch.tensor([[-0.4, 3.0], [0.2, 1.0]], dtype=torch.float64)
-    )
+    expected = torch.tensor([[-0.4, 3.0], [0.2, 1.0]], dtype=torch.float64)
+    torch.testing.assert_close(leaky.derivatives(u, 2), expected)
     assert activation("relu").derivatives(u, 1).tolist() == [[-0.0, 3.0]]
     with pytest.raises(ValueError, match="no second derivative, asked for order 2"):
         leaky.derivatives(u, 3)
