@@ -72,9 +72,7 @@ def derivative(values: Tensor, x: Tensor, index: tuple[int, ...]) -> Tensor:
     return values
 
 
-def differentiated(
-    kernel: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor, a: Any, b: Any
-) -> Tensor:
+def differentiated(kernel: Any, x: Tensor, y: Tensor, a: Any, b: Any) -> Tensor:
     """L_a L'_b of a kernel for all pairs, by nested autograd."""
     left = x.repeat_interleave(len(y), 0).requires_grad_()
     right = y.repeat(len(x), 1).requires_grad_()

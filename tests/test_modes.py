@@ -134,9 +134,7 @@ def test_very_slow_modes_are_counted():
     assert modes.steps(1.0, 0.5)[1] == pytest.approx(math.log(2) / 1e-13, rel=1e-9)
 
 
-@pytest.mark.parametrize(
-    ("rate", "lr"), [(1.0, 1e-30), (1e-13, 1e-200), (1e-13, 1e-9), (1.0, 1e-300)]
-)
+@pytest.mark.parametrize(("rate", "lr"), [(1, 1e-30), (1e-13, 1e-200), (1e-13, 1e-9), (1, 1e-300)])
 def test_more_steps_than_an_integer_holds(rate: float, lr: float):
     modes = diagonal([1.0, rate], [0.0, 1.0])
     expected = math.log(4) / (2 * rate * lr)  # exp(-2 rate lr n) = 1/4

@@ -64,10 +64,9 @@ def test_weights_of_a_kernel() -> None:
     """Traces 25 and 2, rows 2 and 1."""
     kernel = two_terms()
     assert trace_weights(kernel) == {"pde": 27 / 25, "bc": 27 / 2}
-    expected = {"pde": 14.5 / 12.5, "bc": 14.5 / 2}
-    assert trace_weights(kernel, "mean") == pytest.approx(expected, rel=1e-15)
-    expected = {"pde": 8.25 / 6.25, "bc": 8.25 / 2}
-    assert trace_weights(kernel, convention="rate") == pytest.approx(expected, rel=1e-15)
+    mean, rate = {"pde": 14.5 / 12.5, "bc": 14.5 / 2}, {"pde": 8.25 / 6.25, "bc": 8.25 / 2}
+    assert trace_weights(kernel, "mean") == pytest.approx(mean, rel=1e-15)
+    assert trace_weights(kernel, convention="rate") == pytest.approx(rate, rel=1e-15)
 
 
 @pytest.mark.parametrize("trace", [0.0, -1.0, float("nan"), float("inf")])
