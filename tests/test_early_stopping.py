@@ -30,13 +30,12 @@ class Model:
         self.features = {"data": math.sqrt(rows) * basis * rates.sqrt()}
         signal = plateau or 10
         self.truth = basis[:, :signal].sum(1) * math.sqrt(rows / signal)  # mean square 1
-        self.start = {}
+        self.start, self.curvature = {}, {"data": 2 / rows}
         if beside:
             self.features["pde"] = torch.randn(beside, rows)
-            self.start["pde"] = torch.randn(beside)
+            self.start["pde"], self.curvature["pde"] = torch.randn(beside), 0.1
         self.sigma, self.rows = sigma, rows
         self.kernel = explicit(**self.features)
-        self.curvature = {"data": 2 / rows} | ({"pde": 0.1} if beside else {})
 
     def training(self, noise: Tensor | None = None) -> LinearizedTraining:
         noise = self.noise() if noise is None else noise

@@ -196,8 +196,7 @@ def test_figure_shows_the_cosines() -> None:
         drawn = image.get_array().filled(np.nan)
         np.testing.assert_array_equal(drawn, one.cosine.numpy())
         assert image.get_clim() == (-1, 1)
-    texts = [text.get_text() for text in panels[0].texts]
-    assert texts == ["1.00", "-0.50", "-0.50", "1.00"]
+    assert [text.get_text() for text in panels[0].texts] == ["1.00", "-0.50", "-0.50", "1.00"]
     assert [text.get_text() for text in panels[1].texts].count("-") == 5
     labels = [label.get_text() for label in panels[0].get_yticklabels()]
     assert labels == ["loss_pde\n2.0e+00", "b$c\n1.0e+00"]

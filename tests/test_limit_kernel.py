@@ -56,8 +56,8 @@ def of_r(kernel: LimitKernel, x: Tensor, operator: Any, kind: str = "ntk") -> Te
     return kernel.blocks({"r": (x, operator)}, kind)["r", "r"]
 
 
-def limit(name: str, hidden: int) -> LimitKernel:
-    return LimitKernel(hidden, name, WEIGHT[: hidden + 1], BIAS[: hidden + 1])
+def limit(like: Any, hidden: int) -> LimitKernel:
+    return LimitKernel(hidden, like, WEIGHT[: hidden + 1], BIAS[: hidden + 1])
 
 
 def grid(n: int, dim: int, seed: int = 3) -> Tensor:
@@ -172,8 +172,7 @@ def test_closed_forms_and_series_agree_on_operators(name: str):
     """The closed forms and Mehler's formula have nothing in common but their arguments."""
     function = {"erf": lambda u: torch.erf(u) + 0 * u, "sin": lambda u: torch.sin(1.0 * u)}[name]
     x = grid(3, 2)
-    closed = of_r(limit(name, 2), x, laplacian(2))
-    by_series = of_r(LimitKernel(2, function, WEIGHT[:3], BIAS[:3]), x, laplacian(2))
+    closed, by_series = (of_r(limit(like, 2), x, laplacian(2)) for like in (name, function))
     torch.testing.assert_close(by_series, closed, rtol=1e-9, atol=1e-9 * float(closed.max()))
 
 
@@ -373,8 +372,8 @@ def slope(widths: list[int], values: Tensor) -> float:
 
 def test_networks_tend_to_the_limit():
     widths = [32, 512]
-    for all_of_them, mean in errors("u_xx", 2, widths, seeds=8):
-        one = all_of_them.square().mean(1).sqrt()
+    for sizes, mean in errors("u_xx", 2, widths, seeds=8):
+        one = sizes.square().mean(1).sqrt()
         assert one[1] < 0.25
         assert mean[1] < 0.7 * one[1]
         assert -0.7 < slope(widths, one) < -0.3
@@ -386,8 +385,8 @@ WIDTHS = [512, 1024, 2048, 4096]
 @pytest.mark.slow
 @pytest.mark.parametrize(("problem", "hidden"), [("u_xx", 2), ("wave", 2), ("u_xxxx", 1)])
 def test_error_falls_like_one_over_the_root_of_the_width(problem: str, hidden: int):
-    for all_of_them, mean in errors(problem, hidden, WIDTHS, seeds=40):
-        one = all_of_them.square().mean(1).sqrt()
+    for sizes, mean in errors(problem, hidden, WIDTHS, seeds=40):
+        one = sizes.square().mean(1).sqrt()
         assert slope(WIDTHS, one) == pytest.approx(-0.5, abs=0.15)
         assert bool((mean < one).all())
 
@@ -395,8 +394,8 @@ def test_error_falls_like_one_over_the_root_of_the_width(problem: str, hidden: i
 @pytest.mark.slow
 def test_error_of_the_biharmonic_kernel_falls_like_one_over_the_root_of_the_width():
     """By the median: a rare network has a kernel many times too large and rules a mean square."""
-    for all_of_them, mean in errors("biharmonic", 2, WIDTHS, seeds=20):
-        assert slope(WIDTHS, all_of_them.quantile(0.5, dim=1)) == pytest.approx(-0.5, abs=0.15)
+    for sizes, mean in errors("biharmonic", 2, WIDTHS, seeds=20):
+        assert slope(WIDTHS, sizes.quantile(0.5, dim=1)) == pytest.approx(-0.5, abs=0.15)
         assert mean[-1] < 0.5 * mean[0]
 
 

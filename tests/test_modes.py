@@ -308,6 +308,5 @@ def test_repr_says_how_many_and_there_is_none_beyond_the_last(modes: Modes):
 
 
 def test_modes_of_a_kernel_are_refused(modes: Modes):
-    kernel = modes.training.kernel
     with pytest.raises(TypeError, match=r"got NTK\. .*Modes\(LinearizedTraining\(kernel, resid"):
-        Modes(kernel)
+        Modes(modes.training.kernel)
