@@ -71,5 +71,4 @@ def test_noise_below_the_floor_is_left_out():
 
 
 def test_float32_on_the_way_in():
-    decay = Decay.of((INDEX**-2).float())
-    assert decay.rate == pytest.approx(2.0, rel=1e-5)
+    assert Decay.of((INDEX**-2).float()).rate == pytest.approx(2.0, rel=1e-5)

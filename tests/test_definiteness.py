@@ -176,8 +176,7 @@ def test_duplicated_points_under_every_network(name: str, dtype: torch.dtype) ->
 
 
 def test_close_points_are_not_duplicates(net: nn.Module) -> None:
-    x = torch.tensor([0.3, 0.3 + 1e-5, 0.9])[:, None]
-    assert of(net, net(x)).duplicates == ()
+    assert of(net, net(torch.tensor([[0.3], [0.3 + 1e-5], [0.9]]))).duplicates == ()
 
 
 def test_periodic_pairs() -> None:
