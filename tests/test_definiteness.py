@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from pinn_ntk import NTK, Definiteness, Spectrum, definiteness, empirical_ntk
+from pinn_ntk import Definiteness, Spectrum, definiteness, empirical_ntk
 from pinn_ntk.analysis.repeated_rows import additive_form, duplicated_rows, first_alike, rounding
 from pinn_ntk.kernel.rows import kernel_of_rows, stratified_rows, thinned
 from tests.cases import CASES, Case
@@ -22,7 +22,7 @@ from tests.operators import laplacian, navier_stokes, points
 pytestmark = IN_FLOAT64
 
 
-def found(J: Tensor, residual: Tensor | None = None, **options: NTK) -> Definiteness:
+def found(J: Tensor, residual: Tensor | None = None, **options: object) -> Definiteness:
     return definiteness(explicit(pde=J), "pde", residual, **options)
 
 
