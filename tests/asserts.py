@@ -37,6 +37,15 @@ def assert_near(
     assert error <= bound, f"{what}: off by {error:.2e}, allowed {bound:.2e} at tolerance {tol:.0e}"
 
 
+def assert_all_near(
+    found: Mapping[str, Tensor], expected: Mapping[str, Tensor], tol: float = 1e-10
+) -> None:
+    """The terms of both, each as `assert_near` has it."""
+    assert set(found) == set(expected)
+    for term, value in expected.items():
+        assert_near(found[term], value.detach(), tol, term)
+
+
 def checked_ntk(
     residual: Tensor, params: ParamsLike, tol: float = 1e-13, what: str = "K", **options: bool
 ) -> NTK:

@@ -65,6 +65,12 @@ def float64() -> torch.dtype:
     return torch.float64
 
 
+@pytest.fixture(params=["fast", "accurate"])
+def method(request: pytest.FixtureRequest) -> str:
+    """Each way to a spectrum."""
+    return request.param
+
+
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 def device(request: pytest.FixtureRequest) -> torch.device:
     """Each device of this machine."""

@@ -281,9 +281,7 @@ def test_all_else_is_proven(case: Case):
     ("operator", "components"),
     [("u", 1), ("grad_u", 2), ("u_xx", 1), ("burgers", 1), ("biharmonic", 1), ("navier_stokes", 3)],
 )
-def test_one_backward_pass_a_component(
-    operator: str, components: int, certify: bool, monkeypatch: pytest.MonkeyPatch
-):
+def test_one_backward_pass_a_component(operator: str, components: int, certify: bool, monkeypatch):
     op = OPERATORS[operator]
     net = NETWORKS["mlp"](op.in_dim, op.out_dim)
     residual = op.residual(net, points(6, op.in_dim))

@@ -11,8 +11,6 @@ import torch
 from pinn_ntk import Decay, Spectrum
 
 INDEX = torch.arange(1, 31, dtype=torch.float64)
-
-
 LAWS = [("power law", rate, scale) for rate in (0.5, 2.0, 6.0) for scale in (1e-12, 1.0, 1e9)]
 LAWS += [("exponential", rate, 5.0) for rate in (0.1, 1.0, 3.0)]
 
@@ -73,5 +71,4 @@ def test_noise_below_the_floor_is_left_out():
 
 
 def test_float32_on_the_way_in():
-    decay = Decay.of((INDEX**-2).float())
-    assert decay.rate == pytest.approx(2.0, rel=1e-5)
+    assert Decay.of((INDEX**-2).float()).rate == pytest.approx(2.0, rel=1e-5)

@@ -15,15 +15,15 @@ from pinn_ntk import Definiteness, Spectrum, definiteness, empirical_ntk
 from pinn_ntk.analysis.repeated_rows import additive_form, duplicated_rows, first_alike, rounding
 from pinn_ntk.kernel.rows import kernel_of_rows, stratified_rows, thinned
 from tests.cases import CASES, Case
-from tests.kernels import IN_FLOAT64, explicit
+from tests.kernels import IN_FLOAT64, explicit, gaussian
 from tests.networks import NETWORKS, Lambda, stack
 from tests.operators import laplacian, navier_stokes, points
 
 pytestmark = IN_FLOAT64
 
 
-def found(J: Tensor, residual: Tensor | None = None) -> Definiteness:
-    return definiteness(explicit(pde=J), "pde", residual)
+def found(J: Tensor, residual: Tensor | None = None, **options: object) -> Definiteness:
+    return definiteness(explicit(pde=J), "pde", residual, **options)
 
 
 def of(net: nn.Module, r: Tensor, residual: Tensor | None = None) -> Definiteness:
@@ -37,11 +37,10 @@ def net() -> nn.Module:
 
 def test_full_rank_by_hand() -> None:
     full = found(torch.diag(torch.tensor([3.0, 2.0, 1.0])))
-    assert (full.rows, full.parameters, full.rank, full.still) == (3, 3, 3, 0)
+    assert (full.rows, full.parameters, full.rank, full.distinct, full.still) == (3, 3, 3, 3, 0)
     assert full.smallest == pytest.approx(1.0)
     assert full.must_decrease
     assert (full.duplicates, full.broadcast, full.cause) == ((), {}, "")
-    assert full.distinct == 3
     assert full.statement == (
         "pde: positive definite with smallest eigenvalue 1.0e+00; its loss, trained alone, must "
         "fall under gradient flow, at that times |dL/dr|^2 at least."
@@ -63,8 +62,7 @@ def test_slopes_in_the_null_space_stop_the_descent() -> None:
     """r = (w_0, w_0): with slopes (1, -1) nothing falls, with (1, 1) it does."""
     J = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
     both = found(J)
-    assert not both.must_decrease
-    assert both.rank == 1
+    assert (both.rank, both.must_decrease) == (1, False)
     assert (J.mT @ torch.tensor([1.0, -1.0])).tolist() == [0.0, 0.0]
     assert found(J, torch.tensor([1.0, -1.0])).outside == pytest.approx(1.0)
     assert found(J, torch.tensor([1.0, 1.0])).outside == pytest.approx(0.0, abs=1e-15)
@@ -86,8 +84,7 @@ def test_share_outside_the_range_is_what_training_leaves() -> None:
 def test_a_zero_kernel(rows: int) -> None:
     zero = found(torch.zeros(rows, 2), torch.ones(rows))
     assert (zero.rank, zero.smallest, zero.still, zero.duplicates) == (0, 0.0, rows, ())
-    assert not zero.must_decrease
-    assert zero.broadcast == {}
+    assert (zero.must_decrease, zero.broadcast) == (False, {})
     assert zero.outside == pytest.approx(1.0)
     assert "kernel is zero" in zero.statement
     assert zero.cause.startswith("No parameter moves these residuals")
@@ -133,8 +130,7 @@ def test_rank_that_is_lost_for_no_reason_seen(net: nn.Module) -> None:
     x = torch.linspace(0, 1, 40)[:, None]
     smooth = of(net, net(x))
     assert smooth.rank < 40
-    assert smooth.cause == ""
-    assert smooth.duplicates == ()
+    assert (smooth.cause, smooth.duplicates) == ("", ())
     assert smooth.statement.endswith(f"the other {40 - smooth.rank} directions.")
 
 
@@ -148,13 +144,12 @@ def test_the_noise_is_that_of_the_model(net: nn.Module) -> None:
 
 
 def test_a_known_spectrum_is_not_computed_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    kernel = explicit(pde=torch.randn(5, 9))
-    r = torch.randn(5)
-    spectra = [kernel.spectrum("pde", eigenvectors=known) for known in (False, True)]
-    alone, expected = definiteness(kernel, "pde"), definiteness(kernel, "pde", r)
+    J, r = torch.randn(5, 9), torch.randn(5)
+    bare, full = (explicit(pde=J).spectrum("pde", eigenvectors=known) for known in (False, True))
+    alone, expected = found(J), found(J, r)
     monkeypatch.setattr(Spectrum, "of", None)
-    assert definiteness(kernel, "pde", r, spectrum=spectra[0]) == alone  # without the share
-    assert definiteness(kernel, "pde", r, spectrum=spectra[1]) == expected
+    assert found(J, r, spectrum=bare) == alone  # without the share
+    assert found(J, r, spectrum=full) == expected
 
 
 def test_boundary_copies_of_poisson(net: nn.Module) -> None:
@@ -163,8 +158,7 @@ def test_boundary_copies_of_poisson(net: nn.Module) -> None:
     copies = of(net, u, u.detach())
     assert (copies.rank, copies.rows, copies.distinct) == (2, 100, 2)
     assert copies.duplicates == (tuple(range(50)), tuple(range(50, 100)))
-    assert copies.broadcast == {}
-    assert not copies.must_decrease
+    assert (copies.broadcast, copies.must_decrease) == ({}, False)
     assert copies.cause == "Rank is lost by duplicated points (100 rows, 2 different ones)."
     assert copies.statement.startswith("pde: rank 2 of 100 above the rounding noise")
     assert "(none of |r|^2 lies there)" in copies.statement
@@ -182,8 +176,7 @@ def test_duplicated_points_under_every_network(name: str, dtype: torch.dtype) ->
 
 
 def test_close_points_are_not_duplicates(net: nn.Module) -> None:
-    x = torch.tensor([0.3, 0.3 + 1e-5, 0.9])[:, None]
-    assert of(net, net(x)).duplicates == ()
+    assert of(net, net(torch.tensor([[0.3], [0.3 + 1e-5], [0.9]]))).duplicates == ()
 
 
 def test_periodic_pairs() -> None:
@@ -216,9 +209,7 @@ def test_a_corner_that_two_terms_share(net: nn.Module) -> None:
 # --- Duplicated points among rows left out
 
 
-def test_every_point_twice_is_seen_where_none_is_kept_twice(
-    net: nn.Module, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_point_twice_is_seen_where_none_is_kept_twice(net: nn.Module, monkeypatch) -> None:
     """Two points in a row, of which every third is kept: in different pairs."""
     net = net.float()
     x = torch.linspace(0, 1, 100, dtype=torch.float32).repeat_interleave(2)[:, None]
@@ -236,24 +227,20 @@ def test_every_point_twice_is_seen_where_none_is_kept_twice(
 
 def test_full_rank_of_the_rows_kept_is_not_that_of_all() -> None:
     rows = torch.randn(6, 40)
-    whole = explicit(pde=torch.cat([rows, rows]))
-    seen = definiteness(explicit(pde=rows), "pde", whole=whole)
+    seen = found(rows, whole=explicit(pde=torch.cat([rows, rows])))
     assert (seen.rank, seen.rows, seen.must_decrease) == (6, 6, False)
     assert seen.statement == (
         "pde: positive definite on the 6 rows looked at, but not on all. Rank is lost by "
         "duplicated points (12 rows, 6 different ones)."
     )
-    other = explicit(pde=torch.cat([rows, rows + 1e-6]))
-    different = definiteness(explicit(pde=rows), "pde", whole=other)
-    assert different.searched is None
-    assert different.must_decrease
+    different = found(rows, whole=explicit(pde=torch.cat([rows, rows + 1e-6])))
+    assert (different.searched, different.must_decrease) == (None, True)
 
 
 def test_few_repetitions_among_many_rows_are_not_named() -> None:
     rows = torch.randn(30, 40)
-    few, many = (explicit(pde=torch.cat([rows, rows[:n]])) for n in (2, 5))
-    assert definiteness(explicit(pde=rows), "pde", whole=few).searched is None
-    assert definiteness(explicit(pde=rows), "pde", whole=many).searched == (35, 30)
+    few, many = (found(rows, whole=explicit(pde=torch.cat([rows, rows[:n]]))) for n in (2, 5))
+    assert (few.searched, many.searched) == (None, (35, 30))
 
 
 ACCIDENTS: dict[str, Callable[[nn.Module, int], Tensor]] = {
@@ -269,17 +256,14 @@ ACCIDENTS: dict[str, Callable[[nn.Module, int], Tensor]] = {
 def test_accidental_broadcasting(net: nn.Module, accident: str, n: int) -> None:
     r = ACCIDENTS[accident](net, n)
     assert r.shape == (n, n)
+    additive, said = set(), f"broadcast to ({n}, {n}) by accident, likely (N,) - (N, 1); check"
+    if accident == "derivative_and_value":  # all rows differ: it might be meant
+        additive, said = {"pde"}, "or a difference that was broadcast by accident; check"
     for residual in (None, r.detach()):
         seen = of(net, r, residual)
-        assert seen.broadcast == {"pde": (n, n)}
-        assert not seen.must_decrease
-        if accident == "derivative_and_value":
-            assert seen.additive == {"pde"}  # all rows differ: it might be meant
-            assert "or a difference that was broadcast by accident; check" in seen.statement
-        else:
-            assert seen.additive == frozenset()
-            likely = f"broadcast to ({n}, {n}) by accident, likely (N,) - (N, 1); check"
-            assert likely in seen.statement
+        assert (seen.broadcast, seen.must_decrease) == ({"pde": (n, n)}, False)
+        assert seen.additive == additive
+        assert said in seen.statement
 
 
 def test_a_large_accident_is_seen_in_all_rows_and_not_in_some(net: nn.Module) -> None:
@@ -330,8 +314,7 @@ def test_what_is_no_accident(net: nn.Module, case: str) -> None:
 
 
 @pytest.mark.parametrize(("n", "m"), [(5, 3), (3, 3), (30, 4)])
-def test_components_that_differ_by_a_shift_are_not_called_a_mistake(n: int, m: int) -> None:
-    net = NETWORKS["mlp"](1, 1)
+def test_components_that_differ_by_a_shift_are_no_mistake(net: nn.Module, n: int, m: int) -> None:
     net.shift = nn.Parameter(torch.randn(m))  # components share all but a bias each
     r = net(points(n, 1)) + net.shift - torch.randn(n, m)
     seen = of(net, r, r.detach())
@@ -344,12 +327,11 @@ def test_components_that_differ_by_a_shift_are_not_called_a_mistake(n: int, m: i
     )
 
 
-def test_stratified_rows_keep_all_components() -> None:
+def test_stratified_rows_keep_all_components(net: nn.Module) -> None:
     """Every second row of two components is the first; what is wrong with the second shows."""
-    trunk = NETWORKS["mlp"](1, 1)
-    u = trunk(points(20, 1))
+    u = net(points(20, 1))
     r = torch.cat([u, u.detach()], 1)  # (20, 2), the second detached by accident
-    whole = empirical_ntk({"pde": r}, trunk, certify=False)
+    whole = empirical_ntk({"pde": r}, net, certify=False)
     kept = kernel_of_rows(whole, {"pde": stratified_rows(40, 20, seed=0)})
     assert definiteness(thinned(whole, 20), "pde", whole=whole).still == 0
     assert 5 <= definiteness(kept, "pde", whole=whole).still <= 15
@@ -378,8 +360,7 @@ def test_on_each_device(net: nn.Module, device: torch.device) -> None:
     net, x = net.to(device), points(4, 1).detach().to(device)
     residuals = {"pde": net(x) - torch.zeros(4, device=device), "bc": net(x[[0, 1, 0]])}
     kernel = empirical_ntk(residuals, net)
-    accident = definiteness(kernel, "pde", residuals["pde"])
-    assert accident.broadcast == {"pde": (4, 4)}
+    assert definiteness(kernel, "pde", residuals["pde"]).broadcast == {"pde": (4, 4)}
     copies = definiteness(kernel, "bc", residuals["bc"].detach().cpu())
     assert (copies.duplicates, copies.rank) == (((0, 2),), 2)
     assert copies.outside == pytest.approx(0.0, abs=1e-12)
@@ -388,14 +369,10 @@ def test_on_each_device(net: nn.Module, device: torch.device) -> None:
 SEEDS = st.integers(0, 10**6)
 
 
-def random(seed: int, *shape: int) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
 @settings(deadline=None, max_examples=50)
 @given(labels=st.lists(st.integers(0, 6), min_size=1, max_size=14), seed=SEEDS)
 def test_groups_are_those_of_equal_rows(labels: list[int], seed: int) -> None:
-    J = random(seed, 7, 20)[labels] * 10.0 ** (seed % 30 - 15)
+    J = gaussian(7, 20, seed=seed)[labels] * 10.0 ** (seed % 30 - 15)
     seen = found(J)
     groups = {label: [i for i, other in enumerate(labels) if other == label] for label in labels}
     expected = {tuple(group) for group in groups.values() if len(group) > 1}
@@ -407,7 +384,7 @@ def test_groups_are_those_of_equal_rows(labels: list[int], seed: int) -> None:
 @settings(deadline=None, max_examples=50)
 @given(n=st.integers(3, 20), m=st.integers(3, 20), kind=st.sampled_from("abc"), seed=SEEDS)
 def test_sums_of_a_column_and_a_row_are_seen(n: int, m: int, kind: str, seed: int) -> None:
-    column, row = random(seed, n, 1, 50), random(seed + 1, 1, m, 50)
+    column, row = gaussian(n, 1, 50, seed=seed), gaussian(1, m, 50, seed=seed + 1)
     parts = {"a": column + 0 * row, "b": 0 * column + row, "c": column + row}
     J = parts[kind].reshape(n * m, 50)
     jacobian = explicit(pde=J).jacobian("pde")
@@ -419,19 +396,18 @@ def test_sums_of_a_column_and_a_row_are_seen(n: int, m: int, kind: str, seed: in
 @settings(deadline=None, max_examples=50)
 @given(n=st.integers(3, 20), seed=SEEDS)
 def test_one_entry_that_differs_is_enough(n: int, seed: int) -> None:
-    J = (random(seed, n, 1, 50) + 0 * random(seed, 1, n, 50)).reshape(n * n, 50)
-    J[0] += 1e-4 * random(seed + 2, 50)
+    J = (gaussian(n, 1, 50, seed=seed) + 0 * gaussian(1, n, 50, seed=seed)).reshape(n * n, 50)
+    J[0] += 1e-4 * gaussian(50, seed=seed + 2)
     assert additive_form(explicit(pde=J).jacobian("pde")) is None
 
 
 @settings(deadline=None, max_examples=30)
 @given(seed=SEEDS, rows=st.integers(1, 12), rank=st.integers(1, 12))
 def test_rank_is_that_of_the_jacobian(seed: int, rows: int, rank: int) -> None:
-    J = random(seed, rows, rank) @ random(seed + 1, rank, 30)
-    seen = found(J, random(seed + 2, rows))
+    J = gaussian(rows, rank, seed=seed) @ gaussian(rank, 30, seed=seed + 1)
+    seen = found(J, gaussian(rows, seed=seed + 2))
     assert seen.rank == min(rows, rank)
     assert seen.must_decrease == (rank >= rows)
-    assert seen.outside is not None
     assert -1e-12 <= seen.outside <= 1 + 1e-12
     assert (seen.outside < 1e-12) == seen.must_decrease
 
@@ -451,17 +427,16 @@ def test_rounding_follows_the_coarser_dtype() -> None:
 
 TWO = explicit(pde=torch.ones(2, 2), bc=torch.ones(3, 2))
 ROWS = r"'pde' has shape \(4,\), 4 rows; its kernel has 2\. Likely it is of other points"
-WRONG: dict[str, tuple[str | None, object, type[Exception], str]] = {
-    "term": ("ic", None, KeyError, r"no term 'ic' in this kernel"),
-    "rows": ("pde", torch.ones(4), ValueError, ROWS),
-    "missing": (None, {"pde": torch.ones(2)}, ValueError, r"no residual for \['bc'\]"),
-    "bare": (None, torch.ones(2), ValueError, r"no residual for \['p"),
-}
+WRONG: list[tuple[str | None, object, type[Exception], str]] = [
+    ("ic", None, KeyError, r"no term 'ic' in this kernel"),
+    ("pde", torch.ones(4), ValueError, ROWS),
+    (None, {"pde": torch.ones(2)}, ValueError, r"no residual for \['bc'\]"),
+    (None, torch.ones(2), ValueError, r"no residual for \['p"),
+]
 
 
-@pytest.mark.parametrize("case", WRONG)
-def test_errors_name_the_cause(case: str) -> None:
-    term, residual, error, message = WRONG[case]
+@pytest.mark.parametrize(("term", "residual", "error", "message"), WRONG)
+def test_errors_name_the_cause(term: str | None, residual, error, message: str) -> None:
     with pytest.raises(error, match=message):
         definiteness(TWO, term, residual)
 
@@ -471,5 +446,4 @@ def test_statements_are_short(rows: int) -> None:
     for J in (torch.eye(rows), torch.ones(rows, 3), torch.zeros(rows, 3)):
         said = found(J, torch.ones(rows)).statement
         assert 1 <= len(re.findall(r"[.?](?=\s|$)", said)) <= 3
-        assert said == said.strip()
-        assert "  " not in said
+        assert said == " ".join(said.split())

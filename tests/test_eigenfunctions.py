@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from pinn_ntk import Spectrum, eigenfunction_figure, empirical_ntk
+from pinn_ntk import Spectrum, eigenfunction_figure
 from pinn_ntk.analysis.eigenfunctions import eigenfunctions
+from tests.kernels import explicit
 
 pytestmark = pytest.mark.usefixtures("float64")
 N = 40
@@ -72,12 +73,10 @@ def test_rows_of_one_component() -> None:
 @pytest.mark.parametrize("count", [50, 200])
 def test_eigenvalues_of_the_operator_do_not_grow_with_the_points(count: int) -> None:
     """Of int_0^1 (x x' + 1) f(x') dx', the kernel of a x + b: those of [[1/3, 1/2], [1/2, 1]]."""
-    a, b = (torch.tensor(v, requires_grad=True) for v in (0.3, -0.7))
     x = (torch.arange(count) + 0.5) / count  # midpoints
-    kernel = empirical_ntk({"data": a * x + b}, [a, b])
+    kernel = explicit(data=torch.stack([x, torch.ones(count)], 1))
     found = torch.linalg.eigvalsh(kernel["data"] / count)[-2:]
-    moments = torch.tensor([[1 / 3, 1 / 2], [1 / 2, 1]])
-    expected = torch.linalg.eigvalsh(moments)
+    expected = torch.linalg.eigvalsh(torch.tensor([[1 / 3, 1 / 2], [1 / 2, 1]]))
     assert float((found - expected).norm()) <= float(expected.norm()) / count**2
     weighted = kernel.weighted_matrix({"data": 2 / count})  # of a mean of squares: twice as much
     assert torch.allclose(weighted, 2 * kernel["data"] / count, rtol=1e-14, atol=0)
@@ -138,27 +137,21 @@ def test_points_on_a_line_are_drawn_as_points(count: int) -> None:
 
 
 SHAPE = r"points have the shape .*expected \(N, 1\) or \(N, 2\)"
-WRONG = {
-    "points": (lambda: drawn(ANGLES[::2]), "20 points for 40 rows"),
-    "no_vectors": (lambda: eigenfunctions(Spectrum.of(kernel())), "take it with eigenvectors=True"),
-    "count": (lambda: eigenfunctions(spectrum(), 0), "count is 0"),
-}
-for shape in [(N, 3), (N, 0), (N, 1, 1), ()]:
-    WRONG[f"shape_{shape}"] = (lambda shape=shape: drawn(torch.zeros(shape)), SHAPE)
+WRONG = [((20,), "20 points for 40 rows")]
+WRONG += [(shape, SHAPE) for shape in ((N, 3), (N, 0), (N, 1, 1), ())]
 
 
-def drawn(points: Tensor) -> object:
-    return eigenfunction_figure(points, spectrum())
-
-
-@pytest.mark.parametrize("case", WRONG)
-def test_errors_name_the_cause(case: str) -> None:
-    ask, message = WRONG[case]
+@pytest.mark.parametrize(("shape", "message"), WRONG, ids=str)
+def test_points_that_do_not_fit_are_refused(shape: tuple[int, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        ask()
+        eigenfunction_figure(torch.zeros(shape), spectrum())
 
 
-def test_nothing_above_the_floor() -> None:
+def test_where_there_are_no_functions_the_cause_is_named() -> None:
+    with pytest.raises(ValueError, match="take it with eigenvectors=True"):
+        eigenfunctions(Spectrum.of(kernel()))
+    with pytest.raises(ValueError, match="count is 0"):
+        eigenfunctions(spectrum(), 0)
     nothing = spectrum(torch.zeros(4, 4))
     assert eigenfunctions(nothing).shape == (4, 0)
     with pytest.raises(ValueError, match="no eigenvalue stands above"):

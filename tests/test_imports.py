@@ -63,7 +63,7 @@ def run_fresh(code: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("package", ["pinn_ntk", "pinn_ntk.callbacks"])
+@pytest.mark.parametrize("package", ["pinn_ntk", "pinn_ntk.callbacks", "pinn_ntk.limit"])
 def test_import_alone_is_light(package):
     heavy = {"torch", "lightning", "pytorch_lightning", "matplotlib", "numpy", "scipy"}
     loaded = run_fresh(f"import sys, {package}; print(*sys.modules)").split()

@@ -11,19 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from pinn_ntk import NTK, FactoredJacobian, empirical_ntk, reference_ntk
-from pinn_ntk.kernel.factors import Dense
-from tests.asserts import assert_near
+from tests.asserts import assert_matches_reference, assert_near
+from tests.kernels import explicit
 from tests.networks import NETWORKS
 from tests.operators import grad, laplacian, points
 
 pytestmark = pytest.mark.usefixtures("float64")
-
-
-def terms(net: nn.Module) -> dict[str, Tensor]:
-    """u_xx + u and u at the same 6 points of one network call, and u at 4 others."""
-    x = points(6, 1)
-    u = net(x)
-    return {"pde": laplacian(u, x) + u, "data": u - 1, "bc": net(points(4, 1, seed=1)).squeeze(1)}
 
 
 @pytest.fixture
@@ -32,15 +25,20 @@ def net() -> nn.Module:
 
 
 @pytest.fixture
-def kernel(net: nn.Module) -> NTK:
-    return empirical_ntk(terms(net), net)
+def residuals(net: nn.Module) -> dict[str, Tensor]:
+    """u_xx + u and u at the same 6 points of one network call, and u at 4 others."""
+    x = points(6, 1)
+    u = net(x)
+    return {"pde": laplacian(u, x) + u, "data": u - 1, "bc": net(points(4, 1, seed=1)).squeeze(1)}
+
+
+@pytest.fixture
+def kernel(residuals: dict[str, Tensor], net: nn.Module) -> NTK:
+    return empirical_ntk(residuals, net)
 
 
 def two_terms() -> NTK:
-    """A kernel of Jacobians written out."""
-    rows = {"a": [[1.0, 2.0], [0.0, 3.0]], "b": [[1.0, -1.0]]}
-    factors = {name: {"w": Dense(torch.tensor(values))} for name, values in rows.items()}
-    return NTK({n: FactoredJacobian(factors[n], {"w": 2}, len(rows[n])) for n in rows})
+    return explicit(a=torch.tensor([[1.0, 2.0], [0.0, 3.0]]), b=torch.tensor([[1.0, -1.0]]))
 
 
 def test_blocks_and_words_by_hand():
@@ -115,10 +113,8 @@ def test_weighted_matrix(weights: dict[str, float | Tensor]):
     assert_near(found, found.mT, 1e-15, "symmetry")
 
 
-def test_weighted_matrix_says_where_gradient_descent_becomes_unstable(net: nn.Module):
+def test_weighted_matrix_says_where_gradient_descent_becomes_unstable(kernel: NTK):
     """Lambda_max is that of the Hessian 2 J^T D J of sum_a c_a mean(r_a^2) in Gauss-Newton form."""
-    residuals = terms(net)
-    kernel = empirical_ntk(residuals, net)
     losses = zip(kernel, (1.0, 10.0, 0.1), strict=True)
     shares = {name: 2 * c / kernel.rows(name) for name, c in losses}
     dense = {name: kernel.jacobian(name).dense() for name in kernel}
@@ -141,8 +137,7 @@ def test_weights_that_do_not_fit(weights: dict[str, float | Tensor], message: st
         two_terms().weighted_matrix(weights)
 
 
-def test_contraction_in_float32(net: nn.Module):
-    residuals = terms(net)
+def test_contraction_in_float32(residuals: dict[str, Tensor], net: nn.Module):
     kernel = empirical_ntk(residuals, net, dtype=torch.float32)
     for pair, block in reference_ntk(residuals, net).items():
         assert kernel[pair].dtype == torch.float32
@@ -153,8 +148,8 @@ def test_contraction_in_float32(net: nn.Module):
 
 
 @pytest.mark.parametrize("budget", [1, 3000])
-def test_budget_changes_nothing(net: nn.Module, kernel: NTK, budget: int):
-    tiled = empirical_ntk(terms(net), net, memory_budget=budget)
+def test_budget_changes_nothing(residuals, net: nn.Module, kernel: NTK, budget: int):
+    tiled = empirical_ntk(residuals, net, memory_budget=budget)
     assert_near(tiled.matrix(), kernel.matrix(), 1e-14, "matrix")
 
 
@@ -184,18 +179,18 @@ def test_training_goes_on_bit_by_bit(network: str):
 def test_random_state_and_buffers_stay_as_they_are(network: str):
     net = NETWORKS[network](1, 1)
     residual = net(points(6, 1)).flip(0)
-    states = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()  # noqa: NPY002
-    buffers = {name: buffer.clone() for name, buffer in net.named_buffers()}
+
+    def state() -> object:
+        of_numpy = np.random.get_state()[1].tolist()  # noqa: NPY002
+        tensors = [t.tolist() for t in (torch.get_rng_state(), *net.buffers())]
+        return tensors, of_numpy, random.getstate()
+
+    before = state()
     empirical_ntk(residual, net).spectrum()
-    assert torch.equal(torch.get_rng_state(), states[0])
-    assert np.random.get_state()[1].tolist() == states[1]  # noqa: NPY002
-    assert random.getstate() == states[2]
-    for name, buffer in net.named_buffers():
-        assert torch.equal(buffer, buffers[name])
+    assert state() == before
 
 
-def test_twice_the_same_to_the_last_bit_certified_or_not(net: nn.Module):
-    residuals = terms(net)
+def test_twice_the_same_to_the_last_bit_certified_or_not(residuals, net: nn.Module):
     first, second, bare = (empirical_ntk(residuals, net, certify=c) for c in (True, True, False))
     assert torch.equal(first.matrix(), second.matrix())
     assert first.certificate == second.certificate
@@ -204,11 +199,9 @@ def test_twice_the_same_to_the_last_bit_certified_or_not(net: nn.Module):
 
 
 @pytest.mark.parametrize("no_grad", [False, True], ids=["grad", "no_grad"])
-def test_it_is_right_and_nothing_of_it_is_live(net: nn.Module, no_grad: bool):
-    residuals = terms(net)
+def test_it_is_right_and_nothing_of_it_is_live(residuals, net: nn.Module, no_grad: bool):
     with torch.set_grad_enabled(not no_grad):
         kernel = empirical_ntk(residuals, net)
         assert not kernel.matrix().requires_grad
         assert not kernel.jacobian("pde").dense().requires_grad
-    for pair, block in reference_ntk(residuals, net).items():
-        assert_near(kernel[pair], block, 1e-13, f"K{pair}")
+    assert_matches_reference(kernel, reference_ntk(residuals, net), 1e-13)

@@ -64,22 +64,23 @@ def test_far_tails_are_finite(name: str):
     assert float(values[2:].abs().max()) == 0.0
 
 
-def test_names_functions_modules_and_classes_are_the_same():
+def test_names_functions_modules_and_classes_are_the_same_and_ones_own_is_itself():
     known = activation("tanh")
     for like in ("tanh", torch.tanh, nn.functional.tanh, nn.Tanh, nn.Tanh(), known):
         assert activation(like) is known
     assert activation(torch.erf) is activation(torch.special.erf) is activation("erf")
     assert activation(torch.sin) is activation("sin")
     assert activation(torch.relu) is activation(nn.functional.relu) is activation(nn.ReLU)
+    own = Activation("bump", lambda u, orders: torch.stack([u, 1 - u**2][:orders]))
+    assert activation(own) is own
 
 
 def test_rectifiers_are_not_smooth():
     leaky = activation(nn.LeakyReLU(0.2))
     assert (leaky.smooth, leaky.slope, activation("relu").smooth) == (False, 0.2, False)
     u = torch.tensor([-2.0, 3.0], dtype=torch.float64)
-    torch.testing.assert_close(
-        leaky.derivatives(u, 2), torch.tensor([[-0.4, 3.0], [0.2, 1.0]], dtype=torch.float64)
-    )
+    expected = torch.tensor([[-0.4, 3.0], [0.2, 1.0]], dtype=torch.float64)
+    torch.testing.assert_close(leaky.derivatives(u, 2), expected)
     assert activation("relu").derivatives(u, 1).tolist() == [[-0.0, 3.0]]
     with pytest.raises(ValueError, match="no second derivative, asked for order 2"):
         leaky.derivatives(u, 3)
@@ -138,8 +139,3 @@ def test_a_copy_without_hooks_is_run_and_the_random_state_stays():
 def test_what_has_no_limit_is_refused(like: Any, message: str):
     with pytest.raises(ValueError, match=message):
         activation(like)
-
-
-def test_an_activation_of_ones_own():
-    own = Activation("bump", lambda u, orders: torch.stack([u, 1 - u**2][:orders]))
-    assert activation(own) is own

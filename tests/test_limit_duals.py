@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import mpmath
 import pytest
@@ -72,9 +73,9 @@ def tensor(*values: float) -> Tensor:
     return torch.tensor(values, dtype=torch.float64)
 
 
-def one(name: str, orders: tuple[int, int], q: float, c: float, other: float) -> Tensor:
+def one(like: Any, orders: tuple[int, int], q: float, c: float, other: float) -> Tensor:
     """E_ij for i < I, j < J of one pair, (I, J)."""
-    made = HermiteDual(activation(name))
+    made = HermiteDual(activation(like))
     return made.pairs(tensor(q), tensor(c)[None], tensor(other), orders)[:, :, 0, 0]
 
 
@@ -148,9 +149,7 @@ def test_expectations_by_direct_quadrature(name: str, rho: float):
 
 
 def test_wide_variances_by_direct_quadrature():
-    q = tensor(25.0, 16.0)
-    c = 0.7 * (q[:, None] * q).sqrt()
-    got = HermiteDual(activation("tanh")).pairs(q, c, q, (6, 6))[..., 0, 1]
+    got = one("tanh", (6, 6), 25.0, 0.7 * math.sqrt(25.0 * 16.0), 16.0)
     expected = direct(activation("tanh"), 6, 25.0, 0.7, 16.0)
     torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-13 * float(expected.abs().max()))
 
@@ -172,7 +171,6 @@ def test_derivatives_follow_price(name: str, rho: float):
 @pytest.mark.parametrize("name", ["sin", "cos", "erf"])
 @pytest.mark.parametrize("rho", CORRELATIONS)
 def test_closed_forms_and_series_agree(name: str, rho: float):
-    """Two computations that share nothing but the derivatives of sin, cos and erf."""
     phi, q, other = activation(name), tensor(0.0, *VARIANCES), tensor(0.02, 1.0, 9.0)
     c = rho * (q[:, None] * other).sqrt()
     closed = dual(phi)
@@ -193,18 +191,15 @@ def test_points_with_themselves_are_pairs_of_correlation_one(name: str):
 
 @pytest.mark.parametrize("name", ["sin", "cos"])
 def test_waves_of_very_large_variance_do_not_overflow(name: str):
-    q = tensor(1e6)
-    assert dual(activation(name)).pairs(q, q[:, None], q, (1, 1)).item() == pytest.approx(0.5)
-    table = dual(activation(name)).pairs(q, -q[:, None], q, (3, 3))
-    assert bool(torch.isfinite(table).all())
+    q, made = tensor(1e6), dual(activation(name))
+    assert made.pairs(q, q[:, None], q, (1, 1)).item() == pytest.approx(0.5)
+    assert bool(made.pairs(q, -q[:, None], q, (3, 3)).isfinite().all())
 
 
 def test_a_constant_input_has_no_spread():
     """q = 0: u is 0, and E_ij = phi^(i)(0) phi^(j)(0)."""
-    phi, zero = activation("sigmoid"), tensor(0.0)
-    got = HermiteDual(phi).pairs(zero, zero[:, None], zero, (4, 4))[:, :, 0, 0]
-    at_zero = phi.derivatives(zero, 4)[:, 0]
-    torch.testing.assert_close(got, at_zero[:, None] * at_zero)
+    at_zero = activation("sigmoid").derivatives(tensor(0.0), 4)[:, 0]
+    torch.testing.assert_close(one("sigmoid", (4, 4), 0.0, 0.0, 0.0), at_zero[:, None] * at_zero)
 
 
 def test_correlation_is_clipped_and_defined_at_zero():
@@ -221,9 +216,8 @@ def test_symmetries():
     torch.testing.assert_close(table, made.pairs(other, c.mT, q, (4, 4)).transpose(0, 1).mT)
     assert not table[::2, 1::2].any()
     assert not table[1::2, ::2].any()
-    flipped = made.pairs(q, -c, other, (4, 4))
-    signs = tensor(*[(-1) ** (j + 1) for j in range(4)])
-    torch.testing.assert_close(flipped, table * signs[:, None, None])
+    signs = tensor(-1.0, 1.0, -1.0, 1.0)[:, None, None]
+    torch.testing.assert_close(made.pairs(q, -c, other, (4, 4)), table * signs)
 
 
 def test_many_points_are_those_of_one_at_a_time():
@@ -242,18 +236,17 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("like", "variance", "message"), REFUSED)
-def test_what_is_not_smooth_or_beyond_the_range_is_named(like, variance: float, message: str):
-    q = tensor(variance)
+@pytest.mark.parametrize(("like", "q", "message"), REFUSED)
+def test_what_is_not_smooth_or_beyond_the_range_is_named(like, q: float, message: str):
     with pytest.raises(ValueError, match=message):
-        HermiteDual(activation(like)).pairs(q, q[:, None], q, (2, 2))
+        one(like, (2, 2), q, q, q)
 
 
 @pytest.mark.parametrize(("q", "orders"), [(100.0, 2), (40.0, 6), (16.0, 14)])
 def test_range_is_what_the_documentation_says(q: float, orders: int):
-    table = HermiteDual(activation("tanh")).own(tensor(q), orders)[:, :, 0]
     phi = activation("tanh")
+    table = HermiteDual(phi).own(tensor(q), orders)[:, :, 0]
     z = torch.arange(-11.0, 11.0, 0.01, dtype=torch.float64)
-    values = phi.derivatives(math.sqrt(q) * z, orders)
-    expected = (values * torch.exp(-(z**2) / 2)) @ values.mT * (0.01 / math.sqrt(2 * math.pi))
-    torch.testing.assert_close(table.diagonal(), expected.diagonal(), rtol=1e-11, atol=0)
+    weight = torch.exp(-(z**2) / 2) * (0.01 / math.sqrt(2 * math.pi))
+    expected = phi.derivatives(math.sqrt(q) * z, orders).square() @ weight
+    torch.testing.assert_close(table.diagonal(), expected, rtol=1e-11, atol=0)

@@ -8,38 +8,35 @@ import pytest
 import torch
 from torch import Tensor
 
-from pinn_ntk import LinearizedTraining, Modes, empirical_ntk
-from tests.asserts import assert_near
+from pinn_ntk import LinearizedTraining, Modes
+from tests.asserts import assert_all_near, assert_near
+from tests.kernels import explicit
 
 pytestmark = pytest.mark.usefixtures("float64")
 
 
-def training_of(
-    phi: dict[str, Tensor], start: dict[str, Tensor], d: dict[str, float], **options
-) -> LinearizedTraining:
-    first = next(iter(phi.values()))
-    w = first.new_zeros(first.shape[1], requires_grad=True)
-    kernel = empirical_ntk({t: p @ w for t, p in phi.items()}, [w])
-    return LinearizedTraining(kernel, start, d, **options)
+def modes_of(phi: dict[str, Tensor], start: dict[str, Tensor], d, **options) -> Modes:
+    return Modes(LinearizedTraining(explicit(**phi), start, d, **options))
 
 
 def diagonal(rates: list[float], start: list[float]) -> Modes:
     """Modes that are the rows themselves, of given rates."""
     phi = torch.diag(torch.tensor(rates).sqrt())
-    return Modes(training_of({"data": phi}, {"data": torch.tensor(start)}, {"data": 1.0}))
+    return modes_of({"data": phi}, {"data": torch.tensor(start)}, {"data": 1.0})
 
 
-def two_terms() -> Modes:
+@pytest.fixture
+def modes() -> Modes:
     rows, d = {"pde": 6, "bc": 3, "unseen": 2}, {"pde": 0.5, "bc": 20.0}
     phi = {t: torch.randn(n, 15) for t, n in rows.items()}
     start = {t: torch.randn(n) for t, n in rows.items()}
-    return Modes(training_of(phi, start, d))
+    return modes_of(phi, start, d)
 
 
 RATES, START = [8.0, 2.0, 0.5, 0.0], [1.0, 3.0, -2.0, 0.1]
 
 
-def test_rates_shares_and_losses_of_known_modes():
+def test_rates_shares_losses_and_times_of_known_modes():
     modes = diagonal(RATES, START)
     energies = [0.5, 4.5, 2.0, 0.005]
     assert len(modes) == 4
@@ -51,11 +48,7 @@ def test_rates_shares_and_losses_of_known_modes():
     assert modes[2].index == 2
     assert modes[2].share == pytest.approx(2 / 7.005, rel=1e-13)
     assert modes[1].terms == pytest.approx({"data": 1.0}, rel=1e-14)
-
-
-def test_times_of_known_modes():
-    modes, size = diagonal(RATES, START), math.sqrt(14.01)
-    bounds = [math.log(abs(c) / (0.1 * size)) for c in START]
+    bounds = [math.log(abs(c) / (0.1 * math.sqrt(14.01))) for c in START]
     expected = [bounds[0] / 8, bounds[1] / 2, bounds[2] / 0.5, 0.0]
     assert modes.times(0.1).tolist() == pytest.approx(expected, rel=1e-12)
     assert modes.times(1e-3)[3] == math.inf  # 0.1 is above, and never falls
@@ -82,19 +75,17 @@ def test_modes_that_grow_or_oscillate_never_settle():
     assert diagonal([8.0, 1.0], [1e-9, 1.0]).steps(lr=0.5)[0] == math.inf  # small, but it grows
 
 
-def test_modes_lie_in_the_terms_they_are_made_of():
-    modes = two_terms()
+def test_modes_lie_in_the_terms_they_are_made_of(modes: Modes):
     v = modes.training.modes
     assert_near(modes.location["pde"], v[:6].square().sum(0), 1e-14, "pde")
     assert_near(modes.location["bc"], v[6:].square().sum(0), 1e-14, "bc")
     assert sum(modes[3].terms.values()) == pytest.approx(1.0, rel=1e-13)
     phi = {"a": torch.eye(2, 3) * 10, "b": torch.eye(3)[2:]}
-    apart = Modes(training_of(phi, {"a": torch.ones(2), "b": torch.ones(1)}, {"a": 1.0, "b": 1.0}))
+    apart = modes_of(phi, {"a": torch.ones(2), "b": torch.ones(1)}, {"a": 1.0, "b": 1.0})
     assert [apart[k].terms["a"] for k in range(3)] == pytest.approx([1, 1, 0], abs=1e-14)
 
 
-def test_loss_curves_are_those_of_the_residuals():
-    modes = two_terms()
+def test_loss_curves_are_those_of_the_residuals(modes: Modes):
     training, d = modes.training, {"pde": 0.5, "bc": 20.0}
     times, steps = torch.tensor([0.0, 0.01, 0.3, 5.0]), torch.tensor([0, 1, 2, 70])
     lr = 0.3 * training.max_stable_lr()
@@ -102,25 +93,20 @@ def test_loss_curves_are_those_of_the_residuals():
     plain = training.descent(steps, lr), modes.losses_at(steps, lr)
     heavy = training.descent(steps, lr, 0.9), modes.losses_at(steps, lr, 0.9)
     for residuals, losses in (flows, plain, heavy):
-        assert set(losses) == {"pde", "bc"}
-        for term, loss in losses.items():
-            expected = d[term] / 2 * residuals[term].square().sum(-1)
-            assert_near(loss, expected, 1e-12, term)
+        expected = {t: d[t] / 2 * residuals[t].square().sum(-1) for t in d}
+        assert_all_near(losses, expected, 1e-12)
     assert float(sum(modes.losses(0.0).values())) == pytest.approx(modes.loss, rel=1e-13)
 
 
 @pytest.mark.parametrize("share", [0.99, 0.5, 1e-2, 1e-9])
-def test_time_to_a_loss_is_when_the_curve_gets_there(share: float):
-    modes = two_terms()
-    time = modes.time_to(share * modes.loss)
-    reached = float(sum(modes.losses(time).values()))
+def test_time_to_a_loss_is_when_the_curve_gets_there(modes: Modes, share: float):
+    reached = float(sum(modes.losses(modes.time_to(share * modes.loss)).values()))
     assert reached == pytest.approx(share * modes.loss, rel=1e-9)
 
 
 @pytest.mark.parametrize("share", [0.99, 0.5, 1e-2, 1e-6])
 @pytest.mark.parametrize("fraction", [0.05, 0.5, 0.99])
-def test_steps_to_a_loss_are_the_first_that_get_there(share: float, fraction: float):
-    modes = two_terms()
+def test_steps_to_a_loss_are_the_first_that_get_there(modes: Modes, share: float, fraction: float):
     lr = fraction * modes.training.max_stable_lr()
     steps = int(modes.steps_to(share * modes.loss, lr))
     assert steps >= 1
@@ -148,9 +134,7 @@ def test_very_slow_modes_are_counted():
     assert modes.steps(1.0, 0.5)[1] == pytest.approx(math.log(2) / 1e-13, rel=1e-9)
 
 
-@pytest.mark.parametrize(
-    ("rate", "lr"), [(1.0, 1e-30), (1e-13, 1e-200), (1e-13, 1e-9), (1.0, 1e-300)]
-)
+@pytest.mark.parametrize(("rate", "lr"), [(1, 1e-30), (1e-13, 1e-200), (1e-13, 1e-9), (1, 1e-300)])
 def test_more_steps_than_an_integer_holds(rate: float, lr: float):
     modes = diagonal([1.0, rate], [0.0, 1.0])
     expected = math.log(4) / (2 * rate * lr)  # exp(-2 rate lr n) = 1/4
@@ -164,7 +148,7 @@ def test_slowest_modes_of_an_accurate_spectrum_are_counted():
     x = torch.linspace(-1, 1, 60)
     phi = {"data": torch.exp(-4 * (x[:, None] - x[::2]).square())}  # rates down to the noise
     start = {"data": torch.randn(60)}
-    modes = Modes(training_of(phi, start, {"data": 2 / 60}, method="accurate"))
+    modes = modes_of(phi, start, {"data": 2 / 60}, method="accurate")
     lr, target = 1e-2, 1.0000001 * modes.unlearnable
     steps = modes.steps_to(target, lr)
     assert 1e16 < steps < math.inf
@@ -182,14 +166,11 @@ def of_rows(rates: list[float], start: list[float], angle: float) -> Modes:
 
 def a_row_each(phi: Tensor, r: Tensor) -> Modes:
     rows, start = {"a": phi[:1], "b": phi[1:]}, {"a": r[:1], "b": r[1:]}
-    return Modes(training_of(rows, start, {"a": 1.0, "b": 1.0}))
+    return modes_of(rows, start, {"a": 1.0, "b": 1.0})
 
 
 def test_a_loss_that_rises_first_has_arrived_when_it_stays():
-    """Two modes that cancel in term a until the fast one is gone: r_a = (e^-t - e^-100t) / sqrt 2.
-
-    Its loss rises from 0 to almost 1/4 before it falls.
-    """
+    """r_a = (e^-t - e^-100t) / sqrt 2: its loss rises to almost 1/4 until the fast mode is gone."""
     rising = of_rows([100.0, 1.0], [-1.0, -1.0], math.pi / 4)
     assert float(rising.losses(0.0)["a"]) < 1e-30
     assert rising.time_to(0.05, "a") == pytest.approx(math.log(5) / 2, rel=1e-9)  # e^-2t / 4
@@ -204,8 +185,7 @@ def test_a_loss_that_rises_first_has_arrived_when_it_stays():
 @pytest.mark.parametrize("fraction", [0.05, 0.5, 0.95, 0.999])
 @pytest.mark.parametrize("share", [0.9, 0.3, 1e-2, 1e-4])
 @pytest.mark.parametrize("term", ["pde", "bc"])
-def test_steps_of_a_term_against_iteration(term: str, share: float, fraction: float):
-    modes = two_terms()
+def test_steps_of_a_term_against_iteration(modes: Modes, term: str, share: float, fraction: float):
     lr = fraction * modes.training.max_stable_lr()
     loss = share * float(modes.losses(0.0)[term])
     steps = modes.steps_to(loss, lr, term)
@@ -216,8 +196,7 @@ def test_steps_of_a_term_against_iteration(term: str, share: float, fraction: fl
 
 
 @pytest.mark.parametrize("share", [0.9, 1e-2, 1e-6])
-def test_time_of_a_term_is_the_last_crossing(share: float):
-    modes = two_terms()
+def test_time_of_a_term_is_the_last_crossing(modes: Modes, share: float):
     loss = share * float(modes.losses(0.0)["bc"])
     time = modes.time_to(loss, "bc")
     assert float(modes.losses(time)["bc"]) == pytest.approx(loss, rel=1e-9)
@@ -241,9 +220,8 @@ def test_a_mode_that_changes_sign_counts_in_every_second_step():
     ids=["beside_one_that_falls", "beside_one_that_stays"],
 )
 def test_a_mode_that_swings_for_ever(phi: list[list[float]], lr: float, left: float):
-    rows = torch.tensor(phi)
     r = torch.tensor([1.5, -0.5]) / math.sqrt(2)  # 1/2 (1, 1) + (1, -1)
-    modes = a_row_each(rows, r)
+    modes = a_row_each(torch.tensor(phi), r)
     for term in ("a", "b"):
         assert modes.steps_to(0.99 * left / 4, lr, term) == math.inf
         assert modes.steps_to(1.01 * left / 4, lr, term) < 20
@@ -252,7 +230,7 @@ def test_a_mode_that_swings_for_ever(phi: list[list[float]], lr: float, left: fl
 def test_terms_apart_arrive_on_their_own():
     phi = {"a": torch.diag(torch.tensor([3.0, 0.0])), "b": torch.zeros(1, 2)}
     start = {"a": torch.tensor([1.0, 0.5]), "b": torch.tensor([2.0])}
-    modes = Modes(training_of(phi, start, {"a": 1.0, "b": 1.0}))
+    modes = modes_of(phi, start, {"a": 1.0, "b": 1.0})
     assert modes.time_to(0.2, "a") == pytest.approx(math.log(0.5 / 0.075) / 18, rel=1e-9)
     assert modes.time_to(0.12, "a") == math.inf  # 0.125 stays
     assert (modes.time_to(2.0, "b"), modes.steps_to(2.0, 0.1, "b")) == (0.0, 0.0)
@@ -260,23 +238,20 @@ def test_terms_apart_arrive_on_their_own():
     assert modes.steps_to(9.0, 0.3, "b") == math.inf  # a mode diverges, though not of this term
 
 
-def test_all_terms_together_are_the_sum():
-    modes = two_terms()
+def test_all_terms_together_are_the_sum(modes: Modes):
     one = diagonal(RATES, START)
     assert one.time_to(0.3, "data") == pytest.approx(one.time_to(0.3), rel=1e-12)
     assert one.steps_to(0.3, 0.1, "data") == one.steps_to(0.3, 0.1)
     loss = 0.01 * modes.loss
-    last = max(modes.time_to(loss, term) for term in ("pde", "bc"))
-    assert last <= modes.time_to(loss) <= max(modes.time_to(loss / 2, t) for t in ("pde", "bc"))
+    of_all, of_half = (max(modes.time_to(x, t) for t in ("pde", "bc")) for x in (loss, loss / 2))
+    assert of_all <= modes.time_to(loss) <= of_half
 
 
-def test_slowest_mode_of_a_term():
-    modes = two_terms()
+def test_slowest_mode_of_a_term(modes: Modes):
     slowest = {term: modes.slowest_of(term) for term in ("pde", "bc")}
     for term, mode in slowest.items():
         assert mode.terms[term] > 0.5
-        slower = [modes[k] for k in range(mode.index + 1, len(modes))]
-        assert all(m.terms[term] <= 0.5 for m in slower)
+        assert all(modes[k].terms[term] <= 0.5 for k in range(mode.index + 1, len(modes)))
     assert modes.slowest in slowest.values()
     apart = of_rows([4.0, 1.0], [1.0, 1.0], 0.1)
     assert (apart.slowest_of("a").index, apart.slowest_of("b").index) == (0, 1)
@@ -287,10 +262,10 @@ def test_slowest_mode_of_a_term():
 
 @pytest.mark.parametrize("term", ["unseen", "nowhere"])
 @pytest.mark.parametrize("call", ["time_to", "steps_to", "slowest_of"])
-def test_terms_that_are_not_trained_have_no_modes(call: str, term: str):
+def test_terms_that_are_not_trained_have_no_modes(modes: Modes, call: str, term: str):
     values = {"time_to": (0.1,), "steps_to": (0.1, 1e-3), "slowest_of": ()}[call]
     with pytest.raises(KeyError, match=f"no term '{term}' is trained"):
-        getattr(two_terms(), call)(*values, term)
+        getattr(modes, call)(*values, term)
 
 
 def test_no_residual_and_no_kernel():
@@ -308,7 +283,7 @@ def test_no_residual_and_no_kernel():
 def test_device_of_the_kernel(device: torch.device):
     phi = torch.diag(torch.tensor([2.0, 1.0, 0.0], device=device))
     start = {"residual": torch.ones(3, device=device)}
-    modes = Modes(training_of({"residual": phi}, start, {"residual": 1.0}))
+    modes = modes_of({"residual": phi}, start, {"residual": 1.0})
     assert modes.times(0.1).device.type == modes.steps(0.1).device.type == device.type
     assert modes.unlearnable == pytest.approx(0.5, rel=1e-13)
     assert modes.losses(torch.ones(2))["residual"].device.type == device.type
@@ -326,13 +301,12 @@ def test_values_out_of_range_are_refused(call: tuple[str, ...]):
         getattr(diagonal(RATES, START), name)(*values)
 
 
-def test_repr_says_how_many_and_there_is_none_beyond_the_last():
-    assert repr(two_terms()) == "Modes(9 of the terms ['pde', 'bc'])"
+def test_repr_says_how_many_and_there_is_none_beyond_the_last(modes: Modes):
+    assert repr(modes) == "Modes(9 of the terms ['pde', 'bc'])"
     with pytest.raises(IndexError):
         diagonal(RATES, START)[4]
 
 
-def test_modes_of_a_kernel_are_refused():
-    kernel = two_terms().training.kernel
+def test_modes_of_a_kernel_are_refused(modes: Modes):
     with pytest.raises(TypeError, match=r"got NTK\. .*Modes\(LinearizedTraining\(kernel, resid"):
-        Modes(kernel)
+        Modes(modes.training.kernel)

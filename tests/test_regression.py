@@ -6,10 +6,12 @@ import math
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from pinn_ntk import NTK, LinearizedTraining, empirical_ntk, kernel_regression
-from tests.asserts import assert_near
+from pinn_ntk import LinearizedTraining, empirical_ntk, kernel_regression
+from tests.asserts import assert_all_near, assert_near
+from tests.kernels import explicit
+from tests.networks import stack
 from tests.operators import grad
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -19,11 +21,6 @@ RIDGES = [0.0, 1e-6, 0.3, 100.0]
 
 def features(rows: dict[str, int] = ROWS, parameters: int = 20) -> dict[str, Tensor]:
     return {t: torch.randn(n, parameters) for t, n in rows.items()}
-
-
-def kernel_of(phi: dict[str, Tensor]) -> NTK:
-    w = torch.zeros(phi["data"].shape[1], requires_grad=True)
-    return empirical_ntk({t: part @ w for t, part in phi.items()}, [w])
 
 
 def random_like(phi: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -40,24 +37,23 @@ def test_dual_is_primal(ridge: float, parameters: int):
     a = [phi[t] for t in targets] + [math.sqrt(ridge) * torch.eye(parameters)]
     b = [targets[t] - starts[t] for t in targets] + [torch.zeros(parameters)]
     w = torch.linalg.pinv(torch.cat(a)) @ torch.cat(b)
-    found = kernel_regression(kernel_of(phi), targets, starts, ridge)
+    found = kernel_regression(explicit(**phi), targets, starts, ridge)
     assert list(found) == list(phi)
-    for term, part in phi.items():
-        assert_near(found[term], starts[term] + part @ w, 1e-7, term)  # condition 1e8
+    expected = {t: starts[t] + part @ w for t, part in phi.items()}
+    assert_all_near(found, expected, 1e-7)  # condition 1e8
 
 
 @pytest.mark.parametrize("noise", [1e-3, 1.0])
 def test_mean_of_a_gaussian_process(noise: float):
-    kernel, targets = kernel_of(features()), torch.randn(8)
+    kernel, y = explicit(**features()), torch.randn(8)
     inverse = torch.linalg.inv(kernel["data"] + noise * torch.eye(8))
-    found = kernel_regression(kernel, {"data": targets}, ridge=noise)
-    for term in ROWS:
-        assert_near(found[term], kernel[term, "data"] @ inverse @ targets, 1e-10, term)
+    found = kernel_regression(kernel, {"data": y}, ridge=noise)
+    assert_all_near(found, {t: kernel[t, "data"] @ inverse @ y for t in ROWS})
 
 
 def test_a_network_fits_derivatives_beside_values():
     """u and u_x at some points of a network; the prediction is that of the linearised network."""
-    net = nn.Sequential(nn.Linear(1, 30), nn.Tanh(), nn.Linear(30, 1))
+    net = stack([1, 30, 1])
     x = torch.linspace(-1, 1, 5)[:, None].requires_grad_()
     u = net(x)
     outputs = {"u": u[:2], "u_x": grad(u, x)[2:], "unseen": net(torch.rand(4, 1))}
@@ -68,47 +64,45 @@ def test_a_network_fits_derivatives_beside_values():
     gap = torch.cat([(targets[t] - outputs[t]).flatten() for t in targets]).detach()
     system = jacobian.mT @ jacobian + 1e-3 * torch.eye(jacobian.shape[1])
     move = torch.linalg.solve(system, jacobian.mT @ gap)
-    for term, start in outputs.items():
-        expected = start.detach().flatten() + kernel.jacobian(term).matvec(move)
-        assert_near(found[term], expected, 1e-10, term)
+    changes = {t: kernel.jacobian(t).matvec(move) for t in outputs}
+    assert_all_near(found, {t: u.flatten() + changes[t] for t, u in outputs.items()})
 
 
 @pytest.mark.parametrize("ridge", RIDGES)
 def test_training_ends_there(ridge: float):
     phi = features()
-    kernel, targets, starts = kernel_of(phi), random_like(phi), random_like(phi)
+    kernel, targets, starts = explicit(**phi), random_like(phi), random_like(phi)
     fitted = {t: targets[t] for t in ("data", "slope")}
     residuals = {t: starts[t] - y for t, y in fitted.items()} | {"unseen": starts["unseen"]}
     training = LinearizedTraining(kernel, residuals, dict.fromkeys(fitted, 0.25))
     end = training.limit(0.25 * ridge)  # D = 1/4 throughout
     found = kernel_regression(kernel, fitted, starts, ridge)
-    for term, y in fitted.items():
-        assert_near(found[term], y + end[term], 1e-9, term)
-    assert_near(found["unseen"], end["unseen"], 1e-9, "unseen")
+    assert_all_near(found, end | {t: y + end[t] for t, y in fitted.items()}, 1e-9)
     if not ridge:
         assert_near(found["unseen"], training.flow(math.inf)["unseen"], 1e-9, "unseen")
 
 
 def test_values_that_can_be_fitted_are():
-    kernel, targets = kernel_of(features()), {"data": torch.arange(8.0)}
-    found = kernel_regression(kernel, targets)
-    assert_near(found["data"], torch.arange(8.0), 1e-11, "data")
+    y = torch.arange(8.0)
+    found = kernel_regression(explicit(**features()), {"data": y})
+    assert_near(found["data"], y, 1e-11, "data")
 
 
 def test_two_values_at_one_point_give_their_mean():
     phi = features({"data": 3, "unseen": 2})
     phi["data"][2] = phi["data"][0]
     y = torch.tensor([1.0, 5.0, 2.0])
-    found = kernel_regression(kernel_of(phi), {"data": y})
+    found = kernel_regression(explicit(**phi), {"data": y})
     expected = torch.tensor([1.5, 5.0, 1.5])
     assert_near(found["data"], expected, 1e-12, "data")
-    once = kernel_regression(kernel_of(phi | {"data": phi["data"][:2]}), {"data": expected[:2]})
+    apart = explicit(**phi | {"data": phi["data"][:2]})
+    once = kernel_regression(apart, {"data": expected[:2]})
     assert_near(found["unseen"], once["unseen"], 1e-11, "unseen")
 
 
 def test_a_ridge_below_the_floor_changes_nothing_that_is_known():
     phi = features({"data": 6, "unseen": 3}, parameters=4)
-    kernel, targets = kernel_of(phi), {"data": torch.randn(6)}
+    kernel, targets = explicit(**phi), {"data": torch.randn(6)}
     plain = kernel_regression(kernel, targets)["unseen"]
     for ridge in (1e-300, 1e-30, 1e-16):
         assert_near(kernel_regression(kernel, targets, ridge=ridge)["unseen"], plain, 1e-12, "f")
@@ -116,20 +110,17 @@ def test_a_ridge_below_the_floor_changes_nothing_that_is_known():
 
 def test_nothing_moves_for_a_large_ridge_or_a_zero_kernel():
     phi = features({"data": 3, "unseen": 2})
-    starts = random_like(phi)
-    found = kernel_regression(kernel_of(phi), {"data": torch.ones(3)}, starts, ridge=1e30)
-    zero = {t: 0 * part for t, part in phi.items()}
-    still = kernel_regression(kernel_of(zero), {"data": torch.ones(3)}, starts)
-    for term, start in starts.items():
-        assert_near(found[term], start, 1e-15, term)
-        assert torch.equal(still[term], start)
+    targets, starts = {"data": torch.ones(3)}, random_like(phi)
+    found = kernel_regression(explicit(**phi), targets, starts, ridge=1e30)
+    assert_all_near(found, starts, 1e-15)
+    zero = explicit(**{t: 0 * part for t, part in phi.items()})
+    assert_all_near(kernel_regression(zero, targets, starts), starts, 0.0)
 
 
 @pytest.mark.parametrize("ridge", [0.0, 0.1])
 def test_device_of_the_kernel(device: torch.device, ridge: float):
-    w = torch.zeros(2, device=device, requires_grad=True)
     phi = torch.tensor([[1.0, 0.0], [0.0, 2.0]], device=device)
-    kernel = empirical_ntk({"data": phi @ w, "unseen": 3 * (phi @ w)}, [w])
+    kernel = explicit(data=phi, unseen=3 * phi)
     found = kernel_regression(kernel, {"data": torch.tensor([1.0, 4.0])}, ridge=ridge)["unseen"]
     assert found.device.type == device.type
     expected = [3 / (1 + ridge), 3 * 4 * 4 / (4 + ridge)]
@@ -151,4 +142,4 @@ UNFIT: list[tuple[dict[str, Tensor], dict[str, object], type[Exception], str]] =
 @pytest.mark.parametrize(("targets", "options", "error", "message"), UNFIT)
 def test_what_does_not_fit_is_refused(targets, options, error, message):
     with pytest.raises(error, match=message):
-        kernel_regression(kernel_of(features()), targets, **options)
+        kernel_regression(explicit(**features()), targets, **options)

@@ -7,22 +7,24 @@ import math
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import mpmath
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from benchmarks import spectrum as bench
 from pinn_ntk import NTK, FactoredJacobian, Spectrum, definiteness, empirical_ntk
 from pinn_ntk.graph.reference import reference_jacobian
 from pinn_ntk.kernel import spectrum
 from pinn_ntk.kernel.factors import Dense
+from tests.kernels import explicit, mlp
 from tests.operators import grad, laplacian
 
 EPS = torch.finfo(torch.float64).eps
-Truth = tuple[tuple[int, int, int], list[Any]]  # network, eigenvalues
+NETWORK = (16, 2, 0)  # of which the eigenvalues are known
 
 
 def with_eigenvalues(values: list[float], dtype: torch.dtype = torch.float64) -> Tensor:
@@ -41,6 +43,8 @@ KNOWN: dict[str, tuple[list[float], float, float]] = {
     "steep": ([1e8, 1.0, 1e-4], (1e8 + 1 + 1e-4) ** 2 / (1e16 + 1), 1e12),
     "small": ([3e-30, 1e-30], 16 / 10, 3.0),
     "large": ([3e30, 1e30], 16 / 10, 3.0),
+    "square_underflows": ([3e-200, 1e-200], 16 / 10, 3.0),
+    "square_overflows": ([3e200, 1e200], 16 / 10, 3.0),
 }
 
 
@@ -71,16 +75,15 @@ def test_ranks_of_a_deficient_kernel_are_those_of_its_jacobian():
     found = Spectrum.of(jacobian @ jacobian.mT)
     norms = jacobian.norm() ** 2 / torch.linalg.matrix_norm(jacobian, 2) ** 2
     assert (found.rank, found.stable_rank) == (4, pytest.approx(float(norms)))
-    squares = torch.linalg.svdvals(jacobian).square()
-    assert torch.allclose(found.above_floor, squares, rtol=1e-12)
+    assert torch.allclose(found.above_floor, torch.linalg.svdvals(jacobian) ** 2, rtol=1e-12)
 
 
 @pytest.mark.parametrize("size", [1, 3])
 def test_zero_kernel(size: int):
     found = Spectrum.of(torch.zeros(size, size, dtype=torch.float64))
     assert found.eigenvalues.tolist() == [0.0] * size
-    assert (found.floor, found.rank, found.lambda_max) == (0.0, 0, 0.0)
-    assert (found.trace, found.effective_rank) == (0.0, 0.0)
+    assert (found.rank, found.floor) == (0, 0.0)
+    assert found.lambda_max == found.trace == found.effective_rank == 0.0
     assert math.isnan(found.condition)
     noise = Spectrum.of(-1e-20 * torch.eye(size, dtype=torch.float64))
     assert (noise.lambda_max, noise.floor, noise.rank) == (0.0, 0.0, 0)
@@ -108,12 +111,8 @@ def test_only_square_blocks_have_a_spectrum(shape: tuple[int, ...]):
 
 
 @pytest.mark.parametrize(("solver", "eigenvectors"), [("eigvalsh", False), ("eigh", True)])
-def test_a_failure_on_the_cpu_is_passed_on(
-    solver: str, eigenvectors: bool, monkeypatch: pytest.MonkeyPatch
-):
-    def fail(_: Tensor) -> Tensor:
-        raise torch.linalg.LinAlgError("did not converge")
-
+def test_a_failure_on_the_cpu_is_passed_on(solver: str, eigenvectors: bool, monkeypatch):
+    fail = Mock(side_effect=torch.linalg.LinAlgError("did not converge"))
     monkeypatch.setattr(spectrum.torch.linalg, solver, fail)
     with pytest.raises(torch.linalg.LinAlgError):
         Spectrum.of(torch.eye(2), eigenvectors=eigenvectors)
@@ -141,21 +140,10 @@ def test_stable_and_entropy_rank(values: list[float], stable: float, entropy: fl
 METHODS = ("fast", "accurate")
 
 
-@pytest.fixture(params=METHODS)
-def method(request: pytest.FixtureRequest) -> str:
-    return request.param
-
-
-def explicit(rows: Tensor) -> NTK:
-    """The kernel of a Jacobian written out."""
-    jacobian = FactoredJacobian({"w": Dense(rows)}, {"w": rows.shape[1]}, len(rows))
-    return NTK({"residual": jacobian})
-
-
-def vector_pinn() -> NTK:
+@pytest.fixture
+def kernel() -> NTK:
     """u_xx + v, v_x - u at 7 points, (7, 2), and u on the boundary, (2, 1), of one network."""
-    net = nn.Sequential(nn.Linear(1, 9), nn.Tanh(), nn.Linear(9, 9), nn.Tanh(), nn.Linear(9, 2))
-    net = net.double()
+    net = mlp(1, 9, 9, 2)
     x = torch.linspace(-1, 1, 7, dtype=torch.float64)[:, None].requires_grad_()
     u, v = net(x).split(1, 1)
     ends = torch.tensor([[-1.0], [1.0]], dtype=torch.float64)
@@ -167,7 +155,7 @@ def assert_same(found: Spectrum, matrix: Tensor) -> None:
     """Eigenvalues and eigenvectors are those of the matrix."""
     top, size = found.lambda_max, len(matrix)
     expected = torch.linalg.eigvalsh(matrix).flip(0)
-    assert found.eigenvalues.shape == (size,)
+    assert found.eigenvalues.shape == expected.shape
     assert torch.allclose(found.eigenvalues, expected, rtol=0, atol=size * 4 * EPS * top)
     vectors = found.eigenvectors
     assert torch.allclose(vectors.mT @ vectors, torch.eye(size).double(), atol=100 * EPS)
@@ -176,29 +164,24 @@ def assert_same(found: Spectrum, matrix: Tensor) -> None:
 
 
 @pytest.mark.parametrize("term", ["pde", "bc", None])
-def test_blocks_of_several_outputs(method: str, term: str | None):
-    kernel = vector_pinn()
+def test_blocks_of_several_outputs(kernel: NTK, method: str, term: str | None):
     matrix = kernel.matrix() if term is None else kernel[term]
     assert len(matrix) == {"pde": 14, "bc": 2, None: 16}[term]
     assert_same(kernel.spectrum(term, method=method, eigenvectors=True), matrix)
     assert kernel.spectrum(term, method=method).eigenvectors is None
 
 
-def test_weighted(method: str):
-    kernel = vector_pinn()
+def test_weighted(kernel: NTK, method: str):
     weights = {"pde": torch.rand(14, dtype=torch.float64), "bc": 1e3}
     found = kernel.weighted_spectrum(weights, method=method, eigenvectors=True)
     assert_same(found, kernel.weighted_matrix(weights))
 
 
-def test_operator_of_the_paper(method: str):
+def test_operator_of_the_paper(kernel: NTK, method: str):
     """Eq 6.3: rows of K_u scaled by lambda_b / N_b, of K_r by lambda_r / N_r; not symmetric."""
-    kernel = vector_pinn()
-    lambdas, rows = {"pde": 3.0, "bc": 700.0}, {"pde": 14, "bc": 2}
-    scales = {term: lambdas[term] / rows[term] for term in rows}
-    operator = torch.cat(
-        [scales[a] * torch.cat([kernel[a, b] for b in kernel.terms], 1) for a in kernel.terms]
-    )
+    scales = {"pde": 3.0 / 14, "bc": 700.0 / 2}
+    d = torch.tensor([scales["pde"]] * 14 + [scales["bc"]] * 2, dtype=torch.float64)
+    operator = d[:, None] * kernel.matrix()
     assert float((operator - operator.mT).norm()) > 0.1 * float(operator.norm())
     of_paper = torch.linalg.eigvals(operator)
     found = kernel.weighted_spectrum(scales, method=method, eigenvectors=True)
@@ -207,28 +190,25 @@ def test_operator_of_the_paper(method: str):
     expected = of_paper.real.sort(descending=True).values
     assert torch.allclose(found.eigenvalues, expected, rtol=0, atol=1e-10 * top)
     # And D^(-1/2) v is an eigenvector of the transposed operator K D, of dr/dt = -K D r.
-    root = torch.cat([torch.full((rows[t],), scales[t]).double() for t in rows]).sqrt()
-    modes = found.eigenvectors[:, :5] / root[:, None]
+    modes = found.eigenvectors[:, :5] / d.sqrt()[:, None]
     decayed, tol = modes * found.eigenvalues[:5], 1e-9 * top * float(modes.max())
     assert torch.allclose(operator.mT @ modes, decayed, atol=tol)
 
 
-def test_zero_weight_takes_a_term_out():
-    kernel = vector_pinn()
+def test_zero_weight_takes_a_term_out(kernel: NTK):
     found = kernel.weighted_spectrum({"pde": 1.0, "bc": 0.0}, method="accurate")
     alone = kernel.spectrum("pde", method="accurate")
     assert torch.allclose(found.above_floor, alone.eigenvalues[: found.rank], rtol=1e-6)
 
 
 @pytest.mark.parametrize("bad", [{}, *({"bc": w} for w in (-1.0, math.nan, math.inf))], ids=str)
-def test_bad_weights_are_refused_by_both(method: str, bad: dict[str, float]):
+def test_bad_weights_are_refused_by_both(kernel: NTK, method: str, bad: dict[str, float]):
     message = "all finite and none negative" if bad else "weight"
     with pytest.raises(ValueError, match=message):
-        vector_pinn().weighted_spectrum({"pde": 1.0, **bad}, method=method)
+        kernel.weighted_spectrum({"pde": 1.0, **bad}, method=method)
 
 
-def test_unknown_methods_and_terms_are_refused():
-    kernel = vector_pinn()
+def test_unknown_methods_and_terms_are_refused(kernel: NTK):
     for call in (kernel.spectrum, lambda **o: kernel.weighted_spectrum({"pde": 1, "bc": 1}, **o)):
         with pytest.raises(ValueError, match="method is 'exact'; expected 'fast'"):
             call(method="exact")
@@ -240,7 +220,7 @@ def test_unknown_methods_and_terms_are_refused():
 @pytest.mark.parametrize("shape", [(6, 4), (4, 6), (1, 3), (3, 1), (1, 1)])
 def test_accurate_eigenvalues_are_squared_singular_values(shape: tuple[int, int]):
     rows = torch.randn(*shape, dtype=torch.float64)
-    found = explicit(rows).spectrum(method="accurate", eigenvectors=True)
+    found = explicit(residual=rows).spectrum(method="accurate", eigenvectors=True)
     kept = min(shape)
     assert torch.allclose(found.eigenvalues[:kept], torch.linalg.svdvals(rows).square())
     assert found.eigenvalues[kept:].tolist() == [0.0] * (shape[0] - kept)
@@ -250,7 +230,7 @@ def test_accurate_eigenvalues_are_squared_singular_values(shape: tuple[int, int]
 
 def test_accurate_floor_is_on_the_singular_values():
     """1e-13 sigma_max stands above it, though its square is far below eps lambda_max."""
-    kernel = explicit(torch.diag(torch.tensor([2.0, 2e-13, 2e-16]).double()))
+    kernel = explicit(residual=torch.diag(torch.tensor([2.0, 2e-13, 2e-16]).double()))
     found = kernel.spectrum(method="accurate")
     assert found.floor == pytest.approx((3 * EPS * 2.0) ** 2, rel=1e-12)
     assert (found.rank, kernel.spectrum().rank) == (2, 1)
@@ -260,15 +240,15 @@ def test_accurate_floor_is_on_the_singular_values():
 def test_floor_of_a_float32_model(method: str):
     """J is off by eps_J sqrt(R) sigma_max, whatever the dtype of the products."""
     single = torch.finfo(torch.float32).eps
-    kernel = explicit(torch.diag(torch.tensor([1.0, 1e-5, 1e-9])))
+    rows = torch.diag(torch.tensor([1.0, 1e-5, 1e-9]))
+    kernel = explicit(residual=rows)
     weighted = kernel.weighted_spectrum({"residual": 4.0}, method=method)
     for found, top in ((kernel.spectrum(method=method), 1.0), (weighted, 4.0)):
         assert found.eigenvalues.dtype == torch.float64
         assert found.floor == pytest.approx(3 * single**2 * top, rel=1e-12)
         assert found.rank == 2
-
-    factors = {"w": Dense(torch.diag(torch.tensor([1.0, 1e-5, 1e-9])))}
-    throughout = NTK({"r": FactoredJacobian(factors, {"w": 3}, 3, dtype=torch.float32)})
+    jacobian = FactoredJacobian({"w": Dense(rows)}, {"w": 3}, 3, dtype=torch.float32)
+    throughout = NTK({"r": jacobian})
     floor = 3 * single if method == "fast" else (3 * single) ** 2
     assert throughout.spectrum(method=method).floor == pytest.approx(floor, rel=1e-6)
 
@@ -276,18 +256,16 @@ def test_floor_of_a_float32_model(method: str):
 @pytest.mark.parametrize("products", [torch.float32, torch.float64])
 @pytest.mark.parametrize("network", [(16, 2, 1), (64, 3, 0)])
 def test_nothing_above_the_floor_of_a_float32_model_is_wrong(method: str, network, products):
-    of_float64 = bench.kernel_of(bench.make_network(*network), torch.float64, torch.float64)
-    truth = of_float64.spectrum(method="accurate")
-    kernel = bench.kernel_of(bench.make_network(*network), torch.float32, products)
-    found = kernel.spectrum(method=method)
+    kernel_of = partial(bench.kernel_of, bench.make_network(*network))
+    truth = kernel_of(torch.float64, torch.float64).spectrum(method="accurate")
+    found = kernel_of(torch.float32, products).spectrum(method=method)
     assert 10 < found.rank < truth.rank
     errors = found.above_floor.double() / truth.eigenvalues[: found.rank] - 1
     assert float(errors.abs().max()) < 0.05
 
 
 def test_zero_jacobian(method: str):
-    kernel = explicit(torch.zeros(3, 4).double())
-    found = kernel.spectrum(method=method, eigenvectors=True)
+    found = explicit(residual=torch.zeros(3, 4).double()).spectrum(method=method, eigenvectors=True)
     assert found.eigenvalues.tolist() == [0.0] * 3
     assert (found.rank, found.floor, found.stable_rank, found.entropy_rank) == (0, 0.0, 0.0, 0.0)
     assert math.isnan(found.condition)
@@ -306,11 +284,10 @@ def test_a_term_that_depends_on_nothing(method: str):
 def test_duplicated_rows_are_rank_loss(method: str, copies: int):
     """Wang's boundary: N / 2 copies of each end have rank 2, and N / 2 times the eigenvalues."""
     ends = torch.randn(2, 30, dtype=torch.float64)
-    once, often = explicit(ends), explicit(ends.repeat_interleave(copies, 0))
-    found = often.spectrum(method=method)
-    assert (len(found.eigenvalues), found.rank) == (2 * copies, 2)
-    expected = copies * once.spectrum(method=method).eigenvalues
-    assert torch.allclose(found.above_floor, expected, rtol=1e-10)
+    once = explicit(residual=ends).spectrum(method=method)
+    often = explicit(residual=ends.repeat_interleave(copies, 0)).spectrum(method=method)
+    assert (len(often.eigenvalues), often.rank) == (2 * copies, 2)
+    assert torch.allclose(often.above_floor, copies * once.eigenvalues, rtol=1e-10)
 
 
 def test_eigenvectors_of_the_cpu_where_the_device_fails(monkeypatch: pytest.MonkeyPatch):
@@ -337,28 +314,24 @@ def test_eigenvectors_of_the_cpu_where_the_device_fails(monkeypatch: pytest.Monk
 @pytest.mark.gpu
 def test_on_cuda(method: str):
     rows = torch.randn(70, 40, dtype=torch.float64)
-    here = explicit(rows).spectrum(method=method, eigenvectors=True)
-    on_cuda = FactoredJacobian({"w": Dense(rows.cuda())}, {"w": 40}, 70, device="cuda")
-    there = NTK({"residual": on_cuda}).spectrum(method=method, eigenvectors=True)
-    assert there.eigenvalues.device.type == "cuda"
+    here = explicit(residual=rows).spectrum(method=method, eigenvectors=True)
+    there = explicit(residual=rows.cuda()).spectrum(method=method, eigenvectors=True)
+    assert there.eigenvalues.device.type == there.eigenvectors.device.type == "cuda"
     assert torch.allclose(there.above_floor.cpu(), here.above_floor, rtol=1e-9)
-    assert there.eigenvectors.device.type == "cuda"
     assert there.rank == here.rank == 40
 
 
 @pytest.fixture(scope="module")
-def truth() -> Truth:
-    network = (16, 2, 0)
-    return network, bench.true_eigenvalues(bench.make_network(*network))
+def truth() -> list[Any]:
+    return bench.true_eigenvalues(bench.make_network(*NETWORK))
 
 
-def test_the_reference_is_the_kernel_of_the_network(truth: Truth):
-    network, eigenvalues = truth
-    kernel = bench.kernel_of(bench.make_network(*network), torch.float64, torch.float64)
-    assert len(eigenvalues) == 40
-    largest = [float(value) for value in eigenvalues[:5]]
+def test_the_reference_is_the_kernel_of_the_network(truth: list[Any]):
+    kernel = bench.kernel_of(bench.make_network(*NETWORK), torch.float64, torch.float64)
+    assert len(truth) == 40
+    largest = [float(value) for value in truth[:5]]
     assert kernel.spectrum().eigenvalues[:5].tolist() == pytest.approx(largest, rel=1e-12)
-    assert float(sum(eigenvalues)) == pytest.approx(float(kernel.matrix().trace()), rel=1e-13)
+    assert float(sum(truth)) == pytest.approx(float(kernel.matrix().trace()), rel=1e-13)
 
 
 def test_a_gradient_of_60_digits_is_that_of_autograd():
@@ -366,9 +339,8 @@ def test_a_gradient_of_60_digits_is_that_of_autograd():
     x = torch.tensor([[0.3]], dtype=torch.float64, requires_grad=True)
     for order, value in ((0, net(x)), (2, laplacian(net(x), x))):
         expected = reference_jacobian(value, net).flatten()
-        layers = [layer for layer in net if isinstance(layer, nn.Linear)]
-        exact = [[bench._exact(p) for p in (layer.weight, layer.bias)] for layer in layers]
-        weights, biases = zip(*exact, strict=True)
+        exact = [bench._exact(p) for p in net.parameters()]
+        weights, biases = exact[::2], exact[1::2]
         found = bench._gradient(weights, biases, bench._exact(x)[0, 0], order)
         assert np.allclose(found.astype(float), expected.numpy(), rtol=1e-12, atol=1e-14)
 
@@ -382,11 +354,10 @@ RIGHT = {  # contestant -> eigenvalues right, at least and at most, of 40
 
 
 @pytest.mark.parametrize(("method", "precision"), RIGHT)
-def test_eigenvalues_right_of_forty(truth: Truth, method: str, precision: str):
-    network, eigenvalues = truth
-    assert float(eigenvalues[0] / eigenvalues[-1]) > 1e36
-    kernel = bench.kernel_of(bench.make_network(*network), *bench.PRECISIONS[precision])
-    found = bench.accuracy(kernel.spectrum(method=method), eigenvalues)
+def test_eigenvalues_right_of_forty(truth: list[Any], method: str, precision: str):
+    assert float(truth[0] / truth[-1]) > 1e36
+    kernel = bench.kernel_of(bench.make_network(*NETWORK), *bench.PRECISIONS[precision])
+    found = bench.accuracy(kernel.spectrum(method=method), truth)
     least, most = RIGHT[method, precision]
     assert least <= found.right <= most
     # The floor keeps what is right, and nothing else.
@@ -433,12 +404,6 @@ def test_stored_results_hold_the_claims():
         assert fast >= 18
         assert accurate >= 30
     assert report["cost"]["peak_bytes"]["accurate"] < report["cost"]["whole_jacobian_bytes"]
-
-
-@pytest.mark.parametrize("scale", [1e-100, 1e100])
-def test_the_effective_rank_does_not_overflow(scale: float):
-    spectrum = Spectrum.of(scale**2 * torch.diag(torch.tensor([3.0, 1.0], dtype=torch.float64)))
-    assert spectrum.effective_rank == pytest.approx(1.6)
 
 
 def test_a_derivative_that_is_not_finite_has_no_spectrum():

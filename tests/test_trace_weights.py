@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor
 
-from pinn_ntk import empirical_ntk, trace_weights
+from pinn_ntk import NTK, trace_weights
 from pinn_ntk.weights.trace import Convention, weights_from_traces
+from tests.kernels import explicit
 
 CONVENTIONS: list[Convention] = ["sum", "mean", "rate"]
 
@@ -55,20 +55,18 @@ def test_the_papers_weights_are_shares_turned_over() -> None:
         assert min(weights.values()) >= 1.0
 
 
-def two_terms() -> tuple[dict[str, Tensor], list[Tensor]]:
+def two_terms() -> NTK:
     """pde: 2 rows with gradients (3, 0) and (0, 4); bc: 1 row with gradient (1, 1)."""
-    w = torch.ones(2, dtype=torch.float64, requires_grad=True)
-    return {"pde": torch.tensor([3.0, 4.0]).double().diag() @ w, "bc": w.sum()}, [w]
+    return explicit(pde=torch.tensor([3.0, 4.0]).diag(), bc=torch.ones(1, 2))
 
 
 def test_weights_of_a_kernel() -> None:
     """Traces 25 and 2, rows 2 and 1."""
-    kernel = empirical_ntk(*two_terms())
+    kernel = two_terms()
     assert trace_weights(kernel) == {"pde": 27 / 25, "bc": 27 / 2}
-    expected = {"pde": 14.5 / 12.5, "bc": 14.5 / 2}
-    assert trace_weights(kernel, "mean") == pytest.approx(expected, rel=1e-15)
-    expected = {"pde": 8.25 / 6.25, "bc": 8.25 / 2}
-    assert trace_weights(kernel, convention="rate") == pytest.approx(expected, rel=1e-15)
+    mean, rate = {"pde": 14.5 / 12.5, "bc": 14.5 / 2}, {"pde": 8.25 / 6.25, "bc": 8.25 / 2}
+    assert trace_weights(kernel, "mean") == pytest.approx(mean, rel=1e-15)
+    assert trace_weights(kernel, convention="rate") == pytest.approx(rate, rel=1e-15)
 
 
 @pytest.mark.parametrize("trace", [0.0, -1.0, float("nan"), float("inf")])
@@ -79,4 +77,4 @@ def test_a_term_without_a_positive_trace_is_named(trace: float) -> None:
 
 def test_unknown_convention_is_named() -> None:
     with pytest.raises(ValueError, match=r"'product'; expected one of \('sum', 'mean', 'rate'\)"):
-        trace_weights(empirical_ntk(*two_terms()), "product")  # type: ignore[arg-type]
+        trace_weights(two_terms(), "product")  # type: ignore[arg-type]

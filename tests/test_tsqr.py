@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 
 import pytest
 import torch
-from torch import nn
 
 from pinn_ntk import FactoredJacobian, empirical_ntk
 from pinn_ntk.kernel import tsqr
 from pinn_ntk.kernel.factors import Dense, Outer
 from pinn_ntk.kernel.tsqr import factor_precision, triangular_factor
 from tests.asserts import assert_near
+from tests.networks import stack
 from tests.operators import laplacian
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -22,6 +22,10 @@ def outer(rows: int, m: int, n: int, sites: int = 2) -> Outer:
     return Outer(*(tuple(torch.randn(rows, size) for _ in range(sites)) for size in (m, n)))
 
 
+def dense(rows: int, columns: int) -> Dense:
+    return Dense(torch.randn(rows, columns))
+
+
 def jacobian(rows: int, **factors: Outer | Dense | int) -> FactoredJacobian:
     """A Jacobian of these factors; a number stands for a parameter without effect."""
     sizes = {n: f if isinstance(f, int) else f.numel for n, f in factors.items()}
@@ -29,26 +33,28 @@ def jacobian(rows: int, **factors: Outer | Dense | int) -> FactoredJacobian:
     return FactoredJacobian(present, sizes, rows)
 
 
-def some_jacobians() -> dict[str, FactoredJacobian]:
-    return {
-        "weight and bias": jacobian(7, w=outer(7, 3, 5), b=Dense(torch.randn(7, 3))),
-        "several layers": jacobian(
-            9, a=outer(9, 4, 1), b=Dense(torch.randn(9, 4)), c=outer(9, 4, 4, 3), d=outer(9, 1, 4)
-        ),
-        "fewer parameters than rows": jacobian(8, w=outer(8, 2, 2, 1)),
-        "one row": jacobian(1, w=outer(1, 3, 2), b=Dense(torch.randn(1, 3))),
-        "one parameter": jacobian(4, w=Dense(torch.randn(4, 1))),
-        "an unused parameter": jacobian(5, w=outer(5, 2, 3), unused=6, b=Dense(torch.randn(5, 2))),
-    }
+def of_u_xx() -> FactoredJacobian:
+    net, x = stack([1, 6, 6, 1]), torch.linspace(-1, 1, 11)[:, None].requires_grad_()
+    return empirical_ntk(laplacian(net(x), x), net).jacobian("residual")
 
 
-NAMES = tuple(some_jacobians())
+JACOBIANS: dict[str, Callable[[], FactoredJacobian]] = {
+    "weight and bias": lambda: jacobian(7, w=outer(7, 3, 5), b=dense(7, 3)),
+    "several layers": lambda: jacobian(
+        9, a=outer(9, 4, 1), b=dense(9, 4), c=outer(9, 4, 4, 3), d=outer(9, 1, 4)
+    ),
+    "fewer parameters than rows": lambda: jacobian(8, w=outer(8, 2, 2, 1)),
+    "one row": lambda: jacobian(1, w=outer(1, 3, 2), b=dense(1, 3)),
+    "one parameter": lambda: jacobian(4, w=dense(4, 1)),
+    "an unused parameter": lambda: jacobian(5, w=outer(5, 2, 3), unused=6, b=dense(5, 2)),
+    "u_xx of a network": of_u_xx,
+}
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", JACOBIANS)
 @pytest.mark.parametrize("width", [1, 2, 3, 4, 7, 100])
 def test_blocks_of_any_width_give_the_same(name: str, width: int, monkeypatch: pytest.MonkeyPatch):
-    whole = some_jacobians()[name]
+    whole = JACOBIANS[name]()
     monkeypatch.setattr(tsqr, "_width", lambda *_: width)
     triangle = triangular_factor([whole])
     assert triangle.shape == (min(whole.shape), whole.rows)
@@ -58,7 +64,7 @@ def test_blocks_of_any_width_give_the_same(name: str, width: int, monkeypatch: p
 
 @pytest.mark.parametrize("width", [1, 2, 5, 6, 11, 1000])
 def test_every_column_is_taken_once(width: int):
-    whole = some_jacobians()["several layers"]
+    whole = JACOBIANS["several layers"]()
     pieces = list(tsqr._pieces([whole], width))
     assert max(piece.shape[1] for piece in pieces) <= width
     assert torch.equal(torch.cat(pieces, 1), whole.dense())
@@ -66,12 +72,11 @@ def test_every_column_is_taken_once(width: int):
 
 def test_terms_below_one_another():
     """Factors of different kinds, one absent, and rows that are scaled."""
-    a = jacobian(4, w=outer(4, 3, 2), b=Dense(torch.randn(4, 3)))
-    b = jacobian(3, w=Dense(torch.randn(3, 6)), b=3)
-    c = jacobian(2, w=6, b=Dense(torch.randn(2, 3)))
-    stacked = torch.cat([a.dense(), b.dense(), c.dense()])
+    a = jacobian(4, w=outer(4, 3, 2), b=dense(4, 3))
+    terms = [a, jacobian(3, w=dense(3, 6), b=3), jacobian(2, w=6, b=dense(2, 3))]
+    stacked = torch.cat([term.dense() for term in terms])
     for scale in (None, torch.rand(9)):
-        triangle = triangular_factor([a, b, c], scale)
+        triangle = triangular_factor(terms, scale)
         rows = stacked if scale is None else scale[:, None] * stacked
         assert_near(triangle.mT @ triangle, rows @ rows.mT, 1e-13, "three terms")
 
@@ -80,7 +85,7 @@ def test_graded_columns_keep_the_small_singular_values():
     """Twelve decades of sigma, which are 24 of lambda: the Gram matrix has lost half of them."""
     left = torch.linalg.qr(torch.randn(6, 6)).Q
     right = torch.linalg.qr(torch.randn(40, 6)).Q
-    sigma = torch.logspace(0, -12, 6, dtype=torch.float64)
+    sigma = torch.logspace(0, -12, 6)
     found = torch.linalg.svdvals(triangular_factor([jacobian(6, w=Dense(left * sigma @ right.mT))]))
     assert torch.allclose(found, sigma, rtol=1e-3, atol=0)
 
@@ -114,22 +119,12 @@ def test_memory_stays_within_the_budget(rows: int):
 
 def test_precision_is_that_of_the_coarsest_numbers():
     single, double = torch.finfo(torch.float32).eps, torch.finfo(torch.float64).eps
-    net = nn.Sequential(nn.Linear(1, 3), nn.Tanh(), nn.Linear(3, 1)).float()
-    of_float32 = empirical_ntk(net(torch.ones(2, 1, dtype=torch.float32)), net).jacobian("residual")
+    net = stack([1, 3, 1]).float()
+    of_float32 = empirical_ntk(net(torch.ones(2, 1).float()), net).jacobian("residual")
     assert of_float32.dtype == torch.float64
-    of_float64 = jacobian(2, w=outer(2, 2, 2), b=Dense(torch.randn(2, 2)))
-    assert factor_precision([of_float32]) == single
-    assert factor_precision([of_float64]) == double
-    assert factor_precision([of_float64, of_float32]) == single
-    mixed = jacobian(2, w=outer(2, 2, 2), b=Dense(torch.randn(2, 2).float()))
-    assert factor_precision([mixed]) == single
-    assert factor_precision([jacobian(3, w=5)]) == double
-
-
-def test_a_network_with_derivatives():
-    net = nn.Sequential(nn.Linear(1, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 1))
-    x = torch.linspace(-1, 1, 11, dtype=torch.float64)[:, None].requires_grad_()
-    whole = empirical_ntk(laplacian(net(x), x), net).jacobian("residual")
-    triangle = triangular_factor([whole])
-    assert math.prod(triangle.shape) == 121
-    assert_near(triangle.mT @ triangle, whole.gram(), 1e-13, "u_xx")
+    of_float64 = jacobian(2, w=outer(2, 2, 2), b=dense(2, 2))
+    mixed = jacobian(2, w=outer(2, 2, 2), b=dense(2, 2).to(torch.float32))
+    for of_single in ([of_float32], [of_float64, of_float32], [mixed]):
+        assert factor_precision(of_single) == single
+    for of_double in (of_float64, jacobian(3, w=5)):
+        assert factor_precision([of_double]) == double
