@@ -5,20 +5,28 @@ u_xx = sin(3x) on [-1, 1], u(-1) = u(1) = 0, with u(x) = net(3x): the PDE term i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import csv
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 from warnings import WarningMessage
 
+import pytest
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.loggers import Logger
+from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.util import tensor_util
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from pinn_ntk.errors import NTKWarning
 
 N_PDE, N_BC = 6, 4
+ONE_BATCH: dict[str, Any] = {"max_epochs": -1, "limit_train_batches": 1}
+"""One batch an epoch: Lightning warns of a restart in the middle of an epoch."""
+
 Log = Literal["tensor", "item", "dict", "keyword", "sparse", "none"]
 OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
     "sgd": lambda params: torch.optim.SGD(params, lr=0.001),
@@ -134,9 +142,34 @@ def build(**options: Any) -> Pinn:
     return Pinn(**options)
 
 
-def ours(warned: Iterable[WarningMessage]) -> list[WarningMessage]:
-    """The warnings of this package; Lightning adds its own, which the recorder does not filter."""
-    return [warning for warning in warned if issubclass(warning.category, NTKWarning)]
+def events(logger: TensorBoardLogger) -> EventAccumulator:
+    guidance = {"scalars": 0, "tensors": 0, "images": 0}
+    return EventAccumulator(logger.log_dir, size_guidance=guidance).Reload()
+
+
+def summaries(log: EventAccumulator) -> dict[int, str]:
+    """Step -> text."""
+    tensors = log.Tensors("ntk/summary/text_summary")
+    return {e.step: tensor_util.make_ndarray(e.tensor_proto)[0].decode() for e in tensors}
+
+
+def column(logger: CSVLogger, tag: str) -> dict[int, float]:
+    """Step -> value, where there is one."""
+    with (Path(logger.log_dir) / "metrics.csv").open() as file:
+        return {int(row["step"]): float(row[tag]) for row in csv.DictReader(file) if row.get(tag)}
+
+
+def ours(warned: Iterable[WarningMessage]) -> list[str]:
+    """What this package warns of; Lightning adds its own, which the recorder does not filter."""
+    return [str(w.message) for w in warned if issubclass(w.category, NTKWarning)]
+
+
+@contextmanager
+def told_once(match: str) -> Iterator[None]:
+    """This package warns once, of that."""
+    with pytest.warns(NTKWarning, match=match) as warned:
+        yield
+    assert len(ours(warned)) == 1
 
 
 def same(a: nn.Module, b: nn.Module) -> bool:

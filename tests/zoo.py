@@ -5,7 +5,7 @@ Each notes, row by row, what callbacks have to find in its steps, and may weight
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -24,7 +24,7 @@ Residuals: TypeAlias = dict[str, Tensor]
 
 
 class Noted(Pinn):
-    """Notes the Jacobian of every term in every step; of several evaluations, the first one's."""
+    """Notes residuals and Jacobians of every step; of several evaluations, the first one's."""
 
     def __init__(
         self,
@@ -38,6 +38,7 @@ class Noted(Pinn):
         self.weigh_every = weigh_every
         self.weights: dict[str, float] = {}
         self.jacobians: dict[int, Residuals] = {}
+        self.rows: dict[int, Residuals] = {}
         self.theta: dict[int, Tensor] = {}
         self.effective: dict[int, dict[str, float]] = {}
         self.batches = 0
@@ -60,6 +61,7 @@ class Noted(Pinn):
         for name, residual in residuals.items():
             if name not in noted:
                 noted[name] = reference_jacobian(residual, self.trained())
+                self.rows.setdefault(self.step, {})[name] = residual.detach().flatten()
         theta = torch.cat([p.detach().flatten().double() for p in self.trained()])
         self.theta.setdefault(self.step, theta)
         if self.weigh_every and self.step % self.weigh_every == 0:
@@ -338,14 +340,34 @@ def steps_of(monitor: NTKMonitor, tag: str = "ntk/drift/parameters") -> list[int
     return list(series(monitor, tag))
 
 
-def assert_traces(
-    monitor: NTKMonitor, module: Noted, steps: Sequence[int], rel: float = 1e-10
+def assert_series(
+    monitor: Any,
+    tag: str,
+    expected: Callable[[int], float],
+    steps: Iterable[int],
+    rel: float = 1e-10,
 ) -> None:
+    """A tag was logged at just these steps, each time with what a function of the step gives."""
+    values = {step: expected(step) for step in steps}
+    assert series(monitor, tag) == pytest.approx(values, rel=rel), tag
+
+
+def assert_terms(
+    monitor: Any,
+    quantity: str,
+    expected: Callable[[int], Mapping[str, float]],
+    steps: Sequence[int],
+    rel: float = 1e-10,
+) -> None:
+    """The same for ``ntk/<quantity>/<term>`` of all terms."""
+    for term in expected(steps[0]):
+        of_term = {step: expected(step)[term] for step in steps}
+        assert_series(monitor, f"ntk/{quantity}/{term}", of_term.__getitem__, steps, rel)
+
+
+def assert_traces(monitor: NTKMonitor, module: Noted, steps: Sequence[int]) -> None:
     """Every trace logged is that of the row-by-row Jacobian, at just these steps."""
-    for term in module.jacobians[steps[0]]:
-        got = series(monitor, f"ntk/trace/{term}")
-        expected = {step: module.traces(step)[term] for step in steps}
-        assert got == pytest.approx(expected, rel=rel), term
+    assert_terms(monitor, "trace", module.traces, steps)
 
 
 def assert_close(a: nn.Module, b: nn.Module, rel: float = 1e-9) -> None:
