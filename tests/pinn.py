@@ -5,7 +5,6 @@ u_xx = sin(3x) on [-1, 1], u(-1) = u(1) = 0, with u(x) = net(3x): the PDE term i
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,9 +14,7 @@ from warnings import WarningMessage
 import pytest
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tensorboard.util import tensor_util
+from pytorch_lightning.loggers import Logger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -140,23 +137,6 @@ def build(**options: Any) -> Pinn:
     """The same network whenever it is called."""
     torch.manual_seed(1)
     return Pinn(**options)
-
-
-def events(logger: TensorBoardLogger) -> EventAccumulator:
-    guidance = {"scalars": 0, "tensors": 0, "images": 0}
-    return EventAccumulator(logger.log_dir, size_guidance=guidance).Reload()
-
-
-def summaries(log: EventAccumulator) -> dict[int, str]:
-    """Step -> text."""
-    tensors = log.Tensors("ntk/summary/text_summary")
-    return {e.step: tensor_util.make_ndarray(e.tensor_proto)[0].decode() for e in tensors}
-
-
-def column(logger: CSVLogger, tag: str) -> dict[int, float]:
-    """Step -> value, where there is one."""
-    with (Path(logger.log_dir) / "metrics.csv").open() as file:
-        return {int(row["step"]): float(row[tag]) for row in csv.DictReader(file) if row.get(tag)}
 
 
 def ours(warned: Iterable[WarningMessage]) -> list[str]:
