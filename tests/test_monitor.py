@@ -387,9 +387,7 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> tuple[NTKMonitor, EventA
     return monitor, events(logger.log_dir)
 
 
-def test_scalars_are_in_the_event_file_at_lightnings_step(
-    logged: tuple[NTKMonitor, EventAccumulator],
-):
+def test_scalars_are_in_the_event_file_at_lightnings_step(logged: Any):
     monitor, log = logged
     assert {tag for tag in log.Tags()["scalars"] if tag.startswith("ntk/")} == SCALARS
     for tag, series in monitor.history.items():
