@@ -133,6 +133,14 @@ def fit(
     return run
 
 
+def calling(**hooks: Callable[..., Any]) -> pl.Callback:
+    """A callback of just these hooks."""
+    callback = pl.Callback()
+    for name, hook in hooks.items():
+        setattr(callback, name, hook)
+    return callback
+
+
 def build(**options: Any) -> Pinn:
     """The same network whenever it is called."""
     torch.manual_seed(1)

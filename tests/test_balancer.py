@@ -17,7 +17,7 @@ from torch import Tensor
 from pinn_ntk import empirical_ntk, reference_ntk, trace_weights
 from pinn_ntk.callbacks import NTKBalancer, NTKMonitor
 from pinn_ntk.weights.trace import Convention
-from tests.pinn import Pinn, batch, build, fit, same, told_once
+from tests.pinn import Pinn, batch, build, calling, fit, same, told_once
 from tests.scripts import python
 from tests.written import column
 from tests.zoo import make
@@ -95,16 +95,15 @@ def test_training_equals_a_loss_weighted_by_hand(
 
 
 def test_losses_are_logged_unweighted_and_weights_when_updated(tmp_path: Path):
-    class Losses(pl.Callback):
-        def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-            metrics = trainer.callback_metrics.items()
-            logged.append({k: float(v) for k, v in metrics if not k.startswith("ntk/")})
+    def note(run: pl.Trainer, *_: Any) -> None:
+        metrics = run.callback_metrics.items()
+        logged.append({k: float(v) for k, v in metrics if not k.startswith("ntk/")})
 
     logged: list[dict[str, float]] = []
     module, logger = build(), CSVLogger(tmp_path)
     first = {n: loss.item() for n, loss in module.losses(module.residuals(batch())).items()}
     balancer = NTKBalancer(every_n_steps=3)
-    fit(module, balancer, Losses(), steps=5, logger=logger)
+    fit(module, balancer, calling(on_train_batch_end=note), steps=5, logger=logger)
     assert logged[0] == first
     written = {n: column(logger.log_dir, f"ntk/weight/{n}") for n in ("pde", "bc")}
     assert list(written["pde"]) == [0, 3]
@@ -126,22 +125,17 @@ class Late(Pinn):
         return residuals
 
 
-class Watch(pl.Callback):
-    """Notes the weights that were in force, and whose gradient was accumulated."""
-
-    def __init__(self, balancer: NTKBalancer) -> None:
-        self.balancer = balancer
-        self.weights: list[dict[str, float]] = []
-
-    def on_after_backward(self, *_: Any) -> None:
-        self.weights.append(dict(self.balancer.weights))
+def weights_in_force(module: Pinn, every: int, steps: int) -> list[dict[str, float]]:
+    """Those whose gradient was accumulated in each step."""
+    found: list[dict[str, float]] = []
+    balancer = NTKBalancer(every_n_steps=every)
+    note = calling(on_after_backward=lambda *_: found.append(dict(balancer.weights)))
+    fit(module, balancer, note, steps=steps)
+    return found
 
 
 def test_absent_terms_keep_their_weight_and_new_ones_start_at_one():
-    balancer = NTKBalancer(every_n_steps=3)
-    watch = Watch(balancer)
-    fit(Late(), balancer, watch, steps=5)
-    first, second, third, fourth, fifth = watch.weights
+    first, second, third, fourth, fifth = weights_in_force(Late(), every=3, steps=5)
     assert first == second
     assert third == first | {"data": 1.0}
     assert fourth["bc"] == first["bc"]  # absent at the update of step 3
@@ -263,13 +257,11 @@ class Silent(Pinn):
 
 
 def test_failing_updates_keep_the_last_weights_and_warn_once():
-    balancer = NTKBalancer(every_n_steps=1)
-    watch = Watch(balancer)
     with told_once("weighting the loss failed with ValueError: .*trace 0"):
-        fit(Silent(), balancer, watch, steps=6)
-    assert watch.weights[1] == watch.weights[2] == watch.weights[3]
-    assert watch.weights[4] != watch.weights[3]  # tried again
-    assert all(0 < w < float("inf") for weights in watch.weights for w in weights.values())
+        found = weights_in_force(Silent(), every=1, steps=6)
+    assert found[1] == found[2] == found[3]
+    assert found[4] != found[3]  # tried again
+    assert all(0 < w < float("inf") for weights in found for w in weights.values())
 
 
 BOUNDS = [(0.0, 2.0), (1.5, math.inf), (3.0, 4.0), (0.0, 3.0), (2.0, math.inf), (1.5, 2.5)]

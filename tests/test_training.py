@@ -11,19 +11,20 @@ from typing import Any
 
 import numpy as np
 import pytest
-import pytorch_lightning as pl
 import torch
 from pytorch_lightning.plugins import MixedPrecision
 from torch import Tensor
 
 from pinn_ntk import tap
 from pinn_ntk.callbacks import NTKBalancer, NTKMonitor
-from tests.pinn import N_BC, N_PDE, Pinn, batch, same, trainer
+from tests.pinn import N_BC, N_PDE, Pinn, batch, calling, same, trainer
 from tests.test_balancer import by_hand
 from tests.zoo import (
     Explicit,
     Noted,
     assert_close,
+    assert_series,
+    assert_terms,
     assert_traces,
     compare,
     make,
@@ -82,11 +83,8 @@ def test_what_is_logged_is_the_kernel_of_the_step_and_training_the_same(way: Any
     monitor = NTKMonitor(every_n_steps=3)
     module, _ = compare(Noted, monitor, fit={"steps": 6, **options}, optimizer=optimizer)
     assert_traces(monitor, module, [0, 3, 5])
-    moved = {step: module.moved(step) for step in (0, 3, 5)}
-    assert series(monitor, "ntk/drift/parameters") == pytest.approx(moved, rel=1e-10)
-    for term in ("pde", "bc"):
-        weights = series(monitor, f"ntk/effective_weight/{term}")
-        assert weights == pytest.approx(dict.fromkeys((0, 3, 5), 1.0), rel=1e-12)
+    assert_series(monitor, "ntk/drift/parameters", module.moved, [0, 3, 5])
+    assert_terms(monitor, "effective_weight", lambda _: {"pde": 1, "bc": 1}, [0, 3, 5], rel=1e-12)
 
 
 def test_balanced_training_is_that_of_a_loss_weighted_by_hand(way: Any):
@@ -129,10 +127,8 @@ def test_the_scale_of_the_loss_is_not_seen(options: dict[str, Any]):
     train(module, monitor, steps=5, plugins=[Scaled()], **options)
     assert same(plain, module)  # a power of two costs no digit
     assert_traces(monitor, module, [0, 2, 4])
-    rates = {step: 2 / curvature(module, step) for step in (0, 2, 4)}
-    assert series(monitor, "ntk/max_stable_lr") == pytest.approx(rates, rel=1e-10)
-    weights = series(monitor, "ntk/effective_weight/pde")
-    assert weights == pytest.approx(dict.fromkeys((0, 2, 4), 1.0), rel=1e-12)
+    assert_series(monitor, "ntk/max_stable_lr", lambda s: 2 / curvature(module, s), [0, 2, 4])
+    assert_series(monitor, "ntk/effective_weight/pde", lambda _: 1.0, [0, 2, 4], rel=1e-12)
 
 
 def test_balanced_training_does_not_see_the_scale_of_the_loss():
@@ -154,8 +150,7 @@ def test_double_precision_by_lightning_keeps_all_digits():
     train(module, monitor, steps=3, batches=[batch(torch.float32)] * 3, precision="64-true")
     assert next(module.parameters()).dtype == torch.float64
     assert_traces(monitor, module, [0, 2])
-    rates = {step: 2 / curvature(module, step) for step in (0, 2)}
-    assert series(monitor, "ntk/max_stable_lr") == pytest.approx(rates, rel=1e-10)
+    assert_series(monitor, "ntk/max_stable_lr", lambda s: 2 / curvature(module, s), [0, 2])
 
 
 @pytest.mark.parametrize("dtype", ["bf16", "fp16"])
@@ -173,8 +168,7 @@ def test_half_precision_measures_without_complaints_and_within_its_digits(dtype:
     for tag in ("ntk/trace/pde", "ntk/trace/bc", "ntk/lambda_max/bc", "ntk/max_stable_lr"):
         assert series(rounded, tag) == pytest.approx(series(whole, tag), rel=0.05), tag
         assert series(rounded, tag) != series(whole, tag)  # it was half precision
-    for tag in ("ntk/effective_weight/pde", "ntk/effective_weight/bc"):
-        assert series(rounded, tag) == pytest.approx({0: 1.0, 1: 1.0}, rel=0.01), tag
+    assert_terms(rounded, "effective_weight", lambda _: {"pde": 1, "bc": 1}, [0, 1], rel=0.01)
 
 
 # --- Losses that hold their weights: LossWeights
@@ -222,11 +216,8 @@ def test_explicit_weights_are_updated_after_the_batch(optimizer: str):
     module = make(Explicit, optimizer=OPTIMIZERS[optimizer])
     balancer, seen = NTKBalancer(every_n_steps=2), []
 
-    class Watch(pl.Callback):
-        def on_train_batch_start(self, *_: Any) -> None:
-            seen.append(module.loss_weights.as_dict())
-
-    train(module, balancer, Watch(), steps=5)
+    note = calling(on_train_batch_start=lambda *_: seen.append(module.loss_weights.as_dict()))
+    train(module, balancer, note, steps=5)
     assert seen[0] == {"pde": 1.0, "bc": 1.0}
     for got, weights in zip([*seen[1:], balancer.weights], expected, strict=True):
         assert got == pytest.approx(weights, rel=1e-6)
@@ -239,10 +230,7 @@ def test_explicit_weights_are_measured_once():
     module = make(Explicit, {"pde": 2.0, "bc": 5.0}, optimizer="adam")
     monitor, balancer = NTKMonitor(every_n_steps=1), NTKBalancer(every_n_steps=2)
     train(module, monitor, balancer, steps=4)
-    for term in ("pde", "bc"):
-        expected = {step: weights[term] for step, weights in module.effective.items()}
-        got = series(monitor, f"ntk/effective_weight/{term}")
-        assert got == pytest.approx(expected, rel=1e-12)
+    assert_terms(monitor, "effective_weight", module.effective.get, range(4), rel=1e-12)
     assert module.effective[0] == {"pde": 2.0, "bc": 5.0}
     assert module.effective[1] == pytest.approx(module.rule(0), rel=1e-10)
     assert_traces(monitor, module, [0, 1, 2, 3])  # of the unweighted residuals
@@ -277,8 +265,7 @@ def test_two_fits_count_on():
     module.optimizer = "lbfgs"
     train(module, monitor, steps=4)
     assert_traces(monitor, module, [0, 2, 3, 4, 6, 7])
-    moved = {step: module.moved(step) for step in (0, 2, 3, 4, 6, 7)}
-    assert series(monitor, "ntk/drift/parameters") == pytest.approx(moved, rel=1e-10)
+    assert_series(monitor, "ntk/drift/parameters", module.moved, [0, 2, 3, 4, 6, 7])
 
 
 def test_the_same_trainer_goes_on():

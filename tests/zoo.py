@@ -326,7 +326,7 @@ def compare(
     return module, other
 
 
-def make(kind: type[Noted] = Noted, /, *arguments: Any, **options: Any) -> Any:
+def make(kind: Callable[..., Any] = Noted, /, *arguments: Any, **options: Any) -> Any:
     """A module that starts from the same parameters whenever it is made."""
     torch.manual_seed(1)
     return kind(*arguments, **options)
