@@ -21,8 +21,8 @@ from pinn_ntk.callbacks import NTKMonitor
 from pinn_ntk.diagnostics.distance_to_limit import POINTS, DistanceFromLimit, spread
 from pinn_ntk.limit.parametrization import found_stds
 from tests.looks import said
-from tests.pinn import N_PDE, Pinn, batch, same, trainer
-from tests.zoo import Stream, make, train
+from tests.pinn import N_PDE, Pinn, batch, trainer
+from tests.zoo import Stream, compare, make, train
 
 DISTANCE = "ntk/distance_to_limit"
 HALF, OWN = torch.tensor(0.5, dtype=torch.float64), 3 * batch()["x"]  # as the network is called
@@ -519,7 +519,4 @@ class Checkpointed(Plain):
 
 
 def test_a_network_that_is_checkpointed_trains_as_without():
-    plain, watched = (make(Checkpointed) for _ in range(2))
-    train(plain, steps=3)
-    train(watched, NTKMonitor(every_n_steps=1), steps=3)
-    assert same(plain, watched)
+    compare(Checkpointed, NTKMonitor(every_n_steps=1), fit={"steps": 3})

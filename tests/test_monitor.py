@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import re
 import sys
 import warnings
 from pathlib import Path
@@ -26,13 +27,12 @@ from pinn_ntk.diagnostics.interference import TermInterference
 from pinn_ntk.diagnostics.predicted_decrease import PredictedDecrease
 from pinn_ntk.diagnostics.rank import Rank
 from pinn_ntk.diagnostics.step_size import StepSize
-from pinn_ntk.errors import NTKWarning
 from pinn_ntk.looks.parameters import learning_rate, trained_parameters
-from tests.pinn import N_PDE, ONE_BATCH, Log, Pinn, TwoOptimizers, build, fit, ours, same, trainer
+from tests.pinn import N_PDE, ONE_BATCH, Pinn, TwoOptimizers, build, calling, fit, same, told_once
 from tests.test_diagnostic_predicted_decrease import D, Seen
 from tests.test_training import CutOff
 from tests.written import column, events, summaries
-from tests.zoo import Noted, assert_traces, make, steps_of
+from tests.zoo import Noted, assert_traces, compare, make, steps_of
 
 TERMS = ("pde", "bc")
 SCALARS = {
@@ -211,37 +211,29 @@ def test_training_is_bit_identical(tmp_path: Path, optimizer: str, dropout: floa
 
 
 def test_gradients_and_graph_are_left_alone():
-    class Check(pl.Callback):
-        def on_before_backward(self, _: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor):
-            assert all(p.grad is None for p in pl_module.parameters())
-            assert loss.grad_fn is not None
+    def check(_: pl.Trainer, module: pl.LightningModule, loss: Tensor) -> None:
+        assert all(p.grad is None for p in module.parameters())
+        assert loss.grad_fn is not None
 
     monitor = NTKMonitor(every_n_steps=1)
-    fit(build(), monitor, Check(), steps=2)
+    fit(build(), monitor, calling(on_before_backward=check), steps=2)
     assert steps_of(monitor) == [0, 1]
 
 
 def test_failing_diagnostic_warns_once_and_training_goes_on(monkeypatch: pytest.MonkeyPatch):
-    plain, watched = build(), build()
-    fit(plain, steps=6)
-
     def broken(residuals: dict[str, Tensor], *args: Any, **kwargs: Any) -> None:
         calls.append(set(residuals))
         raise RuntimeError("no such luck.")
 
     calls: list[set[str]] = []
-
     monkeypatch.setattr("pinn_ntk.looks.look.empirical_ntk", broken)
     monitor = NTKMonitor(every_n_steps=1)
-    with pytest.warns(NTKWarning) as warned:
-        fit(watched, monitor, steps=6)
-    (message,) = ours(warned)
+    left_out = "left out for this fit without it: the spectra, the traces, "
+    with told_once(f"the kernel failed with RuntimeError: no such luck. Tr.*{left_out}"):
+        compare(Pinn, monitor, fit={"steps": 6})
     assert calls == [{"pde", "bc"}]
-    assert "the kernel failed with RuntimeError: no such luck. Tr" in message
-    assert "left out for this fit without it: the spectra, the traces, " in message
     kept = {"ntk/effective_weight/pde", "ntk/effective_weight/bc", "ntk/overhead_fraction"}
     assert set(monitor.history) == kept
-    assert same(plain, watched)
 
 
 COSINE, STABLE = "ntk/interference/pde/bc", "ntk/max_stable_lr"
@@ -274,17 +266,14 @@ def no_luck(*_: Any, **__: Any) -> Any:
 def test_a_part_that_fails_leaves_all_the_others(part: str, monkeypatch: pytest.MonkeyPatch):
     what, without, lost = PARTS[part]
     monkeypatch.setattr(f"pinn_ntk.{part}", no_luck)
-    plain, watched, monitor = build(), build(), NTKMonitor(every_n_steps=1)
-    fit(plain, steps=3)
-    with pytest.warns(NTKWarning) as warned:
-        fit(watched, monitor, steps=3)
+    monitor = NTKMonitor(every_n_steps=1)
     left_out, off = "left out for this fit without it: ", " is switched off for this fit"
     after = left_out + without if without else what + off
     failed = f"NTKMonitor: {what} failed with RuntimeError: no such luck. Training goes on; "
-    assert ours(warned) == [f"{failed}{after}. The traceback is in the log."]
+    with told_once(rf"^{re.escape(failed + after)}\. The traceback is in the log\.$"):
+        compare(Pinn, monitor, fit={"steps": 3})
     assert set(monitor.history) == SCALARS - lost
     assert len(monitor.history["ntk/trace/pde"]) == 3
-    assert same(plain, watched)
 
 
 SPEAKERS = [Rank, TermInterference, StepSize, PredictedDecrease]
@@ -294,17 +283,15 @@ SPEAKERS = [Rank, TermInterference, StepSize, PredictedDecrease]
 def test_a_sentence_that_fails_leaves_the_rest_of_the_summary(
     speaker: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    texts: list[list[str]] = []
-    for fails in (False, True):
-        if fails:
-            monkeypatch.setattr(speaker, "sentences", no_luck)
-        logger = TensorBoardLogger(tmp_path / str(fails))
-        with warnings.catch_warnings(record=True) as warned:
-            warnings.simplefilter("always", NTKWarning)
-            fit(build(), NTKMonitor(every_n_steps=2), steps=5, logger=logger)
-        assert ["the sentence on" in message for message in ours(warned)] == [True] * fails
-        texts.append(summaries(events(logger.log_dir))[4].splitlines())
-    whole, rest = texts
+    def told() -> list[str]:
+        logger = TensorBoardLogger(tmp_path)
+        fit(build(), NTKMonitor(every_n_steps=2), steps=5, logger=logger)
+        return summaries(events(logger.log_dir))[4].splitlines()
+
+    whole = told()
+    monkeypatch.setattr(speaker, "sentences", no_luck)
+    with told_once("the sentence on"):
+        rest = told()
     assert set(rest) < set(whole)
     assert 1 <= len(whole) - len(rest) <= 2
     assert len(rest) > 8
@@ -325,17 +312,15 @@ def test_only_learning_rates_that_are_numbers_are_taken(rates: list[Any], expect
     optimizer = torch.optim.SGD([{"params": [p]} for p in list(module.parameters())[:2]], lr=1.0)
     for group, rate in zip(optimizer.param_groups, rates, strict=True):
         group["lr"] = rate
-    run = trainer()
-    run.strategy.optimizers = [optimizer]
-    params = trained_parameters(run.optimizers, module)
-    assert learning_rate(run.optimizers, params, NTK({})) == expected
+    params = trained_parameters([optimizer], module)
+    assert learning_rate([optimizer], params, NTK({})) == expected
 
 
 # --- Names
 
 
 @pytest.mark.parametrize("log", ["tensor", "item", "dict", "keyword", "sparse"])
-def test_terms_are_named_after_logged_keys(log: Log):
+def test_terms_are_named_after_logged_keys(log: str):
     module, monitor = make(Noted, log=log), NTKMonitor(every_n_steps=4)
     fit(module, monitor, steps=6)
     assert set(monitor.history) == SCALARS

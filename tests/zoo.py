@@ -302,7 +302,7 @@ def train(
 
 
 def compare(
-    kind: type[Noted],
+    kind: type[Pinn],
     *callbacks: pl.Callback,
     weigh_every: int | None = None,
     fit: dict[str, Any] | None = None,
@@ -316,7 +316,8 @@ def compare(
     Callbacks of ``both`` are made for each; the other may be of another kind and options.
     """
     (kind_of_other, of_other), fit = like or (kind, options), {"steps": 5, **(fit or {})}
-    other, module = make(kind_of_other, weigh_every=weigh_every, **of_other), make(kind, **options)
+    weighing = {"weigh_every": weigh_every} if weigh_every else {}
+    other, module = make(kind_of_other, **weighing, **of_other), make(kind, **options)
     train(other, *both(), **fit)
     train(module, *callbacks, *both(), **fit)
     if weigh_every is None:
