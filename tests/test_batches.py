@@ -133,9 +133,7 @@ def test_a_probe_has_drift_though_points_are_drawn_anew():
     for name in ("pde", "bc"):
         drift = changes(module.fixed, name)
         assert_series(monitor, f"ntk/drift/{name}", drift.get, STEPS, rel=1e-8)
-        traces = {
-            step: float(of_step[name].square().sum()) for step, of_step in module.fixed.items()
-        }
+        traces = {step: float(J[name].square().sum()) for step, J in module.fixed.items()}
         assert_series(monitor, f"ntk/trace/{name}", traces.get, STEPS)
     whole = changes(module.fixed, "pde", "bc")
     assert whole[0] == 0.0

@@ -26,6 +26,8 @@ Residuals: TypeAlias = dict[str, Tensor]
 class Noted(Pinn):
     """Notes residuals and Jacobians of every step; of several evaluations, the first one's."""
 
+    taps = False
+
     def __init__(
         self,
         weigh_every: int | None = None,
@@ -86,6 +88,9 @@ class Noted(Pinn):
         self.log_losses(losses, batch_idx)
         return self.total(losses)
 
+    def tapped(self, residuals: Residuals) -> Residuals:
+        return {n: tap(r, n) for n, r in residuals.items()} if self.taps else residuals
+
     def total(self, losses: dict[str, Tensor]) -> Tensor:
         return torch.stack([self.weights.get(n, 1.0) * loss for n, loss in losses.items()]).sum()
 
@@ -134,9 +139,7 @@ class Manual(Noted):
         optimizer = self.optimizers(use_pl_optimizer=self.pl_optimizer)
         residuals = self.residuals(batch)
         self.note(residuals)
-        if self.taps:
-            residuals = {name: tap(r, name) for name, r in residuals.items()}
-        losses = self.losses(residuals)
+        losses = self.losses(self.tapped(residuals))
         self.log_losses(losses, batch_idx)
         optimizer.zero_grad()
         if self.raw:
