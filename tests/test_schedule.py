@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from pinn_ntk.callbacks.schedule import Schedule, is_due
 from pinn_ntk.callbacks.trainer.steps import final_step, last_step, logged_step
-from tests.pinn import TwoOptimizers, build, fit
+from tests.pinn import TwoOptimizers, build, calling, fit
 
 DUE = [
     ({"every_n_steps": 3}, None, [0, 3, 6]),
@@ -208,11 +208,9 @@ def test_without_lightnings_private_counter_global_step_is_taken(monkeypatch: py
 
 
 def test_an_endless_fit_has_no_last_step():
+    def stop(run: pl.Trainer, *_: Any) -> None:
+        run.should_stop = run.global_step >= 2
+
     noted = Steps()
-
-    class Stop(pl.Callback):
-        def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-            trainer.should_stop = trainer.global_step >= 2
-
-    fit(build(), noted, Stop(), steps=-1, max_epochs=-1)
+    fit(build(), noted, calling(on_train_batch_end=stop), steps=-1, max_epochs=-1)
     assert noted.last == [None, None]
