@@ -19,6 +19,7 @@ from pinn_ntk.diagnostics.predicted_decrease import PredictedDecrease
 from pinn_ntk.diagnostics.registry import chosen
 from pinn_ntk.looks.step_terms import PROBE
 from tests.looks import ask, look_at, rows, values
+from tests.pinn import ours
 from tests.test_diagnostic_distance_to_limit import Plain
 from tests.zoo import make, series, train
 
@@ -53,7 +54,7 @@ def guarded(*diagnostics: Diagnostic) -> Panel:
 def warned_of(part: Callable[[], Any]) -> list[str]:
     with pytest.warns(NTKWarning) as warned:
         part()
-    return [str(w.message) for w in warned if issubclass(w.category, NTKWarning)]
+    return ours(warned)
 
 
 def test_one_that_raises_leaves_the_others_and_is_off_for_the_fit():
