@@ -19,7 +19,6 @@ from tests.pinn import batch, calling, told_once
 from tests.written import column
 from tests.zoo import (
     Noted,
-    Residuals,
     assert_series,
     assert_terms,
     assert_traces,
@@ -116,7 +115,7 @@ def test_two_monitors_do_not_meet():
 class Burst(Noted):
     """NaN in one row of "bc" at step 2; gradients are cleaned as careful people do."""
 
-    def residuals(self, batch: dict[str, Tensor]) -> Residuals:
+    def residuals(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         found = super().residuals(batch)
         bad = torch.zeros_like(found["bc"])
         bad[1] = float("nan") if self.step == 2 else 0.0
@@ -198,7 +197,7 @@ def timed_fit(clock: SimpleNamespace, steps: int, **schedule: Any) -> NTKMonitor
             clock.now += 1.0
             return super().training_step(batch, batch_idx)
 
-    def slow(module: Noted, batch: dict[str, Tensor]) -> Residuals:
+    def slow(module: Noted, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         clock.now += 0.0 if module.step in measured else 3.0
         measured.add(module.step)
         return module.residuals(batch)
