@@ -29,6 +29,7 @@ OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
     "sgd": lambda params: torch.optim.SGD(params, lr=0.001),
     "adam": lambda params: torch.optim.Adam(params, lr=0.01),
     "lbfgs": lambda params: torch.optim.LBFGS(params, lr=0.1, max_iter=3),
+    "wolfe": lambda params: torch.optim.LBFGS(params, max_iter=4, line_search_fn="strong_wolfe"),
 }
 
 

@@ -10,20 +10,11 @@ from types import SimpleNamespace
 import pytest
 
 from pinn_ntk import NTKWarning
-from pinn_ntk.callbacks.trainer import guard as module
 from pinn_ntk.callbacks.trainer.guard import Guard
 
 
 def fail() -> int:
     return 1 // 0
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """A clock that stands still; ``now`` is in seconds."""
-    standing = SimpleNamespace(now=100.0)
-    monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: standing.now))
-    return standing
 
 
 def test_results_come_through():

@@ -179,15 +179,6 @@ def test_schedules_of_the_balancer(schedule: Any, steps: list[int]):
     assert_terms(balancer, "weight", module.rule, steps[:-1])  # no use at the end
 
 
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """Time stands still but for what a test adds to it."""
-    clock = SimpleNamespace(now=100.0)
-    fake = SimpleNamespace(perf_counter=lambda: clock.now, monotonic=lambda: clock.now)
-    monkeypatch.setattr("pinn_ntk.callbacks.trainer.guard.time", fake)
-    return clock
-
-
 def timed_fit(clock: SimpleNamespace, steps: int, **schedule: Any) -> NTKMonitor:
     """A step takes 1 s, a measurement 3 s; to judge its forecast takes no time."""
     measured: set[int] = set()

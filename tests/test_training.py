@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pinn_ntk import tap
 from pinn_ntk.callbacks import NTKBalancer, NTKMonitor
-from tests.pinn import N_BC, N_PDE, Pinn, batch, calling, same, trainer
+from tests.pinn import N_BC, N_PDE, OPTIMIZERS, Pinn, batch, calling, same, trainer
 from tests.test_balancer import by_hand
 from tests.zoo import (
     Explicit,
@@ -73,13 +73,13 @@ WAYS: dict[str, tuple[Any, dict[str, Any]]] = {
 }
 
 
-@pytest.fixture(params=WAYS.values(), ids=list(WAYS))
-def way(request: pytest.FixtureRequest) -> tuple[Any, dict[str, Any]]:
-    return request.param
+EACH_WAY = pytest.mark.parametrize(("optimizer", "options"), WAYS.values(), ids=list(WAYS))
 
 
-def test_what_is_logged_is_the_kernel_of_the_step_and_training_the_same(way: Any):
-    optimizer, options = way
+@EACH_WAY
+def test_what_is_logged_is_the_kernel_of_the_step_and_training_the_same(
+    optimizer: Any, options: dict[str, Any]
+):
     monitor = NTKMonitor(every_n_steps=3)
     module, _ = compare(Noted, monitor, fit={"steps": 6, **options}, optimizer=optimizer)
     assert_traces(monitor, module, [0, 3, 5])
@@ -87,8 +87,10 @@ def test_what_is_logged_is_the_kernel_of_the_step_and_training_the_same(way: Any
     assert_terms(monitor, "effective_weight", lambda _: {"pde": 1, "bc": 1}, [0, 3, 5], rel=1e-12)
 
 
-def test_balanced_training_is_that_of_a_loss_weighted_by_hand(way: Any):
-    optimizer, options = way
+@EACH_WAY
+def test_balanced_training_is_that_of_a_loss_weighted_by_hand(
+    optimizer: Any, options: dict[str, Any]
+):
     balancer, fit = NTKBalancer(every_n_steps=3), {"steps": 6, **options}
     module, hand = compare(Noted, balancer, weigh_every=3, fit=fit, optimizer=optimizer)
     plain = make(Noted, optimizer=optimizer)
@@ -200,20 +202,11 @@ def by_closure(steps: int, every: int, optimizer: torch.optim.Optimizer, module:
     return history
 
 
-OPTIMIZERS = {
-    "lbfgs": lambda module: torch.optim.LBFGS(module.parameters(), lr=0.1, max_iter=3),
-    "wolfe": lambda module: torch.optim.LBFGS(
-        module.parameters(), max_iter=4, line_search_fn="strong_wolfe"
-    ),
-    "adam": lambda module: torch.optim.Adam(module.parameters(), lr=0.01),
-}
-
-
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("optimizer", ["lbfgs", "wolfe", "adam"])
 def test_explicit_weights_are_updated_after_the_batch(optimizer: str):
     hand = make(Pinn)
-    expected = by_closure(5, 2, OPTIMIZERS[optimizer](hand), hand)
-    module = make(Explicit, optimizer=OPTIMIZERS[optimizer])
+    expected = by_closure(5, 2, OPTIMIZERS[optimizer](hand.parameters()), hand)
+    module = make(Explicit, optimizer=optimizer)
     balancer, seen = NTKBalancer(every_n_steps=2), []
 
     note = calling(on_train_batch_start=lambda *_: seen.append(module.loss_weights.as_dict()))
@@ -237,7 +230,7 @@ def test_explicit_weights_are_measured_once():
 
 
 def test_explicit_weights_are_in_the_checkpoint(tmp_path: Path):
-    module, balancer = make(Explicit, optimizer=OPTIMIZERS["lbfgs"]), NTKBalancer()
+    module, balancer = make(Explicit, optimizer="lbfgs"), NTKBalancer()
     run = train(module, balancer, steps=2)
     run.save_checkpoint(tmp_path / "last.ckpt")
     state = torch.load(tmp_path / "last.ckpt", weights_only=True)["state_dict"]
