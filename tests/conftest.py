@@ -70,7 +70,7 @@ def float64() -> torch.dtype:
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """Time of the callbacks stands still but for what a test adds to ``now``, in seconds."""
     clock = SimpleNamespace(now=100.0)
-    fake = SimpleNamespace(perf_counter=lambda: clock.now, monotonic=lambda: clock.now)
+    fake = SimpleNamespace(perf_counter=lambda: clock.now)
     monkeypatch.setattr("pinn_ntk.callbacks.trainer.guard.time", fake)
     return clock
 

@@ -74,21 +74,31 @@ def test_kinds_of_batches(pack: Any, unpack: Any, probe: str | None):
     assert steps_of(monitor, "ntk/drift/pde") == (STEPS if probe else [2, 4])
 
 
-class Overwriting(Noted):
+class Overwriting(Packed):
     """Draws its points into the tensors of the batch."""
 
-    def training_step(self, points: Any, batch_idx: int) -> Tensor:
-        self.note(self.residuals(batch()))  # on the points that were loaded at first
-        points["x"].uniform_(-1, 1)
-        losses = self.losses(self.residuals(points))
-        self.log_losses(losses, batch_idx)
+    def training_step(self, packed: Any, batch_idx: int) -> Tensor:
+        self.note(Noted.residuals(self, batch()))  # on the points that were loaded at first
+        self.unpack(packed)["x"].uniform_(-1, 1)
+        losses = self.losses(self.residuals(packed))
+        self.log_dict(losses, batch_size=1)
         return self.total(losses)
 
 
-def test_the_probe_is_a_copy_of_the_batch_as_it_was_loaded():
-    module, points = make(Overwriting, optimizer="adam"), batch()
+class Cloud:
+    """A batch of a class that nobody knows how to copy."""
+
+    def __init__(self, points: dict[str, Tensor]) -> None:
+        self.points = points
+
+
+@pytest.mark.parametrize(
+    ("pack", "unpack"), [(dict, dict), (Cloud, lambda cloud: cloud.points)], ids=["dict", "own"]
+)
+def test_the_probe_is_a_copy_of_the_batch_as_it_was_loaded(pack: Any, unpack: Any):
+    module, points = make(Overwriting, unpack, optimizer="adam"), batch()
     monitor = NTKMonitor(every_n_steps=2, probe="residuals")
-    train(module, monitor, steps=5, batches=[points] * 5)
+    train(module, monitor, steps=5, batches=[pack(points)] * 5)
     assert not torch.equal(points["x"], batch()["x"])
     assert_traces(monitor, module, STEPS)
     expected = changes(module.jacobians, "pde", "bc")

@@ -154,40 +154,11 @@ def test_points_that_ask_for_gradients_in_the_loader(route: dict[str, str]):
         assert torch.equal(with_us["x"].grad, without["x"].grad)  # type: ignore[arg-type]
 
 
-class Cloud:
-    """A batch of a class that nobody knows how to copy."""
-
-    def __init__(self, points: dict[str, Tensor]) -> None:
-        self.points = points
-
-
-class OfClouds(Noted):
-    """Draws its points into the batch."""
-
-    def training_step(self, cloud: Cloud, batch_idx: int) -> Tensor:
-        self.note(self.residuals(Cloud(batch())))
-        cloud.points["x"].uniform_(-1, 1)
-        losses = self.losses(self.residuals(cloud))
-        self.log_losses(losses, batch_idx)
-        return self.total(losses)
-
-    def log_losses(self, losses: Residuals, batch_idx: int) -> None:
-        self.log_dict(losses, batch_size=1)
-
-    def residuals(self, cloud: Cloud) -> Residuals:
-        return super().residuals(cloud.points)
-
-
-def test_the_probe_of_a_users_class_is_a_copy():
-    module, monitor = make(OfClouds), NTKMonitor(every_n_steps=2, probe="residuals")
-    train(module, monitor, steps=5, batches=[Cloud(batch())] * 5)
-    assert_traces(monitor, module, STEPS)
-
-
 class FromIterator(Noted):
     """Takes its batches from the loader by itself."""
 
-    log_losses = OfClouds.log_losses
+    def log_losses(self, losses: Residuals, batch_idx: int) -> None:
+        self.log_dict(losses, batch_size=1)
 
     def training_step(self, dataloader_iter: Any) -> Tensor:  # type: ignore[override]
         points, batch_idx, _ = next(dataloader_iter)

@@ -22,7 +22,7 @@ from pinn_ntk.diagnostics.distance_to_limit import POINTS, DistanceFromLimit, sp
 from pinn_ntk.limit.parametrization import found_stds
 from tests.looks import said
 from tests.pinn import N_PDE, Pinn, batch, trainer
-from tests.zoo import Stream, compare, make, train
+from tests.zoo import Stream, compare, make, series, train
 
 DISTANCE = "ntk/distance_to_limit"
 HALF, OWN = torch.tensor(0.5, dtype=torch.float64), 3 * batch()["x"]  # as the network is called
@@ -53,7 +53,7 @@ class Plain(Pinn):
 
 
 def distances(monitor: NTKMonitor) -> dict[int, float]:
-    return {int(step): float(value) for step, value in monitor.history.get(DISTANCE, [])}
+    return series(monitor, DISTANCE)
 
 
 def run(module: pl.LightningModule, steps: int, ckpt: Path | None = None, **options: Any) -> Any:
@@ -193,9 +193,12 @@ class Activation(nn.Module):
         return self.function(x)
 
 
-def activated(module: Plain, function: Callable[[Tensor], Tensor]) -> None:
+def activated(kind: Callable[..., nn.Module], *arguments: Any) -> Plain:
+    """A plain network with other activations."""
+    module = Plain()
     for place in (1, 3):
-        module.net[place] = Activation(function)
+        module.net[place] = kind(*arguments)
+    return module
 
 
 def two_dimensional(x: Tensor) -> Tensor:
@@ -223,9 +226,9 @@ OTHERS: dict[str, Callable[[], Plain]] = {
     "vmap": Mapped,
     "head of zeros": lambda: Other(lambda m: nn.init.zeros_(m.net[4].weight)),
     "too wide for the quadrature": lambda: Other(lambda m: nn.init.constant_(m.net[2].weight, 50)),
-    "two-dimensional activation": lambda: Other(lambda m: activated(m, two_dimensional)),
-    "activation of halves": lambda: Other(lambda m: activated(m, halves)),
-    "activation that asserts": lambda: Other(lambda m: activated(m, picky)),
+    "two-dimensional activation": lambda: activated(Activation, two_dimensional),
+    "activation of halves": lambda: activated(Activation, halves),
+    "activation that asserts": lambda: activated(Activation, picky),
 }
 
 
@@ -297,11 +300,6 @@ class Hooked(Plain):
         raise RuntimeError("copied with its network")
 
 
-def counting(module: Plain) -> None:
-    for place in (1, 3):
-        module.net[place] = CountingSine()
-
-
 def left_behind(module: Plain, *callbacks: pl.Callback) -> list[Any]:
     """Parameters, buffers, counters and generators after a fit."""
     np.random.seed(2)  # noqa: NPY002
@@ -318,7 +316,7 @@ def left_behind(module: Plain, *callbacks: pl.Callback) -> list[Any]:
     ("kind", "measured"),
     [
         (lambda: Other(lambda m: setattr(m, "net", Counting(*m.net))), True),
-        (lambda: Other(counting), False),
+        (lambda: activated(CountingSine), False),
         (Hooked, True),
         (lambda: Plain("lbfgs"), True),
     ],

@@ -82,9 +82,8 @@ def forecast_of(
     """The forecast of a step, and the residuals after it."""
     start = {name: p.detach().clone() for name, p in model.named_parameters()}
     before = look(loss(model.residuals()), model, names=NAMES)
-    kernel, losses, residuals = before.kernel, before.losses, before.residuals
-    residuals = {name: r.detach().clone() for name, r in residuals.items()}
-    kernel = kept_apart(kernel, model.parameters())
+    kernel, losses = kept_apart(before.kernel, model.parameters()), before.losses
+    residuals = {name: r.detach().clone() for name, r in before.residuals.items()}
     move()
     step = {name: p.detach() - start[name] for name, p in model.named_parameters()}
     return Forecast.of(kernel, losses, residuals, step), model.residuals()

@@ -13,7 +13,6 @@ import torch
 from pinn_ntk.callbacks import NTKMonitor
 from tests.records import (
     CASES,
-    END,
     FOLDER,
     ROUTES,
     callbacks_by,
@@ -66,7 +65,7 @@ def test_a_difference_in_the_last_digit_is_found():
 
 @pytest.mark.parametrize("route", ROUTES)
 def test_a_run_goes_on_from_an_old_checkpoint(route: str):
-    _, resumed = short(route, END, FOLDER / f"checkpoint_{route}.pt")
+    resumed = short(route, FOLDER / f"checkpoint_{route}.pt")
     expected = recorded()["uninterrupted"][route]
     assert differences(resumed, expected, exact=same_arithmetic())[:20] == []
     assert [step for step, _ in resumed["monitor"]["ntk/trace/bc"]] == [0, 2, 4, 6, 8, 9]
@@ -74,7 +73,7 @@ def test_a_run_goes_on_from_an_old_checkpoint(route: str):
 
 @pytest.mark.parametrize("route", [*ROUTES, "partial"])
 def test_an_uninterrupted_run_gives_what_is_recorded(route: str):
-    _, whole = short(route, END)
+    whole = short(route)
     expected = recorded()["uninterrupted"][route]
     assert differences(whole, expected, exact=same_arithmetic())[:20] == []
 
