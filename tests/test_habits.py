@@ -229,13 +229,8 @@ class Toggled(TwoNetworks):
     def training_step(self, batch: Any, batch_idx: int) -> None:
         for optimizer, names in zip(self.optimizers(), (("pde", "bc"), ("data",)), strict=True):
             self.toggle_optimizer(optimizer)
-            residuals = {n: r for n, r in self.residuals(batch).items() if n in names}
-            self.note(residuals)
-            losses = self.losses(residuals)
-            self.log_losses(losses, batch_idx)
-            optimizer.zero_grad()
-            self.manual_backward(self.total(losses))
-            optimizer.step()
+            residuals = self.residuals(batch)
+            self.descend({name: residuals[name] for name in names}, batch_idx, optimizer)
             self.untoggle_optimizer(optimizer)
 
 

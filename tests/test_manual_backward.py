@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from pinn_ntk import tap
 from pinn_ntk.callbacks import NTKBalancer, NTKMonitor
@@ -152,15 +151,9 @@ def test_several_backward_passes_of_one_step_measure_the_first():
         """A second pass over other points, as in resampling within a step."""
 
         def training_step(self, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
-            optimizer = self.optimizers()
             for shift in (0.0, 0.05):
                 residuals = self.residuals({name: x + shift for name, x in batch.items()})
-                self.note(residuals)  # keeps the first
-                losses: dict[str, Tensor] = self.losses(residuals)
-                self.log_losses(losses, batch_idx)
-                optimizer.zero_grad()
-                self.manual_backward(self.total(losses))
-                optimizer.step()
+                self.descend(residuals, batch_idx, self.optimizers())  # notes the first
 
     module, monitor = make(Twice), NTKMonitor(every_n_steps=2)
     train(module, monitor, steps=10)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +10,12 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 from pinn_ntk.callbacks import NTKBalancer, NTKMonitor
 from tests.pinn import ONE_BATCH, batch, same, trainer
 from tests.scripts import python
+from tests.test_probe import Points
 from tests.zoo import Explicit, Noted, Residuals, Stream, assert_traces, make, series, steps_of
 
 KILLED = '''
@@ -256,12 +255,6 @@ def test_a_checkpoint_of_other_settings_loads(tmp_path: Path):
     assert_traces(whole, reference, [0])
     assert series(monitor, "ntk/trace/pde")[0] == series(whole, "ntk/trace/pde")[0]
     assert series(monitor, "ntk/drift/parameters")[6] > series(monitor, "ntk/drift/parameters")[2]
-
-
-@dataclass
-class Points:
-    x: Tensor
-    ends: Tensor
 
 
 class OfPoints(Noted):

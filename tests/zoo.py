@@ -91,6 +91,18 @@ class Noted(Pinn):
     def tapped(self, residuals: Residuals) -> Residuals:
         return {n: tap(r, n) for n, r in residuals.items()} if self.taps else residuals
 
+    def descend(
+        self, residuals: Residuals, batch_idx: int, optimizer: Any, *, raw: bool = False
+    ) -> None:
+        """A step of manual optimisation."""
+        self.note(residuals)
+        losses = self.losses(self.tapped(residuals))
+        self.log_losses(losses, batch_idx)
+        optimizer.zero_grad()
+        backward = torch.Tensor.backward if raw else self.manual_backward
+        backward(self.total(losses))
+        optimizer.step()
+
     def total(self, losses: dict[str, Tensor]) -> Tensor:
         return torch.stack([self.weights.get(n, 1.0) * loss for n, loss in losses.items()]).sum()
 
@@ -137,16 +149,7 @@ class Manual(Noted):
 
     def training_step(self, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
         optimizer = self.optimizers(use_pl_optimizer=self.pl_optimizer)
-        residuals = self.residuals(batch)
-        self.note(residuals)
-        losses = self.losses(self.tapped(residuals))
-        self.log_losses(losses, batch_idx)
-        optimizer.zero_grad()
-        if self.raw:
-            self.total(losses).backward()
-        else:
-            self.manual_backward(self.total(losses))
-        optimizer.step()
+        self.descend(self.residuals(batch), batch_idx, optimizer, raw=self.raw)
 
 
 class SelfAdaptive(Noted):
@@ -207,13 +210,7 @@ class TwoNetworks(Noted):
             return super().training_step(batch, batch_idx)
         for optimizer, names in zip(self.optimizers(), (("pde", "bc"), ("data",)), strict=True):
             residuals = self.residuals(batch)
-            residuals = {name: residuals[name] for name in names}
-            self.note(residuals)
-            losses = self.losses(residuals)
-            self.log_losses(losses, batch_idx)
-            optimizer.zero_grad()
-            self.manual_backward(self.total(losses))
-            optimizer.step()
+            self.descend({name: residuals[name] for name in names}, batch_idx, optimizer)
         return None
 
 
