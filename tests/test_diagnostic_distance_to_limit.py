@@ -20,7 +20,9 @@ from pinn_ntk import distance_to_limit, look
 from pinn_ntk.callbacks import NTKMonitor
 from pinn_ntk.diagnostics.distance_to_limit import POINTS, DistanceFromLimit, spread
 from pinn_ntk.limit.parametrization import found_stds
+from tests.kernels import mlp
 from tests.looks import said
+from tests.networks import Lambda
 from tests.pinn import N_PDE, Pinn, batch, trainer
 from tests.zoo import Stream, compare, make, series, train
 
@@ -33,8 +35,7 @@ class Plain(Pinn):
 
     def __init__(self, optimizer: str = "adam") -> None:
         super().__init__(optimizer=optimizer)
-        layers = [nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 1)]
-        self.net = nn.Sequential(*layers).double()
+        self.net = mlp(1, 8, 8, 1)
         self.copies: list[dict[str, Tensor]] = []
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
@@ -184,15 +185,6 @@ class Other(Plain):
         change(self)
 
 
-class Activation(nn.Module):
-    def __init__(self, function: Callable[[Tensor], Tensor] = torch.sin) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.function(x)
-
-
 def activated(kind: Callable[..., nn.Module], *arguments: Any) -> Plain:
     """A plain network with other activations."""
     module = Plain()
@@ -215,20 +207,16 @@ def halves(x: Tensor) -> Tensor:
     return torch.cat([torch.sin(x[:, :4]), torch.cos(x[:, 4:])], 1)
 
 
-def second_network(module: Plain) -> None:
-    module.other = nn.Sequential(nn.Linear(1, 4), nn.Tanh(), nn.Linear(4, 1)).double()
-
-
 OTHERS: dict[str, Callable[[], Plain]] = {
     "dropout": lambda: Other(lambda m: m.net.append(nn.Dropout(0.0))),
-    "two networks": lambda: Other(second_network),
+    "two networks": lambda: Other(lambda m: setattr(m, "other", mlp(1, 4, 1))),
     "layer by layer": lambda: Other(lambda m: setattr(m, "net", Walked(m.net))),
     "vmap": Mapped,
     "head of zeros": lambda: Other(lambda m: nn.init.zeros_(m.net[4].weight)),
     "too wide for the quadrature": lambda: Other(lambda m: nn.init.constant_(m.net[2].weight, 50)),
-    "two-dimensional activation": lambda: activated(Activation, two_dimensional),
-    "activation of halves": lambda: activated(Activation, halves),
-    "activation that asserts": lambda: activated(Activation, picky),
+    "two-dimensional activation": lambda: activated(Lambda, two_dimensional),
+    "activation of halves": lambda: activated(Lambda, halves),
+    "activation that asserts": lambda: activated(Lambda, picky),
 }
 
 
@@ -290,7 +278,7 @@ class Hooked(Plain):
 
     def __init__(self) -> None:
         super().__init__()
-        layers = [Activation() if isinstance(layer, nn.Tanh) else layer for layer in self.net]
+        layers = [Lambda(torch.sin) if isinstance(layer, nn.Tanh) else layer for layer in self.net]
         self.shapes: list[tuple[int, ...]] = []
         self.net = Reshaped(*layers)
         for part in (layers[1], self.net):

@@ -21,6 +21,7 @@ from pinn_ntk.graph.terms.term_loss import TermLoss
 from pinn_ntk.kernel import jacobian
 from pinn_ntk.kernel.factors import Dense, Factor, Outer
 from pinn_ntk.kernel.memory import kept_apart, versions
+from tests.kernels import mlp
 
 X = torch.linspace(-1, 1, 9, dtype=torch.float64)[:, None]
 ENDS = torch.tensor([[-1.0], [1.0]], dtype=torch.float64)
@@ -45,7 +46,7 @@ class Network(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.net = nn.Sequential(nn.Linear(1, 6), nn.Tanh(), nn.Linear(6, 1)).double()
+        self.net = mlp(1, 6, 1)
 
     def residuals(self) -> dict[str, Tensor]:
         x = X.clone().requires_grad_()
@@ -172,8 +173,7 @@ def test_a_kernel_kept_apart_outlives_its_parameters(factor: str):
 
 
 def test_versions_tell_points_overwritten_in_place_and_nothing_else():
-    points = X.clone()
-    net = nn.Sequential(nn.Linear(1, 6), nn.Tanh(), nn.Linear(6, 1)).double()
+    points, net = X.clone(), mlp(1, 6, 1)
     kernel = kept_apart(empirical_ntk({"data": net(points)}, net), net.parameters())
     before = versions(kernel)
     with torch.no_grad():

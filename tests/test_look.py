@@ -14,6 +14,7 @@ from pinn_ntk.errors import UnavailableError
 from pinn_ntk.graph.reference import reference_jacobian
 from pinn_ntk.looks import look as module
 from pinn_ntk.looks.step_terms import StepTerms
+from tests.kernels import mlp
 from tests.looks import ask, look_at, rows, values
 
 SHARED = {n for n, quantity in vars(Look).items() if hasattr(quantity, "compute")}
@@ -25,7 +26,7 @@ class Inverse(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.net = nn.Sequential(nn.Linear(1, 5), nn.Tanh(), nn.Linear(5, 1)).double()
+        self.net = mlp(1, 5, 1)
         self.c = nn.Parameter(torch.tensor(0.5, dtype=torch.float64))
         self.lam = nn.Parameter(torch.tensor(3.0, dtype=torch.float64))
 

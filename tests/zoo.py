@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 from pinn_ntk import LossWeights, tap
 from pinn_ntk.callbacks import NTKMonitor
 from pinn_ntk.graph.reference import reference_jacobian
+from tests.kernels import mlp
 from tests.pinn import N_PDE, Pinn, batch, same, trainer
 
 Residuals: TypeAlias = dict[str, Tensor]
@@ -190,8 +191,7 @@ class TwoNetworks(Noted):
     def __init__(self, manual: bool = False, **options: Any) -> None:
         super().__init__(**options)
         self.automatic_optimization = not manual
-        layers = [nn.Linear(1, 4), nn.Tanh(), nn.Linear(4, 1)]
-        self.source = nn.Sequential(*layers).double()
+        self.source = mlp(1, 4, 1)
 
     def configure_optimizers(self) -> Any:
         if self.automatic_optimization:
