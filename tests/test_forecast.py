@@ -100,22 +100,20 @@ def descend(model: Any, loss: Loss, optimizer: torch.optim.Optimizer) -> None:
     optimizer.step(closure)
 
 
-def gradient_step(model: Any, lr: float) -> float:
-    """A step of gradient descent; returns |dL/dtheta|^2 before it."""
-    parameters = list(model.parameters())
-    gradients = torch.autograd.grad(SQUARES(model.residuals()), parameters)
-    with torch.no_grad():
-        for p, g in zip(parameters, gradients, strict=True):
-            p.sub_(lr * g)
-    return sum(float(g.square().sum()) for g in gradients)
-
-
 def stepped(lr: float, model: Any = None) -> tuple[Forecast, dict[str, Tensor], float]:
     """Forecast of a step of gradient descent, residuals after it, |dL/dtheta|^2 before."""
     torch.manual_seed(3)
-    model, squared = model or Network(), []
-    forecast, after = forecast_of(model, lambda: squared.append(gradient_step(model, lr)))
-    return forecast, after, squared[0]
+    model = model or Network()
+    parameters = list(model.parameters())
+    gradients = torch.autograd.grad(SQUARES(model.residuals()), parameters)
+
+    @torch.no_grad()
+    def move() -> None:
+        for p, g in zip(parameters, gradients, strict=True):
+            p.sub_(lr * g)
+
+    forecast, after = forecast_of(model, move)
+    return forecast, after, sum(float(g.square().sum()) for g in gradients)
 
 
 @pytest.mark.parametrize("name", LOSSES)
