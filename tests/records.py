@@ -331,9 +331,12 @@ NOISE = ("certificate", "log10_condition", "predicted_decrease_ratio", "spectra"
 """What is made of rounding errors or of small differences: not compared on another machine."""
 
 
-def differences(got: Any, expected: Any, *, exact: bool) -> list[str]:
-    """Where two records differ: to the last digit, or to `DIGITS` and without texts."""
-    agree = _equal if exact else _near
+def differences(got: Any, expected: Any, *, exact: bool | None = None) -> list[str]:
+    """Where two records differ: to the last digit, or to `DIGITS` and without texts.
+
+    By default the machine decides.
+    """
+    agree = _equal if (same_arithmetic() if exact is None else exact) else _near
     return [
         f"{path}: {a!r}, expected {b!r}"
         for path, a, b in _pairs(got, expected)
