@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -179,15 +180,11 @@ def test_states_of_two_monitors_are_kept_apart(tmp_path: Path):
     assert steps_of(whole[1], "coarse/trace/bc") == [0, 3, 6, 8]
 
 
-class Rounded(Explicit):
-    """Its weights are float32, as LossWeights are made."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(weights_dtype=torch.float32, **options)
+ROUNDED = partial(Explicit, weights_dtype=torch.float32)  # as LossWeights are made
 
 
-@pytest.mark.parametrize("kind", [Noted, Explicit, Rounded])
-def test_both_callbacks_go_on_where_they_were(tmp_path: Path, kind: type[Noted]):
+@pytest.mark.parametrize("kind", [Noted, Explicit, ROUNDED], ids=["noted", "explicit", "rounded"])
+def test_both_callbacks_go_on_where_they_were(tmp_path: Path, kind: Any):
     def callbacks() -> tuple[NTKMonitor, NTKBalancer]:
         return NTKMonitor(every_n_steps=2), NTKBalancer(every_n_steps=3, ema=0.5)
 
