@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -187,9 +188,7 @@ def test_largest_eigenvalue_of_odd_matrices(size: int):
 
 
 def test_largest_eigenvalue_where_lanczos_does_not_converge(monkeypatch: pytest.MonkeyPatch):
-    def fail(*_: Any, **__: Any) -> None:
-        raise scipy.sparse.linalg.ArpackNoConvergence("no", [], [])
-
-    monkeypatch.setattr(scipy.sparse.linalg, "eigsh", fail)
+    error = scipy.sparse.linalg.ArpackNoConvergence("no", [], [])
+    monkeypatch.setattr(scipy.sparse.linalg, "eigsh", Mock(side_effect=error))
     matrix = torch.diag(torch.linspace(1, 7, 2 * DIRECT, dtype=torch.float64))
     assert largest_eigenvalue(matrix) == pytest.approx(7.0, rel=1e-14)
