@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 # Trainings are compared bit by bit; otherwise MKL chooses its code by how memory is aligned.
 os.environ.setdefault("MKL_CBWR", "COMPATIBLE")
@@ -69,6 +70,15 @@ def float64() -> torch.dtype:
 def method(request: pytest.FixtureRequest) -> str:
     """Each way to a spectrum."""
     return request.param
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """Time of the callbacks stands still but for what a test adds to ``now``, in seconds."""
+    clock = SimpleNamespace(now=100.0)
+    fake = SimpleNamespace(perf_counter=lambda: clock.now)
+    monkeypatch.setattr("pinn_ntk.callbacks.trainer.guard.time", fake)
+    return clock
 
 
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])

@@ -5,11 +5,13 @@ u_xx = sin(3x) on [-1, 1], u(-1) = u(1) = 0, with u(x) = net(3x): the PDE term i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 from warnings import WarningMessage
 
+import pytest
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import Logger
@@ -19,11 +21,15 @@ from torch.utils.data import DataLoader
 from pinn_ntk.errors import NTKWarning
 
 N_PDE, N_BC = 6, 4
+ONE_BATCH: dict[str, Any] = {"max_epochs": -1, "limit_train_batches": 1}
+"""One batch an epoch: Lightning warns of a restart in the middle of an epoch."""
+
 Log = Literal["tensor", "item", "dict", "keyword", "sparse", "none"]
 OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
     "sgd": lambda params: torch.optim.SGD(params, lr=0.001),
     "adam": lambda params: torch.optim.Adam(params, lr=0.01),
     "lbfgs": lambda params: torch.optim.LBFGS(params, lr=0.1, max_iter=3),
+    "wolfe": lambda params: torch.optim.LBFGS(params, max_iter=4, line_search_fn="strong_wolfe"),
 }
 
 
@@ -128,15 +134,31 @@ def fit(
     return run
 
 
+def calling(**hooks: Callable[..., Any]) -> pl.Callback:
+    """A callback of just these hooks."""
+    callback = pl.Callback()
+    for name, hook in hooks.items():
+        setattr(callback, name, hook)
+    return callback
+
+
 def build(**options: Any) -> Pinn:
     """The same network whenever it is called."""
     torch.manual_seed(1)
     return Pinn(**options)
 
 
-def ours(warned: Iterable[WarningMessage]) -> list[WarningMessage]:
-    """The warnings of this package; Lightning adds its own, which the recorder does not filter."""
-    return [warning for warning in warned if issubclass(warning.category, NTKWarning)]
+def ours(warned: Iterable[WarningMessage]) -> list[str]:
+    """What this package warns of; Lightning adds its own, which the recorder does not filter."""
+    return [str(w.message) for w in warned if issubclass(w.category, NTKWarning)]
+
+
+@contextmanager
+def told_once(match: str) -> Iterator[None]:
+    """This package warns once, of that."""
+    with pytest.warns(NTKWarning, match=match) as warned:
+        yield
+    assert len(ours(warned)) == 1
 
 
 def same(a: nn.Module, b: nn.Module) -> bool:

@@ -36,13 +36,18 @@ def load(name: str) -> ModuleType:
             sys.modules["wave"] = of_python
 
 
-def command(name: str, *options: str, **where: Any) -> subprocess.CompletedProcess[str]:
-    script = [sys.executable, str(path_of(name)), *options]
+def python(script: Path, *options: Any, **where: Any) -> subprocess.CompletedProcess[str]:
+    """A script, run by a Python of its own."""
+    given = [sys.executable, str(script), *map(str, options)]
     done = subprocess.run(
-        script, env=ENVIRONMENT, capture_output=True, text=True, check=False, **where
+        given, env=ENVIRONMENT, capture_output=True, text=True, check=False, **where
     )
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.returncode == 0, done.stdout[-500:] + done.stderr[-3000:]
     return done
+
+
+def command(name: str, *options: str, **where: Any) -> subprocess.CompletedProcess[str]:
+    return python(path_of(name), *options, **where)
 
 
 def study(name: str, folder: Path, *options: str) -> dict[str, Any]:

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import math
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +16,11 @@ from torch import Tensor
 
 from pinn_ntk import empirical_ntk, reference_ntk, trace_weights
 from pinn_ntk.callbacks import NTKBalancer, NTKMonitor
-from pinn_ntk.errors import NTKWarning
 from pinn_ntk.weights.trace import Convention
-from tests.pinn import Pinn, batch, build, fit, ours, same
+from tests.pinn import Pinn, batch, build, calling, fit, same, told_once
+from tests.scripts import python
+from tests.written import column
+from tests.zoo import make
 
 
 class Weighted(Pinn):
@@ -84,8 +82,7 @@ def test_training_equals_a_loss_weighted_by_hand(
     convention: Convention, ema: float, options: dict[str, Any], of_fit: dict[str, Any]
 ):
     every = 1000 if "accumulate_grad_batches" in of_fit else 5
-    torch.manual_seed(1)
-    hand = Weighted(every, convention, ema, **options)
+    hand = make(Weighted, every, convention, ema, **options)
     balanced, plain = build(**options), build(**options)
     balancer = NTKBalancer(every_n_steps=every, convention=convention, ema=ema)
     fit(hand, **of_fit)
@@ -98,26 +95,19 @@ def test_training_equals_a_loss_weighted_by_hand(
 
 
 def test_losses_are_logged_unweighted_and_weights_when_updated(tmp_path: Path):
-    class Losses(pl.Callback):
-        def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-            metrics = trainer.callback_metrics.items()
-            logged.append({k: float(v) for k, v in metrics if not k.startswith("ntk/")})
+    def note(run: pl.Trainer, *_: Any) -> None:
+        metrics = run.callback_metrics.items()
+        logged.append({k: float(v) for k, v in metrics if not k.startswith("ntk/")})
 
     logged: list[dict[str, float]] = []
     module, logger = build(), CSVLogger(tmp_path)
-    first = {name: float(loss) for name, loss in detached(module).items()}
+    first = {n: loss.item() for n, loss in module.losses(module.residuals(batch())).items()}
     balancer = NTKBalancer(every_n_steps=3)
-    fit(module, balancer, Losses(), steps=5, logger=logger)
+    fit(module, balancer, calling(on_train_batch_end=note), steps=5, logger=logger)
     assert logged[0] == first
-    with (Path(logger.log_dir) / "metrics.csv").open() as file:
-        rows = [row for row in csv.DictReader(file) if row["ntk/weight/pde"]]
-    assert [row["step"] for row in rows] == ["0", "3"]
-    written = {n: float(rows[-1][f"ntk/weight/{n}"]) for n in ("pde", "bc")}
-    assert written == balancer.weights
-
-
-def detached(module: Pinn) -> dict[str, Tensor]:
-    return {n: loss.detach() for n, loss in module.losses(module.residuals(batch())).items()}
+    written = {n: column(logger.log_dir, f"ntk/weight/{n}") for n in ("pde", "bc")}
+    assert list(written["pde"]) == [0, 3]
+    assert {name: values[3] for name, values in written.items()} == balancer.weights
 
 
 # --- Other losses
@@ -135,22 +125,17 @@ class Late(Pinn):
         return residuals
 
 
-class Watch(pl.Callback):
-    """Notes the weights that were in force, and whose gradient was accumulated."""
-
-    def __init__(self, balancer: NTKBalancer) -> None:
-        self.balancer = balancer
-        self.weights: list[dict[str, float]] = []
-
-    def on_after_backward(self, *_: Any) -> None:
-        self.weights.append(dict(self.balancer.weights))
+def weights_in_force(module: Pinn, every: int, steps: int) -> list[dict[str, float]]:
+    """Those whose gradient was accumulated in each step."""
+    found: list[dict[str, float]] = []
+    balancer = NTKBalancer(every_n_steps=every)
+    note = calling(on_after_backward=lambda *_: found.append(dict(balancer.weights)))
+    fit(module, balancer, note, steps=steps)
+    return found
 
 
 def test_absent_terms_keep_their_weight_and_new_ones_start_at_one():
-    balancer = NTKBalancer(every_n_steps=3)
-    watch = Watch(balancer)
-    fit(Late(), balancer, watch, steps=5)
-    first, second, third, fourth, fifth = watch.weights
+    first, second, third, fourth, fifth = weights_in_force(Late(), every=3, steps=5)
     assert first == second
     assert third == first | {"data": 1.0}
     assert fourth["bc"] == first["bc"]  # absent at the update of step 3
@@ -189,8 +174,7 @@ class MinMax(Pinn):
 
 
 def test_a_graph_backpropagated_again_is_weighted_once_and_ascending_terms_never():
-    torch.manual_seed(1)
-    module, balancer = MinMax(), NTKBalancer()
+    module, balancer = make(MinMax), NTKBalancer()
     pde, bc = (gradient(loss, module) for loss in module.losses(module.residuals(batch())).values())
     fit(module, balancer, steps=1)
     first, again, ascent = module.gradients
@@ -227,11 +211,8 @@ class Retries(MinMax):
 
 
 def test_a_backward_pass_done_again_is_weighted_once():
-    torch.manual_seed(1)
-    plain = MinMax()
+    plain, module = make(MinMax), make(Retries)
     fit(plain, NTKBalancer(), steps=1)
-    torch.manual_seed(1)
-    module = Retries()
     fit(module, NTKBalancer(), steps=1)
     assert torch.equal(module.gradients[0], plain.gradients[0])
 
@@ -276,16 +257,11 @@ class Silent(Pinn):
 
 
 def test_failing_updates_keep_the_last_weights_and_warn_once():
-    balancer = NTKBalancer(every_n_steps=1)
-    watch = Watch(balancer)
-    with pytest.warns(
-        NTKWarning, match="weighting the loss failed with ValueError: .*trace 0"
-    ) as warned:
-        fit(Silent(), balancer, watch, steps=6)
-    assert len(ours(warned)) == 1
-    assert watch.weights[1] == watch.weights[2] == watch.weights[3]
-    assert watch.weights[4] != watch.weights[3]  # tried again
-    assert all(0 < w < float("inf") for weights in watch.weights for w in weights.values())
+    with told_once("weighting the loss failed with ValueError: .*trace 0"):
+        found = weights_in_force(Silent(), every=1, steps=6)
+    assert found[1] == found[2] == found[3]
+    assert found[4] != found[3]  # tried again
+    assert all(0 < w < float("inf") for weights in found for w in weights.values())
 
 
 BOUNDS = [(0.0, 2.0), (1.5, math.inf), (3.0, 4.0), (0.0, 3.0), (2.0, math.inf), (1.5, 2.5)]
@@ -398,11 +374,7 @@ if __name__ == "__main__":
 def test_two_ranks_agree_with_each_other_and_with_one(tmp_path: Path):
     script = tmp_path / "two_ranks.py"
     script.write_text(TWO_RANKS)
-    env = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
-    done = subprocess.run(
-        [sys.executable, str(script)], env=env, capture_output=True, text=True, check=True
-    )
-    results = re.findall(r"RESULT (\S+) (\S+) (\S+) (\S+) (\S+)", done.stdout)
+    results = re.findall(r"RESULT (\S+) (\S+) (\S+) (\S+) (\S+)", python(script).stdout)
     assert len(results) == 2
     assert results[0] == results[1]
     assert float(results[0][4]) == pytest.approx(1, abs=0.2)

@@ -11,9 +11,8 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
 from pinn_ntk.callbacks import NTKBalancer, NTKMonitor
-from pinn_ntk.errors import NTKWarning
 from pinn_ntk.graph.reference import reference_jacobian
-from tests.pinn import N_BC, N_PDE, batch, ours
+from tests.pinn import N_BC, N_PDE, batch, told_once
 from tests.zoo import (
     Inverse,
     Noted,
@@ -22,10 +21,11 @@ from tests.zoo import (
     Residuals,
     Stored,
     TwoNetworks,
+    assert_series,
+    assert_terms,
     assert_traces,
     compare,
     make,
-    series,
     steps_of,
     train,
 )
@@ -40,10 +40,6 @@ class Points(torch.Tensor):
     """Points that know their domain, as geometry packages hand them out."""
 
 
-def as_subclass(found: dict[str, Tensor]) -> Any:
-    return {name: x.as_subclass(Points) for name, x in found.items()}
-
-
 BATCHES: dict[str, tuple[Callable[[dict[str, Tensor]], Any], Callable[[Any], Any]]] = {
     "list": (lambda b: [b["x"], b["ends"]], lambda b: {"x": b[0], "ends": b[1]}),
     "tuple": (lambda b: (b["x"], b["ends"]), lambda b: {"x": b[0], "ends": b[1]}),
@@ -55,7 +51,7 @@ BATCHES: dict[str, tuple[Callable[[dict[str, Tensor]], Any], Callable[[Any], Any
         lambda b: torch.cat([b["x"], b["ends"]]),
         lambda b: {"x": b[:N_PDE], "ends": b[N_PDE:]},
     ),
-    "subclass": (as_subclass, lambda b: b),
+    "subclass": (lambda b: {name: x.as_subclass(Points) for name, x in b.items()}, lambda b: b),
 }
 
 
@@ -78,25 +74,35 @@ def test_kinds_of_batches(pack: Any, unpack: Any, probe: str | None):
     assert steps_of(monitor, "ntk/drift/pde") == (STEPS if probe else [2, 4])
 
 
-class Overwriting(Noted):
+class Overwriting(Packed):
     """Draws its points into the tensors of the batch."""
 
-    def training_step(self, points: Any, batch_idx: int) -> Tensor:
-        self.note(self.residuals(batch()))  # on the points that were loaded at first
-        points["x"].uniform_(-1, 1)
-        losses = self.losses(self.residuals(points))
-        self.log_losses(losses, batch_idx)
+    def training_step(self, packed: Any, batch_idx: int) -> Tensor:
+        self.note(Noted.residuals(self, batch()))  # on the points that were loaded at first
+        self.unpack(packed)["x"].uniform_(-1, 1)
+        losses = self.losses(self.residuals(packed))
+        self.log_dict(losses, batch_size=1)
         return self.total(losses)
 
 
-def test_the_probe_is_a_copy_of_the_batch_as_it_was_loaded():
-    module, points = make(Overwriting, optimizer="adam"), batch()
+class Cloud:
+    """A batch of a class that nobody knows how to copy."""
+
+    def __init__(self, points: dict[str, Tensor]) -> None:
+        self.points = points
+
+
+@pytest.mark.parametrize(
+    ("pack", "unpack"), [(dict, dict), (Cloud, lambda cloud: cloud.points)], ids=["dict", "own"]
+)
+def test_the_probe_is_a_copy_of_the_batch_as_it_was_loaded(pack: Any, unpack: Any):
+    module, points = make(Overwriting, unpack, optimizer="adam"), batch()
     monitor = NTKMonitor(every_n_steps=2, probe="residuals")
-    train(module, monitor, steps=5, batches=[points] * 5)
+    train(module, monitor, steps=5, batches=[pack(points)] * 5)
     assert not torch.equal(points["x"], batch()["x"])
     assert_traces(monitor, module, STEPS)
-    expected = at(changes(module.jacobians, ("pde", "bc")), STEPS)
-    assert series(monitor, "ntk/drift/kernel") == pytest.approx(expected, rel=1e-8)
+    expected = changes(module.jacobians, "pde", "bc")
+    assert_series(monitor, "ntk/drift/kernel", expected.get, STEPS, rel=1e-8)
 
 
 # --- Where points come from
@@ -107,21 +113,16 @@ class Drawn(Resampled):
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         self.fixed = getattr(self, "fixed", {})
-        on_grid = self.on_grid(batch)
-        jacobians = {n: reference_jacobian(r, self.trained()) for n, r in on_grid.items()}
-        self.fixed[self.step] = jacobians
+        on_grid = self.on_grid(batch).items()
+        self.fixed[self.step] = {n: reference_jacobian(r, self.trained()) for n, r in on_grid}
         return super().training_step(batch, batch_idx)
 
 
-def changes(jacobians: dict[int, Residuals], names: tuple[str, ...]) -> dict[int, float]:
+def changes(jacobians: dict[int, Residuals], *names: str) -> dict[int, float]:
     """Relative change of the kernel of the terms together since step 0."""
     stacked = {s: torch.cat([J[name] for name in names]) for s, J in jacobians.items()}
     start = stacked[0] @ stacked[0].T
     return {s: float((J @ J.T - start).norm() / start.norm()) for s, J in stacked.items()}
-
-
-def at(values: dict[int, float], steps: list[int]) -> dict[int, float]:
-    return {step: values[step] for step in steps}
 
 
 def test_points_drawn_anew_have_no_drift_of_their_kernel():
@@ -130,10 +131,9 @@ def test_points_drawn_anew_have_no_drift_of_their_kernel():
     assert_traces(monitor, module, STEPS)
     assert "ntk/drift/pde" not in monitor.history
     assert "ntk/drift/kernel" not in monitor.history
-    ends = changes(module.jacobians, ("bc",))  # these points stay
-    assert series(monitor, "ntk/drift/bc") == pytest.approx(at(ends, [2, 4]), rel=1e-8)
-    moved = {step: module.moved(step) for step in STEPS}
-    assert series(monitor, "ntk/drift/parameters") == pytest.approx(moved, rel=1e-10)
+    ends = changes(module.jacobians, "bc")  # these points stay
+    assert_series(monitor, "ntk/drift/bc", ends.get, [2, 4], rel=1e-8)
+    assert_series(monitor, "ntk/drift/parameters", module.moved, STEPS)
 
 
 def test_a_probe_has_drift_though_points_are_drawn_anew():
@@ -141,13 +141,13 @@ def test_a_probe_has_drift_though_points_are_drawn_anew():
     monitor = NTKMonitor(every_n_steps=2, probe="on_grid")
     train(module, monitor, steps=5)
     for name in ("pde", "bc"):
-        expected = at(changes(module.fixed, (name,)), STEPS)
-        assert series(monitor, f"ntk/drift/{name}") == pytest.approx(expected, rel=1e-8)
-        traces = {step: float(module.fixed[step][name].square().sum()) for step in STEPS}
-        assert series(monitor, f"ntk/trace/{name}") == pytest.approx(traces, rel=1e-10)
-    whole = at(changes(module.fixed, ("pde", "bc")), STEPS)
+        drift = changes(module.fixed, name)
+        assert_series(monitor, f"ntk/drift/{name}", drift.get, STEPS, rel=1e-8)
+        traces = {step: float(J[name].square().sum()) for step, J in module.fixed.items()}
+        assert_series(monitor, f"ntk/trace/{name}", traces.get, STEPS)
+    whole = changes(module.fixed, "pde", "bc")
     assert whole[0] == 0.0
-    assert series(monitor, "ntk/drift/kernel") == pytest.approx(whole, rel=1e-8)
+    assert_series(monitor, "ntk/drift/kernel", whole.get, STEPS, rel=1e-8)
 
 
 @pytest.mark.parametrize("dummy", [torch.zeros(1), 0, {"idle": torch.zeros(1)}, [torch.zeros(0)]])
@@ -173,10 +173,8 @@ def functional(module: Any, r: Residuals) -> tuple[Tensor, dict[str, float]]:
 
 
 def products(module: Any, r: Residuals) -> tuple[Tensor, dict[str, float]]:
-    return torch.mean(r["pde"] * r["pde"]) + 100 * torch.mean(torch.pow(r["bc"], 2)), {
-        "pde": 1.0,
-        "bc": 100.0,
-    }
+    loss = torch.mean(r["pde"] * r["pde"]) + 100 * torch.mean(torch.pow(r["bc"], 2))
+    return loss, {"pde": 1.0, "bc": 100.0}
 
 
 def pointwise(module: Any, r: Residuals) -> tuple[Tensor, dict[str, float]]:
@@ -196,10 +194,8 @@ def causal(module: Any, r: Residuals) -> tuple[Tensor, dict[str, float]]:
 
 def penalised(module: Any, r: Residuals) -> tuple[Tensor, dict[str, float]]:
     penalty = sum(p.square().sum() for p in module.parameters())
-    return r["pde"].square().mean() + r["bc"].square().mean() + 1e-2 * penalty, {
-        "pde": 1.0,
-        "bc": 1.0,
-    }
+    loss = r["pde"].square().mean() + r["bc"].square().mean() + 1e-2 * penalty
+    return loss, {"pde": 1.0, "bc": 1.0}
 
 
 def per_equation(module: Any, r: Residuals) -> tuple[Tensor, dict[str, float]]:
@@ -215,10 +211,7 @@ def test_effective_weights_are_those_that_stand_in_the_loss(loss: Any):
     monitor = NTKMonitor(every_n_steps=2)
     module, _ = compare(OwnLoss, monitor, loss=loss)
     assert_traces(monitor, module, STEPS)
-    for term in ("pde", "bc"):
-        expected = {step: module.effective[step][term] for step in STEPS}
-        got = series(monitor, f"ntk/effective_weight/{term}")
-        assert got == pytest.approx(expected, rel=1e-10), term
+    assert_terms(monitor, "effective_weight", module.effective.get, STEPS)
 
 
 class Learned(Noted):
@@ -242,21 +235,17 @@ def test_learned_weights():
     monitor = NTKMonitor(every_n_steps=2)
     module, _ = compare(Learned, monitor, optimizer="adam")
     assert_traces(monitor, module, STEPS)
-    for term in ("pde", "bc"):
-        expected = {step: module.effective[step][term] for step in STEPS}
-        got = series(monitor, f"ntk/effective_weight/{term}")
-        assert got == pytest.approx(expected, rel=1e-10)
-        assert got[0] != got[4]
+    assert_terms(monitor, "effective_weight", module.effective.get, STEPS)
+    assert all(module.effective[0][term] != module.effective[4][term] for term in ("pde", "bc"))
     split = {"network": slice(0, -2), "loss_weights": slice(-2, None)}
     assert_group_drift(monitor, module, split)
 
 
 def assert_group_drift(monitor: NTKMonitor, module: Noted, split: dict[str, slice]) -> None:
     for group, entries in split.items():
-        start = module.theta[0][entries]
-        moved = {s: float((module.theta[s][entries] - start).norm() / start.norm()) for s in STEPS}
-        got = series(monitor, f"ntk/drift/parameters_{group}")
-        assert got == pytest.approx(moved, rel=1e-10), group
+        thetas = {step: theta[entries] for step, theta in module.theta.items()}
+        moved = {s: float((t - thetas[0]).norm() / thetas[0].norm()) for s, t in thetas.items()}
+        assert_series(monitor, f"ntk/drift/parameters_{group}", moved.get, STEPS)
 
 
 # --- Several networks, unknown coefficients
@@ -267,13 +256,14 @@ def test_unknown_coefficients_are_a_group(owned: bool):
     module, monitor = make(Inverse, owned=owned), NTKMonitor(every_n_steps=2)
     train(module, monitor, steps=5)
     assert_traces(monitor, module, STEPS)
-    for group, entries in {"inverse": slice(-1, None), "network": slice(0, -1)}.items():
-        for term in ("pde", "bc"):
-            jacobians = {step: module.jacobians[step][term][:, entries] for step in STEPS}
-            expected = {step: float(J.square().sum()) for step, J in jacobians.items()}
-            got = series(monitor, f"ntk/trace_{group}/{term}")
-            assert got == pytest.approx(expected, rel=1e-10), (group, term)
-    assert_group_drift(monitor, module, {"inverse": slice(-1, None), "network": slice(0, -1)})
+    split = {"inverse": slice(-1, None), "network": slice(0, -1)}
+    for group, entries in split.items():
+        traces = {
+            step: {term: float(J[:, entries].square().sum()) for term, J in of_step.items()}
+            for step, of_step in module.jacobians.items()
+        }
+        assert_terms(monitor, f"trace_{group}", traces.get, STEPS)
+    assert_group_drift(monitor, module, split)
 
 
 @pytest.mark.parametrize("owned", [True, False])
@@ -312,6 +302,5 @@ def test_names_are_given_where_only_the_total_is_logged():
 
 def test_names_that_do_not_fit_are_told_once():
     monitor = NTKMonitor(every_n_steps=1, names=["pde", "bc", "data"])
-    with pytest.warns(NTKWarning, match="names") as warned:
+    with told_once("names"):
         compare(OnlyTotal, monitor, fit={"steps": 3})
-    assert len(ours(warned)) == 1

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import (
     BackboneFinetuning,
@@ -24,17 +25,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from pinn_ntk.callbacks import NTKBalancer, NTKMonitor
 from tests.pinn import batch, same, trainer
-from tests.zoo import (
-    Manual,
-    Noted,
-    Residuals,
-    assert_traces,
-    compare,
-    make,
-    series,
-    steps_of,
-    train,
-)
+from tests.zoo import Manual, Noted, Residuals, assert_series, assert_traces, compare, make, train
 
 STEPS = [0, 2, 4]
 
@@ -51,30 +42,24 @@ class Backbone(Noted):
         return torch.optim.Adam([p for p in self.parameters() if p.requires_grad], lr=0.01)
 
 
-OTHERS: dict[str, tuple[type[Noted], Any, tuple[int, int], int, list[int]]] = {
-    # copies the module deeply when it starts, while we listen to its log
-    "weight_averaging": (
-        Noted,
-        lambda: [StochasticWeightAveraging(1e-3, swa_epoch_start=1, annealing_epochs=1)],
-        (4, 2),
-        100,
-        [0, 2, 4, 6, 7],
-    ),
-    "finetuning": (
-        Backbone,
-        lambda: [BackboneFinetuning(unfreeze_backbone_at_epoch=2, backbone_initial_lr=1e-3)],
-        (3, 2),
-        2,
-        [0, 2, 4, 5],
-    ),
-}
+def averaging() -> list[pl.Callback]:
+    """Copies the module deeply when it starts, while we listen to its log."""
+    return [StochasticWeightAveraging(1e-3, swa_epoch_start=1, annealing_epochs=1)]
 
 
-@pytest.mark.parametrize("other", OTHERS)
-def test_callbacks_that_change_the_training(other: str):
-    kind, both, (epochs, batches), every, measured = OTHERS[other]
+def finetuning() -> list[pl.Callback]:
+    return [BackboneFinetuning(unfreeze_backbone_at_epoch=2, backbone_initial_lr=1e-3)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "both", "epochs", "every", "measured"),
+    [(Noted, averaging, 4, 100, [0, 2, 4, 6, 7]), (Backbone, finetuning, 3, 2, [0, 2, 4, 5])],
+)
+def test_callbacks_that_change_the_training(
+    kind: type[Noted], both: Any, epochs: int, every: int, measured: list[int]
+):
     monitor, balancer = NTKMonitor(every_n_steps=2), NTKBalancer(every_n_steps=every)
-    fit = {"steps": -1, "max_epochs": epochs, "limit_train_batches": batches}
+    fit = {"steps": -1, "max_epochs": epochs, "limit_train_batches": 2}
     module, _ = compare(kind, monitor, balancer, weigh_every=every, fit=fit, both=both)
     assert_traces(monitor, module, measured)
 
@@ -84,8 +69,7 @@ def test_accumulation_that_changes_on_the_way():
     fit = {"steps": -1, "max_epochs": 2, "limit_train_batches": 4}
     both = lambda: [GradientAccumulationScheduler({0: 1, 1: 2})]  # noqa: E731
     compare(Noted, monitor, balancer, weigh_every=1000, fit=fit, both=both)
-    weights = series(monitor, "ntk/effective_weight/bc")
-    assert weights == pytest.approx(dict.fromkeys(range(6), balancer.weights["bc"]), rel=1e-10)
+    assert_series(monitor, "ntk/effective_weight/bc", lambda _: balancer.weights["bc"], range(6))
 
 
 @pytest.mark.parametrize("option", [{"detect_anomaly": True}, {"deterministic": True}], ids=str)
@@ -100,17 +84,14 @@ def test_modes_of_the_trainer(option: dict[str, Any]):
 
 
 class Endless(IterableDataset):
-    def __init__(self, length: int) -> None:
-        self.length = length
-
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
-        return iter([batch()] * self.length)
+        return iter([batch()] * 3)
 
 
 def test_a_loader_of_unknown_length():
     module, monitor = make(Noted), NTKMonitor(every_n_steps=2)
     run = trainer(monitor, steps=-1, max_epochs=2)
-    run.fit(module, DataLoader(Endless(3), batch_size=None))
+    run.fit(module, DataLoader(Endless(), batch_size=None))
     assert_traces(monitor, module, [0, 2, 4])
 
 
@@ -125,16 +106,14 @@ class Combined(Noted):
 
 @pytest.mark.parametrize("probe", [None, "residuals"])
 def test_combined_loaders_of_which_one_runs_dry(probe: str | None):
-    loaders = {
-        "pde": DataLoader([batch()] * 5, batch_size=None),
-        "bc": DataLoader([batch()] * 3, batch_size=None),
-    }
+    rows = {"pde": 5, "bc": 3}
+    loaders = {name: DataLoader([batch()] * n, batch_size=None) for name, n in rows.items()}
     module, monitor = make(Combined), NTKMonitor(every_n_steps=2, probe=probe)
     run = trainer(monitor, NTKBalancer(every_n_steps=3), steps=-1, max_epochs=1)
     run.fit(module, CombinedLoader(loaders, "max_size"))
-    expected = {step: module.traces(step)["pde"] for step in STEPS}
-    assert series(monitor, "ntk/trace/pde") == pytest.approx(expected, rel=1e-10)
-    assert steps_of(monitor, "ntk/trace/bc") == (STEPS if probe else [0, 2])
+    assert_series(monitor, "ntk/trace/pde", lambda s: module.traces(s)["pde"], STEPS)
+    steps_of_bc = monitor.history["ntk/trace/bc"][:, 0].tolist()
+    assert steps_of_bc == (STEPS if probe else [0, 2])
 
 
 class AskedFor(Noted):
@@ -165,36 +144,6 @@ def test_points_that_ask_for_gradients_in_the_loader(route: dict[str, str]):
         assert torch.equal(with_us["x"].grad, without["x"].grad)  # type: ignore[arg-type]
 
 
-class Cloud:
-    """A batch of a class that nobody knows how to copy."""
-
-    def __init__(self, points: dict[str, Tensor]) -> None:
-        self.points = points
-
-
-class OfClouds(Noted):
-    """Draws its points into the batch."""
-
-    def training_step(self, cloud: Cloud, batch_idx: int) -> Tensor:
-        self.note(self.residuals(Cloud(batch())))
-        cloud.points["x"].uniform_(-1, 1)
-        losses = self.losses(self.residuals(cloud))
-        self.log_losses(losses, batch_idx)
-        return self.total(losses)
-
-    def log_losses(self, losses: Residuals, batch_idx: int) -> None:
-        self.log_dict(losses, batch_size=1)
-
-    def residuals(self, cloud: Cloud) -> Residuals:
-        return super().residuals(cloud.points)
-
-
-def test_the_probe_of_a_users_class_is_a_copy():
-    module, monitor = make(OfClouds), NTKMonitor(every_n_steps=2, probe="residuals")
-    train(module, monitor, steps=5, batches=[Cloud(batch())] * 5)
-    assert_traces(monitor, module, STEPS)
-
-
 class FromIterator(Noted):
     """Takes its batches from the loader by itself."""
 
@@ -220,20 +169,17 @@ def test_a_step_that_takes_its_batches_itself():
 @pytest.mark.parametrize("way", [copy.deepcopy, lambda c: pickle.loads(pickle.dumps(c))])
 def test_callbacks_may_be_copied(way: Any, fitted: bool):
     """As by launchers that start processes, tuners and the like."""
-    callbacks: list[Any] = [
-        NTKMonitor(every_n_steps=2, probe="residuals"),
-        NTKBalancer(every_n_steps=2, ema=0.5),
-    ]
+    watched = NTKMonitor(every_n_steps=2, probe="residuals")
+    weighing = NTKBalancer(every_n_steps=2, ema=0.5)
     if fitted:
-        train(make(Noted), *callbacks, steps=3)
-    monitor, balancer = map(way, callbacks)
-    assert balancer.weights == callbacks[1].weights
-    assert set(monitor.history) == set(callbacks[0].history)
+        train(make(Noted), watched, weighing, steps=3)
+    monitor, balancer = way(watched), way(weighing)
+    assert balancer.weights == weighing.weights
+    assert set(monitor.history) == set(watched.history)
     module = make(Noted)
     train(module, monitor, balancer, steps=3)
-    last = max(steps_of(monitor, "ntk/trace/pde"))
-    trace = series(monitor, "ntk/trace/pde")[last]
-    assert trace == pytest.approx(module.traces(2)["pde"], rel=1e-10)
+    last = monitor.history["ntk/trace/pde"][-1, 1]
+    assert last == pytest.approx(module.traces(2)["pde"], rel=1e-10)
 
 
 class Remembered(Manual):

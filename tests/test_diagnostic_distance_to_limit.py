@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import pickle
 import random
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,13 +16,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from pinn_ntk import NTKWarning, distance_to_limit, look
+from pinn_ntk import distance_to_limit, look
 from pinn_ntk.callbacks import NTKMonitor
 from pinn_ntk.diagnostics.distance_to_limit import POINTS, DistanceFromLimit, spread
 from pinn_ntk.limit.parametrization import found_stds
+from tests.kernels import mlp
 from tests.looks import said
-from tests.pinn import N_PDE, Pinn, batch, same, trainer
-from tests.zoo import Stream, make, train
+from tests.networks import Lambda
+from tests.pinn import N_PDE, Pinn, batch, trainer
+from tests.zoo import Stream, compare, make, series, train
 
 DISTANCE = "ntk/distance_to_limit"
 HALF, OWN = torch.tensor(0.5, dtype=torch.float64), 3 * batch()["x"]  # as the network is called
@@ -34,8 +35,7 @@ class Plain(Pinn):
 
     def __init__(self, optimizer: str = "adam") -> None:
         super().__init__(optimizer=optimizer)
-        layers = [nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 1)]
-        self.net = nn.Sequential(*layers).double()
+        self.net = mlp(1, 8, 8, 1)
         self.copies: list[dict[str, Tensor]] = []
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
@@ -54,7 +54,7 @@ class Plain(Pinn):
 
 
 def distances(monitor: NTKMonitor) -> dict[int, float]:
-    return {int(step): float(value) for step, value in monitor.history.get(DISTANCE, [])}
+    return series(monitor, DISTANCE)
 
 
 def run(module: pl.LightningModule, steps: int, ckpt: Path | None = None, **options: Any) -> Any:
@@ -149,9 +149,7 @@ FIRST: dict[str, tuple[Callable[[], Plain], Tensor]] = {
 def test_points_are_those_of_the_first_usable_call(case: str):
     kind, points = FIRST[case]
     module, monitor = make(kind), NTKMonitor(every_n_steps=1)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", NTKWarning)
-        train(module, monitor, steps=2)
+    train(module, monitor, steps=2)
     assert distances(monitor) == module.distances(0, 1, points=points)
 
 
@@ -187,18 +185,12 @@ class Other(Plain):
         change(self)
 
 
-class Activation(nn.Module):
-    def __init__(self, function: Callable[[Tensor], Tensor] = torch.sin) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.function(x)
-
-
-def activated(module: Plain, function: Callable[[Tensor], Tensor]) -> None:
+def activated(kind: Callable[..., nn.Module], *arguments: Any) -> Plain:
+    """A plain network with other activations."""
+    module = Plain()
     for place in (1, 3):
-        module.net[place] = Activation(function)
+        module.net[place] = kind(*arguments)
+    return module
 
 
 def two_dimensional(x: Tensor) -> Tensor:
@@ -215,30 +207,24 @@ def halves(x: Tensor) -> Tensor:
     return torch.cat([torch.sin(x[:, :4]), torch.cos(x[:, 4:])], 1)
 
 
-def second_network(module: Plain) -> None:
-    module.other = nn.Sequential(nn.Linear(1, 4), nn.Tanh(), nn.Linear(4, 1)).double()
-
-
 OTHERS: dict[str, Callable[[], Plain]] = {
     "dropout": lambda: Other(lambda m: m.net.append(nn.Dropout(0.0))),
-    "two networks": lambda: Other(second_network),
+    "two networks": lambda: Other(lambda m: setattr(m, "other", mlp(1, 4, 1))),
     "layer by layer": lambda: Other(lambda m: setattr(m, "net", Walked(m.net))),
     "vmap": Mapped,
     "head of zeros": lambda: Other(lambda m: nn.init.zeros_(m.net[4].weight)),
     "too wide for the quadrature": lambda: Other(lambda m: nn.init.constant_(m.net[2].weight, 50)),
-    "two-dimensional activation": lambda: Other(lambda m: activated(m, two_dimensional)),
-    "activation of halves": lambda: Other(lambda m: activated(m, halves)),
-    "activation that asserts": lambda: Other(lambda m: activated(m, picky)),
+    "two-dimensional activation": lambda: activated(Lambda, two_dimensional),
+    "activation of halves": lambda: activated(Lambda, halves),
+    "activation that asserts": lambda: activated(Lambda, picky),
 }
 
 
 @pytest.mark.parametrize("case", OTHERS)
 def test_other_modules_have_no_distance_and_no_warning(case: str):
     monitor, module = NTKMonitor(every_n_steps=1), make(OTHERS[case])
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", NTKWarning)
-        for _ in range(2):  # of trained weights no more than of new ones
-            train(module, monitor, steps=2)
+    for _ in range(2):  # of trained weights no more than of new ones
+        train(module, monitor, steps=2)
     assert DISTANCE not in monitor.history
     assert len(monitor.history["ntk/lr"]) == 4
 
@@ -292,7 +278,7 @@ class Hooked(Plain):
 
     def __init__(self) -> None:
         super().__init__()
-        layers = [Activation() if isinstance(layer, nn.Tanh) else layer for layer in self.net]
+        layers = [Lambda(torch.sin) if isinstance(layer, nn.Tanh) else layer for layer in self.net]
         self.shapes: list[tuple[int, ...]] = []
         self.net = Reshaped(*layers)
         for part in (layers[1], self.net):
@@ -300,11 +286,6 @@ class Hooked(Plain):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Plain:
         raise RuntimeError("copied with its network")
-
-
-def counting(module: Plain) -> None:
-    for place in (1, 3):
-        module.net[place] = CountingSine()
 
 
 def left_behind(module: Plain, *callbacks: pl.Callback) -> list[Any]:
@@ -323,7 +304,7 @@ def left_behind(module: Plain, *callbacks: pl.Callback) -> list[Any]:
     ("kind", "measured"),
     [
         (lambda: Other(lambda m: setattr(m, "net", Counting(*m.net))), True),
-        (lambda: Other(counting), False),
+        (lambda: activated(CountingSine), False),
         (Hooked, True),
         (lambda: Plain("lbfgs"), True),
     ],
@@ -524,7 +505,4 @@ class Checkpointed(Plain):
 
 
 def test_a_network_that_is_checkpointed_trains_as_without():
-    plain, watched = (make(Checkpointed) for _ in range(2))
-    train(plain, steps=3)
-    train(watched, NTKMonitor(every_n_steps=1), steps=3)
-    assert same(plain, watched)
+    compare(Checkpointed, NTKMonitor(every_n_steps=1), fit={"steps": 3})

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pinn_ntk import Definiteness, Look, definiteness, look
 from tests.looks import ask, look_at, rows, said, says
+from tests.networks import stack
 
 
 def definite(look: Look, term: str = "pde") -> Definiteness:
@@ -63,8 +64,7 @@ def test_repeats_on_purpose_are_no_accidental_broadcast(
 def network(points: Tensor, max_points: int = 512) -> Look:
     """u - u_x of a network with two hidden layers."""
     torch.manual_seed(3)
-    layers = [nn.Linear(1, 20), nn.Tanh(), nn.Linear(20, 20), nn.Tanh(), nn.Linear(20, 1)]
-    net, x = nn.Sequential(*layers).to(points.dtype), points[:, None].requires_grad_()
+    net, x = stack([1, 20, 20, 1]).to(points.dtype), points[:, None].requires_grad_()
     u = net(x)
     (u_x,) = torch.autograd.grad(u.sum(), x, create_graph=True)
     return look(None, net, residuals={"pde": u - u_x}, max_points=max_points)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from pinn_ntk.callbacks import NTKMonitor
 from pinn_ntk.kernel.rows import thinned
 from pinn_ntk.kernel.spectrum import DIRECT, largest_eigenvalue
 from pinn_ntk.looks.parameters import learning_rate
+from tests.kernels import gaussian
 from tests.looks import ask, linear, look_at, rows, said, says, values
 from tests.zoo import Inverse, Noted, TwoNetworks, make, train
 
@@ -132,16 +134,15 @@ def test_the_learning_rate_is_the_largest_of_the_groups_and_of_the_optimizer_tha
     assert monitor.history["ntk/lr"].tolist() == [[0, 0.1], [1, 0.1]]
 
 
-class Scheduled(Noted):
-    def configure_optimizers(self) -> Any:
-        optimizer = torch.optim.SGD(self.parameters(), lr=0.01)
-        halving = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
-        return [optimizer], [{"scheduler": halving, "interval": "step"}]
+def halved(module: Any) -> Any:
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.01)
+    halving = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
+    return [optimizer], [{"scheduler": halving, "interval": "step"}]
 
 
 def test_the_learning_rate_follows_its_schedule():
-    module, monitor = make(Scheduled), NTKMonitor(every_n_steps=1)
-    train(module, monitor, steps=4)
+    monitor = NTKMonitor(every_n_steps=1)
+    train(make(Noted, optimizer=halved), monitor, steps=4)
     expected = [[step, 0.01 / 2**step] for step in range(4)]
     np.testing.assert_allclose(monitor.history["ntk/lr"], expected, rtol=1e-14)
 
@@ -163,9 +164,7 @@ def test_no_learning_rate_where_it_is_not_clear_whose():
 @pytest.mark.parametrize("decay", [1.0, 0.1, 1e-4], ids=["steep", "slow", "flat"])
 def test_largest_eigenvalue_is_that_of_the_direct_method(size: int, decay: float):
     values = torch.exp(-decay * torch.arange(size, dtype=torch.float64))
-    generator = torch.Generator().manual_seed(size)
-    basis = torch.randn(size, size, generator=generator, dtype=torch.float64)
-    basis = torch.linalg.qr(basis).Q
+    basis = torch.linalg.qr(gaussian(size, size, seed=size)).Q
     matrix = 1e6 * basis @ torch.diag(values) @ basis.mT
     top = largest_eigenvalue(matrix)
     assert top == pytest.approx(float(torch.linalg.eigvalsh(matrix)[-1]), rel=1e-10)
@@ -189,9 +188,7 @@ def test_largest_eigenvalue_of_odd_matrices(size: int):
 
 
 def test_largest_eigenvalue_where_lanczos_does_not_converge(monkeypatch: pytest.MonkeyPatch):
-    def fail(*_: Any, **__: Any) -> None:
-        raise scipy.sparse.linalg.ArpackNoConvergence("no", [], [])
-
-    monkeypatch.setattr(scipy.sparse.linalg, "eigsh", fail)
+    error = scipy.sparse.linalg.ArpackNoConvergence("no", [], [])
+    monkeypatch.setattr(scipy.sparse.linalg, "eigsh", Mock(side_effect=error))
     matrix = torch.diag(torch.linspace(1, 7, 2 * DIRECT, dtype=torch.float64))
     assert largest_eigenvalue(matrix) == pytest.approx(7.0, rel=1e-14)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,6 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.cli import LightningCLI
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tensorboard.util import tensor_util
 
 from pinn_ntk import FactoredJacobian
 from pinn_ntk.callbacks import NTKMonitor
@@ -22,7 +19,9 @@ from pinn_ntk.diagnostics import Diagnostic, Reading, Tag
 from pinn_ntk.diagnostics.registry import BY_NAME
 from pinn_ntk.diagnostics.traces import Traces
 from pinn_ntk.errors import NTKWarning
-from tests.pinn import Pinn, batch, build, fit, ours, same
+from tests.pinn import ONE_BATCH, Pinn, batch, build, fit, told_once
+from tests.written import column, events, summaries
+from tests.zoo import compare
 
 OVERHEAD = "ntk/overhead_fraction"
 TRACES = {"ntk/trace/pde", "ntk/trace/bc"}
@@ -77,13 +76,8 @@ def largest_by_hand() -> dict[str, float]:
 def test_only_what_is_asked_for_is_measured_and_traces_need_no_block(
     monkeypatch: pytest.MonkeyPatch,
 ):
-    formed = []
-    gram = FactoredJacobian.gram
-
-    def counted(self, *args, **kwargs):
-        formed.append(self)
-        return gram(self, *args, **kwargs)
-
+    formed, gram = [], FactoredJacobian.gram
+    counted = lambda self, *given: (formed.append(self), gram(self, *given))[1]  # noqa: E731
     monkeypatch.setattr(FactoredJacobian, "gram", counted)
     few, all_ = NTKMonitor(diagnostics=["traces"]), NTKMonitor()
     fit(build(), few, steps=3)
@@ -109,11 +103,9 @@ CHOICES: dict[str, tuple[list[Any], set[str]]] = {
 
 @pytest.mark.parametrize(("given", "tags"), CHOICES.values(), ids=list(CHOICES))
 def test_names_and_objects(given: list[Any], tags: set[str]):
-    plain, module, monitor = build(), build(), NTKMonitor(diagnostics=given)
-    fit(plain, steps=2)
-    fit(module, monitor, steps=2)
+    monitor = NTKMonitor(diagnostics=given)
+    compare(Pinn, monitor, fit={"steps": 2})
     assert set(monitor.history) == {*tags, OVERHEAD}
-    assert same(plain, module)
 
 
 WRONG: dict[str, tuple[Any, type[Exception], str]] = {
@@ -176,21 +168,16 @@ def test_what_it_reads_goes_where_all_the_rest_goes(tmp_path: Path):
     board, table = TensorBoardLogger(tmp_path), CSVLogger(tmp_path)
     monitor = NTKMonitor(diagnostics=["traces", Largest()])
     run = fit(build(), monitor, steps=1, logger=[board, table])
-    log = EventAccumulator(board.log_dir).Reload()
+    log = events(board.log_dir)
     for tag, expected in largest_by_hand().items():
         assert monitor.history[tag].tolist() == [[0, expected]]
         assert float(run.callback_metrics[tag]) == expected
         assert [event.value for event in log.Scalars(tag)] == [np.float32(expected)]
-        assert str(expected) in (Path(table.log_dir) / "metrics.csv").read_text()
-    (event,) = log.Tensors("ntk/summary/text_summary")
-    text = tensor_util.make_ndarray(event.tensor_proto)[0].decode()
-    assert f"- Largest entry of pde: {largest_by_hand()['ntk/largest/pde']:.3g}." in text
+        assert column(table.log_dir, tag) == {0: expected}
+    said = f"- Largest entry of pde: {largest_by_hand()['ntk/largest/pde']:.3g}."
+    assert said in summaries(log)[0]
     (image,) = log.Images("ntk/figure/largest")
     assert (image.step, image.width, image.height) == (0, 200, 100)
-
-
-ONE_BATCH = {"max_epochs": -1, "limit_train_batches": 1}
-"""One batch an epoch: Lightning warns of a restart in the middle of an epoch."""
 
 
 def resumed(folder: Path, diagnostic: Any) -> tuple[dict[str, Any], pl.Trainer]:
@@ -226,12 +213,8 @@ class LateHoarder(Largest):
 
 @pytest.mark.parametrize("kind", [Hoarder, LateHoarder])
 def test_a_state_that_would_not_load_is_left_out_of_the_checkpoint(tmp_path: Path, kind: Any):
-    with warnings.catch_warnings(record=True) as warned:
-        warnings.simplefilter("always", NTKWarning)
+    with told_once("the state of diagnostic 'largest' is left out of the checkpoint"):
         saved, monitor = resumed(tmp_path, kind())
-    message = str(ours(warned)[0].message)
-    assert len(ours(warned)) == 1
-    assert "the state of diagnostic 'largest' is left out of the checkpoint" in message
     assert "largest" not in saved["states" if kind is Hoarder else "late"]
     assert monitor.panel.diagnostics["largest"].looks == (2 if kind is Hoarder else 5)
 
@@ -254,22 +237,16 @@ def failing(hook: str) -> Diagnostic:
 
 @pytest.mark.parametrize("hook", HOOKS)
 def test_one_that_fails_is_told_of_once_and_changes_nothing(hook: str, tmp_path: Path):
-    plain, module = build(optimizer="adam"), build(optimizer="adam")
-    fit(plain, steps=5)
     monitor = NTKMonitor(every_n_steps=2, diagnostics=["traces", failing(hook)])
-    with warnings.catch_warnings(record=True) as warned:
-        warnings.simplefilter("always", NTKWarning)
+    options = {"steps": 5, "logger": TensorBoardLogger(tmp_path)}
+    said = "largest failed with RuntimeError: no such luck. Training goes on; "
+    with told_once(f"^NTKMonitor: .*{said}"):
         if hook == "reset":
             fit(build(), monitor, steps=1)  # of another module
-        run = fit(module, monitor, steps=5, logger=TensorBoardLogger(tmp_path))
+        module, _ = compare(Pinn, monitor, fit=options, optimizer="adam")
         for number in range(2):
-            run.save_checkpoint(tmp_path / f"{number}.ckpt")
+            module.trainer.save_checkpoint(tmp_path / f"{number}.ckpt")
             torch.load(tmp_path / f"{number}.ckpt", weights_only=True)
-    (warning,) = ours(warned)
-    message = str(warning.message)
-    assert message.startswith("NTKMonitor: ")
-    assert "largest failed with RuntimeError: no such luck. Training goes on; " in message
-    assert same(plain, module)
     assert monitor.history["ntk/trace/pde"][:, 0].tolist() == [0, 2, 4]
 
 

@@ -21,6 +21,7 @@ from pinn_ntk.graph.terms.term_loss import TermLoss
 from pinn_ntk.kernel import jacobian
 from pinn_ntk.kernel.factors import Dense, Factor, Outer
 from pinn_ntk.kernel.memory import kept_apart, versions
+from tests.kernels import mlp
 
 X = torch.linspace(-1, 1, 9, dtype=torch.float64)[:, None]
 ENDS = torch.tensor([[-1.0], [1.0]], dtype=torch.float64)
@@ -45,7 +46,7 @@ class Network(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.net = nn.Sequential(nn.Linear(1, 6), nn.Tanh(), nn.Linear(6, 1)).double()
+        self.net = mlp(1, 6, 1)
 
     def residuals(self) -> dict[str, Tensor]:
         x = X.clone().requires_grad_()
@@ -82,9 +83,8 @@ def forecast_of(
     """The forecast of a step, and the residuals after it."""
     start = {name: p.detach().clone() for name, p in model.named_parameters()}
     before = look(loss(model.residuals()), model, names=NAMES)
-    kernel, losses, residuals = before.kernel, before.losses, before.residuals
-    residuals = {name: r.detach().clone() for name, r in residuals.items()}
-    kernel = kept_apart(kernel, model.parameters())
+    kernel, losses = kept_apart(before.kernel, model.parameters()), before.losses
+    residuals = {name: r.detach().clone() for name, r in before.residuals.items()}
     move()
     step = {name: p.detach() - start[name] for name, p in model.named_parameters()}
     return Forecast.of(kernel, losses, residuals, step), model.residuals()
@@ -100,22 +100,20 @@ def descend(model: Any, loss: Loss, optimizer: torch.optim.Optimizer) -> None:
     optimizer.step(closure)
 
 
-def gradient_step(model: Any, lr: float) -> float:
-    """A step of gradient descent; returns |dL/dtheta|^2 before it."""
-    parameters = list(model.parameters())
-    gradients = torch.autograd.grad(SQUARES(model.residuals()), parameters)
-    with torch.no_grad():
-        for p, g in zip(parameters, gradients, strict=True):
-            p.sub_(lr * g)
-    return sum(float(g.square().sum()) for g in gradients)
-
-
 def stepped(lr: float, model: Any = None) -> tuple[Forecast, dict[str, Tensor], float]:
     """Forecast of a step of gradient descent, residuals after it, |dL/dtheta|^2 before."""
     torch.manual_seed(3)
-    model, squared = model or Network(), []
-    forecast, after = forecast_of(model, lambda: squared.append(gradient_step(model, lr)))
-    return forecast, after, squared[0]
+    model = model or Network()
+    parameters = list(model.parameters())
+    gradients = torch.autograd.grad(SQUARES(model.residuals()), parameters)
+
+    @torch.no_grad()
+    def move() -> None:
+        for p, g in zip(parameters, gradients, strict=True):
+            p.sub_(lr * g)
+
+    forecast, after = forecast_of(model, move)
+    return forecast, after, sum(float(g.square().sum()) for g in gradients)
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -173,8 +171,7 @@ def test_a_kernel_kept_apart_outlives_its_parameters(factor: str):
 
 
 def test_versions_tell_points_overwritten_in_place_and_nothing_else():
-    points = X.clone()
-    net = nn.Sequential(nn.Linear(1, 6), nn.Tanh(), nn.Linear(6, 1)).double()
+    points, net = X.clone(), mlp(1, 6, 1)
     kernel = kept_apart(empirical_ntk({"data": net(points)}, net), net.parameters())
     before = versions(kernel)
     with torch.no_grad():

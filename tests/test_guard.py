@@ -6,24 +6,16 @@ import logging
 import re
 import time
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 
 from pinn_ntk import NTKWarning
-from pinn_ntk.callbacks.trainer import guard as module
 from pinn_ntk.callbacks.trainer.guard import Guard
 
 
 def fail() -> int:
     return 1 // 0
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """A clock that stands still; ``now`` is in seconds."""
-    standing = SimpleNamespace(now=100.0)
-    monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: standing.now))
-    return standing
 
 
 def test_results_come_through():
@@ -47,16 +39,11 @@ def test_a_failure_is_one_warning_with_its_traceback_in_the_log(caplog: pytest.L
 
 
 def test_what_failed_is_off_until_the_next_fit(caplog: pytest.LogCaptureFixture):
-    guard, calls = Guard("NTKMonitor"), []
-
-    def count() -> None:
-        calls.append(1)
-        fail()
-
+    guard, count = Guard("NTKMonitor"), Mock(side_effect=fail)
     for fit in (1, 2):
         with pytest.warns(NTKWarning) as warned:
             assert [guard.run("counting", count) for _ in range(3)] == [None] * 3
-        assert (len(warned), len(calls), len(caplog.records)) == (1, fit, fit)
+        assert (len(warned), count.call_count, len(caplog.records)) == (1, fit, fit)
         assert guard.run("something else", lambda: 7) == 7
         guard.restart()
 
@@ -71,11 +58,8 @@ def test_a_retry_runs_again_and_is_told_once(caplog: pytest.LogCaptureFixture):
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
 def test_what_ends_the_program_is_not_caught(error: type[BaseException]):
-    def stop() -> None:
-        raise error
-
     with pytest.raises(error):
-        Guard("NTKMonitor").run("stopping", stop)
+        Guard("NTKMonitor").run("stopping", Mock(side_effect=error))
 
 
 def test_time_is_counted_even_of_what_fails(clock: SimpleNamespace):
@@ -124,11 +108,8 @@ def test_the_clock_is_wall_time():
     [(ValueError("no rows."), "ValueError: no rows. Tr"), (ValueError(), "ValueError. Tr")],
 )
 def test_sentences_of_the_warning_are_apart(error: Exception, said: str):
-    def refuse() -> None:
-        raise error
-
     with pytest.warns(NTKWarning, match=re.escape(f"failed with {said}aining goes on;")):
-        Guard("NTKMonitor").run("the sum", refuse)
+        Guard("NTKMonitor").run("the sum", Mock(side_effect=error))
 
 
 def test_a_warning_is_given_once_a_fit():

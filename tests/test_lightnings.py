@@ -7,8 +7,6 @@ other one blocked all of them run in an interpreter of their own, which starts a
 from __future__ import annotations
 
 import ast
-import os
-import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -20,7 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-ROOT = Path(__file__).parents[1]
+from tests.scripts import ROOT, python
+
 OTHERS = {
     "pytorch_lightning": {"lightning"},
     "lightning.pytorch": {"pytorch_lightning", "lightning_fabric"},
@@ -60,10 +59,9 @@ TRACES = {"pde": float((X**2 + 1).sum()), "bc": 8.0}
 
 def run(lightning: ModuleType, callbacks: Any, steps: int = 4, **options: Any) -> Any:
     """A Trainer of the package, not fitted yet."""
-    quiet = {"enable_progress_bar": False, "enable_model_summary": False}
-    unless_given = {"logger": False, "enable_checkpointing": False}
-    settings = quiet | unless_given | options
-    return lightning.Trainer(accelerator="cpu", max_steps=steps, callbacks=callbacks, **settings)
+    silent = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+    options |= dict.fromkeys(silent, False)
+    return lightning.Trainer(accelerator="cpu", max_steps=steps, callbacks=callbacks, **options)
 
 
 def check_callbacks(lightning: ModuleType, folder: Path) -> None:
@@ -187,11 +185,8 @@ def test_with_both_installed(
 
 @pytest.mark.parametrize("package", sorted(OTHERS))
 def test_with_one_of_them_alone(package: str, tmp_path: Path):
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
-    command = [sys.executable, __file__, package, str(tmp_path)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == f"{len(CHECKS)} checks of {package} alone"
+    printed = python(Path(__file__), package, tmp_path).stdout
+    assert printed.splitlines()[-1] == f"{len(CHECKS)} checks of {package} alone"
 
 
 def test_with_both_installed_ours_are_of_both():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,16 +9,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 from torch import Tensor
 
 from pinn_ntk.callbacks import NTKBalancer, NTKMonitor
-from pinn_ntk.errors import NTKWarning
-from tests.pinn import batch, ours
-from tests.zoo import Noted, Residuals, assert_traces, make, series, steps_of, train
+from tests.pinn import batch, calling, told_once
+from tests.written import column
+from tests.zoo import Noted, assert_series, assert_traces, make, series, steps_of, train
 
 
 class Bare(Logger):
@@ -44,22 +42,17 @@ class Bare(Logger):
         return {step: float(m[tag]) for step, m in self.taken if tag in m}
 
 
-def rows(logger: CSVLogger, tag: str) -> dict[int, float]:
-    with (Path(logger.log_dir) / "metrics.csv").open() as file:
-        return {int(r["step"]): float(r[tag]) for r in csv.DictReader(file) if r.get(tag)}
-
-
 def test_every_logger_gets_every_scalar(tmp_path: Path):
     bare, table = Bare(), CSVLogger(tmp_path)
     monitor, balancer = NTKMonitor(every_n_steps=2), NTKBalancer(every_n_steps=2)
     loggers = [bare, TensorBoardLogger(tmp_path), table]
     train(make(Noted), monitor, balancer, steps=4, logger=loggers, log_every_n_steps=100)
-    for tag in monitor.history:
-        assert bare.values(tag) == rows(table, tag) == series(monitor, tag), tag
+    for callback in (monitor, balancer):
+        for tag in callback.history:
+            written = column(table.log_dir, tag)
+            assert bare.values(tag) == written == series(callback, tag), tag
     for name in ("pde", "bc"):
-        tag = f"ntk/weight/{name}"
-        assert bare.values(tag) == rows(table, tag) == series(balancer, tag)
-        assert list(bare.values(tag)) == [0, 2]
+        assert list(bare.values(f"ntk/weight/{name}")) == [0, 2]
     assert steps_of(monitor) == [0, 2, 3]
 
 
@@ -67,9 +60,8 @@ def test_a_logger_that_fails_keeps_nothing_from_the_others(tmp_path: Path):
     full, bare = Bare(failing=True), Bare()
     monitor = NTKMonitor(every_n_steps=2)
     said = "logging scalars failed with OSError: No space left on device"
-    with pytest.warns(NTKWarning, match=said) as warned:
+    with told_once(said):
         train(make(Noted), monitor, steps=4, logger=[full, bare])
-    assert len(ours(warned)) == 1
     expected = series(monitor, "ntk/trace/pde")
     assert list(expected) == [0, 2, 3]
     assert bare.values("ntk/trace/pde")[0] == expected[0]
@@ -103,8 +95,7 @@ def test_two_monitors_do_not_meet():
     train(module, one, other, steps=6, logger=bare)
     assert_traces(one, module, [0, 2, 4, 5])
     assert all(tag.startswith("kernel/coarse/") for tag in other.history)
-    expected = {step: module.traces(step)["pde"] for step in (0, 3, 5)}
-    assert series(other, "kernel/coarse/trace/pde") == pytest.approx(expected, rel=1e-10)
+    assert_series(other, "kernel/coarse/trace/pde", lambda s: module.traces(s)["pde"], [0, 3, 5])
     assert list(bare.values("ntk/trace/pde")) == [0, 2, 4, 5]
     assert list(bare.values("kernel/coarse/trace/pde")) == [0, 3, 5]
 
@@ -115,7 +106,7 @@ def test_two_monitors_do_not_meet():
 class Burst(Noted):
     """NaN in one row of "bc" at step 2; gradients are cleaned as careful people do."""
 
-    def residuals(self, batch: dict[str, Tensor]) -> Residuals:
+    def residuals(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         found = super().residuals(batch)
         bad = torch.zeros_like(found["bc"])
         bad[1] = float("nan") if self.step == 2 else 0.0
@@ -123,8 +114,7 @@ class Burst(Noted):
 
     def on_after_backward(self) -> None:
         for parameter in self.parameters():
-            if parameter.grad is not None:
-                parameter.grad.nan_to_num_(nan=0.0)
+            parameter.grad.nan_to_num_(nan=0.0)
 
 
 def test_nan_is_logged_for_its_term_only(tmp_path: Path):
@@ -133,11 +123,10 @@ def test_nan_is_logged_for_its_term_only(tmp_path: Path):
     trace = series(monitor, "ntk/trace/bc")
     assert list(trace) == [0, 1, 2, 3]
     assert math.isnan(trace[2])
-    assert math.isnan(rows(table, "ntk/trace/bc")[2])
+    assert math.isnan(column(table.log_dir, "ntk/trace/bc")[2])
     for step in (0, 1, 3):
         assert trace[step] == pytest.approx(module.traces(step)["bc"], rel=1e-10)
-    expected = {step: module.traces(step)["pde"] for step in range(4)}
-    assert series(monitor, "ntk/trace/pde") == pytest.approx(expected, rel=1e-10)
+    assert_series(monitor, "ntk/trace/pde", lambda s: module.traces(s)["pde"], range(4))
     others = {tag: v for tag, v in monitor.history.items() if tag != "ntk/trace/bc"}
     assert all(np.isfinite(values).all() for values in others.values())
     assert steps_of(monitor, "ntk/lambda_max/bc") == [0, 1, 3]
@@ -146,15 +135,10 @@ def test_nan_is_logged_for_its_term_only(tmp_path: Path):
 def test_nan_leaves_the_weights():
     module, balancer = make(Burst), NTKBalancer(every_n_steps=1)
     seen: list[dict[str, float]] = []
-
-    class Watch(pl.Callback):
-        def on_train_batch_end(self, *_: Any) -> None:
-            seen.append(dict(balancer.weights))
-
+    note = calling(on_train_batch_end=lambda *_: seen.append(dict(balancer.weights)))
     said = "NTKBalancer: weighting the loss failed with ResidualError: .*NaN"
-    with pytest.warns(NTKWarning, match=said) as warned:
-        train(module, balancer, Watch(), steps=4)
-    assert len(ours(warned)) == 1
+    with told_once(said):
+        train(module, balancer, note, steps=4)
     assert seen[2] == seen[1] != seen[0]
     for step in (0, 1, 3):
         assert seen[step] == pytest.approx(module.rule(step), rel=1e-10)
@@ -188,15 +172,6 @@ def test_schedules_of_the_balancer(schedule: Any, steps: list[int]):
         assert series(balancer, f"ntk/weight/{name}") == pytest.approx(expected, rel=1e-10)
 
 
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """Time stands still but for what a test adds to it."""
-    clock = SimpleNamespace(now=100.0)
-    fake = SimpleNamespace(perf_counter=lambda: clock.now, monotonic=lambda: clock.now)
-    monkeypatch.setattr("pinn_ntk.callbacks.trainer.guard.time", fake)
-    return clock
-
-
 def timed_fit(clock: SimpleNamespace, steps: int, **schedule: Any) -> NTKMonitor:
     """A step takes 1 s, a measurement 3 s; to judge its forecast takes no time."""
     measured: set[int] = set()
@@ -206,7 +181,7 @@ def timed_fit(clock: SimpleNamespace, steps: int, **schedule: Any) -> NTKMonitor
             clock.now += 1.0
             return super().training_step(batch, batch_idx)
 
-    def slow(module: Noted, batch: dict[str, Tensor]) -> Residuals:
+    def slow(module: Noted, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         clock.now += 0.0 if module.step in measured else 3.0
         measured.add(module.step)
         return module.residuals(batch)
@@ -244,19 +219,15 @@ def test_early_stopping_and_checkpoints_go_by_our_values(tmp_path: Path):
     trace = series(watched, "ntk/trace/bc")
     threshold = (trace[0] + trace[9]) / 2
     grows = trace[9] > trace[0]
+    mode, best = ("max", max) if grows else ("min", min)
     crossing = min(s for s in trace if (trace[s] > threshold) == grows)
-    stop = EarlyStopping(
-        "ntk/trace/bc", mode="max" if grows else "min", stopping_threshold=threshold, patience=99
-    )
-    keep = ModelCheckpoint(
-        tmp_path, monitor="ntk/trace/bc", mode="max" if grows else "min", filename="{step}"
-    )
+    stop = EarlyStopping("ntk/trace/bc", mode=mode, stopping_threshold=threshold, patience=99)
+    keep = ModelCheckpoint(tmp_path, monitor="ntk/trace/bc", mode=mode, filename="{step}")
     module, monitor = make(Noted, optimizer="adam"), NTKMonitor(every_n_steps=1)
     options = {"max_epochs": 20, "limit_train_batches": 1, "enable_checkpointing": True}
     run = train(module, monitor, stop, keep, steps=-1, **options)
     assert run.current_epoch == run.global_step == crossing + 1
     assert 0 < crossing < 19
-    best = max if grows else min
     extreme = best(series(monitor, "ntk/trace/bc").values())
     assert float(keep.best_model_score) == pytest.approx(extreme)
     assert float(run.callback_metrics["ntk/trace/bc"]) == pytest.approx(trace[crossing])
@@ -264,14 +235,11 @@ def test_early_stopping_and_checkpoints_go_by_our_values(tmp_path: Path):
 
 def test_values_stay_in_the_metrics_of_later_epochs():
     """A sparse schedule leaves its last values to whoever asks at the end of each epoch."""
-
-    class Ask(pl.Callback):
-        def on_train_epoch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-            seen.append(float(trainer.callback_metrics["ntk/trace/pde"]))
-
     seen: list[float] = []
     monitor = NTKMonitor(every_n_steps=4)
-    train(make(Noted), monitor, Ask(), steps=-1, max_epochs=5, limit_train_batches=2)
+    note = lambda run, *_: seen.append(float(run.callback_metrics["ntk/trace/pde"]))  # noqa: E731
+    ask = calling(on_train_epoch_end=note)
+    train(make(Noted), monitor, ask, steps=-1, max_epochs=5, limit_train_batches=2)
     trace = series(monitor, "ntk/trace/pde")
     expected = [trace[0], trace[0], trace[4], trace[4], trace[9]]
     assert seen == pytest.approx(expected, rel=1e-6)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from pinn_ntk.errors import UnavailableError
 from pinn_ntk.graph.reference import reference_jacobian
 from pinn_ntk.looks import look as module
 from pinn_ntk.looks.step_terms import StepTerms
+from tests.kernels import mlp
 from tests.looks import ask, look_at, rows, values
 
 SHARED = {n for n, quantity in vars(Look).items() if hasattr(quantity, "compute")}
@@ -25,7 +27,7 @@ class Inverse(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.net = nn.Sequential(nn.Linear(1, 5), nn.Tanh(), nn.Linear(5, 1)).double()
+        self.net = mlp(1, 5, 1)
         self.c = nn.Parameter(torch.tensor(0.5, dtype=torch.float64))
         self.lam = nn.Parameter(torch.tensor(3.0, dtype=torch.float64))
 
@@ -88,34 +90,28 @@ def test_with_traces_alone_no_block_is_formed(monkeypatch: pytest.MonkeyPatch):
 def test_a_look_that_nobody_asks_makes_nothing_and_each_quantity_once(
     monkeypatch: pytest.MonkeyPatch,
 ):
-    made: list[str] = []
-    empirical_ntk = module.empirical_ntk
-    counted = lambda *given, **named: (made.append("kernel"), empirical_ntk(*given, **named))[1]  # noqa: E731
-    monkeypatch.setattr(module, "empirical_ntk", counted)
+    kernel = Mock(wraps=module.empirical_ntk)
+    monkeypatch.setattr(module, "empirical_ntk", kernel)
     step = look_at({"pde": rows(6)})
-    assert (step.n_params, step.points, step.kept, made) == (4, "the training batch", {}, [])
+    assert (step.n_params, step.points, step.kept) == (4, "the training batch", {})
+    assert kernel.call_count == 0
     panel = ask(step)
     panel.read(step)
-    assert made == ["kernel"]
+    assert kernel.call_count == 1
     for name in SHARED:
         assert getattr(step, name) is getattr(step, name), name
 
 
 def test_a_failure_is_kept_and_raised_to_all_who_ask(monkeypatch: pytest.MonkeyPatch):
-    calls: list[int] = []
-
-    def fail(*_: Any, **__: Any) -> Any:
-        calls.append(1)
-        raise ZeroDivisionError("no such luck")
-
-    monkeypatch.setattr(module, "empirical_ntk", fail)
+    failing = Mock(side_effect=ZeroDivisionError("no such luck"))
+    monkeypatch.setattr(module, "empirical_ntk", failing)
     step = look_at({"pde": rows(3)})
     for name in ("kernel", "sampled", "spectra", "traces", "kernel"):
         with pytest.raises(UnavailableError, match=r"^the kernel is not available$") as raised:
             getattr(step, name)
         assert raised.value.title == "the kernel"  # what failed, not what was asked for
         assert isinstance(raised.value.__cause__, ZeroDivisionError)
-    assert len(calls) == 1
+    assert failing.call_count == 1
     assert step.fingerprints.keys() == {"pde"}  # which needs no kernel
 
 

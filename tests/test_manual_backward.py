@@ -6,22 +6,22 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from pinn_ntk import tap
 from pinn_ntk.callbacks import NTKBalancer, NTKMonitor
 from pinn_ntk.errors import NTKWarning
-from tests.pinn import ours
+from tests.pinn import ours, told_once
 from tests.zoo import (
     Manual,
     Noted,
     SelfAdaptive,
     TwoNetworks,
     assert_close,
+    assert_series,
+    assert_terms,
     assert_traces,
     compare,
     make,
-    series,
     train,
 )
 
@@ -47,18 +47,13 @@ def test_every_loss_is_measured_and_training_the_same(case: Any):
     assert_traces(monitor, module, STEPS)
     if "pl_optimizer" in of_module:  # Lightning's counter stands still
         assert module.trainer.global_step == 0
-        moved = {step: module.moved(step) for step in STEPS}
-        assert series(monitor, "ntk/drift/parameters") == pytest.approx(moved, rel=1e-10)
-        assert moved[4] > moved[2] > 0
-    if of_module.get("raw"):
-        assert not [
-            tag for tag in monitor.history if "effective_weight" in tag
-        ]  # no loss to be seen
+        assert_series(monitor, "ntk/drift/parameters", module.moved, STEPS)
+        assert module.moved(4) > module.moved(2) > 0
+    if of_module.get("raw"):  # no loss to be seen
+        assert not [tag for tag in monitor.history if "effective_weight" in tag]
         return
-    for term in module.jacobians[0]:
-        expected = {s: module.effective.get(s, {}).get(term, 1.0) for s in STEPS}
-        got = series(monitor, f"ntk/effective_weight/{term}")
-        assert got == pytest.approx(expected, rel=1e-10), term
+    ones = dict.fromkeys(module.jacobians[0], 1.0)
+    assert_terms(monitor, "effective_weight", lambda s: ones | module.effective.get(s, {}), STEPS)
 
 
 ONE_LOSS = [kind for kind in KINDS if kind != "two_losses"]
@@ -92,10 +87,8 @@ def test_both_losses_of_a_step_are_weighted():
 @pytest.mark.parametrize("callback", [NTKMonitor, NTKBalancer])
 def test_an_unseen_backward_pass_is_told_once_after_the_first_epoch(callback: Any):
     fit = {"steps": -1, "max_epochs": 3, "limit_train_batches": 4}
-    with pytest.warns(NTKWarning, match=r"(?s)manual_backward.*tap") as warned:
+    with told_once(rf"(?s)^{callback.__name__}.*manual_backward.*tap"):
         compare(Manual, callback(every_n_steps=2), fit=fit, raw=True)
-    (warning,) = ours(warned)
-    assert callback.__name__ in str(warning.message)
 
 
 def test_the_warning_comes_with_the_first_epoch():
@@ -137,8 +130,7 @@ def test_taps_of_a_graph_differentiated_before_and_twice():
             optimizer = self.optimizers()
             residuals = self.residuals(batch)
             self.note(residuals)
-            residuals = {name: tap(r, name) for name, r in residuals.items()}
-            loss = self.total(self.losses(residuals))
+            loss = self.total(self.losses(self.tapped(residuals)))
             optimizer.zero_grad()
             loss.backward(retain_graph=True)
             first = [p.grad.clone() for p in self.parameters()]  # type: ignore[union-attr]
@@ -149,7 +141,7 @@ def test_taps_of_a_graph_differentiated_before_and_twice():
             optimizer.step()
 
     balancer, monitor = NTKBalancer(every_n_steps=2), NTKMonitor(every_n_steps=2)
-    module, _ = compare(Penalised, balancer, monitor, weigh_every=2, fit={"steps": 4})
+    module, _ = compare(Penalised, balancer, monitor, weigh_every=2, fit={"steps": 4}, taps=True)
     assert module.again
     assert_traces(monitor, module, [0, 2, 3])
 
@@ -159,15 +151,9 @@ def test_several_backward_passes_of_one_step_measure_the_first():
         """A second pass over other points, as in resampling within a step."""
 
         def training_step(self, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
-            optimizer = self.optimizers()
             for shift in (0.0, 0.05):
                 residuals = self.residuals({name: x + shift for name, x in batch.items()})
-                self.note(residuals)  # keeps the first
-                losses: dict[str, Tensor] = self.losses(residuals)
-                self.log_losses(losses, batch_idx)
-                optimizer.zero_grad()
-                self.manual_backward(self.total(losses))
-                optimizer.step()
+                self.descend(residuals, batch_idx, self.optimizers())  # notes the first
 
     module, monitor = make(Twice), NTKMonitor(every_n_steps=2)
     train(module, monitor, steps=10)

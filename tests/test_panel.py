@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from pinn_ntk.diagnostics.predicted_decrease import PredictedDecrease
 from pinn_ntk.diagnostics.registry import chosen
 from pinn_ntk.looks.step_terms import PROBE
 from tests.looks import ask, look_at, rows, values
+from tests.pinn import ours
 from tests.test_diagnostic_distance_to_limit import Plain
 from tests.zoo import make, series, train
 
@@ -53,7 +55,7 @@ def guarded(*diagnostics: Diagnostic) -> Panel:
 def warned_of(part: Callable[[], Any]) -> list[str]:
     with pytest.warns(NTKWarning) as warned:
         part()
-    return [str(w.message) for w in warned if issubclass(w.category, NTKWarning)]
+    return ours(warned)
 
 
 def test_one_that_raises_leaves_the_others_and_is_off_for_the_fit():
@@ -112,8 +114,8 @@ def test_a_shared_quantity_that_fails_is_told_once_with_those_who_go_without(
             loss = (rows(3) @ theta).square().mean() + (rows(2, seed=1) @ theta).square().mean()
             panel.read(look(loss, [theta], names=["pde", "bc"]))
 
-    calls: list[int] = []
-    monkeypatch.setattr(getattr(Look, broken), "compute", lambda _: (calls.append(1), fail()))
+    compute = Mock(side_effect=fail)
+    monkeypatch.setattr(getattr(Look, broken), "compute", compute)
     theta = torch.ones(4, dtype=torch.float64, requires_grad=True)
     reader = Noting("reader", read=lambda look: getattr(look, broken) and None)
     panel = guarded(*chosen(), reader)
@@ -122,7 +124,7 @@ def test_a_shared_quantity_that_fails_is_told_once_with_those_who_go_without(
     said = "failed with RuntimeError: no such luck. Training goes on; left out for this fit without"
     expected = [f"NTKMonitor: {title} {said} it: {without}. The traceback is in the log."]
     assert warned_of(read_twice) == expected
-    assert len(calls) == 1  # nobody asks again
+    assert compute.call_count == 1  # nobody asks again
     assert not panel.waits
     assert "trace/pde" in values(panel)
     panel.attempt = Guard("NTKMonitor")

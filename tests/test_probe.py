@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, cast
+from unittest.mock import Mock
 
 import pytest
 import pytorch_lightning as pl
@@ -162,12 +163,9 @@ def test_a_cuda_that_is_not_initialised_is_neither_asked_nor_seeded(
 ):
     run, module = SimpleNamespace(precision_plugin=Precision()), build()
 
-    def refuse(*_: Any) -> None:
-        raise AssertionError
-
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: False)
     for name in ("manual_seed_all", "device_count", "get_rng_state", "set_rng_state", "_lazy_init"):
-        monkeypatch.setattr(torch.cuda, name, refuse)
+        monkeypatch.setattr(torch.cuda, name, Mock(side_effect=AssertionError))
     probe, drawn = FixedProbe(None, 3), []
 
     def residuals(module: Any, batch: Any) -> dict[str, Tensor]:

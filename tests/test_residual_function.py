@@ -14,12 +14,13 @@ from torch import Tensor, nn
 from pinn_ntk import tap
 from pinn_ntk.callbacks import NTKBalancer, NTKMonitor
 from pinn_ntk.errors import NTKWarning
-from tests.pinn import N_PDE, batch, ours, same
+from tests.pinn import N_PDE, batch, calling, same, told_once
 from tests.zoo import (
     Inverse,
     Noted,
     Residuals,
     TwoNetworks,
+    assert_series,
     assert_traces,
     compare,
     make,
@@ -68,8 +69,7 @@ class Opaque(Noted):
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         residuals = self.residuals(batch)
         self.note(residuals)
-        if self.taps:
-            residuals = {name: tap(r, name) for name, r in residuals.items()}
+        residuals = self.tapped(residuals)
         if self.compiled is not None:
             return self.compiled(**residuals)
         if self.energy:  # Deep Ritz: the mean of the network's output is no residual
@@ -91,11 +91,8 @@ TRACING = "ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning
 @pytest.mark.parametrize("make_callback", [NTKMonitor, NTKBalancer])
 def test_an_opaque_loss_is_told_once_and_trained_as_it_is(make_callback: Any, kind: Any):
     callback = make_callback(every_n_steps=2)
-    with pytest.warns(
-        NTKWarning, match=r"(?s)OpaqueLossError.*pinn_ntk\.tap.*residuals="
-    ) as warned:
+    with told_once(r"(?s)OpaqueLossError.*pinn_ntk\.tap.*residuals="):
         compare(Opaque, callback, **kind)
-    assert len(ours(warned)) == 1
     assert not callback.history
 
 
@@ -132,8 +129,7 @@ class SomeTapped(Noted):
 def test_taps_are_the_terms_where_there_are_any():
     monitor = NTKMonitor(every_n_steps=2)
     module, _ = compare(SomeTapped, monitor, like=(Noted, {}), fit={"steps": 3})
-    expected = {step: module.traces(step)["pde"] for step in (0, 2)}
-    assert series(monitor, "ntk/trace/equation") == pytest.approx(expected, rel=1e-10)
+    assert_series(monitor, "ntk/trace/equation", lambda s: module.traces(s)["pde"], [0, 2])
     assert set(monitor.spectra) == {"equation"}
 
 
@@ -142,9 +138,8 @@ def test_a_sharded_run_is_told_once_and_left_alone(callback: Any):
     pretending = type("FSDPStrategy", (SingleDeviceStrategy,), {})
     plain, module = make(Noted), make(Noted)
     train(plain, steps=3)
-    with pytest.warns(NTKWarning, match="FSDPStrategy shards the parameters") as warned:
+    with told_once("FSDPStrategy shards the parameters"):
         train(module, callback(every_n_steps=1), steps=3, strategy=pretending("cpu"))
-    assert len(ours(warned)) == 1
     assert same(plain, module)
 
 
@@ -191,19 +186,15 @@ class Restless(Noted):
 @pytest.mark.filterwarnings("ignore:term 'pde'. points interact:pinn_ntk.errors.NTKWarning")
 @pytest.mark.parametrize("route", [{"residuals": "residuals"}, {"probe": "residuals"}], ids=str)
 def test_a_residual_function_leaves_no_trace(route: dict[str, str]):
-    class Logged(pl.Callback):
-        def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-            logged[-1].append(float(trainer.callback_metrics["inside"]))
-
-    modules, states = [], []
-    logged: list[list[float]] = []
-    for callbacks in ([], [NTKMonitor(every_n_steps=2, **route)]):
-        logged.append([])
+    def trained(*callbacks: pl.Callback) -> tuple[Restless, list[float], Tensor]:
+        logged: list[float] = []
+        note = lambda run, *_: logged.append(float(run.callback_metrics["inside"]))  # noqa: E731
         module = make(Restless, optimizer="adam")
-        train(module, *callbacks, Logged(), steps=6)
-        modules.append(module)
-        states.append(torch.get_rng_state())
-    monitor = callbacks[0]
+        train(module, *callbacks, calling(on_train_batch_end=note), steps=6)
+        return module, logged, torch.get_rng_state()
+
+    monitor = NTKMonitor(every_n_steps=2, **route)
+    modules, logged, states = zip(trained(), trained(monitor), strict=True)
     assert same(*modules)
     assert torch.equal(*states)
     for (name, buffer), other in zip(modules[0].named_buffers(), modules[1].buffers(), strict=True):
@@ -217,9 +208,8 @@ def test_a_residual_function_that_fails_is_told_once():
     def broken(module: Any, batch: Any) -> Residuals:
         raise KeyError("pressure")
 
-    with pytest.warns(NTKWarning, match=r"KeyError.*pressure") as warned:
+    with told_once(r"KeyError.*pressure"):
         compare(Noted, NTKMonitor(every_n_steps=1, residuals=broken), fit={"steps": 4})
-    assert len(ours(warned)) == 1
 
 
 # --- A probe
@@ -261,8 +251,7 @@ def test_included_terms_are_measured_and_weighted_alone():
     module, monitor = make(TwoNetworks), NTKMonitor(every_n_steps=2, include="[pd]*")
     train(module, monitor, steps=3)
     assert set(monitor.spectra) == {"pde", "data"}
-    expected = {step: module.traces(step)["data"] for step in (0, 2)}
-    assert series(monitor, "ntk/trace/data") == pytest.approx(expected, rel=1e-10)
+    assert_series(monitor, "ntk/trace/data", lambda s: module.traces(s)["data"], [0, 2])
     assert "ntk/trace/bc" not in monitor.history
 
 
@@ -286,8 +275,7 @@ def test_parameters_by_pattern(pattern: Any):
     monitor = NTKMonitor(every_n_steps=2, params=pattern)
     module, _ = compare(LastLayer, monitor)
     assert_traces(monitor, module, STEPS)
-    moved = {step: module.moved(step) for step in STEPS}
-    assert series(monitor, "ntk/drift/parameters") == pytest.approx(moved, rel=1e-10)
+    assert_series(monitor, "ntk/drift/parameters", module.moved, STEPS)
 
 
 class NetworkOnly(Inverse):

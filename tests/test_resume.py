@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import warnings
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +11,12 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 from pinn_ntk.callbacks import NTKBalancer, NTKMonitor
-from tests.pinn import batch, same, trainer
+from tests.pinn import ONE_BATCH, batch, same, trainer
+from tests.scripts import python
+from tests.test_probe import Points
 from tests.zoo import Explicit, Noted, Residuals, Stream, assert_traces, make, series, steps_of
 
 KILLED = '''
@@ -27,25 +25,23 @@ KILLED = '''
 import logging, os, random, signal, sys, warnings
 from pathlib import Path
 
-import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from pinn_ntk.callbacks import NTKBalancer, NTKMonitor
-from tests.pinn import trainer
+from tests.pinn import calling, trainer
 from tests.zoo import Explicit, Manual, Noted, Stream, make
 
 STEPS = 30
 HOOKS = ("on_train_batch_start", "on_before_optimizer_step", "on_train_batch_end")
 
 
-class Kill(pl.Callback):
-    def __init__(self, step, hook):
-        def kill(trainer, *_):
-            if trainer.global_step == step:
-                os.kill(os.getpid(), signal.SIGKILL)
+def killer(step, hook):
+    def kill(trainer, *_):
+        if trainer.global_step == step:
+            os.kill(os.getpid(), signal.SIGKILL)
 
-        setattr(self, hook, kill)
+    return calling(**{hook: kill})
 
 
 def fit(kind, folder, kill=None):
@@ -61,7 +57,7 @@ def fit(kind, folder, kill=None):
     ]
     balancer = NTKBalancer(every_n_steps=3, ema=0.5)
     keep = ModelCheckpoint(folder, every_n_train_steps=3, save_last=True)
-    callbacks = [*monitors, balancer, keep, *([] if kill is None else [Kill(*kill)])]
+    callbacks = [*monitors, balancer, keep, *([] if kill is None else [killer(*kill)])]
     run = trainer(*callbacks, steps=STEPS, enable_checkpointing=True)
     run.fit(module, Stream(), ckpt_path="last")
     result = {
@@ -109,33 +105,6 @@ if __name__ == "__main__":
 '''
 
 
-@pytest.fixture(scope="module")
-def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("script") / "killed.py"
-    path.write_text(KILLED)
-    return path
-
-
-def killed_and_whole(script: Path, folder: Path, *arguments: Any) -> tuple[Any, Any]:
-    root = Path(__file__).resolve().parents[1]
-    environment = {**os.environ, "PYTHONPATH": str(root), "MKL_CBWR": "COMPATIBLE"}
-    command = [sys.executable, str(script), arguments[0], str(folder), *map(str, arguments[1:])]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-500:] + done.stderr[-3000:]
-    assert "KILLED AT" in done.stdout
-    return tuple(torch.load(folder / name / "result.pt") for name in ("killed", "whole"))
-
-
-def assert_same_run(killed: dict[str, Any], whole: dict[str, Any]) -> None:
-    assert killed["steps"] == whole["steps"] == 30
-    assert killed["history"].keys() == whole["history"].keys()
-    for tag, values in whole["history"].items():
-        np.testing.assert_array_equal(killed["history"][tag], values, err_msg=tag)
-    assert killed["weights"] == whole["weights"]
-    for name, parameter in whole["parameters"].items():
-        assert torch.equal(killed["parameters"][name], parameter), name
-
-
 CASES = [
     ("adam", 2, 0),
     *(pytest.param(kind, 5, seed, marks=pytest.mark.slow)
@@ -145,11 +114,20 @@ CASES = [
 
 @pytest.mark.parametrize(("kind", "kills", "seed"), CASES)
 def test_a_run_killed_at_random_steps_equals_one_left_alone(
-    script: Path, tmp_path: Path, kind: str, kills: int, seed: int
+    tmp_path: Path, kind: str, kills: int, seed: int
 ):
-    killed, whole = killed_and_whole(script, tmp_path, kind, kills, seed)
-    assert_same_run(killed, whole)
+    script = tmp_path / "killed.py"
+    script.write_text(KILLED)
+    assert "KILLED AT" in python(script, kind, tmp_path, kills, seed).stdout
+    killed, whole = (torch.load(tmp_path / name / "result.pt") for name in ("killed", "whole"))
     history = whole["history"]
+    assert killed["steps"] == whole["steps"] == 30
+    assert killed["history"].keys() == history.keys()
+    for tag, values in history.items():
+        np.testing.assert_array_equal(killed["history"][tag], values, err_msg=tag)
+    assert killed["weights"] == whole["weights"]
+    for name, parameter in whole["parameters"].items():
+        assert torch.equal(killed["parameters"][name], parameter), name
     probe = [0, 4, 8, 12, 16, 20, 24, 28, 29]
     assert history["0:ntk/drift/kernel"][:, 0].tolist() == probe
     assert history["1:live/trace/pde"][:, 0].tolist() == [0, 1, 2, 5, 10, 22, 29]
@@ -158,9 +136,6 @@ def test_a_run_killed_at_random_steps_equals_one_left_alone(
 
 
 # --- In one process
-
-ONE_BATCH = {"max_epochs": -1, "limit_train_batches": 1}
-"""One batch an epoch: Lightning warns of a restart in the middle of an epoch."""
 
 
 def fit(
@@ -196,26 +171,20 @@ def test_states_of_two_monitors_are_kept_apart(tmp_path: Path):
     assert same(expected, module)
     # The last step of the first half is measured as well: it was the last one of its fit.
     for got, reference in zip(resumed, whole, strict=True):
-        tag = f"{reference.prefix}/trace/bc"
-        only = {3} - set(steps_of(reference, tag))
-        pairs = {s: v for s, v in series(got, tag).items() if s not in only}
-        assert pairs == series(reference, tag)
-        drift = f"{reference.prefix}/drift/kernel"
-        pairs = {s: v for s, v in series(got, drift).items() if s not in only}
-        assert pairs == series(reference, drift)
+        trace, drift = (f"{reference.prefix}/{of}" for of in ("trace/bc", "drift/kernel"))
+        only = {3} - set(steps_of(reference, trace))
+        for tag in (trace, drift):
+            pairs = {s: v for s, v in series(got, tag).items() if s not in only}
+            assert pairs == series(reference, tag)
     assert steps_of(whole[0]) == [0, 2, 4, 6, 8]
     assert steps_of(whole[1], "coarse/trace/bc") == [0, 3, 6, 8]
 
 
-class Rounded(Explicit):
-    """Its weights are float32, as LossWeights are made."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(weights_dtype=torch.float32, **options)
+ROUNDED = partial(Explicit, weights_dtype=torch.float32)  # as LossWeights are made
 
 
-@pytest.mark.parametrize("kind", [Noted, Explicit, Rounded])
-def test_both_callbacks_go_on_where_they_were(tmp_path: Path, kind: type[Noted]):
+@pytest.mark.parametrize("kind", [Noted, Explicit, ROUNDED], ids=["noted", "explicit", "rounded"])
+def test_both_callbacks_go_on_where_they_were(tmp_path: Path, kind: Any):
     def callbacks() -> tuple[NTKMonitor, NTKBalancer]:
         return NTKMonitor(every_n_steps=2), NTKBalancer(every_n_steps=3, ema=0.5)
 
@@ -264,10 +233,9 @@ def test_a_checkpoint_of_a_run_without_us_loads(tmp_path: Path):
     half = saved(tmp_path, 4)
     monitor, balancer = NTKMonitor(every_n_steps=3), NTKBalancer(every_n_steps=3)
     _, module = fit(8, monitor, balancer, ckpt=half)
-    jacobians = {step + 4: J for step, J in module.jacobians.items()}  # the module counts from 0
     assert steps_of(monitor, "ntk/trace/pde") == [4, 6, 7]
-    for step, value in series(monitor, "ntk/trace/pde").items():
-        assert value == pytest.approx(float(jacobians[step]["pde"].square().sum()), rel=1e-10)
+    for step, value in series(monitor, "ntk/trace/pde").items():  # the module counts from 0
+        assert value == pytest.approx(module.traces(step - 4)["pde"], rel=1e-10)
     assert series(monitor, "ntk/drift/parameters")[4] == 0.0
     assert series(balancer, "ntk/weight/bc")[6] == pytest.approx(module.rule(2)["bc"], rel=1e-10)
 
@@ -284,12 +252,6 @@ def test_a_checkpoint_of_other_settings_loads(tmp_path: Path):
     assert_traces(whole, reference, [0])
     assert series(monitor, "ntk/trace/pde")[0] == series(whole, "ntk/trace/pde")[0]
     assert series(monitor, "ntk/drift/parameters")[6] > series(monitor, "ntk/drift/parameters")[2]
-
-
-@dataclass
-class Points:
-    x: Tensor
-    ends: Tensor
 
 
 class OfPoints(Noted):

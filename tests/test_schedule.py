@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from pinn_ntk.callbacks.schedule import Schedule, is_due
 from pinn_ntk.callbacks.trainer.steps import final_step, last_step, logged_step
-from tests.pinn import TwoOptimizers, build, fit
+from tests.pinn import Pinn, TwoOptimizers, build, calling, fit
 
 DUE = [
     ({"every_n_steps": 3}, None, [0, 3, 6]),
@@ -159,16 +159,15 @@ def test_final_step(batches: float, max_steps: int, per_batch: float, expected: 
     assert final_step(batches, max_steps, per_batch) == expected
 
 
-class Steps(pl.Callback):
-    """Notes what `schedule` says before each backward pass, and what Lightning logs under."""
+def noted(module: Pinn, *callbacks: pl.Callback, **options: Any) -> Any:
+    """Before each backward pass: the step that Lightning logs under, and the last there will be."""
 
-    def __init__(self) -> None:
-        self.logged: list[int] = []
-        self.last: list[int | None] = []
+    def note(run: pl.Trainer, *_: Any) -> None:
+        steps.append((logged_step(run), last_step(run)))
 
-    def on_before_backward(self, trainer: pl.Trainer, *_: Any) -> None:
-        self.logged.append(logged_step(trainer))
-        self.last.append(last_step(trainer))
+    steps: list[tuple[int, int | None]] = []
+    fit(module, calling(on_before_backward=note), *callbacks, **options)
+    return zip(*steps, strict=True)
 
 
 @pytest.mark.parametrize(
@@ -186,18 +185,16 @@ class Steps(pl.Callback):
     ],
 )
 def test_steps_of_a_fit(options: dict[str, Any], logged: list[int]):
-    noted = Steps()
-    fit(build(), noted, **options)
-    assert noted.logged == logged
-    assert set(noted.last) == {logged[-1]}
+    steps, last = noted(build(), **options)
+    assert list(steps) == logged
+    assert set(last) == {logged[-1]}
 
 
 def test_a_batch_is_one_step_however_many_optimizers_it_has():
-    noted = Steps()
-    fit(TwoOptimizers(), noted, steps=6)
-    assert noted.logged == [0, 0, 1, 1, 2, 2]
+    logged, last = noted(TwoOptimizers(), steps=6)
+    assert logged == (0, 0, 1, 1, 2, 2)
     # In the first batch it is not yet known that a batch makes two optimizer steps.
-    assert noted.last[::2] == [5, 2, 2]  # before the first of the two
+    assert last[::2] == (5, 2, 2)  # before the first of the two
 
 
 def test_without_lightnings_private_counter_global_step_is_taken(monkeypatch: pytest.MonkeyPatch):
@@ -208,11 +205,8 @@ def test_without_lightnings_private_counter_global_step_is_taken(monkeypatch: py
 
 
 def test_an_endless_fit_has_no_last_step():
-    noted = Steps()
+    def stop(run: pl.Trainer, *_: Any) -> None:
+        run.should_stop = run.global_step >= 2
 
-    class Stop(pl.Callback):
-        def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-            trainer.should_stop = trainer.global_step >= 2
-
-    fit(build(), noted, Stop(), steps=-1, max_epochs=-1)
-    assert noted.last == [None, None]
+    _, last = noted(build(), calling(on_train_batch_end=stop), steps=-1, max_epochs=-1)
+    assert last == (None, None)

@@ -43,13 +43,9 @@ ROUTES: dict[str, tuple[type[Noted], dict[str, Any], dict[str, Any]]] = {
 PAIR = ("pde", "bc")
 
 
-def run(route: str, *, monitor: bool = True, balancer: bool = True, order: int = 1) -> Any:
+def run(route: str, *kinds: Any, order: int = 1) -> Any:
     kind, of_module, options = ROUTES[route]
-    callbacks: list[Any] = []
-    if monitor:
-        callbacks.append(NTKMonitor(every_n_steps=2, **options))
-    if balancer:
-        callbacks.append(NTKBalancer(every_n_steps=2, **options))
+    callbacks = [callback(every_n_steps=2, **options) for callback in kinds]
     module = make(kind, optimizer="adam", **of_module)
     train(module, *callbacks[::order], steps=5)
     return module, *callbacks
@@ -58,12 +54,12 @@ def run(route: str, *, monitor: bool = True, balancer: bool = True, order: int =
 @pytest.mark.parametrize("order", [1, -1], ids=["monitor_first", "balancer_first"])
 @pytest.mark.parametrize("route", ROUTES)
 def test_one_kernel_a_step_for_both(route: str, order: int, kernels: list[Any]):
-    module, _, balancer = run(route, order=order)
+    module, _, balancer = run(route, NTKMonitor, NTKBalancer, order=order)
     assert kernels == [("pde",) if route == "some" else PAIR] * 3
     if route == "function":  # a step: both look, and the forecast is judged when it is over
         assert module.runs == 6
     kernels.clear()
-    alone, unshared = run(route, monitor=False)
+    alone, unshared = run(route, NTKBalancer)
     assert same(module, alone)
     assert balancer.weights == unshared.weights
     assert len(kernels) == 3
@@ -74,7 +70,7 @@ def test_one_kernel_a_step_for_both(route: str, order: int, kernels: list[Any]):
 @pytest.mark.parametrize("order", [1, -1], ids=["monitor_first", "balancer_first"])
 def test_what_the_monitor_sees_is_what_it_sees_of_a_training_weighted_by_hand(order: int):
     """Of weights that it does not share a kernel with: the same numbers, but for their rounding."""
-    _, monitor, _ = run("loss", order=order)
+    _, monitor, _ = run("loss", NTKMonitor, NTKBalancer, order=order)
     hand, apart = make(Noted, optimizer="adam", weigh_every=2), NTKMonitor(every_n_steps=2)
     train(hand, apart, steps=5)
     assert set(monitor.history) == set(apart.history)

@@ -5,7 +5,7 @@ Each notes, row by row, what callbacks have to find in its steps, and may weight
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -18,13 +18,16 @@ from torch.utils.data import DataLoader
 from pinn_ntk import LossWeights, tap
 from pinn_ntk.callbacks import NTKMonitor
 from pinn_ntk.graph.reference import reference_jacobian
+from tests.kernels import mlp
 from tests.pinn import N_PDE, Pinn, batch, same, trainer
 
 Residuals: TypeAlias = dict[str, Tensor]
 
 
 class Noted(Pinn):
-    """Notes the Jacobian of every term in every step; of several evaluations, the first one's."""
+    """Notes residuals and Jacobians of every step; of several evaluations, the first one's."""
+
+    taps = False
 
     def __init__(
         self,
@@ -38,6 +41,7 @@ class Noted(Pinn):
         self.weigh_every = weigh_every
         self.weights: dict[str, float] = {}
         self.jacobians: dict[int, Residuals] = {}
+        self.rows: dict[int, Residuals] = {}
         self.theta: dict[int, Tensor] = {}
         self.effective: dict[int, dict[str, float]] = {}
         self.batches = 0
@@ -60,6 +64,7 @@ class Noted(Pinn):
         for name, residual in residuals.items():
             if name not in noted:
                 noted[name] = reference_jacobian(residual, self.trained())
+                self.rows.setdefault(self.step, {})[name] = residual.detach().flatten()
         theta = torch.cat([p.detach().flatten().double() for p in self.trained()])
         self.theta.setdefault(self.step, theta)
         if self.weigh_every and self.step % self.weigh_every == 0:
@@ -83,6 +88,21 @@ class Noted(Pinn):
         losses = self.losses(residuals)
         self.log_losses(losses, batch_idx)
         return self.total(losses)
+
+    def tapped(self, residuals: Residuals) -> Residuals:
+        return {n: tap(r, n) for n, r in residuals.items()} if self.taps else residuals
+
+    def descend(
+        self, residuals: Residuals, batch_idx: int, optimizer: Any, *, raw: bool = False
+    ) -> None:
+        """A step of manual optimisation."""
+        self.note(residuals)
+        losses = self.losses(self.tapped(residuals))
+        self.log_losses(losses, batch_idx)
+        optimizer.zero_grad()
+        backward = torch.Tensor.backward if raw else self.manual_backward
+        backward(self.total(losses))
+        optimizer.step()
 
     def total(self, losses: dict[str, Tensor]) -> Tensor:
         return torch.stack([self.weights.get(n, 1.0) * loss for n, loss in losses.items()]).sum()
@@ -130,18 +150,7 @@ class Manual(Noted):
 
     def training_step(self, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
         optimizer = self.optimizers(use_pl_optimizer=self.pl_optimizer)
-        residuals = self.residuals(batch)
-        self.note(residuals)
-        if self.taps:
-            residuals = {name: tap(r, name) for name, r in residuals.items()}
-        losses = self.losses(residuals)
-        self.log_losses(losses, batch_idx)
-        optimizer.zero_grad()
-        if self.raw:
-            self.total(losses).backward()
-        else:
-            self.manual_backward(self.total(losses))
-        optimizer.step()
+        self.descend(self.residuals(batch), batch_idx, optimizer, raw=self.raw)
 
 
 class SelfAdaptive(Noted):
@@ -182,8 +191,7 @@ class TwoNetworks(Noted):
     def __init__(self, manual: bool = False, **options: Any) -> None:
         super().__init__(**options)
         self.automatic_optimization = not manual
-        layers = [nn.Linear(1, 4), nn.Tanh(), nn.Linear(4, 1)]
-        self.source = nn.Sequential(*layers).double()
+        self.source = mlp(1, 4, 1)
 
     def configure_optimizers(self) -> Any:
         if self.automatic_optimization:
@@ -202,13 +210,7 @@ class TwoNetworks(Noted):
             return super().training_step(batch, batch_idx)
         for optimizer, names in zip(self.optimizers(), (("pde", "bc"), ("data",)), strict=True):
             residuals = self.residuals(batch)
-            residuals = {name: residuals[name] for name in names}
-            self.note(residuals)
-            losses = self.losses(residuals)
-            self.log_losses(losses, batch_idx)
-            optimizer.zero_grad()
-            self.manual_backward(self.total(losses))
-            optimizer.step()
+            self.descend({name: residuals[name] for name in names}, batch_idx, optimizer)
         return None
 
 
@@ -300,7 +302,7 @@ def train(
 
 
 def compare(
-    kind: type[Noted],
+    kind: type[Pinn],
     *callbacks: pl.Callback,
     weigh_every: int | None = None,
     fit: dict[str, Any] | None = None,
@@ -314,7 +316,8 @@ def compare(
     Callbacks of ``both`` are made for each; the other may be of another kind and options.
     """
     (kind_of_other, of_other), fit = like or (kind, options), {"steps": 5, **(fit or {})}
-    other, module = make(kind_of_other, weigh_every=weigh_every, **of_other), make(kind, **options)
+    weighing = {"weigh_every": weigh_every} if weigh_every else {}
+    other, module = make(kind_of_other, **weighing, **of_other), make(kind, **options)
     train(other, *both(), **fit)
     train(module, *callbacks, *both(), **fit)
     if weigh_every is None:
@@ -324,7 +327,7 @@ def compare(
     return module, other
 
 
-def make(kind: type[Noted] = Noted, /, *arguments: Any, **options: Any) -> Any:
+def make(kind: Callable[..., Any] = Noted, /, *arguments: Any, **options: Any) -> Any:
     """A module that starts from the same parameters whenever it is made."""
     torch.manual_seed(1)
     return kind(*arguments, **options)
@@ -338,14 +341,34 @@ def steps_of(monitor: NTKMonitor, tag: str = "ntk/drift/parameters") -> list[int
     return list(series(monitor, tag))
 
 
-def assert_traces(
-    monitor: NTKMonitor, module: Noted, steps: Sequence[int], rel: float = 1e-10
+def assert_series(
+    monitor: Any,
+    tag: str,
+    expected: Callable[[int], float],
+    steps: Iterable[int],
+    rel: float = 1e-10,
 ) -> None:
+    """A tag was logged at just these steps, each time with what a function of the step gives."""
+    values = {step: expected(step) for step in steps}
+    assert series(monitor, tag) == pytest.approx(values, rel=rel), tag
+
+
+def assert_terms(
+    monitor: Any,
+    quantity: str,
+    expected: Callable[[int], Mapping[str, float]],
+    steps: Sequence[int],
+    rel: float = 1e-10,
+) -> None:
+    """The same for ``ntk/<quantity>/<term>`` of all terms."""
+    for term in expected(steps[0]):
+        of_term = {step: expected(step)[term] for step in steps}
+        assert_series(monitor, f"ntk/{quantity}/{term}", of_term.__getitem__, steps, rel)
+
+
+def assert_traces(monitor: NTKMonitor, module: Noted, steps: Sequence[int]) -> None:
     """Every trace logged is that of the row-by-row Jacobian, at just these steps."""
-    for term in module.jacobians[steps[0]]:
-        got = series(monitor, f"ntk/trace/{term}")
-        expected = {step: module.traces(step)[term] for step in steps}
-        assert got == pytest.approx(expected, rel=rel), term
+    assert_terms(monitor, "trace", module.traces, steps)
 
 
 def assert_close(a: nn.Module, b: nn.Module, rel: float = 1e-9) -> None:
