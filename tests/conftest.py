@@ -12,6 +12,8 @@ os.environ.setdefault("MKL_CBWR", "COMPATIBLE")
 import pytest
 import torch
 
+from tests.idioms import Problem
+
 LOGGERS = ("pytorch_lightning", "lightning.pytorch", "lightning_fabric", "lightning")
 
 
@@ -63,6 +65,12 @@ def float64() -> torch.dtype:
     """Make float64 the default dtype for one test."""
     torch.set_default_dtype(torch.float64)
     return torch.float64
+
+
+@pytest.fixture
+def problem() -> Problem:
+    """A small network and residuals of it, for losses."""
+    return Problem()
 
 
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
