@@ -8,17 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeAlias
 
-import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from pinn_ntk import LossWeights, tap
 from pinn_ntk.callbacks import NTKMonitor
 from pinn_ntk.graph.reference import reference_jacobian
-from tests.pinn import N_PDE, Pinn, batch, same, trainer
+from tests.pinn import N_PDE, Pinn, batch, same
+from tests.pinn import fit as train
 
 Residuals: TypeAlias = dict[str, Tensor]
 
@@ -150,8 +149,7 @@ class SelfAdaptive(Noted):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.automatic_optimization = False
-        mask = torch.linspace(0.5, 2, N_PDE, dtype=torch.float64)[:, None]
-        self.mask = nn.Parameter(mask)
+        self.mask = nn.Parameter(torch.linspace(0.5, 2, N_PDE, dtype=torch.float64)[:, None])
 
     def trained(self) -> list[Tensor]:
         return [*self.net.parameters(), self.mask]
@@ -164,11 +162,9 @@ class SelfAdaptive(Noted):
         for optimizer, sign in zip(self.optimizers(), (1, -1), strict=True):
             residuals = self.residuals(batch)
             self.note(residuals)
-            self.effective.setdefault(
-                self.step, {"pde": float(self.mask.detach().mean()), "bc": 1.0}
-            )
-            losses = {"pde": (self.mask * residuals["pde"] ** 2).mean()}
-            losses["bc"] = (residuals["bc"] ** 2).mean()
+            effective = {"pde": float(self.mask.detach().mean()), "bc": 1.0}
+            self.effective.setdefault(self.step, effective)
+            losses = self.losses(residuals) | {"pde": (self.mask * residuals["pde"] ** 2).mean()}
             self.log_losses(losses, batch_idx)
             optimizer.zero_grad()
             total = self.total(losses) if sign == 1 else losses["pde"] + losses["bc"]
@@ -182,14 +178,12 @@ class TwoNetworks(Noted):
     def __init__(self, manual: bool = False, **options: Any) -> None:
         super().__init__(**options)
         self.automatic_optimization = not manual
-        layers = [nn.Linear(1, 4), nn.Tanh(), nn.Linear(4, 1)]
-        self.source = nn.Sequential(*layers).double()
+        self.source = nn.Sequential(nn.Linear(1, 4), nn.Tanh(), nn.Linear(4, 1)).double()
 
     def configure_optimizers(self) -> Any:
         if self.automatic_optimization:
             return super().configure_optimizers()
-        networks = (self.net, self.source)
-        return [torch.optim.Adam(network.parameters(), lr=0.01) for network in networks]
+        return [torch.optim.Adam(n.parameters(), lr=0.01) for n in (self.net, self.source)]
 
     def residuals(self, batch: Any) -> Residuals:
         x = batch["x"]
@@ -248,8 +242,7 @@ class Inverse(Noted):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         if not self.owned:
-            start = torch.full((1,), 0.7, dtype=torch.float64)
-            self.coefficient = start.requires_grad_()
+            self.coefficient = torch.full((1,), 0.7, dtype=torch.float64, requires_grad=True)
         groups = [{"params": self.net.parameters()}, {"params": [self.coefficient], "lr": 0.1}]
         return torch.optim.Adam(groups, lr=0.01)
 
@@ -284,19 +277,6 @@ class Stream:
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         self.position = state["position"]
-
-
-def train(
-    module: pl.LightningModule,
-    *callbacks: pl.Callback,
-    batches: Iterable[Any] | None = None,
-    **options: Any,
-) -> pl.Trainer:
-    """Fit, without checkpoints and loggers unless asked for; by default on one batch."""
-    run = trainer(*callbacks, **options)
-    data = [batch()] * 100 if batches is None else list(batches)
-    run.fit(module, DataLoader(data, batch_size=None))  # type: ignore[arg-type]
-    return run
 
 
 def compare(
@@ -350,7 +330,6 @@ def assert_traces(
 
 def assert_close(a: nn.Module, b: nn.Module, rel: float = 1e-9) -> None:
     """Parameters agree but for the rounding of differently computed weights."""
-    for (name, p), q in zip(a.named_parameters(), b.parameters(), strict=True):
-        np.testing.assert_allclose(
-            p.detach().numpy(), q.detach().numpy(), rtol=rel, atol=1e-12, err_msg=name
-        )
+    torch.testing.assert_close(
+        list(a.parameters()), list(b.parameters()), rtol=rel, atol=1e-12, check_dtype=False
+    )
