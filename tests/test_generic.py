@@ -11,7 +11,7 @@ from pinn_ntk.graph.jacobian import generic
 from pinn_ntk.graph.jacobian.generic import row_gradients, stacked
 from pinn_ntk.graph.reference import reference_jacobian
 from tests.asserts import assert_near, backward_passes, checked_ntk
-from tests.networks import NETWORKS
+from tests.networks import NETWORKS, own_function
 from tests.operators import OPERATORS, points
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -105,22 +105,16 @@ def test_a_freed_graph_is_named(network: str, term: str):
         empirical_ntk(residuals, net)
 
 
-class Failing(torch.autograd.Function):
-    @staticmethod
-    def forward(_ctx: object, x: Tensor) -> Tensor:
-        return x.clone()
-
-    @staticmethod
-    def backward(_ctx: object, _gradient: Tensor) -> Tensor:  # type: ignore[override]
+def test_other_failures_are_told_from_a_freed_graph_and_passed_on():
+    def backward(_: object, _gradient: Tensor) -> Tensor:
         raise RuntimeError("no derivative here")
 
-
-def test_other_failures_are_told_from_a_freed_graph_and_passed_on():
     assert generic.is_freed(RuntimeError("Trying to backward through the graph a second time (or"))
     assert not generic.is_freed(RuntimeError("out of memory"))
     net = nn.Linear(1, 1)
+    u = net(points(4, 1))
     with pytest.raises(RuntimeError, match="no derivative here"):
-        empirical_ntk(Failing.apply(net(points(4, 1))), net)
+        empirical_ntk(own_function("Failing", lambda _, x: x.clone(), backward)(u), net)
 
 
 def test_a_graph_kept_on_purpose_is_fine():
