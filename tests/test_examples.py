@@ -136,9 +136,9 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     """The script as the README runs it, but for 60 steps."""
     config, cwd = request.param, tmp_path_factory.mktemp("run")
     shrunk = {"max_steps": STEPS, "val_check_interval": 20, "log_every_n_steps": 10}
+    path = ROOT / "configs" / f"{config}.yaml"
     options = [f"--trainer.{key}={value}" for key, value in shrunk.items()]
-    options.append(f"--config={ROOT / 'configs' / config}.yaml")
-    done = command("poisson", "fit", *options, cwd=cwd)
+    done = command("poisson", "fit", f"--config={path}", *options, cwd=cwd)
     return Run(config, done.stdout, done.stderr, cwd / "logs" / config / "version_0")
 
 

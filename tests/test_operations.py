@@ -94,15 +94,11 @@ def made_by(make: Callable[[Tensor], Tensor]) -> Operation:
     return operation(make(torch.rand(3, 2, requires_grad=True)).grad_fn)
 
 
-def slope(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    return lambda x: torch.autograd.grad(function(x).sum(), x, create_graph=True)[0]
-
-
 NAMES: dict[str, tuple[Callable[[Tensor], Tensor], set[str]]] = {
     # name -> operation, and some of the properties that it has or lacks
     "Tanh": (torch.tanh, {"pointwise", "of_leaves", "bends"}),
-    "GeluBackward": (slope(nn.functional.gelu), {"pointwise"}),
-    "SliceBackward": (slope(lambda x: x[:, :1].square()), {"keeps_axis"}),
+    "GeluBackward": (lambda x: grad(nn.functional.gelu(x), x), {"pointwise"}),
+    "SliceBackward": (lambda x: grad(x[:, :1].square(), x), {"keeps_axis"}),
     "TanhBackward": (own_function("Tanh", lambda _, x: x.flip(0), lambda _, g: g.flip(0)), set()),
     "Flip": (lambda x: x.flip(0), set()),
     "Sub": (lambda x: x - x, {"pointwise", "of_leaves", "weighs"}),
