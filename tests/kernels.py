@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from functools import cache, partial
-from pathlib import Path
 from typing import Any
 
 import mpmath
@@ -19,6 +17,7 @@ from pinn_ntk.graph.params import named_leaves
 from pinn_ntk.kernel.factors import Dense
 from tests.cases import Case
 from tests.networks import stack
+from tests.scripts import run
 
 IN_FLOAT64 = [
     pytest.mark.usefixtures("float64"),
@@ -74,12 +73,11 @@ class Movable:
 
 def explicit(**jacobians: Tensor) -> NTK:
     """A kernel of Jacobians written out."""
-    return NTK(
-        {
-            name: FactoredJacobian({"w": Dense(J)}, {"w": J.shape[1]}, len(J), device=J.device)
-            for name, J in jacobians.items()
-        }
-    )
+
+    def factored(J: Tensor) -> FactoredJacobian:
+        return FactoredJacobian({"w": Dense(J)}, {"w": J.shape[1]}, len(J), device=J.device)
+
+    return NTK({name: factored(J) for name, J in jacobians.items()})
 
 
 def two_terms() -> NTK:
@@ -106,5 +104,4 @@ class Standardised(nn.Sequential):
 
 
 def assert_imports_no_torch(module: str) -> None:
-    code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1])
+    run(sys.executable, "-c", f"import sys, {module}; sys.exit('torch' in sys.modules)")

@@ -12,8 +12,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from matplotlib.image import imread
-
 ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 ENVIRONMENT.pop("PYTHONWARNINGS", None)
@@ -73,6 +71,8 @@ def command(name: str, *options: str, cwd: Path | None = None) -> subprocess.Com
 
 def study(name: str, folder: Path, *options: str) -> dict[str, Any]:
     """The numbers that a study writes, and what it prints; its figure shows something."""
+    from matplotlib.image import imread  # here, because most of those that import this draw nothing
+
     printed = command(name, *options, "--folder", str(folder / name)).stdout
     assert imread(folder / name / f"{name}.png")[..., :3].std() > 0.05
     return json.loads((folder / name / f"{name}.json").read_text()) | {"printed": printed}

@@ -257,15 +257,14 @@ class Inverse(Noted):
 class Stream:
     """A loader that knows where it is; every batch has points of its own, drawn by its number."""
 
-    def __init__(self, length: int = 20, pack: Callable[[dict[str, Tensor]], Any] = dict) -> None:
-        self.length, self.pack = length, pack
-        self.position = 0
+    def __init__(self, pack: Callable[[dict[str, Tensor]], Any] = dict) -> None:
+        self.pack, self.position = pack, 0
 
     def __len__(self) -> int:
-        return self.length
+        return 20
 
     def __iter__(self) -> Iterator[Any]:
-        while self.position < self.length:
+        while self.position < len(self):
             self.position += 1
             generator = torch.Generator().manual_seed(self.position)
             x = 2 * torch.rand(N_PDE, 1, dtype=torch.float64, generator=generator) - 1
@@ -318,14 +317,12 @@ def steps_of(monitor: NTKMonitor, tag: str = "ntk/drift/parameters") -> list[int
     return list(series(monitor, tag))
 
 
-def assert_traces(
-    monitor: NTKMonitor, module: Noted, steps: Sequence[int], rel: float = 1e-10
-) -> None:
+def assert_traces(monitor: NTKMonitor, module: Noted, steps: Sequence[int]) -> None:
     """Every trace logged is that of the row-by-row Jacobian, at just these steps."""
     for term in module.jacobians[steps[0]]:
         got = series(monitor, f"ntk/trace/{term}")
         expected = {step: module.traces(step)[term] for step in steps}
-        assert got == pytest.approx(expected, rel=rel), term
+        assert got == pytest.approx(expected, rel=1e-10), term
 
 
 def assert_close(a: nn.Module, b: nn.Module, rel: float = 1e-9) -> None:
