@@ -98,6 +98,7 @@ BROADCAST: dict[str, tuple[Shape, Shape]] = {
 ELEMENTWISE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "add": lambda w, x: x + w,
     "mul": lambda w, x: w * x,
+    "mul_right": lambda w, x: x * w,
     "sub": lambda w, x: x - w,
     "div": lambda w, x: w / x,
     "div_by": lambda w, x: x / w,
