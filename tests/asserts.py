@@ -8,20 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from itertools import product
-from typing import TYPE_CHECKING
 
 import pytest
 import torch
 from torch import Tensor
 
-from pinn_ntk import empirical_ntk, reference_ntk
+from pinn_ntk import NTK, empirical_ntk, reference_ntk
+from pinn_ntk.graph.params import ParamsLike
 from pinn_ntk.graph.reference import reference_jacobian
-
-if TYPE_CHECKING:
-    from pinn_ntk.graph.params import ParamsLike
-    from pinn_ntk.kernel.ntk import NTK
-
-EPS = torch.finfo(torch.float64).eps
 
 
 def assert_near(
@@ -109,13 +103,13 @@ def assert_symmetric(k: NTK, tol: float = 1e-13) -> None:
     assert_near(k.matrix(), k.matrix().mT, tol, "matrix() against its transpose")
 
 
-def assert_psd(k: NTK, slack: float = 10.0) -> None:
-    """No eigenvalue lies further below 0 than ``slack`` times the noise floor R eps lambda_max."""
+def assert_psd(k: NTK) -> None:
+    """No eigenvalue lies further below 0 than ten times the noise floor R eps lambda_max."""
     for name, matrix in [*((term, k[term]) for term in k.terms), ("matrix()", k.matrix())]:
         eigenvalues = torch.linalg.eigvalsh((matrix + matrix.mT) / 2)
-        floor = len(matrix) * EPS * float(eigenvalues.abs().max())
+        floor = len(matrix) * torch.finfo(torch.float64).eps * float(eigenvalues.abs().max())
         lowest = float(eigenvalues[0])
-        assert lowest >= -slack * floor, f"{name}: eigenvalue {lowest:.2e}, floor {floor:.2e}"
+        assert lowest >= -10 * floor, f"{name}: eigenvalue {lowest:.2e}, floor {floor:.2e}"
 
 
 def assert_cross_blocks_transpose(k: NTK, tol: float = 1e-13) -> None:

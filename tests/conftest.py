@@ -13,6 +13,8 @@ os.environ.setdefault("MKL_CBWR", "COMPATIBLE")
 import pytest
 import torch
 
+from tests.idioms import Problem
+
 LOGGERS = ("pytorch_lightning", "lightning.pytorch", "lightning_fabric", "lightning")
 
 
@@ -79,6 +81,12 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     fake = SimpleNamespace(perf_counter=lambda: clock.now)
     monkeypatch.setattr("pinn_ntk.callbacks.trainer.guard.time", fake)
     return clock
+
+
+@pytest.fixture
+def problem() -> Problem:
+    """A small network and residuals of it, for losses."""
+    return Problem()
 
 
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])

@@ -9,9 +9,7 @@ Points are (N, in_dim), network values (N, out_dim); residuals take whatever sha
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -26,9 +24,8 @@ N_PDE, N_BC = 7, 4
 def points(count: int, dim: int, seed: int = 0) -> Tensor:
     """Random points (count, dim) in [-1, 1], float64, with a gradient."""
     generator = torch.Generator().manual_seed(seed)
-    return (
-        2 * torch.rand(count, dim, generator=generator, dtype=torch.float64) - 1
-    ).requires_grad_()
+    share = torch.rand(count, dim, generator=generator, dtype=torch.float64)
+    return (2 * share - 1).requires_grad_()
 
 
 def grad(u: Tensor, x: Tensor, style: str = "sum") -> Tensor:
@@ -51,27 +48,13 @@ def by_transform(
     second: Callable[[Callable[[Tensor], Tensor]], Callable[[Tensor], Tensor]],
 ) -> SecondDerivative:
     """u_xx (N, 1) from a torch.func transform of the network at one point, mapped over points."""
-
-    def u_xx(net: nn.Module, x: Tensor) -> Tensor:
-        with without_torch_warning():
-            return vmap(second(lambda point: net(point).squeeze()))(x).reshape(-1, 1)
-
-    return u_xx
+    return lambda net, x: vmap(second(lambda point: net(point).squeeze()))(x).reshape(-1, 1)
 
 
 def jvp_of_jvp(net: nn.Module, x: Tensor) -> Tensor:
     """u_xx (N, 1) by forward mode over forward mode, all points at once."""
     along = torch.ones_like(x)
-    with without_torch_warning():
-        return jvp(lambda y: jvp(net, (y,), (along,))[1], (x,), (along,))[1]
-
-
-@contextmanager
-def without_torch_warning() -> Iterator[None]:
-    """At its first use forward mode imports a module of torch that warns of torch's own code."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", DeprecationWarning)
-        yield
+    return jvp(lambda y: jvp(net, (y,), (along,))[1], (x,), (along,))[1]
 
 
 SECOND: dict[str, SecondDerivative] = {

@@ -8,8 +8,8 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 
-from cases import CASES, Case
 from pinn_ntk import NTKWarning, empirical_ntk
+from tests.cases import CASES, Case
 
 PATH = Path(__file__).parent.parent / "docs" / "fast-path.md"
 

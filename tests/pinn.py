@@ -125,12 +125,16 @@ def trainer(
 
 
 def fit(
-    module: pl.LightningModule, *callbacks: pl.Callback, ckpt: Path | None = None, **options: Any
+    module: pl.LightningModule,
+    *callbacks: pl.Callback,
+    batches: Iterable[Any] | None = None,
+    ckpt: Path | None = None,
+    **options: Any,
 ) -> pl.Trainer:
-    """Train on one batch over and over; the seed is that of the test, the state is fresh."""
+    """Train, by default on one batch over and over; the seed is that of the test."""
     run = trainer(*callbacks, **options)
-    loader = DataLoader([batch()] * 100, batch_size=None)
-    run.fit(module, loader, ckpt_path=ckpt)
+    data = [batch()] * 100 if batches is None else list(batches)
+    run.fit(module, DataLoader(data, batch_size=None), ckpt_path=ckpt)
     return run
 
 

@@ -13,6 +13,7 @@ from pinn_ntk.graph.jacobian.assemble import Contribution, assemble
 from pinn_ntk.graph.walk import Edge, Graph
 from pinn_ntk.kernel.factors import Dense, Factor, Outer
 from tests.asserts import assert_near
+from tests.networks import own_function
 
 R, M, N = 6, 3, 4
 
@@ -31,6 +32,7 @@ def dense(slots: int) -> Dense:
 
 
 KINDS: dict[str, Callable[[int], Factor]] = {"outer": outer, "dense": dense}
+Owners = Tensor | None
 
 
 @pytest.fixture
@@ -44,9 +46,7 @@ def graph(weight: Tensor) -> Graph:
     return Graph(torch.randn(R, M) @ weight, {"w": weight})
 
 
-def at_leaf(
-    graph: Graph, factor: Factor, members: Tensor = ALL, owners: Tensor | None = None
-) -> Contribution:
+def at_leaf(graph: Graph, factor: Factor, members: Tensor = ALL, owners: Owners = None):
     return Contribution(Edge(next(iter(graph.names))), factor, members, owners)
 
 
@@ -63,7 +63,7 @@ def by_hand(contribution: Contribution) -> Tensor:
 
 
 # owners of the slots, and the rows that the pass covered
-PLACES: dict[str, tuple[int, Tensor, Tensor | None]] = {
+PLACES: dict[str, tuple[int, Tensor, Owners]] = {
     "in_order": (R, ALL, None),
     "every_second_row": (R // 2, EVEN, None),
     "permuted": (R, ALL, torch.tensor([3, 0, 5, 1, 4, 2])),
@@ -77,9 +77,7 @@ PLACES: dict[str, tuple[int, Tensor, Tensor | None]] = {
 
 @pytest.mark.parametrize("make", KINDS.values(), ids=KINDS)
 @pytest.mark.parametrize(("slots", "members", "owners"), PLACES.values(), ids=PLACES)
-def test_slots_go_to_their_rows(
-    graph: Graph, make: Callable[[int], Factor], slots: int, members: Tensor, owners: Tensor | None
-):
+def test_slots_go_to_their_rows(graph: Graph, make, slots: int, members: Tensor, owners: Owners):
     contribution = at_leaf(graph, make(slots), members, owners)
     factor = assemble(graph, [contribution], R)["w"]
     assert isinstance(factor, type(contribution.factor))
@@ -214,32 +212,19 @@ def test_several_leaves_behind_one_tensor(size: int):
 
 
 def test_uses_of_a_leaf_and_of_a_tensor_computed_from_it_add_up(weight: Tensor):
-    made = 2 * weight
-    residual = torch.randn(R, M) @ made + torch.randn(R, M) @ weight
-    graph = Graph(residual, {"w": weight})
-    one, other = outer(R), outer(R)
-    contributions = [
-        Contribution(Edge(made.grad_fn), one, ALL, None),
-        at_leaf(graph, other),
-    ]
-    found = assemble(graph, contributions, R)["w"]
+    made, one, other = 2 * weight, outer(R), outer(R)
+    graph = Graph(torch.randn(R, M) @ made + torch.randn(R, M) @ weight, {"w": weight})
+    at_made = Contribution(Edge(made.grad_fn), one, ALL, None)
+    found = assemble(graph, [at_made, at_leaf(graph, other)], R)["w"]
     assert_near(found.rows(), 2 * one.rows() + other.rows(), 1e-14, "rows")
 
 
-class Unbatched(torch.autograd.Function):
-    """Twice the input; its backward pass cannot be batched over cotangents."""
-
-    @staticmethod
-    def forward(_ctx: object, x: Tensor) -> Tensor:
-        return 2 * x
-
-    @staticmethod
-    def backward(_ctx: object, gradient: Tensor) -> Tensor:  # type: ignore[override]
+def test_operations_that_cannot_be_batched_are_pulled_back_one_by_one(weight: Tensor):
+    def backward(_: object, gradient: Tensor) -> Tensor:
         return gradient * float(gradient.abs().max() >= 0) * 2
 
-
-def test_operations_that_cannot_be_batched_are_pulled_back_one_by_one(weight: Tensor):
-    graph, edge = shared_by_points(Unbatched.apply(weight), weight)
+    doubled = own_function("Unbatched", lambda _, x: 2 * x, backward)(weight)
+    graph, edge = shared_by_points(doubled, weight)
     factor = dense(R)
     found = assemble(graph, [Contribution(edge, factor, ALL, None)], R)["w"]
     assert_near(found.rows(), 2 * factor.gradients, 1e-15, "rows")

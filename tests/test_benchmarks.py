@@ -16,9 +16,6 @@ from benchmarks.measure import Contestant, Record, Timing
 from benchmarks.report import ROOT, SCHEMA, environment, torch_config
 from pinn_ntk.graph.reference import reference_ntk
 
-# torch's own use, at its first forward-mode derivative in a process.
-pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is:DeprecationWarning")
-
 CPU = torch.device("cpu")
 MB = 10**6
 WIDTH, POINTS = 6, 5

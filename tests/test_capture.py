@@ -20,7 +20,7 @@ from pinn_ntk.graph.walk import Edge, Graph, Use
 from pinn_ntk.kernel.factors import Dense, Outer
 from tests.asserts import assert_certified, assert_near
 from tests.networks import NETWORKS, LayerNormByHand, stack
-from tests.operators import grad, laplacian, points
+from tests.operators import grad, laplacian, points, wave
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -65,9 +65,10 @@ def shifted(factor: Outer | Dense) -> Outer | Dense:
 
 
 SPOIL = [scaled, partial(scaled, by=-1.0), shifted, partial(scaled, by=0.0)]
+each_way = pytest.mark.parametrize("spoil", SPOIL, ids=["scaled", "negated", "shifted", "dropped"])
 
 
-@pytest.mark.parametrize("spoil", SPOIL, ids=["scaled", "negated", "shifted", "dropped"])
+@each_way
 @pytest.mark.parametrize("kind", ["MmBackward0", "AddmmBackward0"])
 @pytest.mark.parametrize("width", [5, 20], ids=["plain", "sketched"])
 def test_a_wrong_rule_is_mended(
@@ -76,9 +77,8 @@ def test_a_wrong_rule_is_mended(
     net, x = stack([1, width, width, 1]), points(N, 1)
     residual = grad(net(x), x) + net(x)
     spoil_rule(monkeypatch, kind, spoil)
-    kernel, message = measured(
-        residual, net, r"term 'pde': the certificate is off by more than 1e-10 \("
-    )
+    said = r"term 'pde': the certificate is off by more than 1e-10 \("
+    kernel, message = measured(residual, net, said)
     found = kernel.jacobian("pde").fallbacks
     assert set(found) >= {"0.weight", "2.weight", "4.weight"}
     for name, reason in found.items():
@@ -89,7 +89,7 @@ def test_a_wrong_rule_is_mended(
     assert message.endswith(f"Its exact rows were computed one by one instead: {cost}.")
 
 
-@pytest.mark.parametrize("spoil", SPOIL, ids=["scaled", "negated", "shifted", "dropped"])
+@each_way
 def test_only_what_is_wrong_is_computed_again(spoil: Callable, monkeypatch: pytest.MonkeyPatch):
     net = nn.Sequential(nn.Linear(1, 5), LayerNormByHand(5), nn.Tanh(), nn.Linear(5, 1))
     residual = net(points(N, 1))
@@ -123,8 +123,7 @@ def test_without_the_certificate_nothing_is_checked(monkeypatch: pytest.MonkeyPa
 
 def everything_is_aligned(graph: Graph, _rows: int) -> list[tuple[Use, Edge]]:
     """A broken proof: each use of a leaf meets the points in order."""
-    leaves = {Edge(leaf) for leaf in graph.names}
-    return [(use, edge) for edge in leaves for use in graph.uses[edge]]
+    return [(use, edge) for edge in map(Edge, graph.names) for use in graph.uses[edge]]
 
 
 @pytest.mark.parametrize("mix", ["batch_norm", "centred", "attention"])
@@ -151,9 +150,7 @@ def test_wrong_owners_and_factors_that_are_not_finite_are_mended(monkeypatch: py
     net = NETWORKS["mlp"](1, 1)
     residual = net(points(N, 1)).flip(0)
     owners = sites.RowCode.owners
-    monkeypatch.setattr(
-        sites.RowCode, "owners", lambda *args: None if (o := owners(*args)) is None else o.flip(0)
-    )
+    monkeypatch.setattr(sites.RowCode, "owners", lambda *args: owners(*args).flip(0))
     measured(residual, net, "the certificate is off by")
     monkeypatch.undo()
     spoil_rule(monkeypatch, "AddmmBackward0", lambda f: scaled(f, float("nan")))
@@ -169,25 +166,18 @@ def test_a_hook_that_mixes_rows_is_mended():
     assert set(kernel.jacobian("pde").fallbacks) == {"0.weight", "0.bias"}
 
 
-CONV = {"conv.weight", "conv.bias"}
-
-
 @pytest.mark.parametrize(
-    ("network", "match", "names"),
+    ("network", "match"),
     [
-        ("batch_norm", "points interact", set()),
-        (
-            "conv1d",
-            "no rule for a parameter at input 1 of Convolution",
-            {"conv.weight", "conv.bias"},
-        ),
+        ("batch_norm", "points interact"),
+        ("conv1d", "no rule for a parameter at input 1 of Convolution"),
     ],
 )
-def test_networks_beyond_the_fast_path(network: str, match: str, names: set[str]):
+def test_networks_beyond_the_fast_path(network: str, match: str):
     net, x = NETWORKS[network](2, 1), points(N, 2)
     kernel, message = measured(grad(net(x), x), net, match)
-    found = kernel.jacobian("pde").fallbacks
-    assert set(found) == names or (network == "batch_norm" and len(found) > 4)
+    found = set(kernel.jacobian("pde").fallbacks)
+    assert len(found) > 4 if network == "batch_norm" else found == {"conv.weight", "conv.bias"}
     assert all(name in message for name in found)
 
 
@@ -294,12 +284,6 @@ def test_magnitudes_of_a_sketched_weight_are_those_of_its_sketch():
     assert sum(ratios) / len(ratios) == pytest.approx(1.0, abs=0.05)
 
 
-def wave(net: nn.Module, x: Tensor) -> Tensor:
-    """u_tt - 4 u_xx, whose sites cancel each other in part."""
-    first = grad(net(x), x)
-    return grad(first[:, :1], x)[:, :1] - 4 * grad(first[:, 1:], x)[:, 1:]
-
-
 def sliced(net: nn.Module, x: Tensor) -> Tensor:
     u = net(torch.cat([x, x[:3]]))
     return u[: len(x)] * grad(u, x)[:, :1]
@@ -310,11 +294,11 @@ def single(sizes: list[int], rows: int) -> tuple[nn.Module, Tensor]:
     return stack(sizes).float(), points(rows, 2).float().detach().requires_grad_()
 
 
-HALF = {"wave": wave, "sliced": sliced, "plain": lambda net, x: net(x)}
-LOW = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+HALF = {"wave": wave, "sliced": sliced, "plain": lambda net, x: net(x)}  # wave: sites that cancel
+in_half_precision = pytest.mark.parametrize("low", [torch.bfloat16, torch.float16], ids=str)
 
 
-@pytest.mark.parametrize("low", LOW.values(), ids=LOW)
+@in_half_precision
 @pytest.mark.parametrize("residual", HALF.values(), ids=HALF)
 @pytest.mark.parametrize("rows", [31, 100])
 def test_rounding_of_half_precision_is_no_failure(residual: Callable, low: torch.dtype, rows: int):
@@ -335,7 +319,7 @@ def test_a_row_sum_that_cancels_is_no_failure_in_half_precision():
         empirical_ntk(net(points(rows, 1).float()), net)  # a warning would be an error
 
 
-@pytest.mark.parametrize("low", LOW.values(), ids=LOW)
+@in_half_precision
 @pytest.mark.parametrize("share", [0.3, -0.3, -1.0], ids=str)
 def test_a_use_that_was_missed_still_shows_in_half_precision(
     share: float, low: torch.dtype, monkeypatch: pytest.MonkeyPatch

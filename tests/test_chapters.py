@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.scripts import ROOT, imported, name_of, sources
 
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
@@ -42,18 +42,8 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 """Chapter -> chapters that it may import, besides itself; from the bottom up."""
 
-FOLDERS = [name for name in MAY_IMPORT if name not in {"errors", "lazy", "taps"}]
-FILES = sorted(
-    file
-    for folder in ("pinn_ntk", "callbacks")
-    for file in (ROOT / folder).rglob("*.py")
-    if file == file.resolve()
-)
-SCRIPTS = [f for d in ("examples", "studies", "benchmarks") for f in (ROOT / d).rglob("*.py")]
-
-
-def name_of(file: Path) -> str:
-    return str(file.relative_to(ROOT))
+FOLDERS = sorted(set(MAY_IMPORT) - {"errors", "lazy", "taps"})
+FILES = sources("pinn_ntk", "callbacks")
 
 
 def module_of(file: Path) -> str:
@@ -68,20 +58,13 @@ def chapter_of(module: str) -> str:
     return max(fitting, key=len)
 
 
-def imported(file: Path) -> set[str]:
+MODULES = {module_of(file) for file in FILES}
+
+
+def imported_here(file: Path) -> set[str]:
     """Modules of this package that a file names, inside of functions and for types too."""
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(file.read_text())):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pinn_ntk."):
-            module = node.module.removeprefix("pinn_ntk.")
-            known = {module_of(other) for other in FILES}
-            for alias in node.names:
-                inner = f"{module}.{alias.name}"
-                found.add(inner if inner in known else module)
-        elif isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names if alias.name.startswith("pinn_ntk.")]
-            found |= {name.removeprefix("pinn_ntk.") for name in names}
-    return found
+    ours = {n.removeprefix("pinn_ntk.") for n in imported(file) if n.startswith("pinn_ntk.")}
+    return {name if name in MODULES else name.rpartition(".")[0] for name in ours}
 
 
 def test_the_table_runs_one_way():
@@ -94,13 +77,14 @@ def test_the_table_runs_one_way():
 @pytest.mark.parametrize("file", [f for f in FILES if f.parent != ROOT / "pinn_ntk"], ids=name_of)
 def test_imports_follow_the_table(file: Path):
     own = chapter_of(module_of(file))
-    used = {chapter_of(module) for module in imported(file)} - {own}
+    used = {chapter_of(module) for module in imported_here(file)} - {own}
     assert used <= MAY_IMPORT[own]
 
 
 def test_the_imports_of_a_module_are_seen():
-    assert "graph.nodes" in imported(ROOT / "pinn_ntk" / "graph" / "walk.py")
-    assert "limit.distance" in imported(ROOT / "pinn_ntk" / "diagnostics" / "distance_to_limit.py")
+    engine = ROOT / "pinn_ntk"
+    assert "graph.nodes" in imported_here(engine / "graph" / "walk.py")
+    assert "limit.distance" in imported_here(engine / "diagnostics" / "distance_to_limit.py")
 
 
 @pytest.mark.parametrize("chapter", FOLDERS)
@@ -128,7 +112,7 @@ def lines_of_code(file: Path) -> int:
     return sum(bool(line) and line[0] != "#" and n not in prose for n, line in numbered)
 
 
-@pytest.mark.parametrize("file", FILES + SCRIPTS, ids=name_of)
+@pytest.mark.parametrize("file", FILES + sources("examples", "studies", "benchmarks"), ids=name_of)
 def test_no_module_is_too_long(file: Path):
     assert len(file.read_text().splitlines()) <= 300
     assert lines_of_code(file) <= 180
@@ -136,5 +120,5 @@ def test_no_module_is_too_long(file: Path):
 
 def test_loose_modules_are_few():
     loose = {"__init__.py", "errors.py", "lazy.py", "taps.py"}
-    assert {f.name for f in (ROOT / "pinn_ntk").glob("*.py")} == loose
+    assert {file.name for file in (ROOT / "pinn_ntk").glob("*.py")} == loose
     assert len(list((ROOT / "callbacks").glob("*.py"))) <= 8

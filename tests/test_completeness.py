@@ -13,11 +13,6 @@ from tests.idioms import Problem
 from tests.networks import stack
 
 
-@pytest.fixture
-def problem() -> Problem:
-    return Problem()
-
-
 def test_hook_that_changes_a_term_or_a_loss_that_is_not_finite_is_noticed(problem: Problem):
     loss = (problem.r**2).mean() + (problem.s**2).mean()
     find_terms(loss)["term_1"].head.register_prehook(lambda grads: (1.5 * grads[0],))

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import warnings
-from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
 
-from asserts import assert_certified, assert_is_ntk_of, assert_permutation_equivariant
-from cases import CASES, Case
-from path_table import PATH, table
-from pinn_ntk import NTKWarning, empirical_ntk
+from pinn_ntk import NTK, NTKWarning, empirical_ntk
+from tests.asserts import assert_certified, assert_is_ntk_of, assert_permutation_equivariant
+from tests.cases import CASES, Case
+from tests.networks import stack
+from tests.operators import laplacian
+from tests.path_table import PATH, table
 
 FAST = [case for case in CASES if case.path == "fast"]
 GENERIC = [case for case in CASES if case.path == "generic"]
@@ -49,13 +49,10 @@ def test_generic_cases_say_so_once(case: Case) -> None:
 
 
 def test_the_kernel_stays_on_the_device(device: torch.device) -> None:
-    net = nn.Sequential(nn.Linear(1, 20), nn.Tanh(), nn.Linear(20, 20), nn.Tanh(), nn.Linear(20, 2))
-    net = net.double().to(device)
-    points = torch.linspace(-1, 1, 9, dtype=torch.float64, device=device)[:, None].requires_grad_()
-    u = net(points)
-    u_x = torch.autograd.grad(u.sum(), points, create_graph=True)[0]
-    u_xx = torch.autograd.grad(u_x.sum(), points, create_graph=True)[0]
-    residuals = {"pde": u_xx, "bc": u[torch.tensor([0, 8], device=device)]}
+    net = stack([1, 20, 20, 2]).double().to(device)
+    x = torch.linspace(-1, 1, 9, dtype=torch.float64, device=device)[:, None].requires_grad_()
+    u = net(x)
+    residuals = {"pde": laplacian(u, x), "bc": u[torch.tensor([0, 8], device=device)]}
     kernel = empirical_ntk(residuals, net)
     assert kernel["pde", "bc"].device.type == device.type
     assert_is_ntk_of(kernel, residuals, net, tol=1e-12)
@@ -63,17 +60,14 @@ def test_the_kernel_stays_on_the_device(device: torch.device) -> None:
 
 
 def test_rows_follow_the_points() -> None:
-    net = nn.Sequential(nn.Linear(2, 6), nn.Tanh(), nn.Linear(6, 1)).double()
-    points = torch.rand(7, 2, dtype=torch.float64)
-    assert_permutation_equivariant(
-        lambda order: empirical_ntk({"pde": net(points[order]), "bc": net(points[:2])}, net),
-        "pde",
-        rows=7,
-    )
+    net, x = stack([2, 6, 1]).double(), torch.rand(7, 2, dtype=torch.float64)
+
+    def build(order: torch.Tensor) -> NTK:
+        return empirical_ntk({"pde": net(x[order]), "bc": net(x[:2])}, net)
+
+    assert_permutation_equivariant(build, "pde", rows=7)
 
 
 def test_the_documented_table_is_what_the_engine_does() -> None:
-    documented = Path(PATH).read_text(encoding="utf-8")
-    assert documented == table(), (
-        "run: PYTHONPATH=tests:. python tests/path_table.py > docs/fast-path.md"
-    )
+    command = "PYTHONPATH=tests:. python tests/path_table.py > docs/fast-path.md"
+    assert PATH.read_text(encoding="utf-8") == table(), f"run: {command}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -21,8 +20,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
-from scripts import ENVIRONMENT, ROOT, load, path_of
 from tests.networks import Lambda
+from tests.scripts import ROOT, command, load
 
 poisson, wave, milestones = load("poisson"), load("wave"), load("milestones")
 fit_quietly = load("problems").fit_quietly
@@ -132,35 +131,15 @@ class Run:
         return float(match[1])
 
 
-CONFIGS = ["poisson", "poisson_plain"]
-
-
-def start(config: str, cwd: Path) -> subprocess.Popen[str]:
+@pytest.fixture(scope="module", params=["poisson", "poisson_plain"])
+def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """The script as the README runs it, but for 60 steps."""
+    config, cwd = request.param, tmp_path_factory.mktemp("run")
     shrunk = {"max_steps": STEPS, "val_check_interval": 20, "log_every_n_steps": 10}
-    command = [sys.executable, str(path_of("poisson")), "fit"]
-    command += ["--config", str(ROOT / "configs" / f"{config}.yaml")]
-    command += [f"--trainer.{key}={value}" for key, value in shrunk.items()]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(command, cwd=cwd, env=ENVIRONMENT, text=True, **pipes)
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
-    """Both configurations, side by side, because most of the time goes into imports."""
-    cwd = tmp_path_factory.mktemp("runs")
-    processes = {config: start(config, cwd) for config in CONFIGS}
-    results = {}
-    for config, process in processes.items():
-        stdout, stderr = process.communicate()
-        assert process.returncode == 0, stderr
-        results[config] = Run(config, stdout, stderr, cwd / "logs" / config / "version_0")
-    return results
-
-
-@pytest.fixture(params=CONFIGS)
-def run(request: pytest.FixtureRequest, runs: dict[str, Run]) -> Run:
-    return runs[request.param]
+    path = ROOT / "configs" / f"{config}.yaml"
+    options = [f"--trainer.{key}={value}" for key, value in shrunk.items()]
+    done = command("poisson", "fit", f"--config={path}", *options, cwd=cwd)
+    return Run(config, done.stdout, done.stderr, cwd / "logs" / config / "version_0")
 
 
 def test_run_warns_of_nothing_and_shows_progress(run: Run):
@@ -230,7 +209,7 @@ def points_inside(n: int) -> Tensor:
     return torch.rand(n, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 
 
-def test_exact_wave_solves_every_equation_and_has_no_loss(monkeypatch: pytest.MonkeyPatch):
+def test_exact_wave_solves_every_equation_and_has_no_loss():
     model, points = wave.Wave(width=2, depth=1), points_inside(100)
     model.net = Lambda(exact)
     u_tt = 64 * math.pi**2  # the size of the terms that cancel
@@ -242,22 +221,22 @@ def test_exact_wave_solves_every_equation_and_has_no_loss(monkeypatch: pytest.Mo
         assert float(model.exact(ends).abs().max()) < 1e-14 * u_tt
     torch.testing.assert_close(model.exact(points), exact(points))
     assert float(model.error(points)) < 1e-14
-    loss, logged, _ = losses_of(model, monkeypatch)
+    loss, logged, _ = losses_of(model)
     assert float(loss) < 1e-20
     assert set(logged) == {"loss_u", "loss_ut", "loss_r"}
 
 
-def losses_of(model: Any, monkeypatch) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
+def losses_of(model: Any) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
     """Loss of one batch, what is logged of it, and the batch."""
     logged: dict[str, Tensor] = {}
     batch = {name: points.double() for name, points in wave.Points().draw(1).items()}
-    monkeypatch.setattr(model, "log_dict", logged.update)
+    model.log_dict = logged.update
     return model.training_step(batch).detach(), logged, batch
 
 
-def test_loss_of_u_is_the_sum_of_three_means(monkeypatch: pytest.MonkeyPatch):
+def test_loss_of_u_is_the_sum_of_three_means():
     model = wave.Wave(width=3, depth=2).double()
-    _, logged, batch = losses_of(model, monkeypatch)
+    _, logged, batch = losses_of(model)
     initial, left, right = batch["u"].split(100)
     means = [(model.net(initial) - exact(initial)).square().mean()]
     means += [model.net(side).square().mean() for side in (left, right)]
@@ -370,8 +349,7 @@ def shell(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
         folder.mkdir(exist_ok=True)
         monkeypatch.chdir(folder)
         Path("config.yaml").write_text(yaml.safe_dump(settings))
-        command = ["example.py", "fit", "--config", "config.yaml", *arguments]
-        monkeypatch.setattr(sys, "argv", command)
+        monkeypatch.setattr(sys, "argv", ["wave.py", "fit", "--config=config.yaml", *arguments])
         wave.main()
         (log,) = Path("logs").glob("*/*")
         return log.absolute()

@@ -11,15 +11,10 @@ from pinn_ntk.graph.jacobian import generic
 from pinn_ntk.graph.jacobian.generic import row_gradients, stacked
 from pinn_ntk.graph.reference import reference_jacobian
 from tests.asserts import assert_near, backward_passes, checked_ntk
-from tests.networks import NETWORKS
+from tests.networks import NETWORKS, own_function
 from tests.operators import OPERATORS, points
 
 pytestmark = pytest.mark.usefixtures("float64")
-
-
-@pytest.fixture
-def passes(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    return backward_passes(monkeypatch)
 
 
 def assert_rows(residual: Tensor, net: nn.Module, budget: int, tol: float) -> None:
@@ -31,13 +26,11 @@ def assert_rows(residual: Tensor, net: nn.Module, budget: int, tol: float) -> No
     ("rows", "budget", "chunks"),
     [(7, 2**20, 1), (64, 2**20, 1), (65, 2**20, 2), (7, 1, 7), (7, 3 * 81 * 8, 3)],
 )
-def test_rows_come_in_chunks_of_bounded_memory(
-    rows: int, budget: int, chunks: int, passes: list[bool]
-):
+def test_rows_come_in_chunks_of_bounded_memory(rows: int, budget: int, chunks: int, monkeypatch):
     net = NETWORKS["mlp"](2, 1)  # 81 numbers are trained
     residual = OPERATORS["burgers"].residual(net, points(rows, 2))
     assert sum(leaf.numel() for leaf in net.parameters()) == 81
-    passes.clear()
+    passes = backward_passes(monkeypatch)
     assert_rows(residual, net, budget, 1e-13)
     assert passes == [True] * chunks + [False] * rows  # those of the reference
 
@@ -74,7 +67,8 @@ class Picky(torch.autograd.Function):
 
 @pytest.mark.parametrize("zeros", [[], [0], [2], [0, 1], [4], [0, 1, 2, 3, 4]], ids=str)
 @pytest.mark.parametrize("budget", [2**20, 2 * 8], ids=["whole", "chunks"])
-def test_gradients_that_autograd_leaves_out_are_zero(zeros: list[int], budget: int, passes):
+def test_gradients_that_autograd_leaves_out_are_zero(zeros: list[int], budget: int, monkeypatch):
+    passes = backward_passes(monkeypatch)
     w, x = torch.ones(1, requires_grad=True), torch.arange(1.0, 6.0)
     x[zeros] = 0
     found = row_gradients(Picky.apply(x, w), {"w": w}, budget)
@@ -111,22 +105,16 @@ def test_a_freed_graph_is_named(network: str, term: str):
         empirical_ntk(residuals, net)
 
 
-class Failing(torch.autograd.Function):
-    @staticmethod
-    def forward(_ctx: object, x: Tensor) -> Tensor:
-        return x.clone()
-
-    @staticmethod
-    def backward(_ctx: object, _gradient: Tensor) -> Tensor:  # type: ignore[override]
+def test_other_failures_are_told_from_a_freed_graph_and_passed_on():
+    def backward(_: object, _gradient: Tensor) -> Tensor:
         raise RuntimeError("no derivative here")
 
-
-def test_other_failures_are_told_from_a_freed_graph_and_passed_on():
     assert generic.is_freed(RuntimeError("Trying to backward through the graph a second time (or"))
     assert not generic.is_freed(RuntimeError("out of memory"))
     net = nn.Linear(1, 1)
+    u = net(points(4, 1))
     with pytest.raises(RuntimeError, match="no derivative here"):
-        empirical_ntk(Failing.apply(net(points(4, 1))), net)
+        empirical_ntk(own_function("Failing", lambda _, x: x.clone(), backward)(u), net)
 
 
 def test_a_graph_kept_on_purpose_is_fine():

@@ -2,45 +2,25 @@
 
 from __future__ import annotations
 
-import ast
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from tests.scripts import ROOT, imported, name_of, sources
+
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
-ROOT = Path(__file__).resolve().parents[1]
-TEST_COMMAND = 'pip install -c constraints.txt -e ".[test]" && pytest'
-EXAMPLE_COMMAND = (
-    'pip install -c constraints.txt -e ".[examples]" '
-    "&& python examples/poisson.py fit --config configs/poisson.yaml"
-)
-FOLDERS = ["pinn_ntk", "callbacks", "examples", "studies", "benchmarks"]
 CI = ROOT / ".ci" / "run"
-
-
-def sources(*folders: str) -> list[Path]:
-    """Python files under ``folders``, without what the symlink ``pinn_ntk/callbacks`` repeats."""
-    files = [file for folder in folders for file in (ROOT / folder).rglob("*.py")]
-    return sorted(file for file in files if file == file.resolve())
-
-
-ENGINE = sources("pinn_ntk")
-PLUGIN = sources("callbacks")
-
-
-def name_of(file: Path) -> str:
-    return str(file.relative_to(ROOT))
+ENGINE, PLUGIN = sources("pinn_ntk"), sources("callbacks")
 
 
 def code_lines(markdown: str) -> list[str]:
@@ -49,33 +29,22 @@ def code_lines(markdown: str) -> list[str]:
     return [line.strip().removeprefix("$ ") for block in blocks for line in block.splitlines()]
 
 
-def imported(nodes: Iterable[ast.AST]) -> set[str]:
-    """Modules that the import statements among ``nodes`` name, with what is taken from them."""
-    modules: set[str] = set()
-    for node in nodes:
-        if isinstance(node, ast.Import):
-            modules |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            modules |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return modules
-
-
 def test_sources_are_found_and_none_is_called_utils():
     assert ROOT / "pinn_ntk" / "graph" / "nodes.py" in ENGINE
     assert ROOT / "callbacks" / "__init__.py" in PLUGIN
     assert not set(ENGINE) & set(PLUGIN)
-    assert [file for file in sources(*FOLDERS, "tests") if file.name == "utils.py"] == []
+    folders = ("pinn_ntk", "callbacks", "examples", "studies", "benchmarks", "tests")
+    assert [file for file in sources(*folders) if file.name == "utils.py"] == []
 
 
-@pytest.mark.parametrize("command", [TEST_COMMAND, EXAMPLE_COMMAND], ids=["test", "example"])
-def test_readme_holds_the_command(command: str):
-    assert command in code_lines((ROOT / "README.md").read_text())
-
-
-def test_ci_runs_the_test_command_of_the_readme():
+def test_readme_holds_the_commands_and_ci_runs_that_of_the_tests():
     readme = code_lines((ROOT / "README.md").read_text())
+    install = "pip install -c constraints.txt -e"
+    run = "python examples/poisson.py fit --config configs/poisson.yaml"
+    assert f'{install} ".[examples]" && {run}' in readme
     in_ci = [line.strip() for line in CI.read_text().splitlines() if "&& pytest" in line]
-    assert in_ci == [line for line in readme if line.endswith("&& pytest")] == [TEST_COMMAND]
+    in_readme = [line for line in readme if line.endswith("&& pytest")]
+    assert in_ci == in_readme == [f'{install} ".[test]" && pytest']
 
 
 def run_ci(folder: Path, failing: str | None) -> tuple[int, list[str]]:
@@ -116,11 +85,6 @@ def test_ci_fails_when_a_step_fails(tmp_path: Path, tool: str):
     assert commands[-1].startswith(tool)
 
 
-@pytest.mark.parametrize("file", sources(*FOLDERS), ids=name_of)
-def test_no_module_over_400_lines(file: Path):
-    assert len(file.read_text().splitlines()) <= 400
-
-
 @pytest.mark.parametrize("file", ENGINE + PLUGIN, ids=name_of)
 def test_private_node_attributes_stay_in_one_module(file: Path):
     holds = "_saved_" in file.read_text()
@@ -130,13 +94,12 @@ def test_private_node_attributes_stay_in_one_module(file: Path):
 @pytest.mark.parametrize("file", ENGINE, ids=name_of)
 def test_engine_imports_neither_lightning_nor_the_callbacks(file: Path):
     forbidden = re.compile(r"((pytorch_)?lightning|lightning_fabric|(pinn_ntk\.)?callbacks)\b")
-    nodes = ast.walk(ast.parse(file.read_text()))
-    assert [module for module in imported(nodes) if forbidden.match(module)] == []
+    assert [module for module in imported(file) if forbidden.match(module)] == []
 
 
 @pytest.mark.parametrize("file", ENGINE + PLUGIN, ids=name_of)
 def test_plotting_is_imported_only_where_something_is_drawn(file: Path):
-    at_import = imported(ast.parse(file.read_text()).body)
+    at_import = imported(file, inside=False)
     assert [module for module in at_import if module.startswith("matplotlib")] == []
 
 

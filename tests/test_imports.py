@@ -6,7 +6,6 @@ import ast
 import importlib
 import inspect
 import re
-import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -17,7 +16,7 @@ import pinn_ntk
 import pinn_ntk.callbacks
 import pinn_ntk.diagnostics
 import pinn_ntk.limit
-from tests.scripts import ENVIRONMENT, ROOT
+from tests.scripts import ROOT, run, sources
 
 PACKAGES = [pinn_ntk, pinn_ntk.callbacks, pinn_ntk.diagnostics, pinn_ntk.limit]
 PUBLIC = [
@@ -56,11 +55,7 @@ torch.testing.assert_close(kernel["data"], expected, rtol=1e-14, atol=0)
 
 def run_fresh(code: str) -> str:
     """Output of ``code`` in an interpreter that has imported nothing yet."""
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    return run(sys.executable, "-c", code).stdout
 
 
 @pytest.mark.parametrize("package", ["pinn_ntk", "pinn_ntk.callbacks", "pinn_ntk.limit"])
@@ -133,7 +128,7 @@ def test_misspelt_name_is_an_attribute_error(package: ModuleType):
 
 
 def test_every_module_imports():
-    files = sorted((ROOT / "pinn_ntk").rglob("*.py")) + sorted((ROOT / "callbacks").glob("*.py"))
+    files = sources("pinn_ntk", "callbacks")
     assert files
     for file in files:
         parts = file.relative_to(ROOT).with_suffix("").parts

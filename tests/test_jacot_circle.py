@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import nn
 
+from pinn_ntk import reference_ntk
 from pinn_ntk.limit.parametrization import ntk_mlp
-from scripts import load, study
+from tests.scripts import load, study
 
 jacot_circle = load("jacot_circle")
 
@@ -31,13 +32,8 @@ def test_circle_and_data():
 def test_row_is_that_of_the_gradients():
     network = ntk_mlp([2, 9, 9, 1], nn.ReLU, bias_std=0.1)
     _, x = jacot_circle.circle(7)
-
-    def gradient(point: torch.Tensor) -> torch.Tensor:
-        grads = torch.autograd.grad(network(point[None].float())[0, 0], list(network.parameters()))
-        return torch.cat([g.flatten() for g in grads]).double()
-
-    start = gradient(torch.tensor([1.0, 0.0]))
-    expected = [float(start @ gradient(point)) for point in x]
+    values = {"start": network(torch.tensor([[1.0, 0.0]])), "circle": network(x.float())}
+    expected = reference_ntk(values, network)["start", "circle"][0].tolist()
     assert jacot_circle.row(network, x) == pytest.approx(expected, rel=1e-5)
 
 

@@ -11,7 +11,6 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import Node
 from torch.nn.functional import huber_loss, layer_norm, mse_loss, smooth_l1_loss
 
 from pinn_ntk import NTKWarning
@@ -65,15 +64,10 @@ MAKE: dict[str, Callable[[], Tensor]] = {
 }
 
 
-def node_of(tensor: Tensor) -> Node:
-    assert tensor.grad_fn is not None
-    return tensor.grad_fn
-
-
 @pytest.mark.parametrize("kind", nodes.SAVED | MAKE)  # no more are made than are read
 def test_torch_offers_every_operand(kind: str):
     assert kind in MAKE, f"no operation in this test makes a {kind}; add one"
-    node = node_of(MAKE[kind]())
+    node = MAKE[kind]().grad_fn
     assert nodes.kind(node) == kind, f"torch calls the node {nodes.kind(node)}: its rules are lost"
     lost = nodes.missing(node)
     assert lost == (), f"torch keeps no operand {lost} on {kind}: its rule is lost"
@@ -106,7 +100,7 @@ def signed(value: object) -> object:
 def test_numbers_among_the_operands(kind: str):
     """Torch may or may not have counted a negative axis from the front; both mean the same."""
     operand, expected = VALUES[kind]
-    found = signed(nodes.saved(node_of(MAKE[kind]()), operand))
+    found = signed(nodes.saved(MAKE[kind]().grad_fn, operand))
     if operand.startswith("dim"):
         wrapped = expected if isinstance(expected, tuple) else (expected,)
         found = tuple(d % 2 for d in (found if isinstance(found, tuple) else (found,)))
@@ -116,7 +110,7 @@ def test_numbers_among_the_operands(kind: str):
 
 def test_saved_tensors_are_the_operands_and_a_freed_graph_says_so():
     x, w = live(2, 4), live(4, 3)
-    node = node_of(out := x @ w)
+    node = (out := x @ w).grad_fn
     assert torch.equal(nodes.saved(node, "self"), x)
     assert torch.equal(nodes.saved(node, "mat2"), w)
     assert nodes.saved(node, "mat2").requires_grad
@@ -128,32 +122,32 @@ def test_saved_tensors_are_the_operands_and_a_freed_graph_says_so():
 @pytest.mark.parametrize("operand", ["mat1", "_saved_self", ""])
 def test_operands_and_node_types_that_are_not_listed_are_refused(operand: str):
     with pytest.raises(KeyError, match=r"MmBackward0 has no operand .* \('self', 'mat2'\)"):
-        nodes.saved(node_of(live(2, 4) @ live(4, 3)), operand)
+        nodes.saved((live(2, 4) @ live(4, 3)).grad_fn, operand)
     with pytest.raises(KeyError, match="TanhBackward0"):
-        nodes.saved(node_of(live(2).tanh()), "result")
+        nodes.saved(live(2).tanh().grad_fn, "result")
 
 
 def test_shapes_and_dtypes_of_outputs():
     parts = live(4, 6).split(3, dim=1)
-    assert nodes.output_shape(node_of(parts[0])) == (4, 3)
-    assert nodes.output_shape(node_of(live(4, 6).sum())) == ()
-    assert nodes.output_dtype(node_of(live(2) * 2)) == torch.float64
-    assert nodes.output_dtype(node_of(live(2).bfloat16())) == torch.bfloat16
-    assert nodes.output_dtype(node_of(live(2) * 1j)) == torch.complex128
+    assert nodes.output_shape(parts[0].grad_fn) == (4, 3)
+    assert nodes.output_shape(live(4, 6).sum().grad_fn) == ()
+    assert nodes.output_dtype((live(2) * 2).grad_fn) == torch.float64
+    assert nodes.output_dtype(live(2).bfloat16().grad_fn) == torch.bfloat16
+    assert nodes.output_dtype((live(2) * 1j).grad_fn) == torch.complex128
 
 
 def test_inputs_skip_constants_and_number_outputs():
     first, second = live(4, 6).split(3, dim=1)
-    found = nodes.inputs(node_of(torch.addcmul(torch.ones(4, 3), second, first)))
-    assert list(found) == [(1, node_of(first), 1), (2, node_of(first), 0)]
+    found = nodes.inputs(torch.addcmul(torch.ones(4, 3), second, first).grad_fn)
+    assert list(found) == [(1, first.grad_fn, 1), (2, first.grad_fn, 0)]
 
 
 def test_leaf_and_kind_without_namespace():
     w = live(3)
-    ((_, child, _),) = nodes.inputs(node_of(w * 2))
+    ((_, child, _),) = nodes.inputs((w * 2).grad_fn)
     assert nodes.leaf(child) is w
-    assert nodes.leaf(node_of(w * 2)) is None
-    assert nodes.kind(node_of(w * 2)) == "MulBackward0"
+    assert nodes.leaf((w * 2).grad_fn) is None
+    assert nodes.kind((w * 2).grad_fn) == "MulBackward0"
     assert nodes.kind(child) == "AccumulateGrad"
 
 
@@ -228,7 +222,7 @@ def test_a_lost_axis_costs_the_proof_only(kind: str, monkeypatch: pytest.MonkeyP
 
 
 def test_missing_looks_at_the_node_type(monkeypatch: pytest.MonkeyPatch):
-    node = node_of(live(2, 4) @ live(4, 3))
+    node = (live(2, 4) @ live(4, 3)).grad_fn
     monkeypatch.setitem(nodes.SAVED, "MmBackward0", ("self", "nothing_like_it"))
     nodes._missing.cache_clear()
     assert nodes.missing(node) == ("nothing_like_it",)

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from scripts import load, study
+from tests.scripts import load, study
 
 noisy_regression = load("noisy_regression")
-SMALL = ("--points", "200", "--frequencies", "15", "--width", "128", "--steps", "300")
 
 
 @pytest.fixture(scope="module")
 def numbers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    return study("noisy_regression", tmp_path_factory.mktemp("study"), *SMALL, "--seeds", "[0,1]")
+    options = "--points 200 --frequencies 15 --width 128 --steps 300 --seeds [0,1]"
+    return study("noisy_regression", tmp_path_factory.mktemp("study"), *options.split())
 
 
 def test_best_step_is_foretold_within_a_factor_of_two(numbers: dict[str, Any]):
@@ -72,10 +72,8 @@ def test_first_step_is_gradient_descent_on_the_mean_square():
     setting = noisy_regression.Setting(points=20, frequencies=3, width=8)
     problem, again = (noisy_regression.Problem(setting, 0) for _ in range(2))
     measured = problem.errors([0, 1], lr=0.01)
-    loss = (again.net(again.x) - again.y).square().sum() / 20
-    params = list(again.net.parameters())
-    for p, g in zip(params, torch.autograd.grad(loss, params), strict=True):
-        p.data -= 0.01 * g
+    ((again.net(again.x) - again.y).square().sum() / 20).backward()
+    torch.optim.SGD(again.net.parameters(), lr=0.01).step()
     expected = (again.net(again.x_val) - again.truth).square().mean().item()
     assert measured[1] == pytest.approx(expected, rel=1e-12)
 

@@ -18,7 +18,7 @@ from pinn_ntk import NTKWarning, empirical_ntk, reference_ntk
 from pinn_ntk.graph import operations
 from pinn_ntk.graph.operations import Operation, operation
 from tests.asserts import assert_near, backward_passes
-from tests.networks import plain
+from tests.networks import own_function, plain
 from tests.operators import grad, points
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -90,32 +90,16 @@ def test_one_backward_pass_for_every_activation(name: str, monkeypatch: pytest.M
     assert_near(kernel["residual"], expected, 1e-12, "K")
 
 
-class Tanh(torch.autograd.Function):
-    """Of the user, and called as torch calls its own."""
-
-    @staticmethod
-    def forward(_ctx: object, x: Tensor) -> Tensor:
-        return x.flip(0)
-
-    @staticmethod
-    def backward(_ctx: object, gradient: Tensor) -> Tensor:  # type: ignore[override]
-        return gradient.flip(0)
-
-
 def made_by(make: Callable[[Tensor], Tensor]) -> Operation:
     return operation(make(torch.rand(3, 2, requires_grad=True)).grad_fn)
-
-
-def slope(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    return lambda x: torch.autograd.grad(function(x).sum(), x, create_graph=True)[0]
 
 
 NAMES: dict[str, tuple[Callable[[Tensor], Tensor], set[str]]] = {
     # name -> operation, and some of the properties that it has or lacks
     "Tanh": (torch.tanh, {"pointwise", "of_leaves", "bends"}),
-    "GeluBackward": (slope(nn.functional.gelu), {"pointwise"}),
-    "SliceBackward": (slope(lambda x: x[:, :1].square()), {"keeps_axis"}),
-    "TanhBackward": (Tanh.apply, set()),
+    "GeluBackward": (lambda x: grad(nn.functional.gelu(x), x), {"pointwise"}),
+    "SliceBackward": (lambda x: grad(x[:, :1].square(), x), {"keeps_axis"}),
+    "TanhBackward": (own_function("Tanh", lambda _, x: x.flip(0), lambda _, g: g.flip(0)), set()),
     "Flip": (lambda x: x.flip(0), set()),
     "Sub": (lambda x: x - x, {"pointwise", "of_leaves", "weighs"}),
     "Squeeze": (

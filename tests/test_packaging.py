@@ -9,17 +9,19 @@ from __future__ import annotations
 import email
 import json
 import shutil
-import subprocess
 import sys
 import venv
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 import pinn_ntk
+from tests import scripts
+from tests.scripts import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
+run = partial(scripts.run, env=None)  # that of the tests, which need not name this checkout
 FOLDERS = ("pinn_ntk", "callbacks")
 FILES = ("pyproject.toml", "README.md", "LICENSE")
 
@@ -39,12 +41,6 @@ print(json.dumps({
     "stray": importlib.util.find_spec("callbacks") is not None,
 }))
 """
-
-
-def run(*command: str | Path, cwd: Path) -> str:
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
-    return done.stdout
 
 
 def package_files(source: Path) -> set[str]:
@@ -93,7 +89,7 @@ def clean_python(tmp_path: Path, borrowed: Path) -> Path:
     venv.create(tmp_path / "venv", symlinks=True)
     python = tmp_path / "venv" / "bin" / "python"
     purelib = "import sysconfig; print(sysconfig.get_path('purelib'))"
-    site = Path(run(python, "-I", "-c", purelib, cwd=tmp_path).strip())
+    site = Path(run(python, "-I", "-c", purelib, cwd=tmp_path).stdout.strip())
     (site / "borrowed.pth").write_text(f"{borrowed}\n")
     return python
 
@@ -102,12 +98,12 @@ def install(python: Path, *what: str | Path) -> dict[str, object]:
     """Install offline, then look at the package from a folder that holds no source."""
     offline = ("--no-deps", "--no-index", "--no-build-isolation")
     run(python, "-I", "-m", "pip", "install", *offline, *what, cwd=python.parent)
-    return json.loads(run(python, "-I", "-c", INSPECT, cwd=python.parent))
+    return json.loads(run(python, "-I", "-c", INSPECT, cwd=python.parent).stdout)
 
 
 def test_clean_environment_has_no_package(clean_python: Path, tmp_path: Path):
     find = "import importlib.util as u, torch; print(u.find_spec('pinn_ntk'))"
-    assert run(clean_python, "-I", "-c", find, cwd=tmp_path).strip() == "None"
+    assert run(clean_python, "-I", "-c", find, cwd=tmp_path).stdout.strip() == "None"
 
 
 def test_wheel_holds_every_file_once(wheel: Path, source: Path):

@@ -15,11 +15,6 @@ from tests.idioms import Problem
 
 
 @pytest.fixture
-def problem() -> Problem:
-    return Problem()
-
-
-@pytest.fixture
 def parts(problem: Problem) -> SimpleNamespace:
     """Three terms and the numbers that a user may log of them."""
     s, pde = problem.s, (problem.r**2).mean()

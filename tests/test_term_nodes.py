@@ -10,8 +10,9 @@ from torch import Tensor
 from pinn_ntk import tap
 from pinn_ntk.callbacks import NTKBalancer, NTKMonitor
 from pinn_ntk.errors import NTKWarning
-from tests.pinn import Pinn, batch, build, fit
-from tests.test_balancer import Weighted, gradient, same
+from tests.pinn import Pinn, batch, build, fit, same
+from tests.test_balancer import Weighted, gradient
+from tests.zoo import make
 
 
 class Changing(Pinn):
@@ -43,9 +44,8 @@ class Checked(NTKBalancer):
 
 
 def test_a_loss_that_changes_under_the_same_keys_is_weighted_by_name():
-    torch.manual_seed(1)
-    module, balancer = Changing(), Checked(every_n_steps=3)
-    fit(module, balancer, NTKMonitor(every_n_steps=1), steps=8)
+    balancer = Checked(every_n_steps=3)
+    fit(make(Changing), balancer, NTKMonitor(every_n_steps=1), steps=8)
     assert balancer.steps == 8
     assert balancer.weights["ic"] > 3 * balancer.weights["bc"] > 3
 
@@ -64,10 +64,8 @@ class LateByHand(Weighted, Late):
 
 @pytest.mark.parametrize("every", [1, 3, 5])
 def test_terms_that_are_logged_late_keep_their_weights(every: int):
-    torch.manual_seed(1)
-    hand = LateByHand(every)
-    torch.manual_seed(1)
-    balanced, balancer = Late(), NTKBalancer(every_n_steps=every)
+    hand, balanced = make(LateByHand, every), make(Late)
+    balancer = NTKBalancer(every_n_steps=every)
     fit(hand, steps=12)
     fit(balanced, balancer, steps=12)
     assert same(hand, balanced)
@@ -93,20 +91,14 @@ def test_both_terms_of_one_tapped_residual_are_weighted():
     class Both(Pinn):
         """The boundary residual enters the loss squared and as absolute value."""
 
-        tapped = True
-
         def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-            residuals = self.residuals(batch)
-            if self.tapped:
-                residuals = {name: tap(r, name) for name, r in residuals.items()}
-            bc = residuals["bc"]
-            return residuals["pde"].square().mean() + bc.square().mean() + bc.abs().mean()
+            pde, bc = (tap(r, name) for name, r in self.residuals(batch).items())
+            return pde.square().mean() + bc.square().mean() + bc.abs().mean()
 
         def on_after_backward(self) -> None:
-            self.gradient = torch.cat([p.grad.flatten() for p in self.parameters()])  # type: ignore[union-attr]
+            self.gradient = torch.cat([p.grad.flatten() for p in self.parameters()])
 
-    torch.manual_seed(1)
-    module, balancer = Both(), NTKBalancer()
+    module, balancer = make(Both), NTKBalancer()
     residuals = module.residuals(batch())
     pde = gradient(residuals["pde"].square().mean(), module)
     bc = gradient(residuals["bc"].square().mean() + residuals["bc"].abs().mean(), module)

@@ -11,8 +11,9 @@ import pytest
 import torch
 from matplotlib.image import imread
 from torch import Tensor, nn
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from scripts import ROOT, command, load
+from tests.scripts import ROOT, command, load
 
 time_windows, forgetting = load("time_windows"), load("forgetting")
 pytestmark = pytest.mark.usefixtures("float64")
@@ -79,7 +80,7 @@ def loss_on(model: Any, data: Any, windows: range) -> Tensor:
 
 
 def flat_gradient(model: Any, loss: Tensor) -> Tensor:
-    return torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(model.parameters()))])
+    return parameters_to_vector(torch.autograd.grad(loss, list(model.parameters())))
 
 
 def test_losses_and_cosine_at_the_start(begun: Setup) -> None:
@@ -93,19 +94,19 @@ def test_losses_and_cosine_at_the_start(begun: Setup) -> None:
 
 
 def descend(model: Any, data: Any, lr: float, steps: int) -> None:
+    optimizer = torch.optim.SGD(model.parameters(), lr)
     for _ in range(steps):
-        gradient = flat_gradient(model, loss_on(model, data, range(2, 3)))
-        with torch.no_grad():
-            vector = nn.utils.parameters_to_vector(model.parameters())
-            nn.utils.vector_to_parameters(vector - lr * gradient, model.parameters())
+        optimizer.zero_grad()
+        loss_on(model, data, range(2, 3)).backward()
+        optimizer.step()
 
 
 def test_one_step_moves_old_values_as_foretold_up_to_its_square(begun: Setup) -> None:
     model, data = begun
-    start = nn.utils.parameters_to_vector(model.parameters()).detach().clone()
+    start = parameters_to_vector(model.parameters()).detach()
     distances = []
     for fraction in (0.2, 0.1, 0.05):
-        nn.utils.vector_to_parameters(start.clone(), model.parameters())
+        vector_to_parameters(start.clone(), model.parameters())
         model.fraction = fraction
         switch = forgetting.foresee(model, data, 2)
         descend(model, data, switch.lr, 1)

@@ -12,10 +12,6 @@ from tests.networks import NETWORKS
 from tests.operators import laplacian, points
 
 
-def graph_of(residual: Tensor, **leaves: Tensor) -> Graph:
-    return Graph(residual, leaves)
-
-
 def ones(*shape: int) -> Tensor:
     return torch.ones(shape, requires_grad=True)
 
@@ -23,7 +19,7 @@ def ones(*shape: int) -> Tensor:
 def test_order_holds_what_reaches_a_trained_leaf_only():
     w, frozen, x = ones(3), ones(3), ones(3)
     residual = (x.sin() * w).exp() + frozen.cos()
-    graph = graph_of(residual, w=w)
+    graph = Graph(residual, {"w": w})
     kinds = [nodes.kind(node) for node in graph.order]
     assert kinds == ["AddBackward0", "ExpBackward0", "MulBackward0", "AccumulateGrad"]
     assert graph.root is residual.grad_fn
@@ -45,7 +41,7 @@ def test_uses_name_consumer_and_position():
     w = ones(3)
     square, data = w * w, torch.ones(3)
     residual = data - square
-    graph = graph_of(residual, w=w)
+    graph = Graph(residual, {"w": w})
     (leaf,) = graph.names
     assert graph.uses[Edge(leaf)] == [Use(square.grad_fn, 0), Use(square.grad_fn, 1)]
     assert graph.uses[Edge(square.grad_fn)] == [Use(residual.grad_fn, 1)]
@@ -56,10 +52,10 @@ def test_uses_name_consumer_and_position():
 def test_outputs_of_an_operation_with_several():
     w = ones(2, 6)
     _, second, third = w.split(2, dim=1)
-    graph = graph_of(second * third, w=w)
+    graph = Graph(second * third, {"w": w})
     assert graph.outputs[second.grad_fn] == {1, 2}
     assert Edge(second.grad_fn, 2).shape == (2, 2)
-    assert graph_of(third, w=w).outputs[third.grad_fn] == {2}
+    assert Graph(third, {"w": w}).outputs[third.grad_fn] == {2}
 
 
 def test_parametric_means_from_parameters_alone():
@@ -68,24 +64,24 @@ def test_parametric_means_from_parameters_alone():
     x = ones(3, 2)
     made = scale.exp() * weight * frozen_out
     through_points = x @ made
-    graph = graph_of(through_points, scale=scale, weight=weight)
+    graph = Graph(through_points, {"scale": scale, "weight": weight})
     assert made.grad_fn in graph.parametric
     assert through_points.grad_fn not in graph.parametric
     constant_points = x.detach() @ made
-    assert constant_points.grad_fn in graph_of(constant_points, scale=scale).parametric
+    assert constant_points.grad_fn in Graph(constant_points, {"scale": scale}).parametric
 
 
 def test_one_leaf_counts_once_and_one_that_the_residual_does_not_depend_on_never():
     w = ones(3)
-    assert len(graph_of(w * 2, a=w).names) == 1
-    graph = graph_of(ones(3) * 2, w=w)
+    assert len(Graph(w * 2, {"a": w}).names) == 1
+    graph = Graph(ones(3) * 2, {"w": w})
     assert graph.order == []
     assert graph.names == {}
 
 
 def test_a_detached_copy_is_no_use():
     w = ones(3)
-    graph = graph_of(w.detach() * w + w.clone().detach(), w=w)
+    graph = Graph(w.detach() * w + w.clone().detach(), {"w": w})
     (leaf,) = graph.names
     (use,) = graph.uses[Edge(leaf)]
     assert (nodes.kind(use.node), use.position) == ("MulBackward0", 1)
@@ -94,14 +90,14 @@ def test_a_detached_copy_is_no_use():
 def test_a_leaf_has_no_graph():
     w = ones(3)
     with pytest.raises(ValueError, match="the residual is a leaf"):
-        graph_of(w, w=w)
+        Graph(w, {"w": w})
 
 
 def test_long_chains_need_no_recursion():
     out = w = ones(2)
     for _ in range(3000):
         out = out * 1.0
-    assert len(graph_of(out, w=w).order) == 3001
+    assert len(Graph(out, {"w": w}).order) == 3001
 
 
 @pytest.mark.parametrize(
@@ -121,4 +117,4 @@ def test_coarsest_dtype_on_the_way(through: list[torch.dtype], coarsest: torch.d
     out = w * 1.0
     for dtype in through:
         out = out.to(dtype) * 1.0
-    assert graph_of(out, w=w).coarsest == coarsest
+    assert Graph(out, {"w": w}).coarsest == coarsest

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from pinn_ntk.graph.reference import reference_ntk
-from scripts import load, study
+from pinn_ntk.graph.reference import reference_jacobian
+from tests.scripts import load, study
 
 wide_networks = load("wide_networks")
 WIDTHS = (64, 2048)
@@ -18,9 +18,8 @@ WIDTHS = (64, 2048)
 @pytest.fixture(scope="module")
 def numbers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """All of the 500 steps at few points."""
-    options = ("--widths", "[64,2048]", "--seeds", "[0]", "--starts", "[mirrored]")
-    few = ("--points", "10", "--every", "50")
-    return study("wide_networks", tmp_path_factory.mktemp("study"), *options, *few)
+    options = "--widths [64,2048] --seeds [0] --starts [mirrored] --points 10 --every 50"
+    return study("wide_networks", tmp_path_factory.mktemp("study"), *options.split())
 
 
 def test_wide_network_is_foretold_within_one_percent(numbers: dict[str, Any]):
@@ -67,10 +66,10 @@ def test_steps_are_those_of_gradient_descent():
     record = wide_networks.study(6, "plain", 3, setting)
     problem = wide_networks.Poisson(6, "plain", 3, setting)
     params = list(problem.net.parameters())
-    start = {t: r.detach().flatten() for t, r in problem.terms().items()}
-    blocks = reference_ntk(problem.terms(), params)
-    k = torch.cat([torch.cat([blocks[a, b] for b in start], 1) for a in start])
-    d, r = torch.tensor([2 / 4] * 4 + [2 / 2] * 2), torch.cat(list(start.values()))
+    start = torch.cat(list(problem.terms().values()))
+    jacobian = reference_jacobian(start, params)
+    k, r = jacobian @ jacobian.mT, start.detach().flatten()
+    d = torch.tensor([2 / 4] * 4 + [2 / 2] * 2)
     losses = []
     for _ in range(3):
         loss = sum(part.square().mean() for part in problem.terms().values())

@@ -8,18 +8,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
-import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from pinn_ntk import LossWeights, tap
 from pinn_ntk.callbacks import NTKMonitor
 from pinn_ntk.graph.reference import reference_jacobian
 from tests.kernels import mlp
-from tests.pinn import N_PDE, Pinn, batch, same, trainer
+from tests.pinn import N_PDE, Pinn, batch, same
+from tests.pinn import fit as train
 
 Residuals: TypeAlias = dict[str, Tensor]
 
@@ -159,8 +158,7 @@ class SelfAdaptive(Noted):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.automatic_optimization = False
-        mask = torch.linspace(0.5, 2, N_PDE, dtype=torch.float64)[:, None]
-        self.mask = nn.Parameter(mask)
+        self.mask = nn.Parameter(torch.linspace(0.5, 2, N_PDE, dtype=torch.float64)[:, None])
 
     def trained(self) -> list[Tensor]:
         return [*self.net.parameters(), self.mask]
@@ -173,11 +171,9 @@ class SelfAdaptive(Noted):
         for optimizer, sign in zip(self.optimizers(), (1, -1), strict=True):
             residuals = self.residuals(batch)
             self.note(residuals)
-            self.effective.setdefault(
-                self.step, {"pde": float(self.mask.detach().mean()), "bc": 1.0}
-            )
-            losses = {"pde": (self.mask * residuals["pde"] ** 2).mean()}
-            losses["bc"] = (residuals["bc"] ** 2).mean()
+            effective = {"pde": float(self.mask.detach().mean()), "bc": 1.0}
+            self.effective.setdefault(self.step, effective)
+            losses = self.losses(residuals) | {"pde": (self.mask * residuals["pde"] ** 2).mean()}
             self.log_losses(losses, batch_idx)
             optimizer.zero_grad()
             total = self.total(losses) if sign == 1 else losses["pde"] + losses["bc"]
@@ -196,8 +192,7 @@ class TwoNetworks(Noted):
     def configure_optimizers(self) -> Any:
         if self.automatic_optimization:
             return super().configure_optimizers()
-        networks = (self.net, self.source)
-        return [torch.optim.Adam(network.parameters(), lr=0.01) for network in networks]
+        return [torch.optim.Adam(n.parameters(), lr=0.01) for n in (self.net, self.source)]
 
     def residuals(self, batch: Any) -> Residuals:
         x = batch["x"]
@@ -250,8 +245,7 @@ class Inverse(Noted):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         if not self.owned:
-            start = torch.full((1,), 0.7, dtype=torch.float64)
-            self.coefficient = start.requires_grad_()
+            self.coefficient = torch.full((1,), 0.7, dtype=torch.float64, requires_grad=True)
         groups = [{"params": self.net.parameters()}, {"params": [self.coefficient], "lr": 0.1}]
         return torch.optim.Adam(groups, lr=0.01)
 
@@ -266,15 +260,14 @@ class Inverse(Noted):
 class Stream:
     """A loader that knows where it is; every batch has points of its own, drawn by its number."""
 
-    def __init__(self, length: int = 20, pack: Callable[[dict[str, Tensor]], Any] = dict) -> None:
-        self.length, self.pack = length, pack
-        self.position = 0
+    def __init__(self, pack: Callable[[dict[str, Tensor]], Any] = dict) -> None:
+        self.pack, self.position = pack, 0
 
     def __len__(self) -> int:
-        return self.length
+        return 20
 
     def __iter__(self) -> Iterator[Any]:
-        while self.position < self.length:
+        while self.position < len(self):
             self.position += 1
             generator = torch.Generator().manual_seed(self.position)
             x = 2 * torch.rand(N_PDE, 1, dtype=torch.float64, generator=generator) - 1
@@ -286,19 +279,6 @@ class Stream:
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         self.position = state["position"]
-
-
-def train(
-    module: pl.LightningModule,
-    *callbacks: pl.Callback,
-    batches: Iterable[Any] | None = None,
-    **options: Any,
-) -> pl.Trainer:
-    """Fit, without checkpoints and loggers unless asked for; by default on one batch."""
-    run = trainer(*callbacks, **options)
-    data = [batch()] * 100 if batches is None else list(batches)
-    run.fit(module, DataLoader(data, batch_size=None))  # type: ignore[arg-type]
-    return run
 
 
 def compare(
@@ -373,7 +353,6 @@ def assert_traces(monitor: NTKMonitor, module: Noted, steps: Sequence[int]) -> N
 
 def assert_close(a: nn.Module, b: nn.Module, rel: float = 1e-9) -> None:
     """Parameters agree but for the rounding of differently computed weights."""
-    for (name, p), q in zip(a.named_parameters(), b.parameters(), strict=True):
-        np.testing.assert_allclose(
-            p.detach().numpy(), q.detach().numpy(), rtol=rel, atol=1e-12, err_msg=name
-        )
+    torch.testing.assert_close(
+        list(a.parameters()), list(b.parameters()), rtol=rel, atol=1e-12, check_dtype=False
+    )
