@@ -59,6 +59,16 @@ def values(panel: Panel) -> dict[str, float]:
     return {tag: x for reading in panel.readings.values() for tag, x in reading.values.items()}
 
 
+def grouped(groups: dict[str, str]) -> Look:
+    """r_pde = A theta + c x, r_bc = B theta; d r_pde / d c is x."""
+    theta = torch.ones(4, dtype=torch.float64, requires_grad=True)
+    c = torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
+    x = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)
+    params = {"theta": theta, "c": c, "lam": torch.ones(3, requires_grad=True)}
+    residuals = {"pde": rows(3) @ theta + c * x, "bc": rows(2, seed=1) @ theta}
+    return Look(0, StepTerms(residuals, {}), params, params, kept={"groups": (groups, None)})
+
+
 def facts_of(s: Spectrum) -> dict[str, Any]:
     names = ("rank", "floor", "lambda_max", "effective_rank", "condition")
     return {"rows": len(s.eigenvalues), **{name: getattr(s, name) for name in names}}

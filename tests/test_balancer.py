@@ -14,48 +14,21 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.loggers import CSVLogger
 from torch import Tensor
 
-from pinn_ntk import empirical_ntk, reference_ntk, trace_weights
+from pinn_ntk import empirical_ntk
 from pinn_ntk.callbacks import NTKBalancer, NTKMonitor
 from pinn_ntk.weights.trace import Convention
+from tests.by_hand import Weighted, gradient, wang_weights
 from tests.pinn import Pinn, batch, build, calling, fit, same, told_once
 from tests.scripts import python
 from tests.written import column
 from tests.zoo import make
-
-
-class Weighted(Pinn):
-    """Weights its own loss: what a user would write by hand, at the same steps."""
-
-    def __init__(
-        self, every: int, convention: Convention = "sum", ema: float = 0.0, **options: Any
-    ):
-        super().__init__(**options)
-        self.every, self.convention, self.ema = every, convention, ema
-        self.weights = {"pde": 1.0, "bc": 1.0}
-
-    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        residuals = self.residuals(batch)
-        if batch_idx % self.every == 0:
-            new = trace_weights(empirical_ntk(residuals, self), self.convention)
-            for name, old in self.weights.items():
-                self.weights[name] = self.ema * old + (1 - self.ema) * new[name]
-        losses = {n: (self.weights[n] * r.square()).mean() for n, r in residuals.items()}
-        return losses["pde"] + losses["bc"]
-
-
-def by_hand(residuals: dict[str, Tensor], module: pl.LightningModule) -> dict[str, float]:
-    """Wang's rule with the row-by-row kernel."""
-    kernel = reference_ntk(residuals, module)
-    traces = {name: float(kernel[name, name].trace()) for name in residuals}
-    return {name: sum(traces.values()) / trace for name, trace in traces.items()}
-
 
 # --- The weights, and that they act
 
 
 def test_first_weights_are_those_of_the_unweighted_kernel_at_the_first_step():
     module, balancer = build(), NTKBalancer()
-    expected = by_hand(module.residuals(batch()), module)
+    expected = wang_weights(module.residuals(batch()), module)
     fit(module, balancer, steps=1)
     assert balancer.weights == pytest.approx(expected, rel=1e-12)
     assert list(balancer.weights) == ["pde", "bc"]
@@ -147,7 +120,7 @@ def test_absent_terms_keep_their_weight_and_new_ones_start_at_one():
 def test_absent_terms_count_with_their_last_trace():
     balancer = NTKBalancer(every_n_steps=1)
     module = Late()
-    expected = by_hand(module.residuals(batch()), module)
+    expected = wang_weights(module.residuals(batch()), module)
     fit(module, balancer, steps=2)
     # Without the trace of "bc" the only term of step 1 would have weight 1.
     assert balancer.weights["bc"] == pytest.approx(expected["bc"], rel=1e-12)
@@ -215,12 +188,6 @@ def test_a_backward_pass_done_again_is_weighted_once():
     fit(plain, NTKBalancer(), steps=1)
     fit(module, NTKBalancer(), steps=1)
     assert torch.equal(module.gradients[0], plain.gradients[0])
-
-
-def gradient(loss: Tensor, module: Pinn) -> Tensor:
-    params = list(module.parameters())
-    grads = torch.autograd.grad(loss, params, retain_graph=True, materialize_grads=True)
-    return torch.cat([g.flatten() for g in grads])
 
 
 class Again(Pinn):

@@ -19,38 +19,15 @@ from torch.utils.checkpoint import checkpoint
 from pinn_ntk import distance_to_limit, look
 from pinn_ntk.callbacks import NTKMonitor
 from pinn_ntk.diagnostics.distance_to_limit import POINTS, DistanceFromLimit, spread
-from pinn_ntk.limit.parametrization import found_stds
+from tests.by_hand import OWN_INPUTS, Plain
 from tests.kernels import mlp
 from tests.looks import said
 from tests.networks import Lambda
-from tests.pinn import N_PDE, Pinn, batch, trainer
+from tests.pinn import N_PDE, batch, trainer
 from tests.zoo import Stream, compare, make, series, train
 
 DISTANCE = "ntk/distance_to_limit"
-HALF, OWN = torch.tensor(0.5, dtype=torch.float64), 3 * batch()["x"]  # as the network is called
-
-
-class Plain(Pinn):
-    """A plain network, which keeps copies of itself of each step."""
-
-    def __init__(self, optimizer: str = "adam") -> None:
-        super().__init__(optimizer=optimizer)
-        self.net = mlp(1, 8, 8, 1)
-        self.copies: list[dict[str, Tensor]] = []
-
-    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        self.copies.append(copy.deepcopy(self.net.state_dict()))
-        return super().training_step(batch, batch_idx)
-
-    def distances(self, *steps: int, points: Tensor = OWN) -> Any:
-        net = nn.Sequential(*copy.deepcopy(self.net))
-        net.load_state_dict(self.copies[0])
-        stds, found = found_stds(net), {}
-        for step in steps:
-            net.load_state_dict(self.copies[step])
-            found[step] = distance_to_limit(net, points, *stds)
-        assert len({round(value, 6) for value in found.values()}) == len(steps)  # it moves
-        return pytest.approx(found, rel=1e-12)
+HALF = torch.tensor(0.5, dtype=torch.float64)
 
 
 def distances(monitor: NTKMonitor) -> dict[int, float]:
@@ -134,14 +111,14 @@ class Timed(Plain):
 
 FIRST: dict[str, tuple[Callable[[], Plain], Tensor]] = {
     "a number": (lambda: Called(lambda net: net(HALF), Reshaped), HALF.reshape(1, 1)),
-    "no number": (lambda: Called(lambda net: net(HALF.expand(0)), Reshaped), OWN),
-    "no row": (lambda: Called(lambda net: net(HALF.expand(0, 1))), OWN),
-    "one point": (lambda: Called(lambda net: net(HALF.expand(1))), OWN),
-    "nan": (lambda: Called(lambda net: net(HALF.expand(2, 1) * torch.nan)), OWN),
-    "vmap": (lambda: Called(lambda net: torch.vmap(net)(HALF.expand(2, 1))), OWN),
-    "vmap of rows": (lambda: Called(lambda net: torch.vmap(net)(HALF.expand(2, 3, 1))), OWN),
-    "a layer": (lambda: Called(lambda net: net[0](HALF.expand(2, 1))), OWN),
-    "a call of its own": (Timed, torch.cat([OWN, batch()["x"] - 1], -1)),
+    "no number": (lambda: Called(lambda net: net(HALF.expand(0)), Reshaped), OWN_INPUTS),
+    "no row": (lambda: Called(lambda net: net(HALF.expand(0, 1))), OWN_INPUTS),
+    "one point": (lambda: Called(lambda net: net(HALF.expand(1))), OWN_INPUTS),
+    "nan": (lambda: Called(lambda net: net(HALF.expand(2, 1) * torch.nan)), OWN_INPUTS),
+    "vmap": (lambda: Called(lambda net: torch.vmap(net)(HALF.expand(2, 1))), OWN_INPUTS),
+    "vmap of rows": (lambda: Called(lambda net: torch.vmap(net)(HALF.expand(2, 3, 1))), OWN_INPUTS),
+    "a layer": (lambda: Called(lambda net: net[0](HALF.expand(2, 1))), OWN_INPUTS),
+    "a call of its own": (Timed, torch.cat([OWN_INPUTS, batch()["x"] - 1], -1)),
 }
 
 
@@ -328,10 +305,10 @@ def listening(module: Plain, *, due: bool = True) -> DistanceFromLimit:
 def test_it_may_be_pickled_while_it_listens():
     module = make(Plain)
     limit = listening(module)
-    step = look(module.net(OWN).square().mean(), module)
+    step = look(module.net(OWN_INPUTS).square().mean(), module)
     assert pickle.loads(pickle.dumps(limit)).read(step) is None  # it is attached to nothing
     assert copy.deepcopy(limit).state_dict() == {}
-    expected = distance_to_limit(module.net, OWN)
+    expected = distance_to_limit(module.net, OWN_INPUTS)
     values = limit.read(step).values
     assert values == {"distance_to_limit": pytest.approx(expected, rel=1e-12)}
     again = pickle.loads(pickle.dumps(limit))
@@ -353,7 +330,7 @@ def test_a_compiled_network_is_compiled_to_the_same():
         torch._dynamo.reset()
         module = make(Plain)
         limit = listening(module, due=due)
-        torch.compile(module.net, backend=note, fullgraph=True)(OWN)
+        torch.compile(module.net, backend=note, fullgraph=True)(OWN_INPUTS)
         step = look(None, module, residuals={"head": 2 * module.net[4].weight})
         assert limit.read(step) is None
         return found

@@ -23,32 +23,13 @@ from pinn_ntk.callbacks import NTKBalancer, NTKMonitor
 from pinn_ntk.callbacks.step.step_inputs import StepInputs
 from pinn_ntk.diagnostics import predicted_decrease
 from pinn_ntk.looks.digest import RandomStates
+from tests.by_hand import Seen
 from tests.looks import said
 from tests.pinn import N_BC, N_PDE, batch, build, calling, fit, same, trainer
-from tests.test_logging import Burst
-from tests.zoo import Manual, Noted, Resampled, Residuals, Stream, TwoNetworks, make, train
+from tests.zoo import Burst, Manual, Noted, Resampled, Residuals, Stream, TwoNetworks, make, train
 
 RATIO = "ntk/predicted_decrease_ratio"
-D = np.array([2 / N_PDE] * N_PDE + [2 / N_BC] * N_BC)
 ROUTES: list[dict[str, Any]] = [{"residuals": "residuals"}, {"probe": "residuals"}]
-
-
-class Seen(Noted):
-    """Tells what each step did to the loss, relative to what is foretold."""
-
-    def stacked(self, step: int) -> list[np.ndarray]:
-        """Residuals of all terms, (R,), and their Jacobian, (R, P)."""
-        noted = self.rows[step], self.jacobians[step]
-        return [torch.cat(list(of_terms.values())).numpy() for of_terms in noted]
-
-    def ratio(self, step: int, weights: np.ndarray | float = 1.0) -> float:
-        (r, J), (after, _) = self.stacked(step), self.stacked(step + 1)
-        linear = r + J @ (self.theta[step + 1] - self.theta[step]).numpy()
-        before, predicted, measured = (weights * D @ x**2 / 2 for x in (r, linear, after))
-        return float((before - measured) / (before - predicted))
-
-    def ratios(self, *steps: int) -> dict[int, Any]:
-        return pytest.approx({step: self.ratio(step) for step in steps}, rel=1e-8)
 
 
 def ratios(monitor: NTKMonitor) -> dict[int, float]:

@@ -8,21 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from pinn_ntk import Look
-from pinn_ntk.looks.step_terms import StepTerms
-from tests.looks import ask, look_at, rows, said, says, values
+from tests.looks import ask, grouped, look_at, rows, said, says, values
 
 NETWORK = {"pde": rows(3).square().sum().item(), "bc": rows(2, seed=1).square().sum().item()}
-
-
-def grouped(groups: dict[str, str]) -> Look:
-    """r_pde = A theta + c x, r_bc = B theta; d r_pde / d c is x."""
-    theta = torch.ones(4, dtype=torch.float64, requires_grad=True)
-    c = torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
-    x = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)
-    params = {"theta": theta, "c": c, "lam": torch.ones(3, requires_grad=True)}
-    residuals = {"pde": rows(3) @ theta + c * x, "bc": rows(2, seed=1) @ theta}
-    return Look(0, StepTerms(residuals, {}), params, params, kept={"groups": (groups, None)})
 
 
 def test_traces_of_groups_of_parameters():

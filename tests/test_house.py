@@ -85,6 +85,11 @@ def test_ci_fails_when_a_step_fails(tmp_path: Path, tool: str):
     assert commands[-1].startswith(tool)
 
 
+def test_what_two_tests_need_lies_below_them():
+    found = {name for file in sources("tests") for name in imported(file)}
+    assert [name for name in found if name.startswith("tests.test_")] == []
+
+
 @pytest.mark.parametrize("file", ENGINE + PLUGIN, ids=name_of)
 def test_private_node_attributes_stay_in_one_module(file: Path):
     holds = "_saved_" in file.read_text()

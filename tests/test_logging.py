@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 from torch import Tensor
@@ -17,7 +16,7 @@ from torch import Tensor
 from pinn_ntk.callbacks import NTKBalancer, NTKMonitor
 from tests.pinn import batch, calling, told_once
 from tests.written import column
-from tests.zoo import Noted, assert_series, assert_traces, make, series, steps_of, train
+from tests.zoo import Burst, Noted, assert_series, assert_traces, make, series, steps_of, train
 
 
 class Bare(Logger):
@@ -101,20 +100,6 @@ def test_two_monitors_do_not_meet():
 
 
 # --- NaN
-
-
-class Burst(Noted):
-    """NaN in one row of "bc" at step 2; gradients are cleaned as careful people do."""
-
-    def residuals(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        found = super().residuals(batch)
-        bad = torch.zeros_like(found["bc"])
-        bad[1] = float("nan") if self.step == 2 else 0.0
-        return {"pde": found["pde"], "bc": found["bc"] + bad}
-
-    def on_after_backward(self) -> None:
-        for parameter in self.parameters():
-            parameter.grad.nan_to_num_(nan=0.0)
 
 
 def test_nan_is_logged_for_its_term_only(tmp_path: Path):

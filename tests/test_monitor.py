@@ -29,11 +29,10 @@ from pinn_ntk.diagnostics.predicted_decrease import PredictedDecrease
 from pinn_ntk.diagnostics.rank import Rank
 from pinn_ntk.diagnostics.step_size import StepSize
 from pinn_ntk.looks.parameters import learning_rate, trained_parameters
+from tests.by_hand import D, Seen
 from tests.pinn import N_PDE, ONE_BATCH, Pinn, TwoOptimizers, build, calling, fit, same, told_once
-from tests.test_diagnostic_predicted_decrease import D, Seen
-from tests.test_training import CutOff
 from tests.written import column, events, summaries
-from tests.zoo import Noted, assert_traces, compare, make, steps_of
+from tests.zoo import CutOff, Noted, assert_traces, compare, make, steps_of
 
 TERMS = ("pde", "bc")
 SCALARS = {

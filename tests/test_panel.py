@@ -19,9 +19,9 @@ from pinn_ntk.diagnostics.distance_to_limit import DistanceFromLimit
 from pinn_ntk.diagnostics.predicted_decrease import PredictedDecrease
 from pinn_ntk.diagnostics.registry import chosen
 from pinn_ntk.looks.step_terms import PROBE
+from tests.by_hand import Plain
 from tests.looks import ask, look_at, rows, values
 from tests.pinn import ours
-from tests.test_diagnostic_distance_to_limit import Plain
 from tests.zoo import make, series, train
 
 

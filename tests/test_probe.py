@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, cast
 from unittest.mock import Mock
@@ -17,14 +16,7 @@ from pinn_ntk.callbacks.step.probe import SEED, FixedProbe
 from pinn_ntk.callbacks.step.residual_function import untouched
 from pinn_ntk.kernel.rows import stratified_rows
 from tests.pinn import batch, build, trainer
-
-
-@dataclass
-class Points:
-    """Batch of a user's class, which a checkpoint cannot hold; its tensors alone are kept."""
-
-    x: Tensor
-    ends: Tensor
+from tests.zoo import Points
 
 
 def points(rows: int = 3, *, shift: float = 0.0, grad: bool = False) -> Points:

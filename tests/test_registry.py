@@ -14,8 +14,7 @@ from pinn_ntk.callbacks.trainer.loggers import layout
 from pinn_ntk.diagnostics import Diagnostic, Tag
 from pinn_ntk.diagnostics.registry import BY_NAME, chosen
 from pinn_ntk.diagnostics.traces import Traces
-from tests.looks import ask, rows, values
-from tests.test_diagnostic_traces import grouped
+from tests.looks import ask, grouped, rows, values
 
 LIMIT = "distance_to_limit"
 

@@ -16,8 +16,17 @@ from torch.utils.data import DataLoader
 from pinn_ntk.callbacks import NTKBalancer, NTKMonitor
 from tests.pinn import ONE_BATCH, batch, same, trainer
 from tests.scripts import python
-from tests.test_probe import Points
-from tests.zoo import Explicit, Noted, Residuals, Stream, assert_traces, make, series, steps_of
+from tests.zoo import (
+    Explicit,
+    Noted,
+    Points,
+    Residuals,
+    Stream,
+    assert_traces,
+    make,
+    series,
+    steps_of,
+)
 
 KILLED = '''
 """Train in child processes that kill themselves, then once more without; save what comes out."""

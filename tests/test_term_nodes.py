@@ -10,8 +10,8 @@ from torch import Tensor
 from pinn_ntk import tap
 from pinn_ntk.callbacks import NTKBalancer, NTKMonitor
 from pinn_ntk.errors import NTKWarning
+from tests.by_hand import Weighted, gradient
 from tests.pinn import Pinn, batch, build, fit, same
-from tests.test_balancer import Weighted, gradient
 from tests.zoo import make
 
 

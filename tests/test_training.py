@@ -17,9 +17,10 @@ from torch import Tensor
 
 from pinn_ntk import tap
 from pinn_ntk.callbacks import NTKBalancer, NTKMonitor
+from tests.by_hand import wang_weights
 from tests.pinn import N_BC, N_PDE, OPTIMIZERS, Pinn, batch, calling, same, trainer
-from tests.test_balancer import by_hand
 from tests.zoo import (
+    CutOff,
     Explicit,
     Noted,
     assert_close,
@@ -184,7 +185,7 @@ def by_closure(steps: int, every: int, optimizer: torch.optim.Optimizer, module:
     weights = {"pde": 1.0, "bc": 1.0}
     history = []
     for step in range(steps):
-        new = by_hand(module.residuals(batch()), module)
+        new = wang_weights(module.residuals(batch()), module)
 
         def closure(weights: dict[str, float] = weights) -> Tensor:
             losses = module.losses(module.residuals(batch()))
@@ -291,14 +292,6 @@ def _interrupts() -> Iterator[None]:
     before = signal.getsignal(signal.SIGINT)
     yield
     signal.signal(signal.SIGINT, before)
-
-
-class CutOff(Noted):
-    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        loss = super().training_step(batch, batch_idx)
-        if batch_idx == 3:
-            raise self.error
-        return loss
 
 
 @pytest.mark.usefixtures("_interrupts")

@@ -6,6 +6,7 @@ Each notes, row by row, what callbacks have to find in its steps, and may weight
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import pytest
@@ -255,6 +256,40 @@ class Inverse(Noted):
         (u_x,) = torch.autograd.grad(u, x, torch.ones_like(u), create_graph=True)
         (u_xx,) = torch.autograd.grad(u_x, x, torch.ones_like(u), create_graph=True)
         return {"pde": self.coefficient * u_xx + u, "bc": self.net(3 * batch["ends"]) - 1}
+
+
+class Burst(Noted):
+    """NaN in one row of "bc" at step 2; gradients are cleaned as careful people do."""
+
+    def residuals(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        found = super().residuals(batch)
+        bad = torch.zeros_like(found["bc"])
+        bad[1] = float("nan") if self.step == 2 else 0.0
+        return {"pde": found["pde"], "bc": found["bc"] + bad}
+
+    def on_after_backward(self) -> None:
+        for parameter in self.parameters():
+            parameter.grad.nan_to_num_(nan=0.0)
+
+
+class CutOff(Noted):
+    """Raises ``error`` at step 3."""
+
+    error: BaseException
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        loss = super().training_step(batch, batch_idx)
+        if batch_idx == 3:
+            raise self.error
+        return loss
+
+
+@dataclass
+class Points:
+    """Batch of a user's class, which a checkpoint cannot hold; its tensors alone are kept."""
+
+    x: Tensor
+    ends: Tensor
 
 
 class Stream:
