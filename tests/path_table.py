@@ -1,6 +1,6 @@
 """Which network, operator and way of taking derivatives takes which path: writes docs/fast-path.md.
 
-Run from the project's root: ``PYTHONPATH=tests:. python tests/path_table.py > docs/fast-path.md``.
+Run from the project's root: ``python -m tests.path_table > docs/fast-path.md``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ PATH = Path(__file__).parent.parent / "docs" / "fast-path.md"
 
 HEAD = """# Which path a residual takes
 
-Written by `PYTHONPATH=tests:. python tests/path_table.py > docs/fast-path.md` from the cases of
+Written by `python -m tests.path_table > docs/fast-path.md` from the cases of
 the test suite (tests/cases.py). Every case, on either path, agrees with the row-by-row kernel to
 a relative error of 1e-12 in float64.
 

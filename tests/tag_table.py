@@ -1,6 +1,6 @@
 """The table of tags in the monitor's docstring and in docs, made of the diagnostics' own tags.
 
-Write both anew: PYTHONPATH=tests:. python tests/tag_table.py
+Write both anew: python -m tests.tag_table
 """
 
 from __future__ import annotations

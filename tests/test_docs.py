@@ -62,7 +62,7 @@ def test_the_diagnostic_of_getting_started_arrives_everywhere(tmp_path: Path):
 
 def test_tables_of_tags_are_those_of_the_diagnostics():
     for file in (DOCSTRING, DOCS):
-        assert found(file) == table(file), "run: PYTHONPATH=tests:. python tests/tag_table.py"
+        assert found(file) == table(file), "run: python -m tests.tag_table"
 
 
 def test_paths_in_the_page_on_architecture_exist():

@@ -69,5 +69,5 @@ def test_rows_follow_the_points() -> None:
 
 
 def test_the_documented_table_is_what_the_engine_does() -> None:
-    command = "PYTHONPATH=tests:. python tests/path_table.py > docs/fast-path.md"
+    command = "python -m tests.path_table > docs/fast-path.md"
     assert PATH.read_text(encoding="utf-8") == table(), f"run: {command}"
