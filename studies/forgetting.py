@@ -10,9 +10,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
+from advection import Advection, Batch, Windows
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from problems import report
@@ -23,9 +23,6 @@ from torch import Tensor
 from pinn_ntk import NTK, empirical_ntk
 from pinn_ntk.analysis.dynamics import LinearizedTraining
 from pinn_ntk.analysis.interference import interference
-
-if TYPE_CHECKING:
-    from time_windows import Advection, Batch, Windows
 
 PUBLISHED = "none: a study of forgetting, no reproduction"
 MOMENTS = (1, 10, 100)
