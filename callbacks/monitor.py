@@ -12,7 +12,7 @@ from pinn_ntk.callbacks.due_step import DueStep
 from pinn_ntk.callbacks.report import Report
 from pinn_ntk.callbacks.schedule import Schedule
 from pinn_ntk.callbacks.step.manual_backward import Backward, measuring
-from pinn_ntk.callbacks.step.probe import RENEWED
+from pinn_ntk.callbacks.step.probe import RENEWED, FixedProbe
 from pinn_ntk.callbacks.step.residual_function import Route
 from pinn_ntk.callbacks.step.step_inputs import StepInputs
 from pinn_ntk.callbacks.step.term_finder import TermFinder
@@ -176,18 +176,20 @@ class NTKMonitor(KernelCallback):
     ) -> None:
         super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
         if self._active:
-            self.guard.run("freezing the probe", partial(self._freeze, batch))
+            if self.finder.probe is not None:
+                self.guard.run(
+                    "freezing the probe", partial(self._freeze, self.finder.probe, batch)
+                )
             due = trainer.is_global_zero and self.due.may_come(trainer)
             self.panel.batch_starts(due=due)
             if due or (trainer.is_global_zero and self.panel.waits):
                 keep = partial(StepInputs, pl_module, batch)
                 self.looks.inputs = self.guard.run("what the step begins from", keep)
 
-    def _freeze(self, batch: Any) -> None:
+    def _freeze(self, probe: FixedProbe, batch: Any) -> None:
         """Let the probe keep the first batch; another one than before begins drift anew."""
-        self.finder.freeze(batch)
-        probe = self.finder.probe
-        if probe is not None and probe.renewed:
+        probe.freeze(batch)
+        if probe.renewed:
             probe.renewed = False
             self._renew_points()
 

@@ -84,15 +84,15 @@ DRAWS: list[Callable[[], Any]] = [
 def test_random_states_tell_a_draw_and_go_back(draw: Callable[[], Any]):
     module = Module()
     before, inputs = RandomStates.now(CPU), StepInputs(module, None)
-    kept = before.digest()
-    assert RandomStates.now(CPU).digest() == kept
+    assert not RandomStates.now(CPU).drawn_since(before)
     assert not inputs.drew_numbers(module)
     first = draw()
-    assert RandomStates.now(CPU).digest() != kept
+    after = RandomStates.now(CPU)
+    assert after.drawn_since(before)
     assert inputs.drew_numbers(module)
-    assert before.digest() == kept  # a state that was kept does not go on with its generator
-    before.restore(CPU)
-    assert RandomStates.now(CPU).digest() == kept
+    before.restore(CPU)  # a state that was kept has not gone on with its generator
+    assert not RandomStates.now(CPU).drawn_since(before)
+    assert RandomStates.now(CPU).drawn_since(after)
     assert torch.equal(torch.as_tensor(draw()), torch.as_tensor(first))
 
 
@@ -116,6 +116,6 @@ def test_a_draw_on_the_device_is_told():
     device = torch.device("cuda", 0)
     before = RandomStates.now(device)
     first = torch.rand(3, device=device)
-    assert RandomStates.now(device).digest() != before.digest()
+    assert RandomStates.now(device).drawn_since(before)
     before.restore(device)
     assert torch.equal(torch.rand(3, device=device), first)

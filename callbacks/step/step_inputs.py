@@ -30,11 +30,11 @@ class StepInputs:
 
     def __init__(self, module: nn.Module, batch: Any) -> None:
         self._batch = batch
-        self._states = RandomStates.now(device_of(module)).digest()
+        self._states = RandomStates.now(device_of(module))
 
     def drew_numbers(self, module: nn.Module) -> bool:
         """Whether random numbers were drawn since the batch started, as dropout does."""
-        return RandomStates.now(device_of(module)).digest() != self._states
+        return RandomStates.now(device_of(module)).drawn_since(self._states)
 
     def setting(self, module: nn.Module, trained: Mapping[str, Tensor], *, batch: bool) -> str:
         """Digest of the tensors and numbers of the batch, frozen parameters and buffers.

@@ -96,11 +96,6 @@ class TermFinder:
         self.recorder.begin()
         self._batch = batch if self.route is not None else None
 
-    def freeze(self, batch: Any) -> None:
-        """Let the probe keep a copy of the first batch."""
-        if self.probe is not None:
-            self.probe.freeze(batch)
-
     def end(self) -> None:
         """The batch is over."""
         self.recorder.end()

@@ -69,12 +69,12 @@ class Panel:
     @property
     def waits(self) -> bool:
         """Whether one waits for the next backward pass."""
-        return any(diagnostic.waits for diagnostic in self._on())
+        return bool(self._waiting())
 
     @property
     def waiting(self) -> str:
         """Those that wait, in words."""
-        return " and ".join(d.title for d in self._on() if d.waits)
+        return " and ".join(diagnostic.title for diagnostic in self._waiting())
 
     def reset(self) -> None:
         """Another module is trained."""
@@ -153,8 +153,8 @@ class Panel:
         self._late |= found
         return list(found.values())
 
-    def _on(self) -> list[Diagnostic]:
-        return [diagnostic for diagnostic in self if diagnostic.name not in self._off]
+    def _waiting(self) -> list[Diagnostic]:
+        return [d for d in self._with("follow") if d.waits and d.name not in self._off]
 
     def _with(self, hook: str) -> list[Diagnostic]:
         """Those that have a hook of their own: most have none, and some are called every step."""

@@ -57,10 +57,11 @@ class RandomStates(NamedTuple):
         np.random.set_state(self.numpy)  # noqa: NPY002
         random.setstate(self.python)
 
-    def digest(self) -> str:
-        """Another one as soon as a number is drawn."""
-        found = hashlib.blake2b(pickle.dumps((self.numpy, self.python)), digest_size=SIZE)
-        found.update(_bytes(self.cpu))
-        if self.accelerator is not None:
-            found.update(_bytes(self.accelerator))
-        return found.hexdigest()
+    def drawn_since(self, before: RandomStates) -> bool:
+        """Whether a number was drawn from one of them; on the same device as before."""
+        torchs = [(self.cpu, before.cpu), (self.accelerator, before.accelerator)]
+        return (
+            any(a is not None and b is not None and not a.equal(b) for a, b in torchs)
+            or self.python != before.python
+            or pickle.dumps(self.numpy) != pickle.dumps(before.numpy)  # holds arrays
+        )
