@@ -14,11 +14,14 @@ at all rows where a measurement keeps some. The global random state is left alon
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from pinn_ntk.kernel.factors import Dense
 from pinn_ntk.kernel.jacobian import FactoredJacobian
+from pinn_ntk.kernel.parts import Parts, RowFactor
 from pinn_ntk.kernel.tsqr import factor_precision
 
 SKETCHES = 16  # k, so that rows that differ by several times the slack hardly pass for equal
@@ -64,13 +67,32 @@ def _sketches(jacobian: FactoredJacobian) -> Tensor:
 
     total = torch.zeros(jacobian.rows, SKETCHES, dtype=jacobian.dtype, device=jacobian.device)
     for factor in jacobian.factors.values():
-        if isinstance(factor, Dense):
-            total += factor.gradients.to(jacobian.dtype) @ normal(factor.numel)
-            continue
-        a, b = map(normal, factor.shape)
-        for left, right in zip(factor.left, factor.right, strict=True):
-            total += (left.to(jacobian.dtype) @ a) * (right.to(jacobian.dtype) @ b)
+        shape = _shape(factor)
+        _add_sketches(total, factor, [normal(size) for size in shape])
     return total
+
+
+def _shape(factor: RowFactor) -> tuple[int, ...]:
+    """(m, n) where the rows of a weight are outer products, else (numel,)."""
+    if isinstance(factor, Parts):
+        return max((_shape(part.factor) for part in factor.parts), key=len)
+    return (factor.numel,) if isinstance(factor, Dense) else factor.shape
+
+
+def _add_sketches(total: Tensor, factor: RowFactor, drawn: Sequence[Tensor]) -> None:
+    """Add the products of one parameter's rows with the numbers ``drawn`` for it to z (R, k)."""
+    if isinstance(factor, Parts):
+        for part in factor.parts:
+            own = total.new_zeros(part.factor.count, SKETCHES)
+            _add_sketches(own, part.factor, drawn)
+            part.spread(own, total)
+    elif isinstance(factor, Dense):
+        columns = drawn[0] if len(drawn) == 1 else drawn[0][:, None] * drawn[1]  # a b^T
+        total += factor.gradients.to(total.dtype) @ columns.reshape(-1, SKETCHES)
+    else:
+        a, b = drawn
+        for left, right in zip(factor.left, factor.right, strict=True):
+            total += (left.to(total.dtype) @ a) * (right.to(total.dtype) @ b)
 
 
 def _split(groups: Tensor, values: Tensor, slack: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ Every product is taken in the dtype asked for, whatever dtype the factors were c
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -42,13 +42,32 @@ class Outer:
         """Entries of the weight, m * n."""
         return math.prod(self.shape)
 
+    @property
+    def count(self) -> int:
+        """R."""
+        return len(self.left[0])
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Dtype of the factors."""
+        return self.left[0].dtype
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All factors."""
+        return (*self.left, *self.right)
+
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> Outer:
+        """The same with each factor changed."""
+        return Outer(tuple(map(change, self.left)), tuple(map(change, self.right)))
+
     def to(self, dtype: torch.dtype) -> Outer:
         """The same factors in ``dtype``."""
-        return Outer(tuple(x.to(dtype) for x in self.left), tuple(x.to(dtype) for x in self.right))
+        return self.mapped(lambda tensor: tensor.to(dtype))
 
     def slice(self, rows: slice | Tensor) -> Outer:
         """Factors of some rows only."""
-        return Outer(tuple(x[rows] for x in self.left), tuple(x[rows] for x in self.right))
+        return self.mapped(lambda tensor: tensor[rows])
 
     def rows(self) -> Tensor:
         """Row gradients written out, (R, m * n)."""
@@ -91,9 +110,28 @@ class Dense:
         """Entries of the parameter."""
         return self.gradients.shape[1]
 
+    @property
+    def count(self) -> int:
+        """R."""
+        return len(self.gradients)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Dtype of the rows."""
+        return self.gradients.dtype
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """The rows."""
+        return (self.gradients,)
+
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> Dense:
+        """The same with the rows changed."""
+        return Dense(change(self.gradients))
+
     def to(self, dtype: torch.dtype) -> Dense:
         """The same rows in ``dtype``."""
-        return Dense(self.gradients.to(dtype))
+        return self.mapped(lambda tensor: tensor.to(dtype))
 
     def slice(self, rows: slice | Tensor) -> Dense:
         """Some rows only."""
@@ -179,5 +217,5 @@ def _add_outer(out: Tensor, a: Outer, b: Outer, *, same: bool) -> None:
 
 
 def _tiles(total: int, side: int) -> Iterator[slice]:
-    for start in range(0, total, side):
+    for start in range(0, max(total, 1), side):
         yield slice(start, min(start + side, total))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from pinn_ntk.kernel.factors import Factor, add_gram
+from pinn_ntk.kernel.parts import RowFactor, add_block
 
 if TYPE_CHECKING:
     from scipy.sparse.linalg import LinearOperator
@@ -49,7 +49,7 @@ class FactoredJacobian:
 
     def __init__(
         self,
-        factors: Mapping[str, Factor],
+        factors: Mapping[str, RowFactor],
         sizes: Mapping[str, int],
         rows: int,
         *,
@@ -92,7 +92,9 @@ class FactoredJacobian:
         count = len(torch.arange(self.rows, device=self.device)[rows])
         return self.with_factors(lambda factor: factor.slice(rows), count)
 
-    def with_factors(self, changed: Callable[[Factor], Factor], rows: int) -> FactoredJacobian:
+    def with_factors(
+        self, changed: Callable[[RowFactor], RowFactor], rows: int
+    ) -> FactoredJacobian:
         """The Jacobian of ``rows`` rows with each factor changed, over the same parameters."""
         return FactoredJacobian(
             {name: changed(factor) for name, factor in self.factors.items()},
@@ -115,7 +117,7 @@ class FactoredJacobian:
         for name, factor in self.factors.items():
             if name in other.factors:
                 budget, same = self.memory_budget, other is self
-                add_gram(block, factor, other.factors[name], self.dtype, budget, same=same)
+                add_block(block, factor, other.factors[name], self.dtype, budget, same=same)
         return block
 
     def matvec(self, vector: Tensor) -> Tensor:

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from pinn_ntk.kernel.factors import Dense, Factor, Outer
 from pinn_ntk.kernel.jacobian import FactoredJacobian, check_same_parameters
+from pinn_ntk.kernel.parts import Parts, RowFactor
 
 _COPIES = 5  # arrays of the size of [T; B^T] that live at once: pieces, stacks, two inside qr
 _ENOUGH = 4  # columns of B, in units of R, beyond which larger blocks are no faster
@@ -49,8 +50,7 @@ def triangular_factor(jacobians: Sequence[FactoredJacobian], scale: Tensor | Non
 def factor_precision(jacobians: Sequence[FactoredJacobian]) -> float:
     """Rounding unit of the coarsest numbers that go into products of the Jacobians."""
     factors = [factor for jacobian in jacobians for factor in jacobian.factors.values()]
-    dtypes = {f.gradients.dtype if isinstance(f, Dense) else f.left[0].dtype for f in factors}
-    dtypes |= {jacobian.dtype for jacobian in jacobians}
+    dtypes = {factor.dtype for factor in factors} | {jacobian.dtype for jacobian in jacobians}
     return max(torch.finfo(dtype).eps for dtype in dtypes)
 
 
@@ -80,10 +80,16 @@ def _pieces(jacobians: Sequence[FactoredJacobian], width: int) -> Iterator[Tenso
         present = [factor for factor in factors if factor is not None]
         if not present:
             continue
-        outer = [factor.shape[1] for factor in present if isinstance(factor, Outer)]
-        for columns in _ranges(size, outer[0] if outer else 1, width):
+        for columns in _ranges(size, max(map(_row_length, present)), width):
             pairs = zip(jacobians, factors, strict=True)
             yield torch.cat([_columns(jacobian, factor, columns) for jacobian, factor in pairs])
+
+
+def _row_length(factor: RowFactor) -> int:
+    """Entries in a row of the weight; 1 where all rows of J are written out."""
+    if isinstance(factor, Parts):
+        return max(_row_length(part.factor) for part in factor.parts)
+    return factor.shape[1] if isinstance(factor, Outer) else 1
 
 
 def _ranges(size: int, row: int, width: int) -> Iterator[slice]:
@@ -95,12 +101,18 @@ def _ranges(size: int, row: int, width: int) -> Iterator[slice]:
             yield slice(begin, min(begin + width, stop))
 
 
-def _columns(jacobian: FactoredJacobian, factor: Factor | None, columns: slice) -> Tensor:
+def _columns(jacobian: FactoredJacobian, factor: RowFactor | None, columns: slice) -> Tensor:
     """Some columns of one parameter, written out, (R_a, p)."""
-    dtype = jacobian.dtype
-    if factor is None:
-        shape = jacobian.rows, columns.stop - columns.start
-        return torch.zeros(shape, dtype=dtype, device=jacobian.device)
+    if factor is not None and not isinstance(factor, Parts):
+        return _written_out(factor, columns, jacobian.dtype)
+    shape = jacobian.rows, columns.stop - columns.start
+    total = torch.zeros(shape, dtype=jacobian.dtype, device=jacobian.device)
+    for part in factor.parts if factor is not None else ():
+        part.spread(_written_out(part.factor, columns, jacobian.dtype), total)
+    return total
+
+
+def _written_out(factor: Factor, columns: slice, dtype: torch.dtype) -> Tensor:
     if isinstance(factor, Dense):
         return factor.gradients[:, columns].to(dtype)
     row = factor.shape[1]

@@ -20,7 +20,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from pinn_ntk.kernel.factors import Factor, Outer
+from pinn_ntk.kernel.factors import Outer
+from pinn_ntk.kernel.parts import Parts, RowFactor
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4, torch.float16: 1e-2}
 """Largest error of a certificate by the coarsest dtype in the graph."""
@@ -81,7 +82,7 @@ def backward_probe(residual: Tensor, leaves: Mapping[str, Tensor]) -> dict[str, 
 
 
 def factored_probe(
-    residual: Tensor, leaves: Mapping[str, Tensor], factors: Mapping[str, Factor]
+    residual: Tensor, leaves: Mapping[str, Tensor], factors: Mapping[str, RowFactor]
 ) -> dict[str, Tensor]:
     """J^T v from the factors; arguments and result as for `backward_probe`."""
     # the probe as the backward pass saw it, rounded to the residual's dtype
@@ -90,7 +91,7 @@ def factored_probe(
 
 
 def magnitudes(
-    residual: Tensor, leaves: Mapping[str, Tensor], factors: Mapping[str, Factor]
+    residual: Tensor, leaves: Mapping[str, Tensor], factors: Mapping[str, RowFactor]
 ) -> dict[str, float]:
     """Size that a (sketched) J^T v would have were all the terms that it adds up independent."""
     squares = _probe_vector(residual).square()
@@ -101,8 +102,10 @@ def magnitudes(
     return sizes
 
 
-def _row_squares(factor: Factor) -> Tensor:
+def _row_squares(factor: RowFactor) -> Tensor:
     """Sum of the squared norms of the terms that make up each row, (R,)."""
+    if isinstance(factor, Parts):
+        return factor.added_up(_row_squares)
     if not isinstance(factor, Outer):
         return factor.gradients.double().square().sum(1)
     sites = zip(factor.left, factor.right, strict=True)
@@ -110,11 +113,13 @@ def _row_squares(factor: Factor) -> Tensor:
     return torch.stack([left * right for left, right in norms]).sum(0)
 
 
-def _product(factor: Factor, probe: Tensor, leaf: Tensor) -> Tensor:
+def _product(factor: RowFactor, probe: Tensor, leaf: Tensor) -> Tensor:
+    if isinstance(factor, Parts):
+        products = [_product(p.factor, p.gathered(probe), leaf) for p in factor.parts]
+        return torch.stack(products).sum(0)
     sketch = _sketch(leaf)
     if sketch is None or not isinstance(factor, Outer):
-        dtype = factor.left[0].dtype if isinstance(factor, Outer) else factor.gradients.dtype
-        return _sketched(factor.rmatvec(probe.to(dtype)), leaf)
+        return _sketched(factor.rmatvec(probe.to(factor.dtype)), leaf)
     total = torch.zeros(len(leaf), SKETCH, dtype=torch.float64, device=leaf.device)
     for left, right in zip(factor.left, factor.right, strict=True):
         narrow = (right @ sketch.to(right.dtype)) * probe.to(right.dtype)[:, None]  # (R, SKETCH)
