@@ -25,12 +25,7 @@ def kept_apart(kernel: NTK, tensors: Iterable[Tensor]) -> NTK:
         return factor.mapped(own)
 
     jacobians = {term: kernel.jacobian(term) for term in kernel.terms}
-    return NTK(
-        {
-            term: j.with_factors(lambda factor: factor.mapped(own), j.rows)
-            for term, j in jacobians.items()
-        }
-    )
+    return NTK({term: j.with_factors(owned, j.rows) for term, j in jacobians.items()})
 
 
 def versions(kernel: NTK) -> list[int]:
