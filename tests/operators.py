@@ -282,7 +282,8 @@ LAYOUTS: dict[str, Layout] = {
     "components_first": of_flow(lambda parts: torch.stack(parts).squeeze(2)),  # (3, N)
     "components_in_turn": of_flow(torch.cat),  # (3 N, 1)
     "components_interleaved": of_flow(lambda parts: torch.cat(parts, dim=1).flatten()),  # (3 N,)
-    "mean_removed": Layout(of_u_xx(lambda r: r - r.mean()), "generic"),
+    "mean_removed": Layout(of_u_xx(lambda r: r - r.mean())),
+    "running_sum": Layout(of_u_xx(lambda r: r.cumsum(0)), "generic"),
     "zero_value": Layout(of_u_xx(lambda r: r - r.detach())),
     "zero_jacobian": Layout(of_u_xx(lambda r: 0 * r), "any"),
     "scale_1e-10": Layout(of_u_xx(lambda r: 1e-10 * r)),

@@ -100,13 +100,18 @@ NAMES: dict[str, tuple[Callable[[Tensor], Tensor], set[str]]] = {
     "GeluBackward": (lambda x: grad(nn.functional.gelu(x), x), {"pointwise"}),
     "SliceBackward": (lambda x: grad(x[:, :1].square(), x), {"keeps_axis"}),
     "TanhBackward": (own_function("Tanh", lambda _, x: x.flip(0), lambda _, g: g.flip(0)), set()),
-    "Flip": (lambda x: x.flip(0), set()),
+    "Flip": (lambda x: x.flip(0), {"selects"}),
+    "Stack": (
+        lambda x: torch.stack([x, x]),
+        {"selects", "joins", "weighs", "of_leaves"},
+    ),
+    "Hypot": (lambda x: torch.hypot(x, x), {"pointwise"}),
     "Sub": (lambda x: x - x, {"pointwise", "of_leaves", "weighs"}),
     "Squeeze": (
         lambda x: x.squeeze(1),
-        {"view", "keeps_numbers", "keeps_axis", "weighs", "rescales", "of_leaves"},
+        {"view", "selects", "keeps_numbers", "keeps_axis", "weighs", "rescales", "of_leaves"},
     ),
-    "T": (torch.t, {"view", "weighs", "rescales", "of_leaves"}),
+    "T": (torch.t, {"view", "selects", "weighs", "rescales", "of_leaves"}),
     "MseLoss": (lambda x: nn.functional.mse_loss(x, torch.ones(3, 2)), {"subtracts"}),
 }
 

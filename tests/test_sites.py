@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from pinn_ntk import NTKWarning, empirical_ntk
 from pinn_ntk.graph.jacobian import mixing, partitions, sites
-from pinn_ntk.graph.jacobian.sites import site_factors
+from pinn_ntk.graph.jacobian.row_factors import row_factors
 from pinn_ntk.graph.reference import reference_jacobian
 from tests.asserts import assert_near
 from tests.networks import NETWORKS
@@ -36,7 +36,7 @@ def fallbacks(residual: Tensor, params: nn.Module | list[Tensor]) -> dict[str, s
 
 
 def parts(shape: tuple[int, ...]) -> list[list[list[int]]]:
-    return [partition.tolist() for partition in partitions.partitions(torch.zeros(shape))]
+    return [partition.tolist() for partition in partitions.partitions(shape)]
 
 
 def test_first_all_rows_together_then_by_axis_then_joined():
@@ -99,15 +99,18 @@ JOINED: dict[str, Join] = {
     "two_in_turn": lambda p: torch.stack(p[:2], dim=1).reshape(-1),
     "norm_of_all": lambda p: torch.cat(p, dim=1).norm(dim=1)[ORDER],
     "twice_the_same": lambda p: torch.cat([p[0], p[0]]),
-}
-
-
-HALF_SHARED: dict[str, Join] = {
     "some_points_twice": lambda p: torch.cat([p[0], p[1][:5]]),
     "five_joined": lambda p: torch.cat([*p, p[0] * p[1], p[1] * p[2]]),
     "shuffled_components": lambda p: torch.cat(p)[torch.randperm(3 * N)],
     "differences": lambda p: p[0].diff(dim=0),
+    "second_differences": lambda p: p[0][2:] - 2 * p[0][1:-1] + p[0][:-2],
     "pairs_of_points": lambda p: p[0] - p[1].T,
+}
+
+
+HALF_SHARED: dict[str, Join] = {
+    "running_sum": lambda p: p[0].cumsum(0),
+    "mixed_by_a_matrix": lambda p: torch.ones(N, N).tril() @ p[0] * p[1],
 }
 
 
@@ -216,7 +219,7 @@ def test_a_residual_that_depends_on_nothing_trained():
 def test_one_row_is_left_to_one_backward_pass(shape: tuple[int, ...]):
     net = NETWORKS["batch_norm"](1, 1)
     residual = net(points(N, 1)).mean().view(shape)
-    factors, reasons, *_ = site_factors(residual, names := dict(net.named_parameters()))
+    factors, reasons, *_ = row_factors(residual, names := dict(net.named_parameters()))
     assert factors == {}
     assert set(reasons) == set(names)
     kernel = empirical_ntk(residual, net)  # a warning would be an error here

@@ -26,6 +26,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pinn_ntk.graph.broadcast import SMALLEST, by_accident
 from pinn_ntk.kernel.jacobian import FactoredJacobian
 from pinn_ntk.kernel.tsqr import factor_precision
 
@@ -34,9 +35,6 @@ _MARGIN = 32
 
 SIDE = 12
 """Rows and columns of an (N, N) residual that are looked at."""
-
-SMALLEST = 3
-"""Side from which a residual may be called broadcast; smaller ones look like duplicated points."""
 
 
 def rounding(jacobian: FactoredJacobian) -> float:
@@ -136,10 +134,8 @@ def additive_cause(term: str, shape: tuple[int, int], *, certain: bool) -> str:
             "most: components that differ by a shift, or a difference that was broadcast by "
             "accident; check shapes of prediction and target."
         )
-    parts = "(N,) - (N, 1)" if n == m else f"({m},) - ({n}, 1)"
     return (
-        f"The {n * m} rows of {term} look like those of a difference that was broadcast to "
-        f"({n}, {m}) by accident, likely {parts}; check shapes of prediction and target."
+        f"The {n * m} rows of {term} look like those of a difference that was {by_accident(n, m)}."
     )
 
 

@@ -123,6 +123,12 @@ def reachable(
                 yield node
 
 
+def vjp(node: Node, cotangent: Tensor) -> tuple[Tensor | None, ...]:
+    """What the backward formula of one operation brings to each of its inputs."""
+    given = node(cotangent)  # type: ignore[operator]
+    return given if isinstance(given, tuple) else (given,)
+
+
 def output_shape(node: Node, output: int = 0) -> torch.Size:
     """Shape of the ``output``-th tensor that the operation behind ``node`` made."""
     return torch.Size(node._input_metadata[output].shape)

@@ -30,6 +30,8 @@ class Operation:
     keeps_numbers: bool = False  # all, in row-major order, so that rows of a residual stay rows
     keeps_axis: bool = False  # axis 0, if its length is the number of rows before and after
     pointwise: bool = False  # makes entry i of the result from entry i of each operand, broadcast
+    selects: bool = False  # every entry of the result is an entry of an operand, or a constant
+    joins: bool = False  # puts operands into one result, side by side
     weighs: bool = False  # weighs, selects or adds up, as a loss does with what its residuals give
     rescales: bool = False  # of one operand, may stand between the square of a norm and that norm
     of_leaves: bool = False  # may shape a penalty or a weight that is computed from leaves alone
@@ -77,7 +79,13 @@ def _operations(names: str, **properties: Any) -> dict[str, Operation]:
     return {name: Operation(name, **properties) for name in names.split()}
 
 
-_VIEW: dict[str, Any] = {"view": True, "weighs": True, "rescales": True, "of_leaves": True}
+_VIEW: dict[str, Any] = {
+    "view": True,
+    "selects": True,
+    "weighs": True,
+    "rescales": True,
+    "of_leaves": True,
+}
 _SAME: dict[str, Any] = {"keeps_numbers": True, "keeps_axis": True}
 _WEIGHS: dict[str, Any] = {"weighs": True, "of_leaves": True}
 _MATRICES = {0: "mat2", 1: "self"}
@@ -100,6 +108,9 @@ _TABLE: dict[str, Operation] = {
         **_WEIGHS,
         pointwise=True,
     ),
+    **_operations(
+        "Atan2 Copysign Fmax Fmin Fmod Hypot Logaddexp Logaddexp2 Remainder Xlogy", pointwise=True
+    ),
     # Activations and other functions of one number
     **_operations(
         "Abs Acos Acosh Asin Asinh Atan Atanh Celu Cos Cosh Elu Erf Erfc Gelu Hardshrink"
@@ -110,13 +121,17 @@ _TABLE: dict[str, Operation] = {
         bends=True,
     ),
     # Reductions and selections
-    **_operations("Mean Select Sum", **_WEIGHS, rescales=True),
-    **_operations("Slice", **_WEIGHS, rescales=True, keeps_axis=True),
-    **_operations("Cat", **_WEIGHS, keeps_axis=True),
+    **_operations("Mean Sum", **_WEIGHS, rescales=True),
+    **_operations("Select", **_WEIGHS, rescales=True, selects=True),
+    **_operations("Slice", **_WEIGHS, rescales=True, keeps_axis=True, selects=True),
+    **_operations("Cat", **_WEIGHS, keeps_axis=True, selects=True, joins=True),
+    **_operations("CopySlices IndexPut Stack", **_WEIGHS, selects=True, joins=True),
+    **_operations("Diagonal Gather Index IndexSelect MaskedSelect Repeat", **_WEIGHS, selects=True),
+    **_operations("Flip Roll Take", selects=True),
+    **_operations("BlockDiag IndexCopy SelectScatter SliceScatter", selects=True, joins=True),
     **_operations(
-        "Amax Amin AsStrided CopyBackwards CopySlices Cumsum Diagonal Gather Index IndexPut"
-        " IndexSelect Logsumexp MaskedSelect Max Median Min Nansum Prod Repeat ScatterAdd Sort"
-        " Split SplitWithSizes Stack Std Topk Trace Unbind Var",
+        "Amax Amin AsStrided CopyBackwards Cumsum Logsumexp Max Median Min Nansum Prod ScatterAdd"
+        " Sort Split SplitWithSizes Std Topk Trace Unbind Var",
         **_WEIGHS,
     ),
     **_operations(

@@ -37,16 +37,15 @@ class Use(NamedTuple):
 class Graph:
     """Nodes between a residual and some leaves, in topological ``order``, residual first."""
 
-    def __init__(self, residual: Tensor, leaves: Mapping[str, Tensor]) -> None:
-        """Walk the graph behind ``residual``, which must have a ``grad_fn``."""
-        if residual.grad_fn is None:
-            raise ValueError("the residual is a leaf; expected the result of an operation")
-        self.root = residual.grad_fn
+    def __init__(self, residual: Tensor | Edge, leaves: Mapping[str, Tensor]) -> None:
+        """Walk the graph behind ``residual``, which must be the result of an operation."""
+        self.result = residual if isinstance(residual, Edge) else result_of(residual)
+        self.root = self.result.node
         by_id = {id(leaf): name for name, leaf in leaves.items()}
         self.names: dict[Node, str] = {}  # AccumulateGrad node -> name of the trained leaf
         self.parametric: set[Node] = set()  # every input is computed from parameters alone
         self.uses: dict[Edge, list[Use]] = {}  # tensor -> the places that consume it
-        self.outputs: dict[Node, set[int]] = {self.root: {residual.output_nr}}  # those used
+        self.outputs: dict[Node, set[int]] = {self.root: {self.result.output}}  # those used
         self._edges: dict[Node, list[tuple[int, Edge]]] = {}
         for node, operands in postorder(self.root).items():
             inputs = [
@@ -96,6 +95,13 @@ class Graph:
             self._edges[node] = edges
         if all(edge.node in self.parametric for _, edge in inputs):
             self.parametric.add(node)
+
+
+def result_of(tensor: Tensor) -> Edge:
+    """A live tensor as the result of an operation."""
+    if tensor.grad_fn is None:
+        raise ValueError("the residual is a leaf; expected the result of an operation")
+    return Edge(tensor.grad_fn, tensor.output_nr)
 
 
 def postorder(root: Node) -> dict[Node, Operands]:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from pinn_ntk.errors import NTKWarning, ResidualError
+from pinn_ntk.graph.broadcast import spread_by_accident
 from pinn_ntk.graph.jacobian.certificate import (
     Probe,
     backward_probe,
@@ -22,7 +23,7 @@ from pinn_ntk.graph.jacobian.certificate import (
     tolerance,
 )
 from pinn_ntk.graph.jacobian.generic import is_freed, row_gradients
-from pinn_ntk.graph.jacobian.sites import site_factors
+from pinn_ntk.graph.jacobian.row_factors import row_factors
 from pinn_ntk.kernel.factors import Dense
 from pinn_ntk.kernel.jacobian import FactoredJacobian
 
@@ -40,8 +41,11 @@ def capture(
 
     Raises ResidualError where the graph was freed; other failures of autograd pass as they came.
     """
+    accident = spread_by_accident(term, residual, leaves)
+    if accident is not None:
+        warnings.warn(accident, NTKWarning, stacklevel=3)
     try:
-        factors, reasons, mixed, coarsest = site_factors(residual, leaves)
+        factors, reasons, mixed, coarsest = row_factors(residual, leaves)
         jacobian = FactoredJacobian(
             factors,
             {name: leaf.numel() for name, leaf in leaves.items()},

@@ -55,9 +55,9 @@ class RowCode:
         self.base = base.to(device, dtype)
         number = torch.randperm(rows, generator=generator).to(device)
         self._row = number.argsort()
-        count = next(n for n in itertools.count(1) if self.precision.base**n >= rows)
+        count = next(n for n in itertools.count(0) if self.precision.base**n >= rows)
         # no larger than it need be: the smaller a label, the clearer it reads
-        self.radix = max(2, math.ceil(rows ** (1 / count)))
+        self.radix = max(2, math.ceil(rows ** (1 / max(count, 1))))
         self.digits = [number // self.radix**place % self.radix for place in range(count)]
 
     def passes(self) -> list[Tensor]:

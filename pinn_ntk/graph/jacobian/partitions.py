@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -15,23 +15,24 @@ MAX_AXES_TRIED = 8  # sets of axes that are tried as component axes
 MAX_JOINED = 4  # most components joined along one axis that are looked for
 
 
-def partitions(residual: Tensor) -> Iterator[Tensor]:
-    """Flat numbers of the rows, (C, R / C): those of one part may belong to different points.
+def partitions(shape: Sequence[int], device: torch.device | str = "cpu") -> Iterator[Tensor]:
+    """Flat numbers of the rows of a residual, (C, R / C).
 
+    Those of one part may belong to different points.
     First all rows together, then along the axes of the residual, then every C-th row and C blocks
     of rows for a few small C (components joined by `torch.cat`).
     """
-    flat = torch.arange(residual.numel(), device=residual.device)
+    flat = torch.arange(math.prod(shape), device=device)
     yield flat[None]
-    grid = flat.view(residual.shape)
+    grid = flat.view(*shape)
     axes_sets: list[tuple[int, ...]] = [()]
-    for axis, size in enumerate(residual.shape):
+    for axis, size in enumerate(shape):
         if size > 1:
             axes_sets += [(*axes, axis) for axes in axes_sets]
-    parts = {axes: math.prod(residual.shape[axis] for axis in axes) for axes in axes_sets if axes}
+    parts = {axes: math.prod(shape[axis] for axis in axes) for axes in axes_sets if axes}
     for axes in sorted(parts, key=parts.__getitem__)[:MAX_AXES_TRIED]:
         if parts[axes] <= MAX_COMPONENTS and parts[axes] < len(flat):
-            rest = [axis for axis in range(residual.ndim) if axis not in axes]
+            rest = [axis for axis in range(len(shape)) if axis not in axes]
             yield grid.permute([*axes, *rest]).reshape(parts[axes], -1)
     for count in range(2, MAX_JOINED + 1):
         if len(flat) % count == 0 and len(flat) > count:

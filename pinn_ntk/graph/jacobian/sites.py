@@ -18,83 +18,88 @@ from torch.autograd.graph import GradientEdge
 from pinn_ntk.graph import nodes
 from pinn_ntk.graph.jacobian import partitions
 from pinn_ntk.graph.jacobian.align import aligned_uses
-from pinn_ntk.graph.jacobian.assemble import Contribution, assemble
+from pinn_ntk.graph.jacobian.assemble import Contribution
 from pinn_ntk.graph.jacobian.decode import RowCode, elementwise
-from pinn_ntk.graph.jacobian.mixing import mixed_results
+from pinn_ntk.graph.jacobian.pieces import Piece
 from pinn_ntk.graph.jacobian.rules import SiteRule, find_rules
 from pinn_ntk.graph.operations import operation
 from pinn_ntk.graph.walk import Edge, Graph, Use
-from pinn_ntk.kernel.factors import Factor
+from pinn_ntk.kernel.factors import Dense
 
 INTERACTING = "points interact, its rows do not decode"
 """Reason for a parameter whose cotangents mix several rows."""
 
 
+class Component(NamedTuple):
+    """Entries of a piece that one backward pass covered, and what its sites gave for them."""
+
+    members: Tensor  # flat numbers (M,)
+    contributions: list[Contribution]  # to M rows
+
+
 @dataclass
 class Reading:
-    """Contributions read off the graph, and parameter name -> why it has no factors."""
+    """What was read off the graph of one piece, and parameter name -> why it has no factors."""
 
-    contributions: list[Contribution] = field(default_factory=list)
+    components: list[Component] = field(default_factory=list)
     reasons: dict[str, str] = field(default_factory=dict)
     mixed: bool = False  # rows share a slot for some reason, which another partition may mend
 
 
-class Sites(NamedTuple):
-    """What the sites of one residual gave, by parameter name."""
-
-    factors: dict[str, Factor]
-    reasons: dict[str, str]  # why there is no factor
-    mixed: dict[str, str]  # why a factor took a pass a row: see `mixing.py`
-    coarsest: torch.dtype  # the lowest precision in the graph
+def read_sites(graph: Graph, piece: Piece) -> Reading:
+    """Contributions of all sites of one piece, a component of it at a time."""
+    if piece.edge.node in graph.names:
+        return _read_leaf(piece)
+    return _read_aligned(graph, piece) or _read_decoded(graph, piece)
 
 
-def site_factors(residual: Tensor, leaves: Mapping[str, Tensor]) -> Sites:
-    """Factors of the Jacobian of one residual; one row is left to the backward pass it takes."""
-    if residual.grad_fn is None:
-        with torch.enable_grad():
-            residual = residual.view_as(residual)
-    graph = Graph(residual, leaves)
-    if residual.numel() == 1:
-        return Sites({}, dict.fromkeys(graph.names.values(), "one row"), {}, graph.coarsest)
-    reading = _read_aligned(graph, residual)
-    if reading is None:
-        reading = _read_decoded(graph, residual)
-    factors = assemble(graph, reading.contributions, residual.numel())
-    read = {n: f for n, f in factors.items() if n not in reading.reasons}
-    mixed = mixed_results(graph, reading.contributions)
-    return Sites(read, reading.reasons, mixed, graph.coarsest)
+def _read_leaf(piece: Piece) -> Reading:
+    entries = torch.arange(len(piece.entries), device=piece.entries.device)
+    identity = piece.values.new_zeros(len(entries), piece.edge.shape.numel())
+    identity[entries, piece.entries] = piece.values
+    contribution = Contribution(piece.edge, Dense(identity), entries, None)
+    return Reading([Component(piece.entries, [contribution])])
 
 
-def _read_aligned(graph: Graph, residual: Tensor) -> Reading | None:
-    """One pass a component with a cotangent of ones, where the graph proves what belongs where."""
-    rows = residual.shape[0] if residual.ndim else 1
-    components = residual.numel() // rows
+def _read_aligned(graph: Graph, piece: Piece) -> Reading | None:
+    """One pass a component, where the graph proves what belongs where."""
+    shape = piece.edge.shape
+    rows = shape[0] if len(shape) else 1
+    components = shape.numel() // rows
     uses = aligned_uses(graph, rows) if components <= partitions.MAX_COMPONENTS else None
     if uses is None:
         return None
     rules = [(use, edge, find_rules(use.node, use.position, edge.shape)) for use, edge in uses]
+    places, values = torch.arange(rows, device=piece.values.device), piece.spread_out()
     reading = Reading()
     for component in range(components):
-        members = torch.arange(rows, device=residual.device) * components + component
-        ones = torch.ones(rows, dtype=residual.dtype, device=residual.device)
-        cotangents = _cotangents(residual, members, ones, {Edge(use.node) for use, _ in uses})
+        members = places * components + component
+        if not bool(values[members].any()):
+            continue
+        targets = {Edge(use.node) for use, _ in uses}
+        cotangents = _cotangents(piece, members, values[members], targets)
+        contributions = []
         for use, edge, fitting in rules:
             if not fitting:
                 reading.reasons |= dict.fromkeys(graph.names_behind(edge.node), _no_rule(use))
             elif Edge(use.node) in cotangents:
                 rule = fitting[0]
                 factor = rule.contribute(rule.arrange(cotangents[Edge(use.node)]))
-                reading.contributions.append(Contribution(edge, factor, members, None))
+                contributions.append(Contribution(edge, factor, places, None))
+        reading.components.append(Component(members, contributions))
     return reading
 
 
-def _read_decoded(graph: Graph, residual: Tensor) -> Reading:
+def _read_decoded(graph: Graph, piece: Piece) -> Reading:
     """Labelled passes, one set a component; which rows share points is found by trying."""
     best: Reading | None = None
-    for partition in partitions.partitions(residual):
+    values = piece.spread_out()
+    for partition in partitions.partitions(piece.edge.shape, values.device):
         reading = Reading()
         for members in partition:
-            _Decoder(graph, residual, members, reading).read()
+            wanted = members[values[members] != 0]
+            if len(wanted):
+                _Decoder(graph, piece, wanted, values[wanted], reading).read()
             if best is not None and len(reading.reasons) >= len(best.reasons):
                 break
         if best is None or len(reading.reasons) < len(best.reasons):
@@ -107,10 +112,16 @@ def _read_decoded(graph: Graph, residual: Tensor) -> Reading:
 class _Decoder:
     """Climbs from the leaves to the first consumers whose cotangents fall into rows."""
 
-    def __init__(self, graph: Graph, residual: Tensor, members: Tensor, reading: Reading) -> None:
-        self.graph, self.residual, self.members, self.reading = graph, residual, members, reading
+    def __init__(
+        self, graph: Graph, piece: Piece, members: Tensor, values: Tensor, reading: Reading
+    ) -> None:
+        self.graph, self.piece, self.reading = graph, piece, reading
+        self.members, self.values = members, values
+        self.places = torch.arange(len(members), device=members.device)
         self.climbed = False
-        self.code = RowCode(len(members), residual.dtype, residual.device, graph.coarsest)
+        self.code = RowCode(len(members), values.dtype, values.device, graph.coarsest)
+        self.contributions: list[Contribution] = []
+        reading.components.append(Component(members, self.contributions))
 
     def read(self) -> None:
         frontier = [Edge(leaf) for leaf in self.graph.names]
@@ -119,7 +130,7 @@ class _Decoder:
             uses = list(self._uses(frontier, seen))
             targets = {Edge(u.node, o) for u, _ in uses for o in self.graph.outputs[u.node]}
             passes = [
-                _cotangents(self.residual, self.members, cotangent, targets)
+                _cotangents(self.piece, self.members, cotangent, targets)
                 for cotangent in self.code.passes()
             ]
             frontier = []
@@ -174,26 +185,27 @@ class _Decoder:
         for rule in rules:
             owners = self.code.owners(found, rule.arrange)
             if owners is not None:
-                scale = torch.where(owners < 0, 0, self.code.base.reciprocal()[owners])
+                scale = torch.where(owners < 0, 0, (self.values / self.code.base)[owners])
                 factor = rule.contribute(rule.arrange(found[0]) * scale[:, None])
-                self.reading.contributions.append(Contribution(edge, factor, self.members, owners))
+                self.contributions.append(Contribution(edge, factor, self.places, owners))
                 return True
         return False
 
 
 def _cotangents(
-    residual: Tensor, members: Tensor, values: Tensor, targets: set[Edge]
+    piece: Piece, members: Tensor, values: Tensor, targets: set[Edge]
 ) -> dict[Edge, Tensor]:
-    """What a backward pass with ``values`` at the rows ``members`` brings to each target."""
+    """What a backward pass with ``values`` at the entries ``members`` brings to each target."""
     if not targets:
         return {}
-    cotangent = torch.zeros(residual.numel(), dtype=residual.dtype, device=residual.device)
-    cotangent[members] = values
+    shape = piece.edge.shape
+    cotangent = torch.zeros(shape.numel(), dtype=piece.dtype, device=values.device)
+    cotangent[members] = values.to(cotangent)
     wanted = list(targets)
     gradients = torch.autograd.grad(
-        residual,
+        GradientEdge(piece.edge.node, piece.edge.output),
         [GradientEdge(edge.node, edge.output) for edge in wanted],
-        cotangent.view(residual.shape),
+        cotangent.view(shape),
         retain_graph=True,
         allow_unused=True,
     )

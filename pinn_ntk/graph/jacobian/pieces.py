@@ -1,0 +1,239 @@
+"""The tensors that a residual is put together from, entry by entry, seen in the graph.
+
+| symbol | meaning | shape |
+| --- | --- | --- |
+| r | residual, flattened | (R,) |
+| g | cotangent that enters at r | (R,) |
+| p | a piece, flattened | (K,) |
+| s_i, k(i) | d r_i / d p_k for the one entry k(i) of the piece that row i takes from | (R,) |
+
+Components and terms joined by `cat` or `stack`, a target of another shape that spreads N rows over
+(N, N), a mean that is taken off, rows that are repeated: all are joins, selections and pointwise
+operations of smaller tensors whose Jacobians are cheap. The operations are gone through from the
+residual on, each by its own backward formula. That is linear in g: a second derivative of
+sum_k l_k (vjp g)_k by g is s_i l_k(i), for any labels l. So s and k are read in a few passes over
+these operations alone, and random labels prove that a row takes from one entry of each piece.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import Node
+
+from pinn_ntk.graph import nodes
+from pinn_ntk.graph.jacobian.decode import LOW_PRECISION, PRECISION
+from pinn_ntk.graph.operations import operation
+from pinn_ntk.graph.walk import Edge, Graph
+
+
+class Piece(NamedTuple):
+    """Rows (R_p,) of the residual that take from one tensor; its entries that count are (K,)."""
+
+    edge: Edge
+    entries: Tensor  # flat numbers, in order
+    values: Tensor  # (K,), what to multiply the gradient of each entry by
+    rows: Tensor
+    source: Tensor | None = None  # which of the entries each row takes, where some are repeated
+    scale: Tensor | None = None  # and times what
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Dtype of the tensor."""
+        return nodes.output_dtype(self.edge.node, self.edge.output)
+
+    def taken(self) -> tuple[Tensor, Tensor]:
+        """Flat number of the entry that each of the rows takes, and times what."""
+        if self.source is None:
+            return self.entries, self.values
+        scale = self.values[self.source]
+        return self.entries[self.source], scale if self.scale is None else scale * self.scale
+
+    def spread_out(self) -> Tensor:
+        """The values at all entries of the tensor, 0 at those that do not count."""
+        full = self.values.new_zeros(self.edge.shape.numel())
+        full[self.entries] = self.values
+        return full
+
+
+def whole(graph: Graph, device: torch.device) -> Piece:
+    """The residual itself."""
+    rows = torch.arange(graph.result.shape.numel(), device=device)
+    dtype = nodes.output_dtype(graph.result.node, graph.result.output)
+    return Piece(graph.result, rows, torch.ones(len(rows), dtype=dtype, device=device), rows)
+
+
+def pieces(graph: Graph, device: torch.device) -> list[Piece]:
+    """What a residual is put together from; the residual itself where that is nothing smaller."""
+    spread, laid_out = _leading(graph)
+    return (
+        _read_through(graph, _reached(graph, spread | laid_out), device)
+        or _read_through(graph, _reached(graph, spread), device)  # u and u.T are two pieces
+        or [whole(graph, device)]
+    )
+
+
+def operands(graph: Graph, piece: Piece, device: torch.device) -> list[Piece]:
+    """What the last pointwise operations of a piece, whose graph this is, were applied to.
+
+    Empty if there is nothing to go through. Each operand takes passes of its own, so this is for
+    rows that do not decode together: the rows of u[1:] - u[:-1] share points, those of each do not.
+    """
+    inner = {node for node in graph.order if _goes_through(graph, node) and not _cuts(node)}
+    found = _read_through(graph, _reached(graph, inner), device)
+    return [_through(piece, part) for part in found]
+
+
+def _leading(graph: Graph) -> tuple[set[Node], set[Node]]:
+    """Operations that lead to one that spreads its operands, and to one that lays out or joins.
+
+    To the latter only operations of one operand lead.
+    """
+    spread: set[Node] = set()
+    laid_out: set[Node] = set()
+    for node in reversed(graph.order):
+        if not _goes_through(graph, node):
+            continue
+        live = [edge for _, edge in graph.edges(node) if edge.node not in graph.parametric]
+        if spreads(graph, node) or any(edge.node in spread for edge in live):
+            spread.add(node)
+        elif _lays_out(graph, node) or (len(live) == 1 and live[0].node in laid_out):
+            laid_out.add(node)
+    return spread, laid_out
+
+
+def _reached(graph: Graph, through: set[Node]) -> set[Node]:
+    def following(node: Node) -> list[Node]:
+        return [edge.node for _, edge in graph.edges(node) if edge.node in through]
+
+    return set(nodes.reachable([graph.root], following)) if graph.root in through else set()
+
+
+def _read_through(graph: Graph, opened: set[Node], device: torch.device) -> list[Piece]:
+    """The tensors behind some operations; none where a row takes from several entries of one."""
+    if not opened:
+        return []
+    found = []
+    with torch.enable_grad():
+        g = whole(graph, device).values.view(graph.result.shape).requires_grad_()
+        for edge, gradient in _gradients(graph, opened, g).items():
+            piece = _piece(edge, gradient, g)
+            if piece is None:
+                return []
+            if len(piece.rows):
+                found.append(piece)
+    return found
+
+
+def _goes_through(graph: Graph, node: Node) -> bool:
+    made_by = operation(node)
+    known = made_by.pointwise or made_by.selects
+    single = graph.outputs[node] == {0} and not nodes.output_dtype(node).is_complex
+    return known and single and node not in graph.parametric
+
+
+def _cuts(node: Node) -> bool:
+    return operation(node).selects and not operation(node).view
+
+
+def _lays_out(graph: Graph, node: Node) -> bool:
+    """Whether an operation joins tensors or lays out their entries anew, other than by a slice."""
+    made_by, edges = operation(node), graph.edges(node)
+    if not made_by.view:
+        return _cuts(node) and made_by.name not in {"Slice", "Select"}
+    shapes = edges[0][1].shape, _shape(node)
+    before, after = ([n for n in shape if n > 1] for shape in shapes)
+    turned = len(after) > 1 and not made_by.keeps_numbers and not made_by.copies
+    return turned or before != after or shapes[0][:1] != shapes[1][:1]
+
+
+def spreads(graph: Graph, node: Node) -> bool:
+    """Whether a pointwise operation repeats entries of what depends on the points.
+
+    Either all that depends on them is smaller than the result, or some of it is the same along the
+    longest axis, like a mean. The trained numbers of a layer are spread, too, and do not count.
+    """
+    out = _shape(node)
+    live = [e.shape for _, e in graph.edges(node) if e.node not in graph.parametric]
+    if not operation(node).pointwise or not live or max(out, default=1) < 2:
+        return False
+    if all(shape.numel() < out.numel() for shape in live):
+        return True
+    longest = len(out) - out.index(max(out))
+    return any(len(shape) < longest or shape[-longest] == 1 for shape in live)
+
+
+def _shape(node: Node) -> torch.Size:
+    return nodes.output_shape(node)
+
+
+def _gradients(graph: Graph, opened: set[Node], g: Tensor) -> Mapping[Edge, Tensor]:
+    """What the cotangent g brings to each piece, differentiable by g."""
+    flows = {graph.result: g}
+    for node in graph.order:
+        if node not in opened:
+            continue
+        given = nodes.vjp(node, flows.pop(Edge(node)))
+        for position, edge in graph.edges(node):
+            part = given[position]
+            if part is not None:
+                flows[edge] = flows[edge] + part if edge in flows else part
+    return flows
+
+
+def _piece(edge: Edge, gradient: Tensor, g: Tensor) -> Piece | None:
+    """The rows that take from one tensor; None where some take from several of its entries."""
+
+    def labelled(labels: Tensor) -> Tensor:
+        total = (gradient * labels.view(edge.shape).to(gradient)).sum()
+        if not total.requires_grad:
+            return torch.zeros(g.numel(), dtype=g.dtype, device=g.device)
+        return torch.autograd.grad(total, g, retain_graph=True)[0].flatten()
+
+    size = edge.shape.numel()
+    generator = torch.Generator().manual_seed(0x1F123BB5)
+    random = (torch.rand(size, generator=generator, dtype=torch.float64) + 0.5).to(g.device)
+    scale, drawn = labelled(torch.ones_like(random)), labelled(random)
+    rows = (drawn != 0).nonzero().squeeze(1)
+    dtypes = gradient.dtype, g.dtype
+    precision = min((PRECISION.get(d, LOW_PRECISION) for d in dtypes), key=lambda p: p.base)
+    source = _sources(labelled, scale, rows, size, precision.base)
+    drawn, scale = drawn[rows].double(), scale[rows]
+    if not bool(((drawn - random[source] * scale).abs() <= precision.misfit * drawn.abs()).all()):
+        return None
+    return _arranged(edge, rows, source, scale)
+
+
+def _sources(
+    labelled: Callable[[Tensor], Tensor], scale: Tensor, rows: Tensor, size: int, radix: int
+) -> Tensor:
+    """Number of the entry that each row takes from, digit by digit."""
+    numbers = torch.arange(size, device=scale.device)
+    found, place = torch.zeros_like(rows), 1
+    while place < size:
+        digit = labelled(numbers // place % radix)[rows].double() / scale[rows].double()
+        found += place * digit.nan_to_num(0.0, 0.0, 0.0).round().long().clamp(0, radix - 1)
+        place *= radix
+    return found.clamp(max=size - 1)
+
+
+def _through(piece: Piece, part: Piece) -> Piece:
+    """Rows of the residual that take from a piece, by what that piece takes from a part."""
+    size = piece.edge.shape.numel()
+    entries, scales = part.rows.new_full((size,), -1), part.values.new_zeros(size)
+    entries[part.rows], scales[part.rows] = part.taken()
+    taken, scale = piece.taken()
+    rows = (entries[taken] >= 0).nonzero().squeeze(1)
+    scale = scale[rows] * scales[taken[rows]].to(scale)
+    return _arranged(part.edge, piece.rows[rows], entries[taken[rows]], scale)
+
+
+def _arranged(edge: Edge, rows: Tensor, source: Tensor, scale: Tensor) -> Piece:
+    entries, inverse = source.unique(return_inverse=True)
+    if len(entries) == len(source):
+        order = source.argsort()
+        return Piece(edge, entries, scale[order], rows[order])
+    return Piece(edge, entries, scale.new_ones(len(entries)), rows, inverse, scale)

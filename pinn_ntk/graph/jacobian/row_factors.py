@@ -1,0 +1,183 @@
+"""Residual -> per-parameter factors of its Jacobian: those of its pieces, put together.
+
+A residual is one piece or several (`pieces.py` here), a piece has one component or several
+(`sites.py`): each covers some rows, with sites of its own. What they give is kept apart, so that a
+residual of C components costs what C residuals do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import GradientEdge
+from torch.nn.functional import one_hot
+
+from pinn_ntk.graph.jacobian.assemble import assemble
+from pinn_ntk.graph.jacobian.generic import batched_vjp
+from pinn_ntk.graph.jacobian.mixing import mixed_results
+from pinn_ntk.graph.jacobian.pieces import Piece, operands, pieces
+from pinn_ntk.graph.jacobian.sites import Component, Reading, read_sites
+from pinn_ntk.graph.walk import Graph
+from pinn_ntk.kernel.factors import Dense, Factor, Outer
+from pinn_ntk.kernel.parts import Part, Parts, RowFactor
+
+FEW = 16
+"""Rows of a piece up to which a pass a row is taken without a word, and pieces of one row."""
+
+SMALL = 64  # rows of a part up to which it is joined with others of as many sites
+
+
+class RowFactors(NamedTuple):
+    """Factors of the Jacobian of one residual, by parameter name."""
+
+    factors: dict[str, RowFactor]
+    reasons: dict[str, str]  # why there is no factor
+    mixed: dict[str, str]  # why a factor took a pass a row: see `mixing.py`
+    coarsest: torch.dtype  # the lowest precision in the graph
+
+
+def row_factors(residual: Tensor, leaves: Mapping[str, Tensor]) -> RowFactors:
+    """Factors of the Jacobian of one residual; one row is left to the backward pass it takes."""
+    if residual.grad_fn is None:
+        with torch.enable_grad():
+            residual = residual.view_as(residual)
+    graph = Graph(residual, leaves)
+    if residual.numel() == 1:
+        return RowFactors({}, dict.fromkeys(graph.names.values(), "one row"), {}, graph.coarsest)
+    rows = _Rows(leaves, residual.device)
+    found = pieces(graph, residual.device)
+    by_passes = sum(len(piece.entries) == 1 for piece in found) <= FEW
+    for piece in found:
+        whole = piece.edge == graph.result
+        rows.add(piece, graph if whole else Graph(piece.edge, leaves), by_passes, whole)
+    known = {name: parts for name, parts in rows.parts.items() if name not in rows.reasons}
+    factors = {name: joined(parts, residual.numel()) for name, parts in known.items()}
+    return RowFactors(factors, rows.reasons, rows.mixed, graph.coarsest)
+
+
+class _Rows:
+    """Rows found so far, by parameter name."""
+
+    def __init__(self, leaves: Mapping[str, Tensor], device: torch.device) -> None:
+        self.leaves, self.device = leaves, device
+        self.parts: dict[str, list[Part]] = {}
+        self.reasons: dict[str, str] = {}
+        self.mixed: dict[str, str] = {}
+
+    def add(self, piece: Piece, graph: Graph, by_passes: bool, whole: bool) -> None:
+        """The rows of one piece; of few, what has no factors is found by a pass a row."""
+        if by_passes and len(piece.entries) == 1:
+            reading = Reading(reasons=dict.fromkeys(graph.names.values(), "one row"))
+        else:
+            reading = read_sites(graph, piece)
+        if reading.mixed and self._add_operands(graph, piece):
+            return
+        self._keep(graph, piece, reading)
+        if len(piece.entries) > FEW or whole:
+            self.reasons |= reading.reasons
+            return
+        for name, part in _rows_of(piece, {n: self.leaves[n] for n in reading.reasons}):
+            self.parts.setdefault(name, []).append(part)
+
+    def _add_operands(self, graph: Graph, piece: Piece) -> bool:
+        """Whether rows that do not decode do so by the operands of their last operations."""
+        done = []
+        for part in operands(graph, piece, self.device):
+            behind = Graph(part.edge, self.leaves)
+            reading = read_sites(behind, part)
+            if reading.reasons:
+                return False
+            done.append((behind, part, reading))
+        for found in done:
+            self._keep(*found)
+        return bool(done)
+
+    def _keep(self, graph: Graph, piece: Piece, reading: Reading) -> None:
+        for component in reading.components:
+            self.mixed |= mixed_results(graph, component.contributions)
+            for name, part in _parts(graph, piece, component):
+                if name not in reading.reasons:
+                    self.parts.setdefault(name, []).append(part)
+
+
+def _parts(graph: Graph, piece: Piece, component: Component) -> Iterator[tuple[str, Part]]:
+    """What one component gives to the rows of the residual, by parameter name."""
+    members = component.members
+    factors = assemble(graph, component.contributions, len(members))
+    place = members.new_full((piece.edge.shape.numel(),), -1)
+    place[members] = torch.arange(len(members), device=members.device)
+    place = place[piece.entries]  # (K,)
+    if piece.source is None:
+        counted = (place >= 0).nonzero().squeeze(1)
+        all_count = len(counted) == len(members)
+        for name, factor in factors.items():
+            kept = factor if all_count else factor.slice(place[counted])
+            yield name, Part(kept, piece.rows[counted])
+        return
+    source = place[piece.source]
+    counted = (source >= 0).nonzero().squeeze(1)
+    scale = None if piece.scale is None else piece.scale[counted]
+    for name, factor in factors.items():
+        yield name, Part(factor, piece.rows[counted], source[counted], scale)
+
+
+def _rows_of(piece: Piece, leaves: Mapping[str, Tensor]) -> Iterator[tuple[str, Part]]:
+    """Rows of a piece that hardly has any, a backward pass each."""
+    if not leaves:
+        return
+    basis = one_hot(piece.entries, piece.edge.shape.numel()).to(piece.dtype)
+    made = GradientEdge(piece.edge.node, piece.edge.output)
+    shaped = basis.view(-1, *piece.edge.shape)
+    gradients = batched_vjp(made, list(leaves.values()), shaped)
+    for name, gradient in zip(leaves, gradients, strict=True):
+        if gradient is not None:
+            rows = gradient.reshape(len(basis), -1) * piece.values.to(gradient)[:, None]
+            yield name, Part(Dense(rows), piece.rows, piece.source, piece.scale)
+
+
+def joined(parts: Sequence[Part], count: int) -> RowFactor:
+    """One factor over all ``count`` rows; parts stay apart where that is cheaper."""
+    plain = [part for part in parts if part.source is None and part.scale is None]
+    if len(plain) == len(parts):
+        merged = _laid_out(parts, count)
+        if merged is not None:
+            return merged
+        parts = list(_small_joined(parts))
+    return Parts(tuple(parts), count)
+
+
+def _laid_out(parts: Sequence[Part], count: int) -> Factor | None:
+    """A single part that covers all rows in order, or rows written out beside each other."""
+    first = parts[0]
+    everything = torch.arange(count, device=first.rows.device)
+    if len(parts) == 1 and torch.equal(first.rows, everything):
+        return first.factor
+    rows = [part.factor.rows() for part in parts if isinstance(part.factor, Dense)]
+    if len(rows) < len(parts):
+        return None
+    total = rows[0].new_zeros(count, rows[0].shape[1])
+    for part, written in zip(parts, rows, strict=True):
+        total.index_add_(0, part.rows, written)
+    return Dense(total)
+
+
+def _small_joined(parts: Sequence[Part]) -> Iterator[Part]:
+    """Parts of few rows and as many sites each in one, as long as their rows differ."""
+    groups: dict[int, list[Part]] = {}
+    for part in parts:
+        if isinstance(part.factor, Outer) and len(part.rows) <= SMALL:
+            groups.setdefault(len(part.factor.left), []).append(part)
+        else:
+            yield part
+    for group in groups.values():
+        rows = torch.cat([part.rows for part in group])
+        if len(group) == 1 or len(rows.unique()) < len(rows):
+            yield from group
+            continue
+        factors = [part.factor for part in group if isinstance(part.factor, Outer)]
+        left = tuple(map(torch.cat, zip(*(factor.left for factor in factors), strict=True)))
+        right = tuple(map(torch.cat, zip(*(factor.right for factor in factors), strict=True)))
+        yield Part(Outer(left, right), rows)
