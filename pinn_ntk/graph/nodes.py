@@ -124,9 +124,17 @@ def reachable(
 
 
 def vjp(node: Node, cotangent: Tensor) -> tuple[Tensor | None, ...]:
-    """What the backward formula of one operation brings to each of its inputs."""
+    """What the backward formula of one operation brings to each of its inputs.
+
+    The engine would add up what is broadcast afterwards; here, too.
+    """
     given = node(cotangent)  # type: ignore[operator]
-    return given if isinstance(given, tuple) else (given,)
+    given = given if isinstance(given, tuple) else (given,)
+    shapes = {position: output_shape(child, output) for position, child, output in inputs(node)}
+    return tuple(
+        None if part is None or position not in shapes else part.sum_to_size(shapes[position])
+        for position, part in enumerate(given)
+    )
 
 
 def output_shape(node: Node, output: int = 0) -> torch.Size:

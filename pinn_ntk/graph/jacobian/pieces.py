@@ -17,7 +17,8 @@ these operations alone, and random labels prove that a row takes from one entry 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -28,6 +29,9 @@ from pinn_ntk.graph import nodes
 from pinn_ntk.graph.jacobian.decode import LOW_PRECISION, PRECISION
 from pinn_ntk.graph.operations import operation
 from pinn_ntk.graph.walk import Edge, Graph
+
+MANY = 16
+"""Pieces up to which each may take a pass over the whole graph."""
 
 
 class Piece(NamedTuple):
@@ -69,11 +73,23 @@ def whole(graph: Graph, device: torch.device) -> Piece:
 def pieces(graph: Graph, device: torch.device) -> list[Piece]:
     """What a residual is put together from; the residual itself where that is nothing smaller."""
     spread, laid_out = _leading(graph)
-    return (
-        _read_through(graph, _reached(graph, spread | laid_out), device)
-        or _read_through(graph, _reached(graph, spread), device)  # u and u.T are two pieces
-        or [whole(graph, device)]
-    )
+    opened = _reached(graph, spread | laid_out)
+    merged = opened | _shared_ways(graph, opened)
+    fewer = _reached(graph, spread)  # which leaves u and u.T apart
+    for through in dict.fromkeys(map(frozenset, (merged, opened, fewer))):
+        found = _read_through(graph, through, device)
+        if found and _is_cheap(graph, found):
+            return found
+    return [whole(graph, device)]
+
+
+def _is_cheap(graph: Graph, found: Sequence[Piece]) -> bool:
+    """Whether the graphs of many pieces have little in common: each takes passes of its own."""
+    if len(found) <= MANY:
+        return True
+    sizes = (sum(1 for _ in graph.behind(piece.edge.node)) for piece in found)
+    most = 4 * len(graph.order)
+    return all(size <= most for size in itertools.accumulate(sizes))
 
 
 def operands(graph: Graph, piece: Piece, device: torch.device) -> list[Piece]:
@@ -83,8 +99,8 @@ def operands(graph: Graph, piece: Piece, device: torch.device) -> list[Piece]:
     rows that do not decode together: the rows of u[1:] - u[:-1] share points, those of each do not.
     """
     inner = {node for node in graph.order if _goes_through(graph, node) and not _cuts(node)}
-    found = _read_through(graph, _reached(graph, inner), device)
-    return [_through(piece, part) for part in found]
+    parts = _read_through(graph, _reached(graph, inner), device)
+    return [through(piece, part) for part in parts]
 
 
 def _leading(graph: Graph) -> tuple[set[Node], set[Node]]:
@@ -105,6 +121,20 @@ def _leading(graph: Graph) -> tuple[set[Node], set[Node]]:
     return spread, laid_out
 
 
+def _shared_ways(graph: Graph, opened: set[Node]) -> set[Node]:
+    """Operations of one operand that lead from several pieces to the same tensor."""
+    ways: dict[Edge, list[list[Node]]] = {}
+    ends = {e for node in opened for _, e in graph.edges(node) if e.node not in opened}
+    for end in ends:
+        way: list[Node] = []
+        edge = end
+        while _goes_through(graph, edge.node) and len(graph.edges(edge.node)) == 1:
+            way.append(edge.node)
+            edge = graph.edges(edge.node)[0][1]
+        ways.setdefault(edge, []).append(way)
+    return {node for group in ways.values() if len(group) > 1 for way in group for node in way}
+
+
 def _reached(graph: Graph, through: set[Node]) -> set[Node]:
     def following(node: Node) -> list[Node]:
         return [edge.node for _, edge in graph.edges(node) if edge.node in through]
@@ -112,7 +142,7 @@ def _reached(graph: Graph, through: set[Node]) -> set[Node]:
     return set(nodes.reachable([graph.root], following)) if graph.root in through else set()
 
 
-def _read_through(graph: Graph, opened: set[Node], device: torch.device) -> list[Piece]:
+def _read_through(graph: Graph, opened: Collection[Node], device: torch.device) -> list[Piece]:
     """The tensors behind some operations; none where a row takes from several entries of one."""
     if not opened:
         return []
@@ -154,12 +184,15 @@ def spreads(graph: Graph, node: Node) -> bool:
     """Whether a pointwise operation repeats entries of what depends on the points.
 
     Either all that depends on them is smaller than the result, or some of it is the same along the
-    longest axis, like a mean. The trained numbers of a layer are spread, too, and do not count.
+    longest axis, like a mean. The trained numbers of a layer are spread, too, and do not count;
+    those of the points, a number each, do.
     """
     out = _shape(node)
     live = [e.shape for _, e in graph.edges(node) if e.node not in graph.parametric]
     if not operation(node).pointwise or not live or max(out, default=1) < 2:
         return False
+    if any(e.node in graph.names and e.shape == out for _, e in graph.edges(node)):
+        return True
     if all(shape.numel() < out.numel() for shape in live):
         return True
     longest = len(out) - out.index(max(out))
@@ -170,7 +203,7 @@ def _shape(node: Node) -> torch.Size:
     return nodes.output_shape(node)
 
 
-def _gradients(graph: Graph, opened: set[Node], g: Tensor) -> Mapping[Edge, Tensor]:
+def _gradients(graph: Graph, opened: Collection[Node], g: Tensor) -> Mapping[Edge, Tensor]:
     """What the cotangent g brings to each piece, differentiable by g."""
     flows = {graph.result: g}
     for node in graph.order:
@@ -220,7 +253,7 @@ def _sources(
     return found.clamp(max=size - 1)
 
 
-def _through(piece: Piece, part: Piece) -> Piece:
+def through(piece: Piece, part: Piece) -> Piece:
     """Rows of the residual that take from a piece, by what that piece takes from a part."""
     size = piece.edge.shape.numel()
     entries, scales = part.rows.new_full((size,), -1), part.values.new_zeros(size)

@@ -18,7 +18,7 @@ from torch.nn.functional import one_hot
 from pinn_ntk.graph.jacobian.assemble import assemble
 from pinn_ntk.graph.jacobian.generic import batched_vjp
 from pinn_ntk.graph.jacobian.mixing import mixed_results
-from pinn_ntk.graph.jacobian.pieces import Piece, operands, pieces
+from pinn_ntk.graph.jacobian.pieces import Piece, operands, pieces, through
 from pinn_ntk.graph.jacobian.sites import Component, Reading, read_sites
 from pinn_ntk.graph.walk import Graph
 from pinn_ntk.kernel.factors import Dense, Factor, Outer
@@ -85,12 +85,15 @@ class _Rows:
     def _add_operands(self, graph: Graph, piece: Piece) -> bool:
         """Whether rows that do not decode do so by the operands of their last operations."""
         done = []
-        for part in operands(graph, piece, self.device):
-            behind = Graph(part.edge, self.leaves)
-            reading = read_sites(behind, part)
-            if reading.reasons:
-                return False
-            done.append((behind, part, reading))
+        for operand in operands(graph, piece, self.device):
+            of_operand = Graph(operand.edge, self.leaves)
+            for part in pieces(of_operand, self.device):
+                behind = Graph(part.edge, self.leaves)
+                taken = through(operand, part)
+                reading = read_sites(behind, taken)
+                if reading.reasons:
+                    return False
+                done.append((behind, taken, reading))
         for found in done:
             self._keep(*found)
         return bool(done)
