@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pinn_ntk.graph.jacobian import assemble as module
+from pinn_ntk.graph.jacobian import pull_back
 from pinn_ntk.graph.jacobian.assemble import Contribution, assemble
 from pinn_ntk.graph.walk import Edge, Graph
 from pinn_ntk.kernel.factors import Dense, Factor, Outer
@@ -189,7 +189,7 @@ def test_views_of_a_weight_keep_its_factors(
 @pytest.mark.parametrize("compute", COMPUTED.values(), ids=COMPUTED)
 @pytest.mark.parametrize("chunk", [64, 2])
 def test_rows_of_a_shared_tensor_are_pulled_back(weight: Tensor, compute, chunk: int, monkeypatch):
-    monkeypatch.setattr(module, "MAX_CHUNK", chunk)
+    monkeypatch.setattr(pull_back, "MAX_CHUNK", chunk)
     made = compute(weight)
     graph, edge = shared_by_points(made, weight)
     factor = Dense(torch.randn(R, made.numel(), dtype=made.dtype))

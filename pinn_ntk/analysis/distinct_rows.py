@@ -66,10 +66,8 @@ def _sketches(jacobian: FactoredJacobian) -> Tensor:
     for factor in jacobian.factors.values():
         if isinstance(factor, Dense):
             total += factor.gradients.to(jacobian.dtype) @ normal(factor.numel)
-            continue
-        a, b = map(normal, factor.shape)
-        for left, right in zip(factor.left, factor.right, strict=True):
-            total += (left.to(jacobian.dtype) @ a) * (right.to(jacobian.dtype) @ b)
+        else:
+            total += factor.to(jacobian.dtype).bilinear(*map(normal, factor.shape))
     return total
 
 

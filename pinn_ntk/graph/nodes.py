@@ -31,6 +31,8 @@ SAVED: dict[str, tuple[str, ...]] = {
     # transposes of a weight (graph/jacobian/assemble.py)
     "TransposeBackward0": ("dim0", "dim1"),
     "PermuteBackward0": ("dims",),
+    # weights computed from parameters (graph/jacobian/weight_rules.py)
+    "WeightNormInterfaceBackward0": ("v", "g", "result1", "dim"),
     # operations that keep points on axis 0 (graph/jacobian/align.py)
     "SumBackward1": ("dim",),
     "MeanBackward1": ("dim",),

@@ -14,12 +14,14 @@ Every product is taken in the dtype asked for, whatever dtype the factors were c
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import torch
 from torch import Tensor
+
+from pinn_ntk.kernel.scaled import Scaled, Site, add_products, outer_sites, pairwise_cost
 
 _PASS_COST = 16  # multiply-adds that one elementwise pass over a product costs
 _CACHED = 2**15  # entries of a factor that are contracted together while they lie in cache
@@ -42,13 +44,31 @@ class Outer:
         """Entries of the weight, m * n."""
         return math.prod(self.shape)
 
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All that is held."""
+        return *self.left, *self.right
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Outer:
+        """The same factor, with each of its tensors changed."""
+        return Outer(tuple(map(change, self.left)), tuple(map(change, self.right)))
+
     def to(self, dtype: torch.dtype) -> Outer:
         """The same factors in ``dtype``."""
-        return Outer(tuple(x.to(dtype) for x in self.left), tuple(x.to(dtype) for x in self.right))
+        return self.map(lambda x: x.to(dtype))
+
+    def scaled(self) -> Scaled:
+        """The same row gradients, as `Scaled` has them."""
+        return Scaled(outer_sites(self.left, self.right), self.shape)
 
     def slice(self, rows: slice | Tensor) -> Outer:
         """Factors of some rows only."""
-        return Outer(tuple(x[rows] for x in self.left), tuple(x[rows] for x in self.right))
+        return self.map(lambda x: x[rows])
+
+    def columns(self, first: int, last: int, within: slice) -> Outer:
+        """Rows ``first`` to ``last`` of the weight, and of those the columns ``within``."""
+        left = tuple(x[:, first:last] for x in self.left)
+        return Outer(left, tuple(x[:, within] for x in self.right))
 
     def rows(self) -> Tensor:
         """Row gradients written out, (R, m * n)."""
@@ -79,6 +99,11 @@ class Outer:
             total.addmm_((left * vector[:, None]).mT, right)
         return total.flatten()
 
+    def bilinear(self, a: Tensor, b: Tensor) -> Tensor:
+        """a_k^T W_i b_k for k columns a (m, k) and b (n, k), (R, k)."""
+        sites = zip(self.left, self.right, strict=True)
+        return torch.stack([(left @ a) * (right @ b) for left, right in sites]).sum(0)
+
 
 @dataclass(frozen=True)
 class Dense:
@@ -91,9 +116,18 @@ class Dense:
         """Entries of the parameter."""
         return self.gradients.shape[1]
 
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All that is held."""
+        return (self.gradients,)
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Dense:
+        """The same rows, changed as a whole."""
+        return Dense(change(self.gradients))
+
     def to(self, dtype: torch.dtype) -> Dense:
         """The same rows in ``dtype``."""
-        return Dense(self.gradients.to(dtype))
+        return self.map(lambda x: x.to(dtype))
 
     def slice(self, rows: slice | Tensor) -> Dense:
         """Some rows only."""
@@ -117,7 +151,7 @@ class Dense:
         return vector @ self.gradients
 
 
-Factor: TypeAlias = Outer | Dense
+Factor: TypeAlias = Outer | Dense | Scaled
 
 
 def add_gram(
@@ -130,7 +164,9 @@ def add_gram(
     below ``budget`` bytes. Where ``a is b`` (``same``), the block is symmetric and half the work is
     enough.
     """
-    if isinstance(a, Outer) and isinstance(b, Outer) and _outer_is_cheaper(a, b, same=same):
+    pairs = _factored(a, b, same=same)
+    if pairs is not None:
+        a, b = pairs
         side = max(1, math.isqrt(budget // (4 * out.element_size())))
         for rows in _tiles(out.shape[0], side):
             for cols in _tiles(out.shape[1], side):
@@ -139,7 +175,7 @@ def add_gram(
                 diagonal = same and cols.start == rows.start
                 wide = a.slice(rows).to(dtype)
                 other = wide if diagonal else b.slice(cols).to(dtype)
-                _add_outer(out[rows, cols], wide, other, same=diagonal)
+                _add_pairs(out[rows, cols], wide, other, same=diagonal)
         for rows in _tiles(out.shape[0], side) if same else ():  # the other half
             out[rows.stop :, rows] = out[rows, rows.stop :].mT
         return
@@ -149,6 +185,38 @@ def add_gram(
         for cols in _tiles(out.shape[1], side):
             right = left if same and cols == rows else b.slice(cols).to(dtype).rows()
             out[rows, cols] += left @ right.mT
+
+
+_Pairs: TypeAlias = tuple[Outer | Scaled, Outer | Scaled]
+
+
+def _factored(a: Factor, b: Factor, *, same: bool) -> _Pairs | None:
+    """Both as pairs of one kind whose inner products are cheaper than those of written-out rows."""
+    if isinstance(a, Dense) or isinstance(b, Dense):
+        return None
+    if isinstance(a, Outer) and isinstance(b, Outer):
+        return (a, b) if _outer_is_cheaper(a, b, same=same) else None
+    first = a.scaled() if isinstance(a, Outer) else a
+    second = b.scaled() if isinstance(b, Outer) else b
+    if first.shape != second.shape or pairwise_cost(first, second) >= first.numel:
+        return None
+    return first, second
+
+
+def _add_pairs(out: Tensor, a: Outer | Scaled, b: Outer | Scaled, *, same: bool) -> None:
+    if isinstance(a, Outer) and isinstance(b, Outer):
+        _add_outer(out, a, b, same=same)
+    elif isinstance(a, Scaled) and isinstance(b, Scaled):
+
+        def add_outer(target: Tensor, left: Sequence[Site], right: Sequence[Site]) -> None:
+            _add_outer(target, _as_outer(left), _as_outer(right), same=same)
+
+        add_products(out, a, b, add_outer)
+
+
+def _as_outer(sites: Sequence[Site]) -> Outer:
+    pairs = [(s.left, s.right) for s in sites if s.left is not None and s.right is not None]
+    return Outer(tuple(left for left, _ in pairs), tuple(right for _, right in pairs))
 
 
 def _site_products(factors: Sequence[Tensor], dtype: torch.dtype) -> Tensor:

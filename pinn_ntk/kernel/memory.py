@@ -6,7 +6,6 @@ from collections.abc import Iterable
 
 from torch import Tensor
 
-from pinn_ntk.kernel.factors import Dense, Factor, Outer
 from pinn_ntk.kernel.ntk import NTK
 
 
@@ -21,13 +20,9 @@ def kept_apart(kernel: NTK, tensors: Iterable[Tensor]) -> NTK:
     def own(tensor: Tensor) -> Tensor:
         return tensor.clone() if tensor.untyped_storage().data_ptr() in changing else tensor
 
-    def owned(factor: Factor) -> Factor:
-        if isinstance(factor, Dense):
-            return Dense(own(factor.gradients))
-        return Outer(tuple(map(own, factor.left)), tuple(map(own, factor.right)))
-
     jacobians = {term: kernel.jacobian(term) for term in kernel.terms}
-    return NTK({term: j.with_factors(owned, j.rows) for term, j in jacobians.items()})
+    kept = {t: j.with_factors(lambda f: f.map(own), j.rows) for t, j in jacobians.items()}
+    return NTK(kept)
 
 
 def versions(kernel: NTK) -> list[int]:
@@ -37,5 +32,4 @@ def versions(kernel: NTK) -> list[int]:
     that somebody overwrites. Tensors made in inference mode have none.
     """
     factors = [f for term in kernel.terms for f in kernel.jacobian(term).factors.values()]
-    held = [(f.gradients,) if isinstance(f, Dense) else (*f.left, *f.right) for f in factors]
-    return [x._version for tensors in held for x in tensors if not x.is_inference()]
+    return [x._version for f in factors for x in f.tensors if not x.is_inference()]

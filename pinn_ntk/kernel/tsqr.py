@@ -23,7 +23,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from pinn_ntk.kernel.factors import Dense, Factor, Outer
+from pinn_ntk.kernel.factors import Dense, Factor
 from pinn_ntk.kernel.jacobian import FactoredJacobian, check_same_parameters
 
 _COPIES = 5  # arrays of the size of [T; B^T] that live at once: pieces, stacks, two inside qr
@@ -49,7 +49,7 @@ def triangular_factor(jacobians: Sequence[FactoredJacobian], scale: Tensor | Non
 def factor_precision(jacobians: Sequence[FactoredJacobian]) -> float:
     """Rounding unit of the coarsest numbers that go into products of the Jacobians."""
     factors = [factor for jacobian in jacobians for factor in jacobian.factors.values()]
-    dtypes = {f.gradients.dtype if isinstance(f, Dense) else f.left[0].dtype for f in factors}
+    dtypes = {f.tensors[0].dtype for f in factors}
     dtypes |= {jacobian.dtype for jacobian in jacobians}
     return max(torch.finfo(dtype).eps for dtype in dtypes)
 
@@ -80,7 +80,7 @@ def _pieces(jacobians: Sequence[FactoredJacobian], width: int) -> Iterator[Tenso
         present = [factor for factor in factors if factor is not None]
         if not present:
             continue
-        outer = [factor.shape[1] for factor in present if isinstance(factor, Outer)]
+        outer = [factor.shape[1] for factor in present if not isinstance(factor, Dense)]
         for columns in _ranges(size, outer[0] if outer else 1, width):
             pairs = zip(jacobians, factors, strict=True)
             yield torch.cat([_columns(jacobian, factor, columns) for jacobian, factor in pairs])
@@ -107,6 +107,4 @@ def _columns(jacobian: FactoredJacobian, factor: Factor | None, columns: slice) 
     first, last = columns.start // row, math.ceil(columns.stop / row)
     inside = slice(columns.start - first * row, columns.stop - (last - 1) * row)
     within = inside if last - first == 1 else slice(None)
-    left = tuple(x[:, first:last].to(dtype) for x in factor.left)
-    right = tuple(x[:, within].to(dtype) for x in factor.right)
-    return Outer(left, right).rows()
+    return factor.columns(first, last, within).to(dtype).rows()

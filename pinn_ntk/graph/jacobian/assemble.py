@@ -6,16 +6,16 @@ the owners (M,) say which of them each slot belongs to, -1 for none.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import GradientEdge, Node
+from torch.autograd.graph import Node
 
 from pinn_ntk.graph import nodes
-from pinn_ntk.graph.jacobian.generic import MAX_CHUNK, batched_vjp
+from pinn_ntk.graph.jacobian.pull_back import pulled_back
+from pinn_ntk.graph.jacobian.sums import total
 from pinn_ntk.graph.operations import operation
 from pinn_ntk.graph.walk import Edge, Graph
 from pinn_ntk.kernel.factors import Dense, Factor, Outer
@@ -33,18 +33,24 @@ class Contribution(NamedTuple):
 def assemble(graph: Graph, contributions: Sequence[Contribution], rows: int) -> dict[str, Factor]:
     """Add up contributions: parameter name -> factor over all R ``rows``.
 
-    Weights that a site takes directly, or through transposes, stay in outer-product form. Other
-    shared tensors are written out and pulled back to their leaves.
+    Weights that a site takes directly, or through transposes, stay as they are; other shared
+    tensors are pulled back to their leaves (`pull_back.py`).
     """
     by_edge: dict[Edge, list[Contribution]] = {}
     for contribution in contributions:
         by_edge.setdefault(contribution.edge, []).append(contribution)
     parts: dict[str, list[Factor]] = {}
+    computed: dict[Edge, Factor] = {}
     for edge, group in by_edge.items():
-        total = _total([_by_row(c, rows) for c in group])
-        for name, factor in _at_leaves(graph, edge, total):
-            parts.setdefault(name, []).append(factor)
-    return {name: _total(factors) for name, factors in parts.items()}
+        factor = total([_by_row(c, rows) for c in group])
+        found = _at_leaf(graph, edge, factor)
+        if found is None:
+            computed[edge] = factor
+        else:
+            parts.setdefault(found[0], []).append(found[1])
+    for name, factor in pulled_back(graph, computed).items():
+        parts.setdefault(name, []).append(factor)
+    return {name: total(factors) for name, factors in parts.items()}
 
 
 def _by_row(contribution: Contribution, rows: int) -> Factor:
@@ -91,56 +97,18 @@ def _slot_table(members: Tensor, owners: Tensor, rows: int) -> tuple[Tensor, Ten
     return slots, filled
 
 
-def _total(factors: Sequence[Factor]) -> Factor:
-    """Sum of factors of one parameter, in outer-product form if all are."""
-    if len(factors) == 1:
-        return factors[0]
-    outers = [factor for factor in factors if isinstance(factor, Outer)]
-    if len(outers) == len(factors):
-        return _merged([site for f in outers for site in zip(f.left, f.right, strict=True)])
-    total = factors[0].rows()
-    for factor in factors[1:]:
-        total = total + factor.rows()
-    return Dense(total)
-
-
-def _merged(sites: Sequence[tuple[Tensor, Tensor]]) -> Outer:
-    """Sum of outer products in the widest of their dtypes; those that share a factor are joined."""
-    dtype = functools.reduce(torch.promote_types, (left.dtype for left, _ in sites))
-    lefts: list[Tensor] = []
-    rights: list[Tensor] = []
-    for left, right in ((a.to(dtype), b.to(dtype)) for a, b in sites):
-        for i in range(len(lefts)):
-            if _equal(right, rights[i]):
-                lefts[i] = lefts[i] + left
-                break
-            if _equal(left, lefts[i]):
-                rights[i] = rights[i] + right
-                break
-        else:
-            lefts.append(left)
-            rights.append(right)
-    return Outer(tuple(lefts), tuple(rights))
-
-
-def _equal(a: Tensor, b: Tensor) -> bool:
-    return torch.equal(a[:1], b[:1]) and torch.equal(a, b)
-
-
-def _at_leaves(graph: Graph, edge: Edge, factor: Factor) -> list[tuple[str, Factor]]:
-    """Gradients of a shared tensor -> gradients of the leaves behind it."""
+def _at_leaf(graph: Graph, edge: Edge, factor: Factor) -> tuple[str, Factor] | None:
+    """The leaf that a shared tensor is, itself or transposed; None where it is computed."""
     node, transposed = edge.node, False
     while node not in graph.names:
         swaps = _swaps_axes(node)
         if swaps is None:
-            return _pulled_back(graph, edge, factor.rows())
+            return None
         transposed ^= swaps
         node = next(nodes.inputs(node))[1]
     if not transposed or node is edge.node:
-        return [(graph.names[node], factor)]
-    if isinstance(factor, Dense):
-        return _pulled_back(graph, edge, factor.rows())
-    return [(graph.names[node], Outer(factor.right, factor.left))]
+        return graph.names[node], factor
+    return (graph.names[node], Outer(factor.right, factor.left)) if isinstance(factor, Outer) else None
 
 
 def _swaps_axes(node: Node) -> bool | None:
@@ -159,19 +127,3 @@ def _swaps_axes(node: Node) -> bool | None:
     if kind == "PermuteBackward0":
         return nodes.signed(nodes.saved(node, "dims")[0]) % 2 == 1
     return None
-
-
-def _pulled_back(graph: Graph, edge: Edge, rows: Tensor) -> list[tuple[str, Factor]]:
-    """Cotangents (R, numel) of a shared tensor times its Jacobian by its leaves."""
-    through_identity = rows.shape[1] < rows.shape[0]
-    cotangents = torch.eye(rows.shape[1], dtype=rows.dtype, device=rows.device)
-    cotangents = (cotangents if through_identity else rows).view(-1, *edge.shape)
-    names, leaves = zip(*((n, nodes.leaf(k)) for k, n in graph.names.items()), strict=True)
-    made = GradientEdge(edge.node, edge.output)
-    chunks = [batched_vjp(made, leaves, chunk) for chunk in cotangents.split(MAX_CHUNK)]
-    result: list[tuple[str, Factor]] = []
-    for name, *gradients in zip(names, *chunks, strict=True):
-        if gradients[0] is not None:
-            jacobian = torch.cat([g.reshape(len(g), -1) for g in gradients])
-            result.append((name, Dense(rows @ jacobian if through_identity else jacobian)))
-    return result

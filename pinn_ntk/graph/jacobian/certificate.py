@@ -20,7 +20,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from pinn_ntk.kernel.factors import Factor, Outer
+from pinn_ntk.kernel.factors import Dense, Factor, Outer
+from pinn_ntk.kernel.scaled import Scaled
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4, torch.float16: 1e-2}
 """Largest error of a certificate by the coarsest dtype in the graph."""
@@ -103,7 +104,10 @@ def magnitudes(
 
 def _row_squares(factor: Factor) -> Tensor:
     """Sum of the squared norms of the terms that make up each row, (R,)."""
-    if not isinstance(factor, Outer):
+    if isinstance(factor, Scaled):
+        parts = [Scaled((site,), factor.shape) for site in factor.sites]
+        return torch.stack([part.diagonal(torch.float64) for part in parts]).sum(0)
+    if isinstance(factor, Dense):
         return factor.gradients.double().square().sum(1)
     sites = zip(factor.left, factor.right, strict=True)
     norms = [(a.double().square().sum(1), b.double().square().sum(1)) for a, b in sites]
@@ -113,8 +117,7 @@ def _row_squares(factor: Factor) -> Tensor:
 def _product(factor: Factor, probe: Tensor, leaf: Tensor) -> Tensor:
     sketch = _sketch(leaf)
     if sketch is None or not isinstance(factor, Outer):
-        dtype = factor.left[0].dtype if isinstance(factor, Outer) else factor.gradients.dtype
-        return _sketched(factor.rmatvec(probe.to(dtype)), leaf)
+        return _sketched(factor.rmatvec(probe.to(factor.tensors[0].dtype)), leaf)
     total = torch.zeros(len(leaf), SKETCH, dtype=torch.float64, device=leaf.device)
     for left, right in zip(factor.left, factor.right, strict=True):
         narrow = (right @ sketch.to(right.dtype)) * probe.to(right.dtype)[:, None]  # (R, SKETCH)

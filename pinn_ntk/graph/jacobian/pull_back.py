@@ -1,0 +1,124 @@
+"""Gradients of tensors that points share -> gradients of the leaves that these are computed from.
+
+A weight may be g v / abs(v), diag(exp s) V, M * W, W + A B, W / sigma, c W: the small graph between
+the leaves and the weight is walked backwards with the gradients of all rows at once, in factors
+wherever `weight_rules.py` here knows how. Anything else is written out, a row a residual row or a
+row an entry of the weight, whichever are fewer, and differentiated in batches.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import GradientEdge
+
+from pinn_ntk.errors import NTKWarning
+from pinn_ntk.graph import nodes
+from pinn_ntk.graph.jacobian.generic import MAX_CHUNK, batched_vjp
+from pinn_ntk.graph.jacobian.sums import total
+from pinn_ntk.graph.jacobian.weight_rules import Step, pulled
+from pinn_ntk.graph.walk import Edge, Graph
+from pinn_ntk.kernel.factors import Dense, Factor, Outer
+
+CHUNK_BYTES = 2**26
+"""Bytes of cotangents that are pulled back at a time."""
+SAID_FROM = 2**28
+"""Bytes of row gradients that are not written out without a word."""
+
+
+def pulled_back(graph: Graph, cotangents: Mapping[Edge, Factor]) -> dict[str, Factor]:
+    """Leaf by name -> factor, from those of tensors of the graph, over the same rows."""
+    waiting = {edge: [factor] for edge, factor in cotangents.items()}
+    parts: dict[str, list[Factor]] = {}
+    for node in graph.order:
+        if not waiting:
+            break
+        for edge in [Edge(node, output) for output in sorted(graph.outputs[node])]:
+            if edge not in waiting:
+                continue
+            factor = total(waiting.pop(edge))
+            if node in graph.names:
+                fitting = _as_leaf(factor, edge.shape)
+                parts.setdefault(graph.names[node], []).append(fitting)
+                continue
+            through = _through(graph, edge, factor)
+            if through is None:
+                for name, written in _written_out(graph, edge, factor.rows()):
+                    parts.setdefault(name, []).append(written)
+                continue
+            for child, part in through:
+                waiting.setdefault(child, []).append(part)
+    return {name: total(factors) for name, factors in parts.items()}
+
+
+def _through(graph: Graph, edge: Edge, factor: Factor) -> list[tuple[Edge, Factor]] | None:
+    """What one operation makes of a factor for each of its operands; None without a rule."""
+    operands: dict[Edge, list[int]] = {}
+    for position, child in graph.edges(edge.node):
+        operands.setdefault(child, []).append(position)
+    found: list[tuple[Edge, Factor]] = []
+    for child, positions in operands.items():
+        parts = pulled(Step(edge, child, tuple(positions)), factor)
+        if parts is None:
+            return None
+        found += [(child, part) for part in parts]
+    return found
+
+
+def _as_leaf(factor: Factor, shape: torch.Size) -> Factor:
+    """The factor with the rows and columns of a leaf that is a matrix."""
+    if isinstance(factor, Dense) or len(shape) != 2 or factor.shape == tuple(shape):
+        return factor
+    if 1 in shape and factor.shape == tuple(shape)[::-1] and isinstance(factor, Outer):
+        return Outer(factor.right, factor.left)
+    return Dense(factor.rows())
+
+
+def _written_out(graph: Graph, edge: Edge, rows: Tensor) -> list[tuple[str, Factor]]:
+    """Cotangents (R, numel) of a shared tensor times its Jacobian by its leaves."""
+    by_name = {graph.names[n]: nodes.leaf(n) for n in graph.behind(edge.node) if n in graph.names}
+    leaves = {name: leaf for name, leaf in by_name.items() if leaf is not None}
+    through_identity = rows.shape[1] < rows.shape[0]
+    _say(edge, leaves, rows)
+    cotangents = torch.eye(rows.shape[1]).to(rows) if through_identity else rows
+    size = max(1, min(MAX_CHUNK, CHUNK_BYTES // max(1, rows.shape[1] * rows.element_size())))
+    made = GradientEdge(edge.node, edge.output)
+    chunks = [
+        batched_vjp(made, list(leaves.values()), chunk.view(-1, *edge.shape))
+        for chunk in cotangents.split(size)
+    ]
+    result: list[tuple[str, Factor]] = []
+    for name, *gradients in zip(leaves, *chunks, strict=True):
+        flat = _flattened(gradients)
+        if flat is not None:
+            result.append((name, Dense(rows @ flat if through_identity else flat)))
+    return result
+
+
+def _flattened(gradients: Sequence[Tensor | None]) -> Tensor | None:
+    parts = [g.reshape(len(g), -1) for g in gradients if g is not None]
+    return torch.cat(parts) if parts else None
+
+
+def _say(edge: Edge, leaves: Mapping[str, Tensor], rows: Tensor) -> None:
+    entries = len(rows) * sum(leaf.numel() for leaf in leaves.values())
+    size = entries * rows.element_size()
+    if size > SAID_FROM:
+        passes = min(rows.shape)
+        warnings.warn(
+            f"{math.prod(edge.shape)} numbers that {_named(leaves)} are made into by "
+            f"{nodes.kind(edge.node)} have no factors: {passes} vector-Jacobian products, "
+            f"{size / 2**20:.0f} MiB of rows written out, {len(rows)} of them.",
+            NTKWarning,
+            stacklevel=2,
+        )
+
+
+def _named(leaves: Mapping[str, Tensor]) -> str:
+    first = list(leaves)[:3]
+    more = len(leaves) - len(first)
+    return ", ".join(first) + (f" and {more} more" if more else "")
