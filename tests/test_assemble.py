@@ -100,7 +100,8 @@ def test_sites_add_up(graph: Graph, kinds: list[str]):
         for kind, (slots, *rest) in zip(kinds, places, strict=False)
     ]
     factor = assemble(graph, made, R)["w"]
-    assert isinstance(factor, Outer) == ("dense" not in kinds)
+    few = len(kinds) < 4  # a matrix of 3 rows is a sum of 3 outer products at most
+    assert isinstance(factor, Outer) == (few and "dense" not in kinds)
     assert_near(factor.rows(), sum(by_hand(c) for c in made), 1e-14, "rows")
 
 

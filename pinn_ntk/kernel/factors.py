@@ -45,17 +45,27 @@ class Outer:
         return math.prod(self.shape)
 
     @property
-    def tensors(self) -> tuple[Tensor, ...]:
-        """All that is held."""
-        return *self.left, *self.right
+    def count(self) -> int:
+        """R."""
+        return len(self.left[0])
 
-    def map(self, change: Callable[[Tensor], Tensor]) -> Outer:
-        """The same factor, with each of its tensors changed."""
+    @property
+    def dtype(self) -> torch.dtype:
+        """Dtype of the factors."""
+        return self.left[0].dtype
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All factors."""
+        return (*self.left, *self.right)
+
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> Outer:
+        """The same with each factor changed."""
         return Outer(tuple(map(change, self.left)), tuple(map(change, self.right)))
 
     def to(self, dtype: torch.dtype) -> Outer:
         """The same factors in ``dtype``."""
-        return self.map(lambda x: x.to(dtype))
+        return self.mapped(lambda tensor: tensor.to(dtype))
 
     def scaled(self) -> Scaled:
         """The same row gradients, as `Scaled` has them."""
@@ -63,7 +73,7 @@ class Outer:
 
     def slice(self, rows: slice | Tensor) -> Outer:
         """Factors of some rows only."""
-        return self.map(lambda x: x[rows])
+        return self.mapped(lambda tensor: tensor[rows])
 
     def columns(self, first: int, last: int, within: slice) -> Outer:
         """Rows ``first`` to ``last`` of the weight, and of those the columns ``within``."""
@@ -117,17 +127,27 @@ class Dense:
         return self.gradients.shape[1]
 
     @property
+    def count(self) -> int:
+        """R."""
+        return len(self.gradients)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Dtype of the rows."""
+        return self.gradients.dtype
+
+    @property
     def tensors(self) -> tuple[Tensor, ...]:
-        """All that is held."""
+        """The rows."""
         return (self.gradients,)
 
-    def map(self, change: Callable[[Tensor], Tensor]) -> Dense:
-        """The same rows, changed as a whole."""
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> Dense:
+        """The same with the rows changed."""
         return Dense(change(self.gradients))
 
     def to(self, dtype: torch.dtype) -> Dense:
         """The same rows in ``dtype``."""
-        return self.map(lambda x: x.to(dtype))
+        return self.mapped(lambda tensor: tensor.to(dtype))
 
     def slice(self, rows: slice | Tensor) -> Dense:
         """Some rows only."""

@@ -21,7 +21,7 @@ def kept_apart(kernel: NTK, tensors: Iterable[Tensor]) -> NTK:
         return tensor.clone() if tensor.untyped_storage().data_ptr() in changing else tensor
 
     jacobians = {term: kernel.jacobian(term) for term in kernel.terms}
-    kept = {t: j.with_factors(lambda f: f.map(own), j.rows) for t, j in jacobians.items()}
+    kept = {t: j.with_factors(lambda f: f.mapped(own), j.rows) for t, j in jacobians.items()}
     return NTK(kept)
 
 

@@ -33,7 +33,12 @@ class Site(NamedTuple):
         """Whether this is an outer product of two vectors a row."""
         return self.matrix is None and self.left is not None and self.right is not None
 
-    def map(self, change: Callable[[Tensor], Tensor]) -> Site:
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Those that are there."""
+        return tuple(tensor for tensor in self if tensor is not None)
+
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> Site:
         """The same site, with each of its tensors changed."""
         return Site(*(None if x is None else change(x) for x in self))
 
@@ -60,7 +65,7 @@ class Scaled:
     @property
     def tensors(self) -> tuple[Tensor, ...]:
         """All that is held."""
-        return tuple(x for site in self.sites for x in site if x is not None)
+        return tuple(tensor for site in self.sites for tensor in site.tensors)
 
     @property
     def count(self) -> int:
@@ -68,13 +73,18 @@ class Scaled:
         site = self.sites[0]
         return len(_either(site.left, site.right))
 
-    def map(self, change: Callable[[Tensor], Tensor]) -> Scaled:
+    @property
+    def dtype(self) -> torch.dtype:
+        """Dtype of what is held."""
+        return self.tensors[0].dtype
+
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> Scaled:
         """The same factor, with each of its tensors changed."""
-        return Scaled(tuple(site.map(change) for site in self.sites), self.shape)
+        return Scaled(tuple(site.mapped(change) for site in self.sites), self.shape)
 
     def to(self, dtype: torch.dtype) -> Scaled:
         """The same factor in ``dtype``."""
-        return self.map(lambda x: x.to(dtype))
+        return self.mapped(lambda x: x.to(dtype))
 
     def slice(self, rows: slice | Tensor) -> Scaled:
         """Some rows only."""
@@ -99,14 +109,22 @@ class Scaled:
 
     def rows(self) -> Tensor:
         """Row gradients written out, (R, m * n)."""
-        total: Tensor | None = None
-        for left, right, matrix in self.sites:
-            parts = [left[:, :, None]] if left is not None else []
-            parts += [right[:, None, :]] if right is not None else []
-            parts += [matrix] if matrix is not None else []
-            part = math.prod(parts[1:], start=parts[0]).expand(-1, *self.shape)
-            total = part if total is None else total + part
-        assert total is not None
+        total = self.sites[0].tensors[0].new_zeros(self.count, *self.shape)
+        by_matrix: dict[int, list[Site]] = {}
+        for site in self.sites:
+            by_matrix.setdefault(id(site.matrix), []).append(site)
+        for group in by_matrix.values():
+            matrix = group[0].matrix
+            pairs = [(s.left, s.right) for s in group if s.left is not None and s.right is not None]
+            if pairs:
+                left, right = (torch.stack(side) for side in zip(*pairs, strict=True))
+                product = left.permute(1, 2, 0) @ right.permute(1, 0, 2)  # (R, m, n)
+                total += product if matrix is None else product.mul_(matrix)
+            for left, right, _ in group:
+                if left is None or right is None:
+                    scale = _either(left, right)[:, :, None] if right is None else right[:, None]
+                    assert matrix is not None
+                    total.addcmul_(scale, matrix)
         return total.flatten(1)
 
     def diagonal(self, dtype: torch.dtype) -> Tensor:

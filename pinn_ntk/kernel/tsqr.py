@@ -49,7 +49,7 @@ def triangular_factor(jacobians: Sequence[FactoredJacobian], scale: Tensor | Non
 def factor_precision(jacobians: Sequence[FactoredJacobian]) -> float:
     """Rounding unit of the coarsest numbers that go into products of the Jacobians."""
     factors = [factor for jacobian in jacobians for factor in jacobian.factors.values()]
-    dtypes = {f.tensors[0].dtype for f in factors}
+    dtypes = {factor.dtype for factor in factors}
     dtypes |= {jacobian.dtype for jacobian in jacobians}
     return max(torch.finfo(dtype).eps for dtype in dtypes)
 

@@ -36,21 +36,11 @@ def assemble(graph: Graph, contributions: Sequence[Contribution], rows: int) -> 
     Weights that a site takes directly, or through transposes, stay as they are; other shared
     tensors are pulled back to their leaves (`pull_back.py`).
     """
-    by_edge: dict[Edge, list[Contribution]] = {}
+    found: dict[Edge, list[Factor]] = {}
     for contribution in contributions:
-        by_edge.setdefault(contribution.edge, []).append(contribution)
-    parts: dict[str, list[Factor]] = {}
-    computed: dict[Edge, Factor] = {}
-    for edge, group in by_edge.items():
-        factor = total([_by_row(c, rows) for c in group])
-        found = _at_leaf(graph, edge, factor)
-        if found is None:
-            computed[edge] = factor
-        else:
-            parts.setdefault(found[0], []).append(found[1])
-    for name, factor in pulled_back(graph, computed).items():
-        parts.setdefault(name, []).append(factor)
-    return {name: total(factors) for name, factors in parts.items()}
+        edge, factor = _unturned(graph, contribution.edge, _by_row(contribution, rows))
+        found.setdefault(edge, []).append(factor)
+    return pulled_back(graph, {edge: total(factors) for edge, factors in found.items()})
 
 
 def _by_row(contribution: Contribution, rows: int) -> Factor:
@@ -97,33 +87,48 @@ def _slot_table(members: Tensor, owners: Tensor, rows: int) -> tuple[Tensor, Ten
     return slots, filled
 
 
-def _at_leaf(graph: Graph, edge: Edge, factor: Factor) -> tuple[str, Factor] | None:
-    """The leaf that a shared tensor is, itself or transposed; None where it is computed."""
-    node, transposed = edge.node, False
-    while node not in graph.names:
-        swaps = _swaps_axes(node)
+def _unturned(graph: Graph, edge: Edge, factor: Factor) -> tuple[Edge, Factor]:
+    """The tensor that a shared one is the transpose of, or an alias, and its gradients."""
+    turned, first = False, edge
+    while edge.node not in graph.names:
+        swaps = _swaps_axes(edge.node)
         if swaps is None:
-            return None
-        transposed ^= swaps
-        node = next(nodes.inputs(node))[1]
-    if not transposed or node is edge.node:
-        return graph.names[node], factor
-    return (graph.names[node], Outer(factor.right, factor.left)) if isinstance(factor, Outer) else None
+            break
+        turned ^= swaps
+        _, node, output = next(nodes.inputs(edge.node))
+        edge = Edge(node, output)
+    if not turned:
+        return edge, factor
+    return (edge, Outer(factor.right, factor.left)) if isinstance(factor, Outer) else (first, factor)
 
 
 def _swaps_axes(node: Node) -> bool | None:
-    """Whether a view of a matrix transposes it; None for any other operation."""
+    """Whether a view of a matrix, axes of length 1 aside, transposes it; None for anything else."""
     kind = nodes.kind(node)
     if kind == "TBackward0" or operation(node).copies:
         return kind == "TBackward0"
-    if len(nodes.output_shape(node)) != 2 or nodes.missing(node):
+    if nodes.missing(node) or not (operation(node).view or kind == "SliceBackward0"):
         return None
-    if kind == "SliceBackward0":  # older torch: w[:] is a slice of everything
-        _, child, output = next(nodes.inputs(node))
-        return False if nodes.output_shape(child, output) == nodes.output_shape(node) else None
-    if kind == "TransposeBackward0":
-        dims = [nodes.signed(nodes.saved(node, operand)) for operand in ("dim0", "dim1")]
-        return (dims[0] - dims[1]) % 2 == 1
-    if kind == "PermuteBackward0":
-        return nodes.signed(nodes.saved(node, "dims")[0]) % 2 == 1
-    return None
+    _, child, output = next(nodes.inputs(node))
+    before, after = nodes.output_shape(child, output), nodes.output_shape(node)
+    if kind not in {"TransposeBackward0", "PermuteBackward0"}:  # older torch: w[:] is a slice
+        return False if _wide(before) == _wide(after) and len(_wide(before)) <= 2 else None
+    order = [axis for axis in _order(node, len(before)) if before[axis] != 1]
+    if len(before) == 2 and 1 in before:
+        return _order(node, 2) == [1, 0]
+    return order != sorted(order) if len(order) <= 2 else None
+
+
+def _wide(shape: torch.Size) -> list[int]:
+    """Lengths of the axes, but for those of length 1."""
+    return [size for size in shape if size != 1]
+
+
+def _order(node: Node, rank: int) -> list[int]:
+    """Which axis of its operand each axis of a transposed tensor was."""
+    if nodes.kind(node) == "PermuteBackward0":
+        return [nodes.signed(axis) % rank for axis in nodes.saved(node, "dims")]
+    first, second = (nodes.signed(nodes.saved(node, f"dim{k}")) % rank for k in (0, 1))
+    order = list(range(rank))
+    order[first], order[second] = second, first
+    return order

@@ -117,7 +117,7 @@ def _row_squares(factor: Factor) -> Tensor:
 def _product(factor: Factor, probe: Tensor, leaf: Tensor) -> Tensor:
     sketch = _sketch(leaf)
     if sketch is None or not isinstance(factor, Outer):
-        return _sketched(factor.rmatvec(probe.to(factor.tensors[0].dtype)), leaf)
+        return _sketched(factor.rmatvec(probe.to(factor.dtype)), leaf)
     total = torch.zeros(len(leaf), SKETCH, dtype=torch.float64, device=leaf.device)
     for left, right in zip(factor.left, factor.right, strict=True):
         narrow = (right @ sketch.to(right.dtype)) * probe.to(right.dtype)[:, None]  # (R, SKETCH)

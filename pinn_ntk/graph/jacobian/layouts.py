@@ -32,7 +32,7 @@ def laid_out(
         return Dense(_taken(factor.gradients, source.flatten()))
     for shape in _matrices(operand, factor.shape):
         for turned in (False, True):
-            grid = source.view(shape)
+            grid = source.reshape(shape)
             kept = _rows_and_columns(grid.mT if turned else grid, factor.shape[1])
             if kept is not None:
                 sites = [_rearranged(site, *kept) for site in sites_of(factor)]

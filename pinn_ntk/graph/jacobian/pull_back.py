@@ -40,10 +40,9 @@ def pulled_back(graph: Graph, cotangents: Mapping[Edge, Factor]) -> dict[str, Fa
         for edge in [Edge(node, output) for output in sorted(graph.outputs[node])]:
             if edge not in waiting:
                 continue
-            factor = total(waiting.pop(edge))
+            factor = _turned(total(waiting.pop(edge)), edge.shape)
             if node in graph.names:
-                fitting = _as_leaf(factor, edge.shape)
-                parts.setdefault(graph.names[node], []).append(fitting)
+                parts.setdefault(graph.names[node], []).append(_as_leaf(factor, edge.shape))
                 continue
             through = _through(graph, edge, factor)
             if through is None:
@@ -69,12 +68,17 @@ def _through(graph: Graph, edge: Edge, factor: Factor) -> list[tuple[Edge, Facto
     return found
 
 
+def _turned(factor: Factor, shape: torch.Size) -> Factor:
+    """The same numbers as a row where the tensor is one, or as a column."""
+    if isinstance(factor, Outer) and 1 in shape and factor.shape == tuple(shape)[::-1]:
+        return Outer(factor.right, factor.left)
+    return factor
+
+
 def _as_leaf(factor: Factor, shape: torch.Size) -> Factor:
-    """The factor with the rows and columns of a leaf that is a matrix."""
+    """The factor of a leaf, written out where its rows and columns are not those of the leaf."""
     if isinstance(factor, Dense) or len(shape) != 2 or factor.shape == tuple(shape):
         return factor
-    if 1 in shape and factor.shape == tuple(shape)[::-1] and isinstance(factor, Outer):
-        return Outer(factor.right, factor.left)
     return Dense(factor.rows())
 
 

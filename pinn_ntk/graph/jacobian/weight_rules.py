@@ -25,9 +25,14 @@ from pinn_ntk.graph.jacobian.site_algebra import (
     weighted,
 )
 from pinn_ntk.graph.jacobian.sums import from_sites, sites_of
+from pinn_ntk.graph.operations import operation
 from pinn_ntk.graph.walk import Edge
 from pinn_ntk.kernel.factors import Dense, Factor, Outer
 from pinn_ntk.kernel.scaled import Scaled, Site
+
+
+GOLDEN = (5**0.5 - 1) / 2
+"""Multiples of the golden ratio modulo 1 lie evenly and never repeat."""
 
 
 @dataclass(frozen=True)
@@ -51,12 +56,12 @@ class Step:
             return cotangent.new_zeros(self.operand.shape)
         return gradient.detach()
 
-    def probes(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Random numbers of the shape of the result, and their vector-Jacobian product."""
-        generator = torch.Generator().manual_seed(0x51A7)
-        numbers = torch.rand(self.result.shape, generator=generator, dtype=torch.float64) + 0.5
-        numbers = numbers.to(like.device, nodes.output_dtype(self.result.node, self.result.output))
-        return numbers, self.vjp(numbers)
+    def numbers(self, like: Tensor) -> Tensor:
+        """Numbers between 1/2 and 3/2 of the shape of the result, in no relation to each other."""
+        dtype = nodes.output_dtype(self.result.node, self.result.output)
+        steps = torch.arange(1, self.result.shape.numel() + 1, dtype=torch.float64)
+        numbers = (steps * GOLDEN).frac() + 0.5
+        return numbers.view(self.result.shape).to(like.device, dtype)
 
 
 def pulled(step: Step, factor: Factor) -> list[Factor] | None:
@@ -76,22 +81,20 @@ def pulled(step: Step, factor: Factor) -> list[Factor] | None:
 
 
 def _probed(step: Step, factor: Factor) -> Factor | None:
-    """What two vector-Jacobian products show of an operation."""
-    like = factor.tensors[0]
-    out, operand = math.prod(step.result.shape), math.prod(step.operand.shape)
+    """What vector-Jacobian products of one operation show of it."""
+    out, operand = step.result.shape.numel(), step.operand.shape.numel()
     if out == 1:
-        return _of_a_number(step, factor.rows(), step.vjp(torch.ones((), dtype=like.dtype)))
-    numbers, seen = step.probes(like)
+        return _of_a_number(step, factor.rows(), step.vjp(torch.ones((), dtype=factor.dtype)))
+    numbers = step.numbers(factor.tensors[0])
     if step.result.shape == step.operand.shape:
         slope = step.vjp(torch.ones_like(numbers))
-        if _same(seen, slope * numbers):
+        known = operation(step.result.node).pointwise
+        if known or _same(step.vjp(numbers), slope * numbers):
             return _times(factor, slope)
-    found = laid_out(step.vjp, step.result.shape, step.operand.shape, factor)
-    if found is not None:
+    short = isinstance(factor, Dense) or out <= max(factor.shape)
+    if short and operand > out and (found := _reduction(step, factor.rows(), numbers)):
         return found
-    if isinstance(factor, Dense) or out <= max(factor.shape):
-        return _reduction(step, factor.rows(), numbers, seen) if operand > out else None
-    return None
+    return laid_out(step.vjp, step.result.shape, step.operand.shape, factor)
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
@@ -114,12 +117,12 @@ def _of_a_number(step: Step, rows: Tensor, slope: Tensor) -> Factor:
     return Scaled((Site(rows.expand(-1, shape[0]), None, slope.reshape(shape)),), shape)
 
 
-def _reduction(step: Step, rows: Tensor, numbers: Tensor, seen: Tensor) -> Factor | None:
+def _reduction(step: Step, rows: Tensor, numbers: Tensor) -> Factor | None:
     """Gradients of sums, norms and products along one axis of a matrix."""
     shape, flat = as_matrix(step.operand.shape), numbers.flatten()
-    if shape is None:
+    if shape is None or len(flat) not in shape:
         return None
-    slope, seen = step.vjp(torch.ones_like(numbers)).reshape(shape), seen.reshape(shape)
+    slope, seen = (step.vjp(x).reshape(shape) for x in (torch.ones_like(numbers), numbers))
     if shape[0] == len(flat) and _same(seen, flat[:, None] * slope):
         return Scaled((Site(rows, None, slope),), shape)
     if shape[1] == len(flat) and _same(seen, flat[None, :] * slope):
@@ -137,7 +140,7 @@ def _product(step: Step, position: int, factor: Factor, names: tuple[str, str]) 
         return None
     other = other.detach().reshape(other.shape[-2:])
     shape = (factor.shape[0], len(other)) if position == 0 else (other.shape[1], factor.shape[1])
-    if math.prod(shape) != math.prod(step.operand.shape):
+    if math.prod(shape) != step.operand.shape.numel():
         return None
     if position == 0:
         sites = [_from_the_right(site, other) for site in sites_of(factor)]
