@@ -24,6 +24,8 @@ from torch import Tensor
 from pinn_ntk.kernel.scaled import Scaled, Site, add_products, outer_sites, pairwise_cost
 
 _PASS_COST = 16  # multiply-adds that one elementwise pass over a product costs
+_WORTH_HALVING = 2**22  # entries of written-out rows from which half of a symmetric block is left out
+_LEAST_TILE = 32  # rows, below which writing them out costs more than half of their products
 _CACHED = 2**15  # entries of a factor that are contracted together while they lie in cache
 
 
@@ -200,11 +202,18 @@ def add_gram(
             out[rows.stop :, rows] = out[rows, rows.stop :].mT
         return
     side = max(1, budget // max(1, 2 * a.numel * out.element_size()))
+    if same and len(out) * a.numel > _WORTH_HALVING:
+        side = min(side, max(_LEAST_TILE, -(-len(out) // 4)))
     for rows in _tiles(out.shape[0], side):
         left = a.slice(rows).to(dtype).rows()
         for cols in _tiles(out.shape[1], side):
+            if same and cols.start < rows.start:
+                continue
             right = left if same and cols == rows else b.slice(cols).to(dtype).rows()
-            out[rows, cols] += left @ right.mT
+            product = left @ right.mT
+            out[rows, cols] += product
+            if same and cols != rows:
+                out[cols, rows] += product.mT
 
 
 _Pairs: TypeAlias = tuple[Outer | Scaled, Outer | Scaled]

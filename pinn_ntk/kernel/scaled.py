@@ -109,23 +109,15 @@ class Scaled:
 
     def rows(self) -> Tensor:
         """Row gradients written out, (R, m * n)."""
-        total = self.sites[0].tensors[0].new_zeros(self.count, *self.shape)
+        total: Tensor | None = None
         by_matrix: dict[int, list[Site]] = {}
         for site in self.sites:
             by_matrix.setdefault(id(site.matrix), []).append(site)
         for group in by_matrix.values():
-            matrix = group[0].matrix
-            pairs = [(s.left, s.right) for s in group if s.left is not None and s.right is not None]
-            if pairs:
-                left, right = (torch.stack(side) for side in zip(*pairs, strict=True))
-                product = left.permute(1, 2, 0) @ right.permute(1, 0, 2)  # (R, m, n)
-                total += product if matrix is None else product.mul_(matrix)
-            for left, right, _ in group:
-                if left is None or right is None:
-                    scale = _either(left, right)[:, :, None] if right is None else right[:, None]
-                    assert matrix is not None
-                    total.addcmul_(scale, matrix)
-        return total.flatten(1)
+            part = _written_out(group)
+            total = part if total is None else total.add_(part)
+        assert total is not None
+        return total.expand(-1, *self.shape).flatten(1)
 
     def diagonal(self, dtype: torch.dtype) -> Tensor:
         """Squared norm of each row gradient, contracted in ``dtype``, (R,)."""
@@ -220,6 +212,23 @@ def _operands(one: Site, other: Site, shape: tuple[int, int]) -> tuple[Tensor, T
         spread = first.right.sum(1, keepdim=True) if weight is None else first.right @ weight.mT
         product = spread.expand(-1, shape[0]) if first.left is None else spread * first.left
     return (product, second.left, True) if fixed else (second.left, product, False)
+
+
+def _written_out(sites: Sequence[Site]) -> Tensor:
+    """Sum of sites with one matrix, (R, m, n)."""
+    matrix = sites[0].matrix
+    pairs = [(s.left, s.right) for s in sites if s.left is not None and s.right is not None]
+    total: Tensor | None = None
+    if pairs:
+        left, right = (torch.stack(side) for side in zip(*pairs, strict=True))
+        total = left.permute(1, 2, 0) @ right.permute(1, 0, 2)
+        total = total if matrix is None else total.mul_(matrix)
+    for left, right, _ in sites:
+        if matrix is not None and (left is None or right is None):
+            scale = right[:, None] if right is not None else _either(left, right)[:, :, None]
+            total = scale * matrix if total is None else total.addcmul_(scale, matrix)
+    assert total is not None
+    return total
 
 
 def _reduces(one: Site, other: Site) -> str | None:

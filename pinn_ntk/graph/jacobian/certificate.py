@@ -27,6 +27,7 @@ TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4, torch.float16: 1e-2}
 """Largest error of a certificate by the coarsest dtype in the graph."""
 LOW_PRECISION_TOLERANCE = 5e-2
 """The same for bfloat16 and what is coarser still."""
+ROUNDINGS = 8  # of the whole gradient, in units of rounding, that a parameter's error may have
 SMALL_PARAMETER = 1e-3  # share of the whole gradient below which a parameter's error counts less
 SKETCH = 8  # columns of a sketch
 
@@ -50,15 +51,21 @@ class Probe:
         error = abs(_dot(self.factored, other.factored) - truth)
         return error / scale if scale else (0.0 if error == 0.0 else float("inf"))
 
-    def failed(self, tolerance: float) -> dict[str, float]:
-        """Parameter name -> relative error, for those above the tolerance."""
-        whole = SMALL_PARAMETER * _dot(self.exact, self.exact) ** 0.5
+    def failed(self, tolerance: float, rounding: float = 0.0) -> dict[str, float]:
+        """Parameter name -> relative error, for those above the tolerance.
+
+        Errors below ``rounding`` times the whole gradient are those of the backward pass itself,
+        where what moves a parameter cancels (v of g v / abs(v) with one entry).
+        """
+        size = _dot(self.exact, self.exact) ** 0.5
+        whole = SMALL_PARAMETER * size
         errors = {}
         for name in {**self.exact, **self.factored}:
             exact, factored = self.exact.get(name), self.factored.get(name)
             norm = max(_distance(exact, None), self.magnitudes.get(name, 0.0))
-            error = _distance(exact, factored) / (norm + whole) if norm + whole else 0.0
-            if not error <= tolerance:
+            distance = _distance(exact, factored)
+            error = distance / (norm + whole) if norm + whole else 0.0
+            if not error <= tolerance and not distance <= rounding * size:
                 errors[name] = error
         return errors
 
