@@ -24,7 +24,9 @@ from torch import Tensor
 from pinn_ntk.kernel.scaled import Scaled, Site, add_products, outer_sites, pairwise_cost
 
 _PASS_COST = 16  # multiply-adds that one elementwise pass over a product costs
-_WORTH_HALVING = 2**22  # entries of written-out rows from which half of a symmetric block is left out
+_WORTH_HALVING = (
+    2**22
+)  # entries of written-out rows from which half of a symmetric block is left out
 _LEAST_TILE = 32  # rows, below which writing them out costs more than half of their products
 _CACHED = 2**15  # entries of a factor that are contracted together while they lie in cache
 
@@ -73,14 +75,14 @@ class Outer:
         """The same row gradients, as `Scaled` has them."""
         return Scaled(outer_sites(self.left, self.right), self.shape)
 
-    def slice(self, rows: slice | Tensor) -> Outer:
-        """Factors of some rows only."""
-        return self.mapped(lambda tensor: tensor[rows])
-
     def columns(self, first: int, last: int, within: slice) -> Outer:
         """Rows ``first`` to ``last`` of the weight, and of those the columns ``within``."""
         left = tuple(x[:, first:last] for x in self.left)
         return Outer(left, tuple(x[:, within] for x in self.right))
+
+    def slice(self, rows: slice | Tensor) -> Outer:
+        """Factors of some rows only."""
+        return self.mapped(lambda tensor: tensor[rows])
 
     def rows(self) -> Tensor:
         """Row gradients written out, (R, m * n)."""
@@ -187,23 +189,28 @@ def add_gram(
     enough.
     """
     pairs = _factored(a, b, same=same)
-    if pairs is not None:
-        a, b = pairs
-        side = max(1, math.isqrt(budget // (4 * out.element_size())))
-        for rows in _tiles(out.shape[0], side):
-            for cols in _tiles(out.shape[1], side):
-                if same and cols.start < rows.start:
-                    continue
-                diagonal = same and cols.start == rows.start
-                wide = a.slice(rows).to(dtype)
-                other = wide if diagonal else b.slice(cols).to(dtype)
-                _add_pairs(out[rows, cols], wide, other, same=diagonal)
-        for rows in _tiles(out.shape[0], side) if same else ():  # the other half
-            out[rows.stop :, rows] = out[rows, rows.stop :].mT
+    if pairs is None:
+        _add_written_out(out, a, b, dtype, budget, same=same)
         return
+    side = max(1, math.isqrt(budget // (4 * out.element_size())))
+    for rows in _tiles(out.shape[0], side):
+        for cols in _tiles(out.shape[1], side):
+            if same and cols.start < rows.start:
+                continue
+            diagonal = same and cols.start == rows.start
+            wide = pairs[0].slice(rows).to(dtype)
+            other = wide if diagonal else pairs[1].slice(cols).to(dtype)
+            _add_pairs(out[rows, cols], wide, other, same=diagonal)
+    for rows in _tiles(out.shape[0], side) if same else ():  # the other half
+        out[rows.stop :, rows] = out[rows, rows.stop :].mT
+
+
+def _add_written_out(
+    out: Tensor, a: Factor, b: Factor, dtype: torch.dtype, budget: int, *, same: bool
+) -> None:
     side = max(1, budget // max(1, 2 * a.numel * out.element_size()))
     if same and len(out) * a.numel > _WORTH_HALVING:
-        side = min(side, max(_LEAST_TILE, -(-len(out) // 4)))
+        side = min(side, max(_LEAST_TILE, math.ceil(len(out) / 4)))
     for rows in _tiles(out.shape[0], side):
         left = a.slice(rows).to(dtype).rows()
         for cols in _tiles(out.shape[1], side):

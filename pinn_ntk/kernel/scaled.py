@@ -86,14 +86,6 @@ class Scaled:
         """The same factor in ``dtype``."""
         return self.mapped(lambda x: x.to(dtype))
 
-    def slice(self, rows: slice | Tensor) -> Scaled:
-        """Some rows only."""
-
-        def some(x: Tensor | None) -> Tensor | None:
-            return None if x is None else x[rows]
-
-        return Scaled(tuple(Site(some(a), some(b), v) for a, b, v in self.sites), self.shape)
-
     def columns(self, first: int, last: int, within: slice) -> Scaled:
         """Rows ``first`` to ``last`` of the weight, and of those the columns ``within``."""
         cut = [
@@ -106,6 +98,14 @@ class Scaled:
         ]
         width = len(range(*within.indices(self.shape[1])))
         return Scaled(tuple(cut), (last - first, width))
+
+    def slice(self, rows: slice | Tensor) -> Scaled:
+        """Some rows only."""
+
+        def some(x: Tensor | None) -> Tensor | None:
+            return None if x is None else x[rows]
+
+        return Scaled(tuple(Site(some(a), some(b), v) for a, b, v in self.sites), self.shape)
 
     def rows(self) -> Tensor:
         """Row gradients written out, (R, m * n)."""
@@ -244,10 +244,8 @@ def _row_products(one: Site, other: Site, shape: tuple[int, int]) -> Tensor:
     weight = _weight(one, other)
     if left is not None and right is not None:
         return left.sum(1) * right.sum(1) if weight is None else ((left @ weight) * right).sum(1)
-    if left is not None:
-        return left.sum(1) * shape[1] if weight is None else left @ weight.sum(1)
-    right = _either(right, left)
-    return right.sum(1) * shape[0] if weight is None else right @ weight.sum(0)
+    only, axis = (left, 1) if left is not None else (_either(right, left), 0)
+    return only.sum(1) * shape[axis] if weight is None else only @ weight.sum(axis)
 
 
 def _weight(one: Site, other: Site) -> Tensor | None:

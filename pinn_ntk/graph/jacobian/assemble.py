@@ -25,16 +25,18 @@ class Contribution(NamedTuple):
     """Gradients of one shared tensor that one site gives, a slot each."""
 
     edge: Edge
-    factor: Factor  # `Outer` with one (M, m) and one (M, n), or `Dense` with (M, numel)
+    factor: Outer | Dense  # one (M, m) and one (M, n), or (M, numel)
     members: Tensor  # flat residual rows of the pass
     owners: Tensor | None  # None where slots go through the members in order
 
 
-def assemble(graph: Graph, contributions: Sequence[Contribution], rows: int) -> dict[str, Factor]:
+def assemble(
+    graph: Graph, contributions: Sequence[Contribution], rows: int
+) -> tuple[dict[str, Factor], list[Edge]]:
     """Add up contributions: parameter name -> factor over all R ``rows``.
 
     Weights that a site takes directly, or through transposes, stay as they are; other shared
-    tensors are pulled back to their leaves (`pull_back.py`).
+    tensors are pulled back to their leaves (`pull_back.py`, which also says what was written out).
     """
     found: dict[Edge, list[Factor]] = {}
     for contribution in contributions:
@@ -43,7 +45,7 @@ def assemble(graph: Graph, contributions: Sequence[Contribution], rows: int) -> 
     return pulled_back(graph, {edge: total(factors) for edge, factors in found.items()})
 
 
-def _by_row(contribution: Contribution, rows: int) -> Factor:
+def _by_row(contribution: Contribution, rows: int) -> Outer | Dense:
     """Slots -> residual rows; rows without a slot are zero."""
     factor, members, owners = contribution.factor, contribution.members, contribution.owners
     if isinstance(factor, Dense):
@@ -99,7 +101,9 @@ def _unturned(graph: Graph, edge: Edge, factor: Factor) -> tuple[Edge, Factor]:
         edge = Edge(node, output)
     if not turned:
         return edge, factor
-    return (edge, Outer(factor.right, factor.left)) if isinstance(factor, Outer) else (first, factor)
+    return (
+        (edge, Outer(factor.right, factor.left)) if isinstance(factor, Outer) else (first, factor)
+    )
 
 
 def _swaps_axes(node: Node) -> bool | None:

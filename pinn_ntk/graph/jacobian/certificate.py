@@ -27,7 +27,7 @@ TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4, torch.float16: 1e-2}
 """Largest error of a certificate by the coarsest dtype in the graph."""
 LOW_PRECISION_TOLERANCE = 5e-2
 """The same for bfloat16 and what is coarser still."""
-ROUNDINGS = 8  # of the whole gradient, in units of rounding, that a parameter's error may have
+ROUNDINGS = 64  # of the whole gradient, in units of rounding, that a parameter's error may have
 SMALL_PARAMETER = 1e-3  # share of the whole gradient below which a parameter's error counts less
 SKETCH = 8  # columns of a sketch
 

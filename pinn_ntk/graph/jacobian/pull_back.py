@@ -30,28 +30,46 @@ SAID_FROM = 2**28
 """Bytes of row gradients that are not written out without a word."""
 
 
-def pulled_back(graph: Graph, cotangents: Mapping[Edge, Factor]) -> dict[str, Factor]:
-    """Leaf by name -> factor, from those of tensors of the graph, over the same rows."""
-    waiting = {edge: [factor] for edge, factor in cotangents.items()}
-    parts: dict[str, list[Factor]] = {}
+def pulled_back(
+    graph: Graph, cotangents: Mapping[Edge, Factor]
+) -> tuple[dict[str, Factor], list[Edge]]:
+    """Leaf by name -> factor, from those of tensors of the graph, over the same rows.
+
+    Beside them those of the tensors whose gradients had to be written out on the way.
+    """
+    walk = _PullBack(graph, cotangents)
     for node in graph.order:
-        if not waiting:
-            break
         for edge in [Edge(node, output) for output in sorted(graph.outputs[node])]:
-            if edge not in waiting:
-                continue
-            factor = _turned(total(waiting.pop(edge)), edge.shape)
-            if node in graph.names:
-                parts.setdefault(graph.names[node], []).append(_as_leaf(factor, edge.shape))
-                continue
-            through = _through(graph, edge, factor)
-            if through is None:
-                for name, written in _written_out(graph, edge, factor.rows()):
-                    parts.setdefault(name, []).append(written)
-                continue
-            for child, part in through:
-                waiting.setdefault(child, []).append(part)
-    return {name: total(factors) for name, factors in parts.items()}
+            if edge in walk.waiting:
+                walk.step(edge)
+    return {name: total(factors) for name, factors in walk.parts.items()}, walk.unknown
+
+
+class _PullBack:
+    """What waits at each tensor while the graph is walked, and what has arrived at the leaves."""
+
+    def __init__(self, graph: Graph, cotangents: Mapping[Edge, Factor]) -> None:
+        self.graph = graph
+        self.waiting = {edge: [factor] for edge, factor in cotangents.items()}
+        self.started = {edge: edge for edge in cotangents}  # the shared tensor it came from
+        self.parts: dict[str, list[Factor]] = {}
+        self.unknown: list[Edge] = []
+
+    def step(self, edge: Edge) -> None:
+        """Take what waits at one tensor to those it is computed from."""
+        factor = _turned(total(self.waiting.pop(edge)), edge.shape)
+        if edge.node in self.graph.names:
+            name = self.graph.names[edge.node]
+            self.parts.setdefault(name, []).append(_as_leaf(factor, edge.shape))
+            return
+        through = _through(self.graph, edge, factor)
+        if through is None:
+            self.unknown.append(self.started[edge])
+            for name, written in _written_out(self.graph, edge, factor.rows()):
+                self.parts.setdefault(name, []).append(written)
+        for child, part in through or ():
+            self.waiting.setdefault(child, []).append(part)
+            self.started.setdefault(child, self.started[edge])
 
 
 def _through(graph: Graph, edge: Edge, factor: Factor) -> list[tuple[Edge, Factor]] | None:

@@ -19,7 +19,17 @@ def weighted(site: Site, weight: Tensor) -> Site:
         return _rows_scaled(site, weight[:, 0])
     if bool((weight == weight[:1]).all()):
         return _rows_scaled(site.transposed(), weight[0]).transposed()
+    if site.is_outer and site.left is not None and site.right is not None:
+        if _choose_one(site.left):
+            return site._replace(right=site.right * ((site.left != 0).to(weight) @ weight))
+        if _choose_one(site.right):
+            return site._replace(left=site.left * ((site.right != 0).to(weight) @ weight.mT))
     return site._replace(matrix=weight if site.matrix is None else site.matrix * weight)
+
+
+def _choose_one(factor: Tensor) -> bool:
+    """Whether every row of the residual takes one row (column) of the weight alone, or none."""
+    return bool(((factor != 0).sum(1) <= 1).all())
 
 
 def _rows_scaled(site: Site, by: Tensor) -> Site:

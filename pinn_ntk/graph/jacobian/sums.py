@@ -67,7 +67,11 @@ def _joined(sites: Sequence[Site]) -> list[Site]:
         numbers: dict[object, list[tuple[Tensor, int]]] = {}
         for site in sites:
             shared, other = (site.right, site.left) if side == "right" else (site.left, site.right)
-            key = (_number(shared, numbers, many), _number(site.matrix, numbers, many), other is None)
+            key = (
+                _number(shared, numbers, many),
+                _number(site.matrix, numbers, many),
+                other is None,
+            )
             groups.setdefault(key, []).append(site)
         sites = [_sum(group, side) for group in groups.values()]
     return list(sites)

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import GradientEdge
 
 from pinn_ntk.graph import nodes
 from pinn_ntk.graph.jacobian.layouts import laid_out
@@ -27,9 +26,8 @@ from pinn_ntk.graph.jacobian.site_algebra import (
 from pinn_ntk.graph.jacobian.sums import from_sites, sites_of
 from pinn_ntk.graph.operations import operation
 from pinn_ntk.graph.walk import Edge
-from pinn_ntk.kernel.factors import Dense, Factor, Outer
+from pinn_ntk.kernel.factors import Dense, Factor
 from pinn_ntk.kernel.scaled import Scaled, Site
-
 
 GOLDEN = (5**0.5 - 1) / 2
 """Multiples of the golden ratio modulo 1 lie evenly and never repeat."""
@@ -43,18 +41,21 @@ class Step:
     operand: Edge
     positions: tuple[int, ...]
 
+    @property
+    def entrywise(self) -> bool:
+        """Whether each entry of the result is known to take one entry of the operand."""
+        return operation(self.result.node).pointwise and self.result.shape == self.operand.shape
+
     def vjp(self, cotangent: Tensor) -> Tensor:
         """Gradient of the operand for one cotangent of the result, through this operation alone."""
-        (gradient,) = torch.autograd.grad(
-            GradientEdge(self.result.node, self.result.output),
-            [GradientEdge(self.operand.node, self.operand.output)],
-            cotangent.reshape(self.result.shape),
-            retain_graph=True,
-            allow_unused=True,
-        )
-        if gradient is None:
-            return cotangent.new_zeros(self.operand.shape)
-        return gradient.detach()
+        cotangent = cotangent.reshape(self.result.shape)
+        found = nodes.pulled_through(self.result.node, self.result.output, cotangent)
+        total = cotangent.new_zeros(self.operand.shape)
+        for position in self.positions:
+            gradient = found[position]
+            if gradient is not None:
+                total = total + gradient.sum_to_size(self.operand.shape)
+        return total
 
     def numbers(self, like: Tensor) -> Tensor:
         """Numbers between 1/2 and 3/2 of the shape of the result, in no relation to each other."""
@@ -65,11 +66,16 @@ class Step:
 
 
 def pulled(step: Step, factor: Factor) -> list[Factor] | None:
-    """Gradients of the operand, as factors to be added up; None where they are to be written out."""
-    if nodes.output_dtype(step.operand.node, step.operand.output).is_complex:
+    """Gradients of the operand, as factors to be added up; None where they must be written out."""
+    ends = (step.operand, step.result)
+    if any(nodes.output_dtype(end.node, end.output).is_complex for end in ends):
         return None
-    if nodes.output_dtype(step.result.node, step.result.output).is_complex:
+    if not all(end.shape.numel() for end in ends):
+        return []
+    if nodes.is_own_function(step.result.node):
         return None
+    if step.entrywise:
+        return [_times(factor, step.vjp(torch.ones_like(step.numbers(factor.tensors[0]))))]
     rule = _RULES.get(nodes.kind(step.result.node))
     if rule is not None and not nodes.missing(step.result.node):
         parts = [rule(step, position, factor) for position in step.positions]
@@ -88,8 +94,7 @@ def _probed(step: Step, factor: Factor) -> Factor | None:
     numbers = step.numbers(factor.tensors[0])
     if step.result.shape == step.operand.shape:
         slope = step.vjp(torch.ones_like(numbers))
-        known = operation(step.result.node).pointwise
-        if known or _same(step.vjp(numbers), slope * numbers):
+        if _same(step.vjp(numbers), slope * numbers):
             return _times(factor, slope)
     short = isinstance(factor, Dense) or out <= max(factor.shape)
     if short and operand > out and (found := _reduction(step, factor.rows(), numbers)):
