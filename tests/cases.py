@@ -19,8 +19,8 @@ from tests.operators import LAYOUTS, N_BC, N_PDE, OPERATORS, SECOND, points
 
 Built: TypeAlias = tuple[dict[str, Tensor], nn.Module | list[tuple[str, Tensor]]]
 
-NO_RULE = {"batch_norm", "conv1d"}
-"""Networks beyond the fast path: points interact, or a weight slides along the features."""
+NO_RULE = {"batch_norm", "conv_transposed"}
+"""Networks beyond the fast path: points interact, or an operation has no rule."""
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,16 @@ All are tiny, smooth (a PDE differentiates them) and map points (N, in_dim) to v
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
-from torch.nn.utils.parametrizations import weight_norm
+from torch.nn.functional import linear, normalize, softplus
+from torch.nn.utils import weight_norm as old_weight_norm
+from torch.nn.utils.parametrizations import orthogonal, spectral_norm, weight_norm
 
 WIDTH = 5
 
@@ -163,6 +165,178 @@ class FactorisedLinear(nn.Module):
         return linear(x, self.scale.exp().unsqueeze(-1) * self.direction, self.bias)
 
 
+class Computed(nn.Module):
+    """A layer whose weight (n_out, n_in) a function makes of its parameters at every call."""
+
+    def __init__(self, weight: Callable[[nn.Module], Tensor], bias: int, **trained: Tensor) -> None:
+        super().__init__()
+        self.weight = weight
+        self.bias = nn.Parameter(0.1 * torch.randn(bias))
+        for name, value in trained.items():
+            self.register_parameter(name, nn.Parameter(value))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return linear(x, self.weight(self), self.bias)
+
+
+def normed_by_hand(n_in: int, n_out: int, dim: int | None = 1) -> nn.Module:
+    """g v / abs(v) in plain operations, the norm of rows, of columns or of all of v."""
+
+    def weight(layer: nn.Module) -> Tensor:
+        norm = layer.v.norm() if dim is None else layer.v.norm(dim=dim, keepdim=True)
+        return layer.g * layer.v / norm
+
+    scale = torch.rand(()) if dim is None else torch.rand(n_out, 1)
+    return Computed(weight, n_out, v=torch.randn(n_out, n_in), g=scale + 0.5)
+
+
+def normalised(n_in: int, n_out: int) -> nn.Module:
+    v = torch.randn(n_out, n_in)
+    return Computed(lambda layer: 2 * normalize(layer.v, dim=1), n_out, v=v)
+
+
+def masked(n_in: int, n_out: int) -> nn.Module:
+    """Some entries of the weight are held at zero."""
+    mask = torch.rand(n_out, n_in, dtype=torch.float64) > 0.3
+    return Computed(lambda layer: layer.v * mask, n_out, v=torch.randn(n_out, n_in))
+
+
+def positive(n_in: int, n_out: int) -> nn.Module:
+    v = torch.randn(n_out, n_in)
+    return Computed(lambda layer: softplus(layer.v) / n_in, n_out, v=v)
+
+
+def low_rank_added(n_in: int, n_out: int) -> nn.Module:
+    """A fixed weight and a trained one of rank 2 (LoRA of Hu et al. 2021)."""
+    fixed = torch.randn(n_out, n_in, dtype=torch.float64)
+    a, b = torch.randn(n_out, 2), torch.randn(2, n_in)
+    return Computed(lambda layer: fixed + 0.5 * layer.a @ layer.b, n_out, a=a, b=b)
+
+
+def scaled(n_in: int, n_out: int) -> nn.Module:
+    """c W / sqrt(n), with a trained number c: the NTK parametrisation with a learnable scale."""
+    w, c = torch.randn(n_out, n_in), torch.ones(())
+    return Computed(lambda layer: layer.c * layer.w / n_in**0.5, n_out, w=w, c=c)
+
+
+def diagonal_times(n_in: int, n_out: int) -> nn.Module:
+    s, v = 0.1 * torch.randn(n_out), torch.randn(n_out, n_in)
+    return Computed(lambda layer: torch.diag(layer.s.exp()) @ layer.v, n_out, s=s, v=v)
+
+
+def parts_joined(n_in: int, n_out: int) -> nn.Module:
+    """A weight cut out of one tensor and put together anew."""
+    w = torch.randn(n_out + 1, n_in)
+    return Computed(lambda layer: torch.cat([layer.w[2:], layer.w[:1].neg()]), n_out, w=w)
+
+
+def one_of_a_stack(n_in: int, n_out: int) -> nn.Module:
+    return Computed(lambda layer: layer.w[1].T, n_out, w=torch.randn(3, n_in, n_out))
+
+
+def normed_of_old(n_in: int, n_out: int, dim: int | None = 0) -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # deprecated, and in many code bases
+        return old_weight_norm(nn.Linear(n_in, n_out), dim=dim)
+
+
+def spectral(n_in: int, n_out: int) -> nn.Module:
+    return spectral_norm(nn.Linear(n_in, n_out)).eval()  # no power iteration in a call
+
+
+class Products(nn.Module):
+    """A linear layer by any expression of points and a weight."""
+
+    def __init__(
+        self, product: Callable[[Tensor, Tensor], Tensor], turned: bool, n_in: int, n_out: int
+    ) -> None:
+        super().__init__()
+        shape = (n_out, n_in) if turned else (n_in, n_out)
+        self.weight = nn.Parameter(torch.randn(shape) / n_in**0.5)
+        self.bias = nn.Parameter(0.1 * torch.randn(n_out))
+        self.product = product
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.product(x, self.weight) + self.bias
+
+
+PRODUCTS: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], bool]] = {
+    "einsum_bi_oi": (lambda x, w: torch.einsum("bi,oi->bo", x, w), True),
+    "einsum_bi_io": (lambda x, w: torch.einsum("bi,io->bo", x, w), False),
+    "einsum_dots": (lambda x, w: torch.einsum("...i,oi->...o", x, w), True),
+    "tensordot": (lambda x, w: torch.tensordot(x, w, dims=([1], [1])), True),
+    "matmul_of_three_axes": (lambda x, w: (x[:, None] @ w)[:, 0], False),
+    "weight_to_each_point": (lambda x, w: torch.matmul(w, x[:, :, None])[..., 0], True),
+    "sum_of_products": (lambda x, w: (x[:, None, :] * w).sum(-1), True),
+}
+"""Id -> a product of points (N, n_in) and a weight, and whether that is (n_out, n_in)."""
+
+
+class Ensemble(nn.Module):
+    """Three networks in one, their weights stacked, and the mean of what they give."""
+
+    def __init__(self, in_dim: int, out_dim: int) -> None:
+        super().__init__()
+        sizes = [in_dim, WIDTH, WIDTH, out_dim]
+        self.weights = nn.ParameterList(torch.randn(3, b, a) / a**0.5 for a, b in pairwise(sizes))
+        self.biases = nn.ParameterList(0.1 * torch.randn(3, 1, b) for b in sizes[1:])
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = x.expand(3, *x.shape)
+        for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
+            h = torch.tanh(torch.einsum("mbi,moi->mbo", h, weight) + bias)
+        return torch.baddbmm(self.biases[-1], h, self.weights[-1].mT).mean(0)
+
+
+class PointsPerFunction(nn.Module):
+    """DeepONet whose functions each have points of their own, the points of all in one batch."""
+
+    def __init__(self, in_dim: int, out_dim: int) -> None:
+        super().__init__()
+        self.branch, self.trunk = stack([4, 6, 3 * out_dim]), stack([in_dim, WIDTH, 3 * out_dim])
+
+    def forward(self, x: Tensor) -> Tensor:
+        sensors = torch.linspace(-1, 1, 4, dtype=x.dtype).cos().expand(1, 4)
+        functions = self.branch(sensors).unflatten(-1, (-1, 3))  # (1, out_dim, 3)
+        places = self.trunk(x).unflatten(-1, (-1, 3))[None]  # (1, N, out_dim, 3)
+        return torch.einsum("fop,fnop->fno", functions, places)[0]
+
+
+class LatentCodes(nn.Module):
+    """Each point carries the code of one of three shapes (auto-decoder)."""
+
+    def __init__(self, in_dim: int, out_dim: int) -> None:
+        super().__init__()
+        self.codes = nn.Embedding(3, 2)
+        self.net = plain(in_dim + 2, out_dim, hidden=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.ndim == 1:
+            return self.net(torch.cat([x, self.codes(torch.tensor(1))]))
+        return self.net(torch.cat([x, self.codes(torch.arange(len(x)) % 3)], dim=1))
+
+
+class Bilinear(nn.Module):
+    def __init__(self, in_dim: int, out_dim: int) -> None:
+        super().__init__()
+        self.one, self.other = nn.Linear(in_dim, WIDTH), nn.Linear(in_dim, 3)
+        self.last = nn.Bilinear(WIDTH, 3, out_dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.one(x).tanh(), self.other(x).tanh())
+
+
+class Recurrent(nn.Module):
+    """Two steps of a GRU cell."""
+
+    def __init__(self, in_dim: int, out_dim: int) -> None:
+        super().__init__()
+        self.cell, self.last = nn.GRUCell(in_dim, WIDTH), nn.Linear(WIDTH, out_dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.cell(x, self.cell(x)))
+
+
 class SlopedTanh(nn.Module):
     """tanh(n a x) with a learnable slope a of the given shape (Jagtap et al. 2020), n = 5."""
 
@@ -250,14 +424,30 @@ class SeededDropout(nn.Dropout):
 class ConvHead(nn.Module):
     """The features of each point as a signal of one channel."""
 
-    def __init__(self, in_dim: int, out_dim: int) -> None:
+    def __init__(self, in_dim: int, out_dim: int, conv: type[nn.Module] = nn.Conv1d) -> None:
         super().__init__()
-        self.first, self.conv = nn.Linear(in_dim, WIDTH), nn.Conv1d(1, 2, kernel_size=3)
-        self.last = nn.Linear(2 * (WIDTH - 2), out_dim)
+        self.first, self.conv = nn.Linear(in_dim, WIDTH), conv(1, 2, kernel_size=3)
+        left = WIDTH - 2 if conv is nn.Conv1d else WIDTH + 2
+        self.last = nn.Linear(2 * left, out_dim)
 
     def forward(self, x: Tensor) -> Tensor:
         signal = self.first(x).tanh().unsqueeze(1)  # (N, 1, WIDTH)
         return self.last(self.conv(signal).tanh().flatten(1))
+
+
+class ConvImage(nn.Module):
+    """The features of each point as a picture of two channels."""
+
+    def __init__(self, in_dim: int, out_dim: int) -> None:
+        super().__init__()
+        self.first = nn.Linear(in_dim, 2 * 4 * 5)
+        self.one = nn.Conv2d(2, 4, (2, 3), stride=(1, 2), padding=1, groups=2)
+        self.other = nn.Conv2d(4, 3, 2, dilation=(2, 1))
+        self.last = nn.Linear(3 * 3 * 2, out_dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        picture = self.first(x).tanh().view(-1, 2, 4, 5)
+        return self.last(self.other(self.one(picture).tanh()).tanh().flatten(1))
 
 
 def reproducible(build: Factory) -> Factory:
@@ -293,7 +483,35 @@ _FACTORIES: dict[str, Factory] = {
         plain, activation=in_turn(partial(LayerNormByHand, WIDTH), nn.Tanh)
     ),
     "weight_norm": partial(plain, layer=normed),
+    "weight_norm_old": partial(plain, layer=normed_of_old),
+    "weight_norm_columns": partial(plain, layer=lambda i, o: weight_norm(nn.Linear(i, o), dim=1)),
+    "weight_norm_of_all": partial(plain, layer=partial(normed_of_old, dim=None)),
+    "weight_norm_by_hand": partial(plain, layer=normed_by_hand),
+    "weight_norm_columns_by_hand": partial(plain, layer=partial(normed_by_hand, dim=0)),
+    "weight_norm_of_all_by_hand": partial(plain, layer=partial(normed_by_hand, dim=None)),
+    "normalised": partial(plain, layer=normalised),
+    "spectral_norm": partial(plain, layer=spectral),
+    "orthogonal": partial(plain, layer=lambda i, o: orthogonal(nn.Linear(i, o))),
     "weight_factorised": partial(plain, layer=FactorisedLinear),
+    "diagonal_times": partial(plain, layer=diagonal_times),
+    "masked": partial(plain, layer=masked),
+    "positive": partial(plain, layer=positive),
+    "low_rank_added": partial(plain, layer=low_rank_added),
+    "scaled": partial(plain, layer=scaled),
+    "parts_joined": partial(plain, layer=parts_joined),
+    "one_of_a_stack": partial(plain, layer=one_of_a_stack),
+    **{
+        name: partial(plain, layer=partial(Products, product, turned))
+        for name, (product, turned) in PRODUCTS.items()
+    },
+    "bilinear": Bilinear,
+    "ensemble": Ensemble,
+    "gru_cell": Recurrent,
+    "prelu": partial(plain, activation=in_turn(nn.Tanh, partial(nn.PReLU, WIDTH))),
+    "group_norm": partial(plain, activation=in_turn(partial(nn.GroupNorm, 1, WIDTH), nn.Tanh)),
+    "rms_norm": partial(plain, activation=in_turn(partial(nn.RMSNorm, WIDTH), nn.Tanh)),
+    "latent_codes": LatentCodes,
+    "deeponet_points_per_function": PointsPerFunction,
     "slope_per_layer": partial(plain, activation=SlopedTanh),
     "slope_per_neuron": partial(plain, activation=partial(SlopedTanh, WIDTH)),
     "deeponet_one_sensor_vector": partial(DeepONet, sensors=one_sensor_vector),
@@ -303,6 +521,8 @@ _FACTORIES: dict[str, Factory] = {
     "frozen_and_unused": frozen_and_unused,
     "dropout": partial(plain, activation=in_turn(nn.Tanh, partial(SeededDropout, 0.3))),
     "conv1d": ConvHead,
+    "conv2d": ConvImage,
+    "conv_transposed": partial(ConvHead, conv=nn.ConvTranspose1d),
     "batch_norm": partial(  # in train mode: points interact
         plain, hidden=2, activation=in_turn(partial(nn.BatchNorm1d, WIDTH), nn.Tanh)
     ),

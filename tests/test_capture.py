@@ -13,7 +13,7 @@ from torch.autograd.graph import Node
 from pinn_ntk import NTK, NTKWarning, empirical_ntk, find_terms
 from pinn_ntk.graph.jacobian import capture, certificate, rules, sites
 from pinn_ntk.graph.jacobian.certificate import LOW_PRECISION_TOLERANCE, TOLERANCE, Probe, tolerance
-from pinn_ntk.graph.jacobian.rules import SiteRule
+from pinn_ntk.graph.jacobian.site_rule import SiteRule
 from pinn_ntk.graph.reference import reference_jacobian
 from pinn_ntk.graph.terms.completeness import completeness_error
 from pinn_ntk.graph.walk import Edge, Graph, Use
@@ -170,7 +170,7 @@ def test_a_hook_that_mixes_rows_is_mended():
     ("network", "match"),
     [
         ("batch_norm", "points interact"),
-        ("conv1d", "no rule for a parameter at input 1 of Convolution"),
+        ("conv_transposed", "no rule for a parameter at input 1 of Convolution"),
     ],
 )
 def test_networks_beyond_the_fast_path(network: str, match: str):
@@ -184,11 +184,12 @@ def test_networks_beyond_the_fast_path(network: str, match: str):
 def test_reasons_are_grouped_and_parameters_in_order():
     listed = capture._listed({"a": "one", "b": "other", "c": "one"})
     assert listed == "one (parameter a, c); other (parameter b)"
-    net = nn.Sequential(nn.Linear(1, 4), nn.PReLU(), nn.Bilinear(4, 4, 1))
-    x = points(N, 1)
-    h = net[1](net[0](x))
-    _, message = measured(net[2](h, h), net, "no rule")
-    assert "(parameter 1.weight)" in message
+    net = nn.Sequential(
+        nn.Linear(1, 4), nn.ParameterList([torch.ones(4)]), nn.ConvTranspose1d(1, 1, 2, bias=False)
+    )
+    h = net[0](points(N, 1)).sigmoid() ** net[1][0]
+    _, message = measured(net[2](h[:, None])[:, 0, 0], net, "no rule")
+    assert "(parameter 1.0)" in message
     assert message.count("no rule for a parameter") == 2
 
 

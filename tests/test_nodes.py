@@ -11,7 +11,15 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import huber_loss, layer_norm, mse_loss, smooth_l1_loss
+from torch.nn.functional import (
+    conv1d,
+    embedding,
+    group_norm,
+    huber_loss,
+    layer_norm,
+    mse_loss,
+    smooth_l1_loss,
+)
 
 from pinn_ntk import NTKWarning
 from pinn_ntk.graph import nodes
@@ -42,6 +50,23 @@ MAKE: dict[str, Callable[[], Tensor]] = {
     "NativeLayerNormBackwardBackward0": lambda: twice(
         lambda x: layer_norm(x, (3,), live(3), live(3)), live(2, 3)
     ),
+    "BaddbmmBackward0": lambda: torch.baddbmm(live(3), live(2, 1, 4), live(2, 4, 3), alpha=2),
+    "PreluKernelBackward0": lambda: torch._prelu_kernel(live(2, 3), live(1, 3)),
+    "PreluKernelBackwardBackward0": lambda: twice(
+        lambda x: torch._prelu_kernel(x, live(1, 3)), live(2, 3)
+    ),
+    "EmbeddingBackward0": lambda: embedding(torch.tensor([1, 0]), live(2, 3)),
+    "IndexSelectBackward0": lambda: live(2, 3).index_select(0, torch.tensor([1, 0])),
+    "IndexBackward0": lambda: live(2, 3)[torch.tensor([1, 0])],
+    "TrilinearBackward0": lambda: torch._trilinear(
+        live(2, 3), live(4, 3, 5), live(2, 5), [1, 3], [0], [1, 2], [2, 3]
+    ),
+    "NativeGroupNormBackward0": lambda: group_norm(live(2, 4), 2, live(4), live(4)),
+    "ConvolutionBackward0": lambda: conv1d(live(2, 1, 5), live(3, 1, 2), live(3)),
+    "ConvolutionBackwardBackward0": lambda: twice(
+        lambda x: conv1d(x, live(3, 1, 2), live(3)), live(2, 1, 5)
+    ),
+    "WeightNormInterfaceBackward0": lambda: torch._weight_norm(live(2, 3), live(2, 1), 0),
     "TransposeBackward0": lambda: live(2, 3).transpose(0, -1),
     "PermuteBackward0": lambda: live(2, 3).permute(1, 0),
     "SumBackward1": lambda: live(2, 3).sum(-1),
@@ -77,6 +102,10 @@ def test_torch_offers_every_operand(kind: str):
 
 VALUES: dict[str, tuple[str, object]] = {
     **dict.fromkeys(("AddmmBackward0", "AddBackward0", "SubBackward0"), ("alpha", 2)),
+    "BaddbmmBackward0": ("alpha", 2),
+    "EmbeddingBackward0": ("padding_idx", -1),
+    "ConvolutionBackward0": ("stride", (1,)),
+    "TrilinearBackward0": ("sumdim", (2, 3)),
     "TransposeBackward0": ("dim1", -1),
     "PermuteBackward0": ("dims", (1, 0)),
     **dict.fromkeys(("SumBackward1", "MeanBackward1"), ("dim", (-1,))),

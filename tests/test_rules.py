@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor, addmm, bmm, nn
-from torch.nn.functional import conv1d, layer_norm, linear
+from torch.nn.functional import (
+    bilinear,
+    conv1d,
+    conv2d,
+    conv3d,
+    conv_transpose1d,
+    embedding,
+    group_norm,
+    layer_norm,
+    linear,
+)
 
 from pinn_ntk.graph import nodes
-from pinn_ntk.graph.jacobian.rules import SiteRule, find_rules
+from pinn_ntk.graph.jacobian.rules import find_rules
+from pinn_ntk.graph.jacobian.site_rule import SiteRule
 from pinn_ntk.kernel.factors import Dense, Outer
 from tests.asserts import assert_near
 
@@ -36,6 +48,20 @@ def twice(x: Tensor, gain: Tensor, offset: Tensor) -> Tensor:
     seed = points(*x.shape)
     out = layer_norm(x, gain.shape, gain, offset)
     return torch.autograd.grad(out, x, seed, create_graph=True)[0]
+
+
+def prelu_twice(x: Tensor, slope: Tensor) -> Tensor:
+    """The backward pass of a PReLU, as an operation of its own."""
+    x = x.detach().requires_grad_()
+    seed = points(*x.shape)
+    out = torch._prelu_kernel(x, slope)
+    return torch.autograd.grad(out, x, seed, create_graph=True)[0]
+
+
+def swept(x: Tensor, filters: Tensor, **layout: int) -> Tensor:
+    """The backward pass of a convolution, as an operation of its own."""
+    out = (conv1d if x.ndim == 3 else conv2d)(x, filters, **layout)
+    return torch.autograd.grad(out, x, points(*out.shape), create_graph=True)[0]
 
 
 Shape = tuple[int, ...]
@@ -75,6 +101,48 @@ CASES: dict[str, tuple[Shape, Operation]] = {
     "layer_norm_many_batches": ((K,), lambda w: layer_norm(points(N, M, K), (K,), w, points(K))),
     "layer_norm_backward_gain": ((K,), lambda w: twice(points(N, K), w, points(K))),
     "layer_norm_backward_offset": ((K,), lambda w: twice(points(N, K), points(K), w)),
+    "bmm_right_of_several": ((2, K, M), lambda w: bmm(points(2, N, K), w)),
+    "bmm_left_of_several": ((2, M, K), lambda w: bmm(w, points(2, K, N))),
+    "bmm_one_row_of_several": ((3, 1, K), lambda w: bmm(w, points(3, K, N))),
+    "baddbmm_right": (
+        (2, K, M),
+        lambda w: torch.baddbmm(points(2, 1, M), points(2, N, K), w, alpha=-3, beta=2),
+    ),
+    "baddbmm_left": ((2, M, K), lambda w: torch.baddbmm(points(N), w, points(2, K, N), alpha=2)),
+    "baddbmm_bias": (
+        (2, 1, M),
+        lambda w: torch.baddbmm(w, points(2, N, K), points(2, K, M), alpha=-3, beta=2),
+    ),
+    "prelu_number": ((1, 1), lambda w: torch._prelu_kernel(points(N, M) - 1, w)),
+    "prelu": ((1, M), lambda w: torch._prelu_kernel(points(N, M) - 1, w)),
+    "prelu_of_signals": ((1, M, 1), lambda w: torch._prelu_kernel(points(N, M, 2) - 1, w)),
+    "prelu_backward": ((1, M), lambda w: prelu_twice(points(N, M) - 1, w)),
+    "embedding": ((N, M), lambda w: embedding(torch.tensor([[1, 4], [1, 0]]), w)),
+    "embedding_padded": (
+        (N, M),
+        lambda w: embedding(torch.tensor([1, 0, 4]), w, padding_idx=1),
+    ),
+    "rows_chosen": ((N, M), lambda w: w[torch.tensor([3, -1, 3])]),
+    "rows_chosen_grid": ((N, M, 2), lambda w: w[torch.tensor([[3, -1], [0, 3]])]),
+    "rows_selected": ((N, M), lambda w: w.index_select(0, torch.tensor([3, 0, 3]))),
+    "group_norm_gain": ((M,), lambda w: group_norm(points(N, M), 2, w, points(M))),
+    "group_norm_offset": ((M,), lambda w: group_norm(points(N, M, 3), 2, points(M), w)),
+    "group_norm_gain_of_signals": ((M,), lambda w: group_norm(points(N, M, 3), 2, w, points(M))),
+    "conv1d": ((2, 3, 3), lambda w: conv1d(points(N, 3, 6), w)),
+    "conv1d_long": ((2, 1, 2), lambda w: conv1d(points(N, 1, 9), w)),
+    "conv1d_offset": ((2,), lambda w: conv1d(points(N, 1, 6), points(2, 1, 3), w)),
+    "conv1d_laid_out": (
+        (4, 1, 3),
+        lambda w: conv1d(points(N, 2, 9), w, stride=2, padding=1, dilation=2, groups=2),
+    ),
+    "conv2d": ((2, 3, 2, 3), lambda w: conv2d(points(N, 3, 4, 5), w, stride=(2, 1), padding=1)),
+    "conv2d_offset": ((2,), lambda w: conv2d(points(N, 1, 4, 5), points(2, 1, 2, 2), w)),
+    "conv1d_backward": ((2, 3, 3), lambda w: swept(points(N, 3, 6), w)),
+    "conv2d_backward": (
+        (4, 1, 2, 3),
+        lambda w: swept(points(N, 2, 4, 5), w, stride=2, padding=1, groups=2),
+    ),
+    "bilinear": ((2, K, M), lambda w: bilinear(points(N, K), points(N, M), w)),
     "layer_norm_backward_two_axes": ((K, M), lambda w: twice(points(N, K, M), w, points(K, M))),
 }
 
@@ -113,6 +181,8 @@ CASES |= {
 def rules_of(out: Tensor, w: Tensor) -> list[SiteRule]:
     """Rules for the one place where the node behind ``out`` takes ``w``."""
     node = out.grad_fn
+    while nodes.kind(node) == "ViewBackward0":
+        node = next(nodes.inputs(node))[1]
     (position,) = [p for p, child, _ in nodes.inputs(node) if nodes.leaf(child) is w]
     return find_rules(node, position, w.shape)
 
@@ -146,7 +216,7 @@ def test_weights_stay_in_outer_product_form(name: str):
     (rule,) = rules_of(out, w)
     factor = rule.contribute(rule.arrange(torch.ones(out.shape)))
     assert isinstance(factor, Outer)
-    assert factor.shape == shape[-2:]
+    assert factor.shape == (math.prod(shape[:-1]), shape[-1])
 
 
 @pytest.mark.parametrize(
@@ -167,12 +237,18 @@ def test_slots_lie_along_each_broadcast_axis_then_all(shape: Shape, out: Shape, 
 NO_RULE: dict[str, tuple[Shape, Operation]] = {
     "same_shape": ((N, M), lambda w: points(N, M) * w),
     "same_shape_sum": ((N, M), lambda w: points(N, M) + w),
-    "batch_of_weights": ((2, K, M), lambda w: bmm(points(2, N, K), w)),
     "matrix_of_mv": ((N, K), lambda w: w @ points(K)),
     "layer_norm_input": ((N, K), lambda w: layer_norm(w, (K,), points(K), points(K))),
     "reversed_difference": ((M,), lambda w: 1 - w),
     "activation": ((M,), torch.tanh),
-    "convolution": ((2, 1, 3), lambda w: conv1d(points(N, 1, 6), w)),
+    "convolution_transposed": ((1, 2, 3), lambda w: conv_transpose1d(points(N, 1, 6), w)),
+    "convolution_in_space": ((2, 1, 2, 2, 2), lambda w: conv3d(points(N, 1, 3, 3, 3), w)),
+    "columns_chosen": ((N, M), lambda w: w.index_select(1, torch.tensor([1, 1, 0]))),
+    "entries_chosen": ((N, M), lambda w: w[[0, 1], [1, 2]]),
+    "embedding_by_frequency": (
+        (N, M),
+        lambda w: embedding(torch.tensor([1, 1]), w, scale_grad_by_freq=True),
+    ),
     "outer_power": ((M,), lambda w: points(N, M) ** w),
     "complex_points": ((K, M), lambda w: torch.mm(points(N, K) * 1j, w * (1 + 0j))),
 }

@@ -90,9 +90,7 @@ def _add_sketches(total: Tensor, factor: RowFactor, drawn: Sequence[Tensor]) -> 
         columns = drawn[0] if len(drawn) == 1 else drawn[0][:, None] * drawn[1]  # a b^T
         total += factor.gradients.to(total.dtype) @ columns.reshape(-1, SKETCHES)
     else:
-        a, b = drawn
-        for left, right in zip(factor.left, factor.right, strict=True):
-            total += (left.to(total.dtype) @ a) * (right.to(total.dtype) @ b)
+        total += factor.to(total.dtype).bilinear(*drawn)
 
 
 def _split(groups: Tensor, values: Tensor, slack: Tensor) -> Tensor:

@@ -28,9 +28,24 @@ SAVED: dict[str, tuple[str, ...]] = {
     "DivBackward0": ("self", "other"),
     "NativeLayerNormBackward0": ("input", "result1", "result2", "normalized_shape"),
     "NativeLayerNormBackwardBackward0": ("grad_out", "input", "mean", "rstd", "normalized_shape"),
+    # ... and those of layers beside the linear one (graph/jacobian/layer_rules.py)
+    "BaddbmmBackward0": ("batch1", "batch2", "alpha", "beta"),
+    "PreluKernelBackward0": ("self",),
+    "PreluKernelBackwardBackward0": ("grad_output", "self"),
+    "EmbeddingBackward0": ("indices", "padding_idx", "scale_grad_by_freq", "sparse"),
+    "IndexSelectBackward0": ("dim", "index"),
+    "IndexBackward0": ("indices",),
+    "TrilinearBackward0": ("i1", "i2", "i3", "expand1", "expand2", "expand3", "sumdim"),
+    "NativeGroupNormBackward0": ("input", "result1", "result2"),
+    "ConvolutionBackward0": ("input", "stride", "padding", "dilation", "groups", "transposed"),
+    "ConvolutionBackwardBackward0": (
+        *("grad_output", "stride", "padding", "dilation", "groups", "transposed"),
+    ),
     # transposes of a weight (graph/jacobian/assemble.py)
     "TransposeBackward0": ("dim0", "dim1"),
     "PermuteBackward0": ("dims",),
+    # weights computed from parameters (graph/jacobian/weight_rules.py)
+    "WeightNormInterfaceBackward0": ("v", "g", "result1", "dim"),
     # operations that keep points on axis 0 (graph/jacobian/align.py)
     "SumBackward1": ("dim",),
     "MeanBackward1": ("dim",),
@@ -146,6 +161,22 @@ def output_dtype(node: Node, output: int = 0) -> torch.dtype:
     """Dtype of the ``output``-th tensor that the operation behind ``node`` made."""
     dtype: torch.dtype = node._input_metadata[output].dtype
     return dtype
+
+
+def is_own_function(node: Node) -> bool:
+    """Whether ``node`` belongs to an ``autograd.Function`` that its user wrote."""
+    return isinstance(node, torch._C._FunctionBase)
+
+
+def pulled_through(node: Node, output: int, cotangent: Tensor) -> tuple[Tensor | None, ...]:
+    """Cotangents of the operands of one operation alone, by position, for one of its results.
+
+    An operand that was broadcast may have the shape of the result.
+    """
+    given = [cotangent if k == output else None for k in range(len(node._input_metadata))]
+    with torch.no_grad():
+        found = node(*given)
+    return found if isinstance(found, tuple) else (found,)
 
 
 def accumulates(leaves: Iterable[Tensor]) -> bool:

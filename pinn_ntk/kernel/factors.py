@@ -21,7 +21,13 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from pinn_ntk.kernel.scaled import Scaled, Site, add_products, outer_sites, pairwise_cost
+
 _PASS_COST = 16  # multiply-adds that one elementwise pass over a product costs
+_WORTH_HALVING = (
+    2**22
+)  # entries of written-out rows from which half of a symmetric block is left out
+_LEAST_TILE = 32  # rows, below which writing them out costs more than half of their products
 _CACHED = 2**15  # entries of a factor that are contracted together while they lie in cache
 
 
@@ -65,6 +71,15 @@ class Outer:
         """The same factors in ``dtype``."""
         return self.mapped(lambda tensor: tensor.to(dtype))
 
+    def scaled(self) -> Scaled:
+        """The same row gradients, as `Scaled` has them."""
+        return Scaled(outer_sites(self.left, self.right), self.shape)
+
+    def columns(self, first: int, last: int, within: slice) -> Outer:
+        """Rows ``first`` to ``last`` of the weight, and of those the columns ``within``."""
+        left = tuple(x[:, first:last] for x in self.left)
+        return Outer(left, tuple(x[:, within] for x in self.right))
+
     def slice(self, rows: slice | Tensor) -> Outer:
         """Factors of some rows only."""
         return self.mapped(lambda tensor: tensor[rows])
@@ -97,6 +112,11 @@ class Outer:
         for left, right in zip(self.left, self.right, strict=True):
             total.addmm_((left * vector[:, None]).mT, right)
         return total.flatten()
+
+    def bilinear(self, a: Tensor, b: Tensor) -> Tensor:
+        """a_k^T W_i b_k for k columns a (m, k) and b (n, k), (R, k)."""
+        sites = zip(self.left, self.right, strict=True)
+        return torch.stack([(left @ a) * (right @ b) for left, right in sites]).sum(0)
 
 
 @dataclass(frozen=True)
@@ -155,7 +175,7 @@ class Dense:
         return vector @ self.gradients
 
 
-Factor: TypeAlias = Outer | Dense
+Factor: TypeAlias = Outer | Dense | Scaled
 
 
 def add_gram(
@@ -168,25 +188,71 @@ def add_gram(
     below ``budget`` bytes. Where ``a is b`` (``same``), the block is symmetric and half the work is
     enough.
     """
-    if isinstance(a, Outer) and isinstance(b, Outer) and _outer_is_cheaper(a, b, same=same):
-        side = max(1, math.isqrt(budget // (4 * out.element_size())))
-        for rows in _tiles(out.shape[0], side):
-            for cols in _tiles(out.shape[1], side):
-                if same and cols.start < rows.start:
-                    continue
-                diagonal = same and cols.start == rows.start
-                wide = a.slice(rows).to(dtype)
-                other = wide if diagonal else b.slice(cols).to(dtype)
-                _add_outer(out[rows, cols], wide, other, same=diagonal)
-        for rows in _tiles(out.shape[0], side) if same else ():  # the other half
-            out[rows.stop :, rows] = out[rows, rows.stop :].mT
+    pairs = _factored(a, b, same=same)
+    if pairs is None:
+        _add_written_out(out, a, b, dtype, budget, same=same)
         return
+    side = max(1, math.isqrt(budget // (4 * out.element_size())))
+    for rows in _tiles(out.shape[0], side):
+        for cols in _tiles(out.shape[1], side):
+            if same and cols.start < rows.start:
+                continue
+            diagonal = same and cols.start == rows.start
+            wide = pairs[0].slice(rows).to(dtype)
+            other = wide if diagonal else pairs[1].slice(cols).to(dtype)
+            _add_pairs(out[rows, cols], wide, other, same=diagonal)
+    for rows in _tiles(out.shape[0], side) if same else ():  # the other half
+        out[rows.stop :, rows] = out[rows, rows.stop :].mT
+
+
+def _add_written_out(
+    out: Tensor, a: Factor, b: Factor, dtype: torch.dtype, budget: int, *, same: bool
+) -> None:
     side = max(1, budget // max(1, 2 * a.numel * out.element_size()))
+    if same and len(out) * a.numel > _WORTH_HALVING:
+        side = min(side, max(_LEAST_TILE, math.ceil(len(out) / 4)))
     for rows in _tiles(out.shape[0], side):
         left = a.slice(rows).to(dtype).rows()
         for cols in _tiles(out.shape[1], side):
+            if same and cols.start < rows.start:
+                continue
             right = left if same and cols == rows else b.slice(cols).to(dtype).rows()
-            out[rows, cols] += left @ right.mT
+            product = left @ right.mT
+            out[rows, cols] += product
+            if same and cols != rows:
+                out[cols, rows] += product.mT
+
+
+_Pairs: TypeAlias = tuple[Outer | Scaled, Outer | Scaled]
+
+
+def _factored(a: Factor, b: Factor, *, same: bool) -> _Pairs | None:
+    """Both as pairs of one kind whose inner products are cheaper than those of written-out rows."""
+    if isinstance(a, Dense) or isinstance(b, Dense):
+        return None
+    if isinstance(a, Outer) and isinstance(b, Outer):
+        return (a, b) if _outer_is_cheaper(a, b, same=same) else None
+    first = a.scaled() if isinstance(a, Outer) else a
+    second = b.scaled() if isinstance(b, Outer) else b
+    if first.shape != second.shape or pairwise_cost(first, second) >= first.numel:
+        return None
+    return first, second
+
+
+def _add_pairs(out: Tensor, a: Outer | Scaled, b: Outer | Scaled, *, same: bool) -> None:
+    if isinstance(a, Outer) and isinstance(b, Outer):
+        _add_outer(out, a, b, same=same)
+    elif isinstance(a, Scaled) and isinstance(b, Scaled):
+
+        def add_outer(target: Tensor, left: Sequence[Site], right: Sequence[Site]) -> None:
+            _add_outer(target, _as_outer(left), _as_outer(right), same=same)
+
+        add_products(out, a, b, add_outer)
+
+
+def _as_outer(sites: Sequence[Site]) -> Outer:
+    pairs = [(s.left, s.right) for s in sites if s.left is not None and s.right is not None]
+    return Outer(tuple(left for left, _ in pairs), tuple(right for _, right in pairs))
 
 
 def _site_products(factors: Sequence[Tensor], dtype: torch.dtype) -> Tensor:

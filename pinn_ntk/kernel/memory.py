@@ -21,11 +21,9 @@ def kept_apart(kernel: NTK, tensors: Iterable[Tensor]) -> NTK:
     def own(tensor: Tensor) -> Tensor:
         return tensor.clone() if tensor.untyped_storage().data_ptr() in changing else tensor
 
-    def owned(factor: RowFactor) -> RowFactor:
-        return factor.mapped(own)
-
     jacobians = {term: kernel.jacobian(term) for term in kernel.terms}
-    return NTK({term: j.with_factors(owned, j.rows) for term, j in jacobians.items()})
+    kept = {t: j.with_factors(lambda f: f.mapped(own), j.rows) for t, j in jacobians.items()}
+    return NTK(kept)
 
 
 def versions(kernel: NTK) -> list[int]:

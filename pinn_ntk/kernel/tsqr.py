@@ -23,7 +23,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from pinn_ntk.kernel.factors import Dense, Factor, Outer
+from pinn_ntk.kernel.factors import Dense, Factor
 from pinn_ntk.kernel.jacobian import FactoredJacobian, check_same_parameters
 from pinn_ntk.kernel.parts import Parts, RowFactor
 
@@ -89,7 +89,7 @@ def _row_length(factor: RowFactor) -> int:
     """Entries in a row of the weight; 1 where all rows of J are written out."""
     if isinstance(factor, Parts):
         return max(_row_length(part.factor) for part in factor.parts)
-    return factor.shape[1] if isinstance(factor, Outer) else 1
+    return 1 if isinstance(factor, Dense) else factor.shape[1]
 
 
 def _ranges(size: int, row: int, width: int) -> Iterator[slice]:
@@ -119,6 +119,4 @@ def _written_out(factor: Factor, columns: slice, dtype: torch.dtype) -> Tensor:
     first, last = columns.start // row, math.ceil(columns.stop / row)
     inside = slice(columns.start - first * row, columns.stop - (last - 1) * row)
     within = inside if last - first == 1 else slice(None)
-    left = tuple(x[:, first:last].to(dtype) for x in factor.left)
-    right = tuple(x[:, within].to(dtype) for x in factor.right)
-    return Outer(left, right).rows()
+    return factor.columns(first, last, within).to(dtype).rows()

@@ -6,16 +6,16 @@ the owners (M,) say which of them each slot belongs to, -1 for none.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import GradientEdge, Node
+from torch.autograd.graph import Node
 
 from pinn_ntk.graph import nodes
-from pinn_ntk.graph.jacobian.generic import MAX_CHUNK, batched_vjp
+from pinn_ntk.graph.jacobian.pull_back import pulled_back
+from pinn_ntk.graph.jacobian.sums import total
 from pinn_ntk.graph.operations import operation
 from pinn_ntk.graph.walk import Edge, Graph
 from pinn_ntk.kernel.factors import Dense, Factor, Outer
@@ -25,29 +25,27 @@ class Contribution(NamedTuple):
     """Gradients of one shared tensor that one site gives, a slot each."""
 
     edge: Edge
-    factor: Factor  # `Outer` with one (M, m) and one (M, n), or `Dense` with (M, numel)
+    factor: Outer | Dense  # one (M, m) and one (M, n), or (M, numel)
     members: Tensor  # flat residual rows of the pass
     owners: Tensor | None  # None where slots go through the members in order
 
 
-def assemble(graph: Graph, contributions: Sequence[Contribution], rows: int) -> dict[str, Factor]:
+def assemble(
+    graph: Graph, contributions: Sequence[Contribution], rows: int
+) -> tuple[dict[str, Factor], list[Edge]]:
     """Add up contributions: parameter name -> factor over all R ``rows``.
 
-    Weights that a site takes directly, or through transposes, stay in outer-product form. Other
-    shared tensors are written out and pulled back to their leaves.
+    Weights that a site takes directly, or through transposes, stay as they are; other shared
+    tensors are pulled back to their leaves (`pull_back.py`, which also says what was written out).
     """
-    by_edge: dict[Edge, list[Contribution]] = {}
+    found: dict[Edge, list[Factor]] = {}
     for contribution in contributions:
-        by_edge.setdefault(contribution.edge, []).append(contribution)
-    parts: dict[str, list[Factor]] = {}
-    for edge, group in by_edge.items():
-        total = _total([_by_row(c, rows) for c in group])
-        for name, factor in _at_leaves(graph, edge, total):
-            parts.setdefault(name, []).append(factor)
-    return {name: _total(factors) for name, factors in parts.items()}
+        edge, factor = _unturned(graph, contribution.edge, _by_row(contribution, rows))
+        found.setdefault(edge, []).append(factor)
+    return pulled_back(graph, {edge: total(factors) for edge, factors in found.items()})
 
 
-def _by_row(contribution: Contribution, rows: int) -> Factor:
+def _by_row(contribution: Contribution, rows: int) -> Outer | Dense:
     """Slots -> residual rows; rows without a slot are zero."""
     factor, members, owners = contribution.factor, contribution.members, contribution.owners
     if isinstance(factor, Dense):
@@ -91,87 +89,50 @@ def _slot_table(members: Tensor, owners: Tensor, rows: int) -> tuple[Tensor, Ten
     return slots, filled
 
 
-def _total(factors: Sequence[Factor]) -> Factor:
-    """Sum of factors of one parameter, in outer-product form if all are."""
-    if len(factors) == 1:
-        return factors[0]
-    outers = [factor for factor in factors if isinstance(factor, Outer)]
-    if len(outers) == len(factors):
-        return _merged([site for f in outers for site in zip(f.left, f.right, strict=True)])
-    total = factors[0].rows()
-    for factor in factors[1:]:
-        total = total + factor.rows()
-    return Dense(total)
-
-
-def _merged(sites: Sequence[tuple[Tensor, Tensor]]) -> Outer:
-    """Sum of outer products in the widest of their dtypes; those that share a factor are joined."""
-    dtype = functools.reduce(torch.promote_types, (left.dtype for left, _ in sites))
-    lefts: list[Tensor] = []
-    rights: list[Tensor] = []
-    for left, right in ((a.to(dtype), b.to(dtype)) for a, b in sites):
-        for i in range(len(lefts)):
-            if _equal(right, rights[i]):
-                lefts[i] = lefts[i] + left
-                break
-            if _equal(left, lefts[i]):
-                rights[i] = rights[i] + right
-                break
-        else:
-            lefts.append(left)
-            rights.append(right)
-    return Outer(tuple(lefts), tuple(rights))
-
-
-def _equal(a: Tensor, b: Tensor) -> bool:
-    return torch.equal(a[:1], b[:1]) and torch.equal(a, b)
-
-
-def _at_leaves(graph: Graph, edge: Edge, factor: Factor) -> list[tuple[str, Factor]]:
-    """Gradients of a shared tensor -> gradients of the leaves behind it."""
-    node, transposed = edge.node, False
-    while node not in graph.names:
-        swaps = _swaps_axes(node)
+def _unturned(graph: Graph, edge: Edge, factor: Factor) -> tuple[Edge, Factor]:
+    """The tensor that a shared one is the transpose of, or an alias, and its gradients."""
+    turned, first = False, edge
+    while edge.node not in graph.names:
+        swaps = _swaps_axes(edge.node)
         if swaps is None:
-            return _pulled_back(graph, edge, factor.rows())
-        transposed ^= swaps
-        node = next(nodes.inputs(node))[1]
-    if not transposed or node is edge.node:
-        return [(graph.names[node], factor)]
-    if isinstance(factor, Dense):
-        return _pulled_back(graph, edge, factor.rows())
-    return [(graph.names[node], Outer(factor.right, factor.left))]
+            break
+        turned ^= swaps
+        _, node, output = next(nodes.inputs(edge.node))
+        edge = Edge(node, output)
+    if not turned:
+        return edge, factor
+    return (
+        (edge, Outer(factor.right, factor.left)) if isinstance(factor, Outer) else (first, factor)
+    )
 
 
 def _swaps_axes(node: Node) -> bool | None:
-    """Whether a view of a matrix transposes it; None for any other operation."""
+    """Whether a view of a matrix, axes of length 1 aside, transposes it; None for anything else."""
     kind = nodes.kind(node)
     if kind == "TBackward0" or operation(node).copies:
         return kind == "TBackward0"
-    if len(nodes.output_shape(node)) != 2 or nodes.missing(node):
+    if nodes.missing(node) or not (operation(node).view or kind == "SliceBackward0"):
         return None
-    if kind == "SliceBackward0":  # older torch: w[:] is a slice of everything
-        _, child, output = next(nodes.inputs(node))
-        return False if nodes.output_shape(child, output) == nodes.output_shape(node) else None
-    if kind == "TransposeBackward0":
-        dims = [nodes.signed(nodes.saved(node, operand)) for operand in ("dim0", "dim1")]
-        return (dims[0] - dims[1]) % 2 == 1
-    if kind == "PermuteBackward0":
-        return nodes.signed(nodes.saved(node, "dims")[0]) % 2 == 1
-    return None
+    _, child, output = next(nodes.inputs(node))
+    before, after = nodes.output_shape(child, output), nodes.output_shape(node)
+    if kind not in {"TransposeBackward0", "PermuteBackward0"}:  # older torch: w[:] is a slice
+        return False if _wide(before) == _wide(after) and len(_wide(before)) <= 2 else None
+    order = [axis for axis in _order(node, len(before)) if before[axis] != 1]
+    if len(before) == 2 and 1 in before:
+        return _order(node, 2) == [1, 0]
+    return order != sorted(order) if len(order) <= 2 else None
 
 
-def _pulled_back(graph: Graph, edge: Edge, rows: Tensor) -> list[tuple[str, Factor]]:
-    """Cotangents (R, numel) of a shared tensor times its Jacobian by its leaves."""
-    through_identity = rows.shape[1] < rows.shape[0]
-    cotangents = torch.eye(rows.shape[1], dtype=rows.dtype, device=rows.device)
-    cotangents = (cotangents if through_identity else rows).view(-1, *edge.shape)
-    names, leaves = zip(*((n, nodes.leaf(k)) for k, n in graph.names.items()), strict=True)
-    made = GradientEdge(edge.node, edge.output)
-    chunks = [batched_vjp(made, leaves, chunk) for chunk in cotangents.split(MAX_CHUNK)]
-    result: list[tuple[str, Factor]] = []
-    for name, *gradients in zip(names, *chunks, strict=True):
-        if gradients[0] is not None:
-            jacobian = torch.cat([g.reshape(len(g), -1) for g in gradients])
-            result.append((name, Dense(rows @ jacobian if through_identity else jacobian)))
-    return result
+def _wide(shape: torch.Size) -> list[int]:
+    """Lengths of the axes, but for those of length 1."""
+    return [size for size in shape if size != 1]
+
+
+def _order(node: Node, rank: int) -> list[int]:
+    """Which axis of its operand each axis of a transposed tensor was."""
+    if nodes.kind(node) == "PermuteBackward0":
+        return [nodes.signed(axis) % rank for axis in nodes.saved(node, "dims")]
+    first, second = (nodes.signed(nodes.saved(node, f"dim{k}")) % rank for k in (0, 1))
+    order = list(range(rank))
+    order[first], order[second] = second, first
+    return order

@@ -16,6 +16,7 @@ from torch import Tensor
 from pinn_ntk.errors import NTKWarning, ResidualError
 from pinn_ntk.graph.broadcast import spread_by_accident
 from pinn_ntk.graph.jacobian.certificate import (
+    ROUNDINGS,
     Probe,
     backward_probe,
     factored_probe,
@@ -60,7 +61,8 @@ def capture(
             low = torch.finfo(coarsest).bits < 32  # half precision
             sizes = magnitudes(residual, leaves, factors) if low else {}
             probe = Probe(exact, factored_probe(residual, leaves, factors), sizes)
-            failures = probe.failed(tolerance(coarsest))
+            rounding = 0.0 if low else ROUNDINGS * torch.finfo(coarsest).eps
+            failures = probe.failed(tolerance(coarsest), rounding)
             reasons = {n: _off_by(e, tolerance(coarsest)) for n, e in failures.items()} | reasons
         if reasons:
             _fall_back(residual, leaves, jacobian, reasons)

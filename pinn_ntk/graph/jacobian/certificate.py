@@ -20,13 +20,15 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from pinn_ntk.kernel.factors import Outer
+from pinn_ntk.kernel.factors import Dense, Outer
 from pinn_ntk.kernel.parts import Parts, RowFactor
+from pinn_ntk.kernel.scaled import Scaled
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4, torch.float16: 1e-2}
 """Largest error of a certificate by the coarsest dtype in the graph."""
 LOW_PRECISION_TOLERANCE = 5e-2
 """The same for bfloat16 and what is coarser still."""
+ROUNDINGS = 64  # of the whole gradient, in units of rounding, that a parameter's error may have
 SMALL_PARAMETER = 1e-3  # share of the whole gradient below which a parameter's error counts less
 SKETCH = 8  # columns of a sketch
 
@@ -50,15 +52,21 @@ class Probe:
         error = abs(_dot(self.factored, other.factored) - truth)
         return error / scale if scale else (0.0 if error == 0.0 else float("inf"))
 
-    def failed(self, tolerance: float) -> dict[str, float]:
-        """Parameter name -> relative error, for those above the tolerance."""
-        whole = SMALL_PARAMETER * _dot(self.exact, self.exact) ** 0.5
+    def failed(self, tolerance: float, rounding: float = 0.0) -> dict[str, float]:
+        """Parameter name -> relative error, for those above the tolerance.
+
+        Errors below ``rounding`` times the whole gradient are those of the backward pass itself,
+        where what moves a parameter cancels (v of g v / abs(v) with one entry).
+        """
+        size = _dot(self.exact, self.exact) ** 0.5
+        whole = SMALL_PARAMETER * size
         errors = {}
         for name in {**self.exact, **self.factored}:
             exact, factored = self.exact.get(name), self.factored.get(name)
             norm = max(_distance(exact, None), self.magnitudes.get(name, 0.0))
-            error = _distance(exact, factored) / (norm + whole) if norm + whole else 0.0
-            if not error <= tolerance:
+            distance = _distance(exact, factored)
+            error = distance / (norm + whole) if norm + whole else 0.0
+            if not error <= tolerance and not distance <= rounding * size:
                 errors[name] = error
         return errors
 
@@ -106,7 +114,10 @@ def _row_squares(factor: RowFactor) -> Tensor:
     """Sum of the squared norms of the terms that make up each row, (R,)."""
     if isinstance(factor, Parts):
         return factor.added_up(_row_squares)
-    if not isinstance(factor, Outer):
+    if isinstance(factor, Scaled):
+        parts = [Scaled((site,), factor.shape) for site in factor.sites]
+        return torch.stack([part.diagonal(torch.float64) for part in parts]).sum(0)
+    if isinstance(factor, Dense):
         return factor.gradients.double().square().sum(1)
     sites = zip(factor.left, factor.right, strict=True)
     norms = [(a.double().square().sum(1), b.double().square().sum(1)) for a, b in sites]

@@ -12,20 +12,19 @@ from collections.abc import Sequence
 
 from torch.autograd.graph import Node
 
-from pinn_ntk.graph.jacobian.assemble import Contribution
 from pinn_ntk.graph.operations import operation
 from pinn_ntk.graph.walk import Edge, Graph
 
 FEW = 256  # entries up to which a shared tensor is pulled back without a word
 
 
-def mixed_results(graph: Graph, contributions: Sequence[Contribution]) -> dict[str, str]:
+def mixed_results(graph: Graph, written_out: Sequence[Edge]) -> dict[str, str]:
     """Parameter name -> reason, where its rows were pulled back from a large result of the network.
 
     A weight that another network makes from fixed inputs looks the same, and costs the same.
     """
     reasons: dict[str, str] = {}
-    for edge in dict.fromkeys(contribution.edge for contribution in contributions):
+    for edge in written_out:
         size = math.prod(edge.shape)
         is_leaf = edge.node in graph.names
         if size > FEW and not is_leaf and _computes_from_data(graph, edge):

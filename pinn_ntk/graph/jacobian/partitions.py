@@ -11,6 +11,10 @@ from torch import Tensor
 MAX_COMPONENTS = 256
 """Most entries that one point may have in a residual: each takes a backward pass."""
 
+FEW = 8
+"""Components that are looked for among any number of points; more than that only among as many
+points at least, since they take two passes each, and row by row takes one for each row."""
+
 MAX_AXES_TRIED = 8  # sets of axes that are tried as component axes
 MAX_JOINED = 4  # most components joined along one axis that are looked for
 
@@ -31,7 +35,8 @@ def partitions(shape: Sequence[int], device: torch.device | str = "cpu") -> Iter
             axes_sets += [(*axes, axis) for axes in axes_sets]
     parts = {axes: math.prod(shape[axis] for axis in axes) for axes in axes_sets if axes}
     for axes in sorted(parts, key=parts.__getitem__)[:MAX_AXES_TRIED]:
-        if parts[axes] <= MAX_COMPONENTS and parts[axes] < len(flat):
+        count = parts[axes]
+        if count < len(flat) and count <= min(MAX_COMPONENTS, max(FEW, len(flat) // count)):
             rest = [axis for axis in range(len(shape)) if axis not in axes]
             yield grid.permute([*axes, *rest]).reshape(parts[axes], -1)
     for count in range(2, MAX_JOINED + 1):

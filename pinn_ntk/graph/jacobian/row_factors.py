@@ -19,7 +19,7 @@ from pinn_ntk.graph.jacobian.assemble import assemble
 from pinn_ntk.graph.jacobian.generic import batched_vjp
 from pinn_ntk.graph.jacobian.mixing import mixed_results
 from pinn_ntk.graph.jacobian.pieces import Piece, operands, pieces, through
-from pinn_ntk.graph.jacobian.sites import Component, Reading, read_sites
+from pinn_ntk.graph.jacobian.sites import Reading, read_sites
 from pinn_ntk.graph.walk import Graph
 from pinn_ntk.kernel.factors import Dense, Factor, Outer
 from pinn_ntk.kernel.parts import Part, Parts, RowFactor
@@ -100,16 +100,19 @@ class _Rows:
 
     def _keep(self, graph: Graph, piece: Piece, reading: Reading) -> None:
         for component in reading.components:
-            self.mixed |= mixed_results(graph, component.contributions)
-            for name, part in _parts(graph, piece, component):
+            factors, written_out = assemble(
+                graph, component.contributions, len(component.members)
+            )
+            self.mixed |= mixed_results(graph, written_out)
+            for name, part in _parts(factors, piece, component.members):
                 if name not in reading.reasons:
                     self.parts.setdefault(name, []).append(part)
 
 
-def _parts(graph: Graph, piece: Piece, component: Component) -> Iterator[tuple[str, Part]]:
+def _parts(
+    factors: Mapping[str, Factor], piece: Piece, members: Tensor
+) -> Iterator[tuple[str, Part]]:
     """What one component gives to the rows of the residual, by parameter name."""
-    members = component.members
-    factors = assemble(graph, component.contributions, len(members))
     place = members.new_full((piece.edge.shape.numel(),), -1)
     place[members] = torch.arange(len(members), device=members.device)
     place = place[piece.entries]  # (K,)

@@ -1,7 +1,7 @@
 """How one operation turns its output's cotangent into gradients of a tensor that all points share.
 
-A rule cuts the operation's output into slots, each belonging to one point, and says what each
-slot contributes to the gradient of the shared operand.
+A rule (`site_rule.py` here) cuts the operation's output into slots, each belonging to one point,
+and says what each slot contributes to the gradient of the shared operand.
 
 M is the number of slots, f that of the output's entries in one, (m, n) the shape of a shared weight
 matrix, numel the number of entries of any other shared operand.
@@ -11,31 +11,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TypeAlias
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 
 from pinn_ntk.graph import nodes
-from pinn_ntk.kernel.factors import Dense, Factor, Outer
-
-
-@dataclass(frozen=True)
-class SiteRule:
-    """What one operation does with one shared operand.
-
-    ``arrange`` brings an output-shaped tensor into slots, (M, f). ``contribute`` turns an arranged
-    cotangent into gradients of the operand, a slot each: `Outer` with one (M, m) and one (M, n), or
-    `Dense` (M, numel).
-    """
-
-    arrange: Callable[[Tensor], Tensor]
-    contribute: Callable[[Tensor], Factor]
-
-
-_RuleMaker: TypeAlias = Callable[[Node, int, torch.Size], SiteRule | list[SiteRule] | None]
+from pinn_ntk.graph.jacobian.layer_rules import LAYER_RULES, stacked
+from pinn_ntk.graph.jacobian.site_rule import RuleMaker, SiteRule, chosen
+from pinn_ntk.graph.jacobian.site_rule import operand as _other
+from pinn_ntk.kernel.factors import Dense, Outer
 
 
 def find_rules(node: Node, position: int, shape: torch.Size) -> list[SiteRule]:
@@ -48,6 +33,11 @@ def find_rules(node: Node, position: int, shape: torch.Size) -> list[SiteRule]:
         return []
     rules = maker(node, position, shape)
     return rules if isinstance(rules, list) else [rules] if rules else []
+
+
+def has_effect(node: Node, position: int, output: int) -> bool:
+    """Whether operand ``position`` of ``node`` has a part in that output of it."""
+    return nodes.kind(node) != "NativeGroupNormBackward0" or not position or not output
 
 
 def _matmul(self: Tensor | None, mat2: Tensor | None, position: int, scale: float) -> SiteRule:
@@ -70,13 +60,34 @@ def _addmm(node: Node, position: int, shape: torch.Size) -> SiteRule | list[Site
     return _matmul(mat1, mat2, position - 1, float(nodes.saved(node, "alpha")))
 
 
-def _bmm(node: Node, position: int, shape: torch.Size) -> SiteRule | None:
+def _bmm(node: Node, position: int, shape: torch.Size) -> SiteRule:
+    self, mat2 = nodes.saved(node, "self"), nodes.saved(node, "mat2")
     if shape[0] != 1:
-        return None
-    operands = (nodes.saved(node, "self"), nodes.saved(node, "mat2"))
-    first, second = (None if o is None else o.squeeze(0) for o in operands)
+        return stacked(self, mat2, position, 1)
+    first, second = (None if o is None else o.squeeze(0) for o in (self, mat2))
     rule = _matmul(first, second, position, 1)
     return SiteRule(lambda t: rule.arrange(t.squeeze(0)), rule.contribute)
+
+
+def _baddbmm(node: Node, position: int, shape: torch.Size) -> SiteRule | list[SiteRule]:
+    if position == 0:
+        return _broadcast(node, shape, float(nodes.saved(node, "beta")))
+    first, second = nodes.saved(node, "batch1"), nodes.saved(node, "batch2")
+    return stacked(first, second, position - 1, float(nodes.saved(node, "alpha")))
+
+
+def _prelu(node: Node, position: int, shape: torch.Size) -> list[SiteRule] | None:
+    if position != 1:
+        return None
+    return _broadcast(node, shape, _other(nodes.saved(node, "self")).clamp(max=0))
+
+
+def _prelu_backward(node: Node, position: int, shape: torch.Size) -> list[SiteRule] | None:
+    """Rule of dx = grad_output * (1 where x > 0, else the slope); operand 2 is the slope."""
+    if position != 2:
+        return None
+    grad_output, x = (_other(nodes.saved(node, name)) for name in ("grad_output", "self"))
+    return _broadcast(node, shape, grad_output * (x <= 0))
 
 
 def _mv(node: Node, position: int, _: torch.Size) -> SiteRule | None:
@@ -126,7 +137,7 @@ def _layer_norm_backward(node: Node, position: int, shape: torch.Size) -> SiteRu
     hat, grad_out = arrange(hat), arrange(_other(nodes.saved(node, "grad_out")))
     scale = arrange(rstd.detach().expand(nodes.output_shape(node)))
 
-    def contribute(g: Tensor) -> Factor:
+    def contribute(g: Tensor) -> Outer | Dense:
         projected = g - g.mean(1, keepdim=True) - hat * (g * hat).mean(1, keepdim=True)
         return Dense(scale * projected * grad_out)
 
@@ -138,17 +149,40 @@ def _normalised_slots(shape: torch.Size) -> Callable[[Tensor], Tensor]:
 
 
 def _broadcast(node: Node, shape: torch.Size, multiplier: Tensor | float) -> list[SiteRule]:
-    """Rules of out = operand * multiplier (+ ...); slots lie along one or all broadcast axes."""
+    """Rules of out = operand * multiplier (+ ...); slots lie along one or all broadcast axes.
+
+    The last rule of an operand that is no vector has slots along all axes but one, each of which
+    takes one row of the operand: slot (b, i) of a (B, 1, n) that meets (B, N, n) takes row b.
+    """
     out = nodes.output_shape(node)
     padded = (1,) * (len(out) - len(shape)) + tuple(shape)
     spread = [axis for axis in range(len(out)) if padded[axis] != out[axis]]
     kept = [axis for axis in range(len(out)) if axis not in spread]
     cuts = [[axis] for axis in spread] + ([spread] if len(spread) > 1 else [])
     orders = [([*cut, *(a for a in spread if a not in cut), *kept], cut) for cut in cuts]
-    return [
+    rules = [
         _broadcast_rule(out, order, math.prod(out[axis] for axis in cut), shape, multiplier)
         for order, cut in orders
     ]
+    wide = [axis for axis in kept if out[axis] != 1]
+    if spread and wide[1:] and math.prod(padded[wide[-1] + 1 :]) == 1:
+        rules.append(_row_rule(out, padded, wide[-1], multiplier))
+    return rules
+
+
+def _row_rule(
+    out: torch.Size, padded: tuple[int, ...], last: int, multiplier: Tensor | float
+) -> SiteRule:
+    width = out[last]
+    count = math.prod(padded) // width
+
+    def arrange(tensor: Tensor) -> Tensor:
+        return tensor.expand(out).movedim(last, -1).reshape(-1, width)
+
+    rows = torch.arange(count).view(*padded[:last], 1, *padded[last + 1 :])
+    rows = rows.expand(*out[:last], 1, *out[last + 1 :]).movedim(last, -1).reshape(-1)
+    other = multiplier if isinstance(multiplier, float) else arrange(multiplier)
+    return SiteRule(arrange, lambda g: Outer((chosen(rows, count, g),), (g * other,)))
 
 
 def _broadcast_rule(
@@ -159,7 +193,7 @@ def _broadcast_rule(
 
     other = multiplier if isinstance(multiplier, float) else arrange(multiplier)
 
-    def contribute(g: Tensor) -> Factor:
+    def contribute(g: Tensor) -> Outer | Dense:
         product = g if isinstance(other, float) and other == 1.0 else g * other
         whole = product.shape[1] == shape.numel()
         return Dense(product if whole else product.view(slots, -1, shape.numel()).sum(1))
@@ -167,16 +201,14 @@ def _broadcast_rule(
     return SiteRule(arrange, contribute)
 
 
-def _other(operand: Tensor | None) -> Tensor:
-    if operand is None:
-        raise RuntimeError("torch did not save the other operand of a trained one")
-    return operand.detach()
-
-
-_RULES: dict[str, _RuleMaker] = {
+_RULES: dict[str, RuleMaker] = {
+    **LAYER_RULES,
     "MmBackward0": _mm,
     "AddmmBackward0": _addmm,
     "BmmBackward0": _bmm,
+    "BaddbmmBackward0": _baddbmm,
+    "PreluKernelBackward0": _prelu,
+    "PreluKernelBackwardBackward0": _prelu_backward,
     "MvBackward0": _mv,
     "AddBackward0": _add,
     "SubBackward0": _add,

@@ -21,7 +21,8 @@ from pinn_ntk.graph.jacobian.align import aligned_uses
 from pinn_ntk.graph.jacobian.assemble import Contribution
 from pinn_ntk.graph.jacobian.decode import RowCode, elementwise
 from pinn_ntk.graph.jacobian.pieces import Piece
-from pinn_ntk.graph.jacobian.rules import SiteRule, find_rules
+from pinn_ntk.graph.jacobian.rules import find_rules, has_effect
+from pinn_ntk.graph.jacobian.site_rule import SiteRule
 from pinn_ntk.graph.operations import operation
 from pinn_ntk.graph.walk import Edge, Graph, Use
 from pinn_ntk.kernel.factors import Dense
@@ -161,7 +162,7 @@ class _Decoder:
         """Record what one consumer contributes, or yield its outputs where they are shared."""
         for output in sorted(self.graph.outputs[use.node]):
             out = Edge(use.node, output)
-            if out not in passes[0]:
+            if out not in passes[0] or not has_effect(use.node, use.position, output):
                 continue
             nothing = torch.zeros_like(passes[0][out])
             found = [p.get(out, nothing) for p in passes]
