@@ -28,6 +28,7 @@ from torch.autograd.graph import Node
 from pinn_ntk.graph import nodes
 from pinn_ntk.graph.jacobian.decode import LOW_PRECISION, PRECISION
 from pinn_ntk.graph.operations import operation
+from pinn_ntk.graph.points import of_points
 from pinn_ntk.graph.walk import Edge, Graph
 
 MANY = 16
@@ -72,9 +73,10 @@ def whole(graph: Graph, device: torch.device) -> Piece:
 
 def pieces(graph: Graph, device: torch.device) -> list[Piece]:
     """What a residual is put together from; the residual itself where that is nothing smaller."""
-    spread, laid_out = _leading(graph)
+    points = of_points(graph)
+    spread, laid_out = _leading(graph, points)
     opened = _reached(graph, spread | laid_out)
-    merged = opened | _shared_ways(graph, opened)
+    merged = opened | _shared_ways(graph, opened, points)
     fewer = _reached(graph, spread)  # which leaves u and u.T apart
     for through in dict.fromkeys(map(frozenset, (merged, opened, fewer))):
         found = _read_through(graph, through, device)
@@ -98,12 +100,13 @@ def operands(graph: Graph, piece: Piece, device: torch.device) -> list[Piece]:
     Empty if there is nothing to go through. Each operand takes passes of its own, so this is for
     rows that do not decode together: the rows of u[1:] - u[:-1] share points, those of each do not.
     """
-    inner = {node for node in graph.order if _goes_through(graph, node) and not _cuts(node)}
+    points = of_points(graph)
+    inner = {node for node in graph.order if _goes_through(graph, node, points) and not _cuts(node)}
     parts = _read_through(graph, _reached(graph, inner), device)
     return [through(piece, part) for part in parts]
 
 
-def _leading(graph: Graph) -> tuple[set[Node], set[Node]]:
+def _leading(graph: Graph, points: set[Node]) -> tuple[set[Node], set[Node]]:
     """Operations that lead to one that spreads its operands, and to one that lays out or joins.
 
     To the latter only operations of one operand lead.
@@ -111,24 +114,24 @@ def _leading(graph: Graph) -> tuple[set[Node], set[Node]]:
     spread: set[Node] = set()
     laid_out: set[Node] = set()
     for node in reversed(graph.order):
-        if not _goes_through(graph, node):
+        if not _goes_through(graph, node, points):
             continue
-        live = [edge for _, edge in graph.edges(node) if edge.node not in graph.parametric]
-        if spreads(graph, node) or any(edge.node in spread for edge in live):
+        live = [edge for _, edge in graph.edges(node) if edge.node in points]
+        if spreads(graph, node, points) or any(edge.node in spread for edge in live):
             spread.add(node)
         elif _lays_out(graph, node) or (len(live) == 1 and live[0].node in laid_out):
             laid_out.add(node)
     return spread, laid_out
 
 
-def _shared_ways(graph: Graph, opened: set[Node]) -> set[Node]:
+def _shared_ways(graph: Graph, opened: set[Node], points: set[Node]) -> set[Node]:
     """Operations of one operand that lead from several pieces to the same tensor."""
     ways: dict[Edge, list[list[Node]]] = {}
     ends = {e for node in opened for _, e in graph.edges(node) if e.node not in opened}
     for end in ends:
         way: list[Node] = []
         edge = end
-        while _goes_through(graph, edge.node) and len(graph.edges(edge.node)) == 1:
+        while _goes_through(graph, edge.node, points) and len(graph.edges(edge.node)) == 1:
             way.append(edge.node)
             edge = graph.edges(edge.node)[0][1]
         ways.setdefault(edge, []).append(way)
@@ -158,11 +161,11 @@ def _read_through(graph: Graph, opened: Collection[Node], device: torch.device) 
     return found
 
 
-def _goes_through(graph: Graph, node: Node) -> bool:
+def _goes_through(graph: Graph, node: Node, points: set[Node]) -> bool:
     made_by = operation(node)
     known = made_by.pointwise or made_by.selects
     single = graph.outputs[node] == {0} and not nodes.output_dtype(node).is_complex
-    return known and single and node not in graph.parametric
+    return known and single and node in points
 
 
 def _cuts(node: Node) -> bool:
@@ -180,7 +183,7 @@ def _lays_out(graph: Graph, node: Node) -> bool:
     return turned or before != after or shapes[0][:1] != shapes[1][:1]
 
 
-def spreads(graph: Graph, node: Node) -> bool:
+def spreads(graph: Graph, node: Node, points: set[Node]) -> bool:
     """Whether a pointwise operation repeats entries of what depends on the points.
 
     Either all that depends on them is smaller than the result, or some of it is the same along the
@@ -188,7 +191,7 @@ def spreads(graph: Graph, node: Node) -> bool:
     those of the points, a number each, do.
     """
     out = _shape(node)
-    live = [e.shape for _, e in graph.edges(node) if e.node not in graph.parametric]
+    live = [e.shape for _, e in graph.edges(node) if e.node in points]
     if not operation(node).pointwise or not live or max(out, default=1) < 2:
         return False
     if any(e.node in graph.names and e.shape == out for _, e in graph.edges(node)):
