@@ -40,9 +40,8 @@ class Piece(NamedTuple):
 
     edge: Edge
     entries: Tensor  # flat numbers, in order
-    values: Tensor  # (K,), what to multiply the gradient of each entry by
     rows: Tensor
-    source: Tensor | None = None  # which of the entries each row takes, where some are repeated
+    source: Tensor | None = None  # which of the entries each row takes; in order where None
     scale: Tensor | None = None  # and times what
 
     @property
@@ -50,25 +49,21 @@ class Piece(NamedTuple):
         """Dtype of the tensor."""
         return nodes.output_dtype(self.edge.node, self.edge.output)
 
-    def taken(self) -> tuple[Tensor, Tensor]:
-        """Flat number of the entry that each of the rows takes, and times what."""
-        if self.source is None:
-            return self.entries, self.values
-        scale = self.values[self.source]
-        return self.entries[self.source], scale if self.scale is None else scale * self.scale
+    def taken(self) -> Tensor:
+        """Flat number of the entry that each of the rows takes, (R_p,)."""
+        return self.entries if self.source is None else self.entries[self.source]
 
-    def spread_out(self) -> Tensor:
-        """The values at all entries of the tensor, 0 at those that do not count."""
-        full = self.values.new_zeros(self.edge.shape.numel())
-        full[self.entries] = self.values
-        return full
+    def counts(self) -> Tensor:
+        """Which entries of the tensor count, flattened."""
+        found = self.entries.new_zeros(self.edge.shape.numel(), dtype=torch.bool)
+        found[self.entries] = True
+        return found
 
 
 def whole(graph: Graph, device: torch.device) -> Piece:
     """The residual itself."""
     rows = torch.arange(graph.result.shape.numel(), device=device)
-    dtype = nodes.output_dtype(graph.result.node, graph.result.output)
-    return Piece(graph.result, rows, torch.ones(len(rows), dtype=dtype, device=device), rows)
+    return Piece(graph.result, rows, rows)
 
 
 def pieces(graph: Graph, device: torch.device) -> list[Piece]:
@@ -151,7 +146,8 @@ def _read_through(graph: Graph, opened: Collection[Node], device: torch.device) 
         return []
     found = []
     with torch.enable_grad():
-        g = whole(graph, device).values.view(graph.result.shape).requires_grad_()
+        dtype = nodes.output_dtype(graph.result.node, graph.result.output)
+        g = torch.ones(graph.result.shape, dtype=dtype, device=device, requires_grad=True)
         for edge, gradient in _gradients(graph, opened, g).items():
             piece = _piece(edge, gradient, g)
             if piece is None:
@@ -258,18 +254,24 @@ def _sources(
 
 def through(piece: Piece, part: Piece) -> Piece:
     """Rows of the residual that take from a piece, by what that piece takes from a part."""
-    size = piece.edge.shape.numel()
-    entries, scales = part.rows.new_full((size,), -1), part.values.new_zeros(size)
-    entries[part.rows], scales[part.rows] = part.taken()
-    taken, scale = piece.taken()
+    entries = part.rows.new_full((piece.edge.shape.numel(),), -1)
+    entries[part.rows] = part.taken()
+    taken = piece.taken()
     rows = (entries[taken] >= 0).nonzero().squeeze(1)
-    scale = scale[rows] * scales[taken[rows]].to(scale)
-    return _arranged(part.edge, piece.rows[rows], entries[taken[rows]], scale)
+    scales = torch.ones(len(rows), dtype=piece.dtype, device=rows.device)
+    if part.scale is not None:
+        full = part.scale.new_zeros(len(entries))
+        full[part.rows] = part.scale
+        scales = scales * full[taken[rows]]
+    if piece.scale is not None:
+        scales = scales * piece.scale[rows]
+    return _arranged(part.edge, piece.rows[rows], entries[taken[rows]], scales)
 
 
 def _arranged(edge: Edge, rows: Tensor, source: Tensor, scale: Tensor) -> Piece:
+    scaled = None if bool((scale == 1).all()) else scale
     entries, inverse = source.unique(return_inverse=True)
-    if len(entries) == len(source):
-        order = source.argsort()
-        return Piece(edge, entries, scale[order], rows[order])
-    return Piece(edge, entries, scale.new_ones(len(entries)), rows, inverse, scale)
+    if len(entries) < len(source):
+        return Piece(edge, entries, rows, inverse, scaled)
+    order = source.argsort()
+    return Piece(edge, entries, rows[order], None, None if scaled is None else scaled[order])
