@@ -81,6 +81,16 @@ def test_one_sentence_and_the_rows_of_all_pairs(pair: Pair):
     assert_is_ntk_of(kernel, {"pde": residual}, net)
 
 
+def test_points_that_need_no_gradient():
+    net = NETWORKS["mlp"](1, 1)
+    residual = net(points(N, 1).detach()) - torch.linspace(0, 1, N)
+    kernel, said = heard(residual, net)
+    assert "of shapes (5, 1) and (5,), broadcast to (5, 5) by accident" in said[0]
+    assert len(said) == 1
+    assert all(isinstance(f, Parts) for f in kernel.jacobian("pde").factors.values())
+    assert_is_ntk_of(kernel, {"pde": residual}, net)
+
+
 @pytest.mark.parametrize("pair", ACCIDENTS.values(), ids=ACCIDENTS)
 def test_no_factor_has_more_rows_than_there_are_points(pair: Pair, monkeypatch: pytest.MonkeyPatch):
     residual, net = built(pair, 12)

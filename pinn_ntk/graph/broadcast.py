@@ -9,6 +9,7 @@ from torch.autograd.graph import Node
 
 from pinn_ntk.graph import nodes
 from pinn_ntk.graph.operations import operation
+from pinn_ntk.graph.points import of_points
 from pinn_ntk.graph.walk import Graph
 
 SMALLEST = 3
@@ -36,8 +37,9 @@ def spread_by_accident(term: str, residual: Tensor, leaves: Mapping[str, Tensor]
     if not square or residual.grad_fn is None:
         return None
     graph, n = Graph(residual, leaves), long[0]
+    points = of_points(graph)
     for node in _on_the_way(graph, residual.numel()):
-        shapes = _columns_and_rows(graph, node, n)
+        shapes = _columns_and_rows(graph, node, n, points)
         if shapes:
             column, row = shapes.get(0, (n, 1)), shapes.get(1, (n,))
             return (
@@ -64,7 +66,9 @@ def _whole(node: Node, size: int) -> bool:
     return known and nodes.output_shape(node).numel() == size
 
 
-def _columns_and_rows(graph: Graph, node: Node, n: int) -> dict[int, tuple[int, ...]]:
+def _columns_and_rows(
+    graph: Graph, node: Node, n: int, points: set[Node]
+) -> dict[int, tuple[int, ...]]:
     """Axis of the result -> shape of an operand with n points along it; empty for other shapes."""
     out = nodes.output_shape(node)
     axes = [axis for axis, size in enumerate(out) if size == n]
@@ -73,7 +77,7 @@ def _columns_and_rows(graph: Graph, node: Node, n: int) -> dict[int, tuple[int, 
         return found
     for _, edge in graph.edges(node):
         padded = (1,) * (len(out) - len(edge.shape)) + tuple(edge.shape)
-        if edge.node in graph.parametric or edge.shape.numel() == 1:
+        if edge.node not in points or edge.shape.numel() == 1:
             continue
         if edge.shape.numel() != n:
             return {}

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from pinn_ntk.kernel.parts import RowFactor, add_block
+from pinn_ntk.kernel.cancellation import add_products, row_squares
+from pinn_ntk.kernel.parts import RowFactor
 
 if TYPE_CHECKING:
     from scipy.sparse.linalg import LinearOperator
@@ -73,7 +74,7 @@ class FactoredJacobian:
 
     def diagonal(self) -> Tensor:
         """Diagonal of J J^T, the squared norm of each row gradient, (R,). Exact."""
-        parts = (factor.diagonal(self.dtype) for factor in self.factors.values())
+        parts = map(self._squares, self.factors.values())
         return sum(parts, start=self._zeros(self.rows))
 
     def trace(self) -> float:
@@ -82,7 +83,7 @@ class FactoredJacobian:
 
     def squared_norms(self) -> dict[str, float]:
         """Parameter name -> its share of the trace, the squared Frobenius norm of its columns."""
-        norms = {name: float(f.diagonal(self.dtype).sum()) for name, f in self.factors.items()}
+        norms = {name: float(self._squares(f).sum()) for name, f in self.factors.items()}
         return dict.fromkeys(self.sizes, 0.0) | norms
 
     def take(self, rows: slice | Tensor) -> FactoredJacobian:
@@ -117,7 +118,7 @@ class FactoredJacobian:
         for name, factor in self.factors.items():
             if name in other.factors:
                 budget, same = self.memory_budget, other is self
-                add_block(block, factor, other.factors[name], self.dtype, budget, same=same)
+                add_products(block, factor, other.factors[name], self.dtype, budget, same=same)
         return block
 
     def matvec(self, vector: Tensor) -> Tensor:
@@ -162,6 +163,9 @@ class FactoredJacobian:
             matvec=lambda v: self.matvec(torch.as_tensor(v.copy())).cpu().numpy(),
             rmatvec=lambda w: self.rmatvec(torch.as_tensor(w.copy())).cpu().numpy(),
         )
+
+    def _squares(self, factor: RowFactor) -> Tensor:
+        return row_squares(factor, self.dtype, self.memory_budget)
 
     def _chunks(self) -> Iterator[FactoredJacobian]:
         """At most `CHUNK` rows at a time."""

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from torch import Tensor
 
 from pinn_ntk.kernel.ntk import NTK
-from pinn_ntk.kernel.parts import RowFactor
 
 
 def kept_apart(kernel: NTK, tensors: Iterable[Tensor]) -> NTK:

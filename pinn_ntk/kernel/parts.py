@@ -131,6 +131,12 @@ class Parts:
         parts = tuple(replace(p, scale=s) for p, s in zip(self.parts, scales, strict=True))
         return Parts(parts, self.count)._spread(squares)
 
+    def sizes(self, norms: Callable[[Factor], Tensor]) -> Tensor:
+        """Some norms of each part's rows, (K,), added up over the parts, (R,)."""
+        scales = (None if part.scale is None else part.scale.abs() for part in self.parts)
+        parts = tuple(replace(p, scale=s) for p, s in zip(self.parts, scales, strict=True))
+        return Parts(parts, self.count)._spread(norms)
+
     def _spread(self, value: Callable[[Factor], Tensor], *size: int) -> Tensor:
         found = [value(part.factor) for part in self.parts]
         total = found[0].new_zeros(self.count, *size)

@@ -10,9 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from torch.autograd.graph import Node
-
 from pinn_ntk.graph.operations import operation
+from pinn_ntk.graph.points import holds_data
 from pinn_ntk.graph.walk import Edge, Graph
 
 FEW = 256  # entries up to which a shared tensor is pulled back without a word
@@ -37,10 +36,4 @@ def _computes_from_data(graph: Graph, edge: Edge) -> bool:
     """Whether behind a tensor data is multiplied with a weight, and there is an activation."""
     behind = list(graph.behind(edge.node))
     bends = any(operation(node).bends for node in behind)
-    return bends and any(_holds_data(graph, node) for node in behind)
-
-
-def _holds_data(graph: Graph, node: Node) -> bool:
-    """Whether one of two matrices depends on a weight, and the other does not."""
-    matrices = operation(node).partners if operation(node).matrix else ()
-    return len(matrices) == 2 and sum(i in matrices for i, _ in graph.edges(node)) == 1
+    return bends and any(operation(node).matrix and holds_data(graph, node) for node in behind)

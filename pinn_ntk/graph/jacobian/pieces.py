@@ -28,6 +28,7 @@ from torch.autograd.graph import Node
 from pinn_ntk.graph import nodes
 from pinn_ntk.graph.jacobian.decode import LOW_PRECISION, PRECISION
 from pinn_ntk.graph.operations import operation
+from pinn_ntk.graph.points import of_points
 from pinn_ntk.graph.walk import Edge, Graph
 
 MANY = 16
@@ -39,9 +40,8 @@ class Piece(NamedTuple):
 
     edge: Edge
     entries: Tensor  # flat numbers, in order
-    values: Tensor  # (K,), what to multiply the gradient of each entry by
     rows: Tensor
-    source: Tensor | None = None  # which of the entries each row takes, where some are repeated
+    source: Tensor | None = None  # which of the entries each row takes; in order where None
     scale: Tensor | None = None  # and times what
 
     @property
@@ -49,32 +49,29 @@ class Piece(NamedTuple):
         """Dtype of the tensor."""
         return nodes.output_dtype(self.edge.node, self.edge.output)
 
-    def taken(self) -> tuple[Tensor, Tensor]:
-        """Flat number of the entry that each of the rows takes, and times what."""
-        if self.source is None:
-            return self.entries, self.values
-        scale = self.values[self.source]
-        return self.entries[self.source], scale if self.scale is None else scale * self.scale
+    def taken(self) -> Tensor:
+        """Flat number of the entry that each of the rows takes, (R_p,)."""
+        return self.entries if self.source is None else self.entries[self.source]
 
-    def spread_out(self) -> Tensor:
-        """The values at all entries of the tensor, 0 at those that do not count."""
-        full = self.values.new_zeros(self.edge.shape.numel())
-        full[self.entries] = self.values
-        return full
+    def counts(self) -> Tensor:
+        """Which entries of the tensor count, flattened."""
+        found = self.entries.new_zeros(self.edge.shape.numel(), dtype=torch.bool)
+        found[self.entries] = True
+        return found
 
 
 def whole(graph: Graph, device: torch.device) -> Piece:
     """The residual itself."""
     rows = torch.arange(graph.result.shape.numel(), device=device)
-    dtype = nodes.output_dtype(graph.result.node, graph.result.output)
-    return Piece(graph.result, rows, torch.ones(len(rows), dtype=dtype, device=device), rows)
+    return Piece(graph.result, rows, rows)
 
 
 def pieces(graph: Graph, device: torch.device) -> list[Piece]:
     """What a residual is put together from; the residual itself where that is nothing smaller."""
-    spread, laid_out = _leading(graph)
+    points = of_points(graph)
+    spread, laid_out = _leading(graph, points)
     opened = _reached(graph, spread | laid_out)
-    merged = opened | _shared_ways(graph, opened)
+    merged = opened | _shared_ways(graph, opened, points)
     fewer = _reached(graph, spread)  # which leaves u and u.T apart
     for through in dict.fromkeys(map(frozenset, (merged, opened, fewer))):
         found = _read_through(graph, through, device)
@@ -98,12 +95,13 @@ def operands(graph: Graph, piece: Piece, device: torch.device) -> list[Piece]:
     Empty if there is nothing to go through. Each operand takes passes of its own, so this is for
     rows that do not decode together: the rows of u[1:] - u[:-1] share points, those of each do not.
     """
-    inner = {node for node in graph.order if _goes_through(graph, node) and not _cuts(node)}
+    points = of_points(graph)
+    inner = {node for node in graph.order if _goes_through(graph, node, points) and not _cuts(node)}
     parts = _read_through(graph, _reached(graph, inner), device)
     return [through(piece, part) for part in parts]
 
 
-def _leading(graph: Graph) -> tuple[set[Node], set[Node]]:
+def _leading(graph: Graph, points: set[Node]) -> tuple[set[Node], set[Node]]:
     """Operations that lead to one that spreads its operands, and to one that lays out or joins.
 
     To the latter only operations of one operand lead.
@@ -111,24 +109,24 @@ def _leading(graph: Graph) -> tuple[set[Node], set[Node]]:
     spread: set[Node] = set()
     laid_out: set[Node] = set()
     for node in reversed(graph.order):
-        if not _goes_through(graph, node):
+        if not _goes_through(graph, node, points):
             continue
-        live = [edge for _, edge in graph.edges(node) if edge.node not in graph.parametric]
-        if spreads(graph, node) or any(edge.node in spread for edge in live):
+        live = [edge for _, edge in graph.edges(node) if edge.node in points]
+        if spreads(graph, node, points) or any(edge.node in spread for edge in live):
             spread.add(node)
         elif _lays_out(graph, node) or (len(live) == 1 and live[0].node in laid_out):
             laid_out.add(node)
     return spread, laid_out
 
 
-def _shared_ways(graph: Graph, opened: set[Node]) -> set[Node]:
+def _shared_ways(graph: Graph, opened: set[Node], points: set[Node]) -> set[Node]:
     """Operations of one operand that lead from several pieces to the same tensor."""
     ways: dict[Edge, list[list[Node]]] = {}
     ends = {e for node in opened for _, e in graph.edges(node) if e.node not in opened}
     for end in ends:
         way: list[Node] = []
         edge = end
-        while _goes_through(graph, edge.node) and len(graph.edges(edge.node)) == 1:
+        while _goes_through(graph, edge.node, points) and len(graph.edges(edge.node)) == 1:
             way.append(edge.node)
             edge = graph.edges(edge.node)[0][1]
         ways.setdefault(edge, []).append(way)
@@ -148,7 +146,8 @@ def _read_through(graph: Graph, opened: Collection[Node], device: torch.device) 
         return []
     found = []
     with torch.enable_grad():
-        g = whole(graph, device).values.view(graph.result.shape).requires_grad_()
+        dtype = nodes.output_dtype(graph.result.node, graph.result.output)
+        g = torch.ones(graph.result.shape, dtype=dtype, device=device, requires_grad=True)
         for edge, gradient in _gradients(graph, opened, g).items():
             piece = _piece(edge, gradient, g)
             if piece is None:
@@ -158,11 +157,11 @@ def _read_through(graph: Graph, opened: Collection[Node], device: torch.device) 
     return found
 
 
-def _goes_through(graph: Graph, node: Node) -> bool:
+def _goes_through(graph: Graph, node: Node, points: set[Node]) -> bool:
     made_by = operation(node)
     known = made_by.pointwise or made_by.selects
     single = graph.outputs[node] == {0} and not nodes.output_dtype(node).is_complex
-    return known and single and node not in graph.parametric
+    return known and single and node in points
 
 
 def _cuts(node: Node) -> bool:
@@ -180,7 +179,7 @@ def _lays_out(graph: Graph, node: Node) -> bool:
     return turned or before != after or shapes[0][:1] != shapes[1][:1]
 
 
-def spreads(graph: Graph, node: Node) -> bool:
+def spreads(graph: Graph, node: Node, points: set[Node]) -> bool:
     """Whether a pointwise operation repeats entries of what depends on the points.
 
     Either all that depends on them is smaller than the result, or some of it is the same along the
@@ -188,7 +187,7 @@ def spreads(graph: Graph, node: Node) -> bool:
     those of the points, a number each, do.
     """
     out = _shape(node)
-    live = [e.shape for _, e in graph.edges(node) if e.node not in graph.parametric]
+    live = [e.shape for _, e in graph.edges(node) if e.node in points]
     if not operation(node).pointwise or not live or max(out, default=1) < 2:
         return False
     if any(e.node in graph.names and e.shape == out for _, e in graph.edges(node)):
@@ -255,18 +254,24 @@ def _sources(
 
 def through(piece: Piece, part: Piece) -> Piece:
     """Rows of the residual that take from a piece, by what that piece takes from a part."""
-    size = piece.edge.shape.numel()
-    entries, scales = part.rows.new_full((size,), -1), part.values.new_zeros(size)
-    entries[part.rows], scales[part.rows] = part.taken()
-    taken, scale = piece.taken()
+    entries = part.rows.new_full((piece.edge.shape.numel(),), -1)
+    entries[part.rows] = part.taken()
+    taken = piece.taken()
     rows = (entries[taken] >= 0).nonzero().squeeze(1)
-    scale = scale[rows] * scales[taken[rows]].to(scale)
-    return _arranged(part.edge, piece.rows[rows], entries[taken[rows]], scale)
+    scales = torch.ones(len(rows), dtype=piece.dtype, device=rows.device)
+    if part.scale is not None:
+        full = part.scale.new_zeros(len(entries))
+        full[part.rows] = part.scale
+        scales = scales * full[taken[rows]]
+    if piece.scale is not None:
+        scales = scales * piece.scale[rows]
+    return _arranged(part.edge, piece.rows[rows], entries[taken[rows]], scales)
 
 
 def _arranged(edge: Edge, rows: Tensor, source: Tensor, scale: Tensor) -> Piece:
+    scaled = None if bool((scale == 1).all()) else scale
     entries, inverse = source.unique(return_inverse=True)
-    if len(entries) == len(source):
-        order = source.argsort()
-        return Piece(edge, entries, scale[order], rows[order])
-    return Piece(edge, entries, scale.new_ones(len(entries)), rows, inverse, scale)
+    if len(entries) < len(source):
+        return Piece(edge, entries, rows, inverse, scaled)
+    order = source.argsort()
+    return Piece(edge, entries, rows[order], None, None if scaled is None else scaled[order])

@@ -21,7 +21,7 @@ from pinn_ntk.graph.jacobian.mixing import mixed_results
 from pinn_ntk.graph.jacobian.pieces import Piece, operands, pieces, through
 from pinn_ntk.graph.jacobian.sites import Reading, read_sites
 from pinn_ntk.graph.walk import Graph
-from pinn_ntk.kernel.factors import Dense, Factor, Outer
+from pinn_ntk.kernel.factors import Dense, Outer
 from pinn_ntk.kernel.parts import Part, Parts, RowFactor
 
 FEW = 16
@@ -100,9 +100,7 @@ class _Rows:
 
     def _keep(self, graph: Graph, piece: Piece, reading: Reading) -> None:
         for component in reading.components:
-            factors, written_out = assemble(
-                graph, component.contributions, len(component.members)
-            )
+            factors, written_out = assemble(graph, component.contributions, len(component.members))
             self.mixed |= mixed_results(graph, written_out)
             for name, part in _parts(factors, piece, component.members):
                 if name not in reading.reasons:
@@ -121,13 +119,17 @@ def _parts(
         all_count = len(counted) == len(members)
         for name, factor in factors.items():
             kept = factor if all_count else factor.slice(place[counted])
-            yield name, Part(kept, piece.rows[counted])
+            yield name, Part(kept, piece.rows[counted], None, _some(piece.scale, counted))
         return
     source = place[piece.source]
     counted = (source >= 0).nonzero().squeeze(1)
-    scale = None if piece.scale is None else piece.scale[counted]
+    scale = _some(piece.scale, counted)
     for name, factor in factors.items():
         yield name, Part(factor, piece.rows[counted], source[counted], scale)
+
+
+def _some(scale: Tensor | None, places: Tensor) -> Tensor | None:
+    return None if scale is None else scale[places]
 
 
 def _rows_of(piece: Piece, leaves: Mapping[str, Tensor]) -> Iterator[tuple[str, Part]]:
@@ -140,41 +142,28 @@ def _rows_of(piece: Piece, leaves: Mapping[str, Tensor]) -> Iterator[tuple[str, 
     gradients = batched_vjp(made, list(leaves.values()), shaped)
     for name, gradient in zip(leaves, gradients, strict=True):
         if gradient is not None:
-            rows = gradient.reshape(len(basis), -1) * piece.values.to(gradient)[:, None]
-            yield name, Part(Dense(rows), piece.rows, piece.source, piece.scale)
+            rows = Dense(gradient.reshape(len(basis), -1))
+            yield name, Part(rows, piece.rows, piece.source, piece.scale)
 
 
 def joined(parts: Sequence[Part], count: int) -> RowFactor:
     """One factor over all ``count`` rows; parts stay apart where that is cheaper."""
-    plain = [part for part in parts if part.source is None and part.scale is None]
-    if len(plain) == len(parts):
-        merged = _laid_out(parts, count)
-        if merged is not None:
-            return merged
-        parts = list(_small_joined(parts))
-    return Parts(tuple(parts), count)
-
-
-def _laid_out(parts: Sequence[Part], count: int) -> Factor | None:
-    """A single part that covers all rows in order, or rows written out beside each other."""
     first = parts[0]
     everything = torch.arange(count, device=first.rows.device)
-    if len(parts) == 1 and torch.equal(first.rows, everything):
+    plain = first.source is None and first.scale is None
+    if len(parts) == 1 and plain and torch.equal(first.rows, everything):
         return first.factor
-    rows = [part.factor.rows() for part in parts if isinstance(part.factor, Dense)]
-    if len(rows) < len(parts):
-        return None
-    total = rows[0].new_zeros(count, rows[0].shape[1])
-    for part, written in zip(parts, rows, strict=True):
-        total.index_add_(0, part.rows, written)
-    return Dense(total)
+    if all(isinstance(part.factor, Dense) and part.source is None for part in parts):
+        return Dense(Parts(tuple(parts), count).rows())
+    return Parts(tuple(_small_joined(parts)), count)
 
 
 def _small_joined(parts: Sequence[Part]) -> Iterator[Part]:
     """Parts of few rows and as many sites each in one, as long as their rows differ."""
     groups: dict[int, list[Part]] = {}
     for part in parts:
-        if isinstance(part.factor, Outer) and len(part.rows) <= SMALL:
+        small = part.source is None and len(part.rows) <= SMALL
+        if isinstance(part.factor, Outer) and small:
             groups.setdefault(len(part.factor.left), []).append(part)
         else:
             yield part
@@ -182,8 +171,17 @@ def _small_joined(parts: Sequence[Part]) -> Iterator[Part]:
         rows = torch.cat([part.rows for part in group])
         if len(group) == 1 or len(rows.unique()) < len(rows):
             yield from group
-            continue
-        factors = [part.factor for part in group if isinstance(part.factor, Outer)]
-        left = tuple(map(torch.cat, zip(*(factor.left for factor in factors), strict=True)))
-        right = tuple(map(torch.cat, zip(*(factor.right for factor in factors), strict=True)))
-        yield Part(Outer(left, right), rows)
+        else:
+            yield Part(_side_by_side(group), rows, None, torch.cat([_scales(p) for p in group]))
+
+
+def _side_by_side(parts: Sequence[Part]) -> Outer:
+    factors = [part.factor for part in parts if isinstance(part.factor, Outer)]
+    left = zip(*(factor.left for factor in factors), strict=True)
+    right = zip(*(factor.right for factor in factors), strict=True)
+    return Outer(tuple(map(torch.cat, left)), tuple(map(torch.cat, right)))
+
+
+def _scales(part: Part) -> Tensor:
+    ones = torch.ones(len(part.rows), dtype=part.factor.dtype, device=part.rows.device)
+    return ones if part.scale is None else part.scale

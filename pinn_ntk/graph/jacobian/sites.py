@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
+from torch.nn.functional import one_hot
 
 from pinn_ntk.graph import nodes
 from pinn_ntk.graph.jacobian import partitions
@@ -55,9 +56,8 @@ def read_sites(graph: Graph, piece: Piece) -> Reading:
 
 
 def _read_leaf(piece: Piece) -> Reading:
-    entries = torch.arange(len(piece.entries), device=piece.entries.device)
-    identity = piece.values.new_zeros(len(entries), piece.edge.shape.numel())
-    identity[entries, piece.entries] = piece.values
+    entries, shape = torch.arange(len(piece.entries), device=piece.entries.device), piece.edge.shape
+    identity = one_hot(piece.entries, shape.numel()).to(piece.dtype)
     contribution = Contribution(piece.edge, Dense(identity), entries, None)
     return Reading([Component(piece.entries, [contribution])])
 
@@ -71,14 +71,14 @@ def _read_aligned(graph: Graph, piece: Piece) -> Reading | None:
     if uses is None:
         return None
     rules = [(use, edge, find_rules(use.node, use.position, edge.shape)) for use, edge in uses]
-    places, values = torch.arange(rows, device=piece.values.device), piece.spread_out()
+    places, counts = torch.arange(rows, device=piece.entries.device), piece.counts()
     reading = Reading()
     for component in range(components):
         members = places * components + component
-        if not bool(values[members].any()):
+        if not bool(counts[members].any()):
             continue
         targets = {Edge(use.node) for use, _ in uses}
-        cotangents = _cotangents(piece, members, values[members], targets)
+        cotangents = _cotangents(piece, members, counts[members], targets)
         contributions = []
         for use, edge, fitting in rules:
             if not fitting:
@@ -94,13 +94,13 @@ def _read_aligned(graph: Graph, piece: Piece) -> Reading | None:
 def _read_decoded(graph: Graph, piece: Piece) -> Reading:
     """Labelled passes, one set a component; which rows share points is found by trying."""
     best: Reading | None = None
-    values = piece.spread_out()
-    for partition in partitions.partitions(piece.edge.shape, values.device):
+    counts = piece.counts()
+    for partition in partitions.partitions(piece.edge.shape, counts.device):
         reading = Reading()
         for members in partition:
-            wanted = members[values[members] != 0]
+            wanted = members[counts[members]]
             if len(wanted):
-                _Decoder(graph, piece, wanted, values[wanted], reading).read()
+                _Decoder(graph, piece, wanted, reading).read()
             if best is not None and len(reading.reasons) >= len(best.reasons):
                 break
         if best is None or len(reading.reasons) < len(best.reasons):
@@ -113,14 +113,11 @@ def _read_decoded(graph: Graph, piece: Piece) -> Reading:
 class _Decoder:
     """Climbs from the leaves to the first consumers whose cotangents fall into rows."""
 
-    def __init__(
-        self, graph: Graph, piece: Piece, members: Tensor, values: Tensor, reading: Reading
-    ) -> None:
-        self.graph, self.piece, self.reading = graph, piece, reading
-        self.members, self.values = members, values
+    def __init__(self, graph: Graph, piece: Piece, members: Tensor, reading: Reading) -> None:
+        self.graph, self.piece, self.reading, self.members = graph, piece, reading, members
         self.places = torch.arange(len(members), device=members.device)
         self.climbed = False
-        self.code = RowCode(len(members), values.dtype, values.device, graph.coarsest)
+        self.code = RowCode(len(members), piece.dtype, members.device, graph.coarsest)
         self.contributions: list[Contribution] = []
         reading.components.append(Component(members, self.contributions))
 
@@ -186,7 +183,7 @@ class _Decoder:
         for rule in rules:
             owners = self.code.owners(found, rule.arrange)
             if owners is not None:
-                scale = torch.where(owners < 0, 0, (self.values / self.code.base)[owners])
+                scale = torch.where(owners < 0, 0, self.code.base.reciprocal()[owners])
                 factor = rule.contribute(rule.arrange(found[0]) * scale[:, None])
                 self.contributions.append(Contribution(edge, factor, self.places, owners))
                 return True
