@@ -21,7 +21,7 @@ from pinn_ntk.graph.jacobian.mixing import mixed_results
 from pinn_ntk.graph.jacobian.pieces import Piece, operands, pieces, through
 from pinn_ntk.graph.jacobian.sites import Reading, read_sites
 from pinn_ntk.graph.walk import Graph
-from pinn_ntk.kernel.factors import Dense, Outer
+from pinn_ntk.kernel.factors import Dense, Factor, Outer
 from pinn_ntk.kernel.parts import Part, Parts, RowFactor
 
 FEW = 16
