@@ -18,6 +18,7 @@ from torch.nn.utils import weight_norm as old_weight_norm
 from torch.nn.utils.parametrizations import orthogonal, spectral_norm, weight_norm
 
 WIDTH = 5
+"""Width of hidden layers; read when a network is built."""
 
 Factory = Callable[[int, int], nn.Module]
 
@@ -58,6 +59,11 @@ def plain(
 ) -> nn.Sequential:
     """`stack` of ``hidden`` layers of `WIDTH`."""
     return stack([in_dim, *[WIDTH] * hidden, out_dim], **kinds)
+
+
+def of_width(layer: Callable[[int], nn.Module]) -> Callable[[], nn.Module]:
+    """A layer of as many features as the hidden layers have."""
+    return lambda: layer(WIDTH)
 
 
 def in_turn(*layers: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
@@ -478,10 +484,8 @@ _FACTORIES: dict[str, Factory] = {
     "shared_trunk": SharedTrunk,
     # torch's own norms have wrong third derivatives (pytorch issues 175754 and 186256). Training on
     # u_xx uses them all the same: the kernel is that of the graph, not of the formula.
-    "layer_norm": partial(plain, activation=in_turn(partial(nn.LayerNorm, WIDTH), nn.Tanh)),
-    "layer_norm_by_hand": partial(
-        plain, activation=in_turn(partial(LayerNormByHand, WIDTH), nn.Tanh)
-    ),
+    "layer_norm": partial(plain, activation=in_turn(of_width(nn.LayerNorm), nn.Tanh)),
+    "layer_norm_by_hand": partial(plain, activation=in_turn(of_width(LayerNormByHand), nn.Tanh)),
     "weight_norm": partial(plain, layer=normed),
     "weight_norm_old": partial(plain, layer=normed_of_old),
     "weight_norm_columns": partial(plain, layer=lambda i, o: weight_norm(nn.Linear(i, o), dim=1)),
@@ -507,13 +511,13 @@ _FACTORIES: dict[str, Factory] = {
     "bilinear": Bilinear,
     "ensemble": Ensemble,
     "gru_cell": Recurrent,
-    "prelu": partial(plain, activation=in_turn(nn.Tanh, partial(nn.PReLU, WIDTH))),
-    "group_norm": partial(plain, activation=in_turn(partial(nn.GroupNorm, 1, WIDTH), nn.Tanh)),
-    "rms_norm": partial(plain, activation=in_turn(partial(nn.RMSNorm, WIDTH), nn.Tanh)),
+    "prelu": partial(plain, activation=in_turn(nn.Tanh, of_width(nn.PReLU))),
+    "group_norm": partial(plain, activation=in_turn(of_width(partial(nn.GroupNorm, 1)), nn.Tanh)),
+    "rms_norm": partial(plain, activation=in_turn(of_width(nn.RMSNorm), nn.Tanh)),
     "latent_codes": LatentCodes,
     "deeponet_points_per_function": PointsPerFunction,
     "slope_per_layer": partial(plain, activation=SlopedTanh),
-    "slope_per_neuron": partial(plain, activation=partial(SlopedTanh, WIDTH)),
+    "slope_per_neuron": partial(plain, activation=of_width(SlopedTanh)),
     "deeponet_one_sensor_vector": partial(DeepONet, sensors=one_sensor_vector),
     "deeponet_sensors_per_point": partial(DeepONet, sensors=sensors_per_point),
     "by_hand": ByHand,
@@ -524,7 +528,7 @@ _FACTORIES: dict[str, Factory] = {
     "conv2d": ConvImage,
     "conv_transposed": partial(ConvHead, conv=nn.ConvTranspose1d),
     "batch_norm": partial(  # in train mode: points interact
-        plain, hidden=2, activation=in_turn(partial(nn.BatchNorm1d, WIDTH), nn.Tanh)
+        plain, hidden=2, activation=in_turn(of_width(nn.BatchNorm1d), nn.Tanh)
     ),
 }
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from unittest.mock import Mock
 
 import pytest
 import torch
 from torch import Tensor
 
-from pinn_ntk.graph.jacobian import pull_back
+from pinn_ntk.graph.jacobian import pull_back, sums
 from pinn_ntk.graph.jacobian.assemble import Contribution, assemble
 from pinn_ntk.graph.walk import Edge, Graph
 from pinn_ntk.kernel.factors import Dense, Factor, Outer
+from pinn_ntk.kernel.scaled import Site
 from tests.asserts import assert_near
 from tests.networks import own_function
 
@@ -229,3 +231,98 @@ def test_operations_that_cannot_be_batched_are_pulled_back_one_by_one(weight: Te
     factor = dense(R)
     found = assemble(graph, [Contribution(edge, factor, ALL, None)], R)[0]["w"]
     assert_near(found.rows(), 2 * factor.gradients, 1e-15, "rows")
+
+
+def pulled(made: Tensor, leaves: dict[str, Tensor], factor: Factor) -> dict[str, Factor]:
+    """Factors of the leaves, after they were found to be those of backward passes."""
+    graph = Graph(torch.randn(R, made.numel()) @ made.reshape(-1), leaves)
+    edge = next(e for e in graph.uses if e.shape == made.shape and e.node is made.grad_fn)
+    found, _ = pull_back.pulled_back(graph, {edge: factor})
+    rows = factor.rows().view(-1, *made.shape)
+    for name, leaf in leaves.items():
+        expected = [torch.autograd.grad(made, leaf, row, retain_graph=True)[0] for row in rows]
+        assert_near(found[name].rows(), torch.stack(expected).flatten(1), 1e-13, name)
+    return found
+
+
+WEIGHTS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "rows_scaled": lambda w, s: s.exp()[:, None] * w,
+    "diagonal": lambda w, s: torch.diag(s) @ w,
+    "normalised": lambda w, s: s[:, None] * w / w.norm(dim=1, keepdim=True),
+    "columns_normalised": lambda w, s: w / w.norm(dim=0) * s.sum(),
+    "norm_of_all": lambda w, s: s[0] * w / w.norm(),
+    "norm_of_no_kept_axis": lambda w, s: w / (w.square().sum(1).sqrt() * s)[:, None],
+    "largest_of_each_row": lambda w, s: w / w.abs().amax(1, keepdim=True) * s[:, None],
+    "weight_norm": lambda w, s: torch._weight_norm(w, s[:, None], 0),
+    "weight_norm_columns": lambda w, s: torch._weight_norm(w.T, s[None], 1).T,
+    "entry_by_entry": lambda w, s: w.exp() * torch.arange(12.0).view(M, N) + s[:, None],
+    "masked": lambda w, s: w.tril() * s.sum(),
+    "low_rank": lambda w, s: torch.outer(s, w[0]) + 2 * w,
+    "product": lambda w, s: torch.addmm(w, torch.ones(M, M), s[:, None] * w, alpha=3, beta=2),
+    "products_in_a_row": lambda w, s: torch.ones(M, M) @ (s[:, None] * w) @ torch.ones(N, N).tril(),
+    "flipped_and_rolled": lambda w, s: (s[:, None] * w).flip(0).roll(1, 1),
+    "rows_joined": lambda w, s: torch.cat([w[2:], w[:1], s[:, None].T @ w]),
+    "twice_in_one_operation": lambda w, s: w * w - s[:, None] / w,
+    "given_in_parts": lambda w, s: torch.cat([w[:, k : k + 1] * s[:, None] for k in range(N)], 1),
+}
+"""Id -> a weight (M, N) made of a matrix of that shape and M numbers."""
+
+
+@pytest.mark.parametrize("compute", WEIGHTS.values(), ids=WEIGHTS)
+def test_computed_weights_keep_factors(compute: Callable[[Tensor, Tensor], Tensor]):
+    w, s = torch.rand(M, N, requires_grad=True), (torch.rand(M) + 0.5).requires_grad_()
+    factor = Outer((torch.randn(R, M),), (torch.randn(R, N),))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pull_back, "_written_out", None)  # would fail
+        found = pulled(compute(w, s), {"w": w, "s": s}, factor)
+    assert found["s"].numel == M
+
+
+def test_no_larger_tensor_than_the_weight_is_made(monkeypatch: pytest.MonkeyPatch):
+    """Not an identity of the size of the weight, for few rows."""
+    chunks: list[int] = []
+
+    def counted(_made: object, leaves: list[Tensor], cotangents: Tensor):
+        chunks.append(len(cotangents))
+        return [cotangents for _ in leaves]
+
+    monkeypatch.setattr(pull_back, "batched_vjp", counted)
+    w = torch.randn(40, 40, requires_grad=True)
+    made = w.softmax(0)
+    graph = Graph(made.sum(), {"w": w})
+    eye = Mock(side_effect=AssertionError)
+    monkeypatch.setattr(torch, "eye", eye)
+    factor = Outer((torch.randn(R, 40),), (torch.randn(R, 40),))
+    found, unknown = pull_back.pulled_back(graph, {Edge(made.grad_fn): factor})
+    assert chunks == [R]
+    assert found["w"].rows().shape == (R, 1600)
+    assert unknown == [Edge(made.grad_fn)]
+
+
+def test_a_shared_result_of_which_each_row_takes_one_row_stays_in_factors():
+    """The branch of a DeepONet with 3 functions, met by 6 rows."""
+    layer, last = torch.randn(N, 5, requires_grad=True), torch.randn(5, N, requires_grad=True)
+    made = torch.tanh(torch.randn(3, N) @ layer) @ last  # (3, N)
+    choice = torch.eye(3).repeat(2, 1)
+    found = pulled(made, {"layer": layer, "last": last}, Outer((choice,), (torch.randn(6, N),)))
+    assert all(isinstance(factor, Outer) for factor in found.values())
+
+
+def test_many_sites_are_joined_without_comparing_all_pairs(monkeypatch: pytest.MonkeyPatch):
+    compared: list[int] = []
+    equal = torch.equal
+    monkeypatch.setattr(torch, "equal", lambda a, b: compared.append(1) or equal(a, b))
+    sites = [Site(torch.randn(R, 90), torch.randn(R, 80)) for _ in range(30)]
+    twice = [Site(site.left.clone() + 1, site.right.clone()) for site in sites]
+    factor = sums.from_sites([*sites, *twice], (90, 80))
+    assert len(compared) < 3 * 30
+    assert len(factor.left) == 30
+
+
+def test_more_sites_than_a_weight_has_rows_are_written_out():
+    sites = [Site(torch.randn(R, 3), torch.randn(R, 9)) for _ in range(4)]
+    expected = sum(Outer((a,), (b,)).rows() for a, b, _ in sites)
+    assert isinstance(sums.from_sites(sites[:3], (3, 9)), Outer)
+    factor = sums.from_sites(sites, (3, 9))
+    assert isinstance(factor, Dense)
+    assert_near(factor.rows(), expected, 1e-14, "rows")

@@ -12,7 +12,7 @@ from tests.asserts import assert_certified, assert_is_ntk_of, assert_permutation
 from tests.cases import CASES, Case
 from tests.networks import stack
 from tests.operators import laplacian
-from tests.path_table import PATH, table
+from tests.path_table import PATH, table, without_costs
 
 FAST = [case for case in CASES if case.path == "fast"]
 GENERIC = [case for case in CASES if case.path == "generic"]
@@ -70,4 +70,5 @@ def test_rows_follow_the_points() -> None:
 
 def test_the_documented_table_is_what_the_engine_does() -> None:
     command = "python -m tests.path_table > docs/fast-path.md"
-    assert PATH.read_text(encoding="utf-8") == table(), f"run: {command}"
+    found = without_costs(PATH.read_text(encoding="utf-8"))
+    assert found == without_costs(table()), f"run: {command}"

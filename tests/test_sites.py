@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import conv1d
 
 from pinn_ntk import NTKWarning, empirical_ntk
 from pinn_ntk.graph.jacobian import mixing, partitions, sites
 from pinn_ntk.graph.jacobian.row_factors import row_factors
 from pinn_ntk.graph.reference import reference_jacobian
-from tests.asserts import assert_near
+from tests.asserts import assert_near, backward_passes
 from tests.networks import NETWORKS
 from tests.operators import grad, navier_stokes_parts, points
 
@@ -255,3 +256,61 @@ def test_a_weight_made_of_a_trained_and_a_fixed_factor_is_no_result_of_the_netwo
     kernel = empirical_ntk({"pde": live}, [factor])  # 900 entries; a warning would be an error
     assert kernel.jacobian("pde").fallbacks == {}
     assert_near(kernel.jacobian("pde").dense(), reference_jacobian(live, [factor]), 1e-12, "J")
+
+
+MIXED: dict[str, Callable[[nn.Sequential, Tensor], Tensor]] = {
+    "matrix_inside": lambda m, x: m[2](torch.tanh(smooth(16, 16) @ m[1](m[0](x)))),
+    "spectral_derivative": lambda m, x: torch.fft.irfft(
+        1j * torch.arange(9) * torch.fft.rfft(m(x)[..., 0]), n=16
+    ),
+    "attention": lambda m, x: m[2]((h := m[0](x)) + torch.softmax(h @ h.mT, -1) @ h),
+    "convolution_over_points": lambda m, x: m[2](
+        conv1d(m[0](x).mT, torch.ones(8, 1, 3), padding=1, groups=8).mT
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MIXED)
+def test_rows_of_all_points_of_a_grid_take_no_more_than_row_by_row(
+    name: str, monkeypatch: pytest.MonkeyPatch
+):
+    """Two passes to see that rows mix, for each way to part them, and a chunk of rows at a time."""
+    net, x = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 1)), points(3 * 16, 2)
+    residual = MIXED[name](net, x.view(3, 16, 2))
+    passes = backward_passes(monkeypatch)
+    reasons = fallbacks(residual, net)
+    assert len(passes) < residual.numel() + 48  # the reference takes one a row
+    assert set(reasons) <= {name for name, _ in net.named_parameters()}
+
+
+def test_functions_with_points_of_their_own_share_a_branch(monkeypatch: pytest.MonkeyPatch):
+    """DeepONet: the branch is read once, not once a point."""
+    branch, trunk = (NETWORKS["one_hidden"](size, 6) for size in (3, 1))
+    net, sensors = nn.ModuleDict({"branch": branch, "trunk": trunk}), points(4, 3).detach()
+    taken = []
+    for count in (5, 9):
+        x = points(4 * count, 1)
+        values = torch.einsum("bp,bnp->bn", branch(sensors), trunk(x.view(4, count, 1)))
+        residual = values - grad(values, x).view(4, count)
+        assert fallbacks(residual, net) == {}
+        with monkeypatch.context() as patch:
+            passes = backward_passes(patch)
+            factors, *_ = site_factors(residual, dict(net.named_parameters()))
+        taken.append(len(passes))
+        assert factors["branch.0.weight"].shape == (5, 3)
+    assert taken[0] == taken[1]
+
+
+def test_branches_that_are_spread_chosen_or_broadcast_stay_in_factors():
+    branch, x = NETWORKS["one_hidden"](3, 6), points(4 * 9, 1).view(4, 9, 1)
+    codes, w = branch(points(4, 3).detach()), nn.Parameter(torch.randn(1, 6))
+    known = [*branch.parameters(), w]
+    spread = {
+        "broadcast": codes[:, None] * (x @ w),
+        "expanded": codes[:, None].expand(4, 9, 6).reshape(36, 6) * (x @ w).view(36, 6),
+        "chosen": codes[torch.arange(36) // 9] * (x @ w).view(36, 6),
+        "repeated": codes.repeat_interleave(9, 0) * (x @ w).view(36, 6),
+        "selected": codes.index_select(0, torch.arange(36) // 9) * (x @ w).view(36, 6),
+    }
+    reasons = {name: fallbacks(value.tanh().sum(-1), known) for name, value in spread.items()}
+    assert reasons == {name: {} for name in spread}

@@ -175,7 +175,7 @@ def pulled_through(node: Node, output: int, cotangent: Tensor) -> tuple[Tensor |
     """
     given = [cotangent if k == output else None for k in range(len(node._input_metadata))]
     with torch.no_grad():
-        found = node(*given)
+        found = node(*given)  # type: ignore[operator]
     return found if isinstance(found, tuple) else (found,)
 
 

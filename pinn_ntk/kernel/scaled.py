@@ -220,8 +220,8 @@ def _written_out(sites: Sequence[Site]) -> Tensor:
     pairs = [(s.left, s.right) for s in sites if s.left is not None and s.right is not None]
     total: Tensor | None = None
     if pairs:
-        left, right = (torch.stack(side) for side in zip(*pairs, strict=True))
-        total = left.permute(1, 2, 0) @ right.permute(1, 0, 2)
+        lefts, rights = (torch.stack(side) for side in zip(*pairs, strict=True))
+        total = lefts.permute(1, 2, 0) @ rights.permute(1, 0, 2)
         total = total if matrix is None else total.mul_(matrix)
     for left, right, _ in sites:
         if matrix is not None and (left is None or right is None):

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from pinn_ntk.graph.jacobian.sums import from_sites, sites_of
-from pinn_ntk.kernel.factors import Dense, Factor
-from pinn_ntk.kernel.scaled import Site
+from pinn_ntk.kernel.factors import Dense, Factor, Outer
+from pinn_ntk.kernel.scaled import Scaled, Site
 
 EXACT = {torch.float64: 2**53, torch.float32: 2**24, torch.float16: 2**11, torch.bfloat16: 2**8}
 """Whole numbers up to which every one is a number of that dtype."""
@@ -38,6 +38,9 @@ def laid_out(
                 sites = [_rearranged(site, *kept) for site in sites_of(factor)]
                 made = [site.transposed() for site in sites] if turned else sites
                 return from_sites(made, shape)
+    turned_blocks = _turned_blocks(source, factor)
+    if turned_blocks is not None:
+        return turned_blocks
     if math.prod(operand) <= max(factor.shape):
         return _entries(factor, source.flatten())
     return None
@@ -94,6 +97,27 @@ def _rearranged(site: Site, rows: _Kept, columns: _Kept) -> Site:
         matrix = matrix[rows[0].clamp(0)][:, columns[0].clamp(0)]
         matrix = torch.where(rows[1][:, None] & columns[1][None, :], matrix, 0)
     return Site(left, right, matrix)
+
+
+def _turned_blocks(source: Tensor, factor: Outer | Scaled) -> Factor | None:
+    """Stacked matrices that are each transposed, if every row takes one of them alone."""
+    wide = [size for size in source.shape if size != 1]
+    if len(wide) != 3 or factor.shape != (wide[0] * wide[2], wide[1]):
+        return None
+    count, rows, columns = wide
+    inner = torch.arange(source.numel(), device=source.device).view(count, columns, rows).mT
+    if not torch.equal(source.reshape(inner.shape), inner):
+        return None
+    made = []
+    for left, right, matrix in sites_of(factor):
+        if left is None or right is None or matrix is not None:
+            return None
+        blocks = left.view(-1, count, columns)
+        taken = (blocks != 0).any(2).to(left.dtype)
+        if bool((taken.sum(1) > 1).any()):
+            return None
+        made.append(Site((taken[:, :, None] * right[:, None, :]).flatten(1), blocks.sum(1)))
+    return from_sites(made, (count * rows, columns))
 
 
 def _taken(tensor: Tensor, columns: Tensor) -> Tensor:

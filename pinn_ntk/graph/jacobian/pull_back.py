@@ -20,7 +20,8 @@ from pinn_ntk.errors import NTKWarning
 from pinn_ntk.graph import nodes
 from pinn_ntk.graph.jacobian.generic import MAX_CHUNK, batched_vjp
 from pinn_ntk.graph.jacobian.sums import total
-from pinn_ntk.graph.jacobian.weight_rules import Step, pulled
+from pinn_ntk.graph.jacobian.weight_probes import Step
+from pinn_ntk.graph.jacobian.weight_rules import pulled
 from pinn_ntk.graph.walk import Edge, Graph
 from pinn_ntk.kernel.factors import Dense, Factor, Outer
 

@@ -1,68 +1,23 @@
 """How one operation on weights turns the gradients of its result into those of its operand.
 
-The gradients stay in factors (`Outer`, `Scaled`, or a short `Dense`). What an operation does is
-mostly read off the operation itself: its vector-Jacobian product of some numbers shows whether it
-multiplies entry by entry, lays entries out anew, or sums over an axis. The numbers are random, so
-that no other operation passes for one of these; only products and what broadcasts have rules.
+The gradients stay in factors (`Outer`, `Scaled`, or a short `Dense`). Most operations show what
+they do (`weight_probes.py` here); products and what broadcasts have rules.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from pinn_ntk.graph import nodes
-from pinn_ntk.graph.jacobian.layouts import laid_out
-from pinn_ntk.graph.jacobian.site_algebra import (
-    as_matrix,
-    column_sums,
-    row_sums,
-    weighted,
-)
+from pinn_ntk.graph.jacobian.site_algebra import column_sums, row_sums, weighted
 from pinn_ntk.graph.jacobian.sums import from_sites, sites_of
-from pinn_ntk.graph.operations import operation
-from pinn_ntk.graph.walk import Edge
+from pinn_ntk.graph.jacobian.weight_probes import Step, probed, times
 from pinn_ntk.kernel.factors import Dense, Factor
-from pinn_ntk.kernel.scaled import Scaled, Site
-
-GOLDEN = (5**0.5 - 1) / 2
-"""Multiples of the golden ratio modulo 1 lie evenly and never repeat."""
-
-
-@dataclass(frozen=True)
-class Step:
-    """One operation, seen from a result to one of its operands, at all places that take it."""
-
-    result: Edge
-    operand: Edge
-    positions: tuple[int, ...]
-
-    @property
-    def entrywise(self) -> bool:
-        """Whether each entry of the result is known to take one entry of the operand."""
-        return operation(self.result.node).pointwise and self.result.shape == self.operand.shape
-
-    def vjp(self, cotangent: Tensor) -> Tensor:
-        """Gradient of the operand for one cotangent of the result, through this operation alone."""
-        cotangent = cotangent.reshape(self.result.shape)
-        found = nodes.pulled_through(self.result.node, self.result.output, cotangent)
-        total = cotangent.new_zeros(self.operand.shape)
-        for position in self.positions:
-            gradient = found[position]
-            if gradient is not None:
-                total = total + gradient.sum_to_size(self.operand.shape)
-        return total
-
-    def numbers(self, like: Tensor) -> Tensor:
-        """Numbers between 1/2 and 3/2 of the shape of the result, in no relation to each other."""
-        dtype = nodes.output_dtype(self.result.node, self.result.output)
-        steps = torch.arange(1, self.result.shape.numel() + 1, dtype=torch.float64)
-        numbers = (steps * GOLDEN).frac() + 0.5
-        return numbers.view(self.result.shape).to(like.device, dtype)
+from pinn_ntk.kernel.scaled import Site
 
 
 def pulled(step: Step, factor: Factor) -> list[Factor] | None:
@@ -75,64 +30,15 @@ def pulled(step: Step, factor: Factor) -> list[Factor] | None:
     if nodes.is_own_function(step.result.node):
         return None
     if step.entrywise:
-        return [_times(factor, step.vjp(torch.ones_like(step.numbers(factor.tensors[0]))))]
+        return [times(factor, step.vjp(torch.ones_like(step.numbers(factor.tensors[0]))))]
     rule = _RULES.get(nodes.kind(step.result.node))
     if rule is not None and not nodes.missing(step.result.node):
         parts = [rule(step, position, factor) for position in step.positions]
         known = [part for part in parts if part is not None]
         if len(known) == len(parts):
             return known
-    part = _probed(step, factor)
+    part = probed(step, factor)
     return None if part is None else [part]
-
-
-def _probed(step: Step, factor: Factor) -> Factor | None:
-    """What vector-Jacobian products of one operation show of it."""
-    out, operand = step.result.shape.numel(), step.operand.shape.numel()
-    if out == 1:
-        return _of_a_number(step, factor.rows(), step.vjp(torch.ones((), dtype=factor.dtype)))
-    numbers = step.numbers(factor.tensors[0])
-    if step.result.shape == step.operand.shape:
-        slope = step.vjp(torch.ones_like(numbers))
-        if _same(step.vjp(numbers), slope * numbers):
-            return _times(factor, slope)
-    short = isinstance(factor, Dense) or out <= max(factor.shape)
-    if short and operand > out and (found := _reduction(step, factor.rows(), numbers)):
-        return found
-    return laid_out(step.vjp, step.result.shape, step.operand.shape, factor)
-
-
-def _same(a: Tensor, b: Tensor) -> bool:
-    tolerance = 100 * torch.finfo(a.dtype).eps
-    return bool(((a - b).abs() <= tolerance * (a.abs() + b.abs())).all())
-
-
-def _times(factor: Factor, slope: Tensor) -> Factor:
-    if isinstance(factor, Dense):
-        return Dense(factor.gradients * slope.flatten())
-    sites = [weighted(site, slope.reshape(factor.shape)) for site in sites_of(factor)]
-    return from_sites(sites, factor.shape)
-
-
-def _of_a_number(step: Step, rows: Tensor, slope: Tensor) -> Factor:
-    """Gradients (R, 1) of a number -> those of what it is computed from."""
-    shape = as_matrix(step.operand.shape)
-    if shape is None or min(shape) == 1:
-        return Dense(rows * slope.flatten())
-    return Scaled((Site(rows.expand(-1, shape[0]), None, slope.reshape(shape)),), shape)
-
-
-def _reduction(step: Step, rows: Tensor, numbers: Tensor) -> Factor | None:
-    """Gradients of sums, norms and products along one axis of a matrix."""
-    shape, flat = as_matrix(step.operand.shape), numbers.flatten()
-    if shape is None or len(flat) not in shape:
-        return None
-    slope, seen = (step.vjp(x).reshape(shape) for x in (torch.ones_like(numbers), numbers))
-    if shape[0] == len(flat) and _same(seen, flat[:, None] * slope):
-        return Scaled((Site(rows, None, slope),), shape)
-    if shape[1] == len(flat) and _same(seen, flat[None, :] * slope):
-        return Scaled((Site(None, rows, slope),), shape)
-    return None
 
 
 def _product(step: Step, position: int, factor: Factor, names: tuple[str, str]) -> Factor | None:
@@ -180,7 +86,7 @@ def _addmm(step: Step, position: int, factor: Factor) -> Factor | None:
     alpha = float(nodes.saved(node, "alpha"))
     if found is None or isinstance(found, Dense):
         return found
-    return _times(found, torch.full(found.shape, alpha).to(found.tensors[0]))
+    return times(found, torch.full(found.shape, alpha).to(found.tensors[0]))
 
 
 def _add(step: Step, position: int, factor: Factor) -> Factor | None:
@@ -219,7 +125,7 @@ def _broadcast(step: Step, factor: Factor, multiplier: Tensor) -> Factor | None:
         return Dense(kept.reshape(len(kept), -1))
     weight = multiplier.expand(out).reshape(factor.shape)
     if not spread:
-        return _times(factor, weight)
+        return times(factor, weight)
     rows, columns = (_kept(operand, out, factor.shape, side) for side in (0, 1))
     if rows is None or columns is None:
         return None
