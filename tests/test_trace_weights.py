@@ -63,9 +63,9 @@ def two_terms() -> NTK:
 def test_weights_of_a_kernel() -> None:
     """Traces 25 and 2, rows 2 and 1."""
     kernel = two_terms()
-    assert trace_weights(kernel) == {"pde": 27 / 25, "bc": 27 / 2}
+    assert trace_weights(kernel, "sum") == {"pde": 27 / 25, "bc": 27 / 2}
     mean, rate = {"pde": 14.5 / 12.5, "bc": 14.5 / 2}, {"pde": 8.25 / 6.25, "bc": 8.25 / 2}
-    assert trace_weights(kernel, "mean") == pytest.approx(mean, rel=1e-15)
+    assert trace_weights(kernel) == trace_weights(kernel, "mean") == pytest.approx(mean, rel=1e-15)
     assert trace_weights(kernel, convention="rate") == pytest.approx(rate, rel=1e-15)
 
 

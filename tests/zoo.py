@@ -74,9 +74,10 @@ class Noted(Pinn):
         return {name: float(J.square().sum()) for name, J in self.jacobians[step].items()}
 
     def rule(self, step: int) -> dict[str, float]:
-        """Weights by Wang's rule, of the step's own traces."""
-        traces = self.traces(step)
-        return {name: sum(traces.values()) / trace for name, trace in traces.items()}
+        """Weights by Wang's rule, of the step's own traces as means over the rows."""
+        rows = {name: len(J) for name, J in self.jacobians[step].items()}
+        means = {name: trace / rows[name] for name, trace in self.traces(step).items()}
+        return {name: sum(means.values()) / mean for name, mean in means.items()}
 
     def moved(self, step: int) -> float:
         start = self.theta[min(self.theta)]

@@ -58,6 +58,7 @@ class Look:
         loss: The live loss; None where it is not known.
         optimizers: Optimizers of the training.
         balanced: Gives the weights that a balancer puts on gradients: head of a term -> weight.
+        balancing: Whether a balancer sets the weights, on gradients or in the loss.
         scale: What the differentiated loss is of the loss as trained on.
         certify: Whether the kernel is checked against ordinary backward passes.
         max_points: Rows of a term above which blocks are formed of evenly strided rows only.
@@ -75,6 +76,7 @@ class Look:
     loss: Tensor | None = None
     optimizers: Sequence[Optimizer] = ()
     balanced: Callable[[], Mapping[Node, float]] = dict
+    balancing: bool = False
     scale: float = 1.0
     certify: bool = True
     max_points: int = 512
