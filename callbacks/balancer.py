@@ -190,7 +190,7 @@ class NTKBalancer(KernelCallback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_train_epoch_end(trainer, pl_module)
         if self._active:
-            self._update.epoch_ends()
+            self._update.epoch_ends(trainer.fit_loop.total_batch_idx)
 
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), **self._update.state_dict()}

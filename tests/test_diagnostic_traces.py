@@ -146,11 +146,9 @@ def plain(r: Tensor, w: Any) -> Tensor:
     return (w * r.square()).mean()
 
 
-def read(
-    matrices: dict[str, Tensor], weights: Any = None, kinds: Any = None, **of_look: Any
-) -> Any:
+def read(matrices: dict[str, Tensor], own: Any = None, kinds: Any = None, **of_look: Any) -> Any:
     """The panel that has read a step of this loss."""
-    loss, theta = loss_of(matrices, weights or {}, kinds or {})
+    loss, theta = loss_of(matrices, own or {}, kinds or {})
     return ask(look(loss, {"theta": theta}.items(), names=list(matrices), **of_look))
 
 

@@ -349,11 +349,11 @@ def make(kind: Callable[..., Any] = Noted, /, *arguments: Any, **options: Any) -
     return kind(*arguments, **options)
 
 
-def series(monitor: NTKMonitor, tag: str) -> dict[int, float]:
+def series(monitor: Any, tag: str) -> dict[int, float]:
     return {int(step): float(value) for step, value in monitor.history.get(tag, ())}
 
 
-def steps_of(monitor: NTKMonitor, tag: str = "ntk/drift/parameters") -> list[int]:
+def steps_of(monitor: Any, tag: str = "ntk/drift/parameters") -> list[int]:
     return list(series(monitor, tag))
 
 

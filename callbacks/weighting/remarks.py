@@ -15,6 +15,9 @@ from pinn_ntk.looks.look import Look
 HARMLESS = 3.001
 """Ratio of two weights of the loss up to which no term lags behind for them, and rounding."""
 
+FEW = 4
+"""Batches that a term may miss, where epochs are shorter than that."""
+
 SAME = 1e-3
 """Relative difference of two weights that rounding may make."""
 
@@ -26,7 +29,7 @@ class Remarks:
         self.guard = guard
         self._own: dict[str, float] | None = None
         self._learned: list[str] = []
-        self._away: set[str] = set()  # since the last epoch ended
+        self._away: dict[str, int] = {}  # term -> last batch of an epoch that it missed first
 
     def note(self, look: Look, in_loss: WeightsInLoss | None) -> None:
         """The first update of a fit: what else weighs the terms."""
@@ -59,17 +62,16 @@ class Remarks:
                 "Right for a hard constraint; else look for a detach().",
             )
 
-    def epoch_ends(self, waiting: Iterable[str]) -> None:
-        """Terms that wait for their update were away for a whole epoch."""
-        still = set(waiting)
-        away = sorted(still & self._away)
+    def epoch_ends(self, waiting: Iterable[str], batch: int) -> None:
+        """Terms that wait for their update were away for a whole epoch, and some batches."""
+        self._away = {name: self._away.get(name, batch) for name in waiting}
+        away = sorted(name for name, since in self._away.items() if batch - since >= FEW)
         if away:
             self.guard.warn_once(
                 "away",
                 f"{', '.join(away)} was in no batch of an epoch since an update fell due. It keeps "
                 "its weight, and is updated when it is back.",
             )
-        self._away = still
 
 
 def own_weights(look: Look, in_loss: Mapping[str, float]) -> dict[str, float]:

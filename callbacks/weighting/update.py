@@ -104,9 +104,9 @@ class WeightUpdate:
     def _grouped(self, traces: Traces) -> Traces:
         return traces if self.in_loss is None else self.in_loss.grouped(traces)
 
-    def epoch_ends(self) -> None:
+    def epoch_ends(self, batch: int) -> None:
         """Say which terms are waited for in vain."""
-        self._remarks.epoch_ends(self.terms.waiting if self.terms.measured else [])
+        self._remarks.epoch_ends(self.terms.waiting if self.terms.measured else [], batch)
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values."""
