@@ -97,8 +97,9 @@ def multiplied(
     """
     own = {name: weight for name, weight in own.items() if name in weights and name in traces}
     rows = {name: traces[name][1] for name in own}
-    sums = [name for name, weight in own.items() if rows[name] > 1 and _same(weight, rows[name])]
-    fits = convention == "sum" and len(sums) == len(own)
+    of_sums = [name for name, weight in own.items() if _same(weight, rows[name])]
+    sums = [name for name in of_sums if rows[name] > 1]
+    fits = convention == "sum" and len(of_sums) == len(own)
     if not own or fits or max(own.values()) <= HARMLESS * min(own.values()):
         return None
     listed = ", ".join(
