@@ -31,6 +31,8 @@ class Operation:
     keeps_axis: bool = False  # axis 0, if its length is the number of rows before and after
     pointwise: bool = False  # makes entry i of the result from entry i of each operand, broadcast
     weighs: bool = False  # weighs, selects or adds up, as a loss does with what its residuals give
+    sizes: bool = False  # measures how large its entries are together, as a norm does
+    selects: bool = False  # some of the entries, laid out anew or several tensors as one
     rescales: bool = False  # of one operand, may stand between the square of a norm and that norm
     of_leaves: bool = False  # may shape a penalty or a weight that is computed from leaves alone
     bends: bool = False  # an activation; products of parameters and constants are weights
@@ -112,16 +114,27 @@ _TABLE: dict[str, Operation] = {
     # Reductions and selections
     **_operations("Mean Select Sum", **_WEIGHS, rescales=True),
     **_operations("Slice", **_WEIGHS, rescales=True, keeps_axis=True),
-    **_operations("Cat", **_WEIGHS, keeps_axis=True),
+    **_operations("Cat", **_WEIGHS, keeps_axis=True, selects=True),
     **_operations(
-        "Amax Amin AsStrided CopyBackwards CopySlices Cumsum Diagonal Gather Index IndexPut"
-        " IndexSelect Logsumexp MaskedSelect Max Median Min Nansum Prod Repeat ScatterAdd Sort"
-        " Split SplitWithSizes Stack Std Topk Trace Unbind Var",
+        "Amax Amin AsStrided Diagonal Gather Index IndexSelect MaskedSelect Max Median Min Nansum"
+        " Repeat Sort Split SplitWithSizes Stack Topk Trace Unbind",
+        **_WEIGHS,
+        selects=True,
+    ),
+    **_operations(
+        "CopyBackwards CopySlices Cumsum IndexPut Logsumexp Prod ScatterAdd",
         **_WEIGHS,
     ),
+    **_operations("LogSoftmax Softmax WeightNormInterface", of_leaves=True),
+    # Norms, and what else measures how large a tensor is
     **_operations(
-        "ForeachNorm LinalgVectorNorm LogSoftmax Softmax WeightNormInterface", of_leaves=True
+        "Cdist Dist EuclideanDist ForeachNorm LinalgSvd LinalgVectorNorm Norm Pdist StdMean"
+        " VarMean",
+        of_leaves=True,
+        sizes=True,
     ),
+    **_operations("Std Var", **_WEIGHS, sizes=True),
+    **_operations("Hypot", of_leaves=True, pointwise=True, sizes=True),
     # Products
     **_operations("Dot", **_WEIGHS, partners={0: "tensor", 1: "self"}),
     **_operations("Mm", matrix=True, partners=_MATRICES, rows_lead=True),
