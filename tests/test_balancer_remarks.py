@@ -179,3 +179,49 @@ def test_where_nothing_moves_any_term_the_weights_stay():
     (said,) = ours(warned)
     assert re.search("weighting the loss failed with ValueError: .* trace 0", said)
     assert set(balancer.weights.values()) == {1.0}
+
+
+# --- What the summary says of a balancer's weights
+
+
+@pytest.mark.parametrize("times", [(1, 1), (30, 1), (1, 30)], ids=str)
+def test_the_balancer_sets_what_the_summary_advises(times: tuple[int, int]):
+    class Many(Pinn):
+        def residuals(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+            xs = {"x": batch["x"].repeat(times[0], 1), "ends": batch["ends"].repeat(times[1], 1)}
+            return super().residuals(xs)
+
+    monitor, balancer, both = NTKMonitor(), NTKBalancer(), NTKMonitor()
+    fit(make(Many), monitor, steps=1)
+    fit(make(Many), both, balancer, steps=1)
+    listed = ", ".join(f"{term} {weight:.3g}" for term, weight in balancer.weights.items())
+    assert f"Weights that even the rates out: {listed} (NTKBalancer" in monitor.panel.summary()
+    assert "pde is 3.77 times that of bc, so bc lags behind" in monitor.panel.summary()
+    assert "the balancer's included, within a factor of 1." in both.panel.summary()
+
+
+BALANCERS: dict[str, dict[str, Any]] = {
+    "mean": {},
+    "sum": {"convention": "sum"},
+    "rate": {"convention": "rate"},
+    "bounded": {"max_weight": 1.2},
+    "averaged": {"ema": 0.99},
+    "some": {"include": "pde"},
+}
+
+
+@pytest.mark.filterwarnings("ignore:NTKBalancer. the loss weighs its terms itself")
+@pytest.mark.parametrize("options", BALANCERS.values(), ids=list(BALANCERS))
+@pytest.mark.parametrize("kind", ["plain", "own", "in the loss"])
+def test_beside_a_balancer_no_term_is_said_to_lag_behind(options: dict[str, Any], kind: str):
+    kinds: dict[str, Callable[[], Pinn]] = {
+        "plain": build,
+        "own": lambda: make(Own, lambda r, b: mean(r) + 1000 * mean(b)),
+        "in the loss": lambda: make(Explicit),
+    }
+    monitor = NTKMonitor(every_n_steps=1)
+    fit(kinds[kind](), monitor, NTKBalancer(every_n_steps=2, **options), steps=3)
+    (said,) = [line for line in monitor.panel.summary().splitlines() if "Rates" in line]
+    assert "with the weights in force, the balancer's included" in said
+    assert "lags behind" not in said
+    assert "even the rates out" not in said
