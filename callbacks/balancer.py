@@ -175,9 +175,7 @@ class NTKBalancer(KernelCallback):
     def at_backward(self, at: Backward) -> None:
         """Update the weights if that is due, and put them on the gradient."""
         self.refresh(at)
-        if self._in_loss is not None:
-            self._update.meet(self._present(at))
-        elif at.loss is not None and self._in_loss is None:
+        if at.loss is not None and self._in_loss is None:
             remember = at.module.automatic_optimization
             put = partial(self._on_gradients.put, at.loss, remember=remember)
             self.guard.run(TITLE, put, retry=True)
@@ -214,6 +212,8 @@ class NTKBalancer(KernelCallback):
         if step != self._update.step:
             self.looks.done = set()
             self._update.begins(step, asked=self.schedule.asks(step, self._update.step))
+            if self._in_loss is not None:
+                self._update.meet(self._present(at))
         elif at.module.automatic_optimization or not self._is_new(at.loss):
             return False
         self._loss = None if at.loss is None else ref(at.loss)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,8 @@ from tests.pinn import (
     told_once,
     trainer,
 )
-from tests.zoo import Noted, make, series, steps_of
+from tests.scripts import python
+from tests.zoo import Explicit, Noted, make, series, steps_of
 from tests.zoo import train as run_noted
 
 # --- Steps that Lightning counts otherwise
@@ -155,6 +157,17 @@ def test_a_term_that_is_absent_when_it_is_due_is_waited_for(every: int, log: Any
     assert series(balancer, f"ntk/weight/{names[1]}")[last] == balancer.weights[names[1]]
 
 
+class SometimesInTheLoss(Sometimes, Explicit):
+    """With a LossWeights."""
+
+
+def test_weights_in_the_loss_are_waited_for_as_well():
+    module, balancer = make(SometimesInTheLoss), NTKBalancer(every_n_steps=4)
+    run_noted(module, balancer, steps=6)
+    assert list(series(balancer, "ntk/weight/bc")) == [1, 5]  # known before the step is over
+    assert module.loss_weights.as_dict() == pytest.approx(module.rule(5), rel=1e-10)
+
+
 def test_terms_that_are_never_in_one_batch_are_balanced_against_each_other():
     module, balancer = make(Sometimes), NTKBalancer(every_n_steps=4)
     module.alternate = True
@@ -272,3 +285,37 @@ def test_attempts_that_fail_become_rare_until_it_is_due_again():
             if update.wants(list):
                 update.take(Mock(world_size=1), update.measured(fails))
     assert tried == [0, 1, 3, 7, 15, 20, 21, 23, 27, 35]
+
+
+TWO_RANKS = """
+import torch
+from tests.pinn import Pinn, fit
+from pinn_ntk.callbacks import NTKBalancer, NTKMonitor
+
+class Some(Pinn):
+    def residuals(self, batch):
+        found = super().residuals(batch)
+        if (self.global_step + self.shift * self.global_rank) % 2 == 0:
+            del found["bc"]
+        return found | {"pde": found["pde"] + 0 * self.net[-1].bias}  # DDP wants all parameters
+
+if __name__ == "__main__":
+    for shift in (0, 1):
+        torch.manual_seed(1)
+        module, balancer = Some(), NTKBalancer(every_n_steps=4)
+        module.shift = shift
+        fit(module, NTKMonitor(every_n_steps=4), balancer, steps=8, devices=2, strategy="ddp")
+        steps = [int(step) for step, _ in balancer.history["ntk/weight/bc"]]
+        print(f"\\nRESULT {shift} {steps} {balancer.weights!r}\\n", flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_ranks_wait_for_a_term_together(tmp_path: Path):
+    """It is in the same batches on both ranks (0), or on one of them at a time (1)."""
+    file = tmp_path / "two_ranks.py"
+    file.write_text(TWO_RANKS)
+    results = re.findall(r"RESULT (\d) (\[.*?\]) (\{.*?\})", python(file).stdout)
+    assert len(results) == 4
+    assert len(set(results)) == 2  # both ranks agree
+    assert {shift: steps for shift, steps, _ in results} == {"0": "[5]", "1": "[0, 4]"}
