@@ -23,20 +23,19 @@ from pinn_ntk.callbacks.step.term_finder import TermFinder
 from pinn_ntk.callbacks.trainer.checks import check_optimizers
 from pinn_ntk.callbacks.trainer.flavours import MisconfigurationException
 from pinn_ntk.callbacks.trainer.steps import logged_step
-from pinn_ntk.callbacks.weighting.distributed import Traces, from_all_ranks
+from pinn_ntk.callbacks.weighting.distributed import Traces, traces_of
 from pinn_ntk.callbacks.weighting.gradient_weights import GradientWeights
-from pinn_ntk.callbacks.weighting.term_weights import TermWeights
+from pinn_ntk.callbacks.weighting.remarks import Remarks
+from pinn_ntk.callbacks.weighting.update import TITLE, WeightUpdate
 from pinn_ntk.callbacks.weighting.weights_in_loss import WeightsInLoss
 from pinn_ntk.diagnostics.base import Tag
 from pinn_ntk.graph.residuals import named_residuals
 from pinn_ntk.looks.parameters import matches
 from pinn_ntk.looks.step_terms import StepTerms
-from pinn_ntk.weights.trace import Convention, TraceRule
+from pinn_ntk.weights.trace import DEFAULT, Convention, TraceRule
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
-
-UPDATE = "weighting the loss"
 
 WEIGHT = Tag(
     "weight/<term>",
@@ -49,16 +48,21 @@ WEIGHT = Tag(
 class NTKBalancer(KernelCallback):
     """Weights loss terms so that their kernels have equal traces; no edit of the module needed.
 
-    On schedule, from step 0 on, before the backward pass: lambda_a = sum_b Tr K_bb / Tr K_aa with
-    the kernel of the unweighted residuals (Wang, Yu, Perdikaris 2022, Algorithm 1, eqs 6.5 and
-    6.6). In every step each lambda_a multiplies the gradient that enters term a. Weights that the
-    loss itself holds stay in force beside them: leave those at 1.
+    On schedule, from the first step on, before the backward pass: lambda_a = sum_b c_b / c_a with
+    c_a = Tr K_aa / N_a, the mean diagonal of the kernel of the unweighted residuals. Where all
+    terms have as many rows N_a this is the rule of Wang, Yu, Perdikaris 2022 (Algorithm 1, eqs 6.5
+    and 6.6). In every step each lambda_a multiplies the gradient that enters term a.
 
-    Terms are named as in `NTKMonitor`. A term that is absent from a batch keeps its weight, a new
-    one has weight 1 until the next update, and one that the loss ascends (negative weight, as in
-    min-max schemes) is left alone. An update that fails (zero trace, NaN, inf) keeps the last
-    weights, warns once, and is tried again when next due. Under DDP the traces of all ranks are
-    added up first.
+    Weights that the loss itself holds stay in force beside them and multiply with them, which is
+    said once where they differ: leave those at 1. Learned ones get the gradient of the unweighted
+    loss.
+
+    Terms are named as in `NTKMonitor`. A term that is absent from a batch keeps its weight, and the
+    update stays due until it was there; a new one has weight 1 in its first step. One that the loss
+    ascends (negative weight, as in min-max schemes) is left alone, and so is one that no parameter
+    moves (trace 0, as under a hard constraint), while it does not. An update that fails (NaN, inf),
+    or falls due on a step without a backward pass, keeps the last weights, warns once, and is tried
+    again. Under DDP the traces of all ranks are added up first.
 
     A loss whose terms cannot be found (a custom ``autograd.Function``, a compiled loss) is trained
     on unweighted, with one warning; mark its residuals with `pinn_ntk.tap`. So is, with manual
@@ -69,10 +73,9 @@ class NTKBalancer(KernelCallback):
     one, with any optimizer, new weights are written into it when the step is over (L-BFGS then
     forgets its memory, which is of another loss), and gradients are left alone.
 
-    Terms of other kinds than squares (L1, Huber) are weighted by the trace of their residual all
-    the same. Where one residual is computed from the loss term of another, that path gets both
-    weights. Logged, to all loggers and to ``trainer.callback_metrics``, whenever updated:
-    ``ntk/weight/<term>``, lambda_a.
+    Other terms than squares (L1, Huber) are weighted by the trace of their residual all the same.
+    Where one residual is computed from the loss term of another, that path gets both weights.
+    Logged to all loggers and ``trainer.callback_metrics``, whenever updated: ``ntk/weight/<term>``.
 
     Cost: in every step a walk from the loss to its terms, well below a millisecond. An update takes
     about one backward pass of the loss; the first one, and each whose terms are new, adds with
@@ -83,8 +86,9 @@ class NTKBalancer(KernelCallback):
         steps: Steps to update at, instead.
         per_decade: Updates per factor of ten in steps, evenly on a logarithmic axis, instead.
         rule: How weights follow from the kernel; there is one so far.
-        convention: What "equal traces" means for terms of unequal numbers of rows: "sum" (the
-            paper), "mean" or "rate", see `pinn_ntk.weights.trace`.
+        convention: What is made equal for terms of unequal numbers of rows: "mean" does not depend
+            on how many points were drawn, "sum" (the paper's equations as they stand) and "rate"
+            do, see `pinn_ntk.weights.trace`.
         ema: Share of the old weight that an update keeps; 0 replaces it, as the paper does.
         min_weight: Smallest weight.
         max_weight: Largest weight.
@@ -106,7 +110,7 @@ class NTKBalancer(KernelCallback):
         >>> trainer = pl.Trainer(callbacks=[NTKBalancer(every_n_steps=500)])  # doctest: +SKIP
     """
 
-    stays = True
+    balances = stays = True
     without = "So the loss is trained on unweighted."
 
     def __init__(
@@ -115,7 +119,7 @@ class NTKBalancer(KernelCallback):
         steps: Sequence[int] | None = None,
         per_decade: int | None = None,
         rule: Literal["trace"] = "trace",
-        convention: Convention = "sum",
+        convention: Convention = DEFAULT,
         ema: float = 0.0,
         min_weight: float = 0.0,
         max_weight: float = math.inf,
@@ -130,29 +134,28 @@ class NTKBalancer(KernelCallback):
         if rule != "trace":
             raise ValueError(f"NTKBalancer: rule is {rule!r}; expected 'trace'.")
         self.rule = TraceRule(convention, ema, min_weight, max_weight)
-        self._terms = TermWeights(self.rule)
+        self._update = WeightUpdate(self.rule)
         self.check_first = certify
         schedule = Schedule("NTKBalancer", every_n_steps, steps, per_decade)
         finder = TermFinder(names, include, residuals)
-        self._on_gradients = GradientWeights(finder, self.weight_of, self._terms.rename)
+        self._on_gradients = GradientWeights(finder, self.weight_of, self._update.terms.rename)
         self._set_up(schedule, finder, params, prefix)
 
     @property
     def weights(self) -> dict[str, float]:
         """Term -> lambda_a in force."""
-        return self._terms.weights
+        return self._update.terms.weights
 
     def reset(self) -> None:
         super().reset()
-        self._terms.reset()
+        self._update.terms.reset()
         self._on_gradients.forget()
 
     def _restart(self) -> None:
         super()._restart()
-        self._step: int | None = None
+        self._update.restart(self.guard)
         self._loss: ref[Tensor] | None = None
         self._certified: set[str] = set()
-        self._in_loss: WeightsInLoss | None = None
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if len(balancers(trainer)) > 1:
@@ -160,13 +163,14 @@ class NTKBalancer(KernelCallback):
                 "Two NTKBalancer callbacks would multiply their weights; keep one of them."
             )
         super().on_fit_start(trainer, pl_module)
-        if not self._active:
-            return
-        self._in_loss = WeightsInLoss.of(pl_module)
-        if self._in_loss is None:
-            check_optimizers(trainer)
-        else:
-            self._terms.weights = self._in_loss.weights.as_dict()
+        if self._active:
+            self._update.fit_starts(trainer, pl_module)
+            if self._in_loss is None:
+                check_optimizers(trainer)
+
+    @property
+    def _in_loss(self) -> WeightsInLoss | None:
+        return self._update.in_loss
 
     def at_backward(self, at: Backward) -> None:
         """Update the weights if that is due, and put them on the gradient."""
@@ -174,47 +178,59 @@ class NTKBalancer(KernelCallback):
         if at.loss is not None and self._in_loss is None:
             remember = at.module.automatic_optimization
             put = partial(self._on_gradients.put, at.loss, remember=remember)
-            self.guard.run(UPDATE, put, retry=True)
+            self.guard.run(TITLE, put, retry=True)
 
     def batch_ends(self, trainer: pl.Trainer) -> None:
         if self._in_loss is not None:
-            self.guard.run(UPDATE, partial(self._in_loss.write, trainer), retry=True)
-            self._terms.weights |= self._in_loss.weights.as_dict()  # rounded to the buffer's dtype
+            self.guard.run(TITLE, partial(self._in_loss.write, trainer), retry=True)
+            self.weights.update(self._in_loss.weights.as_dict())  # rounded to the buffer's dtype
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        super().on_train_epoch_end(trainer, pl_module)
+        if self._active:
+            self._update.epoch_ends(trainer.fit_loop.total_batch_idx)
 
     def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), **self._terms.state_dict()}
+        return {**super().state_dict(), **self._update.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict)
-        self._terms.load_state_dict(state_dict)
+        self._update.load_state_dict(state_dict)
 
     def refresh(self, at: Backward) -> None:
         """Update the weights if that is due and not yet done in this step."""
         if self._active and self._is_due(at):
-            local = self.guard.run(UPDATE, partial(self._measure, at), retry=True)
-            traces = from_all_ranks(at.trainer, local, partial(self.guard.warn_once, "names"))
-            if traces:
-                self.guard.run(UPDATE, partial(self._update, at.trainer, traces), retry=True)
+            local = self._update.measured(partial(self._measure, at))
+            weights = self._update.take(at.trainer, local)
+            tagged = {f"weight/{name}": weight for name, weight in weights.items()}
+            if tagged:
+                self.writer.log(at.trainer, logged_step(at.trainer), tagged)
 
     def _is_due(self, at: Backward) -> bool:
         """Once a step, and again for each further loss of a step in manual optimisation."""
         step = logged_step(at.trainer)
-        if step != self._step:
-            self._step, self.looks.done = step, set()
+        if step != self._update.step:
+            self.looks.done = set()
+            self._update.begins(step, asked=self.schedule.asks(step, self._update.step))
+            if self._in_loss is not None:
+                self._update.meet(self._present(at))
         elif at.module.automatic_optimization or not self._is_new(at.loss):
             return False
         self._loss = None if at.loss is None else ref(at.loss)
-        return self.schedule.is_due(step)
+        return self._update.wants(partial(self._present, at))
+
+    def _present(self, at: Backward) -> set[str]:
+        return self._on_gradients.names(at.loss, remember=at.module.automatic_optimization)
 
     def _is_new(self, loss: Tensor | None) -> bool:
         if loss is None:
             return not self.looks.done.issuperset(self.finder.recorder.taps)
         return self._loss is None or self._loss() is not loss
 
-    def _measure(self, at: Backward) -> Traces:
+    def _measure(self, at: Backward, remarks: Remarks) -> Traces:
         with measuring():
             look = self.look(at, self._to_weigh, self._to_certify)
-            self._terms.rename(self.finder.recorder.renamed)
+            self._update.terms.rename(self.finder.recorder.renamed)
             if look is None:
                 return {}
             found = look.found
@@ -222,26 +238,22 @@ class NTKBalancer(KernelCallback):
             if self._to_certify(found):
                 self.finder.check(at.loss, found)
             named_residuals(found.residuals)  # says what is wrong with a residual
-            kernel = look.kernel
+            kernel, traces = look.kernel, traces_of(look)
+            remarks.note(look, self._in_loss)
         if not any(kernel.jacobian(term).fallbacks for term in kernel.terms):
             self._certified.add(found.signature)
-        traces = {name: (kernel.trace(name), kernel.rows(name)) for name in kernel.terms}
-        return traces if self._in_loss is None else self._in_loss.grouped(traces)
+        return traces
 
     def _to_weigh(self, found: StepTerms) -> StepTerms:
         """The terms to take traces of."""
         if self._in_loss is None:
             found = self.finder.weighable(found, partial(self.guard.warn_once, "strangers"))
-        return self.looks.fresh(found).descending
+        found = self.looks.fresh(found).descending
+        wanted = self._update.wants(lambda: found.residuals)
+        return found if wanted else found.of(lambda _: False)
 
     def _to_certify(self, found: StepTerms) -> bool:
         return self.check_first and found.signature not in self._certified
-
-    def _update(self, trainer: pl.Trainer, measured: Traces) -> None:
-        weights = self._terms.update(measured)
-        if self._in_loss is not None:
-            self._in_loss.prepare(weights)
-        self.writer.log(trainer, self._step or 0, {f"weight/{n}": w for n, w in weights.items()})
 
     def weights_on_heads(self, loss: Tensor | None) -> Mapping[Node, float]:
         if self._in_loss is not None or loss is None or not self._active:
@@ -252,6 +264,7 @@ class NTKBalancer(KernelCallback):
         """Weight in force of a term on gradients; a new one has 1 until the next update."""
         if self._in_loss is not None or not matches(name, self.finder.include):
             return 1.0
+        self._update.meet([name])
         return self.weights.setdefault(name, 1.0)
 
     def close_looks(self) -> None:

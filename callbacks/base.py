@@ -35,6 +35,8 @@ class KernelCallback(StatefulCallback):
     """Looks at backward passes of a training. What a subclass does there is `at_backward`."""
 
     certify = False
+    balances = False
+    """Whether it sets the weights of the loss."""
     stays = False
     """Whether what was logged last is still in force when another fit starts."""
     max_points: int | None = None
@@ -77,7 +79,7 @@ class KernelCallback(StatefulCallback):
 
     def _restart(self) -> None:
         """A fit starts."""
-        self._active = True
+        self._active, self._counting = True, False
         self.looks.done = set()
         self.guard.restart()
 
@@ -92,7 +94,6 @@ class KernelCallback(StatefulCallback):
             self._active = False
             self.guard.warn_once("strategy", f"{refused} {self.without}")
             return
-        self.writer.count.open(logged_step(trainer), resumed=self._resumed)
         self.finder.recorder.attach(pl_module)
         self.manual.attach(trainer, pl_module)
 
@@ -104,6 +105,10 @@ class KernelCallback(StatefulCallback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         if self._active:
+            if not self._counting:  # not earlier: Lightning sets its counter when an epoch begins
+                trained, self._counting = trainer.fit_loop.total_batch_idx > 0, True
+                step = logged_step(trainer)
+                self.writer.count.open(step, resumed=self._resumed, trained=trained)
             self.manual.begin()
             self.finder.begin(batch)
 
@@ -187,6 +192,7 @@ class KernelCallback(StatefulCallback):
         if look is not None:
             look.total_step = self.writer.count.at(look.step)
             look.balanced = lambda: _balanced(at)
+            look.balancing = any(one.balances and one._active for one in (self, *others))
         return look
 
     def close_looks(self) -> None:
@@ -202,10 +208,10 @@ class KernelCallback(StatefulCallback):
         self.reset()
         state = migrate(state_dict)
         if "history" in state:
-            self._resumed = True
             self.writer.load_state_dict(state)
             self.finder.recorder.load_state_dict(state["names"])
             self.load_more(state)
+            self._resumed = self.writer.count.reached >= 0  # else it is of before the first step
 
     def load_more(self, state: Mapping[str, Any]) -> None:
         """What a subclass has put into the state."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from pinn_ntk.callbacks.schedule import Schedule
@@ -13,7 +14,11 @@ if TYPE_CHECKING:
 
 
 class DueStep:
-    """Asks the schedule once a step; the first step of a fit that is not resumed is due as well."""
+    """Asks the schedule once a step; the first step of a fit that is not resumed is due as well.
+
+    A due step that had no backward pass is made up for at the next one. So is what the step at that
+    time did not log or tap, but others had before, where it comes within the epoch or the next.
+    """
 
     def __init__(self, schedule: Schedule, guard: Guard) -> None:
         self.schedule, self.guard = schedule, guard
@@ -24,6 +29,10 @@ class DueStep:
         self._resumed = resumed
         self._seen: int | None = None
         self._due, self._was_due = resumed, False  # the step before may have been measured
+        self.late = False  # whether only what was missing when it was due is measured now
+        self._known: set[str] = set()
+        self._missing: set[str] = set()
+        self._until = -1  # the last epoch in which that is waited for
 
     @property
     def recent(self) -> bool:
@@ -34,23 +43,46 @@ class DueStep:
         """Whether no backward pass of the running step was seen before."""
         return logged_step(trainer) != self._seen
 
-    def now(self, trainer: pl.Trainer, *, several: bool) -> bool:
-        """Whether to measure at this backward pass; of several in one step, at each."""
+    def now(self, trainer: pl.Trainer, told: Iterable[str] = (), *, several: bool) -> bool:
+        """Whether to measure at this backward pass; of several in one step, at each.
+
+        ``told`` are the keys that the step logged and tapped.
+        """
         step, before = logged_step(trainer), self._seen
         if step == before:
             return self._due and several
         self._seen, self._was_due = step, self._due
         spent, elapsed = self.guard.seconds, self.guard.elapsed()
-        due = self.schedule.due(step, last_step(trainer), spent, elapsed)
+        due = self.schedule.due(step, last_step(trainer), spent, elapsed, before)
         self._due = due or (before is None and not self._resumed)
+        self.late = not self._due and self._comes_late(trainer, told, spent, elapsed)
+        self._known |= set(told)
+        if self._due:
+            self._missing, self._until = self._known - set(told), trainer.current_epoch + 1
+        self._due = self._due or self.late
         return self._due
+
+    def _comes_late(
+        self, trainer: pl.Trainer, told: Iterable[str], spent: float, elapsed: float
+    ) -> bool:
+        """Whether the step tells of something that was missing; under several ranks never."""
+        if not self._waits(trainer) or self._missing.isdisjoint(told):
+            return False
+        affordable = self.schedule.affords(spent, elapsed)
+        self._missing -= set(told) if affordable else set()
+        return affordable
+
+    def _waits(self, trainer: pl.Trainer) -> bool:
+        in_time = trainer.current_epoch <= self._until
+        return bool(self._missing) and in_time and trainer.world_size == 1
 
     def may_come(self, trainer: pl.Trainer) -> bool:
         """Whether a step that begins may be measured, which the clock may still prevent."""
         step = logged_step(trainer)
         if self._seen is None or step == self._seen:
             return self._seen is None
-        return self.schedule.may_be_due(step, last_step(trainer))
+        due = self.schedule.may_be_due(step, last_step(trainer), self._seen)
+        return due or self._waits(trainer)
 
     def will_look(self, trainer: pl.Trainer) -> bool:
         """The same at a backward pass: of a step that is due, at each."""

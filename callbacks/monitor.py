@@ -23,6 +23,7 @@ from pinn_ntk.diagnostics.base import Diagnostic, Reading, Tag
 from pinn_ntk.diagnostics.panel import Panel
 from pinn_ntk.diagnostics.registry import chosen
 from pinn_ntk.kernel.spectrum import Spectrum
+from pinn_ntk.looks.step_terms import StepTerms
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -161,6 +162,10 @@ class NTKMonitor(KernelCallback):
         super().reset()
         self.panel.reset()
 
+    def _restart(self) -> None:
+        super()._restart()
+        self._read: set[str] = set()  # terms, when it was last due
+
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         alike = [m for m in callbacks_of(trainer, NTKMonitor) if m.prefix == self.prefix]
         position = alike.index(self) + 1
@@ -200,9 +205,12 @@ class NTKMonitor(KernelCallback):
     def at_backward(self, at: Backward) -> None:
         """Measure, if that is due at this backward pass; every rank comes here alike."""
         trainer = at.trainer
-        if self.due.begins(trainer):
+        begins = self.due.begins(trainer)
+        if begins:
             self.report.values, self.looks.done = {}, set()
-        due = self.due.now(trainer, several=not at.module.automatic_optimization)
+        due = self.due.now(trainer, self.finder.told, several=not at.module.automatic_optimization)
+        if begins and due and not self.due.late:
+            self._read = set()
         if trainer.is_global_zero and self.panel.waits:
             late = self.guard.run(self.panel.waiting, partial(self._follow, at))
             self.report.late(trainer, late or [])
@@ -223,14 +231,20 @@ class NTKMonitor(KernelCallback):
     def _measure(self, at: Backward) -> list[Reading] | None:
         """Read the terms of a loss that this step has not measured before."""
         with measuring():
-            look = self.look(at, self.looks.fresh, lambda _: self.certify)
+            look = self.look(at, self._to_read, lambda _: self.certify)
             if look is None or look.found.ascends:
                 return None
             if self.certify and not look.undefined:
                 self.finder.check(at.loss, look.found)
             self.looks.done |= set(look.found.residuals)
+            self._read |= set(look.found.residuals)
             self.looks.first = self.looks.first or look
             return self.panel.read(look)
+
+    def _to_read(self, found: StepTerms) -> StepTerms:
+        """Terms that this step has not measured; late, if one was missing when it was due."""
+        wanted = not self.due.late or not self._read.issuperset(found.residuals)
+        return self.looks.fresh(found) if wanted else found.of(lambda _: False)
 
     def _keep(self, trainer: pl.Trainer, readings: list[Reading]) -> None:
         step = logged_step(trainer)

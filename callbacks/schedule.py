@@ -58,20 +58,32 @@ class Schedule:
             return _is_evenly_spaced(step, self.per_decade)
         return is_due(step, self.every_n_steps)
 
+    def asks(self, step: int, since: int | None, last_step: int | None = None) -> bool:
+        """The same of this step and of those after ``since``, which had no backward pass."""
+        first = step if since is None else min(since + 1, step)
+        return any(self.is_due(passed, last_step) for passed in range(first, step + 1))
+
     def affords(self, spent: float, elapsed: float) -> bool:
         """Whether the share of the wall time spent so far is within the budget."""
         return self.budget is None or spent <= self.budget * elapsed
 
-    def due(self, step: int, last_step: int | None, spent: float, elapsed: float) -> bool:
+    def due(
+        self,
+        step: int,
+        last_step: int | None,
+        spent: float,
+        elapsed: float,
+        since: int | None = None,
+    ) -> bool:
         """Whether to act now, be it to make up for an earlier step; to be asked once a step."""
-        if not (self._postponed or self.is_due(step, last_step)):
+        if not self.may_be_due(step, last_step, since):
             return False
         self._postponed = step != last_step and not self.affords(spent, elapsed)
         return not self._postponed
 
-    def may_be_due(self, step: int, last_step: int | None) -> bool:
+    def may_be_due(self, step: int, last_step: int | None, since: int | None = None) -> bool:
         """What `due` would say at this step, were there no budget; nothing is put off."""
-        return self._postponed or self.is_due(step, last_step)
+        return self._postponed or self.asks(step, since, last_step)
 
     def state_dict(self) -> dict[str, Any]:
         """Whether a due step is still to be made up for."""

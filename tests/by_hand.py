@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from pinn_ntk import distance_to_limit, empirical_ntk, reference_ntk, trace_weights
 from pinn_ntk.limit.parametrization import found_stds
-from pinn_ntk.weights.trace import Convention
+from pinn_ntk.weights.trace import DEFAULT, Convention
 from tests.kernels import mlp
 from tests.pinn import N_BC, N_PDE, Pinn, batch
 from tests.zoo import Noted
@@ -44,7 +44,7 @@ class Weighted(Pinn):
     """Weights its own loss: what a user would write by hand, at the same steps."""
 
     def __init__(
-        self, every: int, convention: Convention = "sum", ema: float = 0.0, **options: Any
+        self, every: int, convention: Convention = DEFAULT, ema: float = 0.0, **options: Any
     ):
         super().__init__(**options)
         self.every, self.convention, self.ema = every, convention, ema
@@ -61,10 +61,10 @@ class Weighted(Pinn):
 
 
 def wang_weights(residuals: dict[str, Tensor], module: pl.LightningModule) -> dict[str, float]:
-    """Wang's rule with the row-by-row kernel."""
+    """Wang's rule with the row-by-row kernel, its traces as means over the rows."""
     kernel = reference_ntk(residuals, module)
-    traces = {name: float(kernel[name, name].trace()) for name in residuals}
-    return {name: sum(traces.values()) / trace for name, trace in traces.items()}
+    means = {name: float(kernel[name, name].diagonal().mean()) for name in residuals}
+    return {name: sum(means.values()) / mean for name, mean in means.items()}
 
 
 def gradient(loss: Tensor, module: Pinn) -> Tensor:

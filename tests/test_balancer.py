@@ -107,14 +107,15 @@ def weights_in_force(module: Pinn, every: int, steps: int) -> list[dict[str, flo
     return found
 
 
-def test_absent_terms_keep_their_weight_and_new_ones_start_at_one():
-    first, second, third, fourth, fifth = weights_in_force(Late(), every=3, steps=5)
+def test_absent_terms_keep_their_weight_until_they_are_there_and_new_ones_start_at_one():
+    first, second, third, fourth, fifth, sixth = weights_in_force(Late(), every=3, steps=6)
     assert first == second
     assert third == first | {"data": 1.0}
     assert fourth["bc"] == first["bc"]  # absent at the update of step 3
     assert fourth["data"] > 1.0
     assert fourth["pde"] != first["pde"]
-    assert fifth == fourth
+    assert fifth["bc"] != fourth["bc"]  # made up for
+    assert sixth == fifth
 
 
 def test_absent_terms_count_with_their_last_trace():
@@ -223,12 +224,36 @@ class Silent(Pinn):
         return residuals
 
 
-def test_failing_updates_keep_the_last_weights_and_warn_once():
-    with told_once("weighting the loss failed with ValueError: .*trace 0"):
+def test_a_term_that_nothing_moves_is_left_out_until_something_does():
+    with told_once("no trained parameter moves the residual of bc .trace 0."):
         found = weights_in_force(Silent(), every=1, steps=6)
-    assert found[1] == found[2] == found[3]
-    assert found[4] != found[3]  # tried again
-    assert all(0 < w < float("inf") for weights in found for w in weights.values())
+    assert [weights["bc"] for weights in found[1:4]] == [found[1]["bc"]] * 3
+    assert [weights["pde"] for weights in found[2:4]] == [1.0, 1.0]  # it is alone
+    assert found[4]["bc"] != found[3]["bc"]
+    assert found[4]["pde"] > 1.0
+
+
+class Broken(Pinn):
+    """NaN in the boundary term at steps 2 and 3."""
+
+    def residuals(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        residuals = super().residuals(batch)
+        if 2 <= self.global_step < 4:
+            residuals["bc"] = residuals["bc"].where(residuals["bc"] > 1e9, math.nan)
+        return residuals
+
+    def on_after_backward(self) -> None:
+        for parameter in self.parameters():
+            parameter.grad.nan_to_num_(nan=0.0)
+
+
+@pytest.mark.parametrize(("every", "kept"), [(2, [0, 1, 2, 3]), (3, [2, 3])])
+def test_failing_updates_keep_the_last_weights_and_are_made_up_for(every: int, kept: list[int]):
+    with told_once("weighting the loss failed with ResidualError: .*NaN"):
+        found = weights_in_force(Broken(), every=every, steps=6)
+    assert [found[step] for step in kept] == [found[kept[0]]] * len(kept)
+    assert found[4] != found[3]
+    assert found[5] == found[4]
 
 
 BOUNDS = [(0.0, 2.0), (1.5, math.inf), (3.0, 4.0), (0.0, 3.0), (2.0, math.inf), (1.5, 2.5)]

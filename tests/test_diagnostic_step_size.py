@@ -192,3 +192,100 @@ def test_largest_eigenvalue_where_lanczos_does_not_converge(monkeypatch: pytest.
     monkeypatch.setattr(scipy.sparse.linalg, "eigsh", Mock(side_effect=error))
     matrix = torch.diag(torch.linspace(1, 7, 2 * DIRECT, dtype=torch.float64))
     assert largest_eigenvalue(matrix) == pytest.approx(7.0, rel=1e-14)
+
+
+# --- Groups with learning rates of their own, and residuals that nothing moves
+
+MATRICES = {"pde": rows(6), "bc": rows(3, seed=1)}
+
+
+def split() -> tuple[list[torch.Tensor], Any]:
+    """theta in two tensors, and the loss as a function of them."""
+    parts = [torch.ones(2, dtype=torch.float64).requires_grad_() for _ in range(2)]
+    return parts, lambda: sum((A @ torch.cat(parts)).square().mean() for A in MATRICES.values())
+
+
+def read_split(rates: tuple[float, float], steps: int = 0) -> tuple[Any, float]:
+    """What is read of a step under SGD with two groups, and the size of theta after some steps."""
+    (a, b), loss = split()
+    sgd = torch.optim.SGD(
+        [{"params": [a], "lr": rates[0]}, {"params": [b], "lr": rates[1]}], lr=1.0
+    )
+    params = {"a": a, "b": b}
+    panel = ask(look(loss(), params.items(), names=list(MATRICES), optimizer=sgd))
+    for _ in range(steps):
+        sgd.zero_grad()
+        loss().backward()
+        sgd.step()
+    return panel, float(torch.cat([a, b]).detach().norm())
+
+
+@pytest.mark.parametrize("ratio", [1.0, 0.1, 1e-7, 0.0])
+def test_groups_are_stable_just_below_the_step_size_in_their_ratio_and_not_above(ratio: float):
+    panel, _ = read_split((1.0, ratio))
+    limit = values(panel)["max_stable_lr"]
+    assert values(panel)["lr"] == 1.0
+    assert read_split((0.99 * limit, 0.99 * limit * ratio), 3000)[1] < 2.1
+    assert read_split((1.01 * limit, 1.01 * limit * ratio), 3000)[1] > 1e6
+    swapped, _ = read_split((ratio, 1.0))
+    assert (values(swapped)["max_stable_lr"] == pytest.approx(limit)) == (ratio == 1)
+
+
+def test_words_on_groups():
+    summary = read_split((0.1, 1e-7))[0].summary()
+    bound = values(read_split((0.1, 1e-7))[0])["max_stable_lr"]
+    assert (
+        f"unstable above {bound:.2g}, the largest learning rate of its groups, their ratios kept; "
+        f"those in use, up to 0.1, are {0.1 / bound:.2g} times that. Adam"
+    ) in summary
+    assert "groups" not in read_split((0.1, 0.1))[0].summary().split("Step size")[1]
+
+
+def test_rates_of_modes_follow_the_learning_rates_of_the_groups():
+    panel, _ = read_split((0.1, 1e-3))
+    A, S = MATRICES["bc"], torch.tensor([1.0, 1.0, 0.01, 0.01], dtype=torch.float64).diag()
+    eigenvalues = torch.linalg.eigvalsh(2 / 3 * A @ S @ A.mT)
+    expected = pytest.approx([float(eigenvalues[-1]), float(eigenvalues[0])], rel=1e-9)
+    assert panel.readings["time_scales"].facts["rates"]["bc"] == expected
+
+
+def test_a_group_that_no_residual_depends_on_does_not_matter():
+    (a, b), loss = split()
+    weight = torch.zeros(1, dtype=torch.float64).requires_grad_()
+    alone = look(loss(), {"a": a, "b": b}.items(), names=list(MATRICES))
+    groups = [{"params": [a, b], "lr": 1e-3}, {"params": [weight], "lr": 0.1}]
+    params = {"a": a, "b": b, "s": weight}.items()
+    step = look(
+        loss() * torch.exp(-weight[0]),
+        params,
+        names=list(MATRICES),
+        optimizer=torch.optim.SGD(groups),
+    )
+    found, expected = values(ask(step)), values(ask(alone, "step_size"))["max_stable_lr"]
+    assert found["lr"] / found["max_stable_lr"] == pytest.approx(1e-3 / expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("target", ["itself", "shifted"])
+def test_a_residual_that_is_exactly_zero_bounds_no_step(target: str):
+    """r = u - u.detach() has a kernel and moves nothing: descent is stable as without it."""
+    theta = torch.ones(4, dtype=torch.float64).requires_grad_()
+
+    def terms() -> dict[str, torch.Tensor]:
+        u = 3 * (MATRICES["bc"] @ theta)
+        still = u - u.detach() if target == "itself" else (u + 1) - (u + 1).detach()
+        return {"pde": MATRICES["pde"] @ theta, "still": still}
+
+    def panel_of(residuals: dict[str, torch.Tensor]) -> Any:
+        loss = sum(r.square().mean() for r in residuals.values())
+        return ask(look(loss, {"theta": theta}.items(), names=list(residuals)))
+
+    both, alone = panel_of(terms()), panel_of({"pde": terms()["pde"]})
+    limit = values(both)["max_stable_lr"]
+    assert limit == pytest.approx(values(alone)["max_stable_lr"], rel=1e-12)
+    assert f"above {limit:.2g} (without still, whose residual is exactly zero)" in both.summary()
+    assert "still" not in both.readings["time_scales"].facts["rates"]
+    for _ in range(3000):
+        (gradient,) = torch.autograd.grad(sum(r.square().mean() for r in terms().values()), theta)
+        theta = (theta - 0.99 * limit * gradient).detach().requires_grad_()
+    assert float(theta.detach().norm()) < 2.1
+    assert "step_size" not in panel_of({"still": 0 * terms()["still"]}).readings

@@ -56,6 +56,8 @@ def model_class(lightning: ModuleType) -> Any:
 TRACES = {"pde": float((X**2 + 1).sum()), "bc": 8.0}
 """By hand: (d/dw, d/db) of the rows are (x, 1) and (2, 2); the same at every step."""
 
+MEANS = {"pde": TRACES["pde"] / len(X), "bc": 8.0}
+
 
 def run(lightning: ModuleType, callbacks: Any, steps: int = 4, **options: Any) -> Any:
     """A Trainer of the package, not fitted yet."""
@@ -78,7 +80,7 @@ def check_callbacks(lightning: ModuleType, folder: Path) -> None:
         measured = monitor.history[f"ntk/trace/{term}"]
         assert measured[:, 0].tolist() == [0.0, 2.0, 3.0]
         assert measured[:, 1].tolist() == pytest.approx([trace] * 3, rel=1e-12)
-        weight = sum(TRACES.values()) / trace
+        weight = sum(MEANS.values()) / MEANS[term]
         assert balancer.weights[term] == pytest.approx(weight, rel=1e-12)
         assert trainer.callback_metrics[f"ntk/trace/{term}"].item() == measured[-1, 1]
 
@@ -144,7 +146,7 @@ def check_cli(lightning: ModuleType, folder: Path) -> None:
     monitor, balancer = [ours for ours in built.trainer.callbacks if isinstance(ours, kinds)]
     assert (built.model.lr, monitor.schedule.steps, balancer.rule.max_weight) == (0.02, {0, 2}, 1e3)
     assert monitor.history["ntk/trace/bc"].tolist() == [[0.0, 8.0], [2.0, 8.0]]
-    assert balancer.weights["bc"] == pytest.approx(1 + TRACES["pde"] / 8, rel=1e-12)
+    assert balancer.weights["bc"] == pytest.approx(1 + MEANS["pde"] / MEANS["bc"], rel=1e-12)
 
     by_arguments = [
         "--trainer.accelerator=cpu",

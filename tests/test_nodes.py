@@ -84,6 +84,12 @@ MAKE: dict[str, Callable[[], Tensor]] = {
     "SmoothL1LossBackward0": lambda: smooth_l1_loss(live(2), live(2), beta=0.5),
     "AbsBackward0": lambda: live(2).abs(),
     "LinalgVectorNormBackward0": lambda: torch.linalg.vector_norm(live(2, 3), dim=1),
+    "DistBackward0": lambda: torch.dist(live(2), live(2)),
+    "HypotBackward0": lambda: torch.hypot(live(2), live(2)),
+    "NormBackward0": lambda: torch.ops.aten.norm(live(2), 2),
+    "NormBackward1": lambda: torch.pairwise_distance(live(2, 3), live(2, 3)),
+    "NormBackward2": lambda: torch.ops.aten.norm(live(2), 2, dtype=torch.float64),
+    "NormBackward3": lambda: torch.ops.aten.norm(live(2), 2, [0], False, dtype=torch.float64),
     "CoshBackward0": lambda: live(2).cosh(),
     "DotBackward0": lambda: live(2) @ live(2),
 }

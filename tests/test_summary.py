@@ -63,7 +63,7 @@ def test_one_s_own_diagnostic_speaks_before_the_certificate_and_may_fail_alone()
     every = [Own(), *chosen()]
     lines = summary(told(own={"x": 1}), every, say).splitlines()[7:]
     starts = [line.split(":")[0].split(" since")[0] for line in lines]
-    order = ["Traces", "pde", "bc", "Drift", "Step size", "Own", "Certificate"]
+    order = ["Rates", "pde", "bc", "Drift", "Step size", "Own", "Certificate"]
     assert starts == [f"- {said}" for said in order]
     assert failed == []
     broken = {**told(own={}), "step_size": Reading(20)}

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pinn_ntk import NTK, trace_weights
 from pinn_ntk.weights.trace import Convention, weights_from_traces
 from tests.kernels import explicit
+from tests.scripts import load
 
 CONVENTIONS: list[Convention] = ["sum", "mean", "rate"]
 
@@ -63,9 +66,9 @@ def two_terms() -> NTK:
 def test_weights_of_a_kernel() -> None:
     """Traces 25 and 2, rows 2 and 1."""
     kernel = two_terms()
-    assert trace_weights(kernel) == {"pde": 27 / 25, "bc": 27 / 2}
+    assert trace_weights(kernel, "sum") == {"pde": 27 / 25, "bc": 27 / 2}
     mean, rate = {"pde": 14.5 / 12.5, "bc": 14.5 / 2}, {"pde": 8.25 / 6.25, "bc": 8.25 / 2}
-    assert trace_weights(kernel, "mean") == pytest.approx(mean, rel=1e-15)
+    assert trace_weights(kernel) == trace_weights(kernel, "mean") == pytest.approx(mean, rel=1e-15)
     assert trace_weights(kernel, convention="rate") == pytest.approx(rate, rel=1e-15)
 
 
@@ -78,3 +81,45 @@ def test_a_term_without_a_positive_trace_is_named(trace: float) -> None:
 def test_unknown_convention_is_named() -> None:
     with pytest.raises(ValueError, match=r"'product'; expected one of \('sum', 'mean', 'rate'\)"):
         trace_weights(two_terms(), "product")  # type: ignore[arg-type]
+
+
+# --- How many points were drawn
+
+
+def test_weights_do_not_depend_on_how_often_points_are_given() -> None:
+    """Case 6: a is a network at ten points, b the same ten points a hundred times each."""
+    sampling = load("sampling")
+    kernel = sampling.repeated(sampling.network(seed=0))
+    expected = {"mean": (2, 2), "sum": (101, 1.01), "rate": (1.01, 101)}
+    for convention, (a, b) in expected.items():
+        assert trace_weights(kernel, convention) == pytest.approx({"a": a, "b": b}, rel=1e-10)
+    assert trace_weights(kernel) == pytest.approx({"a": 2, "b": 2}, rel=1e-10)
+
+
+def test_weights_hardly_depend_on_how_many_points_are_drawn() -> None:
+    found = load("sampling").table(0)
+    spread = {
+        convention: max(r[convention] for r in found.values())
+        / min(r[convention] for r in found.values())
+        for convention in CONVENTIONS
+    }
+    assert spread["mean"] < 1.05
+    assert min(spread["sum"], spread["rate"]) > 1000
+    equal = found[100, 100]
+    assert equal["sum"] == pytest.approx(equal["mean"], rel=1e-10)
+    assert equal["rate"] == pytest.approx(equal["mean"], rel=1e-10)
+
+
+ROWS_OF = st.dictionaries(st.sampled_from("abcd"), st.integers(1, 500), min_size=2)
+
+
+@given(ROWS_OF, st.integers(1, 50))
+def test_rows_given_again_change_no_weight_by_default(rows: dict[str, int], times: int) -> None:
+    traces = {name: 0.3 * count for count, name in enumerate(rows, start=1)}
+    first, *_ = rows
+    more = {first: times}
+    again = weights_from_traces(
+        {name: trace * more.get(name, 1) for name, trace in traces.items()},
+        {name: count * more.get(name, 1) for name, count in rows.items()},
+    )
+    assert again == pytest.approx(weights_from_traces(traces, rows), rel=1e-12)

@@ -74,9 +74,10 @@ class Noted(Pinn):
         return {name: float(J.square().sum()) for name, J in self.jacobians[step].items()}
 
     def rule(self, step: int) -> dict[str, float]:
-        """Weights by Wang's rule, of the step's own traces."""
-        traces = self.traces(step)
-        return {name: sum(traces.values()) / trace for name, trace in traces.items()}
+        """Weights by Wang's rule, of the step's own traces as means over the rows."""
+        rows = {name: len(J) for name, J in self.jacobians[step].items()}
+        means = {name: trace / rows[name] for name, trace in self.traces(step).items()}
+        return {name: sum(means.values()) / mean for name, mean in means.items()}
 
     def moved(self, step: int) -> float:
         start = self.theta[min(self.theta)]
@@ -348,11 +349,11 @@ def make(kind: Callable[..., Any] = Noted, /, *arguments: Any, **options: Any) -
     return kind(*arguments, **options)
 
 
-def series(monitor: NTKMonitor, tag: str) -> dict[int, float]:
+def series(monitor: Any, tag: str) -> dict[int, float]:
     return {int(step): float(value) for step, value in monitor.history.get(tag, ())}
 
 
-def steps_of(monitor: NTKMonitor, tag: str = "ntk/drift/parameters") -> list[int]:
+def steps_of(monitor: Any, tag: str = "ntk/drift/parameters") -> list[int]:
     return list(series(monitor, tag))
 
 

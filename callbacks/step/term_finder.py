@@ -82,6 +82,13 @@ class TermFinder:
         )
         return found.of(lambda name: name in found.terms)
 
+    @property
+    def told(self) -> set[str]:
+        """Keys that the running step logged, weighed and tapped; none where a function tells."""
+        if self.route is not None or self.probe is not None:
+            return set()
+        return {*self.recorder.keys, *self.recorder.taps}
+
     def check(self, loss: Tensor | None, found: StepTerms) -> None:
         """Once for terms of one signature, see that they make up the whole gradient of the loss."""
         if loss is None or found.from_function or found.signature in self._complete:

@@ -26,9 +26,14 @@ class StepCount:
         self.offset = 0  # what is added to a step of Lightning's
         self.reached = -1  # the last step so far, counted so
 
-    def open(self, step: int, *, resumed: bool = False) -> None:
-        """A fit starts at a step of Lightning's; one resumed from a checkpoint goes on."""
-        if not resumed and step + self.offset <= self.reached:
+    def open(self, step: int, *, resumed: bool = False, trained: bool = True) -> None:
+        """A fit starts at a step of Lightning's; one resumed from a checkpoint goes on.
+
+        Lightning's count may be ahead of a network that was not yet ``trained``, after its tuner.
+        """
+        if not trained and self.reached < 0:
+            self.offset = -step
+        elif not resumed and step + self.offset <= self.reached:
             self.offset = self.reached + 1 - step
 
     def at(self, step: int) -> int:
@@ -81,12 +86,27 @@ def last_step(trainer: pl.Trainer) -> int | None:
 
     To be asked before the first optimizer step of a batch.
     """
-    step = logged_step(trainer)
-    per_batch = trainer.global_step / step if step and trainer.global_step else 1.0
+    left = -1 if trainer.max_steps < 0 else max(0, trainer.max_steps - trainer.global_step)
+    further = final_step(_batches_left(trainer), left, _optimizer_steps_per_batch(trainer))
+    return None if further is None else logged_step(trainer) + further
+
+
+def _batches_left(trainer: pl.Trainer) -> float:
+    """Batches with an optimizer step that the epochs still hold, this one included; -1: endless."""
     epochs = -1 if trainer.max_epochs is None else trainer.max_epochs
     batches = trainer.num_training_batches / trainer.accumulate_grad_batches
-    endless = epochs < 0 or math.isinf(batches)
-    return final_step(-1 if endless else math.ceil(batches) * epochs, trainer.max_steps, per_batch)
+    if epochs < 0 or math.isinf(batches):
+        return -1
+    done = max(0, trainer.fit_loop.epoch_loop.batch_idx) // trainer.accumulate_grad_batches
+    return math.ceil(batches) * (epochs - trainer.current_epoch) - done
+
+
+def _optimizer_steps_per_batch(trainer: pl.Trainer) -> float:
+    """One, unless the module takes them itself: then their mean so far."""
+    done = trainer.fit_loop.total_batch_idx
+    if trainer.lightning_module.automatic_optimization or done < 1 or not trainer.global_step:
+        return 1.0
+    return trainer.global_step / done
 
 
 def loss_scale(trainer: pl.Trainer) -> float:

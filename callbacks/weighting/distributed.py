@@ -1,4 +1,4 @@
-"""Traces of all ranks, so that every rank sets the same weights."""
+"""Traces of the terms, of all ranks, so that every rank sets the same weights."""
 
 from __future__ import annotations
 
@@ -9,13 +9,25 @@ from typing import TYPE_CHECKING
 import torch
 
 from pinn_ntk.errors import NTKWarning
+from pinn_ntk.looks.look import Look
 from pinn_ntk.looks.step_terms import UNNAMED
+from pinn_ntk.weights.trace import unmoved
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
 
 Traces = dict[str, tuple[float, int]]
 """Term -> trace of its block, number of its rows."""
+
+
+def traces_of(look: Look) -> Traces:
+    """Those of a look; 0 where no parameter moves a residual but for rounding."""
+    kernel = look.kernel
+    rows = {name: kernel.rows(name) for name in kernel.terms}
+    traces = {name: kernel.trace(name) for name in kernel.terms}
+    eps = {name: torch.finfo(look.residuals[name].dtype).eps for name in kernel.terms}
+    still = unmoved(traces, rows, eps)
+    return {name: (0.0 if name in still else traces[name], rows[name]) for name in kernel.terms}
 
 
 def _warn(message: str) -> None:
@@ -33,7 +45,7 @@ def from_all_ranks(
     known = [traces for traces in gathered if traces is not None]
     if len(known) < len(gathered):
         return None
-    unclear = ambiguous(known)
+    unclear = ambiguous([{n for n, (_, rows) in traces.items() if rows} for traces in known])
     if unclear:
         warn(
             f"the ranks disagree on {', '.join(unclear)}, a name that a term gets by its place in "

@@ -31,6 +31,17 @@ class GradientWeights:
         """Another module is trained: the way to its terms is another."""
         self._nodes = TermNodes(self.finder)
 
+    def names(self, loss: Tensor | None, *, remember: bool) -> set[str]:
+        """Names of the terms that a loss descends; empty where they cannot be found."""
+        if self.finder.taps:
+            return set(self.finder.taps)
+        if loss is None:
+            return set()
+        try:
+            return {node.name for node in self._nodes.of(loss, remember=remember)}
+        except ValueError:  # said elsewhere
+            return set()
+
     def put(self, loss: Tensor, *, remember: bool) -> None:
         """Weigh each term that the loss descends; see `TermNodes.of` for ``remember``."""
         if self.finder.taps:

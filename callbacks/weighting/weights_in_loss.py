@@ -5,7 +5,7 @@ They change when the step is over: within one, L-BFGS compares values of one and
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from torch import Tensor
@@ -36,6 +36,16 @@ class WeightsInLoss:
         """Traces added up by the names of the weights; one may stand before several terms."""
         return total({self._name(term): measured} for term, measured in traces.items())
 
+    def groups(self, terms: Iterable[str]) -> set[str]:
+        """Names of the weights of these terms, as far as they have one."""
+        return {name for name in map(self._known, terms) if name is not None}
+
+    def by_term(self, terms: Iterable[str]) -> dict[str, float]:
+        """Term -> weight that stands before it."""
+        named = {term: self._known(term) for term in terms}
+        held = self.weights.as_dict()
+        return {term: held[name] for term, name in named.items() if name is not None}
+
     def prepare(self, weights: Mapping[str, float]) -> None:
         """Keep new weights for the end of the step."""
         self._new |= weights
@@ -53,11 +63,15 @@ class WeightsInLoss:
             if is_lbfgs(optimizer):
                 _restart(optimizer)
 
-    def _name(self, term: str) -> str:
+    def _known(self, term: str) -> str | None:
         base, _, number = term.rpartition("_")
-        for name in (term, base if number.isdigit() else term):
-            if name in self.weights.names:
-                return name
+        tried = (term, base if number.isdigit() else term)
+        return next((name for name in tried if name in self.weights.names), None)
+
+    def _name(self, term: str) -> str:
+        name = self._known(term)
+        if name is not None:
+            return name
         raise ValueError(
             f"term {term!r} has no weight in LossWeights({list(self.weights.names)}). Likely the "
             "loss adds a term beside it, or logs it under another name; pass "

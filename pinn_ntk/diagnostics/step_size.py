@@ -14,6 +14,10 @@ class StepSize(Diagnostic):
     """2 / lambda_max of D^(1/2) K D^(1/2), with the weights of a balancer if there is one.
 
     It holds for plain gradient descent on a sum of weighted squares, and is left out for others.
+    Where groups of parameters have learning rates of their own, K is J diag(lr) J^T over the
+    largest, which the bound is one of. A residual that is exactly zero is left out: what it would
+    do elsewhere is unknown, and that of u - u.detach() moves nothing. Targets that the network
+    makes and that are detached (temporal differences) are taken for constants.
     """
 
     name = "step_size"
@@ -24,22 +28,39 @@ class StepSize(Diagnostic):
             "step size from which gradient descent is unstable",
             "theta^2 / loss",
             chart="learning rate",
-            advice="Compare it with the rate in use under SGD; Adam follows another rule.",
+            advice=(
+                "Compare it with ntk/lr under SGD; Adam follows another rule. With groups it is "
+                "the largest of their rates, their ratios kept."
+            ),
         ),
     )
 
     def read(self, look: Look) -> Reading | None:
         """The bound, an estimate where blocks are of some rows only."""
-        known = look.curvature or {}
+        known = look.descending or {}
         if not look.kernel.terms or not set(look.kernel.terms) <= known.keys():
             return None
-        bound = max_stable_lr(look.sampled, look.kernel, known, look.found.rows)
-        return Reading(look.step, finite({"max_stable_lr": bound}), facts={"bound": bound})
+        zero = [term for term in look.kernel.terms if not bool(known[term].count_nonzero())]
+        if len(zero) == len(known):
+            return None
+        bound = max_stable_lr(look.descent, look.kernel, known, look.found.rows)
+        facts = {"bound": bound, "zero": zero, "groups": bool(look.group_scales)}
+        return Reading(look.step, finite({"max_stable_lr": bound}), facts=facts)
 
     def sentences(self, readings: Readings) -> Iterator[str]:
-        bound = readings[self.name].facts["bound"]
+        facts = readings[self.name].facts
+        bound = facts["bound"]
         lr = readings["learning_rate"].facts["lr"] if "learning_rate" in readings else None
         said = f"Step size: plain gradient descent on this loss is unstable above {bound:.2g}"
+        if facts.get("zero"):
+            said += f" (without {', '.join(facts['zero'])}, whose residual is exactly zero)"
         if lr is not None and 0 < bound < math.inf:
-            said += f"; the learning rate in use, {lr:.2g}, is {lr / bound:.2g} times that"
+            times = f"{lr / bound:.2g} times that"
+            if facts.get("groups"):
+                said += (
+                    f", the largest learning rate of its groups, their ratios kept; those in use, "
+                    f"up to {lr:.2g}, are {times}"
+                )
+            else:
+                said += f"; the learning rate in use, {lr:.2g}, is {times}"
         yield f"{said}. Adam and others follow another rule."

@@ -25,8 +25,11 @@ class TimeScales(Diagnostic):
 
     def read(self, look: Look) -> Reading:
         """Term -> rates, each term taken alone."""
-        known = look.curvature or {}
-        rates = mode_rates(look.sampled, look.kernel, look.spectra, known, look.found.rows)
+        known = {t: D for t, D in (look.descending or {}).items() if bool(D.count_nonzero())}
+        spectra = look.spectra
+        if look.group_scales:
+            spectra = {term: look.descent.spectrum(term) for term in known if term in spectra}
+        rates = mode_rates(look.descent, look.kernel, spectra, known, look.found.rows)
         plain = {term: list(ends) for term, ends in rates.items()}
         return Reading(look.step, facts={"rates": plain})
 

@@ -1,26 +1,31 @@
-"""Trace of each term's kernel: how fast a term learns in sum, and which lags behind.
+"""Trace of each term's kernel, and the rate at which the term learns: which one lags behind.
 
 | symbol | meaning |
 | --- | --- |
-| w_a | effective weight of term ``a``, 1 for a plain mean |
-| N_a | rows of its residual |
+| D_i | curvature of the loss, 2 w_i for a sum of w_i r_i^2, weights of a balancer included |
+| w_a | effective weight of term ``a``, the sum of its w_i: 1 for a plain mean |
+| mu_a | rate of the term, sum_i D_i K_ii, which is 2 w_a mean_i K_ii where all w_i are equal |
 
-The average rate of convergence of a term is its mean eigenvalue (Wang, Yu, Perdikaris 2022,
-section 6), in the loss in force: 2 w_a Tr K_aa / N_a^2 for squares of equal weight. Unknown w_a are
-taken for 1.
+mu_a is the sum of the rates of the term's modes, the eigenvalues of K D (Wang, Yu, Perdikaris 2022,
+eq. 6.3). Of a mean over points it does not depend on how many were drawn, unlike the trace and the
+mean eigenvalue. Of other losses than squares w_a is taken; unknown w_a are taken for 1.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
 
 from pinn_ntk.diagnostics.base import Diagnostic, Reading, Readings, Tag, finite
+from pinn_ntk.graph.terms.curvature import curvature
 from pinn_ntk.looks.look import Look
-from pinn_ntk.weights.trace import Convention, weights_from_traces
+from pinn_ntk.weights.trace import unmoved, weights_from_traces
 
 UNEVEN = 3.0
-"""Ratio of two average rates from which the slower term is said to lag behind."""
+"""Ratio of two rates from which the slower term is said to lag behind."""
 
 
 class Traces(Diagnostic):
@@ -34,9 +39,9 @@ class Traces(Diagnostic):
             "(r / theta)^2",
             chart="trace of each block",
             advice=(
-                "A term whose trace is small learns slowly. Factors above 3 between terms of "
-                "equally many rows are worth a balancer; with unequal numbers divide by the "
-                'rows, and give it `convention="mean"`.'
+                "Grows with the number of rows: compare terms by trace over rows, times the "
+                "effective weight. The summary does so, and names who lags behind. A factor above "
+                "3 is worth a balancer."
             ),
         ),
     )
@@ -45,82 +50,83 @@ class Traces(Diagnostic):
         """Traces, NaN for terms without a kernel."""
         undefined = {f"trace/{term}": math.nan for term in look.undefined}
         values = finite({f"trace/{term}": trace for term, trace in look.traces.items()})
-        return Reading(look.step, values | undefined, facts={"traces": dict(look.traces)})
+        rows = {term: look.kernel.rows(term) for term in look.kernel.terms}
+        eps = {term: torch.finfo(look.residuals[term].dtype).eps for term in rows}
+        traces = {term: trace for term, trace in look.traces.items() if term in rows}
+        still = unmoved(traces, rows, eps)
+        moved = {term: trace for term, trace in traces.items() if term not in still}
+        facts = {
+            "traces": dict(look.traces),
+            "moved": {term: trace for term, trace in moved.items() if math.isfinite(trace)},
+            "rates": {term: _rate(look, term) for term in moved},
+            "balanced": look.balancing,
+        }
+        return Reading(look.step, values | undefined, facts=facts)
 
     def sentences(self, readings: Readings) -> Iterator[str]:
-        said = _balance(
-            readings[self.name].facts["traces"],
-            readings["step"].facts["rows"],
-            readings["weights"].facts["weights"] if "weights" in readings else {},
-        )
-        if said:
-            yield said
+        facts = readings[self.name].facts
+        rates = {term: rate for term, rate in facts["rates"].items() if 0 < rate < math.inf}
+        if len(rates) < 2:
+            return
+        weights = readings["weights"].facts["weights"] if "weights" in readings else {}
+        plain = all(math.isclose(weights.get(term, 1.0), 1.0, rel_tol=1e-5) for term in rates)
+        if facts["balanced"]:
+            yield _balanced(rates)
+        elif _ends(rates)[2] < UNEVEN:
+            yield _even(rates, plain=plain)
+        else:
+            yield f"{_uneven(rates, plain=plain)} {_advice(facts, readings, plain=plain)}"
 
 
-def _balance(
-    traces: Mapping[str, float], rows: Mapping[str, int], weights: Mapping[str, float]
-) -> str:
-    traces = {term: trace for term, trace in traces.items() if 0 < trace < math.inf}
-    rows = {term: rows[term] for term in traces}
-    weights = {term: weights.get(term, 1.0) for term in traces}
-    rates = {term: 2 * weights[term] * traces[term] / rows[term] ** 2 for term in traces}
-    rates = {term: rate for term, rate in rates.items() if 0 < rate < math.inf}
-    if len(rates) < 2:
-        return ""
-    plain = all(math.isclose(weight, 1.0, rel_tol=1e-5) for weight in weights.values())
-    if plain and len(set(rows.values())) == 1:
-        return _even_rows(traces, rows)
-    return f"Traces: {_uneven_rows(traces, rates, plain)}{_rules(traces, rates, rows)}"
+def _rate(look: Look, term: str) -> float:
+    """mu_a of a term, in the loss in force."""
+    mean = look.traces[term] / look.kernel.rows(term)
+    found = None
+    if term in look.terms and not look.found.from_function:
+        found = curvature({term: look.terms[term]}, look.factors)
+    if found is None or len(found[term]) != look.kernel.rows(term):
+        return 2 * look.effective_weights.get(term, 1.0) * mean
+    D = found[term]
+    if bool((D[0] == D).all()):
+        return float(D.sum()) * mean
+    diagonal = look.kernel.diagonal(term)
+    return float(D.to(diagonal) @ diagonal)
 
 
-def _even_rows(traces: Mapping[str, float], rows: Mapping[str, int]) -> str:
-    """Rates are proportional to traces."""
-    slow, fast, ratio = _ends(traces)
-    if ratio < UNEVEN:
-        return f"Traces: within a factor of {ratio:.2g}; with equal weights no term lags behind."
-    return (
-        f"Traces: that of {fast} is {ratio:.3g} times that of {slow}, so with equal weights {slow} "
-        f"lags behind. Weights that even the traces out: {_trace_rule(traces, rows, 'sum')}."
-    )
+RATE = "2 w mean(K_ii), the rate at which a term learns"
 
 
-def _uneven_rows(traces: Mapping[str, float], rates: Mapping[str, float], plain: bool) -> str:
-    slow, fast, ratio = _ends(traces)
-    said = f"that of {fast} is {ratio:.3g} times that of {slow}"
-    if ratio < UNEVEN:
-        said = f"within a factor of {ratio:.2g}"
-    loss = "for plain means over the rows" if plain else "with the weights in force"
+def _balanced(rates: Mapping[str, float]) -> str:
     slow, fast, ratio = _ends(rates)
-    if ratio < UNEVEN:
-        return (
-            f"{said}; {loss} the average rates of convergence, 2 w Tr K / N^2, are within a factor "
-            f"of {ratio:.2g}, and no term lags behind."
-        )
+    apart = f"that of {fast} is {ratio:.3g} times that of {slow}"
+    said = f"within a factor of {ratio:.2g}" if ratio < UNEVEN else apart
+    return f"Rates: {RATE}: with the weights in force, the balancer's included, {said}."
+
+
+def _even(rates: Mapping[str, float], *, plain: bool) -> str:
+    ratio = _ends(rates)[2]
+    return f"Rates: {RATE}: {_loss(plain)} within a factor of {ratio:.2g}, and no term lags behind."
+
+
+def _uneven(rates: Mapping[str, float], *, plain: bool) -> str:
+    slow, fast, ratio = _ends(rates)
     return (
-        f"{said}; {loss} the average rate of convergence, 2 w Tr K / N^2, of {fast} is "
-        f"{ratio:.3g} times that of {slow}, so {slow} lags behind."
+        f"Rates: {RATE}: {_loss(plain)} that of {fast} is {ratio:.3g} times that of {slow}, so "
+        f"{slow} lags behind."
     )
 
 
-def _rules(traces: Mapping[str, float], rates: Mapping[str, float], rows: Mapping[str, int]) -> str:
-    """Weights of the trace rule, where a term lags behind."""
-    if _ends(rates)[2] < UNEVEN:
-        return ""
-    of_traces = f"that even the traces out: {_trace_rule(traces, rows, 'sum')}"
-    if len(set(rows.values())) == 1:
-        return f" Weights {of_traces}."
-    return (
-        " Weights that even the rates of plain means of squares out: "
-        f'{_trace_rule(traces, rows, "rate")} (NTKBalancer(convention="rate")); {of_traces} (the '
-        'trace rule, eqs 6.5 and 6.6, convention="sum").'
-    )
+def _loss(plain: bool) -> str:
+    return "with equal weights" if plain else "with the weights in force"
 
 
-def _trace_rule(
-    traces: Mapping[str, float], rows: Mapping[str, int], convention: Convention
-) -> str:
-    weights = weights_from_traces(traces, rows, convention)
-    return ", ".join(f"{term} {weight:.3g}" for term, weight in weights.items())
+def _advice(facts: Mapping[str, Any], readings: Readings, *, plain: bool) -> str:
+    """What the balancer sets by default."""
+    weights = weights_from_traces(facts["moved"], readings["step"].facts["rows"])
+    listed = ", ".join(f"{term} {weight:.3g}" for term, weight in weights.items())
+    of_what = "Weights" if plain else "Weights of plain means of squares"
+    own = "" if plain else ", which multiplies them with those of the loss"
+    return f"{of_what} that even the rates out: {listed} (NTKBalancer() sets them{own})."
 
 
 def _ends(values: Mapping[str, float]) -> tuple[str, str, float]:

@@ -63,6 +63,12 @@ SAVED: dict[str, tuple[str, ...]] = {
     "SmoothL1LossBackward0": ("self", "target", "reduction", "beta"),
     "AbsBackward0": ("self",),
     "LinalgVectorNormBackward0": ("self", "ord", "dim", "keepdim"),
+    "DistBackward0": ("self", "other", "p"),
+    "HypotBackward0": ("self", "other"),
+    "NormBackward0": ("self", "p"),
+    "NormBackward1": ("self", "p", "dim", "keepdim"),
+    "NormBackward2": ("self", "p"),
+    "NormBackward3": ("self", "p", "dim", "keepdim"),
     "CoshBackward0": ("self",),
     "DotBackward0": ("self", "tensor"),
 }

@@ -33,6 +33,8 @@ class Operation:
     selects: bool = False  # every entry of the result is an entry of an operand, or a constant
     joins: bool = False  # puts operands into one result, side by side
     weighs: bool = False  # weighs, selects or adds up, as a loss does with what its residuals give
+    sizes: bool = False  # measures how large its entries are together, as a norm does
+    picks: bool = False  # gives some of the entries on, as the largest of several errors
     rescales: bool = False  # of one operand, may stand between the square of a norm and that norm
     of_leaves: bool = False  # may shape a penalty or a weight that is computed from leaves alone
     bends: bool = False  # an activation; products of parameters and constants are weights
@@ -124,19 +126,36 @@ _TABLE: dict[str, Operation] = {
     **_operations("Mean Sum", **_WEIGHS, rescales=True),
     **_operations("Select", **_WEIGHS, rescales=True, selects=True),
     **_operations("Slice", **_WEIGHS, rescales=True, keeps_axis=True, selects=True),
-    **_operations("Cat", **_WEIGHS, keeps_axis=True, selects=True, joins=True),
-    **_operations("CopySlices IndexPut Stack", **_WEIGHS, selects=True, joins=True),
-    **_operations("Diagonal Gather Index IndexSelect MaskedSelect Repeat", **_WEIGHS, selects=True),
+    **_operations("Cat", **_WEIGHS, keeps_axis=True, selects=True, joins=True, picks=True),
+    **_operations("Stack", **_WEIGHS, selects=True, joins=True, picks=True),
+    **_operations("CopySlices IndexPut", **_WEIGHS, selects=True, joins=True),
+    **_operations(
+        "Diagonal Gather Index IndexSelect MaskedSelect Repeat",
+        **_WEIGHS,
+        selects=True,
+        picks=True,
+    ),
     **_operations("Flip Roll Take", selects=True),
     **_operations("BlockDiag IndexCopy SelectScatter SliceScatter", selects=True, joins=True),
     **_operations(
-        "Amax Amin AsStrided CopyBackwards Cumsum Logsumexp Max Median Min Nansum Prod ScatterAdd"
-        " Sort Split SplitWithSizes Std Topk Trace Unbind Var",
+        "Amax Amin AsStrided Max Median Min Nansum Sort Split SplitWithSizes Topk Trace Unbind",
         **_WEIGHS,
+        picks=True,
     ),
     **_operations(
-        "ForeachNorm LinalgVectorNorm LogSoftmax Softmax WeightNormInterface", of_leaves=True
+        "CopyBackwards Cumsum Logsumexp Prod ScatterAdd",
+        **_WEIGHS,
     ),
+    **_operations("LogSoftmax Softmax WeightNormInterface", of_leaves=True),
+    # Norms, and what else measures how large a tensor is
+    **_operations(
+        "Cdist Dist EuclideanDist ForeachNorm LinalgSvd LinalgVectorNorm Norm Pdist StdMean"
+        " VarMean",
+        of_leaves=True,
+        sizes=True,
+    ),
+    **_operations("Std Var", **_WEIGHS, sizes=True),
+    **_operations("Hypot", of_leaves=True, pointwise=True, sizes=True),
     # Products
     **_operations("Dot", **_WEIGHS, partners={0: "tensor", 1: "self"}),
     **_operations("Mm", matrix=True, partners=_MATRICES, rows_lead=True),

@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -24,10 +25,16 @@ from pinn_ntk.graph.jacobian.empirical import empirical_ntk
 from pinn_ntk.graph.terms.curvature import effective_weights
 from pinn_ntk.graph.terms.term import Term
 from pinn_ntk.graph.terms.term_loss import TermLoss
+from pinn_ntk.kernel.columns import scaled_columns
 from pinn_ntk.kernel.ntk import NTK
 from pinn_ntk.kernel.rows import kernel_of_rows, thinned
 from pinn_ntk.kernel.spectrum import Spectrum
-from pinn_ntk.looks.parameters import learning_rate, parameter_groups, used_names
+from pinn_ntk.looks.parameters import (
+    group_scales,
+    learning_rate,
+    parameter_groups,
+    used_names,
+)
 from pinn_ntk.looks.shared import shared
 from pinn_ntk.looks.step_terms import PROBE, StepTerms
 
@@ -58,6 +65,7 @@ class Look:
         loss: The live loss; None where it is not known.
         optimizers: Optimizers of the training.
         balanced: Gives the weights that a balancer puts on gradients: head of a term -> weight.
+        balancing: Whether a balancer sets the weights, on gradients or in the loss.
         scale: What the differentiated loss is of the loss as trained on.
         certify: Whether the kernel is checked against ordinary backward passes.
         max_points: Rows of a term above which blocks are formed of evenly strided rows only.
@@ -75,6 +83,7 @@ class Look:
     loss: Tensor | None = None
     optimizers: Sequence[Optimizer] = ()
     balanced: Callable[[], Mapping[Node, float]] = dict
+    balancing: bool = False
     scale: float = 1.0
     certify: bool = True
     max_points: int = 512
@@ -204,6 +213,26 @@ class Look:
     def learning_rate(self) -> float | None:
         """That of the optimizer whose step this is; None where it is not known."""
         return learning_rate(self.optimizers, self.params, self.kernel)
+
+    @shared("the learning rates of the groups")
+    def group_scales(self) -> dict[str, float]:
+        """Parameter of the kernel -> its learning rate over `learning_rate`; empty if all are 1."""
+        scales = group_scales(self.optimizers, {n: self.params[n] for n in used_names(self.kernel)})
+        return {} if all(scale == 1 for scale in scales.values()) else scales
+
+    @shared("the kernel of descent")
+    def descent(self) -> NTK:
+        """`sampled` in units of `learning_rate`, group by group: what plain gradients descend."""
+        roots = {name: math.sqrt(scale) for name, scale in self.group_scales.items()}
+        return scaled_columns(self.sampled, roots) if roots else self.sampled
+
+    @shared("the curvature of what descends")
+    def descending(self) -> dict[str, Tensor] | None:
+        """`curvature`, 0 where the residual is exactly zero: whether it can move is not known."""
+        if self.curvature is None:
+            return None
+        rows = {term: self.residuals[term].detach() for term in self.curvature}
+        return {t: D * bool(rows[t].count_nonzero()) for t, D in self.curvature.items()}
 
     @shared("the fingerprints of the points")
     def fingerprints(self) -> dict[str, str | None]:

@@ -70,6 +70,27 @@ def learning_rate(
     return max(known) if len(found) == 1 and known else None
 
 
+def group_scales(optimizers: Sequence[Optimizer], params: Mapping[str, Tensor]) -> dict[str, float]:
+    """Parameter -> its learning rate over the largest of its optimizer's groups.
+
+    It is 1 where that is unknown, and where several optimizers train the parameters.
+
+    >>> a, b = (torch.zeros(1, requires_grad=True) for _ in range(2))
+    >>> groups = [{"params": [a]}, {"params": [b], "lr": 0.05}]
+    >>> group_scales([torch.optim.SGD(groups, lr=0.1)], {"a": a, "b": b})
+    {'a': 1.0, 'b': 0.5}
+    """
+    scales: dict[int, float] = {}
+    holders = [o for o in optimizers if _holds(o, {id(tensor) for tensor in params.values()})]
+    for optimizer in holders if len(holders) == 1 else ():
+        rates = [_as_number(group.get("lr")) for group in optimizer.param_groups]
+        known = [rate for rate in rates if rate is not None]
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            scale = 1.0 if rate is None or not max(known) > 0 else rate / max(known)
+            scales |= {id(parameter): scale for parameter in group["params"]}
+    return {name: scales.get(id(tensor), 1.0) for name, tensor in params.items()}
+
+
 def used_names(kernel: NTK) -> set[str]:
     """Names of the parameters that residuals of a kernel depend on."""
     return set().union(*(kernel.jacobian(term).factors for term in kernel.terms))

@@ -1,16 +1,18 @@
 """Loss weights from kernel traces: Wang, Yu, Perdikaris 2022, Algorithm 1.
 
 A term whose kernel block has a small trace learns slowly; its weight is raised until all terms
-learn at one average rate. With unequal numbers of rows three readings of that rule exist, and
-they are not equivalent:
+learn at one rate. With unequal numbers of rows N_a three readings of that rule exist, and they are
+not equivalent:
 
 | convention | c_a, in lambda_a = sum_b c_b / c_a | says |
 | --- | --- | --- |
-| "sum" | Tr K_aa | equal traces (the paper's eqs 6.5 and 6.6) |
-| "mean" | Tr K_aa / N_a | equal mean diagonals |
-| "rate" | Tr K_aa / N_a^2 | equal mean convergence rates of a mean-of-squares loss |
+| "mean" | Tr K_aa / N_a | equal mean diagonals: equal rates of means of squares, over all modes |
+| "sum" | Tr K_aa | equal traces (the paper's eqs 6.5 and 6.6): those of sums of squares |
+| "rate" | Tr K_aa / N_a^2 | equal mean eigenvalues of the operators of means of squares |
 
-All three agree when every N_a is the same.
+All three agree when every N_a is the same, as in the paper. Of a mean of squares over points drawn
+from one region only "mean" does not depend on how many were drawn, hence it is the default; "sum"
+is what fits a loss of sums.
 """
 
 from __future__ import annotations
@@ -25,18 +27,25 @@ from pinn_ntk.kernel.ntk import NTK
 Convention: TypeAlias = Literal["sum", "mean", "rate"]
 """Which reading of the trace rule is used."""
 
+DEFAULT: Convention = "mean"
+"""What does not depend on how many points were drawn."""
+
+ROUNDING = 4.0
+"""Size of a row that is taken for rounding, in rounding units of the largest."""
+
 _EXPONENT = {"sum": 0, "mean": 1, "rate": 2}
 
 
-def trace_weights(kernel: NTK, convention: Convention = "sum") -> dict[str, float]:
+def trace_weights(kernel: NTK, convention: Convention = DEFAULT) -> dict[str, float]:
     """Loss weights that equalise how fast the terms learn.
 
-    lambda_a = sum_b Tr K_bb / Tr K_aa (Wang, Yu, Perdikaris 2022, Algorithm 1, eqs 6.5 and 6.6),
-    from the blocks of the unweighted residuals.
+    lambda_a = sum_b c_b / c_a with c_a = Tr K_aa / N_a, from the blocks of the unweighted
+    residuals; for equal numbers of rows this is Wang, Yu, Perdikaris 2022, Algorithm 1, eqs 6.5
+    and 6.6.
 
     Args:
         kernel: Kernel of the terms.
-        convention: "sum" (the paper), "mean" or "rate"; see the module.
+        convention: "mean", "sum" (the paper's equations as they stand) or "rate"; see the module.
 
     Returns:
         Term -> weight.
@@ -58,11 +67,11 @@ def trace_weights(kernel: NTK, convention: Convention = "sum") -> dict[str, floa
 
 
 def weights_from_traces(
-    traces: Mapping[str, float], rows: Mapping[str, int], convention: Convention = "sum"
+    traces: Mapping[str, float], rows: Mapping[str, int], convention: Convention = DEFAULT
 ) -> dict[str, float]:
     """`trace_weights` from numbers, Tr K_aa and N_a of each term.
 
-    >>> weights_from_traces({"pde": 9.0, "bc": 1.0}, {"pde": 2, "bc": 1}, "mean")
+    >>> weights_from_traces({"pde": 9.0, "bc": 1.0}, {"pde": 2, "bc": 1})
     {'pde': 1.2222222222222223, 'bc': 5.5}
     """
     if convention not in _EXPONENT:
@@ -78,15 +87,31 @@ def weights_from_traces(
     return {name: total / own for name, own in cost.items()}
 
 
+def unmoved(
+    traces: Mapping[str, float], rows: Mapping[str, int], eps: Mapping[str, float]
+) -> list[str]:
+    """Terms that no parameter moves but for rounding: those that a hard constraint fulfils.
+
+    ``eps`` is the rounding unit of each residual. What is sin(pi) there, or a difference of equal
+    numbers, has rows of this size beside those of other terms; its weight would mean nothing.
+
+    >>> unmoved({"pde": 9.0, "bc": 1e-31}, {"pde": 2, "bc": 1}, {"pde": 2e-16, "bc": 2e-16})
+    ['bc']
+    """
+    means = {name: trace / rows[name] for name, trace in traces.items() if math.isfinite(trace)}
+    largest = max(means.values(), default=0.0)
+    return [name for name, mean in means.items() if mean <= (ROUNDING * eps[name]) ** 2 * largest]
+
+
 @dataclass(frozen=True)
 class TraceRule:
-    """lambda_a = sum_b Tr K_bb / Tr K_aa, between bounds; ``ema`` of the old weight is kept.
+    """lambda_a = sum_b c_b / c_a, between bounds; ``ema`` of the old weight is kept.
 
     >>> TraceRule(ema=0.5).weights({}, {"pde": (9.0, 3), "bc": (1.0, 1)}, ["bc"])
-    {'bc': 5.5}
+    {'bc': 2.5}
     """
 
-    convention: Convention = "sum"
+    convention: Convention = DEFAULT
     ema: float = 0.0
     min_weight: float = 0.0
     max_weight: float = math.inf
@@ -113,14 +138,16 @@ class TraceRule:
     ) -> dict[str, float]:
         """New weights of the terms measured, from the last trace and rows of all terms.
 
-        An old weight that is absent is 1. ValueError where a trace is zero, or a weight not finite.
+        An old weight that is absent is 1. Terms of trace zero are left out, unless all are.
+        ValueError where those are all, or a weight is not finite.
         """
+        moved = {name: of_term for name, of_term in traces.items() if of_term[0] != 0} or traces
         new = weights_from_traces(
-            {name: trace for name, (trace, _) in traces.items()},
-            {name: rows for name, (_, rows) in traces.items()},
+            {name: trace for name, (trace, _) in moved.items()},
+            {name: rows for name, (_, rows) in moved.items()},
             self.convention,
         )
-        kept = {name: self.ema * old.get(name, 1.0) for name in measured}
+        kept = {name: self.ema * old.get(name, 1.0) for name in measured if name in moved}
         weights = {name: share + (1 - self.ema) * new[name] for name, share in kept.items()}
         if not all(map(math.isfinite, weights.values())):
             raise ValueError(f"the weights {weights} are not finite; the traces are {traces}.")

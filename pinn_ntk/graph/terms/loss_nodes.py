@@ -7,14 +7,14 @@ the loss, in the shape of r, is g, or g / N if the head takes the mean.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 
-from pinn_ntk.graph.nodes import inputs, kind, missing, output_shape, saved, signed
+from pinn_ntk.graph.nodes import SAVED, inputs, kind, leaf, missing, output_shape, saved, signed
 from pinn_ntk.graph.operations import operation
 from pinn_ntk.graph.terms.phi import ABS, LOG_COSH, SQUARE, Phi, huber, norm, smooth_l1
 
@@ -42,16 +42,20 @@ def head_at(node: Node) -> Head | None:
     """The head at ``node``, its residual alive, or None where there is none.
 
     What only transforms another head is none itself: the norm of a norm, the square of an RMSE.
-    The square of an absolute value or of a 2-norm is the square of what is inside.
+    The square of an absolute value or of a 2-norm is the square of what is inside. Other norms and
+    distances, squared or not, have no rows that could be told.
     """
     head = rule_at(node)
     inner = None if head is None else _inner(head)
     if head is None or inner is None:
-        return head
-    squares = head.phi is SQUARE and operation(node).name in {"Pow", "Mul"}
+        hidden = head is not None and _transforms(head) and all(map(_is_size, below(node)))
+        return None if hidden else head
+    squares = head.phi is SQUARE and operation(node).name in {"Pow", "Mul", "MseLoss"}
     two_norm = operation(inner.node).name == "Abs" or inner.phi.kind == "norm"
     if squares and two_norm and below(node) == [inner.node] and _inner(inner) is None:
-        return replace(inner, node=node, phi=SQUARE)
+        summed = operation(node).subtracts and saved(node, "reduction") != 0
+        axes = () if summed else inner.axes
+        return replace(inner, node=node, phi=SQUARE, axes=axes, share=head.share)
     return None
 
 
@@ -63,7 +67,7 @@ def rule_at(node: Node) -> Head | None:
 
 def _inner(head: Head) -> Head | None:
     """The other head that ``head`` only transforms, if so."""
-    if head.phi.kind not in {"square", "abs", "norm"} or operation(head.node).subtracts:
+    if not _transforms(head):
         return None
     children = below(head.node)
     while len(children) == 1:
@@ -72,6 +76,26 @@ def _inner(head: Head) -> Head | None:
             return inner
         children = below(children[0])
     return None
+
+
+def _transforms(head: Head) -> bool:
+    """Whether the residual of ``head`` is its operand: nothing but zero is subtracted."""
+    if not operation(head.node).subtracts:
+        return head.phi.kind in {"square", "abs", "norm"}
+    others = below(head.node)
+    alone = len(others) == 1 and _is_size(others[0])
+    return alone and not bool(saved(head.node, "target").count_nonzero())
+
+
+def _is_size(node: Node) -> bool:
+    """Whether ``node`` gives how large other numbers are together, be it rescaled or some of it."""
+    made_by, children = operation(node), below(node)
+    if made_by.sizes:
+        return True
+    if made_by.name in {"Amax", "Max"} and [operation(c).name for c in children] == ["Abs"]:
+        return True
+    parts = [child for child in children if leaf(child) is None]
+    return (made_by.rescales or made_by.picks) and bool(parts) and all(map(_is_size, parts))
 
 
 def below(node: Node) -> list[Node]:
@@ -121,12 +145,39 @@ def _paired(phi: Callable[[Node], Phi]) -> Callable[[Node], Head]:
     return rule
 
 
+def _norm(
+    node: Node, residual: Tensor, order: float, axes: Sequence[int] = (), *, keepdim: bool = True
+) -> Head | None:
+    """The norm over some axes, all without any, of order 1 or 2; other orders have no rule."""
+    over = tuple(signed(axis) % residual.ndim for axis in axes)
+    phi = ABS if order == 1 else norm(over) if order == 2 else None
+    return None if phi is None else Head(node, phi, residual, axes=() if keepdim else over)
+
+
 def _vector_norm(node: Node) -> Head | None:
-    residual, order = plain(saved(node, "self")), saved(node, "ord")
-    axes = [signed(axis) % residual.ndim for axis in saved(node, "dim") or ()]
-    phi = {1: ABS, 2: norm(tuple(axes))}.get(order)
-    summed = () if saved(node, "keepdim") else tuple(axes)
-    return None if phi is None else Head(node, phi, residual, axes=summed)
+    axes, keepdim = saved(node, "dim") or (), saved(node, "keepdim")
+    return _norm(node, plain(saved(node, "self")), saved(node, "ord"), axes, keepdim=keepdim)
+
+
+def _old_norm(node: Node) -> Head | None:
+    """`torch.norm` as torch's own functions call it, over all axes or some."""
+    residual, order = plain(saved(node, "self")), saved(node, "p")
+    order = 2 if order is None else order
+    if "dim" not in SAVED[kind(node)]:
+        return _norm(node, residual, order)
+    return _norm(node, residual, order, saved(node, "dim"), keepdim=saved(node, "keepdim"))
+
+
+def _distance(node: Node) -> Head | None:
+    with torch.enable_grad():
+        residual = plain(saved(node, "self")) - plain(saved(node, "other"))
+    return _norm(node, residual, saved(node, "p"))
+
+
+def _hypotenuse(node: Node) -> Head | None:
+    with torch.enable_grad():
+        sides = torch.broadcast_tensors(plain(saved(node, "self")), plain(saved(node, "other")))
+        return _norm(node, torch.stack(sides), 2, (0,), keepdim=False)
 
 
 def _log(node: Node) -> Head | None:
@@ -148,5 +199,11 @@ _RULES: Mapping[str, Callable[[Node], Head | None]] = {
     "SmoothL1LossBackward0": _paired(lambda node: smooth_l1(saved(node, "beta"))),
     "AbsBackward0": lambda node: Head(node, ABS, plain(saved(node, "self"))),
     "LinalgVectorNormBackward0": _vector_norm,
+    "NormBackward0": _old_norm,
+    "NormBackward1": _old_norm,
+    "NormBackward2": _old_norm,
+    "NormBackward3": _old_norm,
+    "DistBackward0": _distance,
+    "HypotBackward0": _hypotenuse,
     "LogBackward0": _log,
 }

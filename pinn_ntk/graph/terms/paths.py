@@ -113,7 +113,7 @@ def reached(root: Node, stops: Collection[Node]) -> set[Node]:
 
     def following(node: Node) -> list[Node]:
         made_by = operation(node)
-        transforms = made_by.name in {"Abs", "LinalgVectorNorm"}  # a head
+        transforms = made_by.name == "Abs" or made_by.sizes  # a head
         passes_on = made_by.weighs or transforms or (made_by.matrix and not made_by.adds)
         return below(node) if node not in stops and passes_on else []
 

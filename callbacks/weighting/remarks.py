@@ -1,0 +1,117 @@
+"""What a balancer has to say of the loss that it weighs: once a fit each, as warnings."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+
+from pinn_ntk.callbacks.trainer.guard import Guard
+from pinn_ntk.callbacks.weighting.distributed import Traces
+from pinn_ntk.callbacks.weighting.weights_in_loss import WeightsInLoss
+from pinn_ntk.graph.terms.curvature import uniform_weight
+from pinn_ntk.graph.terms.learned import learned_weights
+from pinn_ntk.looks.look import Look
+
+HARMLESS = 3.001
+"""Ratio of two weights of the loss up to which no term lags behind for them, and rounding."""
+
+FEW = 4
+"""Batches that a term may miss, where epochs are shorter than that."""
+
+SAME = 1e-3
+"""Relative difference of two weights that rounding may make."""
+
+
+class Remarks:
+    """Weights of the loss's own, terms that nothing moves, terms that stay away."""
+
+    def __init__(self, guard: Guard) -> None:
+        self.guard = guard
+        self._own: dict[str, float] | None = None
+        self._learned: list[str] = []
+        self._away: dict[str, int] = {}  # term -> last batch of an epoch that it missed first
+
+    def note(self, look: Look, in_loss: WeightsInLoss | None) -> None:
+        """The first update of a fit: what else weighs the terms."""
+        if self._own is not None:
+            return
+        learned = [] if look.loss is None else [id(t) for t in learned_weights(look.loss)]
+        self._learned = [name for name, tensor in look.trained.items() if id(tensor) in learned]
+        weights = {} if in_loss is None else in_loss.by_term(look.found.terms)
+        self._own = {} if self._learned else own_weights(look, weights)
+
+    def updated(self, traces: Traces, weights: Mapping[str, float], convention: str) -> None:
+        """There are new weights."""
+        if self._learned:
+            self.guard.warn_once(
+                "learned weights",
+                f"the loss trains weights of its terms ({', '.join(self._learned)}), which "
+                "multiply with the balancer's; their own gradient is that of the unweighted loss. "
+                "Let one of them weigh the terms: train the weights, or balance.",
+            )
+        said = multiplied(self._own or {}, weights, traces, convention)
+        if said is not None:
+            self.guard.warn_once("own weights", said)
+        self._own = {}
+        still = [name for name, (size, rows) in traces.items() if rows and size == 0]
+        if still:
+            self.guard.warn_once(
+                "unmoved",
+                f"no trained parameter moves the residual of {', '.join(still)} (trace 0), so it "
+                "is left out of the balancing until one does, and the other terms are balanced. "
+                "Right for a hard constraint; else look for a detach().",
+            )
+
+    def epoch_ends(self, waiting: Iterable[str], batch: int) -> None:
+        """Terms that wait for their update were away for a whole epoch, and some batches."""
+        self._away = {name: self._away.get(name, batch) for name in waiting}
+        away = sorted(name for name, since in self._away.items() if batch - since >= FEW)
+        if away:
+            self.guard.warn_once(
+                "away",
+                f"{', '.join(away)} was in no batch of an epoch since an update fell due. It keeps "
+                "its weight, and is updated when it is back.",
+            )
+
+
+def own_weights(look: Look, in_loss: Mapping[str, float]) -> dict[str, float]:
+    """Term -> the constant by which the loss weighs its mean, without those of a balancer.
+
+    Only of terms whose rows all have the same weight; a norm has none that would mean a mean.
+    """
+    found = {
+        name: uniform_weight(term, look.scale / in_loss.get(name, 1.0))
+        for name, term in look.found.terms.items()
+        if term.kind != "norm"
+    }
+    return {name: weight for name, weight in found.items() if weight}
+
+
+def multiplied(
+    own: Mapping[str, float], weights: Mapping[str, float], traces: Traces, convention: str
+) -> str | None:
+    """That two sources of weights multiply, with both numbers; None where they do not.
+
+    A factor that all terms share changes nothing between them, and a small one little: the sum of
+    means over three sides is three of their mean. Under the convention "sum" neither do sums.
+    """
+    own = {name: weight for name, weight in own.items() if name in weights and name in traces}
+    rows = {name: traces[name][1] for name in own}
+    of_sums = [name for name, weight in own.items() if _same(weight, rows[name])]
+    sums = [name for name in of_sums if rows[name] > 1]
+    fits = convention == "sum" and len(of_sums) == len(own)
+    if not own or fits or max(own.values()) <= HARMLESS * min(own.values()):
+        return None
+    listed = ", ".join(
+        f"{name} {weight:.3g} x {weights[name]:.3g} = {weight * weights[name]:.3g}"
+        for name, weight in own.items()
+    )
+    counts = f" (a sum over rows counts as their number: {', '.join(sums)})" if sums else ""
+    return (
+        f"the loss weighs its terms itself{counts}, and its weights multiply with the balancer's: "
+        f"{listed}. Drop yours, or leave a term out of the balancing with include=[...]."
+    )
+
+
+def _same(weight: float, rows: int) -> bool:
+    return math.isclose(weight, rows, rel_tol=SAME)

@@ -1,0 +1,33 @@
+"""Learned weights of a loss: leaves that weigh its terms, and that no residual depends on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from torch import Tensor
+from torch.autograd.graph import Node, get_gradient_edge
+
+from pinn_ntk.graph.nodes import leaf
+from pinn_ntk.graph.terms.paths import nodes_below, trace
+
+
+def learned_weights(loss: Tensor) -> list[Tensor]:
+    """Leaves that are in the loss only as weights of its terms, or as penalties on those.
+
+    >>> import torch
+    >>> theta, s = (torch.tensor(2.0, requires_grad=True) for _ in range(2))
+    >>> loss = torch.exp(-s) * (theta * torch.ones(3) - 1).square().mean() + s
+    >>> [found is s for found in learned_weights(loss)]
+    [True]
+    """
+    found = trace(get_gradient_edge(loss).node)
+    weighing = _leaves(found.asides)
+    if not weighing:
+        return []
+    used = _leaves(get_gradient_edge(head.residual).node for head in found.heads)
+    return [tensor for key, tensor in weighing.items() if key not in used]
+
+
+def _leaves(roots: Iterable[Node]) -> dict[int, Tensor]:
+    found = map(leaf, nodes_below(roots))
+    return {id(tensor): tensor for tensor in found if tensor is not None}

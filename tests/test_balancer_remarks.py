@@ -1,0 +1,227 @@
+"""Weights of the loss's own beside a balancer's, learned ones, and terms that nothing moves."""
+
+from __future__ import annotations
+
+import math
+import re
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pinn_ntk.callbacks import NTKBalancer, NTKMonitor
+from tests.pinn import N_BC, Pinn, batch, build, fit, ours, told_once
+from tests.zoo import Explicit, make
+
+# --- Own weights
+
+
+class Own(Pinn):
+    """The loss is a function of the residuals."""
+
+    def __init__(self, loss: Callable[[Tensor, Tensor], Tensor], **options: Any) -> None:
+        super().__init__(**options)
+        self.loss = loss
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        residuals = self.residuals(batch)
+        self.log_losses(self.losses(residuals), batch_idx)
+        return self.loss(residuals["pde"], residuals["bc"])
+
+
+def mean(r: Tensor) -> Tensor:
+    return r.square().mean()
+
+
+MULTIPLIES: dict[str, tuple[Any, str]] = {
+    "one": (lambda r, b: mean(r) + 100 * mean(b), "bc 100 x 4.77 = 477"),
+    "both": (lambda r, b: 0.1 * mean(r) + 10 * mean(b), "pde 0.1 x 1.27 = 0.127, bc 10 x"),
+    "inside": (lambda r, b: mean(r) + (100 * b.square()).mean(), "bc 100 x 4.77 = 477"),
+    "buffer": (
+        lambda r, b: (torch.tensor([1.0, 50.0]) * torch.stack([mean(r), mean(b)])).sum(),
+        "bc 50 x",
+    ),
+    "sums": (lambda r, b: r.square().sum() + mean(b), r"number: pde\), and its .*pde 6 x 1.27"),
+    "l1": (lambda r, b: mean(r) + 30 * b.abs().mean(), "term_1 30 x 4.77"),
+}
+
+
+@pytest.mark.parametrize("kind", MULTIPLIES)
+def test_own_weights_that_multiply_are_told_once_with_both_numbers(kind: str):
+    loss, numbers = MULTIPLIES[kind]
+    module, balancer = make(Own, loss), NTKBalancer(every_n_steps=2)
+    with told_once(rf"the loss weighs its terms itself.*{numbers}.*include=\["):
+        fit(module, balancer, NTKMonitor(), steps=5)
+    plain = NTKBalancer()
+    fit(build(), plain, steps=1)
+    (weight,) = [w for name, w in balancer.weights.items() if name != "pde"]
+    assert weight > 1.0
+    first = balancer.history["ntk/weight/pde"][0][1]
+    assert first == pytest.approx(plain.weights["pde"], rel=1e-10)
+
+
+SILENT: dict[str, Any] = {
+    "means": lambda r, b: mean(r) + mean(b),
+    "sum over N": lambda r, b: r.square().sum() / len(r) + b.square().sum() * (1 / len(b)),
+    "mean over terms": lambda r, b: torch.stack([mean(r), mean(b)]).mean(),
+    "a common factor": lambda r, b: 1e4 * (mean(r) + mean(b)),
+    "three sides": lambda r, b: mean(r) + 3 * mean(b),
+    "pointwise": lambda r, b: mean(r) + (torch.linspace(1, 90, N_BC)[:, None] * b.square()).mean(),
+    "rounding": lambda r, b: mean(r) + (1 + 1e-6) * mean(b),
+    "a norm": lambda r, b: mean(r) + b.norm(),
+}
+
+
+@pytest.mark.parametrize("loss", SILENT.values(), ids=list(SILENT))
+@pytest.mark.parametrize("accumulate", [1, 4])
+def test_weights_that_do_not_matter_are_not_told(loss: Any, accumulate: int):
+    fit(make(Own, loss), NTKBalancer(every_n_steps=1), steps=2, accumulate_grad_batches=accumulate)
+
+
+def test_sums_fit_the_convention_of_sums():
+    def sums(r: Tensor, b: Tensor) -> Tensor:
+        return r.square().sum() + b[:1].square().sum()
+
+    fit(make(Own, sums), NTKBalancer(convention="sum"), steps=2)
+    with told_once("the loss weighs its terms itself"):
+        fit(make(Own, sums), NTKBalancer(), steps=2)
+
+
+def test_own_weights_of_terms_left_out_and_those_of_loss_weights_do_not_multiply():
+    weighted = make(Own, lambda r, b: mean(r) + 100 * mean(b))
+    fit(weighted, NTKBalancer(include="pde"), steps=2)
+    fit(make(Explicit, initial={"pde": 1.0, "bc": 100.0}), NTKBalancer(), steps=2)
+
+
+# --- Learned weights
+
+
+class Uncertain(Pinn):
+    """sum_a exp(-s_a) L_a + s_a (Kendall, Gal, Cipolla 2018)."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.s = nn.Parameter(torch.tensor([0.3, -0.2], dtype=torch.float64))
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        losses = self.losses(self.residuals(batch))
+        self.log_losses(losses, batch_idx)
+        return (torch.exp(-self.s) * torch.stack(list(losses.values())) + self.s).sum()
+
+
+def test_learned_weights_get_the_gradient_of_the_unweighted_loss_and_that_is_told_once():
+    module, plain = make(Uncertain), make(Uncertain)
+    losses = plain.losses(plain.residuals(batch()))
+    means = torch.stack(list(losses.values())).detach()
+    kept: list[Tensor] = []
+    module.on_after_backward = lambda: kept.append(module.s.grad.clone())
+    balancer = NTKBalancer()
+    with told_once(r"the loss trains weights of its terms \(s\).*that of the unweighted loss"):
+        fit(module, balancer, steps=2)
+    torch.testing.assert_close(kept[0], 1 - torch.exp(-plain.s).detach() * means)
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+def test_penalties_and_inverse_coefficients_are_no_learned_weights(weight_decay: float):
+    def loss(module: Any, r: Tensor, b: Tensor) -> Tensor:
+        penalty = sum(p.square().sum() for p in module.net.parameters())
+        return mean(r) + mean(b) + weight_decay * penalty
+
+    module = make(Own, lambda r, b: loss(module, r, b))
+    fit(module, NTKBalancer(), steps=2)
+
+
+# --- Terms that nothing moves
+
+
+def hard(b: Tensor) -> Tensor:
+    return b * 0
+
+
+def sine(b: Tensor) -> Tensor:
+    """A hard constraint u = sin(pi x) net(x), at x = 1."""
+    return b * math.sin(math.pi)
+
+
+class Third(Own):
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        residuals = self.residuals(batch)
+        third = self.loss(residuals["bc"], residuals["bc"])
+        losses = self.losses(residuals | {"wall": third})
+        self.log_losses(losses, batch_idx)
+        return torch.stack(list(losses.values())).sum()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("constraint", [hard, sine], ids=["zero", "rounding"])
+def test_one_term_that_nothing_moves_stops_nothing(constraint: Any, dtype: torch.dtype):
+    module, balancer = make(Third, lambda b, _: constraint(b), dtype=dtype), NTKBalancer()
+    data = [batch(dtype)] * 4
+    with told_once("no trained parameter moves the residual of wall"):
+        fit(module, balancer, steps=3, batches=data)
+    plain = NTKBalancer()
+    fit(build(dtype=dtype), plain, steps=1, batches=data)
+    assert balancer.weights == pytest.approx(plain.weights | {"wall": 1.0}, rel=1e-6)
+
+
+def test_where_nothing_moves_any_term_the_weights_stay():
+    class Still(Pinn):
+        def residuals(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+            return {name: 0 * r for name, r in super().residuals(batch).items()}
+
+    balancer = NTKBalancer(every_n_steps=1)
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        fit(make(Still), balancer, steps=3)
+    (said,) = ours(warned)
+    assert re.search("weighting the loss failed with ValueError: .* trace 0", said)
+    assert set(balancer.weights.values()) == {1.0}
+
+
+# --- What the summary says of a balancer's weights
+
+
+@pytest.mark.parametrize("times", [(1, 1), (30, 1), (1, 30)], ids=str)
+def test_the_balancer_sets_what_the_summary_advises(times: tuple[int, int]):
+    class Many(Pinn):
+        def residuals(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+            xs = {"x": batch["x"].repeat(times[0], 1), "ends": batch["ends"].repeat(times[1], 1)}
+            return super().residuals(xs)
+
+    monitor, balancer, both = NTKMonitor(), NTKBalancer(), NTKMonitor()
+    fit(make(Many), monitor, steps=1)
+    fit(make(Many), both, balancer, steps=1)
+    listed = ", ".join(f"{term} {weight:.3g}" for term, weight in balancer.weights.items())
+    assert f"Weights that even the rates out: {listed} (NTKBalancer" in monitor.panel.summary()
+    assert "pde is 3.77 times that of bc, so bc lags behind" in monitor.panel.summary()
+    assert "the balancer's included, within a factor of 1." in both.panel.summary()
+
+
+BALANCERS: dict[str, dict[str, Any]] = {
+    "mean": {},
+    "sum": {"convention": "sum"},
+    "rate": {"convention": "rate"},
+    "bounded": {"max_weight": 1.2},
+    "averaged": {"ema": 0.99},
+    "some": {"include": "pde"},
+}
+
+
+@pytest.mark.filterwarnings("ignore:NTKBalancer. the loss weighs its terms itself")
+@pytest.mark.parametrize("options", BALANCERS.values(), ids=list(BALANCERS))
+@pytest.mark.parametrize("kind", ["plain", "own", "in the loss"])
+def test_beside_a_balancer_no_term_is_said_to_lag_behind(options: dict[str, Any], kind: str):
+    kinds: dict[str, Callable[[], Pinn]] = {
+        "plain": build,
+        "own": lambda: make(Own, lambda r, b: mean(r) + 1000 * mean(b)),
+        "in the loss": lambda: make(Explicit),
+    }
+    monitor = NTKMonitor(every_n_steps=1)
+    fit(kinds[kind](), monitor, NTKBalancer(every_n_steps=2, **options), steps=3)
+    (said,) = [line for line in monitor.panel.summary().splitlines() if "Rates" in line]
+    assert "with the weights in force, the balancer's included" in said
+    assert "lags behind" not in said
+    assert "even the rates out" not in said
