@@ -101,12 +101,12 @@ NAMES: dict[str, tuple[Callable[[Tensor], Tensor], set[str]]] = {
     "SliceBackward": (lambda x: grad(x[:, :1].square(), x), {"keeps_axis"}),
     "TanhBackward": (own_function("Tanh", lambda _, x: x.flip(0), lambda _, g: g.flip(0)), set()),
     "Flip": (lambda x: x.flip(0), set()),
-    "Sub": (lambda x: x - x, {"pointwise", "of_leaves", "weighs"}),
+    "Sub": (lambda x: x - x, {"pointwise", "of_leaves", "weighs", "linear"}),
     "Squeeze": (
         lambda x: x.squeeze(1),
-        {"view", "keeps_numbers", "keeps_axis", "weighs", "rescales", "of_leaves"},
+        {"view", "keeps_numbers", "keeps_axis", "weighs", "rescales", "of_leaves", "linear"},
     ),
-    "T": (torch.t, {"view", "weighs", "rescales", "of_leaves"}),
+    "T": (torch.t, {"view", "weighs", "rescales", "of_leaves", "linear"}),
     "MseLoss": (lambda x: nn.functional.mse_loss(x, torch.ones(3, 2)), {"subtracts"}),
 }
 

@@ -31,6 +31,7 @@ class Operation:
     keeps_axis: bool = False  # axis 0, if its length is the number of rows before and after
     pointwise: bool = False  # makes entry i of the result from entry i of each operand, broadcast
     weighs: bool = False  # weighs, selects or adds up, as a loss does with what its residuals give
+    linear: bool = False  # gradient times operands gives the result, up to a constant that it adds
     rescales: bool = False  # of one operand, may stand between the square of a norm and that norm
     of_leaves: bool = False  # may shape a penalty or a weight that is computed from leaves alone
     bends: bool = False  # an activation; products of parameters and constants are weights
@@ -77,7 +78,8 @@ def _operations(names: str, **properties: Any) -> dict[str, Operation]:
     return {name: Operation(name, **properties) for name in names.split()}
 
 
-_VIEW: dict[str, Any] = {"view": True, "weighs": True, "rescales": True, "of_leaves": True}
+_LINEAR: dict[str, Any] = {"weighs": True, "of_leaves": True, "linear": True}
+_VIEW: dict[str, Any] = {**_LINEAR, "view": True, "rescales": True}
 _SAME: dict[str, Any] = {"keeps_numbers": True, "keeps_axis": True}
 _WEIGHS: dict[str, Any] = {"weighs": True, "of_leaves": True}
 _MATRICES = {0: "mat2", 1: "self"}
@@ -91,12 +93,14 @@ _TABLE: dict[str, Operation] = {
     **_operations("ToCopy", **_VIEW, copies=True, rounds=True, keeps_axis=True),
     **_operations("ViewAsComplex ViewAsReal", keeps_numbers=True),
     # Arithmetic
-    **_operations("Expand Neg Sqrt", **_WEIGHS, rescales=True, pointwise=True),
+    **_operations("Expand Neg", **_LINEAR, rescales=True, pointwise=True),
+    **_operations("Sqrt", **_WEIGHS, rescales=True, pointwise=True),
     **_operations("Mul Div", **_WEIGHS, rescales=True, pointwise=True, partners=_ENTRIES),
     **_operations("Exp", **_WEIGHS, pointwise=True, bends=True),
+    **_operations("Add MaskedFill Rsub Sub Where", **_LINEAR, pointwise=True),
     **_operations(
-        "Add Addcdiv Addcmul Clamp ClampMax ClampMin Expm1 Lerp Log Log10 Log1P Log2 MaskedFill"
-        " Maximum Minimum NanToNum Pow Reciprocal Rsqrt Rsub Sub Where",
+        "Addcdiv Addcmul Clamp ClampMax ClampMin Expm1 Lerp Log Log10 Log1P Log2 Maximum Minimum"
+        " NanToNum Pow Reciprocal Rsqrt",
         **_WEIGHS,
         pointwise=True,
     ),
@@ -110,15 +114,16 @@ _TABLE: dict[str, Operation] = {
         bends=True,
     ),
     # Reductions and selections
-    **_operations("Mean Select Sum", **_WEIGHS, rescales=True),
-    **_operations("Slice", **_WEIGHS, rescales=True, keeps_axis=True),
-    **_operations("Cat", **_WEIGHS, keeps_axis=True),
+    **_operations("Mean Select Sum", **_LINEAR, rescales=True),
+    **_operations("Slice", **_LINEAR, rescales=True, keeps_axis=True),
+    **_operations("Cat", **_LINEAR, keeps_axis=True),
     **_operations(
         "Amax Amin AsStrided CopyBackwards CopySlices Cumsum Diagonal Gather Index IndexPut"
-        " IndexSelect Logsumexp MaskedSelect Max Median Min Nansum Prod Repeat ScatterAdd Sort"
-        " Split SplitWithSizes Stack Std Topk Trace Unbind Var",
-        **_WEIGHS,
+        " IndexSelect MaskedSelect Max Median Min Nansum Repeat ScatterAdd Sort Split"
+        " SplitWithSizes Stack Std Topk Trace Unbind",
+        **_LINEAR,
     ),
+    **_operations("Logsumexp Prod Var", **_WEIGHS),
     **_operations(
         "ForeachNorm LinalgVectorNorm LogSoftmax Softmax WeightNormInterface", of_leaves=True
     ),
