@@ -220,7 +220,7 @@ class NTKBalancer(KernelCallback):
             found = look.found
             self.looks.done |= set(found.residuals)
             if self._to_certify(found):
-                self.finder.check(at.loss, found)
+                self.checks.check(at, look)
             named_residuals(found.residuals)  # says what is wrong with a residual
             kernel = look.kernel
         if not any(kernel.jacobian(term).fallbacks for term in kernel.terms):

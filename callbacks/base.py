@@ -13,6 +13,7 @@ from pinn_ntk.callbacks.log_writer import LogWriter
 from pinn_ntk.callbacks.schedule import Schedule
 from pinn_ntk.callbacks.step.manual_backward import Backward, ManualBackward, measuring
 from pinn_ntk.callbacks.step.step_looks import StepLooks
+from pinn_ntk.callbacks.step.term_checks import TermChecks
 from pinn_ntk.callbacks.step.term_finder import TermFinder
 from pinn_ntk.callbacks.trainer.checks import unsupported_strategy
 from pinn_ntk.callbacks.trainer.guard import Guard
@@ -47,6 +48,7 @@ class KernelCallback(StatefulCallback):
         self.schedule, self.finder, self.prefix = schedule, finder, prefix
         self.looks = StepLooks(finder, params, self.max_points)
         self.guard = Guard(type(self).__name__)
+        self.checks = TermChecks(finder, self.guard)
         self.writer = LogWriter(self.guard, prefix)
         self.manual = ManualBackward(finder.recorder, self.at_backward, self.weight_of)
         self._module: ref[pl.LightningModule] | None = None
@@ -80,6 +82,7 @@ class KernelCallback(StatefulCallback):
         self._active = True
         self.looks.done = set()
         self.guard.restart()
+        self.checks.restart()
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._module is not None and self._module() is not pl_module:
@@ -87,6 +90,7 @@ class KernelCallback(StatefulCallback):
         self._module = ref(pl_module)
         self._fitting = True
         self._restart()
+        self.guard.told = callbacks_of(trainer, KernelCallback)[0].guard.told
         refused = unsupported_strategy(trainer)
         if refused is not None:
             self._active = False

@@ -226,8 +226,8 @@ class NTKMonitor(KernelCallback):
             look = self.look(at, self.looks.fresh, lambda _: self.certify)
             if look is None or look.found.ascends:
                 return None
-            if self.certify and not look.undefined:
-                self.finder.check(at.loss, look.found)
+            if self.certify:
+                self.checks.check(at, look)
             self.looks.done |= set(look.found.residuals)
             self.looks.first = self.looks.first or look
             return self.panel.read(look)

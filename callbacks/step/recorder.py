@@ -28,6 +28,7 @@ class Recorder:
         self.names = None if names is None else list(names)
         self.logged: dict[str, Tensor | float] = {}  # as given, alive where the user logged it so
         self.taps: dict[str, Tensor] = {}  # of this step
+        self.lifeless: list[str] = []  # names tapped in this step of what has no gradient
         self.on_tap: Callable[[str, Tensor], None] | None = None  # gets name and residual of each
         self._weighted: dict[str, Tensor | float] = {}
         self.renamed: dict[str, str] = {}  # number of a term -> name that was logged later
@@ -37,7 +38,7 @@ class Recorder:
 
     def __getstate__(self) -> dict[str, Any]:
         # Live graphs can be neither copied nor pickled, and are of this step alone.
-        return vars(self) | {"logged": {}, "taps": {}, "_weighted": {}}
+        return vars(self) | {"logged": {}, "taps": {}, "_weighted": {}, "lifeless": []}
 
     def attach(self, module: pl.LightningModule) -> None:
         """Listen to ``module``. Several recorders may listen to one."""
@@ -69,6 +70,7 @@ class Recorder:
         self._awake = False
         self.logged.clear()
         self.taps.clear()
+        self.lifeless.clear()
         self._weighted.clear()
 
     def heard(self, key: str, value: Tensor | float) -> None:
@@ -78,7 +80,9 @@ class Recorder:
 
     def tapped(self, name: str, residual: Tensor) -> None:
         """The module tapped a residual; a name's second one before a backward pass is <name>_2."""
-        if self._awake and residual.requires_grad:
+        if self._awake and not residual.requires_grad:
+            self.lifeless.append(name)
+        elif self._awake:
             if self._spent:
                 self._spent = False
                 self.taps.clear()
@@ -98,8 +102,13 @@ class Recorder:
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """What was logged or weighed in this step, by name."""
+        """Names of `numbers`."""
         return (*self._weighted, *self.logged)
+
+    @property
+    def numbers(self) -> dict[str, Tensor | float]:
+        """What was logged or weighed in this step, by name."""
+        return self._weighted | self.logged
 
     def terms(self, loss: Tensor, *, check: bool) -> dict[str, Term]:
         """The terms of a loss by name.
@@ -110,7 +119,7 @@ class Recorder:
         """
         if self.names is not None:
             return find_terms(loss, names=self.names, check=check)
-        terms = list(find_terms(loss, names=self._weighted | self.logged, check=check).values())
+        terms = list(find_terms(loss, names=self.numbers, check=check).values())
         names = self._remembered(terms)
         return {n: replace(term, name=n) for n, term in zip(names, terms, strict=True)}
 

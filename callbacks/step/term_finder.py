@@ -124,7 +124,7 @@ class TermFinder:
                 ran = self._run(at, RandomStates.now(at.module.device))
             self._ran = ran
             return replace(self._from_function(ran.residuals, at.loss), states=ran.states)
-        every = self._aside(at.loss) if self.taps else self._all(at.loss, check=False)
+        every = self.every(at.loss) if self.taps else self._all(at.loss, check=False)
         terms = self._named(every)
         residuals = self.taps or {name: term.residual for name, term in terms.items()}
         return StepTerms(residuals, terms, complete=len(terms) == len(every))
@@ -154,7 +154,7 @@ class TermFinder:
         points: str = BATCH,
         rows: Mapping[str, Tensor] | None = None,
     ) -> StepTerms:
-        kept, every = self._kept(residuals), self._aside(loss)
+        kept, every = self._kept(residuals), self.every(loss)
         terms = self._kept(every)
         return StepTerms(kept, terms, points, rows, from_function=True, complete=terms == every)
 
@@ -165,11 +165,11 @@ class TermFinder:
 
     def terms(self, loss: Tensor | None, *, check: bool) -> dict[str, Term]:
         """Terms of the loss by name; where residuals are tapped, those only, as far as found."""
-        return self._named(self._aside(loss) if self.taps else self._all(loss, check=check))
+        return self._named(self.every(loss) if self.taps else self._all(loss, check=check))
 
     def terms_of_taps(self, loss: Tensor | None) -> dict[str, list[Term]]:
         """Tap -> the terms of the loss that its residual enters as it is, as far as found."""
-        return matched(self.taps, self._aside(loss))
+        return matched(self.taps, self.every(loss))
 
     def _named(self, every: Mapping[str, Term]) -> dict[str, Term]:
         if not self.taps:
@@ -186,8 +186,8 @@ class TermFinder:
             cause, _, _ = str(error).partition("Pass the residuals yourself")
             raise type(error)(f"{cause.strip()} {ADVICE}") from error
 
-    def _aside(self, loss: Tensor | None) -> dict[str, Term]:
-        """All terms of the loss where they can be found; another route has the residuals."""
+    def every(self, loss: Tensor | None) -> dict[str, Term]:
+        """All terms of the loss where they can be found; another route may have the residuals."""
         try:
             return self._all(loss, check=False)
         except ValueError:  # an opaque loss is what the other routes are for

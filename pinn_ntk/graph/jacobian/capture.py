@@ -7,13 +7,12 @@ interact, a wrong rule: each shows in it at once. v differs from every cotangent
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
 
-from pinn_ntk.errors import NTKWarning, ResidualError
+from pinn_ntk.errors import ResidualError, warn
 from pinn_ntk.graph.jacobian.certificate import (
     Probe,
     backward_probe,
@@ -97,10 +96,9 @@ def _report(
     reasons = {name: reasons[name] for name in leaves if name in reasons}
     jacobian.fallbacks |= reasons
     size = sum(leaves[name].numel() * leaves[name].element_size() for name in reasons)
-    warnings.warn(
+    warn(
         f"term {term!r}: {_listed(reasons)}. Its exact rows were computed one by one instead: "
         f"{jacobian.rows} vector-Jacobian products, {jacobian.rows * size / 2**20:.1f} MiB.",
-        NTKWarning,
         stacklevel=4,
     )
 

@@ -152,6 +152,21 @@ _VALUES: Mapping[str, Value] = {
 """Node type -> its result, where that can be told from what it keeps."""
 
 
+def factors_of_leaves(loss: Tensor) -> list[Tensor]:
+    """Single numbers without a graph that multiply what is made of leaves alone.
+
+    Such as a detached loss term before a learned weight: exp(-s) * bc.detach().
+    """
+    above, _ = _blocks(get_gradient_edge(checked(loss)).node)
+    found = []
+    for node in above:
+        made_by, operands = operation(node), [position for position, _, _ in inputs(node)]
+        if made_by.name == "Mul" and len(operands) == 1 and from_leaves(node, data=True):
+            factor = saved(node, made_by.partners[operands[0]])
+            found += [factor] if isinstance(factor, Tensor) and factor.numel() == 1 else []
+    return found
+
+
 def is_sum_of_squares(residual: Tensor) -> int:
     """Rows of what is squared where one number is a sum of squares with nothing subtracted, else 0.
 
