@@ -17,7 +17,7 @@ from pinn_ntk.callbacks.step.probe import FixedProbe, copied
 from pinn_ntk.callbacks.step.recorder import Recorder
 from pinn_ntk.callbacks.step.residual_function import Route, residuals_of, resolved
 from pinn_ntk.callbacks.trainer.naming import named
-from pinn_ntk.errors import IncompleteTermsError, OpaqueLossError
+from pinn_ntk.errors import GradientError, IncompleteTermsError, OpaqueLossError
 from pinn_ntk.graph.operations import operation
 from pinn_ntk.graph.terms.term import Term
 from pinn_ntk.looks.digest import RandomStates
@@ -182,6 +182,8 @@ class TermFinder:
             return {}
         try:
             return self.recorder.terms(loss, check=check)
+        except GradientError:  # however the terms are found
+            raise
         except (OpaqueLossError, IncompleteTermsError) as error:
             cause, _, _ = str(error).partition("Pass the residuals yourself")
             raise type(error)(f"{cause.strip()} {ADVICE}") from error

@@ -19,7 +19,7 @@ from pinn_ntk.graph.terms.constant import (
     Constant,
     constant_part,
     factors_of_leaves,
-    is_sum_of_squares,
+    squared_twice,
 )
 from pinn_ntk.graph.terms.paths import nodes_below
 from pinn_ntk.graph.terms.term import Term
@@ -48,7 +48,7 @@ def remarks(
     said = {
         "untrained": untrained(loss, terms, recorder.numbers, trained, scale),
         "lifeless taps": _lifeless(recorder),
-        "squared twice": squared_twice(terms),
+        "squared twice": squared_again(loss, terms),
     }
     return {what: sentence for what, sentence in said.items() if sentence}
 
@@ -81,16 +81,20 @@ def untrained(
     return _missing(Constant(*(scale * part for part in constant)), loss, terms, logged, scale)
 
 
-def squared_twice(terms: Mapping[str, Term]) -> str:
-    """Terms whose residual is a loss already, in words; empty where there is none."""
-    rows = {name: is_sum_of_squares(term.residual) for name, term in terms.items()}
-    found = [f"{name!r} ({n} rows inside)" for name, n in rows.items() if n]
+def squared_again(loss: Tensor, terms: Mapping[str, Term]) -> str:
+    """Terms that are squared once more when they are a loss already; empty where there is none."""
+    found = []
+    for node, rows in squared_twice(loss).items():
+        below = nodes_below([node])
+        names = [name for name, term in terms.items() if term.head is node]
+        names = names or [name for name, term in terms.items() if term.head in below]
+        found.append(f"{_listed(names)} ({rows} rows)")
     if not found:
         return ""
     return (
-        f"what is squared in {', '.join(found)} is one number, a sum or mean of squares already, "
-        "so it is squared twice and its kernel has a single row. Add that number to the loss as it "
-        "is, not mse_loss(number, 0) or number ** 2."
+        f"{' and '.join(found)}: the square of one number that is a sum or mean of squares "
+        "already. Squared twice, a term slows down as it falls, and may have one row in the kernel. "
+        "Add that number to the loss as it is, not mse_loss(number, 0) or number ** 2."
     )
 
 

@@ -25,6 +25,7 @@ from pinn_ntk.graph.operations import operation
 from pinn_ntk.graph.terms.completeness import checked, cut
 from pinn_ntk.graph.terms.loss_nodes import Head, below, rule_at
 from pinn_ntk.graph.terms.paths import from_leaves, passes
+from pinn_ntk.graph.terms.phi import SQUARE
 
 HEADROOM = 64
 """Rounding units of a sum up to which two ways of adding up may differ."""
@@ -172,7 +173,7 @@ def is_sum_of_squares(residual: Tensor) -> int:
 
     So is a loss term, but not the residual of an integral constraint, which has a target.
 
-    >>> u = torch.arange(4.0, requires_grad=True) * 2
+    >>> u = torch.ones(1, requires_grad=True) * torch.arange(4.0)
     >>> is_sum_of_squares(u.square().mean()), is_sum_of_squares(u.square().mean() - 1)
     (4, 0)
     """
@@ -188,6 +189,15 @@ def is_sum_of_squares(residual: Tensor) -> int:
         return 0
     constant = constant_part(value)
     return 0 if constant is None or constant.seen else rows
+
+
+def squared_twice(loss: Tensor) -> dict[Node, int]:
+    """Squares of a sum of squares -> rows of what is squared in that sum."""
+    _, blocks = _blocks(get_gradient_edge(checked(loss)).node)
+    rules = {node: rule_at(node) for node in blocks}
+    squares = {n: rule.residual for n, rule in rules.items() if rule and rule.phi is SQUARE}
+    rows = {node: is_sum_of_squares(residual) for node, residual in squares.items()}
+    return {node: n for node, n in rows.items() if n}
 
 
 def _subtracts(value: Tensor, blocks: Sequence[Node]) -> bool:
