@@ -23,7 +23,7 @@ from pinn_ntk.callbacks.trainer.state import StatefulCallback
 from pinn_ntk.callbacks.trainer.steps import last_step, logged_step
 from pinn_ntk.diagnostics.history import History
 from pinn_ntk.looks.look import Look
-from pinn_ntk.looks.parameters import Patterns
+from pinn_ntk.looks.parameters import Patterns, check_patterns
 from pinn_ntk.looks.step_terms import StepTerms
 
 if TYPE_CHECKING:
@@ -96,6 +96,8 @@ class KernelCallback(StatefulCallback):
             self._active = False
             self.guard.warn_once("strategy", f"{refused} {self.without}")
             return
+        self.finder.check_routes(pl_module)
+        check_patterns(trainer.optimizers, pl_module, self.looks.params)
         self.writer.count.open(logged_step(trainer), resumed=self._resumed)
         self.finder.recorder.attach(pl_module)
         self.manual.attach(trainer, pl_module)

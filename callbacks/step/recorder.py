@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from pinn_ntk.errors import ArgumentError
 from pinn_ntk.graph.terms.find import find_terms
+from pinn_ntk.graph.terms.names import name_terms
 from pinn_ntk.graph.terms.term import Term
 from pinn_ntk.taps import listen, unlisten
 
@@ -35,6 +37,7 @@ class Recorder:
         self._known: dict[str, dict[int, str]] = {}
         self._log: RecordingLog | None = None
         self._awake = self._spent = False
+        self._agreed = False  # names given with keys logged
 
     def __getstate__(self) -> dict[str, Any]:
         # Live graphs can be neither copied nor pickled, and are of this step alone.
@@ -118,10 +121,26 @@ class Recorder:
         same kinds and shapes: modules may log every n-th step only.
         """
         if self.names is not None:
-            return find_terms(loss, names=self.names, check=check)
+            named = find_terms(loss, names=self.names, check=check)
+            self._compare(list(named.values()))
+            return named
         terms = list(find_terms(loss, names=self.numbers, check=check).values())
         names = self._remembered(terms)
         return {n: replace(term, name=n) for n, term in zip(names, terms, strict=True)}
+
+    def _compare(self, terms: Sequence[Term]) -> None:
+        """ArgumentError where the keys logged say that names stand in another order."""
+        if self._agreed or not self.numbers:
+            return
+        logged, names = name_terms(terms, self.numbers), [term.name for term in terms]
+        wrong = [i for i, key in enumerate(logged) if key in names and key != names[i]]
+        if wrong:
+            said = ", ".join(f"{names[i]!r} for the one logged as {logged[i]!r}" for i in wrong)
+            raise ArgumentError(
+                f"names={names} contradicts the keys logged: {said}. Expected the order in which "
+                f"the loss is written, here {logged}; or leave names out, the keys are enough."
+            )
+        self._agreed = True
 
     def _remembered(self, terms: Sequence[Term]) -> list[str]:
         likeness = " ".join(f"{term.kind}{tuple(term.residual.shape)}" for term in terms)

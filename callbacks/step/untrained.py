@@ -12,7 +12,6 @@ from itertools import combinations
 
 from torch import Tensor
 
-from pinn_ntk.callbacks.step.recorder import Recorder
 from pinn_ntk.callbacks.step.term_finder import TermFinder
 from pinn_ntk.graph.nodes import leaf
 from pinn_ntk.graph.terms.constant import (
@@ -45,9 +44,9 @@ def remarks(
     ``scale`` makes of the differentiated loss the one that was logged.
     """
     terms, recorder = finder.every(loss), finder.recorder
+    lifeless = [name for name in dict.fromkeys(recorder.lifeless) if name not in recorder.taps]
     said = {
-        "untrained": untrained(loss, terms, recorder.numbers, trained, scale),
-        "lifeless taps": _lifeless(recorder),
+        "untrained": untrained(loss, terms, recorder.numbers, trained, scale, lifeless),
         "squared twice": squared_again(loss, terms),
     }
     return {what: sentence for what, sentence in said.items() if sentence}
@@ -59,8 +58,12 @@ def untrained(
     logged: Mapping[str, Tensor | float],
     trained: Iterable[Tensor],
     scale: float,
+    lifeless: Sequence[str] = (),
 ) -> str:
-    """What of a loss no gradient flows from, in words; empty where there is nothing to say."""
+    """What of a loss no gradient flows from, in words; empty where there is nothing to say.
+
+    ``lifeless`` are names of what was tapped without a gradient, be it for another purpose.
+    """
     wanted = {id(tensor) for tensor in trained}
     rows = {name: term.residual.numel() for name, term in terms.items()}
     constant = constant_part(loss)
@@ -78,7 +81,9 @@ def untrained(
         )
     if constant is None or not constant.seen:
         return ""
-    return _missing(Constant(*(scale * part for part in constant)), loss, terms, logged, scale)
+    constant, whole = Constant(*(scale * part for part in constant)), scale * float(loss.detach())
+    names, factor = _named(constant, dict(_others(terms, logged, whole, scale)))
+    return _missing(constant, whole, names or lifeless, factor)
 
 
 def squared_again(loss: Tensor, terms: Mapping[str, Term]) -> str:
@@ -93,17 +98,9 @@ def squared_again(loss: Tensor, terms: Mapping[str, Term]) -> str:
         return ""
     return (
         f"{' and '.join(found)}: the square of one number that is a sum or mean of squares "
-        "already. Squared twice, a term slows down as it falls, and may have one row in the kernel. "
-        "Add that number to the loss as it is, not mse_loss(number, 0) or number ** 2."
+        "already. Squared twice, a term slows down as it falls, and may have one row in the "
+        "kernel. Add that number to the loss as it is, not mse_loss(number, 0) or number ** 2."
     )
-
-
-def _lifeless(recorder: Recorder) -> str:
-    names = [name for name in dict.fromkeys(recorder.lifeless) if name not in recorder.taps]
-    if not names:
-        return ""
-    was = "were" if names[1:] else "was"
-    return f"{_listed(names)} {was} tapped, but {_have(names)} no gradient. {CAUSES}"
 
 
 def _reaches(term: Term, trained: Container[int]) -> bool:
@@ -123,16 +120,7 @@ def _undefined(empty: Sequence[str], logged: Mapping[str, Tensor | float]) -> st
     )
 
 
-def _missing(
-    constant: Constant,
-    loss: Tensor,
-    terms: Mapping[str, Term],
-    logged: Mapping[str, Tensor | float],
-    scale: float,
-) -> str:
-    whole = scale * float(loss.detach())
-    keys = dict(_others(terms, logged, whole, scale))
-    names, factor = _named(constant, keys)
+def _missing(constant: Constant, whole: float, names: Sequence[str], factor: float) -> str:
     if names:
         times = "" if factor == 1 else f" (times {factor:.3g})"
         return (
