@@ -15,13 +15,14 @@ from weakref import ref
 from torch import Tensor
 from torch.autograd.graph import Node
 
-from pinn_ntk.callbacks.base import KernelCallback, callbacks_of
+from pinn_ntk.callbacks.base import KernelCallback
 from pinn_ntk.callbacks.schedule import Schedule
 from pinn_ntk.callbacks.step.manual_backward import Backward, measuring
 from pinn_ntk.callbacks.step.residual_function import Route
 from pinn_ntk.callbacks.step.term_finder import TermFinder
 from pinn_ntk.callbacks.trainer.checks import check_optimizers
 from pinn_ntk.callbacks.trainer.flavours import MisconfigurationException
+from pinn_ntk.callbacks.trainer.state import callbacks_of
 from pinn_ntk.callbacks.trainer.steps import logged_step
 from pinn_ntk.callbacks.weighting.distributed import Traces, from_all_ranks
 from pinn_ntk.callbacks.weighting.gradient_weights import GradientWeights
@@ -108,6 +109,7 @@ class NTKBalancer(KernelCallback):
 
     stays = True
     without = "So the loss is trained on unweighted."
+    act = "update"
 
     def __init__(
         self,
@@ -141,6 +143,11 @@ class NTKBalancer(KernelCallback):
     def weights(self) -> dict[str, float]:
         """Term -> lambda_a in force."""
         return self._terms.weights
+
+    @property
+    def plan(self) -> str:  # type: ignore[override]
+        """What it does when it is due."""
+        return f'weighed by traces (convention="{self.rule.convention}")'
 
     def reset(self) -> None:
         super().reset()
@@ -239,6 +246,7 @@ class NTKBalancer(KernelCallback):
 
     def _update(self, trainer: pl.Trainer, measured: Traces) -> None:
         weights = self._terms.update(measured)
+        self.acts += 1
         if self._in_loss is not None:
             self._in_loss.prepare(weights)
         self.writer.log(trainer, self._step or 0, {f"weight/{n}": w for n, w in weights.items()})

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 from torch import Tensor
 from torch.autograd.graph import Node
 
 from pinn_ntk.callbacks.log_writer import LogWriter
+from pinn_ntk.callbacks.report import announce_end, announce_start
 from pinn_ntk.callbacks.schedule import Schedule
 from pinn_ntk.callbacks.step.manual_backward import Backward, ManualBackward, measuring
 from pinn_ntk.callbacks.step.step_looks import StepLooks
@@ -19,7 +21,7 @@ from pinn_ntk.callbacks.trainer.checks import unsupported_strategy
 from pinn_ntk.callbacks.trainer.guard import Guard
 from pinn_ntk.callbacks.trainer.loggers import publish
 from pinn_ntk.callbacks.trainer.migrate import VERSION, migrate
-from pinn_ntk.callbacks.trainer.state import StatefulCallback
+from pinn_ntk.callbacks.trainer.state import StatefulCallback, callbacks_of
 from pinn_ntk.callbacks.trainer.steps import last_step, logged_step
 from pinn_ntk.diagnostics.history import History
 from pinn_ntk.looks.look import Look
@@ -28,8 +30,6 @@ from pinn_ntk.looks.step_terms import StepTerms
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
-
-C = TypeVar("C", bound="KernelCallback")
 
 
 class KernelCallback(StatefulCallback):
@@ -41,6 +41,8 @@ class KernelCallback(StatefulCallback):
     max_points: int | None = None
     without = "Nothing is measured."
     """What follows for the user where a strategy is not supported."""
+    act, plan = "measurement", "measured"
+    """What is done when it is due, in a word."""
 
     def _set_up(
         self, schedule: Schedule, finder: TermFinder, params: Patterns, prefix: str
@@ -79,7 +81,7 @@ class KernelCallback(StatefulCallback):
 
     def _restart(self) -> None:
         """A fit starts."""
-        self._active = True
+        self._active, self.acts = True, 0
         self.looks.done = set()
         self.guard.restart()
         self.checks.restart()
@@ -148,7 +150,7 @@ class KernelCallback(StatefulCallback):
             self.manual.epoch_end(self.guard)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.conclude(trainer)
+        self._conclude(trainer)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.detach()
@@ -160,8 +162,12 @@ class KernelCallback(StatefulCallback):
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
-        self.conclude(trainer)
+        self._conclude(trainer)
         self.detach()
+
+    def _conclude(self, trainer: pl.Trainer) -> None:
+        self.guard.run("what is left to log", partial(self.conclude, trainer))
+        self.guard.run("the last line", partial(announce_end, trainer, self))
 
     def conclude(self, trainer: pl.Trainer) -> None:
         """Training is over, be it by an exception."""
@@ -193,6 +199,7 @@ class KernelCallback(StatefulCallback):
         if look is not None:
             look.total_step = self.writer.count.at(look.step)
             look.balanced = lambda: _balanced(at)
+            self.guard.run("the first line", partial(announce_start, at.trainer, look))
         return look
 
     def close_looks(self) -> None:
@@ -215,18 +222,6 @@ class KernelCallback(StatefulCallback):
 
     def load_more(self, state: Mapping[str, Any]) -> None:
         """What a subclass has put into the state."""
-
-
-def callbacks_of(trainer: pl.Trainer, kind: type[C]) -> list[C]:
-    """Every callback of a class among those of a trainer."""
-    callbacks: Sequence[Any] = trainer.callbacks  # type: ignore[attr-defined]
-    return [callback for callback in callbacks if isinstance(callback, kind)]
-
-
-def overhead(trainer: pl.Trainer, guard: Guard) -> float:
-    """Share of the fit's wall time that was spent in callbacks of this package."""
-    spent = sum(callback.guard.seconds for callback in callbacks_of(trainer, KernelCallback))
-    return spent / guard.elapsed()
 
 
 def _balanced(at: Backward) -> dict[Node, float]:

@@ -7,9 +7,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pinn_ntk.callbacks.balancer import WEIGHT, balancers
-from pinn_ntk.callbacks.base import KernelCallback, callbacks_of, overhead
+from pinn_ntk.callbacks.base import KernelCallback
 from pinn_ntk.callbacks.due_step import DueStep
-from pinn_ntk.callbacks.report import Report
+from pinn_ntk.callbacks.report import Report, overhead
 from pinn_ntk.callbacks.schedule import Schedule
 from pinn_ntk.callbacks.step.manual_backward import Backward, measuring
 from pinn_ntk.callbacks.step.probe import RENEWED, FixedProbe
@@ -18,6 +18,7 @@ from pinn_ntk.callbacks.step.step_inputs import StepInputs
 from pinn_ntk.callbacks.step.term_finder import TermFinder
 from pinn_ntk.callbacks.trainer.checks import at_least
 from pinn_ntk.callbacks.trainer.loggers import publish
+from pinn_ntk.callbacks.trainer.state import callbacks_of
 from pinn_ntk.callbacks.trainer.steps import logged_step
 from pinn_ntk.diagnostics.base import Diagnostic, Reading, Tag
 from pinn_ntk.diagnostics.panel import Panel
@@ -234,6 +235,7 @@ class NTKMonitor(KernelCallback):
 
     def _keep(self, trainer: pl.Trainer, readings: list[Reading]) -> None:
         step = logged_step(trainer)
+        self.acts += 1
         share = Reading(step, {OVERHEAD.pattern: overhead(trainer, self.guard)})
         self.report.measured(trainer, step, [*readings, share])
 

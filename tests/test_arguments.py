@@ -54,8 +54,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "one name twice": ({"names": ["pde", "pde"]}, r"names=\['pde', 'pde'\] does not fit"),
     "names in another order": (
         {"names": ["bc", "pde"]},
-        r"names=\['bc', 'pde'\] contradicts the keys logged: 'bc' for the one logged as 'pde', .*"
-        + r"Expected the order .*, here \['pde', 'bc'\]",
+        r"names=.*contradicts the keys logged: 'bc' for the one logged as 'pde', .*\['pde', 'b",
     ),
     "include nothing": ({"include": "ic*"}, r"include='ic\*' matches none of the terms"),
     "params nothing": (
