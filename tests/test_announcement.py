@@ -105,7 +105,7 @@ def test_many_terms_and_steps_are_counted():
     )
     weights = {f"term_{i}": 10.0**i for i in range(6)}
     assert end_line([Done("NTKBalancer", "update", 1)], weights, 0.0) == (
-        "NTKBalancer: 1 update; last weights term_0 1, term_1 10, term_2 100, term_3 1e+03 and 2 "
+        "NTKBalancer: 1 update; last weights term_0 1, term_1 10, term_2 100, term_3 1000 and 2 "
         "more; under 0.1 % of the time."
     )
 

@@ -95,7 +95,7 @@ def facts(
             facts(2, weights={"pde": 1.0, "bc": 37.0}),
             (
                 "Traces: that of pde is 37 times that of bc; with the weights in force the average "
-                "rates of convergence, 2 w Tr K / N^2, are within a factor of 1, and no term lags"
+                "rates of convergence, 2 w Tr K / N^2, are equal to 5 %, and no term lags"
             ),
         ),
         (

@@ -67,8 +67,8 @@ def end_line(done: Sequence[Done], weights: Mapping[str, float], share: float) -
     if not any(one.times for one in done):
         return f"{owners}: nothing was measured in this fit."
     counts = ", ".join(f"{n} {what}{'' if n == 1 else 's'}" for _, what, n in done)
-    last = f"last weights {_listed(f'{n} {w:.3g}' for n, w in weights.items())}; "
-    cost = "under 0.1 %" if share < 1e-3 else f"{100 * share:.2g} %"
+    last = f"last weights {_listed(f'{n} {number(w)}' for n, w in weights.items())}; "
+    cost = "under 0.1 %" if share < 1e-3 else f"{number(100 * share, 2)} %"
     return f"{owners}: {counts}; {last if weights else ''}{cost} of the time."
 
 
@@ -98,6 +98,11 @@ def _place(logger: Any) -> str:
         return min(str(folder), os.path.relpath(folder), key=len)
     except ValueError:  # on another drive
         return str(folder)
+
+
+def number(value: float, digits: int = 3) -> str:
+    """A number to some digits; below a million without exponent."""
+    return f"{float(f'{value:.{digits}g}'):g}"
 
 
 def _listed(entries: Iterable[str]) -> str:

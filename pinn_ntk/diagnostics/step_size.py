@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 
 from pinn_ntk.analysis.step_size import max_stable_lr
+from pinn_ntk.analysis.wording import number
 from pinn_ntk.diagnostics.base import Diagnostic, Reading, Readings, Tag, finite
 from pinn_ntk.looks.look import Look
 
@@ -39,7 +40,15 @@ class StepSize(Diagnostic):
     def sentences(self, readings: Readings) -> Iterator[str]:
         bound = readings[self.name].facts["bound"]
         lr = readings["learning_rate"].facts["lr"] if "learning_rate" in readings else None
-        said = f"Step size: plain gradient descent on this loss is unstable above {bound:.2g}"
-        if lr is not None and 0 < bound < math.inf:
-            said += f"; the learning rate in use, {lr:.2g}, is {lr / bound:.2g} times that"
+        if not 0 < bound < math.inf:
+            yield "Step size: no step is too long for this loss, whose kernel is zero."
+            return
+        said = f"Step size: plain gradient descent on this loss is unstable above {number(bound)}"
+        if lr is not None:
+            said += f"; the learning rate in use, {number(lr)}, is {_times(lr / bound)}"
         yield f"{said}. Adam and others follow another rule."
+
+
+def _times(ratio: float) -> str:
+    times = number(ratio)
+    return "just that" if times == "1" else f"{times} times that"

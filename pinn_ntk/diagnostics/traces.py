@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 
+from pinn_ntk.analysis.wording import number, within
 from pinn_ntk.diagnostics.base import Diagnostic, Reading, Readings, Tag, finite
 from pinn_ntk.looks.look import Look
 from pinn_ntk.weights.trace import Convention, weights_from_traces
@@ -77,28 +78,28 @@ def _even_rows(traces: Mapping[str, float], rows: Mapping[str, int]) -> str:
     """Rates are proportional to traces."""
     slow, fast, ratio = _ends(traces)
     if ratio < UNEVEN:
-        return f"Traces: within a factor of {ratio:.2g}; with equal weights no term lags behind."
+        return f"Traces: {within(ratio)}; with equal weights no term lags behind."
     return (
-        f"Traces: that of {fast} is {ratio:.3g} times that of {slow}, so with equal weights {slow} "
-        f"lags behind. Weights that even the traces out: {_trace_rule(traces, rows, 'sum')}."
+        f"Traces: that of {fast} is {number(ratio, 3)} times that of {slow}, so with equal weights "
+        f"{slow} lags behind. Weights that even the traces out: {_trace_rule(traces, rows, 'sum')}."
     )
 
 
 def _uneven_rows(traces: Mapping[str, float], rates: Mapping[str, float], plain: bool) -> str:
     slow, fast, ratio = _ends(traces)
-    said = f"that of {fast} is {ratio:.3g} times that of {slow}"
+    said = f"that of {fast} is {number(ratio, 3)} times that of {slow}"
     if ratio < UNEVEN:
-        said = f"within a factor of {ratio:.2g}"
+        said = within(ratio)
     loss = "for plain means over the rows" if plain else "with the weights in force"
     slow, fast, ratio = _ends(rates)
     if ratio < UNEVEN:
         return (
-            f"{said}; {loss} the average rates of convergence, 2 w Tr K / N^2, are within a factor "
-            f"of {ratio:.2g}, and no term lags behind."
+            f"{said}; {loss} the average rates of convergence, 2 w Tr K / N^2, are "
+            f"{within(ratio)}, and no term lags behind."
         )
     return (
         f"{said}; {loss} the average rate of convergence, 2 w Tr K / N^2, of {fast} is "
-        f"{ratio:.3g} times that of {slow}, so {slow} lags behind."
+        f"{number(ratio, 3)} times that of {slow}, so {slow} lags behind."
     )
 
 
@@ -120,7 +121,7 @@ def _trace_rule(
     traces: Mapping[str, float], rows: Mapping[str, int], convention: Convention
 ) -> str:
     weights = weights_from_traces(traces, rows, convention)
-    return ", ".join(f"{term} {weight:.3g}" for term, weight in weights.items())
+    return ", ".join(f"{term} {number(weight, 3)}" for term, weight in weights.items())
 
 
 def _ends(values: Mapping[str, float]) -> tuple[str, str, float]:
