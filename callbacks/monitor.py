@@ -104,7 +104,7 @@ class NTKMonitor(KernelCallback):
             after a restart; 8 (sum R)^2 bytes and more.
         limit: Measure the distance to the limit of infinite width.
         prefix: First part of all tags. A second monitor of a Trainer with the same one gets
-            "<prefix>_2".
+            "<prefix>_2". Two that differ in no argument are refused by Lightning.
         diagnostics: Names of what is measured, such as "traces" and "drift", and objects of your
             own `pinn_ntk.diagnostics.Diagnostic` classes; None for all that there are.
 
@@ -115,7 +115,8 @@ class NTKMonitor(KernelCallback):
 
     Raises:
         TypeError: ``diagnostics`` is no list of names and objects.
-        ValueError: An argument is out of range.
+        ValueError: An argument is out of range. One that turns out not to fit the module (names,
+            patterns, functions) ends the fit as an `pinn_ntk.ArgumentError`.
 
     Example:
         >>> monitor = NTKMonitor(every_n_steps=1000)

@@ -110,7 +110,7 @@ def announce_start(trainer: pl.Trainer, look: Look) -> None:
 def announce_end(trainer: pl.Trainer, callback: KernelCallback) -> None:
     """Say what a fit was, when the last callback concludes."""
     everyone = _everyone(trainer)
-    active = [c for c in everyone if c._active]
+    active = [c for c in everyone if c._active and c._fitting]
     if callback is not everyone[-1] or not active:
         return
     done = [announcement.Done(c.guard.owner, c.act, c.acts) for c in active]

@@ -13,7 +13,11 @@ from pinn_ntk import NTKWarning
 from pinn_ntk.callbacks import NTKBalancer, NTKMonitor
 from pinn_ntk.callbacks.schedule import Schedule
 from pinn_ntk.callbacks.trainer.announcement import Done, end_line, start_line, timing
-from tests.pinn import Pinn, build, calling, fit
+from tests.pinn import Pinn, build, calling, fit, trainer
+
+
+class Validated(Pinn):
+    def validation_step(self, batch: Any, batch_idx: int) -> None: ...
 
 
 def lines(caplog: pytest.LogCaptureFixture, *callbacks: Any, **options: Any) -> list[str]:
@@ -68,6 +72,16 @@ def test_a_fit_that_ends_before_or_fails_in_the_first_measurement_says_so(
     with caplog.at_level("INFO"), pytest.raises(RuntimeError, match="power cut"):
         fit(build(), NTKMonitor(), calling(on_train_batch_start=stop))
     assert [r.getMessage() for r in caplog.records if r.getMessage().startswith("NTK")] == [only]
+
+
+def test_what_is_no_fit_is_not_spoken_of(caplog: pytest.LogCaptureFixture):
+    def stop(*_: Any) -> None:
+        raise RuntimeError("power cut")
+
+    run = trainer(NTKMonitor(), calling(on_validation_start=stop))
+    with caplog.at_level("INFO"), pytest.raises(RuntimeError, match="power cut"):
+        run.validate(Validated(), [{}], verbose=False)
+    assert not [r for r in caplog.records if r.getMessage().startswith("NTK")]
 
 
 @pytest.mark.parametrize("name", ["pytorch_lightning", "lightning.pytorch"])
