@@ -15,13 +15,14 @@ from weakref import ref
 from torch import Tensor
 from torch.autograd.graph import Node
 
-from pinn_ntk.callbacks.base import KernelCallback, callbacks_of
+from pinn_ntk.callbacks.base import KernelCallback
 from pinn_ntk.callbacks.schedule import Schedule
 from pinn_ntk.callbacks.step.manual_backward import Backward, measuring
 from pinn_ntk.callbacks.step.residual_function import Route
 from pinn_ntk.callbacks.step.term_finder import TermFinder
 from pinn_ntk.callbacks.trainer.checks import check_optimizers
 from pinn_ntk.callbacks.trainer.flavours import MisconfigurationException
+from pinn_ntk.callbacks.trainer.state import callbacks_of
 from pinn_ntk.callbacks.trainer.steps import logged_step
 from pinn_ntk.callbacks.weighting.distributed import Traces, traces_of
 from pinn_ntk.callbacks.weighting.gradient_weights import GradientWeights
@@ -112,6 +113,7 @@ class NTKBalancer(KernelCallback):
 
     balances = stays = True
     without = "So the loss is trained on unweighted."
+    act = "update"
 
     def __init__(
         self,
@@ -145,6 +147,11 @@ class NTKBalancer(KernelCallback):
     def weights(self) -> dict[str, float]:
         """Term -> lambda_a in force."""
         return self._update.terms.weights
+
+    @property
+    def plan(self) -> str:  # type: ignore[override]
+        """What it does when it is due."""
+        return f'weighed by traces (convention="{self.rule.convention}")'
 
     def reset(self) -> None:
         super().reset()
@@ -204,6 +211,7 @@ class NTKBalancer(KernelCallback):
             weights = self._update.take(at.trainer, local)
             tagged = {f"weight/{name}": weight for name, weight in weights.items()}
             if tagged:
+                self.acts += 1
                 self.writer.log(at.trainer, logged_step(at.trainer), tagged)
 
     def _is_due(self, at: Backward) -> bool:
@@ -236,7 +244,7 @@ class NTKBalancer(KernelCallback):
             found = look.found
             self.looks.done |= set(found.residuals)
             if self._to_certify(found):
-                self.finder.check(at.loss, found)
+                self.checks.check(at, look)
             named_residuals(found.residuals)  # says what is wrong with a residual
             kernel, traces = look.kernel, traces_of(look)
             remarks.note(look, self._in_loss)

@@ -2,33 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 from torch import Tensor
 from torch.autograd.graph import Node
 
 from pinn_ntk.callbacks.log_writer import LogWriter
+from pinn_ntk.callbacks.report import announce_end, announce_start
 from pinn_ntk.callbacks.schedule import Schedule
 from pinn_ntk.callbacks.step.manual_backward import Backward, ManualBackward, measuring
 from pinn_ntk.callbacks.step.step_looks import StepLooks
+from pinn_ntk.callbacks.step.term_checks import TermChecks
 from pinn_ntk.callbacks.step.term_finder import TermFinder
 from pinn_ntk.callbacks.trainer.checks import unsupported_strategy
 from pinn_ntk.callbacks.trainer.guard import Guard
 from pinn_ntk.callbacks.trainer.loggers import publish
 from pinn_ntk.callbacks.trainer.migrate import VERSION, migrate
-from pinn_ntk.callbacks.trainer.state import StatefulCallback
+from pinn_ntk.callbacks.trainer.state import StatefulCallback, callbacks_of
 from pinn_ntk.callbacks.trainer.steps import last_step, logged_step
 from pinn_ntk.diagnostics.history import History
 from pinn_ntk.looks.look import Look
-from pinn_ntk.looks.parameters import Patterns
+from pinn_ntk.looks.parameters import Patterns, check_patterns
 from pinn_ntk.looks.step_terms import StepTerms
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
-
-C = TypeVar("C", bound="KernelCallback")
 
 
 class KernelCallback(StatefulCallback):
@@ -42,6 +43,8 @@ class KernelCallback(StatefulCallback):
     max_points: int | None = None
     without = "Nothing is measured."
     """What follows for the user where a strategy is not supported."""
+    act, plan = "measurement", "measured"
+    """What is done when it is due, in a word."""
 
     def _set_up(
         self, schedule: Schedule, finder: TermFinder, params: Patterns, prefix: str
@@ -49,6 +52,7 @@ class KernelCallback(StatefulCallback):
         self.schedule, self.finder, self.prefix = schedule, finder, prefix
         self.looks = StepLooks(finder, params, self.max_points)
         self.guard = Guard(type(self).__name__)
+        self.checks = TermChecks(finder, self.guard)
         self.writer = LogWriter(self.guard, prefix)
         self.manual = ManualBackward(finder.recorder, self.at_backward, self.weight_of)
         self._module: ref[pl.LightningModule] | None = None
@@ -79,9 +83,10 @@ class KernelCallback(StatefulCallback):
 
     def _restart(self) -> None:
         """A fit starts."""
-        self._active, self._counting = True, False
+        self._active, self._counting, self.acts = True, False, 0
         self.looks.done = set()
         self.guard.restart()
+        self.checks.restart()
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._module is not None and self._module() is not pl_module:
@@ -89,11 +94,14 @@ class KernelCallback(StatefulCallback):
         self._module = ref(pl_module)
         self._fitting = True
         self._restart()
+        self.guard.told = callbacks_of(trainer, KernelCallback)[0].guard.told
         refused = unsupported_strategy(trainer)
         if refused is not None:
             self._active = False
             self.guard.warn_once("strategy", f"{refused} {self.without}")
             return
+        self.finder.check_routes(pl_module)
+        check_patterns(trainer.optimizers, pl_module, self.looks.params)
         self.finder.recorder.attach(pl_module)
         self.manual.attach(trainer, pl_module)
 
@@ -147,7 +155,7 @@ class KernelCallback(StatefulCallback):
             self.manual.epoch_end(self.guard)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.conclude(trainer)
+        self._conclude(trainer)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.detach()
@@ -159,8 +167,12 @@ class KernelCallback(StatefulCallback):
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
-        self.conclude(trainer)
+        self._conclude(trainer)
         self.detach()
+
+    def _conclude(self, trainer: pl.Trainer) -> None:
+        self.guard.run("what is left to log", partial(self.conclude, trainer))
+        self.guard.run("the last line", partial(announce_end, trainer, self))
 
     def conclude(self, trainer: pl.Trainer) -> None:
         """Training is over, be it by an exception."""
@@ -193,6 +205,7 @@ class KernelCallback(StatefulCallback):
             look.total_step = self.writer.count.at(look.step)
             look.balanced = lambda: _balanced(at)
             look.balancing = any(one.balances and one._active for one in (self, *others))
+            self.guard.run("the first line", partial(announce_start, at.trainer, look))
         return look
 
     def close_looks(self) -> None:
@@ -215,18 +228,6 @@ class KernelCallback(StatefulCallback):
 
     def load_more(self, state: Mapping[str, Any]) -> None:
         """What a subclass has put into the state."""
-
-
-def callbacks_of(trainer: pl.Trainer, kind: type[C]) -> list[C]:
-    """Every callback of a class among those of a trainer."""
-    callbacks: Sequence[Any] = trainer.callbacks  # type: ignore[attr-defined]
-    return [callback for callback in callbacks if isinstance(callback, kind)]
-
-
-def overhead(trainer: pl.Trainer, guard: Guard) -> float:
-    """Share of the fit's wall time that was spent in callbacks of this package."""
-    spent = sum(callback.guard.seconds for callback in callbacks_of(trainer, KernelCallback))
-    return spent / guard.elapsed()
 
 
 def _balanced(at: Backward) -> dict[Node, float]:

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pinn_ntk.callbacks.trainer.guard import Guard
-from pinn_ntk.callbacks.trainer.loggers import log_scalars, log_tensors, publish
+from pinn_ntk.callbacks.trainer.loggers import log_tensors, publish
 from pinn_ntk.callbacks.trainer.steps import StepCount
 from pinn_ntk.diagnostics.base import Reading
 from pinn_ntk.diagnostics.history import History
@@ -44,8 +44,9 @@ class LogWriter:
         """The same with plain scalars at one step."""
         tagged = {f"{self.prefix}/{tag}": float(value) for tag, value in values.items()}
         self.history.add(self.count.at(step), tagged)
-        write = partial(log_scalars, trainer, tagged, step)
-        self.guard.run("logging scalars", write, retry=True)  # other loggers still take them
+        for logger in trainer.loggers:  # past ``log_every_n_steps``; one that fails is alone in it
+            write = partial(logger.log_metrics, dict(tagged), step=step)
+            self.guard.run(f"logging scalars to {type(logger).__name__}", write, retry=True)
         publish(trainer, tagged)
         return tagged
 

@@ -7,9 +7,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pinn_ntk.callbacks.balancer import WEIGHT, balancers
-from pinn_ntk.callbacks.base import KernelCallback, callbacks_of, overhead
+from pinn_ntk.callbacks.base import KernelCallback
 from pinn_ntk.callbacks.due_step import DueStep
-from pinn_ntk.callbacks.report import Report
+from pinn_ntk.callbacks.report import Report, overhead
 from pinn_ntk.callbacks.schedule import Schedule
 from pinn_ntk.callbacks.step.manual_backward import Backward, measuring
 from pinn_ntk.callbacks.step.probe import RENEWED, FixedProbe
@@ -18,6 +18,7 @@ from pinn_ntk.callbacks.step.step_inputs import StepInputs
 from pinn_ntk.callbacks.step.term_finder import TermFinder
 from pinn_ntk.callbacks.trainer.checks import at_least
 from pinn_ntk.callbacks.trainer.loggers import publish
+from pinn_ntk.callbacks.trainer.state import callbacks_of
 from pinn_ntk.callbacks.trainer.steps import logged_step
 from pinn_ntk.diagnostics.base import Diagnostic, Reading, Tag
 from pinn_ntk.diagnostics.panel import Panel
@@ -104,7 +105,7 @@ class NTKMonitor(KernelCallback):
             after a restart; 8 (sum R)^2 bytes and more.
         limit: Measure the distance to the limit of infinite width.
         prefix: First part of all tags. A second monitor of a Trainer with the same one gets
-            "<prefix>_2".
+            "<prefix>_2". Two that differ in no argument are refused by Lightning.
         diagnostics: Names of what is measured, such as "traces" and "drift", and objects of your
             own `pinn_ntk.diagnostics.Diagnostic` classes; None for all that there are.
 
@@ -115,7 +116,8 @@ class NTKMonitor(KernelCallback):
 
     Raises:
         TypeError: ``diagnostics`` is no list of names and objects.
-        ValueError: An argument is out of range.
+        ValueError: An argument is out of range. One that turns out not to fit the module (names,
+            patterns, functions) ends the fit as an `pinn_ntk.ArgumentError`.
 
     Example:
         >>> monitor = NTKMonitor(every_n_steps=1000)
@@ -234,8 +236,8 @@ class NTKMonitor(KernelCallback):
             look = self.look(at, self._to_read, lambda _: self.certify)
             if look is None or look.found.ascends:
                 return None
-            if self.certify and not look.undefined:
-                self.finder.check(at.loss, look.found)
+            if self.certify:
+                self.checks.check(at, look)
             self.looks.done |= set(look.found.residuals)
             self._read |= set(look.found.residuals)
             self.looks.first = self.looks.first or look
@@ -248,6 +250,7 @@ class NTKMonitor(KernelCallback):
 
     def _keep(self, trainer: pl.Trainer, readings: list[Reading]) -> None:
         step = logged_step(trainer)
+        self.acts += 1
         share = Reading(step, {OVERHEAD.pattern: overhead(trainer, self.guard)})
         self.report.measured(trainer, step, [*readings, share])
 

@@ -1,19 +1,27 @@
-"""What a monitor tells of a fit: scalars at each measurement, words at the first and the last."""
+"""What is told of a fit: scalars at each measurement, words at the first and the last."""
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Iterable
 from functools import partial
 from typing import TYPE_CHECKING
 
 from pinn_ntk.callbacks.log_writer import LogWriter
+from pinn_ntk.callbacks.trainer import announcement
 from pinn_ntk.callbacks.trainer.flavours import rank_zero_info
+from pinn_ntk.callbacks.trainer.guard import Guard
 from pinn_ntk.callbacks.trainer.loggers import log_figure, log_layout, log_text, writers
+from pinn_ntk.callbacks.trainer.state import StatefulCallback, callbacks_of
+from pinn_ntk.callbacks.trainer.steps import last_step
 from pinn_ntk.diagnostics.base import Diagnostic, Reading, Tag
 from pinn_ntk.diagnostics.panel import Panel
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
+
+    from pinn_ntk.callbacks.base import KernelCallback
+    from pinn_ntk.looks.look import Look
 
 
 class Report:
@@ -77,3 +85,40 @@ class Report:
             name, figure = drawn
             log_figure(trainer, f"{self.writer.prefix}/figure/{name}", figure, step)
         return True
+
+
+def overhead(trainer: pl.Trainer, guard: Guard) -> float:
+    """Share of the fit's wall time that was spent in callbacks of this package."""
+    spent = sum(callback.guard.seconds for callback in _everyone(trainer))
+    return spent / guard.elapsed()
+
+
+def announce_start(trainer: pl.Trainer, look: Look) -> None:
+    """Say once a fit what it is going to be; all callbacks together, when the first one looks."""
+    active = [callback for callback in _everyone(trainer) if callback._active]
+    if "start" in active[0].guard.told:
+        return
+    active[0].guard.told.add("start")
+    last = last_step(trainer)
+    plans = [(c.guard.owner, f"{c.plan} {announcement.timing(c.schedule, last)}") for c in active]
+    if not any(hasattr(c, "weights") for c in active):
+        plans[-1] = plans[-1][0], f"{plans[-1][1]}, no weights set"
+    rows = {name: residual.numel() for name, residual in look.found.residuals.items()}
+    announcement.say(announcement.start_line(rows, plans, announcement.places(trainer)))
+
+
+def announce_end(trainer: pl.Trainer, callback: KernelCallback) -> None:
+    """Say what a fit was, when the last callback concludes."""
+    everyone = _everyone(trainer)
+    active = [c for c in everyone if c._active and c._fitting]
+    if callback is not everyone[-1] or not active:
+        return
+    done = [announcement.Done(c.guard.owner, c.act, c.acts) for c in active]
+    weights = [getattr(c, "weights", {}) for c in active if c.acts]
+    share = overhead(trainer, callback.guard)
+    announcement.say(announcement.end_line(done, dict(ChainMap(*weights)), share))
+
+
+def _everyone(trainer: pl.Trainer) -> list[KernelCallback]:
+    """Our callbacks of a trainer."""
+    return callbacks_of(trainer, StatefulCallback)  # type: ignore[arg-type]

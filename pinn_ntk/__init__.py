@@ -30,7 +30,14 @@ if TYPE_CHECKING:
     from pinn_ntk.analysis.modes import Modes
     from pinn_ntk.analysis.regression import kernel_regression
     from pinn_ntk.diagnostics.history import History
-    from pinn_ntk.errors import IncompleteTermsError, NTKWarning, OpaqueLossError, ResidualError
+    from pinn_ntk.errors import (
+        ArgumentError,
+        GradientError,
+        IncompleteTermsError,
+        NTKWarning,
+        OpaqueLossError,
+        ResidualError,
+    )
     from pinn_ntk.graph.jacobian.empirical import empirical_ntk
     from pinn_ntk.graph.reference import reference_ntk
     from pinn_ntk.graph.terms.curvature import curvature
@@ -53,11 +60,13 @@ __version__ = "0.1.0"
 
 __all__ = [
     "NTK",
+    "ArgumentError",
     "Decay",
     "Definiteness",
     "Drift",
     "EarlyStopping",
     "FactoredJacobian",
+    "GradientError",
     "History",
     "IncompleteTermsError",
     "Interference",
@@ -106,7 +115,10 @@ _MODULES = publish(
         "analysis.modes": "Modes",
         "analysis.regression": "kernel_regression",
         "diagnostics.history": "History",
-        "errors": "IncompleteTermsError NTKWarning OpaqueLossError ResidualError",
+        "errors": (
+            "ArgumentError GradientError IncompleteTermsError NTKWarning OpaqueLossError"
+            " ResidualError"
+        ),
         "graph.jacobian.empirical": "empirical_ntk",
         "graph.reference": "reference_ntk",
         "graph.terms.curvature": "curvature",

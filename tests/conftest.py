@@ -17,6 +17,7 @@ import torch
 from tests.idioms import Problem
 
 LOGGERS = ("pytorch_lightning", "lightning.pytorch", "lightning_fabric", "lightning")
+GUARD = "pinn_ntk.callbacks.trainer.guard"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -60,6 +61,18 @@ def _fresh_torch(seed: int) -> Iterator[None]:
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(deterministic)
     assert levels == [logging.getLogger(name).level for name in LOGGERS]
+
+
+@pytest.fixture(autouse=True)
+def unheard() -> Iterator[list[logging.LogRecord]]:
+    """Warnings of callbacks that no test expects are logged, since they must not end a fit."""
+    records: list[logging.LogRecord] = []
+    handler, logger = logging.Handler(logging.WARNING), logging.getLogger(GUARD)
+    handler.emit = records.append  # type: ignore[method-assign]
+    logger.addHandler(handler)
+    yield records
+    logger.removeHandler(handler)
+    assert [record.getMessage() for record in records] == []
 
 
 @pytest.fixture(params=[torch.float32, torch.float64], ids=["float32", "float64"])

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
 from pinn_ntk.callbacks import NTKBalancer, NTKMonitor
+from pinn_ntk.errors import ArgumentError
 from pinn_ntk.graph.reference import reference_jacobian
-from tests.pinn import N_BC, N_PDE, batch, told_once
+from tests.pinn import N_BC, N_PDE, batch
 from tests.zoo import (
     Inverse,
     Noted,
@@ -300,7 +301,7 @@ def test_names_are_given_where_only_the_total_is_logged():
     assert balancer.weights == pytest.approx(hand.weights, rel=1e-9)
 
 
-def test_names_that_do_not_fit_are_told_once():
+def test_names_that_do_not_fit_end_the_fit():
     monitor = NTKMonitor(every_n_steps=1, names=["pde", "bc", "data"])
-    with told_once("names"):
+    with pytest.raises(ArgumentError, match="names"):
         compare(OnlyTotal, monitor, fit={"steps": 3})

@@ -42,7 +42,7 @@ def test_full_rank_by_hand() -> None:
     assert full.must_decrease
     assert (full.duplicates, full.broadcast, full.cause) == ((), {}, "")
     assert full.statement == (
-        "pde: positive definite with smallest eigenvalue 1.0e+00; its loss, trained alone, must "
+        "pde: positive definite with smallest eigenvalue 1; its loss, trained alone, must "
         "fall under gradient flow, at that times |dL/dr|^2 at least."
     )
 
@@ -160,7 +160,9 @@ def test_boundary_copies_of_poisson(net: nn.Module) -> None:
     assert copies.duplicates == (tuple(range(50)), tuple(range(50, 100)))
     assert (copies.broadcast, copies.must_decrease) == ({}, False)
     assert copies.cause == "Rank is lost by duplicated points (100 rows, 2 different ones)."
-    assert copies.statement.startswith("pde: rank 2 of 100 above the rounding noise")
+    assert copies.statement.startswith(
+        "pde: rank 2 of 100, the smallest eigenvalue above the rounding"
+    )
     assert "(none of |r|^2 lies there)" in copies.statement
 
 

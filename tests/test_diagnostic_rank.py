@@ -114,7 +114,7 @@ def repeated(rows: int, repeated: int, dtype: str = "float32", term: str = "pde"
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        (bc(), "bc: positive definite with smallest eigenvalue 5.0e-01;"),
+        (bc(), "bc: positive definite with smallest eigenvalue 0.5;"),
         (
             bc(rank=2, duplicates=((0, 1), (2, 3))),
             "- bc: rank is lost by duplicated points (4 rows, 2 different ones).",

@@ -78,7 +78,7 @@ RESOLVED = {"step": {"dtype": "float64"}}
             (
                 "pde: 1.2 directions carry the kernel, 2 of 3 stand above the rounding noise; the "
                 "rest, 1, is not resolved in float32: eigenvalues there are at most of the order "
-                "of 1.0e-12, and how slowly they are learned, if at all, is not known; a model in "
+                "of 1e-12, and how slowly they are learned, if at all, is not known; a model in "
                 "float64 resolves more."
             ),
         ),

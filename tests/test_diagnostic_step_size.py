@@ -98,7 +98,11 @@ RATES = {"pde": [2.5, 0.01], "bc": [1.0, 0.7]}
     [
         (None, {}, "plain gradient descent on this loss is unstable above 0.004. Adam"),
         (0.001, {}, "above 0.004; the learning rate in use, 0.001, is 0.25 times that. Adam"),
-        (0.1, {"step_size": {"bound": math.inf}}, "unstable above inf. Adam"),
+        (
+            0.1,
+            {"step_size": {"bound": math.inf}},
+            "Step size: no step is too long for this loss, whose kernel is zero.",
+        ),
         (  # 1 / -log(1 - 0.1) = 9.491; 1 / 1e-12 of what 1 - x cannot hold
             0.01,
             {"time_scales": {"rates": {"pde": [10.0, 1e-10]}}},

@@ -91,7 +91,7 @@ RATE = "Rates: 2 w mean(K_ii), the rate at which a term learns: "
         ),
         (
             facts({"pde": 76.96, "bc": 77.0}, weights={"pde": 1.04, "bc": 25.7}, balanced=True),
-            RATE + "with the weights in force, the balancer's included, within a factor of 1.",
+            RATE + "with the weights in force, the balancer's included, equal to 5 %.",
         ),
         (
             facts({"pde": 74.0, "bc": 300.0}, weights={"pde": 1.0, "bc": 100.0}, balanced=True),

@@ -5,13 +5,17 @@ from __future__ import annotations
 import logging
 import re
 import time
+import traceback
+import warnings
 from types import SimpleNamespace
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
 
 from pinn_ntk import NTKWarning
 from pinn_ntk.callbacks.trainer.guard import Guard
+from pinn_ntk.errors import ArgumentError, warn
 
 
 def fail() -> int:
@@ -24,15 +28,17 @@ def test_results_come_through():
 
 def test_a_failure_is_one_warning_with_its_traceback_in_the_log(caplog: pytest.LogCaptureFixture):
     guard = Guard("NTKMonitor")
+    caplog.set_level("DEBUG", "pinn_ntk")
     with pytest.warns(NTKWarning) as warned:
         assert guard.run("the ratio", fail) is None
     (warning,) = warned
     assert str(warning.message) == (
         "NTKMonitor: the ratio failed with ZeroDivisionError: integer division or modulo by zero. "
-        "Training goes on; the ratio is switched off for this fit. The traceback is in the log."
+        "Training goes on; the ratio is switched off for this fit. Its traceback is logged at "
+        "level DEBUG by pinn_ntk."
     )
     (record,) = caplog.records
-    assert (record.levelno, record.name) == (logging.WARNING, "pinn_ntk.callbacks.trainer.guard")
+    assert (record.levelno, record.name) == (logging.DEBUG, "pinn_ntk.callbacks.trainer.guard")
     assert record.getMessage() == "NTKMonitor: the ratio failed; training goes on."
     assert record.exc_info is not None
     assert "return 1 // 0" in caplog.text
@@ -40,6 +46,7 @@ def test_a_failure_is_one_warning_with_its_traceback_in_the_log(caplog: pytest.L
 
 def test_what_failed_is_off_until_the_next_fit(caplog: pytest.LogCaptureFixture):
     guard, count = Guard("NTKMonitor"), Mock(side_effect=fail)
+    caplog.set_level("DEBUG", "pinn_ntk")
     for fit in (1, 2):
         with pytest.warns(NTKWarning) as warned:
             assert [guard.run("counting", count) for _ in range(3)] == [None] * 3
@@ -50,6 +57,7 @@ def test_what_failed_is_off_until_the_next_fit(caplog: pytest.LogCaptureFixture)
 
 def test_a_retry_runs_again_and_is_told_once(caplog: pytest.LogCaptureFixture):
     guard, results = Guard("NTKBalancer"), iter([0, 0, 4])
+    caplog.set_level("DEBUG", "pinn_ntk")
     with pytest.warns(NTKWarning, match="the update is tried again when next due") as warned:
         done = [guard.run("the update", lambda: 8 // next(results), retry=True) for _ in range(3)]
     assert done == [None, None, 2]
@@ -124,8 +132,67 @@ def test_a_warning_is_given_once_a_fit():
         guard.restart()
 
 
-def test_a_warning_that_is_an_error_does_not_come_twice():
+def test_no_traceback_is_shown_unless_it_is_asked_for(capfd: pytest.CaptureFixture[str]):
+    with pytest.warns(NTKWarning, match="logged at level DEBUG"):
+        Guard("NTKMonitor").run("the ratio", fail)
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_warning_that_is_an_error_changes_no_training(unheard: list[logging.LogRecord]):
     guard = Guard("NTKMonitor")  # the suite makes errors of warnings
-    with pytest.raises(NTKWarning):
+    for _ in range(2):
         guard.warn_once("taps", "No taps were seen.")
-    guard.warn_once("taps", "No taps were seen.")
+        assert guard.run("the ratio", fail) is None
+    first, second = (record.getMessage() for record in unheard)
+    assert first == "NTKMonitor: No taps were seen."
+    assert second.startswith("NTKMonitor: the ratio failed with ZeroDivisionError")
+    unheard.clear()
+
+
+@pytest.mark.parametrize("filters", ["always", "default", "once", "module"])
+def test_once_is_once_a_fit_whatever_the_filters(filters: Any):
+    guard = Guard("NTKMonitor")
+    for fit in (1, 2):
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter(filters)
+            for step in range(3):
+                guard.warn_once("taps", f"No taps in fit {fit}.")
+                guard.run("reading", lambda: warn(f"term 'pde': {step} rows one by one."))  # noqa: B023
+                guard.run("the ratio", fail)
+        assert [str(w.message)[:32] for w in warned] == [
+            f"NTKMonitor: No taps in fit {fit}.",
+            "term 'pde': 0 rows one by one.",
+            "NTKMonitor: the ratio failed wit",
+        ]
+        guard.restart()
+
+
+def test_callbacks_of_a_fit_say_the_same_thing_once():
+    first, second = Guard("NTKMonitor"), Guard("NTKBalancer")
+    second.told = first.told
+    with pytest.warns(NTKWarning) as warned:
+        first.run("reading", lambda: warn("term 'pde': 12.5 MiB one by one."))
+    second.run("reading", lambda: warn("term 'pde': 25 MiB one by one."))
+    assert [str(w.message) for w in warned] == ["term 'pde': 12.5 MiB one by one."]
+
+
+def test_outside_a_guard_the_engine_warns_as_python_does():
+    with pytest.warns(NTKWarning, match="one by one") as warned:
+        warn("one by one")
+    assert [warning.filename for warning in warned] == [__file__]
+
+
+def test_a_wrong_argument_is_let_through_alone():
+    def wrong() -> None:
+        try:
+            fail()
+        except ZeroDivisionError as error:
+            raise ArgumentError("names has 3 names.") from error
+
+    with pytest.raises(ArgumentError, match=r"^names has 3 names\.$") as raised:
+        Guard("NTKMonitor").run("reading", wrong)
+    assert raised.value.__suppress_context__
+    assert raised.value.__cause__ is None
+    shown = "".join(traceback.format_exception(raised.value))
+    assert "ZeroDivisionError" not in shown
+    assert "in wrong" not in shown

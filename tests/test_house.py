@@ -96,6 +96,13 @@ def test_private_node_attributes_stay_in_one_module(file: Path):
     assert holds == (file == ROOT / "pinn_ntk" / "graph" / "nodes.py")
 
 
+@pytest.mark.parametrize("file", ENGINE + PLUGIN, ids=name_of)
+def test_warnings_go_through_one_door(file: Path):
+    """`pinn_ntk.errors.warn`, so that callbacks know how often a thing was said."""
+    doors = {ROOT / "pinn_ntk" / "errors.py", ROOT / "callbacks" / "trainer" / "guard.py"}
+    assert file in doors or not re.search(r"\bwarnings\.warn", file.read_text())
+
+
 @pytest.mark.parametrize("file", ENGINE, ids=name_of)
 def test_engine_imports_neither_lightning_nor_the_callbacks(file: Path):
     forbidden = re.compile(r"((pytorch_)?lightning|lightning_fabric|(pinn_ntk\.)?callbacks)\b")

@@ -8,14 +8,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
-import pytest
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from torch.utils.data import DataLoader
 
-from pinn_ntk.callbacks.trainer.loggers import log_scalars, publish
-from tests.pinn import Pinn, batch, build, fit, trainer
+from pinn_ntk.callbacks.log_writer import LogWriter
+from pinn_ntk.callbacks.trainer.guard import Guard
+from pinn_ntk.callbacks.trainer.loggers import publish
+from tests.pinn import Pinn, batch, build, fit, told_once, trainer
 
 
 class OnlyMetrics:
@@ -32,26 +33,28 @@ class OnlyMetrics:
             raise self.error
 
 
-def with_loggers(*loggers: OnlyMetrics) -> pl.Trainer:
-    return cast("pl.Trainer", SimpleNamespace(loggers=list(loggers)))
+VALUES = {"trace/pde": 2.5, "trace/bc": math.inf}
+TAGGED = {f"ntk/{tag}": value for tag, value in VALUES.items()}
 
 
-VALUES = {"ntk/trace/pde": 2.5, "ntk/trace/bc": math.inf}
+def log(*loggers: OnlyMetrics, step: int) -> dict[str, float]:
+    trainer = SimpleNamespace(loggers=list(loggers), callback_metrics={})
+    return LogWriter(Guard("NTKMonitor"), "ntk").log(cast("pl.Trainer", trainer), step, VALUES)
 
 
 def test_every_logger_gets_every_scalar_at_our_step():
     loggers = [OnlyMetrics(), OnlyMetrics()]
-    log_scalars(with_loggers(*loggers), VALUES, 700)
-    assert [logger.got for logger in loggers] == [[(VALUES, 700)]] * 2
-    log_scalars(with_loggers(), VALUES, 700)  # without loggers there is nothing to do
+    assert log(*loggers, step=700) == TAGGED
+    assert [logger.got for logger in loggers] == [[(TAGGED, 700)]] * 2
+    assert log(step=700) == TAGGED  # without loggers there is nothing to do
 
 
-def test_all_loggers_have_their_turn_before_the_first_error_is_raised():
-    errors = [None, OSError("disk"), None, ValueError("nan")]
+def test_all_loggers_have_their_turn_and_the_one_that_failed_is_named():
+    errors = [None, OSError("disk"), None, OSError("quota")]
     loggers = [OnlyMetrics(error) for error in errors]
-    with pytest.raises(OSError, match=r"^disk$"):
-        log_scalars(with_loggers(*loggers), VALUES, 3)
-    assert [logger.got for logger in loggers] == [[(VALUES, 3)]] * 4
+    with told_once(r"NTKMonitor: logging scalars to OnlyMetrics failed with OSError: disk\. Train"):
+        log(*loggers, step=3)
+    assert [logger.got for logger in loggers] == [[(TAGGED, 3)]] * 4
 
 
 class Publisher(pl.Callback):

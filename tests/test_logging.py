@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +16,8 @@ from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 from torch import Tensor
 
 from pinn_ntk.callbacks import NTKBalancer, NTKMonitor
-from tests.pinn import batch, calling, told_once
+from pinn_ntk.errors import NTKWarning
+from tests.pinn import batch, calling, ours, told_once
 from tests.written import column
 from tests.zoo import Burst, Noted, assert_series, assert_traces, make, series, steps_of, train
 
@@ -58,12 +61,31 @@ def test_every_logger_gets_every_scalar(tmp_path: Path):
 def test_a_logger_that_fails_keeps_nothing_from_the_others(tmp_path: Path):
     full, bare = Bare(failing=True), Bare()
     monitor = NTKMonitor(every_n_steps=2)
-    said = "logging scalars failed with OSError: No space left on device"
+    said = "NTKMonitor: logging scalars to Bare failed with OSError: No space left on device"
     with told_once(said):
         train(make(Noted), monitor, steps=4, logger=[full, bare])
     expected = series(monitor, "ntk/trace/pde")
     assert list(expected) == [0, 2, 3]
     assert bare.values("ntk/trace/pde")[0] == expected[0]
+
+
+@pytest.mark.parametrize("filters", ["always", "error"])
+def test_a_logger_that_fails_is_named_while_the_weights_are_in_force(
+    filters: Any, unheard: list[logging.LogRecord]
+):
+    """Whatever the program makes of warnings."""
+    results = []
+    for failing in (False, True):
+        module, balancer = make(Noted), NTKBalancer(every_n_steps=2)
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter(filters, NTKWarning)
+            train(module, balancer, steps=4, logger=Bare(failing=failing))
+        results.append((balancer.weights, [p.tolist() for p in module.parameters()]))
+        said = ours(warned) + [record.getMessage() for record in unheard]
+        assert len(said) == failing
+        unheard.clear()
+    assert results[0] == results[1]
+    assert said[0].startswith("NTKBalancer: logging scalars to Bare failed with OSError: No space")
 
 
 def test_history_is_complete_without_any_logger():

@@ -266,7 +266,9 @@ def test_a_part_that_fails_leaves_all_the_others(part: str, monkeypatch: pytest.
     left_out, off = "left out for this fit without it: ", " is switched off for this fit"
     after = left_out + without if without else what + off
     failed = f"NTKMonitor: {what} failed with RuntimeError: no such luck. Training goes on; "
-    with told_once(rf"^{re.escape(failed + after)}\. The traceback is in the log\.$"):
+    with told_once(
+        rf"^{re.escape(failed + after)}\. Its traceback is logged at level DEBUG by pinn_ntk\.$"
+    ):
         compare(Pinn, monitor, fit={"steps": 3})
     assert set(monitor.history) == SCALARS - lost
     assert len(monitor.history["ntk/trace/pde"]) == 3

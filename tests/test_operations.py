@@ -103,15 +103,18 @@ NAMES: dict[str, tuple[Callable[[Tensor], Tensor], set[str]]] = {
     "Flip": (lambda x: x.flip(0), {"selects"}),
     "Stack": (
         lambda x: torch.stack([x, x]),
-        {"selects", "joins", "weighs", "of_leaves"},
+        {"selects", "joins", "picks", "weighs", "of_leaves", "linear"},
     ),
-    "Hypot": (lambda x: torch.hypot(x, x), {"pointwise"}),
-    "Sub": (lambda x: x - x, {"pointwise", "of_leaves", "weighs"}),
+    "Hypot": (lambda x: torch.hypot(x, x), {"pointwise", "sizes", "of_leaves"}),
+    "Sub": (lambda x: x - x, {"pointwise", "of_leaves", "weighs", "linear"}),
     "Squeeze": (
         lambda x: x.squeeze(1),
-        {"view", "selects", "keeps_numbers", "keeps_axis", "weighs", "rescales", "of_leaves"},
+        {
+            *("view", "selects", "keeps_numbers", "keeps_axis"),
+            *("weighs", "rescales", "of_leaves", "linear"),
+        },
     ),
-    "T": (torch.t, {"view", "selects", "weighs", "rescales", "of_leaves"}),
+    "T": (torch.t, {"view", "selects", "weighs", "rescales", "of_leaves", "linear"}),
     "MseLoss": (lambda x: nn.functional.mse_loss(x, torch.ones(3, 2)), {"subtracts"}),
 }
 

@@ -24,6 +24,8 @@ from tests.looks import ask, look_at, rows, values
 from tests.pinn import ours
 from tests.zoo import make, series, train
 
+LOGGED = "Its traceback is logged at level DEBUG by pinn_ntk."
+
 
 def fail(*_: Any, **__: Any) -> Any:
     raise RuntimeError("no such luck.")
@@ -70,7 +72,7 @@ def test_one_that_raises_leaves_the_others_and_is_off_for_the_fit():
     bad, good = Noting("bad", read=fail), Noting("good", read=lambda look: Reading(look.step))
     panel = guarded(bad, good)
     said = "NTKMonitor: the bad failed with RuntimeError: no such luck. Training goes on; the bad"
-    assert warned_of(fit) == [f"{said} is switched off for this fit. The traceback is in the log."]
+    assert warned_of(fit) == [f"{said} is switched off for this fit. {LOGGED}"]
     # What was opened is closed, but nothing else is asked of it.
     assert bad.calls == ["batch_starts", "read", *["batch_ends"] * 3, "fit_ends"]
     assert good.calls == [*["batch_starts", "read", "stepped", "batch_ends"] * 3, "fit_ends"]
@@ -122,7 +124,7 @@ def test_a_shared_quantity_that_fails_is_told_once_with_those_who_go_without(
     assert panel.waits  # as `reader` does, while it is on
     without += ", the reader"
     said = "failed with RuntimeError: no such luck. Training goes on; left out for this fit without"
-    expected = [f"NTKMonitor: {title} {said} it: {without}. The traceback is in the log."]
+    expected = [f"NTKMonitor: {title} {said} it: {without}. {LOGGED}"]
     assert warned_of(read_twice) == expected
     assert compute.call_count == 1  # nobody asks again
     assert not panel.waits

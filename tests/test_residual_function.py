@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from pinn_ntk import tap
 from pinn_ntk.callbacks import NTKBalancer, NTKMonitor
-from pinn_ntk.errors import NTKWarning
+from pinn_ntk.errors import ArgumentError
 from tests.pinn import N_PDE, batch, calling, same, told_once
 from tests.zoo import (
     Inverse,
@@ -292,5 +292,5 @@ def test_balance_of_some_parameters():
 
 
 def test_a_pattern_that_fits_nothing_is_told_with_what_there_is():
-    with pytest.warns(NTKWarning, match=r"(?s)encoder.*net\.0\.weight"):
+    with pytest.raises(ArgumentError, match=r"(?s)encoder.*net\.0\.weight"):
         train(make(Noted), NTKMonitor(params="encoder.*"), steps=2)

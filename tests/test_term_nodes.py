@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pinn_ntk import tap
 from pinn_ntk.callbacks import NTKBalancer, NTKMonitor
-from pinn_ntk.errors import NTKWarning
+from pinn_ntk.errors import ArgumentError, NTKWarning
 from tests.by_hand import Weighted, gradient
 from tests.pinn import Pinn, batch, build, fit, same
 from tests.zoo import make
@@ -132,8 +132,8 @@ def test_residuals_that_fit_no_term_are_said_and_not_logged_as_weights():
     ],
 )
 @pytest.mark.parametrize("callback", [NTKMonitor, NTKBalancer])
-def test_nothing_to_measure_is_said(callback: type, options: dict[str, object], message: str):
-    with pytest.warns(NTKWarning, match=message):
+def test_nothing_to_measure_is_refused(callback: type, options: dict[str, object], message: str):
+    with pytest.raises(ArgumentError, match=message):
         fit(Strange(), callback(**options), steps=2)
 
 

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from pinn_ntk.errors import ArgumentError
 from pinn_ntk.graph.terms.find import find_terms
+from pinn_ntk.graph.terms.names import name_terms
 from pinn_ntk.graph.terms.term import Term
 from pinn_ntk.taps import listen, unlisten
 
@@ -28,16 +30,18 @@ class Recorder:
         self.names = None if names is None else list(names)
         self.logged: dict[str, Tensor | float] = {}  # as given, alive where the user logged it so
         self.taps: dict[str, Tensor] = {}  # of this step
+        self.lifeless: list[str] = []  # names tapped in this step of what has no gradient
         self.on_tap: Callable[[str, Tensor], None] | None = None  # gets name and residual of each
         self._weighted: dict[str, Tensor | float] = {}
         self.renamed: dict[str, str] = {}  # number of a term -> name that was logged later
         self._known: dict[str, dict[int, str]] = {}
         self._log: RecordingLog | None = None
         self._awake = self._spent = False
+        self._agreed = False  # names given with keys logged
 
     def __getstate__(self) -> dict[str, Any]:
         # Live graphs can be neither copied nor pickled, and are of this step alone.
-        return vars(self) | {"logged": {}, "taps": {}, "_weighted": {}}
+        return vars(self) | {"logged": {}, "taps": {}, "_weighted": {}, "lifeless": []}
 
     def attach(self, module: pl.LightningModule) -> None:
         """Listen to ``module``. Several recorders may listen to one."""
@@ -69,6 +73,7 @@ class Recorder:
         self._awake = False
         self.logged.clear()
         self.taps.clear()
+        self.lifeless.clear()
         self._weighted.clear()
 
     def heard(self, key: str, value: Tensor | float) -> None:
@@ -78,7 +83,9 @@ class Recorder:
 
     def tapped(self, name: str, residual: Tensor) -> None:
         """The module tapped a residual; a name's second one before a backward pass is <name>_2."""
-        if self._awake and residual.requires_grad:
+        if self._awake and not residual.requires_grad:
+            self.lifeless.append(name)
+        elif self._awake:
             if self._spent:
                 self._spent = False
                 self.taps.clear()
@@ -98,8 +105,13 @@ class Recorder:
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """What was logged or weighed in this step, by name."""
+        """Names of `numbers`."""
         return (*self._weighted, *self.logged)
+
+    @property
+    def numbers(self) -> dict[str, Tensor | float]:
+        """What was logged or weighed in this step, by name."""
+        return self._weighted | self.logged
 
     def terms(self, loss: Tensor, *, check: bool) -> dict[str, Term]:
         """The terms of a loss by name.
@@ -109,10 +121,26 @@ class Recorder:
         same kinds and shapes: modules may log every n-th step only.
         """
         if self.names is not None:
-            return find_terms(loss, names=self.names, check=check)
-        terms = list(find_terms(loss, names=self._weighted | self.logged, check=check).values())
+            named = find_terms(loss, names=self.names, check=check)
+            self._compare(list(named.values()))
+            return named
+        terms = list(find_terms(loss, names=self.numbers, check=check).values())
         names = self._remembered(terms)
         return {n: replace(term, name=n) for n, term in zip(names, terms, strict=True)}
+
+    def _compare(self, terms: Sequence[Term]) -> None:
+        """ArgumentError where the keys logged say that names stand in another order."""
+        if self._agreed or not self.numbers:
+            return
+        logged, names = name_terms(terms, self.numbers), [term.name for term in terms]
+        wrong = [i for i, key in enumerate(logged) if key in names and key != names[i]]
+        if wrong:
+            said = ", ".join(f"{names[i]!r} for the one logged as {logged[i]!r}" for i in wrong)
+            raise ArgumentError(
+                f"names={names} contradicts the keys logged: {said}. Expected the order in which "
+                f"the loss is written, here {logged}; or leave names out, the keys are enough."
+            )
+        self._agreed = True
 
     def _remembered(self, terms: Sequence[Term]) -> list[str]:
         likeness = " ".join(f"{term.kind}{tuple(term.residual.shape)}" for term in terms)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pinn_ntk.callbacks.trainer.naming import named
+from pinn_ntk.errors import ArgumentError
 from pinn_ntk.looks.untouched import untouched
 
 if TYPE_CHECKING:
@@ -24,20 +26,25 @@ def residuals_of(
 ) -> dict[str, Tensor]:
     """Residuals that a route gives on a batch; random states, buffers and logs stay as they are.
 
-    ``said`` is the route in words, for messages. What is no dict of residuals is a TypeError or a
-    ValueError.
+    ``said`` is the route in words, for messages. What is no dict of tensors is an ArgumentError.
     """
     function = resolved(route, module)
     with torch.enable_grad(), untouched(module), trainer.precision_plugin.forward_context():
         residuals = function(batch)
     said = said or named(route)
     if not isinstance(residuals, Mapping):
-        raise TypeError(
+        raise ArgumentError(
             f"{said} returned a {type(residuals).__name__}; expected a dict of residual "
             'tensors before they are squared, such as {"pde": r, "bc": b}.'
         )
     if not residuals:
-        raise ValueError(f"{said} returned an empty dict; expected at least one residual.")
+        raise ArgumentError(f"{said} returned an empty dict; expected at least one residual.")
+    for name, residual in residuals.items():
+        if not isinstance(residual, Tensor):
+            raise ArgumentError(
+                f"{said} returned a {type(residual).__name__} as {name!r}; expected the live "
+                "tensor that the loss squares, not .item() and not an array."
+            )
     return dict(residuals)
 
 
@@ -51,9 +58,36 @@ def resolved(route: Route, module: pl.LightningModule) -> Callable[[Any], Any]:
     path, _, last = name.rpartition(".")
     try:
         function = getattr(import_module(path), last)
-    except (ImportError, ValueError, AttributeError) as error:
-        raise AttributeError(
+    except (ImportError, ValueError, AttributeError):
+        raise ArgumentError(
             f"{name!r} is neither a method of {type(module).__name__} nor the importable path of a "
             "function f(module, batch). Write a method that returns {'pde': r, ...}, name it here."
-        ) from error
+        ) from None
     return lambda batch: function(module, batch)
+
+
+def check_route(route: Route, module: pl.LightningModule) -> None:
+    """ArgumentError where a route leads nowhere, or to what does not take a batch."""
+    function = resolved(route, module)
+    if isinstance(route, str) and hasattr(module, route):
+        if not callable(function):
+            raise ArgumentError(
+                f"{route!r} of {type(module).__name__} is a {type(function).__name__}; expected a "
+                "method that takes the batch and returns {'pde': r, ...}."
+            )
+        _check_takes(function, f"{route}(batch)", None)
+    elif callable(route):
+        _check_takes(route, f"{named(route)}(module, batch)", module, None)
+
+
+def _check_takes(function: Callable[..., Any], form: str, *arguments: object) -> None:
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # of what is not written in Python
+        return
+    try:
+        signature.bind(*arguments)
+    except TypeError:
+        raise ArgumentError(
+            f"{form.partition('(')[0]} takes {signature}; expected to be called as {form}."
+        ) from None

@@ -5,20 +5,25 @@ All routes end in the same thing, live residual tensors by name. See `TermFinder
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor
-from torch.autograd.graph import Node
 
 from pinn_ntk.callbacks.step.manual_backward import Backward
+from pinn_ntk.callbacks.step.matched_taps import matched
 from pinn_ntk.callbacks.step.probe import FixedProbe, copied
 from pinn_ntk.callbacks.step.recorder import Recorder
-from pinn_ntk.callbacks.step.residual_function import Route, residuals_of, resolved
+from pinn_ntk.callbacks.step.residual_function import Route, check_route, residuals_of, resolved
 from pinn_ntk.callbacks.trainer.naming import named
-from pinn_ntk.errors import IncompleteTermsError, OpaqueLossError
-from pinn_ntk.graph.operations import operation
+from pinn_ntk.errors import (
+    ArgumentError,
+    GradientError,
+    IncompleteTermsError,
+    OpaqueLossError,
+)
 from pinn_ntk.graph.terms.term import Term
 from pinn_ntk.looks.digest import RandomStates
 from pinn_ntk.looks.parameters import Patterns, matches
@@ -62,11 +67,13 @@ class TermFinder:
         self._batch: Any = None
         self._ran: Ran | None = None
         self._complete: set[str] = set()
+        self._right: set[str] = set()  # arguments that fitted once
 
     def forget(self) -> None:
         """Another module is trained: its names and its batch are others."""
         self.recorder.load_state_dict({})
         self._complete.clear()
+        self._right.clear()
         if self.probe is not None:
             self.probe = FixedProbe(self.probe.route, self.probe.max_points)
 
@@ -98,6 +105,12 @@ class TermFinder:
         self.terms(loss, check=True)
         self._complete.add(found.signature)
 
+    def check_routes(self, module: pl.LightningModule) -> None:
+        """ArgumentError where a function of the user cannot be called as it is going to be."""
+        for route in (self.route, None if self.probe is None else self.probe.route):
+            if route is not None:
+                check_route(route, module)
+
     def begin(self, batch: Any) -> None:
         """A batch starts."""
         self.recorder.begin()
@@ -121,7 +134,8 @@ class TermFinder:
         OpaqueLossError is raised where the loss is the only route and its terms cannot be found.
         """
         if self.probe is not None:
-            residuals = self.probe.residuals(at.trainer, at.module)
+            with self._once("probe"):
+                residuals = self.probe.residuals(at.trainer, at.module)
             return self._from_function(residuals, at.loss, PROBE, dict(self.probe.rows))
         if self.route is not None:
             alike = [twin for twin in twins if twin.route == self.route]  # not only by name
@@ -131,7 +145,7 @@ class TermFinder:
                 ran = self._run(at, RandomStates.now(at.module.device))
             self._ran = ran
             return replace(self._from_function(ran.residuals, at.loss), states=ran.states)
-        every = self._aside(at.loss) if self.taps else self._all(at.loss, check=False)
+        every = self.every(at.loss) if self.taps else self._all(at.loss, check=False)
         terms = self._named(every)
         residuals = self.taps or {name: term.residual for name, term in terms.items()}
         return StepTerms(residuals, terms, complete=len(terms) == len(every))
@@ -152,7 +166,9 @@ class TermFinder:
             return resolved(self.route, module)(batch)
 
         batch, said = copied(self._batch), named(self.route)
-        return Ran(at.loss, states, residuals_of(route, at.trainer, at.module, batch, said))
+        with self._once("residuals"):
+            residuals = residuals_of(route, at.trainer, at.module, batch, f"residuals={said}")
+        return Ran(at.loss, states, residuals)
 
     def _from_function(
         self,
@@ -161,8 +177,8 @@ class TermFinder:
         points: str = BATCH,
         rows: Mapping[str, Tensor] | None = None,
     ) -> StepTerms:
-        kept, every = self._kept(residuals), self._aside(loss)
-        terms = self._kept(every)
+        kept, every = self._kept(residuals), self.every(loss)
+        terms = {name: term for name, term in every.items() if matches(name, self.include)}
         return StepTerms(kept, terms, points, rows, from_function=True, complete=terms == every)
 
     @property
@@ -172,11 +188,11 @@ class TermFinder:
 
     def terms(self, loss: Tensor | None, *, check: bool) -> dict[str, Term]:
         """Terms of the loss by name; where residuals are tapped, those only, as far as found."""
-        return self._named(self._aside(loss) if self.taps else self._all(loss, check=check))
+        return self._named(self.every(loss) if self.taps else self._all(loss, check=check))
 
     def terms_of_taps(self, loss: Tensor | None) -> dict[str, list[Term]]:
         """Tap -> the terms of the loss that its residual enters as it is, as far as found."""
-        return matched(self.taps, self._aside(loss))
+        return matched(self.taps, self.every(loss))
 
     def _named(self, every: Mapping[str, Term]) -> dict[str, Term]:
         if not self.taps:
@@ -188,41 +204,42 @@ class TermFinder:
         if loss is None:
             return {}
         try:
-            return self.recorder.terms(loss, check=check)
+            with self._once("names"):
+                return self.recorder.terms(loss, check=check)
+        except GradientError:  # however the terms are found
+            raise
         except (OpaqueLossError, IncompleteTermsError) as error:
             cause, _, _ = str(error).partition("Pass the residuals yourself")
             raise type(error)(f"{cause.strip()} {ADVICE}") from error
 
-    def _aside(self, loss: Tensor | None) -> dict[str, Term]:
-        """All terms of the loss where they can be found; another route has the residuals."""
+    def every(self, loss: Tensor | None) -> dict[str, Term]:
+        """All terms of the loss where they can be found; another route may have the residuals."""
         try:
             return self._all(loss, check=False)
+        except ArgumentError:
+            raise
         except ValueError:  # an opaque loss is what the other routes are for
             return {}
 
     def _kept(self, named: Mapping[str, Any]) -> dict[str, Any]:
         kept = {name: item for name, item in named.items() if matches(name, self.include)}
-        if named and not kept:
-            raise ValueError(
-                f"include={self.include!r} matches none of the terms {list(named)}; expected a "
-                "shell pattern such as 'train/pde*', or a list of them."
-            )
+        if not named:
+            return {}
+        with self._once("include"):
+            if not kept:
+                raise ArgumentError(
+                    f"include={self.include!r} matches none of the terms {list(named)}; expected a "
+                    "shell pattern such as 'train/pde*', or a list of them."
+                )
         return kept
 
-
-def matched(taps: Mapping[str, Tensor], terms: Mapping[str, Term]) -> dict[str, list[Term]]:
-    """Tap -> the terms whose residual it is."""
-    made = [(_origin(term.residual), term) for term in terms.values()]
-    origins = {name: _origin(tap) for name, tap in taps.items()}
-    return {
-        name: [term for place, term in made if place is not None and place == origin]
-        for name, origin in origins.items()
-    }
-
-
-def _origin(residual: Tensor) -> tuple[Node, int] | None:
-    """The operation behind a tensor and which of its outputs it is, reshapes looked through."""
-    node, output = residual.grad_fn, residual.output_nr
-    while node is not None and operation(node).keeps_numbers:
-        node, output = node.next_functions[0]
-    return None if node is None else (node, output)
+    @contextmanager
+    def _once(self, argument: str) -> Iterator[None]:
+        """An argument that was right before is right; then what does not fit is the batch."""
+        try:
+            yield
+        except ArgumentError as error:
+            if argument in self._right:
+                raise ValueError(str(error)) from None
+            raise
+        self._right.add(argument)

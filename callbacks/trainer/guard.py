@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+import re
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
-from pinn_ntk.errors import NTKWarning, UnavailableError
+from pinn_ntk.errors import ArgumentError, NTKWarning, UnavailableError, heard_by
 
 T = TypeVar("T")
 
@@ -17,7 +19,11 @@ log = logging.getLogger(__name__)
 
 
 class Guard:
-    """Runs diagnostics, catches what they raise, and keeps the time that they take."""
+    """Runs diagnostics, catches what they raise, and keeps the time that they take.
+
+    Warnings are given once a fit by a count of its own, whatever filters Python has. Only a wrong
+    argument ends the fit, by an `ArgumentError`.
+    """
 
     def __init__(self, owner: str) -> None:
         self.owner = owner  # name of the callback, for messages
@@ -29,14 +35,17 @@ class Guard:
         self._start = time.perf_counter()
         self._off: set[str] = set()
         self._warned: set[str] = set()
+        self.told: set[str] = set()  # in this fit, by whichever callback; shared between them
 
     def run(self, what: str, diagnostic: Callable[[], T], *, retry: bool = False) -> T | None:
         """Result of a diagnostic; None when it fails, or failed before and is not to ``retry``."""
         if what in self._off and not retry:
             return None
-        with self.timed():
+        with self.timed(), heard_by(self.tell_once):
             try:
                 return diagnostic()
+            except ArgumentError as error:
+                raise error.with_traceback(None) from None
             except Exception as error:  # noqa: BLE001 - whatever it is, training must go on
                 self._report(what, error, retry=retry)
                 return None
@@ -58,7 +67,14 @@ class Guard:
         """Give an `NTKWarning`, once a fit."""
         if what not in self._warned:
             self._warned.add(what)
-            warnings.warn(f"{self.owner}: {message}", NTKWarning, stacklevel=2)
+            _say(f"{self.owner}: {message}", depth=2)
+
+    def tell_once(self, message: str, what: str = "") -> None:
+        """The same once for all callbacks of a fit, whatever numbers the message has."""
+        key = what or re.sub(r"[\d.]+", "", message)
+        if key not in self.told:
+            self.told.add(key)
+            _say(message, depth=2)
 
     def lost(self, what: str, error: BaseException, without: Sequence[str]) -> None:
         """Report what several parts share and lack now; they are switched off, too."""
@@ -77,11 +93,20 @@ class Guard:
         if what in self._off:
             return
         self._off.add(what)
-        log.warning("%s: %s failed; training goes on.", self.owner, what, exc_info=error)
+        log.debug("%s: %s failed; training goes on.", self.owner, what, exc_info=error)
         said = f"{type(error).__name__}: {error}".rstrip(": .")
-        warnings.warn(
+        _say(
             f"{self.owner}: {what} failed with {said}. Training goes on; {after}. "
-            "The traceback is in the log.",
-            NTKWarning,
-            stacklevel=4,
+            f"Its traceback is logged at level DEBUG by {__name__.partition('.')[0]}.",
+            depth=4,
         )
+
+
+def _say(message: str, depth: int) -> None:
+    """Warn as from ``depth`` frames above; what was said in an earlier fit is said again."""
+    frame = sys._getframe(depth)
+    place = frame.f_code.co_filename, frame.f_lineno, frame.f_globals.get("__name__")
+    try:
+        warnings.warn_explicit(message, NTKWarning, *place, registry={})
+    except NTKWarning:  # the program makes errors of warnings, which must not change its training
+        log.warning(message)

@@ -16,18 +16,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def log_scalars(trainer: pl.Trainer, values: Mapping[str, float], step: int) -> None:
-    """Hand scalars to every logger, past ``log_every_n_steps``; what one raises comes last."""
-    errors: list[Exception] = []
-    for logger in trainer.loggers:
-        try:
-            logger.log_metrics(dict(values), step=step)
-        except Exception as error:  # noqa: BLE001, PERF203 - the others still get the values
-            errors.append(error)
-    if errors:
-        raise errors[0]
-
-
 def publish(trainer: pl.Trainer, values: Mapping[str, float]) -> None:
     """Let other callbacks of the trainer (early stopping, checkpoints) read scalars.
 

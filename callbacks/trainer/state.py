@@ -5,8 +5,8 @@ from __future__ import annotations
 import ast
 import inspect
 import re
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import ref
 
 from pinn_ntk.callbacks.trainer.flavours import Callback
@@ -39,6 +39,11 @@ class StatefulCallback(Callback):
         known = [p for p in parameters if p.name in given and p.name != "self"]
         settings = {p.name: _plain(given[p.name]) for p in known}
         self._settings = {p.name: settings[p.name] for p in known if settings[p.name] != p.default}
+
+    def __repr__(self) -> str:
+        """As it would be written, without what is the default."""
+        given = ", ".join(f"{name}={value!r}" for name, value in self._settings.items())
+        return f"{type(self).__name__}({given})"
 
     @property
     def what(self) -> dict[str, Any]:
@@ -76,6 +81,15 @@ class StatefulCallback(Callback):
             functions = {"residuals", "probe"} & self._settings.keys()
             return bool(ADDRESS.search(key)) and any(f"'{name}': " in key for name in functions)
         return all(written.get(name) == self._settings.get(name) for name in WHAT)
+
+
+C = TypeVar("C", bound=StatefulCallback)
+
+
+def callbacks_of(trainer: pl.Trainer, kind: type[C]) -> list[C]:
+    """Every callback of a class among those of a trainer."""
+    callbacks: Sequence[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    return [callback for callback in callbacks if isinstance(callback, kind)]
 
 
 def _plain(value: Any) -> Any:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import torch
 
-from pinn_ntk.errors import NTKWarning
+from pinn_ntk.errors import warn as _give
 from pinn_ntk.looks.look import Look
 from pinn_ntk.looks.step_terms import UNNAMED
 from pinn_ntk.weights.trace import unmoved
@@ -31,7 +30,7 @@ def traces_of(look: Look) -> Traces:
 
 
 def _warn(message: str) -> None:
-    warnings.warn(f"NTKBalancer: {message}", NTKWarning, stacklevel=3)
+    _give(f"NTKBalancer: {message}", stacklevel=3)
 
 
 def from_all_ranks(

@@ -33,6 +33,7 @@ from pinn_ntk.analysis.repeated_rows import (
     rounding,
     still_rows,
 )
+from pinn_ntk.analysis.wording import counted, number, percent
 from pinn_ntk.kernel.ntk import NTK
 from pinn_ntk.kernel.spectrum import NOT_FINITE, Spectrum
 from pinn_ntk.kernel.tsqr import factor_precision
@@ -106,9 +107,9 @@ class Definiteness:
         causes, moving = [], self.distinct - self.still
         if self.searched or self.duplicates:
             rows, different = self.searched or (self.rows, self.distinct)
-            causes.append(f"duplicated points ({rows} rows, {different} different ones)")
+            causes.append(f"duplicated points ({rows} rows, {counted(different, 'different one')})")
         if self.still:
-            causes.append(f"{_counted(self.still, 'row')} that no parameter moves")
+            causes.append(f"{counted(self.still, 'row')} that no parameter moves")
         if self.rank < FULL * min(moving, self.parameters):
             if causes or self.parameters < moving:
                 causes.append("eigenvalues that fall below the rounding noise")
@@ -121,22 +122,23 @@ class Definiteness:
         """Rank, whether the loss must fall, and the cause if not, in one to three sentences."""
         loss = "the loss" if self.name == WHOLE else "its loss, trained alone,"
         if not self.rank:
-            return f"{self.name}: the kernel is zero, and {loss} does not fall. {self.cause}"
+            said = f"{self.name}: the kernel is zero, and {loss} does not fall."
+            return f"{said} {self.cause}".rstrip()
         if self.must_decrease:
             return (
-                f"{self.name}: positive definite with smallest eigenvalue {self.smallest:.1e}; "
+                f"{self.name}: positive definite with smallest eigenvalue {number(self.smallest)}; "
                 f"{loss} must fall under gradient flow, at that times |dL/dr|^2 at least."
             )
         if self.rank == self.rows:
             return (
-                f"{self.name}: positive definite on the {self.rows} rows looked at, but not on "
-                f"all. {self.cause}"
+                f"{self.name}: positive definite on the {counted(self.rows, 'row')} looked at, but "
+                f"not on all. {self.cause}"
             )
         kept = "" if self.outside is None else f" ({_share(self.outside)} of |r|^2 lies there)"
         said = (
-            f"{self.name}: rank {self.rank} of {self.rows} above the rounding noise, smallest "
-            f"eigenvalue {self.smallest:.1e}; {loss} falls unless dL/dr lies in the other "
-            f"{_counted(self.rows - self.rank, 'direction')}{kept}."
+            f"{self.name}: rank {self.rank} of {self.rows}, the smallest eigenvalue above the "
+            f"rounding noise is {number(self.smallest)}; {loss} falls unless dL/dr lies in the "
+            f"other {counted(self.rows - self.rank, 'direction')}{kept}."
         )
         return f"{said} {self.cause}".rstrip()
 
@@ -214,10 +216,6 @@ def definiteness(
     )
 
 
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"
-
-
 def _searched(
     kernel: NTK, whole: NTK, names: Sequence[str], known: Mapping[str, int]
 ) -> tuple[int, int] | None:
@@ -278,4 +276,4 @@ def _outside(residual: Tensor, spectrum: Spectrum, rank: int) -> float | None:
 
 
 def _share(outside: float) -> str:
-    return "none" if outside < NOTHING else f"{100 * outside:.2g} %"
+    return "none" if outside < NOTHING else percent(outside)

@@ -35,4 +35,5 @@ class Certificate(Diagnostic):
         if worst is None:
             yield "Certificate: the kernel was not checked against ordinary backward passes."
         else:
-            yield (f"Certificate: the kernel agrees with ordinary backward passes to {worst:.0e}.")
+            agrees = f"to {worst:.0e}" if worst else "to the last bit"
+            yield f"Certificate: the kernel agrees with ordinary backward passes {agrees}."

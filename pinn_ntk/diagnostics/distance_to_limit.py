@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.utils.hooks import RemovableHandle
 
+from pinn_ntk.analysis.wording import number
 from pinn_ntk.diagnostics.base import Diagnostic, Reading, Readings, Tag, finite
 from pinn_ntk.limit.distance import DistanceToLimit
 from pinn_ntk.limit.layers import PlainMLP, find_plain
@@ -101,8 +102,8 @@ class DistanceFromLimit(Diagnostic):
     def sentences(self, readings: Readings) -> Iterator[str]:
         distance = readings[self.name].values[self.name]
         said = (
-            f"Width: the kernel of the network itself is {distance:.2g} from its limit of infinite "
-            "width, relative to the norm of that"
+            f"Width: the kernel of the network itself is {number(distance)} from its limit of "
+            "infinite width, relative to the norm of that"
         )
         if "drift" not in readings:
             yield f"{said}."

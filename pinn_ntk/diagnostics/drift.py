@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 from torch import Tensor
 
 from pinn_ntk.analysis.drift import change_of_parts
+from pinn_ntk.analysis.wording import number
 from pinn_ntk.diagnostics.base import Diagnostic, Reading, Readings, Tag, finite
 from pinn_ntk.kernel.ntk import NTK
 from pinn_ntk.looks.look import Look
@@ -235,8 +236,8 @@ def _verdict(drifts: Mapping[str, float], moved: float) -> str:
         verdict = "nearly constant: the linear theory of the first kernel describes the training"
     elif worst >= MOVED:
         verdict = "changed: the linear theory of the first kernel no longer holds over the training"
-    listed = ", ".join(f"{name} {drift:.2g}" for name, drift in drifts.items())
+    listed = ", ".join(f"{name} {number(drift)}" for name, drift in drifts.items())
     return (
         f"Drift since the first measurement, relative to the norm: {listed}, the parameters "
-        f"{moved:.2g}; {verdict}."
+        f"{number(moved)}; {verdict}."
     )

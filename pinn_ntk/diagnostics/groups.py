@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from pinn_ntk.analysis.wording import number
 from pinn_ntk.diagnostics.base import Diagnostic, Reading, Readings, Tag, finite
 from pinn_ntk.looks.look import Look
 
@@ -45,7 +46,7 @@ class Groups(Diagnostic):
         for term, trace in facts["traces"].items():
             shares = {g: traces.get(term, 0.0) for g, traces in facts["groups"].items()}
             if shares and 0 < trace < math.inf:
-                parts = ", ".join(f"{g} {share / trace:.2g}" for g, share in shares.items())
+                parts = ", ".join(f"{g} {number(share / trace)}" for g, share in shares.items())
                 yield f"{term}: shares of the groups of parameters in its trace: {parts}."
 
     def _used(self, look: Look) -> list[str]:

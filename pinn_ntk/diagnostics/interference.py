@@ -8,6 +8,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from pinn_ntk.analysis.interference import Interference, interference_figure, interference_of
+from pinn_ntk.analysis.wording import cosine as in_words
 from pinn_ntk.diagnostics.base import Diagnostic, Reading, Readings, Tag, finite
 from pinn_ntk.looks.look import Look
 
@@ -70,7 +71,7 @@ class TermInterference(Diagnostic):
 
 def _said(known: Mapping[tuple[str, str], float], decay: Mapping[str, float]) -> str:
     against = [
-        f"{a} and {b} work against each other (cosine {cosine:.2g})"
+        f"{a} and {b} work against each other (cosine {in_words(cosine)})"
         for (a, b), cosine in sorted(known.items(), key=lambda item: item[1])
         if cosine < AGAINST
     ]
@@ -78,9 +79,10 @@ def _said(known: Mapping[tuple[str, str], float], decay: Mapping[str, float]) ->
         (a, b), least = min(known.items(), key=lambda item: item[1])
         said = "no term undoes" if least >= 0 else "terms hardly undo"
         other = "another's" if least >= 0 else "each other's"
-        return f"Interference: {said} {other} steps (least cosine {least:.2g}, {a}, {b})."
+        return f"Interference: {said} {other} steps (least cosine {in_words(least)}, {a}, {b})."
     rising = [term for term, rate in decay.items() if rate < 0]
     said = f"Interference: {', '.join(against)}: a step for one undoes a part of the other's."
     if rising:
-        said += f" The loss of {', '.join(rising)} rises while the sum falls."
+        loss, rises = ("losses", "rise") if rising[1:] else ("loss", "rises")
+        said += f" The {loss} of {', '.join(rising)} {rises} while the sum falls."
     return said

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from pinn_ntk.analysis.decrease import Forecast
+from pinn_ntk.analysis.wording import number
 from pinn_ntk.diagnostics.base import Diagnostic, Reading, Readings, Tag
 from pinn_ntk.graph.terms.term_loss import TermLoss
 from pinn_ntk.kernel.memory import kept_apart, versions
@@ -235,8 +236,9 @@ def _came_true(ratio: float, predicted: float | None) -> str:
         foretold, opposite, noun = "changed", "changed", "change"
     elif predicted < 0:
         foretold, opposite, noun = "rose", "fell", "rise"
-    times = f"{ratio:.2g}"
+    times = number(ratio)
     if ratio < 0:
-        return f"{opposite}, by {times.removeprefix('-')} times the {noun} that the kernel says"
+        size = "" if times == "-1" else f"{times.removeprefix('-')} times "
+        return f"{opposite}, by {size}the {noun} that the kernel says"
     much = "as much" if times == "1" else f"{times} times as much"
     return f"{foretold} {much} as the kernel says"

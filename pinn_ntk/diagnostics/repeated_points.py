@@ -30,6 +30,6 @@ class RepeatedPoints(Diagnostic):
             said = rank is not None and rank.facts.get(term, {}).get("repeats_said", False)
             if repeated > close * rows and not said:
                 yield (
-                    f"{term}: duplicated points, {rows} rows of which {rows - repeated} are "
-                    "different (looked for in all rows)."
+                    f"{term}: duplicated points, {rows} rows of which {rows - repeated} "
+                    f"{'is' if rows - repeated == 1 else 'are'} different (looked for in all rows)."
                 )

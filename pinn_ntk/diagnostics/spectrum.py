@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from pinn_ntk.analysis.wording import number
 from pinn_ntk.diagnostics.base import Diagnostic, Reading, Readings, Tag, finite
 from pinn_ntk.diagnostics.figures import history_figure
 from pinn_ntk.kernel.spectrum import Spectrum
@@ -106,16 +107,19 @@ class Spectra(Diagnostic):
 
 def _resolved(term: str, facts: Mapping[str, Any], dtype: str) -> str:
     rank, size = facts["rank"], facts["rows"]
-    carrying = f"{facts['effective_rank']:.2g}"
+    if not rank:
+        return f"{term}: the kernel is zero, so nothing of it is learned."
+    carrying = number(facts["effective_rank"])
     said = (
         f"{term}: {carrying} {'direction carries' if carrying == '1' else 'directions carry'} the "
-        f"kernel, {rank} of {size} stand above the rounding noise"
+        f"kernel, {rank} of {size} {'stands' if rank == 1 else 'stand'} above the rounding noise"
     )
     if rank == size:
         return f"{said}."
+    floor = number(facts["floor"])
     finer = "" if dtype == "float64" else "; a model in float64 resolves more"
     return (
         f"{said}; the rest, {size - rank}, is not resolved in {dtype}: eigenvalues there are at "
-        f"most of the order of {facts['floor']:.1e}, and how slowly they are learned, if at all, "
-        f"is not known{finer}."
+        f"most of the order of {floor}, and how slowly they are learned, if at all, is not known"
+        f"{finer}."
     )

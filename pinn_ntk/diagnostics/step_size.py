@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 
 from pinn_ntk.analysis.step_size import max_stable_lr
+from pinn_ntk.analysis.wording import number
 from pinn_ntk.diagnostics.base import Diagnostic, Reading, Readings, Tag, finite
 from pinn_ntk.looks.look import Look
 
@@ -51,16 +52,24 @@ class StepSize(Diagnostic):
         facts = readings[self.name].facts
         bound = facts["bound"]
         lr = readings["learning_rate"].facts["lr"] if "learning_rate" in readings else None
-        said = f"Step size: plain gradient descent on this loss is unstable above {bound:.2g}"
+        if not 0 < bound < math.inf:
+            yield "Step size: no step is too long for this loss, whose kernel is zero."
+            return
+        said = f"Step size: plain gradient descent on this loss is unstable above {number(bound)}"
         if facts.get("zero"):
             said += f" (without {', '.join(facts['zero'])}, whose residual is exactly zero)"
-        if lr is not None and 0 < bound < math.inf:
-            times = f"{lr / bound:.2g} times that"
+        if lr is not None:
+            times = _times(lr / bound)
             if facts.get("groups"):
                 said += (
                     f", the largest learning rate of its groups, their ratios kept; those in use, "
-                    f"up to {lr:.2g}, are {times}"
+                    f"up to {number(lr)}, are {times}"
                 )
             else:
-                said += f"; the learning rate in use, {lr:.2g}, is {times}"
+                said += f"; the learning rate in use, {number(lr)}, is {times}"
         yield f"{said}. Adam and others follow another rule."
+
+
+def _times(ratio: float) -> str:
+    times = number(ratio)
+    return "just that" if times == "1" else f"{times} times that"

@@ -13,6 +13,7 @@ import math
 from collections.abc import Iterator
 
 from pinn_ntk.analysis.step_size import mode_rates
+from pinn_ntk.analysis.wording import number, steps
 from pinn_ntk.diagnostics.base import Diagnostic, Reading, Readings
 from pinn_ntk.looks.look import Look
 
@@ -44,8 +45,8 @@ class TimeScales(Diagnostic):
             for term, (fast, slow) in rates.items()
         )
         yield (
-            f"Time scales: with plain gradient descent at the learning rate in use, {lr:.2g}, and "
-            f"each term alone, residuals fall by a factor of e: {listed}."
+            f"Time scales: with plain gradient descent at the learning rate in use, {number(lr)}, "
+            f"and each term alone, residuals fall by a factor of e: {listed}."
         )
 
 
@@ -54,7 +55,6 @@ def _steps(rate: float) -> str:
     if rate >= 2:
         return "never (it grows)" if rate > 2 else "never (it swings)"
     left = abs(1 - rate)
-    steps = 0.0 if left == 0 else -1 / math.log(left) if rate > 1e-8 else 1 / rate
-    if steps <= 1:
-        return "in a step"
-    return f"in {steps:.0f} steps" if 10 <= steps < 10_000 else f"in {steps:.2g} steps"
+    if not rate:
+        return "never (it stands still)"
+    return steps(0.0 if left == 0 else -1 / math.log(left) if rate > 1e-8 else 1 / rate)

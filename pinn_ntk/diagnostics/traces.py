@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from pinn_ntk.analysis.wording import number, within
 from pinn_ntk.diagnostics.base import Diagnostic, Reading, Readings, Tag, finite
 from pinn_ntk.graph.terms.curvature import curvature
 from pinn_ntk.looks.look import Look
@@ -98,21 +99,21 @@ RATE = "2 w mean(K_ii), the rate at which a term learns"
 
 def _balanced(rates: Mapping[str, float]) -> str:
     slow, fast, ratio = _ends(rates)
-    apart = f"that of {fast} is {ratio:.3g} times that of {slow}"
-    said = f"within a factor of {ratio:.2g}" if ratio < UNEVEN else apart
+    apart = f"that of {fast} is {number(ratio, 3)} times that of {slow}"
+    said = within(ratio) if ratio < UNEVEN else apart
     return f"Rates: {RATE}: with the weights in force, the balancer's included, {said}."
 
 
 def _even(rates: Mapping[str, float], *, plain: bool) -> str:
-    ratio = _ends(rates)[2]
-    return f"Rates: {RATE}: {_loss(plain)} within a factor of {ratio:.2g}, and no term lags behind."
+    said = within(_ends(rates)[2])
+    return f"Rates: {RATE}: {_loss(plain)} {said}, and no term lags behind."
 
 
 def _uneven(rates: Mapping[str, float], *, plain: bool) -> str:
     slow, fast, ratio = _ends(rates)
     return (
-        f"Rates: {RATE}: {_loss(plain)} that of {fast} is {ratio:.3g} times that of {slow}, so "
-        f"{slow} lags behind."
+        f"Rates: {RATE}: {_loss(plain)} that of {fast} is {number(ratio, 3)} times that of {slow}, "
+        f"so {slow} lags behind."
     )
 
 
@@ -123,7 +124,7 @@ def _loss(plain: bool) -> str:
 def _advice(facts: Mapping[str, Any], readings: Readings, *, plain: bool) -> str:
     """What the balancer sets by default."""
     weights = weights_from_traces(facts["moved"], readings["step"].facts["rows"])
-    listed = ", ".join(f"{term} {weight:.3g}" for term, weight in weights.items())
+    listed = ", ".join(f"{term} {number(weight, 3)}" for term, weight in weights.items())
     of_what = "Weights" if plain else "Weights of plain means of squares"
     own = "" if plain else ", which multiplies them with those of the loss"
     return f"{of_what} that even the rates out: {listed} (NTKBalancer() sets them{own})."

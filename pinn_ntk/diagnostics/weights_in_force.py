@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from pinn_ntk.analysis.wording import number
 from pinn_ntk.diagnostics.base import Diagnostic, Reading, Readings, Tag, finite
 from pinn_ntk.looks.look import Look
 
@@ -35,5 +36,5 @@ class WeightsInForce(Diagnostic):
     def sentences(self, readings: Readings) -> Iterator[str]:
         weights = readings[self.name].facts["weights"]
         if not all(math.isclose(weight, 1.0, rel_tol=1e-5) for weight in weights.values()):
-            listed = ", ".join(f"{term} {weight:.3g}" for term, weight in weights.items())
+            listed = ", ".join(f"{term} {number(weight, 3)}" for term, weight in weights.items())
             yield f"Weights in force, where 1 is a plain mean over the rows: {listed}."

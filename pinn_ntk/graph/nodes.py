@@ -71,6 +71,21 @@ SAVED: dict[str, tuple[str, ...]] = {
     "NormBackward3": ("self", "p", "dim", "keepdim"),
     "CoshBackward0": ("self",),
     "DotBackward0": ("self", "tensor"),
+    # what else may stand above heads, by its value (graph/terms/constant.py)
+    "SqrtBackward0": ("result",),
+    "RsqrtBackward0": ("result",),
+    "ReciprocalBackward0": ("result",),
+    "ExpBackward0": ("result",),
+    "Expm1Backward0": ("result",),
+    "LogsumexpBackward0": ("result",),
+    "ProdBackward0": ("result",),
+    "SigmoidBackward0": ("result",),
+    "SoftmaxBackward0": ("result",),
+    "TanhBackward0": ("result",),
+    "LogBackward0": ("self",),
+    "Log1PBackward0": ("self",),
+    "Log2Backward0": ("self",),
+    "Log10Backward0": ("self",),
 }
 """Node type -> operands read from it, without torch's ``_saved_`` prefix."""
 

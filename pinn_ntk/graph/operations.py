@@ -33,6 +33,7 @@ class Operation:
     selects: bool = False  # every entry of the result is an entry of an operand, or a constant
     joins: bool = False  # puts operands into one result, side by side
     weighs: bool = False  # weighs, selects or adds up, as a loss does with what its residuals give
+    linear: bool = False  # gradient times operands gives the result, up to a constant that it adds
     sizes: bool = False  # measures how large its entries are together, as a norm does
     picks: bool = False  # gives some of the entries on, as the largest of several errors
     rescales: bool = False  # of one operand, may stand between the square of a norm and that norm
@@ -81,13 +82,8 @@ def _operations(names: str, **properties: Any) -> dict[str, Operation]:
     return {name: Operation(name, **properties) for name in names.split()}
 
 
-_VIEW: dict[str, Any] = {
-    "view": True,
-    "selects": True,
-    "weighs": True,
-    "rescales": True,
-    "of_leaves": True,
-}
+_LINEAR: dict[str, Any] = {"weighs": True, "of_leaves": True, "linear": True}
+_VIEW: dict[str, Any] = {**_LINEAR, "view": True, "selects": True, "rescales": True}
 _SAME: dict[str, Any] = {"keeps_numbers": True, "keeps_axis": True}
 _WEIGHS: dict[str, Any] = {"weighs": True, "of_leaves": True}
 _MATRICES = {0: "mat2", 1: "self"}
@@ -101,12 +97,14 @@ _TABLE: dict[str, Operation] = {
     **_operations("ToCopy", **_VIEW, copies=True, rounds=True, keeps_axis=True),
     **_operations("ViewAsComplex ViewAsReal", keeps_numbers=True),
     # Arithmetic
-    **_operations("Expand Neg Sqrt", **_WEIGHS, rescales=True, pointwise=True),
+    **_operations("Expand Neg", **_LINEAR, rescales=True, pointwise=True),
+    **_operations("Sqrt", **_WEIGHS, rescales=True, pointwise=True),
     **_operations("Mul Div", **_WEIGHS, rescales=True, pointwise=True, partners=_ENTRIES),
     **_operations("Exp", **_WEIGHS, pointwise=True, bends=True),
+    **_operations("Add MaskedFill Rsub Sub Where", **_LINEAR, pointwise=True),
     **_operations(
-        "Add Addcdiv Addcmul Clamp ClampMax ClampMin Expm1 Lerp Log Log10 Log1P Log2 MaskedFill"
-        " Maximum Minimum NanToNum Pow Reciprocal Rsqrt Rsub Sub Where",
+        "Addcdiv Addcmul Clamp ClampMax ClampMin Expm1 Lerp Log Log10 Log1P Log2 Maximum Minimum"
+        " NanToNum Pow Reciprocal Rsqrt",
         **_WEIGHS,
         pointwise=True,
     ),
@@ -123,15 +121,15 @@ _TABLE: dict[str, Operation] = {
         bends=True,
     ),
     # Reductions and selections
-    **_operations("Mean Sum", **_WEIGHS, rescales=True),
-    **_operations("Select", **_WEIGHS, rescales=True, selects=True),
-    **_operations("Slice", **_WEIGHS, rescales=True, keeps_axis=True, selects=True),
-    **_operations("Cat", **_WEIGHS, keeps_axis=True, selects=True, joins=True, picks=True),
-    **_operations("Stack", **_WEIGHS, selects=True, joins=True, picks=True),
-    **_operations("CopySlices IndexPut", **_WEIGHS, selects=True, joins=True),
+    **_operations("Mean Sum", **_LINEAR, rescales=True),
+    **_operations("Select", **_LINEAR, rescales=True, selects=True),
+    **_operations("Slice", **_LINEAR, rescales=True, keeps_axis=True, selects=True),
+    **_operations("Cat", **_LINEAR, keeps_axis=True, selects=True, joins=True, picks=True),
+    **_operations("Stack", **_LINEAR, selects=True, joins=True, picks=True),
+    **_operations("CopySlices IndexPut", **_LINEAR, selects=True, joins=True),
     **_operations(
         "Diagonal Gather Index IndexSelect MaskedSelect Repeat",
-        **_WEIGHS,
+        **_LINEAR,
         selects=True,
         picks=True,
     ),
@@ -139,13 +137,11 @@ _TABLE: dict[str, Operation] = {
     **_operations("BlockDiag IndexCopy SelectScatter SliceScatter", selects=True, joins=True),
     **_operations(
         "Amax Amin AsStrided Max Median Min Nansum Sort Split SplitWithSizes Topk Trace Unbind",
-        **_WEIGHS,
+        **_LINEAR,
         picks=True,
     ),
-    **_operations(
-        "CopyBackwards Cumsum Logsumexp Prod ScatterAdd",
-        **_WEIGHS,
-    ),
+    **_operations("CopyBackwards Cumsum ScatterAdd", **_LINEAR),
+    **_operations("Logsumexp Prod", **_WEIGHS),
     **_operations("LogSoftmax Softmax WeightNormInterface", of_leaves=True),
     # Norms, and what else measures how large a tensor is
     **_operations(
@@ -154,7 +150,8 @@ _TABLE: dict[str, Operation] = {
         of_leaves=True,
         sizes=True,
     ),
-    **_operations("Std Var", **_WEIGHS, sizes=True),
+    **_operations("Std", **_LINEAR, sizes=True),
+    **_operations("Var", **_WEIGHS, sizes=True),
     **_operations("Hypot", of_leaves=True, pointwise=True, sizes=True),
     # Products
     **_operations("Dot", **_WEIGHS, partners={0: "tensor", 1: "self"}),

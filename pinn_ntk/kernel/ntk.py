@@ -56,7 +56,7 @@ class NTK:
         return self._blocks[a, b]
 
     def __repr__(self) -> str:
-        rows = ", ".join(f"{term}: {self.rows(term)} rows" for term in self.terms)
+        rows = ", ".join(f"{term}: {_rows(self.rows(term))}" for term in self.terms)
         return f"NTK({rows}; {next(iter(self._jacobians.values())).shape[1]} parameters)"
 
     def __iter__(self) -> Iterator[str]:
@@ -173,3 +173,7 @@ def _is_accurate(method: str) -> bool:
             "from the singular values of its Jacobian."
         )
     return method == "accurate"
+
+
+def _rows(count: int) -> str:
+    return f"{count} row{'' if count == 1 else 's'}"

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from pinn_ntk.limit.kernel import LimitKernel
 from pinn_ntk.limit.layers import PlainMLP, as_plain, find_plain, layer_inputs, layer_kernel
 from pinn_ntk.limit.parametrization import Stds, linear_layers, stds_of
+from pinn_ntk.limit.refusal import refusal
 
 
 def limit_of(
@@ -48,7 +49,7 @@ def limit_of(
     plain = as_plain(mlp)
     if plain is None:
         raise ValueError(
-            f"expected linear layers with one elementwise activation between them, got {mlp}; "
+            f"expected linear layers with one elementwise activation between them: {refusal(mlp)} "
             "plain_mlp(module) finds such a network inside a module."
         )
     return _limit_of(plain, weight_std, bias_std)
@@ -187,11 +188,12 @@ class DistanceToLimit:
 
 
 def _found(network: nn.Module | PlainMLP) -> PlainMLP:
-    plain = network if isinstance(network, PlainMLP) else find_plain(network)
+    if isinstance(network, PlainMLP):
+        return network
+    plain = find_plain(network)
     if plain is None:
         raise ValueError(
-            f"{type(network).__name__} holds no plain multilayer perceptron, or more than one: "
             "expected one nn.Sequential of linear layers with the same elementwise activation "
-            "between any two. The limit kernel of other networks is not known here."
+            f"between any two, got {type(network).__name__}: {refusal(network)}"
         )
     return plain

@@ -15,7 +15,14 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from pinn_ntk.limit.activations import Activation, activation
-from pinn_ntk.limit.parametrization import NTKLinear, Stds, effective, linear_layers, one_per_layer
+from pinn_ntk.limit.own_weights import check_made
+from pinn_ntk.limit.parametrization import (
+    NTKLinear,
+    Stds,
+    effective,
+    linear_layers,
+    one_per_layer,
+)
 
 
 @dataclass(frozen=True)
@@ -70,6 +77,7 @@ def layer_inputs(mlp: nn.Sequential, points: Tensor) -> Tensor:
     [1.0, 1.0]
     """
     first = next(iter(linear_layers(mlp).values()))
+    check_made(first)
     points = points.detach().to(first.weight)
     seen = [points]
     if type(mlp).forward is not nn.Sequential.forward:

@@ -28,6 +28,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from pinn_ntk.limit.own_weights import check_made, check_own_weights
+
 Stds = float | Sequence[float] | Tensor
 """One standard deviation for all layers, or one a layer."""
 
@@ -166,6 +168,7 @@ def to_ntk_parametrization(
         >>> torch.allclose(image(x), mlp(x), atol=1e-6)
         True
     """
+    check_own_weights(linear_layers(mlp))
     stds = stds_of(mlp, weight_std, bias_std)
     image = copy.deepcopy(mlp)
     for (name, layer), w, b in zip(linear_layers(mlp).items(), *stds, strict=True):
@@ -261,6 +264,7 @@ def one_per_layer(std: Stds, layers: int, name: str) -> tuple[float, ...]:
 def _stds(layer: nn.Linear | NTKLinear) -> tuple[float, float]:
     if isinstance(layer, NTKLinear):
         return layer.weight_std, layer.bias_std
+    check_made(layer)
     weight = math.sqrt(layer.in_features * float(layer.weight.detach().double().square().mean()))
     bias = 0.0 if layer.bias is None else float(layer.bias.detach().double().square().mean())
     if not 0 < weight < math.inf:
@@ -292,6 +296,5 @@ def check_stds(weight_std: float, bias_std: float) -> None:
     """Raise a ValueError unless ``weight_std`` > 0 and ``bias_std`` >= 0, both finite."""
     if not (0 < weight_std < math.inf and 0 <= bias_std < math.inf):
         raise ValueError(
-            f"expected weight_std > 0 and bias_std >= 0, both finite, got {weight_std} and "
-            f"{bias_std}."
+            f"expected weight_std > 0 and bias_std >= 0, both finite, got {weight_std}, {bias_std}."
         )

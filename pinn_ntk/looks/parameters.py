@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from pinn_ntk.errors import ArgumentError
 from pinn_ntk.kernel.ntk import NTK
 
 Patterns = str | Sequence[str] | None
@@ -47,11 +48,23 @@ def trained_parameters(
     named = dict(found.values())
     kept = {name: tensor for name, tensor in named.items() if matches(name, patterns)}
     if named and not kept:
-        raise ValueError(
-            f"params={patterns!r} matches none of the trained parameters {list(named)}; expected a "
-            "shell pattern such as 'net.*', or a list of them."
-        )
+        raise ValueError(_no_match(patterns, list(named)))
     return kept
+
+
+def check_patterns(optimizers: Sequence[Optimizer], module: nn.Module, patterns: Patterns) -> None:
+    """ArgumentError where patterns match no parameter, frozen ones included, which may thaw."""
+    names = [*trained_parameters(optimizers, module), *dict(module.named_parameters())]
+    if names and not any(matches(name, patterns) for name in names):
+        raise ArgumentError(_no_match(patterns, list(dict.fromkeys(names))))
+
+
+def _no_match(patterns: Patterns, names: Sequence[str], most: int = 8) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return (
+        f"params={patterns!r} matches none of the trained parameters {list(names[:most])}{more}; "
+        "expected a shell pattern such as 'net.*', or a list of them."
+    )
 
 
 def learning_rate(

@@ -7,13 +7,12 @@ interact, a wrong rule: each shows in it at once. v differs from every cotangent
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
 
-from pinn_ntk.errors import NTKWarning, ResidualError
+from pinn_ntk.errors import ResidualError, warn
 from pinn_ntk.graph.broadcast import spread_by_accident
 from pinn_ntk.graph.jacobian.certificate import (
     ROUNDINGS,
@@ -44,7 +43,7 @@ def capture(
     """
     accident = spread_by_accident(term, residual, leaves)
     if accident is not None:
-        warnings.warn(accident, NTKWarning, stacklevel=3)
+        warn(accident, stacklevel=3)
     try:
         factors, reasons, mixed, coarsest = row_factors(residual, leaves)
         jacobian = FactoredJacobian(
@@ -103,10 +102,9 @@ def _report(
     reasons = {name: reasons[name] for name in leaves if name in reasons}
     jacobian.fallbacks |= reasons
     size = sum(leaves[name].numel() * leaves[name].element_size() for name in reasons)
-    warnings.warn(
+    warn(
         f"term {term!r}: {_listed(reasons)}. Its exact rows were computed one by one instead: "
         f"{jacobian.rows} vector-Jacobian products, {jacobian.rows * size / 2**20:.1f} MiB.",
-        NTKWarning,
         stacklevel=4,
     )
 

@@ -12,11 +12,13 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 from torch.autograd.graph import Node, get_gradient_edge
+from torch.nn import Parameter
 
-from pinn_ntk.errors import IncompleteTermsError
+from pinn_ntk.errors import GradientError, IncompleteTermsError
 from pinn_ntk.graph.nodes import leaf
 from pinn_ntk.graph.operations import operation
 from pinn_ntk.graph.terms.loss_nodes import plain
+from pinn_ntk.graph.terms.not_finite import cause
 from pinn_ntk.graph.terms.paths import nodes_below, trace
 from pinn_ntk.graph.terms.term import Term
 
@@ -45,6 +47,10 @@ def completeness_error(loss: Tensor, terms: Mapping[str, Term] | Iterable[Term])
 def check_complete(loss: Tensor, terms: Sequence[Term]) -> None:
     """Refuse terms whose error is above the square root of the rounding unit."""
     error, tolerance = _compare(loss, terms)
+    if math.isnan(error) and bool(loss.isfinite()):
+        said = cause(loss, terms, _leaves(nodes_below([get_gradient_edge(loss).node])))
+        if said:
+            raise GradientError(said)
     if not error <= tolerance:
         raise IncompleteTermsError(
             f"the terms {[term.name for term in terms]} make up the gradient of the loss only to "
@@ -61,10 +67,12 @@ def _compare(loss: Tensor, terms: Sequence[Term]) -> tuple[float, float]:
     found = trace(root)
     residuals = [head.residual for head in found.heads] + [term.residual for term in terms]
     graph = nodes_below([get_gradient_edge(r).node for r in residuals] or [root])
-    leaves = [tensor for node in graph if (tensor := leaf(node)) is not None]
+    leaves = _leaves(graph)
     tolerance = _rounding(graph, residuals)
     share = _share(terms) if tolerance > LOW_PRECISION else 1.0
     expected = _gradient([loss], leaves, [torch.full_like(loss, share)])
+    if kept := _finite(leaves, expected):
+        leaves, expected = [leaves[i] for i in kept], tuple(expected[i] for i in kept)
     gap = _minus(expected, _pulled_back(terms, leaves, share))
     if any(leaf(node) is not None and node in graph for node in nodes_below(found.asides)):
         with cut([*(head.node for head in found.heads), *found.opaque]):
@@ -73,6 +81,17 @@ def _compare(loss: Tensor, terms: Sequence[Term]) -> tuple[float, float]:
     if _size(gap) > tolerance * scale:
         scale = max([scale, *(_size(_pulled_back([term], leaves, share)) for term in terms)])
     return _size(gap) / scale if _size(gap) else 0.0, tolerance
+
+
+def _leaves(graph: Iterable[Node]) -> list[Tensor]:
+    return [tensor for node in graph if (tensor := leaf(node)) is not None]
+
+
+def _finite(leaves: Sequence[Tensor], gradients: Sequence[Tensor]) -> list[int]:
+    """Leaves to compare if the gradient is finite but for points, which are not trained."""
+    kept = [i for i, gradient in enumerate(gradients) if bool(gradient.isfinite().all())]
+    points = all(i in kept or not isinstance(p, Parameter) for i, p in enumerate(leaves))
+    return kept if points and len(kept) < len(leaves) else []
 
 
 def _gradient(

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 
-from pinn_ntk.errors import OpaqueLossError
+from pinn_ntk.errors import ArgumentError, OpaqueLossError
 from pinn_ntk.graph.nodes import kind, output_shape
 from pinn_ntk.graph.terms.completeness import check_complete, checked, cut, explained
 from pinn_ntk.graph.terms.loss_nodes import Head
@@ -115,7 +115,7 @@ def _names(
         return name_terms(terms, names)
     if len(names) != len(terms) or len(set(names)) != len(names):
         found = ", ".join(f"{t.kind} of shape {tuple(t.residual.shape)}" for t in terms)
-        raise ValueError(
+        raise ArgumentError(
             f"names={list(names)!r} does not fit: expected {len(terms)} different names, one for "
             f"each of the terms found, in the order in which the loss was written: {found}."
         )

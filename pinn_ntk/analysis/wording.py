@@ -1,0 +1,71 @@
+"""Numbers in sentences: few digits, no exponents where people would write none, and plurals."""
+
+from __future__ import annotations
+
+import math
+
+EVEN = 1.05
+"""Ratio below which two numbers are called equal."""
+
+
+def number(value: float, digits: int = 2) -> str:
+    """A number to some digits; below a million without exponent.
+
+    >>> number(123.4), number(0.0456), number(2.0), number(1.5e8), number(1e300 * 1e300)
+    ('120', '0.046', '2', '1.5e+08', 'over 1e+308')
+    """
+    if math.isinf(value):
+        return f"{'-' if value < 0 else ''}over 1e+308"
+    rounded = float(f"{value:.{digits}g}")
+    return f"{rounded + 0.0:g}" if abs(rounded) < 1e6 else f"{rounded:.{digits}g}"
+
+
+def percent(share: float) -> str:
+    """A share of something.
+
+    >>> percent(0.999), percent(0.0214), percent(1e-9), percent(0)
+    ('100 %', '2.1 %', 'under 0.01 %', 'none')
+    """
+    if share <= 0:
+        return "none"
+    return f"{number(100 * share)} %" if share >= 1e-4 else "under 0.01 %"
+
+
+def cosine(value: float) -> str:
+    """A number between -1 and 1, 0 where nobody would tell it from that.
+
+    >>> cosine(-0.347), cosine(0.3), cosine(-1e-9)
+    ('-0.35', '0.3', '0')
+    """
+    return number(value) if abs(value) >= 5e-4 else "0"
+
+
+def counted(count: int, noun: str) -> str:
+    """A count with its noun.
+
+    >>> counted(1, "row"), counted(2, "row")
+    ('1 row', '2 rows')
+    """
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def within(ratio: float) -> str:
+    """How near numbers are whose largest is ``ratio`` times the least.
+
+    >>> within(1.01), within(2.34)
+    ('equal to 5 %', 'within a factor of 2.3')
+    """
+    return f"within a factor of {number(ratio)}" if ratio >= EVEN else "equal to 5 %"
+
+
+def steps(count: float) -> str:
+    """A number of steps, as an adverb.
+
+    >>> steps(0.3), steps(1.234), steps(123.4), steps(123456.0)
+    ('in a step', 'in 1.2 steps', 'in 123 steps', 'in 120000 steps')
+    """
+    if count <= 1:
+        return "in a step"
+    if 10 <= count < 10_000:
+        return f"in {count:.0f} steps"
+    return f"in {number(count)} steps" if math.isfinite(count) else "never"

@@ -1,0 +1,169 @@
+"""Arguments that cannot be right end the fit with one sentence; what only fails does not."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from pinn_ntk import ArgumentError, NTKWarning
+from pinn_ntk.callbacks import NTKBalancer, NTKMonitor
+from tests.pinn import Pinn, calling, fit, ours
+
+
+class Asked(Pinn):
+    """A module with methods to name, right and wrong."""
+
+    answers: Any = None
+
+    def total(self, batch: Any) -> Any:
+        return sum(r.square().mean() for r in self.residuals(batch).values())
+
+    def numbers(self, batch: Any) -> Any:
+        return {name: r.square().mean().item() for name, r in self.residuals(batch).items()}
+
+    def nothing(self, batch: Any) -> Any:
+        return {}
+
+    def without_batch(self) -> Any:
+        return {}
+
+    def in_turn(self, batch: Any) -> Any:
+        """A dict the first time, then None."""
+        self.answers = self.residuals(batch) if self.answers is None else 0
+        return self.answers or None
+
+
+def without_module(batch: Any) -> Any:
+    return {}
+
+
+def build() -> Asked:
+    torch.manual_seed(1)
+    return Asked()
+
+
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
+    # argument of both callbacks, and how its sentence begins
+    "one name too many": ({"names": ["pde", "bc", "ic"]}, r"names=\['pde', 'bc', 'ic'\] does not"),
+    "one name twice": ({"names": ["pde", "pde"]}, r"names=\['pde', 'pde'\] does not fit"),
+    "names in another order": (
+        {"names": ["bc", "pde"]},
+        r"names=.*contradicts the keys logged: 'bc' for the one logged as 'pde', .*\['pde', 'b",
+    ),
+    "include nothing": ({"include": "ic*"}, r"include='ic\*' matches none of the terms"),
+    "params nothing": (
+        {"params": "encoder.*"},
+        r"params='encoder\.\*' matches none",
+    ),
+    "misspelt": ({"residuals": "resdiuals"}, "'resdiuals' is neither a method of Asked nor"),
+    "no module of that path": ({"residuals": "no.such.path"}, "'no.such.path' is neither"),
+    "no method": ({"residuals": "training"}, "'training' of Asked is a bool; expected a method"),
+    "no batch": ({"residuals": "without_batch"}, r"without_batch takes \(\) .*called as without_b"),
+    "no module": (
+        {"residuals": without_module},
+        r"without_module takes \(batch.* called as without_module\(module, batch\)",
+    ),
+    "the loss": ({"residuals": "total"}, "residuals='total' returned a Tensor; expected a dict"),
+    "numbers": ({"residuals": "numbers"}, "residuals='numbers' returned a float as 'pde'"),
+    "nothing": ({"residuals": "nothing"}, "residuals='nothing' returned an empty dict"),
+}
+AT_THE_START = {"params nothing", "misspelt", "no module of that path", "no method", "no batch"}
+AT_THE_START |= {"no module"}
+
+
+def stopped(callback: pl.Callback, **options: Any) -> tuple[ArgumentError, int]:
+    """The error that ends a fit, and batches begun before."""
+    begun: list[int] = []
+    count = calling(on_train_batch_start=lambda *args: begun.append(1))
+    with pytest.raises(ArgumentError) as raised:
+        fit(build(), callback, count, **options)
+    return raised.value, len(begun)
+
+
+@pytest.mark.parametrize("kind", [NTKMonitor, NTKBalancer])
+@pytest.mark.parametrize("case", WRONG)
+def test_a_wrong_argument_stops_the_fit_at_once(case: str, kind: Any, recwarn: Any):
+    argument, said = WRONG[case]
+    error, batches = stopped(kind(**argument))
+    with pytest.raises(ArgumentError, match=f"^{said}"):
+        raise error
+    assert batches == (0 if case in AT_THE_START else 1)
+    shown = "".join(traceback.format_exception(error))
+    assert "During handling" not in shown
+    assert "direct cause" not in shown
+    assert ours(recwarn) == []
+
+
+@pytest.mark.parametrize("case", ["misspelt", "no batch", "no module", "the loss", "numbers"])
+def test_so_does_a_wrong_probe(case: str):
+    argument, said = WRONG[case]
+    error, _ = stopped(NTKMonitor(probe=argument["residuals"]))
+    with pytest.raises(ArgumentError, match=f"^{said.replace('residuals=', 'probe=')}"):
+        raise error
+
+
+def test_the_module_is_left_as_it_was_found():
+    module = build()
+    with pytest.raises(ArgumentError):
+        fit(module, NTKMonitor(names=["a", "b", "c"]))
+    assert "log" not in vars(module)
+
+
+class SomeBatches(Asked):
+    """The term bc is there in every other batch."""
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        losses = self.losses(self.residuals(batch))
+        kept = {name: value for name, value in losses.items() if name == "pde" or not batch_idx % 2}
+        self.log_dict(kept)
+        return sum(kept.values())  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize(
+    "argument", [{"names": ["pde", "bc"]}, {"include": "bc"}, {"residuals": "in_turn"}]
+)
+@pytest.mark.parametrize("kind", [NTKMonitor, NTKBalancer])
+def test_what_was_right_once_ends_no_fit_later(kind: Any, argument: dict[str, Any]):
+    torch.manual_seed(1)
+    with pytest.warns(NTKWarning, match="Training goes on"):
+        run = fit(SomeBatches(), kind(every_n_steps=1, **argument), steps=5)
+    assert run.global_step == 5
+
+
+def test_a_function_that_fails_ends_no_fit():
+    def raising(module: Any, batch: Any) -> Any:
+        raise KeyError("points")
+
+    with pytest.warns(NTKWarning, match="KeyError: 'points'. Training goes on"):
+        run = fit(build(), NTKMonitor(residuals=raising), steps=3)
+    assert run.global_step == 3
+
+
+def test_terms_of_a_function_of_its_own_need_no_match_in_the_loss():
+    monitor = NTKMonitor(residuals=lambda module, batch: {"own": module.residuals(batch)["pde"]})
+    monitor.finder.include = "ow*"
+    fit(build(), monitor, steps=2)
+    assert "ntk/trace/own" in monitor.history
+
+
+RIGHT: list[Callable[[], dict[str, Any]]] = [
+    lambda: {"names": ["pde", "bc"]},
+    lambda: {"names": ["physics", "walls"]},
+    lambda: {"params": ["net.0.*"]},
+    lambda: {"include": ["b?"]},
+]
+
+
+@pytest.mark.parametrize("log", ["tensor", "item", "none", "sparse"])
+@pytest.mark.parametrize("right", RIGHT)
+def test_right_arguments_are_taken(right: Callable[[], dict[str, Any]], log: Any):
+    if log == "none" and "include" in right():
+        return
+    torch.manual_seed(1)
+    fit(Asked(log=log), NTKMonitor(every_n_steps=2, **right()), steps=3)
