@@ -188,7 +188,7 @@ def test_weights_of_the_trace_rule_leave_nothing_to_say(repeats: tuple[int, int]
     listed = ", ".join(f"{term} {weight:.3g}" for term, weight in weights.items())
     assert f"even the rates out: {listed} (NTKBalancer() sets" in read(matrices).summary()
     balanced = read(matrices, weights=weights).summary()
-    assert "within a factor of 1, and no term lags behind" in balanced
+    assert "equal to 5 %, and no term lags behind" in balanced
 
 
 def test_a_term_that_only_rounding_moves_is_left_out():

@@ -113,6 +113,7 @@ CASES: dict[str, tuple[Shape, Operation]] = {
         (2, 1, M),
         lambda w: torch.baddbmm(w, points(2, N, K), points(2, K, M), alpha=-3, beta=2),
     ),
+    "number_of_each": ((3, 1, 1), lambda w: points(3, N, 1) + w),
     "prelu_number": ((1, 1), lambda w: torch._prelu_kernel(points(N, M) - 1, w)),
     "prelu": ((1, M), lambda w: torch._prelu_kernel(points(N, M) - 1, w)),
     "prelu_of_signals": ((1, M, 1), lambda w: torch._prelu_kernel(points(N, M, 2) - 1, w)),

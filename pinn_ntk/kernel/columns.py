@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from pinn_ntk.kernel.factors import Dense, Factor, Outer
 from pinn_ntk.kernel.jacobian import FactoredJacobian
 from pinn_ntk.kernel.ntk import NTK
+from pinn_ntk.kernel.parts import Parts, RowFactor
+from pinn_ntk.kernel.scaled import Scaled
 
 
 def scaled_columns(kernel: NTK, scales: Mapping[str, float]) -> NTK:
@@ -31,9 +34,18 @@ def _scaled(jacobian: FactoredJacobian, scales: Mapping[str, float]) -> Factored
     )
 
 
-def _times(factor: Factor, scale: float) -> Factor:
+def _times(factor: RowFactor, scale: float) -> RowFactor:
     if scale == 1.0:
         return factor
+    if isinstance(factor, Parts):
+        parts = (replace(part, factor=_of_one(part.factor, scale)) for part in factor.parts)
+        return Parts(tuple(parts), factor.count)
+    return _of_one(factor, scale)
+
+
+def _of_one(factor: Factor, scale: float) -> Factor:
     if isinstance(factor, Dense):
         return Dense(scale * factor.gradients)
+    if isinstance(factor, Scaled):
+        return Scaled(tuple(site.times(scale) for site in factor.sites), factor.shape)
     return Outer(tuple(scale * left for left in factor.left), factor.right)

@@ -42,6 +42,12 @@ class Site(NamedTuple):
         """The same site, with each of its tensors changed."""
         return Site(*(None if x is None else change(x) for x in self))
 
+    def times(self, scale: float) -> Site:
+        """The same gradients times a number."""
+        if self.left is not None:
+            return self._replace(left=scale * self.left)
+        return self._replace(right=None if self.right is None else scale * self.right)
+
     def transposed(self) -> Site:
         """The same gradients of the transpose of W."""
         return Site(self.right, self.left, None if self.matrix is None else self.matrix.mT)

@@ -165,8 +165,10 @@ def _broadcast(node: Node, shape: torch.Size, multiplier: Tensor | float) -> lis
         for order, cut in orders
     ]
     wide = [axis for axis in kept if out[axis] != 1]
-    if spread and wide[1:] and math.prod(padded[wide[-1] + 1 :]) == 1:
-        rules.append(_row_rule(out, padded, wide[-1], multiplier))
+    last = wide[-1] if len(wide) > 1 else len(out) - 1  # an axis of length 1 is one to take
+    several = len(wide) > 1 or (wide and out[last] == 1)
+    if spread and several and math.prod(padded[last + 1 :]) == 1:
+        rules.append(_row_rule(out, padded, last, multiplier))
     return rules
 
 

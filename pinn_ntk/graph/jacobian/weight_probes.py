@@ -79,7 +79,7 @@ def _same(a: Tensor, b: Tensor) -> bool:
 
 
 def times(factor: Factor, slope: Tensor) -> Factor:
-    """Gradients of W from those of W times ``slope``, entry by entry."""
+    """The gradients of an operand of which the result has ``slope`` times each entry."""
     if isinstance(factor, Dense):
         return Dense(factor.gradients * slope.flatten())
     sites = [weighted(site, slope.reshape(factor.shape)) for site in sites_of(factor)]
