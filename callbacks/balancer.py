@@ -17,7 +17,8 @@ from torch.autograd.graph import Node
 
 from pinn_ntk.callbacks.base import KernelCallback, callbacks_of
 from pinn_ntk.callbacks.schedule import Schedule
-from pinn_ntk.callbacks.step.manual_backward import Backward, measuring
+from pinn_ntk.callbacks.step.manual_backward import Backward
+from pinn_ntk.callbacks.step.measuring import measuring
 from pinn_ntk.callbacks.step.residual_function import Route
 from pinn_ntk.callbacks.step.term_finder import TermFinder
 from pinn_ntk.callbacks.trainer.checks import check_optimizers
@@ -173,7 +174,7 @@ class NTKBalancer(KernelCallback):
         self.refresh(at)
         if at.loss is not None and self._in_loss is None:
             remember = at.module.automatic_optimization
-            put = partial(self._on_gradients.put, at.loss, remember=remember)
+            put = partial(self._on_gradients.put, at.module, at.loss, remember=remember)
             self.guard.run(UPDATE, put, retry=True)
 
     def batch_ends(self, trainer: pl.Trainer) -> None:
@@ -212,7 +213,7 @@ class NTKBalancer(KernelCallback):
         return self._loss is None or self._loss() is not loss
 
     def _measure(self, at: Backward) -> Traces:
-        with measuring():
+        with measuring(at.module):
             look = self.look(at, self._to_weigh, self._to_certify)
             self._terms.rename(self.finder.recorder.renamed)
             if look is None:

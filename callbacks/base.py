@@ -11,7 +11,8 @@ from torch.autograd.graph import Node
 
 from pinn_ntk.callbacks.log_writer import LogWriter
 from pinn_ntk.callbacks.schedule import Schedule
-from pinn_ntk.callbacks.step.manual_backward import Backward, ManualBackward, measuring
+from pinn_ntk.callbacks.step.manual_backward import Backward, ManualBackward
+from pinn_ntk.callbacks.step.measuring import fit_begins, fit_is_over, measuring
 from pinn_ntk.callbacks.step.step_looks import StepLooks
 from pinn_ntk.callbacks.step.term_finder import TermFinder
 from pinn_ntk.callbacks.trainer.checks import unsupported_strategy
@@ -92,6 +93,7 @@ class KernelCallback(StatefulCallback):
             self._active = False
             self.guard.warn_once("strategy", f"{refused} {self.without}")
             return
+        fit_begins(pl_module)
         self.writer.count.open(logged_step(trainer), resumed=self._resumed)
         self.finder.recorder.attach(pl_module)
         self.manual.attach(trainer, pl_module)
@@ -163,6 +165,9 @@ class KernelCallback(StatefulCallback):
     def detach(self) -> None:
         """The fit is over, however it ended: leave the module as it was found."""
         self._fitting = False
+        module = None if self._module is None else self._module()
+        if module is not None:
+            fit_is_over(module)
         self.close_looks()
         self.finder.recorder.detach()
         self.looks.batch_ends()
@@ -225,7 +230,7 @@ def overhead(trainer: pl.Trainer, guard: Guard) -> float:
 
 def _balanced(at: Backward) -> dict[Node, float]:
     weights: dict[Node, float] = {}
-    with measuring():
+    with measuring(at.module):
         for callback in callbacks_of(at.trainer, KernelCallback):
             weights |= callback.weights_on_heads(at.loss)
     return weights

@@ -11,7 +11,8 @@ from pinn_ntk.callbacks.base import KernelCallback, callbacks_of, overhead
 from pinn_ntk.callbacks.due_step import DueStep
 from pinn_ntk.callbacks.report import Report
 from pinn_ntk.callbacks.schedule import Schedule
-from pinn_ntk.callbacks.step.manual_backward import Backward, measuring
+from pinn_ntk.callbacks.step.manual_backward import Backward
+from pinn_ntk.callbacks.step.measuring import measuring
 from pinn_ntk.callbacks.step.probe import RENEWED, FixedProbe
 from pinn_ntk.callbacks.step.residual_function import Route
 from pinn_ntk.callbacks.step.step_inputs import StepInputs
@@ -216,13 +217,13 @@ class NTKMonitor(KernelCallback):
                 self.guard.run("keeping the measurement", partial(self._keep, trainer, readings))
 
     def _follow(self, at: Backward) -> list[Reading]:
-        with measuring():
+        with measuring(at.module):
             look = self.look(at, lambda found: found, lambda _: False)
             return [] if look is None else self.panel.follow(look)
 
     def _measure(self, at: Backward) -> list[Reading] | None:
         """Read the terms of a loss that this step has not measured before."""
-        with measuring():
+        with measuring(at.module):
             look = self.look(at, self.looks.fresh, lambda _: self.certify)
             if look is None or look.found.ascends:
                 return None
@@ -242,7 +243,7 @@ class NTKMonitor(KernelCallback):
 
     def batch_ends(self, trainer: pl.Trainer) -> None:
         if self.looks.first is not None:
-            with measuring():
+            with measuring(trainer.lightning_module):
                 readings = self.panel.stepped(self.looks.first)
             self.report.late(trainer, readings)
         if trainer.world_size > 1 and self.due.recent and self.schedule.budget is None:

@@ -6,13 +6,13 @@ still whole then. Without taps there is nothing to see, and that is said.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor
 
+from pinn_ntk.callbacks.step.measuring import is_measuring
 from pinn_ntk.callbacks.step.recorder import Recorder
 from pinn_ntk.callbacks.trainer.state import StatefulCallback
 from pinn_ntk.graph.nodes import accumulates
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 PATIENCE = 100
 """Batches without a backward pass seen after which it is said, if the epoch is not over before."""
 
-_measuring: list[str] = []
-
 
 class Backward(NamedTuple):
     """A backward pass that begins; the loss is None where Lightning does not see it."""
@@ -35,33 +33,6 @@ class Backward(NamedTuple):
     trainer: pl.Trainer
     module: pl.LightningModule
     loss: Tensor | None
-
-
-@contextmanager
-def measuring() -> Iterator[None]:
-    """Within, the gradients that pass are those of a diagnostic: no hook of ours acts on them."""
-    _measuring.append("")
-    try:
-        yield
-    finally:
-        _measuring.pop()
-
-
-def is_measuring() -> bool:
-    """Whether some callback is measuring now."""
-    return bool(_measuring)
-
-
-def weighted_all(weight: float, gradients: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
-    """Pre-hook of a node: its incoming gradients times a weight, save those of a diagnostic."""
-    if is_measuring():
-        return tuple(gradients)
-    return tuple(None if g is None else weight * g for g in gradients)
-
-
-def weighted(weight: float, gradient: Tensor) -> Tensor | None:
-    """The same as hook of a tensor."""
-    return None if is_measuring() else weight * gradient
 
 
 class ManualBackward:
@@ -119,7 +90,7 @@ class ManualBackward:
         residual.register_hook(partial(self._arrived, at, name))
 
     def _arrived(self, at: Backward, name: str, gradient: Tensor) -> Tensor | None:
-        if self._by_lightning or is_measuring():
+        if self._by_lightning or is_measuring(at.module):
             return None
         if not accumulates(trained_parameters(at.trainer.optimizers, at.module).values()):
             return None  # the step takes gradients for itself

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from pinn_ntk.callbacks.step.measuring import is_measuring
+from pinn_ntk.graph.nodes import in_backward
 from pinn_ntk.graph.terms.find import find_terms
 from pinn_ntk.graph.terms.term import Term
 from pinn_ntk.taps import listen, unlisten
@@ -73,12 +75,12 @@ class Recorder:
 
     def heard(self, key: str, value: Tensor | float) -> None:
         """The module logged a number."""
-        if self._awake:
+        if self._hears():
             self.logged[key] = value
 
     def tapped(self, name: str, residual: Tensor) -> None:
         """The module tapped a residual; a name's second one before a backward pass is <name>_2."""
-        if self._awake and residual.requires_grad:
+        if self._hears() and residual.requires_grad:
             if self._spent:
                 self._spent = False
                 self.taps.clear()
@@ -93,8 +95,13 @@ class Recorder:
 
     def weighted(self, name: str, loss: Tensor) -> None:
         """The module weighed a loss term."""
-        if self._awake:
+        if self._hears():
             self._weighted[name] = loss
+
+    def _hears(self) -> bool:
+        """Whether what is told is of the step, and no checkpoint that runs a part of it again."""
+        measured = self._log is not None and is_measuring(self._log.module)
+        return self._awake and not measured and not in_backward()
 
     @property
     def keys(self) -> tuple[str, ...]:

@@ -7,7 +7,8 @@ walking down to them again is enough.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 from torch import Tensor
@@ -31,12 +32,18 @@ class TermNodes:
         self.finder = finder
         self._known: dict[tuple[str, ...], tuple[Way, list[Mark]]] = {}
 
-    def of(self, loss: Tensor, *, remember: bool) -> list[TermNode]:
+    def of(
+        self,
+        loss: Tensor,
+        *,
+        remember: bool,
+        reading: Callable[[], AbstractContextManager[object]] = nullcontext,
+    ) -> list[TermNode]:
         """The nodes of a loss, without terms that it ascends or that are not included.
 
         The way to them is that of an earlier loss if the operations on it are the same, and each
         logged term still lies where it lay. It is not to be remembered where the sign of the loss
-        may have changed, as in min-max schemes.
+        may have changed, as in min-max schemes. Operands are read within ``reading``.
         """
         root, keys = get_gradient_edge(loss).node, self.finder.recorder.keys
         if remember and keys in self._known:
@@ -44,10 +51,11 @@ class TermNodes:
             nodes = way.again(root)
             if nodes is not None and all(self._lies(mark, nodes) for mark in marks):
                 return [TermNode(mark.name, nodes[mark.head]) for mark in marks]
-        terms = self.finder.terms(loss, check=False)
-        found = [TermNode(name, term.head) for name, term in terms.items() if not term.ascends]
-        if remember:
-            self._learn(root, found)
+        with reading():
+            terms = self.finder.terms(loss, check=False)
+            found = [TermNode(name, term.head) for name, term in terms.items() if not term.ascends]
+            if remember:
+                self._learn(root, found)
         return found
 
     def _learn(self, root: Node, found: Sequence[TermNode]) -> None:

@@ -80,7 +80,7 @@ class DistanceFromLimit(Diagnostic):
             return None
         if all(part is not plain.network for part in look.module.modules()):
             return None
-        with untouched(look.module), torch.no_grad():
+        with untouched(look.module, draws=False), torch.no_grad():
             distance = self._measured(plain)
         values = {} if distance is None else finite({self.name: distance})
         return Reading(look.step, values) if values else None

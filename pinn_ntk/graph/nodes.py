@@ -78,7 +78,22 @@ def saved(node: Node, operand: str) -> Any:
     """
     if operand not in SAVED[kind(node)]:
         raise KeyError(f"{kind(node)} has no operand {operand!r} in SAVED: {SAVED[kind(node)]}")
-    return getattr(node, f"_saved_{operand}")
+    read = functools.partial(getattr, node, f"_saved_{operand}")
+    return _in_a_pass_of_its_own(read) if in_backward() else read()
+
+
+def _in_a_pass_of_its_own(read: Callable[[], Any]) -> Any:
+    """What ``read`` gives, where another backward pass is running.
+
+    A checkpoint gives each tensor once a pass; read within that one, it would be missing there.
+    """
+    found: list[Any] = []
+    with torch.enable_grad():
+        start = torch.zeros((), requires_grad=True)
+        end = start.view_as(start)
+        end.register_hook(lambda _: found.append(read()))
+    torch.autograd.grad(end, start)
+    return found[0]
 
 
 def missing(node: Node) -> tuple[str, ...]:
@@ -132,6 +147,12 @@ def output_dtype(node: Node, output: int = 0) -> torch.dtype:
     """Dtype of the ``output``-th tensor that the operation behind ``node`` made."""
     dtype: torch.dtype = node._input_metadata[output].dtype
     return dtype
+
+
+def in_backward() -> bool:
+    """Whether this thread is within a backward pass, as the recomputation of a checkpoint is."""
+    graph_task = getattr(torch._C, "_current_graph_task_id", None)
+    return graph_task is not None and graph_task() != -1
 
 
 def accumulates(leaves: Iterable[Tensor]) -> bool:

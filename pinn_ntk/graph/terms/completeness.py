@@ -49,7 +49,8 @@ def check_complete(loss: Tensor, terms: Sequence[Term]) -> None:
         raise IncompleteTermsError(
             f"the terms {[term.name for term in terms]} make up the gradient of the loss only to "
             f"a relative {error:.1e}; expected {tolerance:.1e} or less. Likely a hook changes "
-            "gradients at a head, or the loss is not finite (nan). Remove the hook, or pass the "
+            "gradients at a head, a checkpoint draws other numbers when it runs again "
+            "(preserve_rng_state=False), or the loss is not finite (nan). Mend that, or pass the "
             "residuals yourself: pinn_ntk.empirical_ntk({'pde': r, ...}, model.parameters()). "
             "check=False returns the terms as they are."
         )
