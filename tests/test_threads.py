@@ -40,6 +40,8 @@ def run(module: Any) -> tuple[Any, NTKBalancer, NTKMonitor]:
     return module, balancer, monitor
 
 
+# Filters of warnings are of the process: Lightning sets its own for a while in each thread.
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.usefixtures("often")
 def test_fits_in_threads_are_those_one_after_the_other():
     alone = [run(new()) for new in FITS]
