@@ -18,6 +18,7 @@ from pinn_ntk.callbacks.step.recorder import Recorder
 from pinn_ntk.callbacks.step.residual_function import Route, residuals_of, resolved
 from pinn_ntk.callbacks.trainer.naming import named
 from pinn_ntk.errors import IncompleteTermsError, OpaqueLossError
+from pinn_ntk.graph.nodes import inputs, origin
 from pinn_ntk.graph.operations import operation
 from pinn_ntk.graph.terms.term import Term
 from pinn_ntk.looks.digest import RandomStates
@@ -215,7 +216,9 @@ def matched(taps: Mapping[str, Tensor], terms: Mapping[str, Term]) -> dict[str, 
 
 def _origin(residual: Tensor) -> tuple[Node, int] | None:
     """The operation behind a tensor and which of its outputs it is, reshapes looked through."""
-    node, output = residual.grad_fn, residual.output_nr
-    while node is not None and operation(node).keeps_numbers:
-        node, output = node.next_functions[0]
-    return None if node is None else (node, output)
+    if residual.grad_fn is None:
+        return None
+    node, output = origin(residual)
+    while operation(node).keeps_numbers:
+        (_, node, output) = next(inputs(node))
+    return node, output

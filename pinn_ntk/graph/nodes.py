@@ -116,9 +116,35 @@ def leaf(node: Node) -> torch.Tensor | None:
     return node.variable if kind(node) == "AccumulateGrad" else None  # type: ignore[attr-defined]
 
 
+IDENTITIES = {"_DDPSinkBackward", "BackwardHookFunctionBackward"}
+"""Functions of torch that hand on what they get, output for input: between a loss and DDP, and at a
+module with backward hooks. They are looked through wherever a graph is walked."""
+
+
+def operands(node: Node) -> tuple[tuple[Node | None, int], ...]:
+    """What made each operand of ``node``, and which output of that; None where it has no graph."""
+    found = node.next_functions
+    if all(child is None or kind(child) not in IDENTITIES for child, _ in found):
+        return found
+    return tuple(_through(child, output) for child, output in found)
+
+
+def origin(tensor: Tensor) -> tuple[Node, int]:
+    """What made a tensor with a graph, and which output of that it is."""
+    edge = get_gradient_edge(tensor)
+    node, output = _through(edge.node, edge.output_nr)
+    return (edge.node, edge.output_nr) if node is None else (node, output)
+
+
+def _through(node: Node | None, output: int) -> tuple[Node | None, int]:
+    while node is not None and kind(node) in IDENTITIES:
+        node, output = node.next_functions[output]
+    return node, output
+
+
 def inputs(node: Node) -> Iterator[tuple[int, Node, int]]:
     """(position, producing node, number of that node's output) of each differentiable input."""
-    for position, (child, output) in enumerate(node.next_functions):
+    for position, (child, output) in enumerate(operands(node)):
         if child is not None:
             yield position, child, output
 

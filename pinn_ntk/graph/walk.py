@@ -41,12 +41,12 @@ class Graph:
         """Walk the graph behind ``residual``, which must have a ``grad_fn``."""
         if residual.grad_fn is None:
             raise ValueError("the residual is a leaf; expected the result of an operation")
-        self.root = residual.grad_fn
+        self.root, output = nodes.origin(residual)
         by_id = {id(leaf): name for name, leaf in leaves.items()}
         self.names: dict[Node, str] = {}  # AccumulateGrad node -> name of the trained leaf
         self.parametric: set[Node] = set()  # every input is computed from parameters alone
         self.uses: dict[Edge, list[Use]] = {}  # tensor -> the places that consume it
-        self.outputs: dict[Node, set[int]] = {self.root: {residual.output_nr}}  # those used
+        self.outputs: dict[Node, set[int]] = {self.root: {output}}  # those used
         self._edges: dict[Node, list[tuple[int, Edge]]] = {}
         for node, operands in postorder(self.root).items():
             inputs = [
@@ -108,6 +108,6 @@ def postorder(root: Node) -> dict[Node, Operands]:
         if node in seen:
             order.setdefault(stack.pop(), seen[node])
         else:
-            seen[node] = node.next_functions
+            seen[node] = nodes.operands(node)
             stack += [n for n, _ in reversed(seen[node]) if n is not None and n not in seen]
     return order

@@ -11,10 +11,10 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import Node, get_gradient_edge
+from torch.autograd.graph import Node
 
 from pinn_ntk.errors import IncompleteTermsError
-from pinn_ntk.graph.nodes import leaf
+from pinn_ntk.graph.nodes import leaf, origin
 from pinn_ntk.graph.operations import operation
 from pinn_ntk.graph.terms.loss_nodes import plain
 from pinn_ntk.graph.terms.paths import nodes_below, trace
@@ -58,10 +58,10 @@ def check_complete(loss: Tensor, terms: Sequence[Term]) -> None:
 
 def _compare(loss: Tensor, terms: Sequence[Term]) -> tuple[float, float]:
     """Relative error, and the error that rounding may make."""
-    root = get_gradient_edge(loss := checked(loss)).node
+    root, _ = origin(loss := checked(loss))
     found = trace(root)
     residuals = [head.residual for head in found.heads] + [term.residual for term in terms]
-    graph = nodes_below([get_gradient_edge(r).node for r in residuals] or [root])
+    graph = nodes_below([origin(r)[0] for r in residuals] or [root])
     leaves = [tensor for node in graph if (tensor := leaf(node)) is not None]
     tolerance = _rounding(graph, residuals)
     share = _share(terms) if tolerance > LOW_PRECISION else 1.0

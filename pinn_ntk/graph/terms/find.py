@@ -22,10 +22,10 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
+from torch.autograd.graph import GradientEdge, Node
 
 from pinn_ntk.errors import OpaqueLossError
-from pinn_ntk.graph.nodes import kind, output_shape
+from pinn_ntk.graph.nodes import kind, origin, output_shape
 from pinn_ntk.graph.terms.completeness import check_complete, checked, cut, explained
 from pinn_ntk.graph.terms.loss_nodes import Head
 from pinn_ntk.graph.terms.names import name_terms
@@ -83,7 +83,7 @@ def find_terms(
     """
     loss = checked(loss)
     with explained():
-        found = trace(get_gradient_edge(loss).node)
+        found = trace(origin(loss)[0])
         _refuse_opaque(found)
         terms = _weighted(loss, found.heads)
         if names is not None:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 
-from pinn_ntk.graph.nodes import inputs, kind, missing, output_shape, saved, signed
+from pinn_ntk.graph.nodes import inputs, kind, missing, operands, output_shape, saved, signed
 from pinn_ntk.graph.operations import operation
 from pinn_ntk.graph.terms.phi import ABS, LOG_COSH, SQUARE, Phi, huber, norm, smooth_l1
 
@@ -76,7 +76,7 @@ def _inner(head: Head) -> Head | None:
 
 def below(node: Node) -> list[Node]:
     """The distinct nodes that made the differentiable operands of ``node``, in order."""
-    return list({child: None for child, _ in node.next_functions if child is not None})
+    return list({child: None for child, _ in operands(node) if child is not None})
 
 
 def plain(tensor: Tensor) -> Tensor:

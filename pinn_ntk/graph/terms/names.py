@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
+from pinn_ntk.graph.nodes import origin
 from pinn_ntk.graph.terms.paths import reached
 from pinn_ntk.graph.terms.term import Term
 
@@ -48,7 +49,7 @@ def _heads_by_key(
     made_of = {}
     for key, value in logged.items():
         if isinstance(value, Tensor) and value.numel() == 1 and value.grad_fn is not None:
-            found = reached(value.grad_fn, heads)
+            found = reached(origin(value)[0], heads)
             made_of[key] = [position for position, term in enumerate(terms) if term.head in found]
     return {key: positions for key, positions in made_of.items() if positions}
 
