@@ -175,7 +175,7 @@ class NTKBalancer(KernelCallback):
         if at.loss is not None and self._in_loss is None:
             remember = at.module.automatic_optimization
             put = partial(self._on_gradients.put, at.module, at.loss, remember=remember)
-            self.guard.run(UPDATE, put, retry=True)
+            self.guard.run(UPDATE, partial(self.readable, at, put), retry=True)
 
     def batch_ends(self, trainer: pl.Trainer) -> None:
         if self._in_loss is not None:
@@ -192,7 +192,8 @@ class NTKBalancer(KernelCallback):
     def refresh(self, at: Backward) -> None:
         """Update the weights if that is due and not yet done in this step."""
         if self._active and self._is_due(at):
-            local = self.guard.run(UPDATE, partial(self._measure, at), retry=True)
+            measure = partial(self.readable, at, partial(self._measure, at))
+            local = self.guard.run(UPDATE, measure, retry=True)
             traces = from_all_ranks(at.trainer, local, partial(self.guard.warn_once, "names"))
             if traces:
                 self.guard.run(UPDATE, partial(self._update, at.trainer, traces), retry=True)

@@ -22,6 +22,7 @@ from pinn_ntk.callbacks.trainer.migrate import VERSION, migrate
 from pinn_ntk.callbacks.trainer.state import StatefulCallback
 from pinn_ntk.callbacks.trainer.steps import last_step, logged_step
 from pinn_ntk.diagnostics.history import History
+from pinn_ntk.errors import IncompleteTermsError, OpaqueLossError
 from pinn_ntk.looks.look import Look
 from pinn_ntk.looks.parameters import Patterns
 from pinn_ntk.looks.step_terms import StepTerms
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     import pytorch_lightning as pl
 
 C = TypeVar("C", bound="KernelCallback")
+T = TypeVar("T")
 
 
 class KernelCallback(StatefulCallback):
@@ -193,6 +195,17 @@ class KernelCallback(StatefulCallback):
             look.total_step = self.writer.count.at(look.step)
             look.balanced = lambda: _balanced(at)
         return look
+
+    def readable(self, at: Backward, part: Callable[[], T]) -> T | None:
+        """What a part reads of a loss; None, said once, where a step may have others to read."""
+        try:
+            return part()
+        except (OpaqueLossError, IncompleteTermsError) as error:
+            if at.module.automatic_optimization:
+                raise
+            message = f"a loss is left as it is, and others of the step are not: {error}"
+            self.guard.warn_once("unreadable", message)
+            return None
 
     def close_looks(self) -> None:
         """The backward pass is over: let go of graphs and kernels."""

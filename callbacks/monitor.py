@@ -205,14 +205,16 @@ class NTKMonitor(KernelCallback):
             self.report.values, self.looks.done = {}, set()
         due = self.due.now(trainer, several=not at.module.automatic_optimization)
         if trainer.is_global_zero and self.panel.waits:
-            late = self.guard.run(self.panel.waiting, partial(self._follow, at))
+            follow = partial(self.readable, at, partial(self._follow, at))
+            late = self.guard.run(self.panel.waiting, follow)
             self.report.late(trainer, late or [])
         if not due:
             return
         for balancer in balancers(trainer):
             balancer.refresh(at)
         if trainer.is_global_zero:
-            readings = self.guard.run("the measurement", partial(self._measure, at))
+            measure = partial(self.readable, at, partial(self._measure, at))
+            readings = self.guard.run("the measurement", measure, retry=True)
             if readings is not None:  # the time that it took counts
                 self.guard.run("keeping the measurement", partial(self._keep, trainer, readings))
 

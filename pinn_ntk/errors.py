@@ -19,6 +19,10 @@ class IncompleteTermsError(ValueError):
     """The terms found do not add up to the gradient of the loss."""
 
 
+OF_THE_STEP = (ResidualError, OpaqueLossError, IncompleteTermsError)
+"""What is wrong with one loss or its residuals, at one step; the next may do."""
+
+
 class UnavailableError(RuntimeError):
     """A shared quantity failed, now or when somebody else asked for it; the cause is attached.
 
