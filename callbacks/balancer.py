@@ -169,6 +169,16 @@ class NTKBalancer(KernelCallback):
         else:
             self._terms.weights = self._in_loss.weights.as_dict()
 
+    @property
+    def unweighed(self) -> str:
+        if self._in_loss is not None:
+            return ""
+        return (
+            "since the step takes its gradients itself or calls loss.backward(): no weights are "
+            f"put on them. What they would be is in weights of this callback, {self.weights}; let "
+            "the loss hold them in a pinn_ntk.LossWeights, or call self.manual_backward(loss)."
+        )
+
     def at_backward(self, at: Backward) -> None:
         """Update the weights if that is due, and put them on the gradient."""
         self.refresh(at)
@@ -215,7 +225,7 @@ class NTKBalancer(KernelCallback):
 
     def _measure(self, at: Backward) -> Traces:
         with measuring(at.module):
-            look = self.look(at, self._to_weigh, self._to_certify)
+            look = self.look(at, partial(self._to_weigh, at.loss), self._to_certify)
             self._terms.rename(self.finder.recorder.renamed)
             if look is None:
                 return {}
@@ -230,9 +240,9 @@ class NTKBalancer(KernelCallback):
         traces = {name: (kernel.trace(name), kernel.rows(name)) for name in kernel.terms}
         return traces if self._in_loss is None else self._in_loss.grouped(traces)
 
-    def _to_weigh(self, found: StepTerms) -> StepTerms:
+    def _to_weigh(self, loss: Tensor | None, found: StepTerms) -> StepTerms:
         """The terms to take traces of."""
-        if self._in_loss is None:
+        if self._in_loss is None and loss is not None:
             found = self.finder.weighable(found, partial(self.guard.warn_once, "strangers"))
         return self.looks.fresh(found).descending
 

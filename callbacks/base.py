@@ -51,7 +51,9 @@ class KernelCallback(StatefulCallback):
         self.looks = StepLooks(finder, params, self.max_points)
         self.guard = Guard(type(self).__name__)
         self.writer = LogWriter(self.guard, prefix)
-        self.manual = ManualBackward(finder.recorder, self.at_backward, self.weight_of)
+        self.manual = ManualBackward(
+            finder.recorder, self.at_backward, self.weight_of, functions=finder.by_function
+        )
         self._module: ref[pl.LightningModule] | None = None
         self._resumed = self._fitting = False
         self._restart()
@@ -60,6 +62,11 @@ class KernelCallback(StatefulCallback):
     def history(self) -> History:
         """Tag -> array of (step, value), (n, 2); steps count on over fits, kept in checkpoints."""
         return self.writer.history
+
+    @property
+    def unweighed(self) -> str:
+        """What follows for weights where no backward pass is seen, as the end of a sentence."""
+        return ""
 
     def at_backward(self, at: Backward) -> None:
         """A backward pass begins."""
@@ -110,6 +117,11 @@ class KernelCallback(StatefulCallback):
         if self._active:
             self.manual.begin()
             self.finder.begin(batch)
+            self.batch_starts(trainer, pl_module, batch)
+            self.manual.begun(Backward(trainer, pl_module, None))
+
+    def batch_starts(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any) -> None:
+        """Before the forward pass; the last batch is forgotten."""
 
     def on_before_backward(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor
@@ -136,14 +148,14 @@ class KernelCallback(StatefulCallback):
             self.finder.end()
             self.looks.batch_ends()
             self.writer.count(logged_step(trainer))
-            self.manual.end(self.guard)
+            self.manual.end(self.guard, self.unweighed)
 
     def batch_ends(self, trainer: pl.Trainer) -> None:
         """The optimizer has moved the parameters; what was seen of the batch is still there."""
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._active:
-            self.manual.epoch_end(self.guard)
+            self.manual.epoch_end(self.guard, self.unweighed)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.conclude(trainer)
@@ -172,6 +184,7 @@ class KernelCallback(StatefulCallback):
             fit_is_over(module)
         self.close_looks()
         self.finder.recorder.detach()
+        self.manual.detach()
         self.looks.batch_ends()
         self._resumed = False
 

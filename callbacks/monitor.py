@@ -172,20 +172,14 @@ class NTKMonitor(KernelCallback):
         if self._active:
             self.panel.fit_starts(pl_module, resumed=self._resumed)
 
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
-        if self._active:
-            if self.finder.probe is not None:
-                self.guard.run(
-                    "freezing the probe", partial(self._freeze, self.finder.probe, batch)
-                )
-            due = trainer.is_global_zero and self.due.may_come(trainer)
-            self.panel.batch_starts(due=due)
-            if due or (trainer.is_global_zero and self.panel.waits):
-                keep = partial(StepInputs, pl_module, batch)
-                self.looks.inputs = self.guard.run("what the step begins from", keep)
+    def batch_starts(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any) -> None:
+        if self.finder.probe is not None:
+            self.guard.run("freezing the probe", partial(self._freeze, self.finder.probe, batch))
+        due = trainer.is_global_zero and self.due.may_come(trainer)
+        self.panel.batch_starts(due=due)
+        if due or (trainer.is_global_zero and self.panel.waits):
+            keep = partial(StepInputs, pl_module, batch)
+            self.looks.inputs = self.guard.run("what the step begins from", keep)
 
     def _freeze(self, probe: FixedProbe, batch: Any) -> None:
         """Let the probe keep the first batch; another one than before begins drift anew."""

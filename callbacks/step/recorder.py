@@ -12,6 +12,7 @@ from numbers import Number
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
+from torch._C._functorch import is_functorch_wrapped_tensor
 
 from pinn_ntk.callbacks.step.measuring import is_measuring
 from pinn_ntk.graph.nodes import in_backward
@@ -80,7 +81,7 @@ class Recorder:
 
     def tapped(self, name: str, residual: Tensor) -> None:
         """The module tapped a residual; a name's second one before a backward pass is <name>_2."""
-        if self._hears() and residual.requires_grad:
+        if self._hears() and residual.requires_grad and not is_functorch_wrapped_tensor(residual):
             if self._spent:
                 self._spent = False
                 self.taps.clear()

@@ -64,6 +64,11 @@ class TermFinder:
         self._ran: Ran | None = None
         self._complete: set[str] = set()
 
+    @property
+    def by_function(self) -> bool:
+        """Whether the residuals are those of a function, on the batch or on a probe."""
+        return self.route is not None or self.probe is not None
+
     def forget(self) -> None:
         """Another module is trained: its names and its batch are others."""
         self.recorder.load_state_dict({})

@@ -189,11 +189,21 @@ def accumulates(leaves: Iterable[Tensor]) -> bool:
     """
     if not hasattr(torch._C, "_will_engine_execute_node"):
         return not torch.is_grad_enabled()
-    return any(_will_run(get_gradient_edge(leaf).node) for leaf in leaves)
+    return any(_runs(leaf) is True for leaf in leaves)
 
 
-def _will_run(node: Node) -> bool:
+def is_asked_for(leaves: Iterable[Tensor]) -> bool:
+    """Whether the pass that runs now is ``torch.autograd.grad`` with respect to one of the leaves.
+
+    To be asked within a hook. Where this torch cannot tell, the answer is no.
+    """
+    known = hasattr(torch._C, "_will_engine_execute_node")
+    return known and any(_runs(leaf) is None for leaf in leaves)
+
+
+def _runs(leaf: Tensor) -> bool | None:
+    """Whether a leaf gets its gradient added; None where somebody else is handed it."""
     try:
-        return bool(torch._C._will_engine_execute_node(node))
+        return bool(torch._C._will_engine_execute_node(get_gradient_edge(leaf).node))
     except RuntimeError:  # torch.autograd.grad was asked for this very leaf
-        return False
+        return None
