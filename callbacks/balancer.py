@@ -19,6 +19,7 @@ from pinn_ntk.callbacks.base import KernelCallback, callbacks_of
 from pinn_ntk.callbacks.schedule import Schedule
 from pinn_ntk.callbacks.step.manual_backward import Backward
 from pinn_ntk.callbacks.step.measuring import measuring
+from pinn_ntk.callbacks.step.readable import readable
 from pinn_ntk.callbacks.step.residual_function import Route
 from pinn_ntk.callbacks.step.term_finder import TermFinder
 from pinn_ntk.callbacks.trainer.checks import check_optimizers
@@ -185,7 +186,7 @@ class NTKBalancer(KernelCallback):
         if at.loss is not None and self._in_loss is None:
             remember = at.module.automatic_optimization
             put = partial(self._on_gradients.put, at.module, at.loss, remember=remember)
-            self.guard.run(UPDATE, partial(self.readable, at, put), retry=True)
+            self.guard.run(UPDATE, partial(readable, self.guard, at, put), retry=True)
 
     def batch_ends(self, trainer: pl.Trainer) -> None:
         if self._in_loss is not None:
@@ -202,7 +203,7 @@ class NTKBalancer(KernelCallback):
     def refresh(self, at: Backward) -> None:
         """Update the weights if that is due and not yet done in this step."""
         if self._active and self._is_due(at):
-            measure = partial(self.readable, at, partial(self._measure, at))
+            measure = partial(readable, self.guard, at, partial(self._measure, at))
             local = self.guard.run(UPDATE, measure, retry=True)
             traces = from_all_ranks(at.trainer, local, partial(self.guard.warn_once, "names"))
             if traces:

@@ -22,7 +22,6 @@ from pinn_ntk.callbacks.trainer.migrate import VERSION, migrate
 from pinn_ntk.callbacks.trainer.state import StatefulCallback
 from pinn_ntk.callbacks.trainer.steps import last_step, logged_step
 from pinn_ntk.diagnostics.history import History
-from pinn_ntk.errors import IncompleteTermsError, OpaqueLossError
 from pinn_ntk.looks.look import Look
 from pinn_ntk.looks.parameters import Patterns
 from pinn_ntk.looks.step_terms import StepTerms
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
     import pytorch_lightning as pl
 
 C = TypeVar("C", bound="KernelCallback")
-T = TypeVar("T")
 
 
 class KernelCallback(StatefulCallback):
@@ -51,9 +49,7 @@ class KernelCallback(StatefulCallback):
         self.looks = StepLooks(finder, params, self.max_points)
         self.guard = Guard(type(self).__name__)
         self.writer = LogWriter(self.guard, prefix)
-        self.manual = ManualBackward(
-            finder.recorder, self.at_backward, self.weight_of, functions=finder.by_function
-        )
+        self.manual = ManualBackward(finder, self.at_backward, self.weight_of)
         self._module: ref[pl.LightningModule] | None = None
         self._resumed = self._fitting = False
         self._restart()
@@ -102,7 +98,7 @@ class KernelCallback(StatefulCallback):
             self._active = False
             self.guard.warn_once("strategy", f"{refused} {self.without}")
             return
-        fit_begins(pl_module)
+        fit_begins(self)
         self.writer.count.open(logged_step(trainer), resumed=self._resumed)
         self.finder.recorder.attach(pl_module)
         self.manual.attach(trainer, pl_module)
@@ -179,9 +175,7 @@ class KernelCallback(StatefulCallback):
     def detach(self) -> None:
         """The fit is over, however it ended: leave the module as it was found."""
         self._fitting = False
-        module = None if self._module is None else self._module()
-        if module is not None:
-            fit_is_over(module)
+        fit_is_over(self)
         self.close_looks()
         self.finder.recorder.detach()
         self.manual.detach()
@@ -208,17 +202,6 @@ class KernelCallback(StatefulCallback):
             look.total_step = self.writer.count.at(look.step)
             look.balanced = lambda: _balanced(at)
         return look
-
-    def readable(self, at: Backward, part: Callable[[], T]) -> T | None:
-        """What a part reads of a loss; None, said once, where a step may have others to read."""
-        try:
-            return part()
-        except (OpaqueLossError, IncompleteTermsError) as error:
-            if at.module.automatic_optimization:
-                raise
-            message = f"a loss is left as it is, and others of the step are not: {error}"
-            self.guard.warn_once("unreadable", message)
-            return None
 
     def close_looks(self) -> None:
         """The backward pass is over: let go of graphs and kernels."""

@@ -14,6 +14,7 @@ from pinn_ntk.callbacks.schedule import Schedule
 from pinn_ntk.callbacks.step.manual_backward import Backward
 from pinn_ntk.callbacks.step.measuring import measuring
 from pinn_ntk.callbacks.step.probe import RENEWED, FixedProbe
+from pinn_ntk.callbacks.step.readable import readable
 from pinn_ntk.callbacks.step.residual_function import Route
 from pinn_ntk.callbacks.step.step_inputs import StepInputs
 from pinn_ntk.callbacks.step.term_finder import TermFinder
@@ -199,7 +200,7 @@ class NTKMonitor(KernelCallback):
             self.report.values, self.looks.done = {}, set()
         due = self.due.now(trainer, several=not at.module.automatic_optimization)
         if trainer.is_global_zero and self.panel.waits:
-            follow = partial(self.readable, at, partial(self._follow, at))
+            follow = partial(readable, self.guard, at, partial(self._follow, at))
             late = self.guard.run(self.panel.waiting, follow)
             self.report.late(trainer, late or [])
         if not due:
@@ -207,7 +208,7 @@ class NTKMonitor(KernelCallback):
         for balancer in balancers(trainer):
             balancer.refresh(at)
         if trainer.is_global_zero:
-            measure = partial(self.readable, at, partial(self._measure, at))
+            measure = partial(readable, self.guard, at, partial(self._measure, at))
             readings = self.guard.run("the measurement", measure, retry=True)
             if readings is not None:  # the time that it took counts
                 self.guard.run("keeping the measurement", partial(self._keep, trainer, readings))

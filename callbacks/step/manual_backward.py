@@ -16,15 +16,16 @@ from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from pinn_ntk.callbacks.step.measuring import is_measuring
-from pinn_ntk.callbacks.step.recorder import Recorder
 from pinn_ntk.callbacks.trainer.checks import has_lbfgs
 from pinn_ntk.callbacks.trainer.state import StatefulCallback
 from pinn_ntk.graph.nodes import accumulates, is_asked_for
+from pinn_ntk.graph.subclasses import on_gradient
 from pinn_ntk.looks.parameters import trained_parameters
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
 
+    from pinn_ntk.callbacks.step.term_finder import TermFinder
     from pinn_ntk.callbacks.trainer.guard import Guard
 
 PATIENCE = 100
@@ -40,20 +41,16 @@ class Backward(NamedTuple):
 
 
 class ManualBackward:
-    """Calls ``look`` where Lightning sees no backward pass, and weighs gradients of taps.
-
-    ``functions`` says that the residuals are those of a function.
-    """
+    """Calls ``look`` where Lightning sees no backward pass, and weighs gradients of taps."""
 
     def __init__(
         self,
-        recorder: Recorder,
+        finder: TermFinder,
         look: Callable[[Backward], None],
         weight: Callable[[str], float],
-        *,
-        functions: bool,
     ) -> None:
-        self.recorder, self.look, self.weight, self.functions = recorder, look, weight, functions
+        self.recorder, self.functions = finder.recorder, finder.by_function
+        self.look, self.weight = look, weight
         self._manual = self._speaks = False
         self._handles: list[RemovableHandle] = []
         self._restart()
@@ -125,7 +122,7 @@ class ManualBackward:
             )
 
     def _listen(self, at: Backward, name: str, residual: Tensor) -> None:
-        residual.register_hook(partial(self._arrived, at, name))
+        on_gradient(residual, partial(self._arrived, at, name))
 
     def _arrived(self, at: Backward, name: str, gradient: Tensor) -> Tensor | None:
         if self._by_lightning or is_measuring(at.module):

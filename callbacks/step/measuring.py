@@ -14,25 +14,26 @@ from weakref import WeakKeyDictionary, WeakSet
 
 from torch import Tensor, nn
 
+from pinn_ntk.graph.subclasses import plain_functions
 from pinn_ntk.looks.untouched import untouched
 
 _depth: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
 """Module -> how often it is being measured now; not by thread, for autograd has some of its own."""
 
-_fits: dict[int, WeakSet[nn.Module]] = {}
-"""Thread -> modules that are trained in it beside callbacks of ours."""
+_fits: dict[int, WeakSet[object]] = {}
+"""Thread -> callbacks of ours beside which a module is trained in it."""
 
 
-def fit_begins(module: nn.Module) -> None:
-    """A module is trained in this thread."""
-    _fits.setdefault(threading.get_ident(), WeakSet()).add(module)
+def fit_begins(callback: object) -> None:
+    """A module is trained in this thread, beside a callback."""
+    _fits.setdefault(threading.get_ident(), WeakSet()).add(callback)
 
 
-def fit_is_over(module: nn.Module) -> None:
+def fit_is_over(callback: object) -> None:
     """It is not any more; one that never was is fine."""
-    for thread, modules in list(_fits.items()):
-        modules.discard(module)
-        if not modules:
+    for thread, callbacks in list(_fits.items()):
+        callbacks.discard(callback)
+        if not callbacks:
             _fits.pop(thread, None)
 
 
@@ -49,9 +50,11 @@ def measuring(module: nn.Module, trained: Iterable[Tensor] = ()) -> Iterator[Non
     which may have drawn them: the global generators are of the process.
     """
     _depth[module] = _depth.get(module, 0) + 1
-    alone = _fits.keys() <= {threading.get_ident()}
+    here = threading.get_ident()
+    alone = not any(callbacks and thread != here for thread, callbacks in list(_fits.items()))
     try:
-        with untouched(module, draws=alone), _hooks_off([*module.parameters(), *trained]):
+        leaves = [*module.parameters(), *trained]
+        with untouched(module, draws=alone), plain_functions(), _hooks_off(leaves):
             yield
     finally:
         _depth[module] -= 1

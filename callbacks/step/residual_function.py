@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from pinn_ntk.callbacks.trainer.naming import named
+from pinn_ntk.graph.subclasses import own_functions, plain
 from pinn_ntk.looks.untouched import untouched
 
 if TYPE_CHECKING:
@@ -28,7 +29,12 @@ def residuals_of(
     ValueError.
     """
     function = resolved(route, module)
-    with torch.enable_grad(), untouched(module), trainer.precision_plugin.forward_context():
+    with (
+        torch.enable_grad(),
+        own_functions(),
+        untouched(module),
+        trainer.precision_plugin.forward_context(),
+    ):
         residuals = function(batch)
     said = said or named(route)
     if not isinstance(residuals, Mapping):
@@ -38,7 +44,7 @@ def residuals_of(
         )
     if not residuals:
         raise ValueError(f"{said} returned an empty dict; expected at least one residual.")
-    return dict(residuals)
+    return {n: plain(r) if isinstance(r, Tensor) else r for n, r in residuals.items()}
 
 
 def resolved(route: Route, module: pl.LightningModule) -> Callable[[Any], Any]:

@@ -20,6 +20,7 @@ from pinn_ntk.callbacks.trainer.naming import named
 from pinn_ntk.errors import IncompleteTermsError, OpaqueLossError
 from pinn_ntk.graph.nodes import inputs, origin
 from pinn_ntk.graph.operations import operation
+from pinn_ntk.graph.subclasses import plain
 from pinn_ntk.graph.terms.term import Term
 from pinn_ntk.looks.digest import RandomStates
 from pinn_ntk.looks.parameters import Patterns, matches
@@ -132,7 +133,8 @@ class TermFinder:
             return replace(self._from_function(ran.residuals, at.loss), states=ran.states)
         every = self._aside(at.loss) if self.taps else self._all(at.loss, check=False)
         terms = self._named(every)
-        residuals = self.taps or {name: term.residual for name, term in terms.items()}
+        tapped = {name: plain(residual) for name, residual in self.taps.items()}
+        residuals = tapped or {name: term.residual for name, term in terms.items()}
         return StepTerms(residuals, terms, complete=len(terms) == len(every))
 
     def again(self, at: Backward, names: Container[str], states: RandomStates | None) -> StepTerms:

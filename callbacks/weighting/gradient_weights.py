@@ -12,6 +12,7 @@ from torch.utils.hooks import RemovableHandle
 from pinn_ntk.callbacks.step.measuring import measuring, weighted, weighted_all
 from pinn_ntk.callbacks.step.term_finder import TermFinder
 from pinn_ntk.callbacks.weighting.term_nodes import TermNodes
+from pinn_ntk.graph.subclasses import on_gradient
 
 
 class GradientWeights:
@@ -53,7 +54,7 @@ class GradientWeights:
         for name, terms in found.items():
             if not terms:
                 weigh = partial(weighted, module, self.weight_of(name))
-                self._handles.append(self.finder.taps[name].register_hook(weigh))
+                self._handles.append(on_gradient(self.finder.taps[name], weigh))
             for term in terms:
                 if not term.ascends:
                     self._put_on(module, name, term.head)

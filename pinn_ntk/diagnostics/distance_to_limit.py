@@ -12,6 +12,7 @@ from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.utils.hooks import RemovableHandle
 
 from pinn_ntk.diagnostics.base import Diagnostic, Reading, Readings, Tag, finite
+from pinn_ntk.graph.subclasses import plain
 from pinn_ntk.limit.distance import DistanceToLimit
 from pinn_ntk.limit.layers import PlainMLP, find_plain
 from pinn_ntk.limit.parametrization import found_stds, linear_layers
@@ -165,8 +166,10 @@ class Listener:
         with suppress(Exception), torch.no_grad():  # training goes on, whatever comes
             if isinstance(module, nn.Sequential):
                 self.called = True
-            elif self.called and is_usable(arguments[0], self.features):
-                self.inputs = spread(arguments[0].detach(), POINTS)
+            elif self.called and isinstance(arguments[0], Tensor):
+                inputs = plain(arguments[0]).detach()
+                if is_usable(inputs, self.features):
+                    self.inputs = spread(inputs, POINTS)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"features": 0, "called": False, "inputs": None}

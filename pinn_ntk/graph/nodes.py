@@ -15,6 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.graph import Node, get_gradient_edge
+from torch.nn import Parameter
+
+from pinn_ntk.graph.subclasses import plain
 
 SAVED: dict[str, tuple[str, ...]] = {
     # places where a parameter meets a point (graph/jacobian/rules.py)
@@ -71,7 +74,7 @@ def _named(node: Node) -> str:
 
 
 def saved(node: Node, operand: str) -> Any:
-    """Operand that ``node`` keeps for its backward formula; a tensor comes back with its graph.
+    """Operand that ``node`` keeps for its backward formula; a tensor comes plain, with its graph.
 
     KeyError where `SAVED` does not list it, AttributeError where this torch does not keep it,
     RuntimeError where the graph was freed.
@@ -79,7 +82,9 @@ def saved(node: Node, operand: str) -> Any:
     if operand not in SAVED[kind(node)]:
         raise KeyError(f"{kind(node)} has no operand {operand!r} in SAVED: {SAVED[kind(node)]}")
     read = functools.partial(getattr, node, f"_saved_{operand}")
-    return _in_a_pass_of_its_own(read) if in_backward() else read()
+    found = _in_a_pass_of_its_own(read) if in_backward() else read()
+    known = type(found) is Parameter or not isinstance(found, Tensor)
+    return found if known else plain(found)
 
 
 def _in_a_pass_of_its_own(read: Callable[[], Any]) -> Any:

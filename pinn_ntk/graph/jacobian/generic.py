@@ -23,7 +23,7 @@ def row_gradients(residual: Tensor, leaves: Mapping[str, Tensor], budget: int) -
     One chunk of row gradients takes at most ``budget`` bytes.
     """
     wanted = list(leaves.values())
-    numel = sum(leaf.numel() for leaf in wanted)
+    numel = sum(leaf.shape.numel() for leaf in wanted)
     chunk = max(1, min(MAX_CHUNK, budget // max(1, numel * residual.element_size())))
     chunks = torch.arange(residual.numel(), device=residual.device).split(chunk)
     parts = []
@@ -34,7 +34,9 @@ def row_gradients(residual: Tensor, leaves: Mapping[str, Tensor], budget: int) -
     for name, leaf, *columns in zip(leaves, wanted, *parts, strict=True):
         if any(column is not None for column in columns):
             filled = [
-                leaf.new_zeros(len(rows), leaf.numel()) if g is None else g.reshape(len(rows), -1)
+                leaf.new_zeros(len(rows), leaf.shape.numel())
+                if g is None
+                else g.reshape(len(rows), -1)
                 for rows, g in zip(chunks, columns, strict=True)
             ]
             result[name] = torch.cat(filled)

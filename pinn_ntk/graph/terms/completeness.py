@@ -16,7 +16,7 @@ from torch.autograd.graph import Node
 from pinn_ntk.errors import IncompleteTermsError
 from pinn_ntk.graph.nodes import leaf, origin
 from pinn_ntk.graph.operations import operation
-from pinn_ntk.graph.terms.loss_nodes import plain
+from pinn_ntk.graph.subclasses import plain, plain_functions
 from pinn_ntk.graph.terms.paths import nodes_below, trace
 from pinn_ntk.graph.terms.term import Term
 
@@ -39,7 +39,8 @@ def completeness_error(loss: Tensor, terms: Mapping[str, Term] | Iterable[Term])
     >>> round(completeness_error(loss, [first]), 3)  # 86 of 186
     0.462
     """
-    return _compare(loss, list(terms.values() if isinstance(terms, Mapping) else terms))[0]
+    with plain_functions():
+        return _compare(loss, list(terms.values() if isinstance(terms, Mapping) else terms))[0]
 
 
 def check_complete(loss: Tensor, terms: Sequence[Term]) -> None:
@@ -139,6 +140,7 @@ def checked(loss: Tensor) -> Tensor:
             f"loss is a {type(loss).__name__}; expected a tensor. A number taken with .item() has "
             "no graph: pass the tensor that is differentiated."
         )
+    loss = plain(loss)
     if loss.numel() != 1:
         raise ValueError(
             f"loss has shape {tuple(loss.shape)}; expected one number. Likely a loss made with "
@@ -149,7 +151,7 @@ def checked(loss: Tensor) -> Tensor:
             "loss has no graph: expected the live result of operations on trained parameters. "
             "Likely it was detached, logged with .item(), or computed under torch.no_grad()."
         )
-    return plain(loss)
+    return loss
 
 
 @contextmanager

@@ -26,6 +26,7 @@ from torch.autograd.graph import GradientEdge, Node
 
 from pinn_ntk.errors import OpaqueLossError
 from pinn_ntk.graph.nodes import kind, origin, output_shape
+from pinn_ntk.graph.subclasses import plain_functions
 from pinn_ntk.graph.terms.completeness import check_complete, checked, cut, explained
 from pinn_ntk.graph.terms.loss_nodes import Head
 from pinn_ntk.graph.terms.names import name_terms
@@ -82,7 +83,7 @@ def find_terms(
         True
     """
     loss = checked(loss)
-    with explained():
+    with explained(), plain_functions():
         found = trace(origin(loss)[0])
         _refuse_opaque(found)
         terms = _weighted(loss, found.heads)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from pinn_ntk.graph.nodes import origin
+from pinn_ntk.graph.subclasses import plain
 from pinn_ntk.graph.terms.paths import reached
 from pinn_ntk.graph.terms.term import Term
 
@@ -22,6 +23,7 @@ def name_terms(terms: Sequence[Term], logged: Mapping[str, Tensor | float]) -> l
     contribution of that term to the loss, or the plain mean or sum of its phi(r). What is left is
     called ``term_<position>``. Larger tensors are passed over.
     """
+    logged = {k: plain(v) if isinstance(v, Tensor) else v for k, v in logged.items()}
     made_of = _heads_by_key(terms, logged)
     names: dict[int, str] = {}
     for key, positions in sorted(made_of.items(), key=lambda item: len(item[1])):
