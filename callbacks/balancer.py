@@ -227,7 +227,7 @@ class NTKBalancer(KernelCallback):
     def _measure(self, at: Backward) -> Traces:
         with measuring(at.module):
             look = self.look(at, partial(self._to_weigh, at.loss), self._to_certify)
-            self._terms.rename(self.finder.recorder.renamed)
+            self._terms.rename(self.finder.recorder.known.renamed)
             if look is None:
                 return {}
             found = look.found

@@ -141,7 +141,7 @@ class KernelCallback(StatefulCallback):
         if self._active:
             self.close_looks()
             self.batch_ends(trainer)
-            self.finder.end()
+            self.finder.end(self.guard)
             self.looks.batch_ends()
             self.writer.count(logged_step(trainer))
             self.manual.end(self.guard, self.unweighed)
@@ -208,7 +208,7 @@ class KernelCallback(StatefulCallback):
         self.looks.close()
 
     def state_dict(self) -> dict[str, Any]:
-        names = self.finder.recorder.state_dict()
+        names = self.finder.recorder.known.state_dict()
         return {"version": VERSION, "names": names, **self.writer.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -218,7 +218,7 @@ class KernelCallback(StatefulCallback):
         if "history" in state:
             self._resumed = True
             self.writer.load_state_dict(state)
-            self.finder.recorder.load_state_dict(state["names"])
+            self.finder.recorder.known.load_state_dict(state["names"])
             self.load_more(state)
 
     def load_more(self, state: Mapping[str, Any]) -> None:

@@ -16,6 +16,7 @@ from pinn_ntk.callbacks.step.manual_backward import Backward
 from pinn_ntk.callbacks.step.probe import FixedProbe, copied
 from pinn_ntk.callbacks.step.recorder import Recorder
 from pinn_ntk.callbacks.step.residual_function import Route, residuals_of, resolved
+from pinn_ntk.callbacks.trainer.guard import Guard
 from pinn_ntk.callbacks.trainer.naming import named
 from pinn_ntk.errors import IncompleteTermsError, OpaqueLossError
 from pinn_ntk.graph.nodes import inputs, origin
@@ -72,7 +73,7 @@ class TermFinder:
 
     def forget(self) -> None:
         """Another module is trained: its names and its batch are others."""
-        self.recorder.load_state_dict({})
+        self.recorder.known.load_state_dict({})
         self._complete.clear()
         if self.probe is not None:
             self.probe = FixedProbe(self.probe.route, self.probe.max_points)
@@ -103,8 +104,9 @@ class TermFinder:
         self.recorder.begin()
         self._batch = batch if self.route is not None else None
 
-    def end(self) -> None:
+    def end(self, guard: Guard) -> None:
         """The batch is over."""
+        self.recorder.known.tell(guard)
         self.recorder.end()
         self.release()
         self._batch = None

@@ -39,7 +39,7 @@ class GradientWeights:
             return
         reading = partial(measuring, module)
         nodes = self._nodes.of(loss, remember=remember, reading=reading)
-        self.rename(self.finder.recorder.renamed)
+        self.rename(self.finder.recorder.known.renamed)
         for name, node in nodes:
             self._put_on(module, name, node)
 
