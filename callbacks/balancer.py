@@ -15,7 +15,7 @@ from weakref import ref
 from torch import Tensor
 from torch.autograd.graph import Node
 
-from pinn_ntk.callbacks.base import KernelCallback, callbacks_of
+from pinn_ntk.callbacks.base import KernelCallback
 from pinn_ntk.callbacks.schedule import Schedule
 from pinn_ntk.callbacks.step.manual_backward import Backward
 from pinn_ntk.callbacks.step.measuring import measuring
@@ -24,6 +24,7 @@ from pinn_ntk.callbacks.step.residual_function import Route
 from pinn_ntk.callbacks.step.term_finder import TermFinder
 from pinn_ntk.callbacks.trainer.checks import check_optimizers
 from pinn_ntk.callbacks.trainer.flavours import MisconfigurationException
+from pinn_ntk.callbacks.trainer.state import callbacks_of
 from pinn_ntk.callbacks.trainer.steps import logged_step
 from pinn_ntk.callbacks.weighting.distributed import Traces, from_all_ranks
 from pinn_ntk.callbacks.weighting.gradient_weights import GradientWeights

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 from torch import Tensor
@@ -15,11 +15,11 @@ from pinn_ntk.callbacks.step.manual_backward import Backward, ManualBackward
 from pinn_ntk.callbacks.step.measuring import fit_begins, fit_is_over, measuring
 from pinn_ntk.callbacks.step.step_looks import StepLooks
 from pinn_ntk.callbacks.step.term_finder import TermFinder
-from pinn_ntk.callbacks.trainer.checks import unsupported_strategy
+from pinn_ntk.callbacks.trainer.checks import in_other_processes, unsupported_strategy
 from pinn_ntk.callbacks.trainer.guard import Guard
 from pinn_ntk.callbacks.trainer.loggers import publish
 from pinn_ntk.callbacks.trainer.migrate import VERSION, migrate
-from pinn_ntk.callbacks.trainer.state import StatefulCallback
+from pinn_ntk.callbacks.trainer.state import StatefulCallback, callbacks_of
 from pinn_ntk.callbacks.trainer.steps import last_step, logged_step
 from pinn_ntk.diagnostics.history import History
 from pinn_ntk.looks.look import Look
@@ -28,8 +28,6 @@ from pinn_ntk.looks.step_terms import StepTerms
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
-
-C = TypeVar("C", bound="KernelCallback")
 
 
 class KernelCallback(StatefulCallback):
@@ -98,6 +96,9 @@ class KernelCallback(StatefulCallback):
             self._active = False
             self.guard.warn_once("strategy", f"{refused} {self.without}")
             return
+        apart = in_other_processes(trainer)
+        if apart is not None and trainer.is_global_zero:
+            self.guard.warn_once("processes", apart)
         fit_begins(self)
         self.writer.count.open(logged_step(trainer), resumed=self._resumed)
         self.finder.recorder.attach(pl_module)
@@ -223,12 +224,6 @@ class KernelCallback(StatefulCallback):
 
     def load_more(self, state: Mapping[str, Any]) -> None:
         """What a subclass has put into the state."""
-
-
-def callbacks_of(trainer: pl.Trainer, kind: type[C]) -> list[C]:
-    """Every callback of a class among those of a trainer."""
-    callbacks: Sequence[Any] = trainer.callbacks  # type: ignore[attr-defined]
-    return [callback for callback in callbacks if isinstance(callback, kind)]
 
 
 def overhead(trainer: pl.Trainer, guard: Guard) -> float:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import ast
 import inspect
 import re
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import ref
 
 from pinn_ntk.callbacks.trainer.flavours import Callback
@@ -16,6 +16,8 @@ from pinn_ntk.looks.plain import is_plain
 if TYPE_CHECKING:
     import pytorch_lightning as pl
 
+
+C = TypeVar("C", bound="StatefulCallback")
 
 WHAT = ("names", "include", "params", "residuals", "probe")
 """Settings that decide what is measured; state of others does not fit."""
@@ -76,6 +78,12 @@ class StatefulCallback(Callback):
             functions = {"residuals", "probe"} & self._settings.keys()
             return bool(ADDRESS.search(key)) and any(f"'{name}': " in key for name in functions)
         return all(written.get(name) == self._settings.get(name) for name in WHAT)
+
+
+def callbacks_of(trainer: pl.Trainer, kind: type[C]) -> list[C]:
+    """Every callback of a class among those of a trainer."""
+    callbacks: Sequence[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    return [callback for callback in callbacks if isinstance(callback, kind)]
 
 
 def _plain(value: Any) -> Any:

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.autograd.graph import Node, get_gradient_edge
 from torch.nn import Parameter
 
-from pinn_ntk.graph.subclasses import plain
+from pinn_ntk.graph.subclasses import dense, plain
 
 SAVED: dict[str, tuple[str, ...]] = {
     # places where a parameter meets a point (graph/jacobian/rules.py)
@@ -84,7 +84,7 @@ def saved(node: Node, operand: str) -> Any:
     read = functools.partial(getattr, node, f"_saved_{operand}")
     found = _in_a_pass_of_its_own(read) if in_backward() else read()
     known = type(found) is Parameter or not isinstance(found, Tensor)
-    return found if known else plain(found)
+    return found if known else dense(plain(found))
 
 
 def _in_a_pass_of_its_own(read: Callable[[], Any]) -> Any:

@@ -29,6 +29,11 @@ def plain(tensor: Tensor) -> Tensor:
         return Tensor.as_subclass(tensor, Tensor)
 
 
+def dense(tensor: Tensor) -> Tensor:
+    """The same with all its entries, be it a sparse operand or the gradient of an embedding."""
+    return tensor if tensor.layout == torch.strided else tensor.to_dense()
+
+
 def copied(tensor: Tensor, device: torch.device | None = None) -> Tensor:
     """A leaf of the same class, attributes and numbers, which shares no memory with the other."""
     with plain_functions():

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from pinn_ntk.graph.subclasses import dense
 from pinn_ntk.kernel.factors import Factor, Outer
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4, torch.float16: 1e-2}
@@ -74,7 +75,7 @@ def backward_probe(residual: Tensor, leaves: Mapping[str, Tensor]) -> dict[str, 
         residual, list(leaves.values()), probe, retain_graph=True, allow_unused=True
     )
     return {
-        name: _sketched(gradient.detach(), leaves[name])
+        name: _sketched(dense(gradient.detach()), leaves[name])
         for name, gradient in zip(leaves, gradients, strict=True)
         if gradient is not None
     }

@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge
 from torch.nn.functional import one_hot
 
+from pinn_ntk.graph.subclasses import dense
+
 MAX_CHUNK = 64
 """Rows differentiated in one batched pass at most."""
 
@@ -50,7 +52,8 @@ def batched_vjp(
 
     def pull(cotangent: Tensor, *, batched: bool) -> tuple[Tensor | None, ...]:
         options = {"retain_graph": True, "allow_unused": True, "is_grads_batched": batched}
-        return torch.autograd.grad(output, leaves, cotangent, **options)
+        found = torch.autograd.grad(output, leaves, cotangent, **options)
+        return tuple(None if g is None else dense(g) for g in found)
 
     try:
         return pull(cotangents, batched=True)

@@ -23,6 +23,7 @@ from pinn_ntk.graph.jacobian.decode import RowCode, elementwise
 from pinn_ntk.graph.jacobian.mixing import mixed_results
 from pinn_ntk.graph.jacobian.rules import SiteRule, find_rules
 from pinn_ntk.graph.operations import operation
+from pinn_ntk.graph.subclasses import dense
 from pinn_ntk.graph.walk import Edge, Graph, Use
 from pinn_ntk.kernel.factors import Factor
 
@@ -198,7 +199,8 @@ def _cotangents(
         allow_unused=True,
     )
     pairs = zip(wanted, gradients, strict=True)
-    return {edge: g.detach() for edge, g in pairs if g is not None and _any(g)}
+    cotangents = ((edge, dense(g.detach())) for edge, g in pairs if g is not None)
+    return {edge: g for edge, g in cotangents if _any(g)}
 
 
 def _any(tensor: Tensor) -> bool:

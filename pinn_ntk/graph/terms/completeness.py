@@ -16,7 +16,7 @@ from torch.autograd.graph import Node
 from pinn_ntk.errors import IncompleteTermsError
 from pinn_ntk.graph.nodes import leaf, origin
 from pinn_ntk.graph.operations import operation
-from pinn_ntk.graph.subclasses import plain, plain_functions
+from pinn_ntk.graph.subclasses import dense, plain, plain_functions
 from pinn_ntk.graph.terms.paths import nodes_below, trace
 from pinn_ntk.graph.terms.term import Term
 
@@ -80,7 +80,13 @@ def _compare(loss: Tensor, terms: Sequence[Term]) -> tuple[float, float]:
 def _gradient(
     outputs: Sequence[Tensor], leaves: Sequence[Tensor], slopes: Sequence[Tensor] | None = None
 ) -> tuple[Tensor, ...]:
-    return torch.autograd.grad(outputs, leaves, slopes, retain_graph=True, materialize_grads=True)
+    found = torch.autograd.grad(outputs, leaves, slopes, retain_graph=True, allow_unused=True)
+    pairs = zip(leaves, found, strict=True)
+    return tuple(_nothing(tensor) if g is None else dense(g) for tensor, g in pairs)
+
+
+def _nothing(tensor: Tensor) -> Tensor:
+    return torch.zeros(tensor.shape, dtype=tensor.dtype, device=tensor.device)
 
 
 def _pulled_back(
@@ -88,7 +94,7 @@ def _pulled_back(
 ) -> tuple[Tensor, ...]:
     """sum_a J_a^T s_a times ``share``, a tensor a leaf."""
     if not terms:
-        return tuple(torch.zeros_like(tensor) for tensor in leaves)
+        return tuple(map(_nothing, leaves))
     slopes = [term.slope if share == 1.0 else term.slope * share for term in terms]
     return _gradient([term.residual for term in terms], leaves, slopes)
 
