@@ -17,7 +17,9 @@ from torch.autograd.graph import Node
 
 from pinn_ntk.callbacks.base import KernelCallback
 from pinn_ntk.callbacks.schedule import Schedule
-from pinn_ntk.callbacks.step.manual_backward import Backward, measuring
+from pinn_ntk.callbacks.step.manual_backward import Backward
+from pinn_ntk.callbacks.step.measuring import measuring
+from pinn_ntk.callbacks.step.readable import readable
 from pinn_ntk.callbacks.step.residual_function import Route
 from pinn_ntk.callbacks.step.term_finder import TermFinder
 from pinn_ntk.callbacks.trainer.checks import check_optimizers
@@ -179,13 +181,23 @@ class NTKBalancer(KernelCallback):
     def _in_loss(self) -> WeightsInLoss | None:
         return self._update.in_loss
 
+    @property
+    def unweighed(self) -> str:
+        if self._in_loss is not None:
+            return ""
+        return (
+            "since the step takes its gradients itself or calls loss.backward(): no weights are "
+            f"put on them. What they would be is in weights of this callback, {self.weights}; let "
+            "the loss hold them in a pinn_ntk.LossWeights, or call self.manual_backward(loss)."
+        )
+
     def at_backward(self, at: Backward) -> None:
         """Update the weights if that is due, and put them on the gradient."""
         self.refresh(at)
         if at.loss is not None and self._in_loss is None:
             remember = at.module.automatic_optimization
-            put = partial(self._on_gradients.put, at.loss, remember=remember)
-            self.guard.run(TITLE, put, retry=True)
+            put = partial(self._on_gradients.put, at.module, at.loss, remember=remember)
+            self.guard.run(TITLE, partial(readable, self.guard, at, put), retry=True)
 
     def batch_ends(self, trainer: pl.Trainer) -> None:
         if self._in_loss is not None:
@@ -207,7 +219,7 @@ class NTKBalancer(KernelCallback):
     def refresh(self, at: Backward) -> None:
         """Update the weights if that is due and not yet done in this step."""
         if self._active and self._is_due(at):
-            local = self._update.measured(partial(self._measure, at))
+            local = self._update.measured(partial(self._measured, at))
             weights = self._update.take(at.trainer, local)
             tagged = {f"weight/{name}": weight for name, weight in weights.items()}
             if tagged:
@@ -228,17 +240,21 @@ class NTKBalancer(KernelCallback):
         return self._update.wants(partial(self._present, at))
 
     def _present(self, at: Backward) -> set[str]:
-        return self._on_gradients.names(at.loss, remember=at.module.automatic_optimization)
+        remember = at.module.automatic_optimization
+        return self._on_gradients.names(at.module, at.loss, remember=remember)
 
     def _is_new(self, loss: Tensor | None) -> bool:
         if loss is None:
             return not self.looks.done.issuperset(self.finder.recorder.taps)
         return self._loss is None or self._loss() is not loss
 
+    def _measured(self, at: Backward, remarks: Remarks) -> Traces:
+        return readable(self.guard, at, partial(self._measure, at, remarks)) or {}
+
     def _measure(self, at: Backward, remarks: Remarks) -> Traces:
-        with measuring():
-            look = self.look(at, self._to_weigh, self._to_certify)
-            self._update.terms.rename(self.finder.recorder.renamed)
+        with measuring(at.module):
+            look = self.look(at, partial(self._to_weigh, at.loss), self._to_certify)
+            self._update.terms.rename(self.finder.recorder.known.renamed)
             if look is None:
                 return {}
             found = look.found
@@ -252,9 +268,9 @@ class NTKBalancer(KernelCallback):
             self._certified.add(found.signature)
         return traces
 
-    def _to_weigh(self, found: StepTerms) -> StepTerms:
+    def _to_weigh(self, loss: Tensor | None, found: StepTerms) -> StepTerms:
         """The terms to take traces of."""
-        if self._in_loss is None:
+        if self._in_loss is None and loss is not None:
             found = self.finder.weighable(found, partial(self.guard.warn_once, "strangers"))
         found = self.looks.fresh(found).descending
         wanted = self._update.wants(lambda: found.residuals)

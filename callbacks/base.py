@@ -13,11 +13,12 @@ from torch.autograd.graph import Node
 from pinn_ntk.callbacks.log_writer import LogWriter
 from pinn_ntk.callbacks.report import announce_end, announce_start
 from pinn_ntk.callbacks.schedule import Schedule
-from pinn_ntk.callbacks.step.manual_backward import Backward, ManualBackward, measuring
+from pinn_ntk.callbacks.step.manual_backward import Backward, ManualBackward
+from pinn_ntk.callbacks.step.measuring import fit_begins, fit_is_over, measuring
 from pinn_ntk.callbacks.step.step_looks import StepLooks
 from pinn_ntk.callbacks.step.term_checks import TermChecks
 from pinn_ntk.callbacks.step.term_finder import TermFinder
-from pinn_ntk.callbacks.trainer.checks import unsupported_strategy
+from pinn_ntk.callbacks.trainer.checks import in_other_processes, unsupported_strategy
 from pinn_ntk.callbacks.trainer.guard import Guard
 from pinn_ntk.callbacks.trainer.loggers import publish
 from pinn_ntk.callbacks.trainer.migrate import VERSION, migrate
@@ -54,7 +55,7 @@ class KernelCallback(StatefulCallback):
         self.guard = Guard(type(self).__name__)
         self.checks = TermChecks(finder, self.guard)
         self.writer = LogWriter(self.guard, prefix)
-        self.manual = ManualBackward(finder.recorder, self.at_backward, self.weight_of)
+        self.manual = ManualBackward(finder, self.at_backward, self.weight_of)
         self._module: ref[pl.LightningModule] | None = None
         self._resumed = self._fitting = False
         self._restart()
@@ -63,6 +64,11 @@ class KernelCallback(StatefulCallback):
     def history(self) -> History:
         """Tag -> array of (step, value), (n, 2); steps count on over fits, kept in checkpoints."""
         return self.writer.history
+
+    @property
+    def unweighed(self) -> str:
+        """What follows for weights where no backward pass is seen, as the end of a sentence."""
+        return ""
 
     def at_backward(self, at: Backward) -> None:
         """A backward pass begins."""
@@ -102,6 +108,10 @@ class KernelCallback(StatefulCallback):
             return
         self.finder.check_routes(pl_module)
         check_patterns(trainer.optimizers, pl_module, self.looks.params)
+        apart = in_other_processes(trainer)
+        if apart is not None and trainer.is_global_zero:
+            self.guard.warn_once("processes", apart)
+        fit_begins(self)
         self.finder.recorder.attach(pl_module)
         self.manual.attach(trainer, pl_module)
 
@@ -119,6 +129,11 @@ class KernelCallback(StatefulCallback):
                 self.writer.count.open(step, resumed=self._resumed, trained=trained)
             self.manual.begin()
             self.finder.begin(batch)
+            self.batch_starts(trainer, pl_module, batch)
+            self.manual.begun(Backward(trainer, pl_module, None))
+
+    def batch_starts(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any) -> None:
+        """Before the forward pass; the last batch is forgotten."""
 
     def on_before_backward(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor
@@ -142,17 +157,17 @@ class KernelCallback(StatefulCallback):
         if self._active:
             self.close_looks()
             self.batch_ends(trainer)
-            self.finder.end()
+            self.finder.end(self.guard)
             self.looks.batch_ends()
             self.writer.count(logged_step(trainer))
-            self.manual.end(self.guard)
+            self.manual.end(self.guard, self.unweighed)
 
     def batch_ends(self, trainer: pl.Trainer) -> None:
         """The optimizer has moved the parameters; what was seen of the batch is still there."""
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._active:
-            self.manual.epoch_end(self.guard)
+            self.manual.epoch_end(self.guard, self.unweighed)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._conclude(trainer)
@@ -180,8 +195,10 @@ class KernelCallback(StatefulCallback):
     def detach(self) -> None:
         """The fit is over, however it ended: leave the module as it was found."""
         self._fitting = False
+        fit_is_over(self)
         self.close_looks()
         self.finder.recorder.detach()
+        self.manual.detach()
         self.looks.batch_ends()
         self._resumed = False
 
@@ -213,7 +230,7 @@ class KernelCallback(StatefulCallback):
         self.looks.close()
 
     def state_dict(self) -> dict[str, Any]:
-        names = self.finder.recorder.state_dict()
+        names = self.finder.recorder.known.state_dict()
         return {"version": VERSION, "names": names, **self.writer.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -222,7 +239,7 @@ class KernelCallback(StatefulCallback):
         state = migrate(state_dict)
         if "history" in state:
             self.writer.load_state_dict(state)
-            self.finder.recorder.load_state_dict(state["names"])
+            self.finder.recorder.known.load_state_dict(state["names"])
             self.load_more(state)
             self._resumed = self.writer.count.reached >= 0  # else it is of before the first step
 
@@ -232,7 +249,7 @@ class KernelCallback(StatefulCallback):
 
 def _balanced(at: Backward) -> dict[Node, float]:
     weights: dict[Node, float] = {}
-    with measuring():
+    with measuring(at.module):
         for callback in callbacks_of(at.trainer, KernelCallback):
             weights |= callback.weights_on_heads(at.loss)
     return weights

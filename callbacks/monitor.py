@@ -11,8 +11,10 @@ from pinn_ntk.callbacks.base import KernelCallback
 from pinn_ntk.callbacks.due_step import DueStep
 from pinn_ntk.callbacks.report import Report, overhead
 from pinn_ntk.callbacks.schedule import Schedule
-from pinn_ntk.callbacks.step.manual_backward import Backward, measuring
+from pinn_ntk.callbacks.step.manual_backward import Backward
+from pinn_ntk.callbacks.step.measuring import measuring
 from pinn_ntk.callbacks.step.probe import RENEWED, FixedProbe
+from pinn_ntk.callbacks.step.readable import readable
 from pinn_ntk.callbacks.step.residual_function import Route
 from pinn_ntk.callbacks.step.step_inputs import StepInputs
 from pinn_ntk.callbacks.step.term_finder import TermFinder
@@ -178,20 +180,14 @@ class NTKMonitor(KernelCallback):
         if self._active:
             self.panel.fit_starts(pl_module, resumed=self._resumed)
 
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
-        if self._active:
-            if self.finder.probe is not None:
-                self.guard.run(
-                    "freezing the probe", partial(self._freeze, self.finder.probe, batch)
-                )
-            due = trainer.is_global_zero and self.due.may_come(trainer)
-            self.panel.batch_starts(due=due)
-            if due or (trainer.is_global_zero and self.panel.waits):
-                keep = partial(StepInputs, pl_module, batch)
-                self.looks.inputs = self.guard.run("what the step begins from", keep)
+    def batch_starts(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any) -> None:
+        if self.finder.probe is not None:
+            self.guard.run("freezing the probe", partial(self._freeze, self.finder.probe, batch))
+        due = trainer.is_global_zero and self.due.may_come(trainer)
+        self.panel.batch_starts(due=due)
+        if due or (trainer.is_global_zero and self.panel.waits):
+            keep = partial(StepInputs, pl_module, batch)
+            self.looks.inputs = self.guard.run("what the step begins from", keep)
 
     def _freeze(self, probe: FixedProbe, batch: Any) -> None:
         """Let the probe keep the first batch; another one than before begins drift anew."""
@@ -214,25 +210,27 @@ class NTKMonitor(KernelCallback):
         if begins and due and not self.due.late:
             self._read = set()
         if trainer.is_global_zero and self.panel.waits:
-            late = self.guard.run(self.panel.waiting, partial(self._follow, at))
+            follow = partial(readable, self.guard, at, partial(self._follow, at))
+            late = self.guard.run(self.panel.waiting, follow)
             self.report.late(trainer, late or [])
         if not due:
             return
         for balancer in balancers(trainer):
             balancer.refresh(at)
         if trainer.is_global_zero:
-            readings = self.guard.run("the measurement", partial(self._measure, at))
+            measure = partial(readable, self.guard, at, partial(self._measure, at))
+            readings = self.guard.run("the measurement", measure, retry=True)
             if readings is not None:  # the time that it took counts
                 self.guard.run("keeping the measurement", partial(self._keep, trainer, readings))
 
     def _follow(self, at: Backward) -> list[Reading]:
-        with measuring():
+        with measuring(at.module):
             look = self.look(at, lambda found: found, lambda _: False)
             return [] if look is None else self.panel.follow(look)
 
     def _measure(self, at: Backward) -> list[Reading] | None:
         """Read the terms of a loss that this step has not measured before."""
-        with measuring():
+        with measuring(at.module):
             look = self.look(at, self._to_read, lambda _: self.certify)
             if look is None or look.found.ascends:
                 return None
@@ -259,7 +257,7 @@ class NTKMonitor(KernelCallback):
 
     def batch_ends(self, trainer: pl.Trainer) -> None:
         if self.looks.first is not None:
-            with measuring():
+            with measuring(trainer.lightning_module):
                 readings = self.panel.stepped(self.looks.first)
             self.report.late(trainer, readings)
         if trainer.world_size > 1 and self.due.recent and self.schedule.budget is None:

@@ -32,6 +32,10 @@ class GradientError(IncompleteTermsError):
     """The gradient of a term is NaN or inf, though the loss is finite."""
 
 
+OF_THE_STEP = (ResidualError, OpaqueLossError, IncompleteTermsError)
+"""What is wrong with one loss or its residuals, at one step; the next may do."""
+
+
 class UnavailableError(RuntimeError):
     """A shared quantity failed, now or when somebody else asked for it; the cause is attached.
 

@@ -4,12 +4,14 @@ Where a loss is a custom ``autograd.Function``, compiled, or sent backward by ha
 ``training_step`` says which tensors are residuals and what they are called. Nothing else changes:
 a tap returns the tensor that it was given.
 
-Whoever wants to hear of taps is a `Listener`. The list of listeners is global to the process
-because a ``training_step`` has nothing but the import to call.
+Whoever wants to hear of taps is a `Listener`, of those of its own thread: two fits may run in two
+threads. The table of listeners is global to the process because a ``training_step`` has nothing but
+the import to call.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Protocol
 
@@ -29,7 +31,8 @@ class Listener(Protocol):
         """Take note of a loss term (one number) before its weight is multiplied on."""
 
 
-_listeners: list[Listener] = []
+_listeners: dict[int, tuple[int, Listener]] = {}
+"""Identity of a listener -> the thread that it listens to, and itself."""
 
 
 def tap(residual: Tensor, name: str) -> Tensor:
@@ -65,14 +68,13 @@ def tap(residual: Tensor, name: str) -> Tensor:
 
 
 def listen(listener: Listener) -> None:
-    """Let a listener hear of everything from now on; one that listens already hears it once."""
-    if not any(known is listener for known in _listeners):
-        _listeners.append(listener)
+    """Let a listener hear of all in this thread from now on; who listens already hears it once."""
+    _listeners.setdefault(id(listener), (threading.get_ident(), listener))
 
 
 def unlisten(listener: Listener) -> None:
     """Let a listener hear of nothing any more; one that never listened is fine."""
-    _listeners[:] = [known for known in _listeners if known is not listener]
+    _listeners.pop(id(listener), None)
 
 
 def tell_weighted(name: str, loss: Tensor) -> None:
@@ -82,8 +84,10 @@ def tell_weighted(name: str, loss: Tensor) -> None:
 
 
 def _each(hears: str, name: str, tensor: Tensor) -> None:
-    for listener in tuple(_listeners):
-        getattr(listener, hears)(name, tensor)
+    here = threading.get_ident()
+    for thread, listener in tuple(_listeners.values()):
+        if thread == here:
+            getattr(listener, hears)(name, tensor)
 
 
 # Inside of a compiled graph a residual would be a by-product that the loss does not depend on.

@@ -33,7 +33,8 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("taps", "errors"),
     },
     "callbacks.weighting": {
-        *("callbacks.step", "callbacks.trainer", "weights", "looks", "graph.terms", "errors"),
+        *("callbacks.step", "callbacks.trainer", "weights", "looks", "graph", "graph.terms"),
+        "errors",
     },
     "callbacks": {
         *("callbacks.weighting", "callbacks.step", "callbacks.trainer", "diagnostics"),

@@ -18,11 +18,20 @@ from pytorch_lightning.strategies import (
     SingleDeviceStrategy,
     Strategy,
 )
+from pytorch_lightning.strategies.launchers import (
+    _MultiProcessingLauncher,
+    _SubprocessScriptLauncher,
+)
 from torch import nn
 from torch.optim import LBFGS, SGD, Adam, Optimizer
 
 from pinn_ntk import LossWeights
-from pinn_ntk.callbacks.trainer.checks import check_optimizers, has_lbfgs, unsupported_strategy
+from pinn_ntk.callbacks.trainer.checks import (
+    check_optimizers,
+    has_lbfgs,
+    in_other_processes,
+    unsupported_strategy,
+)
 from pinn_ntk.callbacks.trainer.flavours import MisconfigurationException
 from pinn_ntk.callbacks.weighting.distributed import from_all_ranks
 from pinn_ntk.callbacks.weighting.weights_in_loss import WeightsInLoss
@@ -88,6 +97,19 @@ def test_sharding_strategies_and_their_subclasses_have_a_reason(kind: type[Strat
 def test_other_strategies(strategy: Strategy, reason: str | None):
     said = unsupported_strategy(SimpleNamespace(strategy=strategy))
     assert said is None if reason is None else said.endswith(reason)
+
+
+@pytest.mark.parametrize(
+    ("start_method", "apart"), [("popen", False), ("spawn", True), ("fork", True)]
+)
+def test_strategies_whose_processes_end_with_the_fit(start_method: Any, apart: bool):
+    launchers = {"popen": _SubprocessScriptLauncher, "spawn": _MultiProcessingLauncher}
+    launcher = launchers.get(start_method, _MultiProcessingLauncher)
+    for kind in (launcher, type("Derived", (launcher,), {})):
+        strategy = SimpleNamespace(launcher=kind.__new__(kind))
+        said = in_other_processes(SimpleNamespace(strategy=strategy))
+        assert (said is not None) is apart
+    assert in_other_processes(SimpleNamespace(strategy=SingleDeviceStrategy())) is None
 
 
 # --- Weights in the loss

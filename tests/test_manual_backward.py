@@ -10,7 +10,7 @@ import torch
 from pinn_ntk import tap
 from pinn_ntk.callbacks import NTKBalancer, NTKMonitor
 from pinn_ntk.errors import NTKWarning
-from tests.pinn import ours, told_once
+from tests.pinn import N_PDE, batch, ours, told_once
 from tests.zoo import (
     Manual,
     Noted,
@@ -157,3 +157,103 @@ def test_several_backward_passes_of_one_step_measure_the_first():
     module, monitor = make(Twice), NTKMonitor(every_n_steps=2)
     train(module, monitor, steps=10)
     assert_traces(monitor, module, STEPS)
+
+
+# --- Losses that cannot be read
+
+
+class Adversary(Noted):
+    """Pointwise weights ascend on a loss of their own, which holds no residual."""
+
+    last = False
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.automatic_optimization = False
+        self.lam = torch.nn.Parameter(torch.ones(N_PDE, 1, dtype=torch.float64))
+
+    def trained(self) -> list[Any]:
+        return list(self.net.parameters())
+
+    def configure_optimizers(self) -> Any:
+        return [torch.optim.Adam(p, lr=0.01) for p in (self.net.parameters(), [self.lam])]
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
+        for optimizer, ascends in zip(self.optimizers(), (self.last, not self.last), strict=True):
+            residuals = self.residuals(batch)
+            optimizer.zero_grad()
+            if ascends:
+                self.manual_backward(-(self.lam**2 * residuals["pde"].detach() ** 2).mean())
+            else:
+                self.note(residuals)
+                losses = self.losses(residuals)
+                self.log_losses(losses, batch_idx)
+                self.manual_backward(self.total(losses))
+            optimizer.step()
+
+
+class Opaque(Adversary):
+    """Its second loss passes through a function that nothing is known of."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
+        first, _ = self.optimizers()
+        self.descend(self.residuals(batch), batch_idx, first)
+        first.zero_grad()
+        self.manual_backward(self.net(batch["x"]).mean())
+        first.step()
+
+
+class OpaqueFirst(Opaque):
+    def training_step(self, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
+        first, _ = self.optimizers()
+        first.zero_grad()
+        self.manual_backward(self.net(batch["x"]).mean())
+        first.step()
+        self.descend(self.residuals(batch), batch_idx, first)
+
+
+class LastAdversary(Adversary):
+    last = True
+
+
+@pytest.mark.parametrize("kind", [Adversary, LastAdversary, Opaque, OpaqueFirst])
+def test_a_loss_that_cannot_be_read_leaves_the_others_of_the_step(kind: Any):
+    monitor = NTKMonitor(every_n_steps=2)
+    with told_once("NTKMonitor: a loss is left as it is, and others of the step are not: the loss"):
+        module, _ = compare(kind, monitor, fit={"steps": 10})
+    assert_traces(monitor, module, STEPS)
+    balancer = NTKBalancer(every_n_steps=2)
+    with told_once("NTKBalancer: a loss is left as it is"):
+        _, hand = compare(kind, balancer, weigh_every=2, fit={"steps": 10})
+    assert balancer.weights == pytest.approx(hand.weights, rel=1e-9)
+
+
+class Curriculum(Noted):
+    """Warms up on a loss that holds no residual."""
+
+    def total(self, losses: Any) -> Any:
+        warm = self.step < 2
+        return self.net(batch()["x"]).mean() if warm else super().total(losses)
+
+
+def test_a_loss_that_can_be_read_only_later_is_measured_from_then_on():
+    monitor = NTKMonitor(every_n_steps=1)
+    with told_once("the measurement failed with OpaqueLossError.*tried again when next due"):
+        module, _ = compare(Curriculum, monitor, fit={"steps": 4})
+    assert_traces(monitor, module, [2, 3])
+
+
+class NoKernel(Noted):
+    """Until step 2 a residual is complex, and has no kernel."""
+
+    def losses(self, residuals: Any) -> Any:
+        bc = residuals["bc"]
+        residuals = residuals | {"bc": torch.complex(bc, 0 * bc) if self.step < 2 else bc}
+        return {name: r.abs().square().mean() for name, r in residuals.items()}
+
+
+def test_a_kernel_that_can_be_read_only_later_is():
+    monitor = NTKMonitor(every_n_steps=1)
+    with told_once("the kernel failed with ResidualError.*the kernel is tried again when next due"):
+        module, _ = compare(NoKernel, monitor, fit={"steps": 4})
+    assert_traces(monitor, module, [2, 3])

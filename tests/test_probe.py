@@ -140,14 +140,14 @@ class OneModule:
 
 @pytest.mark.parametrize("device", ["cpu", "cuda:1"])
 def test_the_states_of_all_cuda_devices_are_put_back(device: str, monkeypatch: pytest.MonkeyPatch):
-    states = {i: torch.tensor([i]) for i in range(3)}
+    states = {torch.device("cuda", i): torch.tensor([i]) for i in range(3)}
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     monkeypatch.setattr(torch.cuda, "get_rng_state", lambda i: states[i])
     monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, i: states.update({i: state}))
     with untouched(cast("pl.LightningModule", OneModule(device))):
         states.update(dict.fromkeys(states, torch.tensor([SEED])))
-    assert {i: int(state) for i, state in states.items()} == {0: 0, 1: 1, 2: 2}
+    assert {at.index: int(state) for at, state in states.items()} == {0: 0, 1: 1, 2: 2}
 
 
 def test_a_cuda_that_is_not_initialised_is_neither_asked_nor_seeded(

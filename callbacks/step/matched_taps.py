@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from torch import Tensor
 from torch.autograd.graph import Node
 
+from pinn_ntk.graph.nodes import inputs, origin
 from pinn_ntk.graph.operations import operation
 from pinn_ntk.graph.terms.term import Term
 
@@ -23,7 +24,9 @@ def matched(taps: Mapping[str, Tensor], terms: Mapping[str, Term]) -> dict[str, 
 
 def _origin(residual: Tensor) -> tuple[Node, int] | None:
     """The operation behind a tensor and which of its outputs it is, reshapes looked through."""
-    node, output = residual.grad_fn, residual.output_nr
-    while node is not None and operation(node).keeps_numbers:
-        node, output = node.next_functions[0]
-    return None if node is None else (node, output)
+    if residual.grad_fn is None:
+        return None
+    node, output = origin(residual)
+    while operation(node).keeps_numbers:
+        (_, node, output) = next(inputs(node))
+    return node, output

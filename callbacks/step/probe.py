@@ -14,6 +14,8 @@ from torch import Tensor
 
 from pinn_ntk.callbacks.step.residual_function import Route, residuals_of, resolved
 from pinn_ntk.callbacks.trainer.naming import named
+from pinn_ntk.graph import subclasses
+from pinn_ntk.graph.subclasses import plain
 from pinn_ntk.kernel.rows import stratified_rows
 from pinn_ntk.looks.plain import is_plain
 
@@ -62,7 +64,7 @@ class FixedProbe:
             return
         kept = iter(self._restored)
         self.batch = apply_to_collection(
-            self.batch, Tensor, lambda new: next(kept).requires_grad_(new.requires_grad)
+            self.batch, Tensor, lambda new: subclasses.dressed(next(kept), new)
         )
 
     def residuals(self, trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, Tensor]:
@@ -87,7 +89,7 @@ class FixedProbe:
         rows = {name: kept.cpu() for name, kept in self.rows.items()}
         if self._plain:
             return {"batch": apply_to_collection(self.batch, Tensor, Tensor.cpu), "rows": rows}
-        tensors = [tensor.detach().as_subclass(Tensor).cpu() for tensor in tensors_of(self.batch)]
+        tensors = [plain(tensor).detach().cpu() for tensor in tensors_of(self.batch)]
         return {"tensors": tensors, "rows": rows} if tensors else {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -111,11 +113,7 @@ def copied(batch: Any, device: torch.device | None = None) -> Any:
     if not tensors_of(batch):
         return copy.deepcopy(batch)
 
-    def leaf(tensor: Tensor) -> Tensor:
-        own = tensor.detach().clone().to(device or tensor.device)
-        return own.requires_grad_(tensor.requires_grad)
-
-    return apply_to_collection(batch, Tensor, leaf)
+    return apply_to_collection(batch, Tensor, subclasses.copied, device)
 
 
 def tensors_of(batch: Any) -> list[Tensor]:

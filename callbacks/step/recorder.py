@@ -12,15 +12,23 @@ from numbers import Number
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
+from torch._C._functorch import is_functorch_wrapped_tensor
 
+from pinn_ntk.callbacks.step.measuring import is_measuring
+from pinn_ntk.callbacks.step.term_names import TermNames
 from pinn_ntk.errors import ArgumentError
+from pinn_ntk.graph.nodes import in_backward
 from pinn_ntk.graph.terms.find import find_terms
-from pinn_ntk.graph.terms.names import name_terms
+from pinn_ntk.graph.terms.names import Logged, name_terms, totals
 from pinn_ntk.graph.terms.term import Term
 from pinn_ntk.taps import listen, unlisten
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
+
+
+OF_THE_STEP = ("logged", "lifeless", "taps", "_given", "_weighted")
+"""What a recorder forgets when a batch is over."""
 
 
 class Recorder:
@@ -33,15 +41,16 @@ class Recorder:
         self.lifeless: list[str] = []  # names tapped in this step of what has no gradient
         self.on_tap: Callable[[str, Tensor], None] | None = None  # gets name and residual of each
         self._weighted: dict[str, Tensor | float] = {}
-        self.renamed: dict[str, str] = {}  # number of a term -> name that was logged later
-        self._known: dict[str, dict[int, str]] = {}
+        self.known = TermNames()
+        self._given: dict[str, list[Tensor | float]] = {}  # all under a key, of one backward pass
         self._log: RecordingLog | None = None
-        self._awake = self._spent = False
+        self._awake = self._spent = self._stale = False
         self._agreed = False  # names given with keys logged
 
     def __getstate__(self) -> dict[str, Any]:
         # Live graphs can be neither copied nor pickled, and are of this step alone.
-        return vars(self) | {"logged": {}, "taps": {}, "_weighted": {}, "lifeless": []}
+        emptied = {name: type(vars(self)[name])() for name in OF_THE_STEP}
+        return vars(self) | emptied
 
     def attach(self, module: pl.LightningModule) -> None:
         """Listen to ``module``. Several recorders may listen to one."""
@@ -66,26 +75,35 @@ class Recorder:
     def begin(self) -> None:
         """A batch starts: forget the last one, and listen."""
         self.end()
-        self._awake, self._spent = True, False
+        self._awake, self._spent, self._stale = True, False, False
 
     def end(self) -> None:
         """The batch is over: forget it, and what comes between batches passes unheard."""
         self._awake = False
         self.logged.clear()
+        self._given.clear()
         self.taps.clear()
         self.lifeless.clear()
         self._weighted.clear()
 
-    def heard(self, key: str, value: Tensor | float) -> None:
+    def heard(self, key: str, value: Any) -> None:
         """The module logged a number."""
-        if self._awake:
+        if self._hears():
+            if self._stale:
+                self._stale = False
+                self._given.clear()
             self.logged[key] = value
+            given = self._given.setdefault(key, [])
+            if not any(value is before for before in given):
+                given.append(value)
 
     def tapped(self, name: str, residual: Tensor) -> None:
         """The module tapped a residual; a name's second one before a backward pass is <name>_2."""
-        if self._awake and not residual.requires_grad:
+        if not self._hears():
+            return
+        if not residual.requires_grad:
             self.lifeless.append(name)
-        elif self._awake:
+        elif not is_functorch_wrapped_tensor(residual):
             if self._spent:
                 self._spent = False
                 self.taps.clear()
@@ -95,13 +113,18 @@ class Recorder:
                 self.on_tap(name, residual)
 
     def backward_began(self) -> None:
-        """What is tapped from now on belongs to another backward pass."""
-        self._spent = True
+        """What is tapped and logged from now on belongs to another backward pass."""
+        self._spent = self._stale = True
 
     def weighted(self, name: str, loss: Tensor) -> None:
         """The module weighed a loss term."""
-        if self._awake:
+        if self._hears():
             self._weighted[name] = loss
+
+    def _hears(self) -> bool:
+        """Whether what is told is of the step, and no checkpoint that runs a part of it again."""
+        measured = self._log is not None and is_measuring(self._log.module)
+        return self._awake and not measured and not in_backward()
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -117,15 +140,17 @@ class Recorder:
         """The terms of a loss by name.
 
         Names are those given, else the keys of `LossWeights`, else of ``self.log``. A term that
-        this step does not log keeps the name that it had in the last step whose terms were of the
-        same kinds and shapes: modules may log every n-th step only.
+        this step does not log keeps the name that it had before, see `TermNames`.
         """
         if self.names is not None:
             named = find_terms(loss, names=self.names, check=check)
             self._compare(list(named.values()))
             return named
-        terms = list(find_terms(loss, names=self.numbers, check=check).values())
-        names = self._remembered(terms)
+        logged: dict[str, Logged] = {**self.logged}
+        logged |= {key: given for key, given in self._given.items() if given[1:]}
+        logged = {**self._weighted, **self.known.in_order(logged)}
+        terms = list(find_terms(loss, names=logged, check=check).values())
+        names = self.known.of(terms, totals(terms, logged))
         return {n: replace(term, name=n) for n, term in zip(names, terms, strict=True)}
 
     def _compare(self, terms: Sequence[Term]) -> None:
@@ -141,28 +166,6 @@ class Recorder:
                 f"the loss is written, here {logged}; or leave names out, the keys are enough."
             )
         self._agreed = True
-
-    def _remembered(self, terms: Sequence[Term]) -> list[str]:
-        likeness = " ".join(f"{term.kind}{tuple(term.residual.shape)}" for term in terms)
-        seen_before = likeness in self._known
-        known = self._known.setdefault(likeness, {})
-        names = [term.name for term in terms]
-        for position, name in enumerate(names):
-            if name != f"term_{position}":
-                if seen_before and position not in known:
-                    self.renamed[f"term_{position}"] = name
-                known[position] = name
-            elif known.get(position) not in {None, *names}:
-                names[position] = known[position]
-        return names
-
-    def state_dict(self) -> dict[str, dict[int, str]]:
-        """Kinds and shapes of terms -> position -> name."""
-        return {likeness: dict(known) for likeness, known in self._known.items()}
-
-    def load_state_dict(self, state: dict[str, dict[int, str]]) -> None:
-        """Go on with the names of another recorder."""
-        self._known = {likeness: dict(known) for likeness, known in state.items()}
 
 
 def _unused(name: str, taken: Container[str]) -> str:
@@ -183,9 +186,12 @@ class RecordingLog:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         given = dict(zip(("name", "value"), args, strict=False)) | kwargs
-        if isinstance(given.get("value"), Tensor | Number) and "name" in given:
+        value = given.get("value")
+        if not isinstance(value, Tensor | Number):
+            value = getattr(value, "_forward_cache", None)  # a metric: what it was of this step
+        if isinstance(value, Tensor | Number) and "name" in given:
             for recorder in self.recorders:
-                recorder.heard(given["name"], given["value"])
+                recorder.heard(given["name"], value)
         return self.log(*args, **kwargs)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pinn_ntk.callbacks.trainer.naming import named
 from pinn_ntk.errors import ArgumentError
+from pinn_ntk.graph.subclasses import own_functions, plain
 from pinn_ntk.looks.untouched import untouched
 
 if TYPE_CHECKING:
@@ -29,7 +30,12 @@ def residuals_of(
     ``said`` is the route in words, for messages. What is no dict of tensors is an ArgumentError.
     """
     function = resolved(route, module)
-    with torch.enable_grad(), untouched(module), trainer.precision_plugin.forward_context():
+    with (
+        torch.enable_grad(),
+        own_functions(),
+        untouched(module),
+        trainer.precision_plugin.forward_context(),
+    ):
         residuals = function(batch)
     said = said or named(route)
     if not isinstance(residuals, Mapping):
@@ -45,7 +51,7 @@ def residuals_of(
                 f"{said} returned a {type(residual).__name__} as {name!r}; expected the live "
                 "tensor that the loss squares, not .item() and not an array."
             )
-    return dict(residuals)
+    return {name: plain(residual) for name, residual in residuals.items()}
 
 
 def resolved(route: Route, module: pl.LightningModule) -> Callable[[Any], Any]:

@@ -8,6 +8,7 @@ from pinn_ntk.callbacks.step.manual_backward import Backward
 from pinn_ntk.callbacks.step.step_inputs import StepInputs
 from pinn_ntk.callbacks.step.term_finder import TermFinder
 from pinn_ntk.callbacks.trainer.steps import logged_step, loss_scale
+from pinn_ntk.graph.subclasses import plain
 from pinn_ntk.looks.look import Look
 from pinn_ntk.looks.parameters import Patterns, trained_parameters
 from pinn_ntk.looks.step_terms import StepTerms
@@ -66,7 +67,7 @@ class StepLooks:
             params=trained_parameters(optimizers, at.module, self.params),
             trained=trained_parameters(optimizers, at.module),
             module=at.module,
-            loss=at.loss,
+            loss=None if at.loss is None else plain(at.loss),
             optimizers=optimizers,
             scale=1 / loss_scale(at.trainer),
             max_points=max_points,

@@ -17,6 +17,7 @@ from pinn_ntk.callbacks.step.matched_taps import matched
 from pinn_ntk.callbacks.step.probe import FixedProbe, copied
 from pinn_ntk.callbacks.step.recorder import Recorder
 from pinn_ntk.callbacks.step.residual_function import Route, check_route, residuals_of, resolved
+from pinn_ntk.callbacks.trainer.guard import Guard
 from pinn_ntk.callbacks.trainer.naming import named
 from pinn_ntk.errors import (
     ArgumentError,
@@ -24,6 +25,7 @@ from pinn_ntk.errors import (
     IncompleteTermsError,
     OpaqueLossError,
 )
+from pinn_ntk.graph.subclasses import plain
 from pinn_ntk.graph.terms.term import Term
 from pinn_ntk.looks.digest import RandomStates
 from pinn_ntk.looks.parameters import Patterns, matches
@@ -69,9 +71,14 @@ class TermFinder:
         self._complete: set[str] = set()
         self._right: set[str] = set()  # arguments that fitted once
 
+    @property
+    def by_function(self) -> bool:
+        """Whether the residuals are those of a function, on the batch or on a probe."""
+        return self.route is not None or self.probe is not None
+
     def forget(self) -> None:
         """Another module is trained: its names and its batch are others."""
-        self.recorder.load_state_dict({})
+        self.recorder.known.load_state_dict({})
         self._complete.clear()
         self._right.clear()
         if self.probe is not None:
@@ -116,8 +123,9 @@ class TermFinder:
         self.recorder.begin()
         self._batch = batch if self.route is not None else None
 
-    def end(self) -> None:
+    def end(self, guard: Guard) -> None:
         """The batch is over."""
+        self.recorder.known.tell(guard)
         self.recorder.end()
         self.release()
         self._batch = None
@@ -147,7 +155,8 @@ class TermFinder:
             return replace(self._from_function(ran.residuals, at.loss), states=ran.states)
         every = self.every(at.loss) if self.taps else self._all(at.loss, check=False)
         terms = self._named(every)
-        residuals = self.taps or {name: term.residual for name, term in terms.items()}
+        tapped = {name: plain(residual) for name, residual in self.taps.items()}
+        residuals = tapped or {name: term.residual for name, term in terms.items()}
         return StepTerms(residuals, terms, complete=len(terms) == len(every))
 
     def again(self, at: Backward, names: Container[str], states: RandomStates | None) -> StepTerms:

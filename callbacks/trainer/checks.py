@@ -38,6 +38,19 @@ def unsupported_strategy(trainer: pl.Trainer) -> str | None:
     return None
 
 
+def in_other_processes(trainer: pl.Trainer) -> str | None:
+    """What it means that a strategy trains in processes which end with the fit; None if not so."""
+    kinds = {kind.__name__ for kind in type(trainer.strategy.launcher).__mro__}
+    if "_MultiProcessingLauncher" not in kinds:
+        return None
+    return (
+        "this strategy trains in processes of its own (ddp_spawn, ddp_fork, ddp_notebook), and "
+        "what this callback keeps (history, weights) stays there. Read its values in "
+        "trainer.callback_metrics, in your logger or in a checkpoint; with strategy='ddp' or a "
+        "single device the callback has them."
+    )
+
+
 def is_lbfgs(optimizer: Optimizer) -> bool:
     """Whether an optimizer is an L-BFGS, of torch or of another package that calls it so."""
     return any("lbfgs" in kind.__name__.lower() for kind in type(optimizer).__mro__)

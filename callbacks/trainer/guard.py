@@ -83,6 +83,10 @@ class Guard:
         self._tell(what, error, left_out if others else f"{what} is switched off for this fit")
         self._off |= set(without)
 
+    def passed_over(self, what: str, error: BaseException) -> None:
+        """Report what several parts share and lack of this step; they are asked again."""
+        self._report(what, error, retry=True)
+
     def _report(self, what: str, error: BaseException, *, retry: bool) -> None:
         after = "is tried again when next due" if retry else "is switched off for this fit"
         if isinstance(error, UnavailableError):

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import pytorch_lightning as pl
 
 
+C = TypeVar("C", bound="StatefulCallback")
+
 WHAT = ("names", "include", "params", "residuals", "probe")
 """Settings that decide what is measured; state of others does not fit."""
 
@@ -81,9 +83,6 @@ class StatefulCallback(Callback):
             functions = {"residuals", "probe"} & self._settings.keys()
             return bool(ADDRESS.search(key)) and any(f"'{name}': " in key for name in functions)
         return all(written.get(name) == self._settings.get(name) for name in WHAT)
-
-
-C = TypeVar("C", bound=StatefulCallback)
 
 
 def callbacks_of(trainer: pl.Trainer, kind: type[C]) -> list[C]:

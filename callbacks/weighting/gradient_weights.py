@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.graph import Node
 from torch.utils.hooks import RemovableHandle
 
-from pinn_ntk.callbacks.step.manual_backward import weighted, weighted_all
+from pinn_ntk.callbacks.step.measuring import measuring, weighted, weighted_all
 from pinn_ntk.callbacks.step.term_finder import TermFinder
 from pinn_ntk.callbacks.weighting.term_nodes import TermNodes
+from pinn_ntk.graph.subclasses import on_gradient
 
 
 class GradientWeights:
@@ -31,40 +32,45 @@ class GradientWeights:
         """Another module is trained: the way to its terms is another."""
         self._nodes = TermNodes(self.finder)
 
-    def names(self, loss: Tensor | None, *, remember: bool) -> set[str]:
+    def names(self, module: nn.Module, loss: Tensor | None, *, remember: bool) -> set[str]:
         """Names of the terms that a loss descends; empty where they cannot be found."""
         if self.finder.taps:
             return set(self.finder.taps)
         if loss is None:
             return set()
         try:
-            return {node.name for node in self._nodes.of(loss, remember=remember)}
+            reading = partial(measuring, module)
+            nodes = self._nodes.of(loss, remember=remember, reading=reading)
+            return {node.name for node in nodes}
         except ValueError:  # said elsewhere
             return set()
 
-    def put(self, loss: Tensor, *, remember: bool) -> None:
+    def put(self, module: nn.Module, loss: Tensor, *, remember: bool) -> None:
         """Weigh each term that the loss descends; see `TermNodes.of` for ``remember``."""
         if self.finder.taps:
-            self._put_on_taps(loss)
+            self._put_on_taps(module, loss)
             return
-        nodes = self._nodes.of(loss, remember=remember)
-        self.rename(self.finder.recorder.renamed)
+        reading = partial(measuring, module)
+        nodes = self._nodes.of(loss, remember=remember, reading=reading)
+        self.rename(self.finder.recorder.known.renamed)
         for name, node in nodes:
-            self._put_on(name, node)
+            self._put_on(module, name, node)
 
-    def _put_on(self, name: str, node: Node) -> None:
-        hook = partial(weighted_all, self.weight_of(name))
+    def _put_on(self, module: nn.Module, name: str, node: Node) -> None:
+        hook = partial(weighted_all, module, self.weight_of(name))
         self._handles.append(node.register_prehook(hook))
 
-    def _put_on_taps(self, loss: Tensor) -> None:
+    def _put_on_taps(self, module: nn.Module, loss: Tensor) -> None:
         """The same where residuals are tapped: at their terms, as far as those are found."""
-        for name, terms in self.finder.terms_of_taps(loss).items():
+        with measuring(module):
+            found = self.finder.terms_of_taps(loss)
+        for name, terms in found.items():
             if not terms:
-                weigh = partial(weighted, self.weight_of(name))
-                self._handles.append(self.finder.taps[name].register_hook(weigh))
+                weigh = partial(weighted, module, self.weight_of(name))
+                self._handles.append(on_gradient(self.finder.taps[name], weigh))
             for term in terms:
                 if not term.ascends:
-                    self._put_on(name, term.head)
+                    self._put_on(module, name, term.head)
 
     def take_off(self) -> None:
         """The backward pass is over."""

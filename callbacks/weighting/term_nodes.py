@@ -7,13 +7,15 @@ walking down to them again is enough.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 from torch import Tensor
-from torch.autograd.graph import Node, get_gradient_edge
+from torch.autograd.graph import Node
 
 from pinn_ntk.callbacks.step.term_finder import TermFinder
+from pinn_ntk.graph.nodes import operands, origin
 from pinn_ntk.graph.terms.paths import trace
 
 
@@ -31,23 +33,30 @@ class TermNodes:
         self.finder = finder
         self._known: dict[tuple[str, ...], tuple[Way, list[Mark]]] = {}
 
-    def of(self, loss: Tensor, *, remember: bool) -> list[TermNode]:
+    def of(
+        self,
+        loss: Tensor,
+        *,
+        remember: bool,
+        reading: Callable[[], AbstractContextManager[object]] = nullcontext,
+    ) -> list[TermNode]:
         """The nodes of a loss, without terms that it ascends or that are not included.
 
         The way to them is that of an earlier loss if the operations on it are the same, and each
         logged term still lies where it lay. It is not to be remembered where the sign of the loss
-        may have changed, as in min-max schemes.
+        may have changed, as in min-max schemes. Operands are read within ``reading``.
         """
-        root, keys = get_gradient_edge(loss).node, self.finder.recorder.keys
+        (root, _), keys = origin(loss), self.finder.recorder.keys
         if remember and keys in self._known:
             way, marks = self._known[keys]
             nodes = way.again(root)
             if nodes is not None and all(self._lies(mark, nodes) for mark in marks):
                 return [TermNode(mark.name, nodes[mark.head]) for mark in marks]
-        terms = self.finder.terms(loss, check=False)
-        found = [TermNode(name, term.head) for name, term in terms.items() if not term.ascends]
-        if remember:
-            self._learn(root, found)
+        with reading():
+            terms = self.finder.terms(loss, check=False)
+            found = [TermNode(name, term.head) for name, term in terms.items() if not term.ascends]
+            if remember:
+                self._learn(root, found)
         return found
 
     def _learn(self, root: Node, found: Sequence[TermNode]) -> None:
@@ -72,7 +81,7 @@ class TermNodes:
 
     def _logged_by(self, name: str) -> Node | None:
         value = self.finder.recorder.logged.get(name)
-        return value.grad_fn if isinstance(value, Tensor) else None
+        return origin(value)[0] if isinstance(value, Tensor) and value.grad_fn is not None else None
 
 
 class Mark(NamedTuple):
@@ -93,7 +102,7 @@ class Way:
         stop, self.nodes = set(ends), [root]
         self._turns: list[tuple[int, int]] = []
         for position, node in enumerate(self.nodes):  # grows on the way
-            for number, (child, _) in enumerate(() if node in stop else node.next_functions):
+            for number, (child, _) in enumerate(() if node in stop else operands(node)):
                 if child is not None and child not in self.nodes:
                     self._turns.append((position, number))
                     self.nodes.append(child)
@@ -101,7 +110,7 @@ class Way:
 
     def again(self, root: Node) -> list[Node] | None:
         """The nodes that the same turns reach in another graph; None if one is of another kind."""
-        nodes, children = [root], [root.next_functions]
+        nodes, children = [root], [operands(root)]
         if (root.name(), len(children[0])) != self._kinds[0]:
             return None
         for (position, number), (name, size) in zip(self._turns, self._kinds[1:], strict=True):
@@ -109,5 +118,5 @@ class Way:
             if node is None or node.name() != name or len(node.next_functions) != size:
                 return None
             nodes.append(node)
-            children.append(node.next_functions)
+            children.append(operands(node))
         return nodes

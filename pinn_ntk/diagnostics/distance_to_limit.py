@@ -13,6 +13,7 @@ from torch.utils.hooks import RemovableHandle
 
 from pinn_ntk.analysis.wording import number
 from pinn_ntk.diagnostics.base import Diagnostic, Reading, Readings, Tag, finite
+from pinn_ntk.graph.subclasses import plain
 from pinn_ntk.limit.distance import DistanceToLimit
 from pinn_ntk.limit.layers import PlainMLP, find_plain
 from pinn_ntk.limit.parametrization import found_stds, linear_layers
@@ -81,7 +82,7 @@ class DistanceFromLimit(Diagnostic):
             return None
         if all(part is not plain.network for part in look.module.modules()):
             return None
-        with untouched(look.module), torch.no_grad():
+        with untouched(look.module, draws=False), torch.no_grad():
             distance = self._measured(plain)
         values = {} if distance is None else finite({self.name: distance})
         return Reading(look.step, values) if values else None
@@ -166,8 +167,10 @@ class Listener:
         with suppress(Exception), torch.no_grad():  # training goes on, whatever comes
             if isinstance(module, nn.Sequential):
                 self.called = True
-            elif self.called and is_usable(arguments[0], self.features):
-                self.inputs = spread(arguments[0].detach(), POINTS)
+            elif self.called and isinstance(arguments[0], Tensor):
+                inputs = plain(arguments[0]).detach()
+                if is_usable(inputs, self.features):
+                    self.inputs = spread(inputs, POINTS)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"features": 0, "called": False, "inputs": None}

@@ -10,7 +10,7 @@ from torch import nn
 
 from pinn_ntk.diagnostics.base import Diagnostic, Reading
 from pinn_ntk.diagnostics.summary import summary
-from pinn_ntk.errors import UnavailableError
+from pinn_ntk.errors import OF_THE_STEP, UnavailableError
 from pinn_ntk.looks.look import Look
 from pinn_ntk.looks.plain import is_plain
 
@@ -26,6 +26,9 @@ class Attempt(Protocol):
     def lost(self, what: str, error: BaseException, without: list[str], /) -> None:
         """Report a shared quantity that failed, and who goes without it."""
 
+    def passed_over(self, what: str, error: BaseException, /) -> None:
+        """Report one that failed for what is wrong with this step."""
+
 
 class Outright:
     """An `Attempt` that lets failures through."""
@@ -35,6 +38,10 @@ class Outright:
         return part()
 
     def lost(self, _what: str, error: BaseException, _without: list[str], /) -> None:
+        """The failure itself."""
+        raise error
+
+    def passed_over(self, _what: str, error: BaseException, /) -> None:
         """The failure itself."""
         raise error
 
@@ -172,13 +179,17 @@ class Panel:
             failed: list[UnavailableError] = []
             given = self.attempt.run(diagnostic.title, _asked(part, diagnostic, failed))
             for error in failed:
-                _, without = lost.setdefault(error.title, (error.__cause__ or error, []))
-                without.append(diagnostic.title)
-                self._off.add(diagnostic.name)
+                cause, without = lost.setdefault(error.title, (error.__cause__ or error, []))
+                if not isinstance(cause, OF_THE_STEP):
+                    without.append(diagnostic.title)
+                    self._off.add(diagnostic.name)
             if given is not None:
                 found[diagnostic.name] = given
         for title, (cause, without) in lost.items():
-            self.attempt.lost(title, cause, without)
+            if without:
+                self.attempt.lost(title, cause, without)
+            else:
+                self.attempt.passed_over(title, cause)
         return found
 
 

@@ -15,6 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.graph import Node, get_gradient_edge
+from torch.nn import Parameter
+
+from pinn_ntk.graph.subclasses import dense, plain
 
 SAVED: dict[str, tuple[str, ...]] = {
     # places where a parameter meets a point (graph/jacobian/rules.py)
@@ -107,14 +110,31 @@ def _named(node: Node) -> str:
 
 
 def saved(node: Node, operand: str) -> Any:
-    """Operand that ``node`` keeps for its backward formula; a tensor comes back with its graph.
+    """Operand that ``node`` keeps for its backward formula; a tensor comes plain, with its graph.
 
     KeyError where `SAVED` does not list it, AttributeError where this torch does not keep it,
     RuntimeError where the graph was freed.
     """
     if operand not in SAVED[kind(node)]:
         raise KeyError(f"{kind(node)} has no operand {operand!r} in SAVED: {SAVED[kind(node)]}")
-    return getattr(node, f"_saved_{operand}")
+    read = functools.partial(getattr, node, f"_saved_{operand}")
+    found = _in_a_pass_of_its_own(read) if in_backward() else read()
+    known = type(found) is Parameter or not isinstance(found, Tensor)
+    return found if known else dense(plain(found))
+
+
+def _in_a_pass_of_its_own(read: Callable[[], Any]) -> Any:
+    """What ``read`` gives, where another backward pass is running.
+
+    A checkpoint gives each tensor once a pass; read within that one, it would be missing there.
+    """
+    found: list[Any] = []
+    with torch.enable_grad():
+        start = torch.zeros((), requires_grad=True)
+        end = start.view_as(start)
+        end.register_hook(lambda _: found.append(read()))
+    torch.autograd.grad(end, start)
+    return found[0]
 
 
 def missing(node: Node) -> tuple[str, ...]:
@@ -137,9 +157,35 @@ def leaf(node: Node) -> torch.Tensor | None:
     return node.variable if kind(node) == "AccumulateGrad" else None  # type: ignore[attr-defined]
 
 
+IDENTITIES = {"_DDPSinkBackward", "BackwardHookFunctionBackward"}
+"""Functions of torch that hand on what they get, output for input: between a loss and DDP, and at a
+module with backward hooks. They are looked through wherever a graph is walked."""
+
+
+def operands(node: Node) -> tuple[tuple[Node | None, int], ...]:
+    """What made each operand of ``node``, and which output of that; None where it has no graph."""
+    found = node.next_functions
+    if all(child is None or kind(child) not in IDENTITIES for child, _ in found):
+        return found
+    return tuple(_through(child, output) for child, output in found)
+
+
+def origin(tensor: Tensor) -> tuple[Node, int]:
+    """What made a tensor with a graph, and which output of that it is."""
+    edge = get_gradient_edge(tensor)
+    node, output = _through(edge.node, edge.output_nr)
+    return (edge.node, edge.output_nr) if node is None else (node, output)
+
+
+def _through(node: Node | None, output: int) -> tuple[Node | None, int]:
+    while node is not None and kind(node) in IDENTITIES:
+        node, output = node.next_functions[output]
+    return node, output
+
+
 def inputs(node: Node) -> Iterator[tuple[int, Node, int]]:
     """(position, producing node, number of that node's output) of each differentiable input."""
-    for position, (child, output) in enumerate(node.next_functions):
+    for position, (child, output) in enumerate(operands(node)):
         if child is not None:
             yield position, child, output
 
@@ -200,6 +246,12 @@ def pulled_through(node: Node, output: int, cotangent: Tensor) -> tuple[Tensor |
     return found if isinstance(found, tuple) else (found,)
 
 
+def in_backward() -> bool:
+    """Whether this thread is within a backward pass, as the recomputation of a checkpoint is."""
+    graph_task = getattr(torch._C, "_current_graph_task_id", None)
+    return graph_task is not None and graph_task() != -1
+
+
 def accumulates(leaves: Iterable[Tensor]) -> bool:
     """Whether the backward pass that runs now adds to ``.grad`` of one of the leaves.
 
@@ -208,11 +260,21 @@ def accumulates(leaves: Iterable[Tensor]) -> bool:
     """
     if not hasattr(torch._C, "_will_engine_execute_node"):
         return not torch.is_grad_enabled()
-    return any(_will_run(get_gradient_edge(leaf).node) for leaf in leaves)
+    return any(_runs(leaf) is True for leaf in leaves)
 
 
-def _will_run(node: Node) -> bool:
+def is_asked_for(leaves: Iterable[Tensor]) -> bool:
+    """Whether the pass that runs now is ``torch.autograd.grad`` with respect to one of the leaves.
+
+    To be asked within a hook. Where this torch cannot tell, the answer is no.
+    """
+    known = hasattr(torch._C, "_will_engine_execute_node")
+    return known and any(_runs(leaf) is None for leaf in leaves)
+
+
+def _runs(leaf: Tensor) -> bool | None:
+    """Whether a leaf gets its gradient added; None where somebody else is handed it."""
     try:
-        return bool(torch._C._will_engine_execute_node(node))
+        return bool(torch._C._will_engine_execute_node(get_gradient_edge(leaf).node))
     except RuntimeError:  # torch.autograd.grad was asked for this very leaf
-        return False
+        return None

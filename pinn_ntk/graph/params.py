@@ -71,6 +71,11 @@ def _check_leaf(name: str, tensor: Tensor, leaves: dict[str, Tensor]) -> None:
             f"params[{name!r}] is not a leaf (made by {tensor.grad_fn}); the kernel is taken with "
             "respect to the tensors an optimizer would train. Pass the tensor it is computed from."
         )
+    if tensor.layout != torch.strided:
+        raise ValueError(
+            f"params[{name!r}] is sparse ({tensor.layout}); the kernel is taken over dense ones. "
+            "Train its values as a dense parameter, or leave it out, as with params='net.*'."
+        )
     if tensor.is_complex():
         raise ValueError(
             f"params[{name!r}] is complex ({tensor.dtype}); the kernel is defined for real ones. "

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from pinn_ntk.errors import ResidualError
+from pinn_ntk.graph.subclasses import plain
 
 
 def named_residuals(residuals: Tensor | Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -34,6 +35,7 @@ def _checked(name: str, residual: Tensor) -> Tensor:
             f"residual {name!r} is a {type(residual).__name__}; expected the live tensor that the "
             "loss squares (not .item(), not a NumPy array; of a found term, its .residual)."
         )
+    residual = plain(residual)
     if not residual.requires_grad:
         raise ResidualError(
             f"residual {name!r} does not require grad, so no parameter can be seen behind it. "
@@ -58,6 +60,4 @@ def _checked(name: str, residual: Tensor) -> Tensor:
             "include a singularity."
         )
     with torch.enable_grad():  # callers often hold no_grad
-        if type(residual) is not Tensor:
-            residual = residual.as_subclass(Tensor)
         return residual if residual.ndim else residual.reshape(1)

@@ -101,7 +101,7 @@ def result_of(tensor: Tensor) -> Edge:
     """A live tensor as the result of an operation."""
     if tensor.grad_fn is None:
         raise ValueError("the residual is a leaf; expected the result of an operation")
-    return Edge(tensor.grad_fn, tensor.output_nr)
+    return Edge(*nodes.origin(tensor))
 
 
 def postorder(root: Node) -> dict[Node, Operands]:
@@ -114,6 +114,6 @@ def postorder(root: Node) -> dict[Node, Operands]:
         if node in seen:
             order.setdefault(stack.pop(), seen[node])
         else:
-            seen[node] = node.next_functions
+            seen[node] = nodes.operands(node)
             stack += [n for n, _ in reversed(seen[node]) if n is not None and n not in seen]
     return order

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pinn_ntk.graph.subclasses import plain
+
 SIZE = 16
 """Bytes of a digest."""
 
@@ -19,7 +21,7 @@ SIZE = 16
 def digest(tensors: Mapping[str, Tensor]) -> str:
     """Hex digest of names, shapes, dtypes and values; another one once a bit of them changes."""
     found = hashlib.blake2b(digest_size=SIZE)
-    for name, tensor in tensors.items():
+    for name, tensor in ((name, plain(tensor)) for name, tensor in tensors.items()):
         found.update(f"{name} {tuple(tensor.shape)} {tensor.dtype};".encode())
         found.update(_bytes(tensor))
     return found.hexdigest()
@@ -27,8 +29,8 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
 
 def _bytes(tensor: Tensor) -> bytes:
     held = tensor.detach().cpu()
-    plain = held if held.layout == torch.strided else held.to_dense()
-    flat = plain.as_subclass(Tensor).resolve_conj().resolve_neg().contiguous().flatten()
+    dense = held if held.layout == torch.strided else held.to_dense()
+    flat = dense.resolve_conj().resolve_neg().contiguous().flatten()
     return flat.view(torch.uint8).numpy().tobytes()
 
 

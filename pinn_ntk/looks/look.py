@@ -256,7 +256,7 @@ class Look:
     @property
     def n_params(self) -> int:
         """Number of parameter entries that the kernel is taken over."""
-        return sum(parameter.numel() for parameter in self.params.values())
+        return sum(parameter.shape.numel() for parameter in self.params.values())
 
     def again(self) -> Look | None:
         """The residual function run once more with the parameters as they are now, or None."""

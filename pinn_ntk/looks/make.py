@@ -9,6 +9,7 @@ from torch.optim import Optimizer
 
 from pinn_ntk.graph.params import ParamsLike, named_leaves
 from pinn_ntk.graph.residuals import named_residuals
+from pinn_ntk.graph.subclasses import plain
 from pinn_ntk.graph.terms.find import find_terms
 from pinn_ntk.graph.terms.term import Term
 from pinn_ntk.looks.look import Look
@@ -64,6 +65,7 @@ def look(
     """
     if loss is None and residuals is None:
         raise ValueError("look got neither a loss nor residuals; give the live loss of the step.")
+    loss = plain(loss) if isinstance(loss, Tensor) else loss
     terms = {} if loss is None else _terms(loss, names, optional=residuals is not None)
     found = _found(terms, residuals)
     params = named_leaves(model)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 from pinn_ntk.errors import UnavailableError
+from pinn_ntk.graph.subclasses import plain_functions
 
 T = TypeVar("T")
 
@@ -25,7 +26,8 @@ class Shared(Generic[T]):
             return self  # type: ignore[return-value]
         if self.name not in look.kept:
             try:
-                look.kept[self.name] = self.compute(look), None
+                with plain_functions():
+                    look.kept[self.name] = self.compute(look), None
             except Exception as failure:  # noqa: BLE001 - raised to each who asks
                 look.kept[self.name] = None, failure
         value, error = look.kept[self.name]

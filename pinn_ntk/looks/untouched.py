@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -22,17 +22,21 @@ def device_of(module: nn.Module) -> torch.device:
 
 
 @contextmanager
-def untouched(module: nn.Module) -> Iterator[None]:
-    """Within, random numbers are drawn, buffers change and ``log`` is called without effect."""
-    device = device_of(module)
-    states = RandomStates.now(CPU)
+def untouched(module: nn.Module, *, draws: bool = True) -> Iterator[None]:
+    """Within, random numbers are drawn, buffers change and ``log`` is called without effect.
+
+    Random states that moved are put back. Without ``draws`` they are not looked at: the generators
+    are of the process, and where nothing is drawn within, another thread may have moved them.
+    """
     own_log, buffers = vars(module).get("log"), _swapped_buffers(module)
     vars(module)["log"] = lambda *_, **__: None
+    states = {at: RandomStates.now(at) for at in _generators(device_of(module)) if draws}
     try:
-        with _forked(device):
-            yield
+        yield
     finally:
-        states.restore(CPU)
+        for at, before in states.items():
+            if RandomStates.now(at).drawn_since(before):
+                before.restore(at)
         for part, name, buffer in buffers:
             part._buffers[name] = buffer
         del vars(module)["log"]
@@ -40,13 +44,13 @@ def untouched(module: nn.Module) -> Iterator[None]:
             vars(module)["log"] = own_log
 
 
-def _forked(device: torch.device) -> AbstractContextManager[None]:
-    """The random states of the CPU and of accelerators, put back at the end."""
+def _generators(device: torch.device) -> list[torch.device]:
+    """The CPU and the accelerators of whose random states numbers may be drawn."""
     if device.type not in {"cpu", "cuda"}:
-        return torch.random.fork_rng(devices=[device], device_type=device.type)
+        return [CPU, device]
     # Of all CUDA devices, since a seed is set on all of them; asking must not initialise CUDA.
     count = torch.cuda.device_count() if torch.cuda.is_initialized() else 0
-    return torch.random.fork_rng(devices=range(count))
+    return [CPU, *(torch.device("cuda", number) for number in range(count))]
 
 
 def _swapped_buffers(module: nn.Module) -> list[tuple[nn.Module, str, Tensor | None]]:

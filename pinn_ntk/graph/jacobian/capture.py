@@ -48,7 +48,7 @@ def capture(
         factors, reasons, mixed, coarsest = row_factors(residual, leaves)
         jacobian = FactoredJacobian(
             factors,
-            {name: leaf.numel() for name, leaf in leaves.items()},
+            {name: leaf.shape.numel() for name, leaf in leaves.items()},
             residual.numel(),
             dtype=dtype,
             device=residual.device,
@@ -101,7 +101,7 @@ def _report(
     """Say which parameters took a backward pass a row, and at what cost."""
     reasons = {name: reasons[name] for name in leaves if name in reasons}
     jacobian.fallbacks |= reasons
-    size = sum(leaves[name].numel() * leaves[name].element_size() for name in reasons)
+    size = sum(leaves[name].shape.numel() * leaves[name].element_size() for name in reasons)
     warn(
         f"term {term!r}: {_listed(reasons)}. Its exact rows were computed one by one instead: "
         f"{jacobian.rows} vector-Jacobian products, {jacobian.rows * size / 2**20:.1f} MiB.",

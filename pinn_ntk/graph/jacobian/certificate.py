@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from pinn_ntk.graph.subclasses import dense
 from pinn_ntk.kernel.factors import Dense, Outer
 from pinn_ntk.kernel.parts import Parts, RowFactor
 from pinn_ntk.kernel.scaled import Scaled
@@ -83,7 +84,7 @@ def backward_probe(residual: Tensor, leaves: Mapping[str, Tensor]) -> dict[str, 
         residual, list(leaves.values()), probe, retain_graph=True, allow_unused=True
     )
     return {
-        name: _sketched(gradient.detach(), leaves[name])
+        name: _sketched(dense(gradient.detach()), leaves[name])
         for name, gradient in zip(leaves, gradients, strict=True)
         if gradient is not None
     }

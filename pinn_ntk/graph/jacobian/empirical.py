@@ -11,6 +11,7 @@ from pinn_ntk.graph.jacobian.capture import capture
 from pinn_ntk.graph.jacobian.certificate import Probe
 from pinn_ntk.graph.params import ParamsLike, named_leaves
 from pinn_ntk.graph.residuals import named_residuals
+from pinn_ntk.graph.subclasses import plain_functions
 from pinn_ntk.kernel.jacobian import DEFAULT_BUDGET, FactoredJacobian
 from pinn_ntk.kernel.ntk import NTK
 
@@ -66,7 +67,10 @@ def empirical_ntk(
     jacobians: dict[str, FactoredJacobian] = {}
     probes: dict[str, Probe] = {}
     device = next(iter(named.values())).device.type
-    with torch.autocast(device, enabled=False):  # it would narrow products of our own
+    with (
+        torch.autocast(device, enabled=False),
+        plain_functions(),
+    ):  # it would narrow products of our own
         for name, residual in named.items():
             jacobians[name], probe = capture(
                 name, residual, leaves, certify=certify, dtype=dtype, memory_budget=memory_budget

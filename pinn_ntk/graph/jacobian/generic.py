@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge
 from torch.nn.functional import one_hot
 
+from pinn_ntk.graph.subclasses import dense
+
 MAX_CHUNK = 64
 """Rows differentiated in one batched pass at most."""
 
@@ -23,7 +25,7 @@ def row_gradients(residual: Tensor, leaves: Mapping[str, Tensor], budget: int) -
     One chunk of row gradients takes at most ``budget`` bytes.
     """
     wanted = list(leaves.values())
-    numel = sum(leaf.numel() for leaf in wanted)
+    numel = sum(leaf.shape.numel() for leaf in wanted)
     chunk = max(1, min(MAX_CHUNK, budget // max(1, numel * residual.element_size())))
     chunks = torch.arange(residual.numel(), device=residual.device).split(chunk)
     parts = []
@@ -34,7 +36,9 @@ def row_gradients(residual: Tensor, leaves: Mapping[str, Tensor], budget: int) -
     for name, leaf, *columns in zip(leaves, wanted, *parts, strict=True):
         if any(column is not None for column in columns):
             filled = [
-                leaf.new_zeros(len(rows), leaf.numel()) if g is None else g.reshape(len(rows), -1)
+                leaf.new_zeros(len(rows), leaf.shape.numel())
+                if g is None
+                else g.reshape(len(rows), -1)
                 for rows, g in zip(chunks, columns, strict=True)
             ]
             result[name] = torch.cat(filled)
@@ -48,7 +52,8 @@ def batched_vjp(
 
     def pull(cotangent: Tensor, *, batched: bool) -> tuple[Tensor | None, ...]:
         options = {"retain_graph": True, "allow_unused": True, "is_grads_batched": batched}
-        return torch.autograd.grad(output, leaves, cotangent, **options)
+        found = torch.autograd.grad(output, leaves, cotangent, **options)
+        return tuple(None if g is None else dense(g) for g in found)
 
     try:
         return pull(cotangents, batched=True)

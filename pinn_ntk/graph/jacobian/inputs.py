@@ -45,7 +45,7 @@ def fingerprint(residual: Tensor, params: Mapping[str, Tensor]) -> str | None:
     trained: set[Node] = set()  # nodes that depend on a trained parameter
     certain: set[bytes] = set()
     doubtful: set[bytes] = set()
-    for node, operands in postorder(residual.grad_fn).items():
+    for node, operands in postorder(nodes.origin(residual)[0]).items():
         leaf = None if operands else nodes.leaf(node)
         if leaf is None:
             if any(child in trained for child, _ in operands):

@@ -25,6 +25,7 @@ from pinn_ntk.graph.jacobian.pieces import Piece
 from pinn_ntk.graph.jacobian.rules import find_rules, has_effect
 from pinn_ntk.graph.jacobian.site_rule import SiteRule
 from pinn_ntk.graph.operations import operation
+from pinn_ntk.graph.subclasses import dense
 from pinn_ntk.graph.walk import Edge, Graph, Use
 from pinn_ntk.kernel.factors import Dense
 
@@ -208,7 +209,8 @@ def _cotangents(
         allow_unused=True,
     )
     pairs = zip(wanted, gradients, strict=True)
-    return {edge: g.detach() for edge, g in pairs if g is not None and _any(g)}
+    cotangents = ((edge, dense(g.detach())) for edge, g in pairs if g is not None)
+    return {edge: g for edge, g in cotangents if _any(g)}
 
 
 def _any(tensor: Tensor) -> bool:

@@ -11,13 +11,13 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import Node, get_gradient_edge
+from torch.autograd.graph import Node
 from torch.nn import Parameter
 
 from pinn_ntk.errors import GradientError, IncompleteTermsError
-from pinn_ntk.graph.nodes import leaf
+from pinn_ntk.graph.nodes import leaf, origin
 from pinn_ntk.graph.operations import operation
-from pinn_ntk.graph.terms.loss_nodes import plain
+from pinn_ntk.graph.subclasses import dense, plain, plain_functions
 from pinn_ntk.graph.terms.not_finite import cause
 from pinn_ntk.graph.terms.paths import nodes_below, trace
 from pinn_ntk.graph.terms.term import Term
@@ -41,21 +41,23 @@ def completeness_error(loss: Tensor, terms: Mapping[str, Term] | Iterable[Term])
     >>> round(completeness_error(loss, [first]), 3)  # 86 of 186
     0.462
     """
-    return _compare(loss, list(terms.values() if isinstance(terms, Mapping) else terms))[0]
+    with plain_functions():
+        return _compare(loss, list(terms.values() if isinstance(terms, Mapping) else terms))[0]
 
 
 def check_complete(loss: Tensor, terms: Sequence[Term]) -> None:
     """Refuse terms whose error is above the square root of the rounding unit."""
     error, tolerance = _compare(loss, terms)
     if math.isnan(error) and bool(loss.isfinite()):
-        said = cause(loss, terms, _leaves(nodes_below([get_gradient_edge(loss).node])))
+        said = cause(loss, terms, _leaves(nodes_below([origin(loss)[0]])))
         if said:
             raise GradientError(said)
     if not error <= tolerance:
         raise IncompleteTermsError(
             f"the terms {[term.name for term in terms]} make up the gradient of the loss only to "
             f"a relative {error:.1e}; expected {tolerance:.1e} or less. Likely a hook changes "
-            "gradients at a head, or the loss is not finite (nan). Remove the hook, or pass the "
+            "gradients at a head, a checkpoint draws other numbers when it runs again "
+            "(preserve_rng_state=False), or the loss is not finite (nan). Mend that, or pass the "
             "residuals yourself: pinn_ntk.empirical_ntk({'pde': r, ...}, model.parameters()). "
             "check=False returns the terms as they are."
         )
@@ -63,10 +65,10 @@ def check_complete(loss: Tensor, terms: Sequence[Term]) -> None:
 
 def _compare(loss: Tensor, terms: Sequence[Term]) -> tuple[float, float]:
     """Relative error, and the error that rounding may make."""
-    root = get_gradient_edge(loss := checked(loss)).node
+    root, _ = origin(loss := checked(loss))
     found = trace(root)
     residuals = [head.residual for head in found.heads] + [term.residual for term in terms]
-    graph = nodes_below([get_gradient_edge(r).node for r in residuals] or [root])
+    graph = nodes_below([origin(r)[0] for r in residuals] or [root])
     leaves = _leaves(graph)
     tolerance = _rounding(graph, residuals)
     share = _share(terms) if tolerance > LOW_PRECISION else 1.0
@@ -97,7 +99,13 @@ def _finite(leaves: Sequence[Tensor], gradients: Sequence[Tensor]) -> list[int]:
 def _gradient(
     outputs: Sequence[Tensor], leaves: Sequence[Tensor], slopes: Sequence[Tensor] | None = None
 ) -> tuple[Tensor, ...]:
-    return torch.autograd.grad(outputs, leaves, slopes, retain_graph=True, materialize_grads=True)
+    found = torch.autograd.grad(outputs, leaves, slopes, retain_graph=True, allow_unused=True)
+    pairs = zip(leaves, found, strict=True)
+    return tuple(_nothing(tensor) if g is None else dense(g) for tensor, g in pairs)
+
+
+def _nothing(tensor: Tensor) -> Tensor:
+    return torch.zeros(tensor.shape, dtype=tensor.dtype, device=tensor.device)
 
 
 def _pulled_back(
@@ -105,7 +113,7 @@ def _pulled_back(
 ) -> tuple[Tensor, ...]:
     """sum_a J_a^T s_a times ``share``, a tensor a leaf."""
     if not terms:
-        return tuple(torch.zeros_like(tensor) for tensor in leaves)
+        return tuple(map(_nothing, leaves))
     slopes = [term.slope if share == 1.0 else term.slope * share for term in terms]
     return _gradient([term.residual for term in terms], leaves, slopes)
 
@@ -157,6 +165,7 @@ def checked(loss: Tensor) -> Tensor:
             f"loss is a {type(loss).__name__}; expected a tensor. A number taken with .item() has "
             "no graph: pass the tensor that is differentiated."
         )
+    loss = plain(loss)
     if loss.numel() != 1:
         raise ValueError(
             f"loss has shape {tuple(loss.shape)}; expected one number. Likely a loss made with "
@@ -167,7 +176,7 @@ def checked(loss: Tensor) -> Tensor:
             "loss has no graph: expected the live result of operations on trained parameters. "
             "Likely it was detached, logged with .item(), or computed under torch.no_grad()."
         )
-    return plain(loss)
+    return loss
 
 
 @contextmanager

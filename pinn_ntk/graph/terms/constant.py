@@ -18,9 +18,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
+from torch.autograd.graph import GradientEdge, Node
 
-from pinn_ntk.graph.nodes import inputs, kind, leaf, missing, output_dtype, saved
+from pinn_ntk.graph.nodes import inputs, kind, leaf, missing, origin, output_dtype, saved
 from pinn_ntk.graph.operations import operation
 from pinn_ntk.graph.terms.completeness import checked, cut
 from pinn_ntk.graph.terms.loss_nodes import Head, below, rule_at
@@ -59,7 +59,7 @@ def constant_part(loss: Tensor) -> Constant | None:
     False
     """
     loss = checked(loss)
-    root = get_gradient_edge(loss).node
+    root = origin(loss)[0]
     above, blocks = _blocks(root)
     if loss.is_complex() or not all(map(_is_known, blocks)):
         return None
@@ -158,7 +158,7 @@ def factors_of_leaves(loss: Tensor) -> list[Tensor]:
 
     Such as a detached loss term before a learned weight: exp(-s) * bc.detach().
     """
-    above, _ = _blocks(get_gradient_edge(checked(loss)).node)
+    above, _ = _blocks(origin(checked(loss))[0])
     found = []
     for node in above:
         made_by, operands = operation(node), [position for position, _, _ in inputs(node)]
@@ -180,7 +180,7 @@ def is_sum_of_squares(residual: Tensor) -> int:
     if residual.numel() != 1 or residual.grad_fn is None:
         return 0
     value = residual.reshape(()) if residual.ndim else residual
-    _, blocks = _blocks(get_gradient_edge(value).node)
+    _, blocks = _blocks(origin(value)[0])
     if any(from_leaves(node, data=False) for node in blocks):
         return 0
     heads = [rule_at(node) for node in blocks]
@@ -193,7 +193,7 @@ def is_sum_of_squares(residual: Tensor) -> int:
 
 def squared_twice(loss: Tensor) -> dict[Node, int]:
     """Squares of a sum of squares -> rows of what is squared in that sum."""
-    _, blocks = _blocks(get_gradient_edge(checked(loss)).node)
+    _, blocks = _blocks(origin(checked(loss))[0])
     rules = {node: rule_at(node) for node in blocks}
     squares = {n: rule.residual for n, rule in rules.items() if rule and rule.phi is SQUARE}
     rows = {node: is_sum_of_squares(residual) for node, residual in squares.items()}

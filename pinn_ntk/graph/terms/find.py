@@ -22,13 +22,14 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
+from torch.autograd.graph import GradientEdge, Node
 
 from pinn_ntk.errors import ArgumentError, OpaqueLossError
-from pinn_ntk.graph.nodes import kind, output_shape
+from pinn_ntk.graph.nodes import kind, origin, output_shape
+from pinn_ntk.graph.subclasses import plain_functions
 from pinn_ntk.graph.terms.completeness import check_complete, checked, cut, explained
 from pinn_ntk.graph.terms.loss_nodes import Head
-from pinn_ntk.graph.terms.names import name_terms
+from pinn_ntk.graph.terms.names import Logged, name_terms
 from pinn_ntk.graph.terms.paths import Paths, trace
 from pinn_ntk.graph.terms.term import Term
 
@@ -36,7 +37,7 @@ from pinn_ntk.graph.terms.term import Term
 def find_terms(
     loss: Tensor,
     *,
-    names: Sequence[str] | Mapping[str, Tensor | float] | None = None,
+    names: Sequence[str] | Mapping[str, Logged] | None = None,
     check: bool = True,
 ) -> dict[str, Term]:
     """Find the terms of ``loss``: unsquared residual, what is applied to it, and its weight.
@@ -82,8 +83,8 @@ def find_terms(
         True
     """
     loss = checked(loss)
-    with explained():
-        found = trace(get_gradient_edge(loss).node)
+    with explained(), plain_functions():
+        found = trace(origin(loss)[0])
         _refuse_opaque(found)
         terms = _weighted(loss, found.heads)
         if names is not None:
@@ -106,9 +107,7 @@ def _weighted(loss: Tensor, heads: Sequence[Head]) -> list[Term]:
     ]
 
 
-def _names(
-    terms: Sequence[Term], names: Sequence[str] | Mapping[str, Tensor | float]
-) -> Sequence[str]:
+def _names(terms: Sequence[Term], names: Sequence[str] | Mapping[str, Logged]) -> Sequence[str]:
     if isinstance(names, str):
         raise TypeError(f"names is the string {names!r}; expected a list of names or a mapping")
     if isinstance(names, Mapping):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from torch import Tensor
-from torch.autograd.graph import Node, get_gradient_edge
+from torch.autograd.graph import Node
 
-from pinn_ntk.graph.nodes import leaf
+from pinn_ntk.graph.nodes import leaf, origin
 from pinn_ntk.graph.terms.paths import nodes_below, trace
 
 
@@ -20,11 +20,11 @@ def learned_weights(loss: Tensor) -> list[Tensor]:
     >>> [found is s for found in learned_weights(loss)]
     [True]
     """
-    found = trace(get_gradient_edge(loss).node)
+    found = trace(origin(loss)[0])
     weighing = _leaves(found.asides)
     if not weighing:
         return []
-    used = _leaves(get_gradient_edge(head.residual).node for head in found.heads)
+    used = _leaves(origin(head.residual)[0] for head in found.heads)
     return [tensor for key, tensor in weighing.items() if key not in used]
 
 

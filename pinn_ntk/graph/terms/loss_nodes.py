@@ -14,8 +14,19 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 
-from pinn_ntk.graph.nodes import SAVED, inputs, kind, leaf, missing, output_shape, saved, signed
+from pinn_ntk.graph.nodes import (
+    SAVED,
+    inputs,
+    kind,
+    leaf,
+    missing,
+    operands,
+    output_shape,
+    saved,
+    signed,
+)
 from pinn_ntk.graph.operations import operation
+from pinn_ntk.graph.subclasses import plain
 from pinn_ntk.graph.terms.phi import ABS, LOG_COSH, SQUARE, Phi, huber, norm, smooth_l1
 
 
@@ -100,12 +111,7 @@ def _is_size(node: Node) -> bool:
 
 def below(node: Node) -> list[Node]:
     """The distinct nodes that made the differentiable operands of ``node``, in order."""
-    return list({child: None for child, _ in node.next_functions if child is not None})
-
-
-def plain(tensor: Tensor) -> Tensor:
-    """``tensor`` without its subclass, such as a tensor with labels; its graph stays alive."""
-    return tensor if type(tensor) is Tensor else tensor.as_subclass(Tensor)
+    return list({child: None for child, _ in operands(node) if child is not None})
 
 
 def _square(node: Node) -> Head | None:

@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import Node, get_gradient_edge
+from torch.autograd.graph import Node
 from torch.utils.hooks import RemovableHandle
 
-from pinn_ntk.graph.nodes import kind
+from pinn_ntk.graph.nodes import kind, origin
 from pinn_ntk.graph.operations import operation
 from pinn_ntk.graph.terms.paths import nodes_below
 from pinn_ntk.graph.terms.term import Term
@@ -65,7 +65,7 @@ def first_place(output: Tensor, leaves: Sequence[Tensor]) -> Place | None:
     ('SqrtBackward0', 1, 2)
     """
     found: list[Place] = []
-    with _watched(nodes_below([get_gradient_edge(output).node]), found):
+    with _watched(nodes_below([origin(output)[0]]), found):
         torch.autograd.grad(output, leaves, retain_graph=True, allow_unused=True)
     return found[0] if found else None
 
