@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 from pytorch_lightning.loggers import CSVLogger
+from torch.utils.data import DataLoader
 
 from pinn_ntk import NTKWarning
 from pinn_ntk.callbacks import NTKBalancer, NTKMonitor
 from pinn_ntk.callbacks.schedule import Schedule
 from pinn_ntk.callbacks.trainer.announcement import Done, end_line, start_line, timing
-from tests.pinn import Pinn, build, calling, fit, trainer
+from tests.pinn import Pinn, batch, build, calling, fit, trainer
 
 
 class Validated(Pinn):
@@ -80,7 +81,7 @@ def test_what_is_no_fit_is_not_spoken_of(caplog: pytest.LogCaptureFixture):
 
     run = trainer(NTKMonitor(), calling(on_validation_start=stop))
     with caplog.at_level("INFO"), pytest.raises(RuntimeError, match="power cut"):
-        run.validate(Validated(), [{}], verbose=False)
+        run.validate(Validated(), DataLoader([batch()], batch_size=None), verbose=False)
     assert not [r for r in caplog.records if r.getMessage().startswith("NTK")]
 
 
