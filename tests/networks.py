@@ -216,7 +216,7 @@ def low_rank_added(n_in: int, n_out: int) -> nn.Module:
     """A fixed weight and a trained one of rank 2 (LoRA of Hu et al. 2021)."""
     fixed = torch.randn(n_out, n_in, dtype=torch.float64)
     a, b = torch.randn(n_out, 2), torch.randn(2, n_in)
-    return Computed(lambda layer: fixed + 0.5 * layer.a @ layer.b, n_out, a=a, b=b)
+    return Computed(lambda layer: fixed.to(layer.a) + 0.5 * layer.a @ layer.b, n_out, a=a, b=b)
 
 
 def scaled(n_in: int, n_out: int) -> nn.Module:
@@ -317,9 +317,8 @@ class LatentCodes(nn.Module):
         self.net = plain(in_dim + 2, out_dim, hidden=2)
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.ndim == 1:
-            return self.net(torch.cat([x, self.codes(torch.tensor(1))]))
-        return self.net(torch.cat([x, self.codes(torch.arange(len(x)) % 3)], dim=1))
+        shape = (3 * x.detach()[..., 0]).abs().long().clamp(max=2)
+        return self.net(torch.cat([x, self.codes(shape)], dim=-1))
 
 
 class Bilinear(nn.Module):
@@ -495,7 +494,9 @@ _FACTORIES: dict[str, Factory] = {
     "weight_norm_of_all_by_hand": partial(plain, layer=partial(normed_by_hand, dim=None)),
     "normalised": partial(plain, layer=normalised),
     "spectral_norm": partial(plain, layer=spectral),
-    "orthogonal": partial(plain, layer=lambda i, o: orthogonal(nn.Linear(i, o))),
+    "orthogonal": partial(
+        plain, layer=lambda i, o: orthogonal(nn.Linear(i, o), orthogonal_map="matrix_exp")
+    ),
     "weight_factorised": partial(plain, layer=FactorisedLinear),
     "diagonal_times": partial(plain, layer=diagonal_times),
     "masked": partial(plain, layer=masked),

@@ -253,8 +253,17 @@ UNPROVEN = {
     ],
     "components_on_axis_0": [f"mlp-components_{h}" for h in ("first", "in_turn", "interleaved")],
     "norm_of_torch": ["layer_norm-u_xx-sum", "layer_norm-grad_u-sum"],
-    "batched_product": ["by_hand-u_xx-sum"],
-    "convolution": ["conv1d-u_xx-sum"],
+    "batched_product": [
+        f"{name}-u_xx-sum"
+        for name in (
+            *("by_hand", "einsum_bi_oi", "einsum_bi_io", "einsum_dots", "tensordot"),
+            *("weight_to_each_point", "ensemble", "deeponet_points_per_function", "bilinear"),
+        )
+    ],
+    "convolution": [f"{name}-u_xx-sum" for name in ("conv1d", "conv2d", "conv_transposed")],
+    "gates_cut_apart": ["gru_cell-u_xx-sum"],
+    "norm_by_groups": ["group_norm-u_xx-sum"],
+    "rows_chosen": ["latent_codes-u_xx-sum"],
     "vmap": [
         f"{network}-u_xx-{style}"
         for network in ("mlp", "siren", "weight_factorised", "layer_norm_by_hand")
