@@ -24,7 +24,7 @@ BAD = {
     "factor of one": r"factor of 1(?!\.?\d)|(?<![\d.])1 times\b",
     "plural of one": r"(?<![\d.])1 (rows|directions|steps|different ones|measurements|updates)\b",
     "singular of several": r"\b[2-9] (row|direction|step|measurement|update)\b(?!s)",
-    "nothing between marks": r"  |\.\.|[:;,] *[.;,]|\( *\)",
+    "nothing between marks": r"  |\.\.|[:;,] *[.;,]|(?<!\w)\( *\)",
     "minus nothing": r"-0(?![.\d])",
     "too many digits": r"\d{8,}|[1-9]\d*\.\d{4,}",
 }

@@ -13,7 +13,7 @@ from itertools import combinations
 from torch import Tensor
 
 from pinn_ntk.callbacks.step.term_finder import TermFinder
-from pinn_ntk.graph.nodes import leaf
+from pinn_ntk.graph.nodes import kind, leaf, origin
 from pinn_ntk.graph.terms.constant import (
     Constant,
     constant_part,
@@ -28,6 +28,10 @@ MOST = 8
 
 EQUAL = 1e-5
 """Relative difference up to which a logged number is the one that is missing."""
+
+
+HIDES = "CheckpointFunctionBackward"
+"""A reentrant checkpoint, behind which parameters leave no node."""
 
 CAUSES = (
     "Likely a derivative was taken without create_graph=True, or a term was detached, read with "
@@ -104,8 +108,9 @@ def squared_again(loss: Tensor, terms: Mapping[str, Term]) -> str:
 
 
 def _reaches(term: Term, trained: Container[int]) -> bool:
-    node = term.residual.grad_fn
-    return any(id(leaf(n)) in trained for n in nodes_below([] if node is None else [node]))
+    """Whether a trained parameter may be behind a residual: reentrant checkpoints hide theirs."""
+    behind = nodes_below([origin(term.residual)[0]] if term.residual.requires_grad else [])
+    return any(id(leaf(node)) in trained or kind(node) == HIDES for node in behind)
 
 
 def _undefined(empty: Sequence[str], logged: Mapping[str, Tensor | float]) -> str:

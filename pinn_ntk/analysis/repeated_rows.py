@@ -102,7 +102,7 @@ def additive_form(
     >>> u = w * torch.tensor([[1.0], [2.0], [3.0], [4.0]]) + b  # three components
     >>> tuple(additive_form(empirical_ntk(u, [w, b]).jacobian("residual"), u.shape))
     ((4, 3), False)
-    >>> accident = w * torch.tensor([[1.0], [2.0], [3.0]]) - torch.zeros(3)
+    >>> accident = torch.cat(3 * [w * torch.tensor([[1.0], [2.0], [3.0]])], 1)  # as (3, 1) - (3,)
     >>> tuple(additive_form(empirical_ntk(accident, [w]).jacobian("residual")))
     ((3, 3), True)
     """

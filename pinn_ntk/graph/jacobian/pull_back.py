@@ -9,14 +9,13 @@ row an entry of the weight, whichever are fewer, and differentiated in batches.
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
-from pinn_ntk.errors import NTKWarning
+from pinn_ntk.errors import warn
 from pinn_ntk.graph import nodes
 from pinn_ntk.graph.jacobian.generic import MAX_CHUNK, batched_vjp
 from pinn_ntk.graph.jacobian.sums import total
@@ -132,11 +131,10 @@ def _say(edge: Edge, leaves: Mapping[str, Tensor], rows: Tensor) -> None:
     size = entries * rows.element_size()
     if size > SAID_FROM:
         passes = min(rows.shape)
-        warnings.warn(
+        warn(
             f"{math.prod(edge.shape)} numbers that {_named(leaves)} are made into by "
             f"{nodes.kind(edge.node)} have no factors: {passes} vector-Jacobian products, "
             f"{size / 2**20:.0f} MiB of rows written out, {len(rows)} of them.",
-            NTKWarning,
             stacklevel=2,
         )
 
