@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks import components, measure, overhead, peers
 from benchmarks import kernel as bench
-from benchmarks import measure, overhead, peers
 from benchmarks.measure import Contestant, Record, Timing
 from benchmarks.report import ROOT, SCHEMA, environment, torch_config
 from pinn_ntk.graph.reference import reference_ntk
@@ -397,3 +397,19 @@ def test_steps_hold_the_usual_share_of_measurements(steps: str, capsys: pytest.C
     with pytest.raises(SystemExit, match="2"):
         overhead.main(["--steps", steps])
     assert f"{steps} is no positive multiple of 1000" in capsys.readouterr().err
+
+
+# --- Components against separate terms
+
+
+def test_components_take_the_memory_of_separate_terms(tmp_path: Path, capsys):
+    target = tmp_path / "components.json"
+    size = ["--components", "4", "--width", "32", "--points", "40", "--repeats", "1"]
+    components.main([*size, "--json", str(target)])
+    found = json.loads(target.read_text())["configurations"]
+    assert [one["what"] for one in found] == ["K", "traces"]
+    for one in found:
+        assert list(one["times_of_base"]) == [components.BASE, *components.LAYOUTS]
+        assert one["times_of_base"][components.BASE]["memory"] == 1.0
+        assert all(times["memory"] <= components.BOUND for times in one["times_of_base"].values())
+    assert capsys.readouterr().out.count("interleaved") == 2

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 
 from pinn_ntk import NTK, NTKWarning, empirical_ntk, find_terms
-from pinn_ntk.graph.jacobian import capture, certificate, rules, sites
+from pinn_ntk.graph.jacobian import capture, certificate, decode, rules, sites
 from pinn_ntk.graph.jacobian.certificate import LOW_PRECISION_TOLERANCE, TOLERANCE, Probe, tolerance
 from pinn_ntk.graph.jacobian.site_rule import SiteRule
 from pinn_ntk.graph.reference import reference_jacobian
@@ -149,8 +149,8 @@ def test_a_missed_use_is_mended(monkeypatch: pytest.MonkeyPatch):
 def test_wrong_owners_and_factors_that_are_not_finite_are_mended(monkeypatch: pytest.MonkeyPatch):
     net = NETWORKS["mlp"](1, 1)
     residual = net(points(N + 1, 1))[1:]
-    owners = sites.RowCode.owners
-    monkeypatch.setattr(sites.RowCode, "owners", lambda *args: owners(*args).flip(0))
+    owners = decode.RowCode.owners
+    monkeypatch.setattr(decode.RowCode, "owners", lambda *args: owners(*args).flip(0))
     measured(residual, net, "the certificate is off by")
     monkeypatch.undo()
     spoil_rule(monkeypatch, "AddmmBackward0", lambda f: scaled(f, float("nan")))

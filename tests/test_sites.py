@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import conv1d
 
 from pinn_ntk import NTKWarning, empirical_ntk
-from pinn_ntk.graph.jacobian import mixing, partitions, sites
+from pinn_ntk.graph.jacobian import climb, mixing, partitions
 from pinn_ntk.graph.jacobian.row_factors import row_factors
 from pinn_ntk.graph.reference import reference_jacobian
 from tests.asserts import assert_near, backward_passes
@@ -78,7 +78,7 @@ def test_many_components_are_not_tried(monkeypatch: pytest.MonkeyPatch):
     assert [len(partition) for partition in parts((2, 3))] == [1, 2, 2, 2, 3, 3]
     residuals, net = flow()
     reasons = fallbacks(torch.stack(residuals).squeeze(2)[:, ORDER].mT, net)
-    assert set(reasons.values()) <= {sites.INTERACTING}
+    assert set(reasons.values()) <= {climb.INTERACTING}
 
 
 Join = Callable[[tuple[Tensor, ...]], Tensor]
@@ -119,7 +119,7 @@ HALF_SHARED: dict[str, Join] = {
 def test_components_are_told_from_points_where_a_partition_fits(name: str):
     residuals, net = flow()
     reasons = fallbacks((JOINED | HALF_SHARED)[name](residuals), net)
-    assert set(reasons.values()) == ({sites.INTERACTING} if name in HALF_SHARED else set())
+    assert set(reasons.values()) == ({climb.INTERACTING} if name in HALF_SHARED else set())
 
 
 def test_terms_of_different_points_in_one_tensor():

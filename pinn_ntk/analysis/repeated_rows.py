@@ -102,9 +102,9 @@ def additive_form(
     >>> u = w * torch.tensor([[1.0], [2.0], [3.0], [4.0]]) + b  # three components
     >>> tuple(additive_form(empirical_ntk(u, [w, b]).jacobian("residual"), u.shape))
     ((4, 3), False)
-    >>> accident = torch.cat(3 * [w * torch.tensor([[1.0], [2.0], [3.0]])], 1)  # as (3, 1) - (3,)
-    >>> tuple(additive_form(empirical_ntk(accident, [w]).jacobian("residual")))
-    ((3, 3), True)
+    >>> accident = w * torch.tensor([[1.0], [2.0], [3.0], [4.0]]) - torch.zeros(3)
+    >>> tuple(additive_form(empirical_ntk(accident, [w]).jacobian("residual"), accident.shape))
+    ((4, 3), True)
     """
     if shape is None:
         side = math.isqrt(jacobian.rows)

@@ -22,13 +22,23 @@ MAX_JOINED = 4  # most components joined along one axis that are looked for
 def partitions(shape: Sequence[int], device: torch.device | str = "cpu") -> Iterator[Tensor]:
     """Flat numbers of the rows of a residual, (C, R / C).
 
-    Those of one part may belong to different points.
-    First all rows together, then along the axes of the residual, then every C-th row and C blocks
-    of rows for a few small C (components joined by `torch.cat`).
+    Those of one part may belong to different points. First all rows together and along the axes of
+    the residual, then every C-th row and C blocks of rows for a few small C (components that were
+    joined).
     """
+    yield from along_axes(shape, device)
+    flat = torch.arange(math.prod(shape), device=device)
+    for count in range(2, MAX_JOINED + 1):
+        if len(flat) % count == 0 and len(flat) > count:
+            yield flat.view(count, -1)
+            yield flat.view(-1, count).mT
+
+
+def along_axes(shape: Sequence[int], device: torch.device | str = "cpu") -> Iterator[Tensor]:
+    """All rows together, then parts along one axis or several, the fewest first."""
     flat = torch.arange(math.prod(shape), device=device)
     yield flat[None]
-    grid = flat.view(*shape)
+    grid = flat.view(tuple(shape))
     axes_sets: list[tuple[int, ...]] = [()]
     for axis, size in enumerate(shape):
         if size > 1:
@@ -39,7 +49,3 @@ def partitions(shape: Sequence[int], device: torch.device | str = "cpu") -> Iter
         if count < len(flat) and count <= min(MAX_COMPONENTS, max(FEW, len(flat) // count)):
             rest = [axis for axis in range(len(shape)) if axis not in axes]
             yield grid.permute([*axes, *rest]).reshape(parts[axes], -1)
-    for count in range(2, MAX_JOINED + 1):
-        if len(flat) % count == 0 and len(flat) > count:
-            yield flat.view(count, -1)
-            yield flat.view(-1, count).mT

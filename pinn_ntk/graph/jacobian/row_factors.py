@@ -16,10 +16,12 @@ from torch.autograd.graph import GradientEdge
 from torch.nn.functional import one_hot
 
 from pinn_ntk.graph.jacobian.assemble import assemble
+from pinn_ntk.graph.jacobian.climb import Reading
 from pinn_ntk.graph.jacobian.generic import batched_vjp
 from pinn_ntk.graph.jacobian.mixing import mixed_results
-from pinn_ntk.graph.jacobian.pieces import Piece, operands, pieces, through
-from pinn_ntk.graph.jacobian.sites import Reading, read_sites
+from pinn_ntk.graph.jacobian.piece import Piece, through
+from pinn_ntk.graph.jacobian.pieces import operands, pieces
+from pinn_ntk.graph.jacobian.sites import read_sites
 from pinn_ntk.graph.walk import Graph
 from pinn_ntk.kernel.factors import Dense, Factor, Outer
 from pinn_ntk.kernel.parts import Part, Parts, RowFactor
@@ -27,7 +29,7 @@ from pinn_ntk.kernel.parts import Part, Parts, RowFactor
 FEW = 16
 """Rows of a piece up to which a pass a row is taken without a word, and pieces of one row."""
 
-SMALL = 64  # rows of a part up to which it is joined with others of as many sites
+SMALL = 16  # rows of a part up to which it is joined with others of as many sites
 
 
 class RowFactors(NamedTuple):

@@ -1,4 +1,4 @@
-"""Residual -> per-parameter factors of its Jacobian, by one backward pass a component.
+"""Sites of one piece of a residual: which of its rows share points, and what each site gives.
 
 A *site* is a place where a tensor that all points share (a parameter, or something computed from
 parameters alone) meets the points. The cotangent that a backward pass brings to a site holds all
@@ -7,46 +7,20 @@ points at once, because rows do not interact; a rule (`rules.py` here) turns it 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
-from torch.autograd.graph import GradientEdge
+from torch.autograd.graph import Node
 from torch.nn.functional import one_hot
 
-from pinn_ntk.graph import nodes
 from pinn_ntk.graph.jacobian import partitions
 from pinn_ntk.graph.jacobian.align import aligned_uses
 from pinn_ntk.graph.jacobian.assemble import Contribution
-from pinn_ntk.graph.jacobian.decode import RowCode, elementwise
-from pinn_ntk.graph.jacobian.pieces import Piece
-from pinn_ntk.graph.jacobian.rules import find_rules, has_effect
-from pinn_ntk.graph.jacobian.site_rule import SiteRule
-from pinn_ntk.graph.operations import operation
-from pinn_ntk.graph.subclasses import dense
-from pinn_ntk.graph.walk import Edge, Graph, Use
+from pinn_ntk.graph.jacobian.climb import Component, Decoder, Reading, cotangents_at, no_rule
+from pinn_ntk.graph.jacobian.piece import Piece
+from pinn_ntk.graph.jacobian.rules import find_rules
+from pinn_ntk.graph.points import of_points
+from pinn_ntk.graph.walk import Edge, Graph
 from pinn_ntk.kernel.factors import Dense
-
-INTERACTING = "points interact, its rows do not decode"
-"""Reason for a parameter whose cotangents mix several rows."""
-
-
-class Component(NamedTuple):
-    """Entries of a piece that one backward pass covered, and what its sites gave for them."""
-
-    members: Tensor  # flat numbers (M,)
-    contributions: list[Contribution]  # to M rows
-
-
-@dataclass
-class Reading:
-    """What was read off the graph of one piece, and parameter name -> why it has no factors."""
-
-    components: list[Component] = field(default_factory=list)
-    reasons: dict[str, str] = field(default_factory=dict)
-    mixed: bool = False  # rows share a slot for some reason, which another partition may mend
 
 
 def read_sites(graph: Graph, piece: Piece) -> Reading:
@@ -79,11 +53,11 @@ def _read_aligned(graph: Graph, piece: Piece) -> Reading | None:
         if not bool(counts[members].any()):
             continue
         targets = {Edge(use.node) for use, _ in uses}
-        cotangents = _cotangents(piece, members, counts[members], targets)
+        cotangents = cotangents_at(piece, members, counts[members], targets)
         contributions = []
         for use, edge, fitting in rules:
             if not fitting:
-                reading.reasons |= dict.fromkeys(graph.names_behind(edge.node), _no_rule(use))
+                reading.reasons |= dict.fromkeys(graph.names_behind(edge.node), no_rule(use))
             elif Edge(use.node) in cotangents:
                 rule = fitting[0]
                 factor = rule.contribute(rule.arrange(cotangents[Edge(use.node)]))
@@ -93,17 +67,20 @@ def _read_aligned(graph: Graph, piece: Piece) -> Reading | None:
 
 
 def _read_decoded(graph: Graph, piece: Piece) -> Reading:
-    """Labelled passes, one set a component; which rows share points is found by trying."""
+    """Labelled passes, one set a component; which rows share points is found by trying.
+
+    A try that would go on to results of the network is given up first, as long as others are left.
+    """
+    shape, device = piece.edge.shape, piece.entries.device
+    candidates = list(partitions.along_axes(shape, device))
+    points = of_points(graph) if len(candidates) > 1 else set()
+    for partition in candidates if points else []:
+        reading = _try(graph, piece, partition, points, None)
+        if not reading.mixed:
+            return reading
     best: Reading | None = None
-    counts = piece.counts()
-    for partition in partitions.partitions(piece.edge.shape, counts.device):
-        reading = Reading()
-        for members in partition:
-            wanted = members[counts[members]]
-            if len(wanted):
-                _Decoder(graph, piece, wanted, reading).read()
-            if best is not None and len(reading.reasons) >= len(best.reasons):
-                break
+    for partition in partitions.partitions(shape, device):
+        reading = _try(graph, piece, partition, set(), best)
         if best is None or len(reading.reasons) < len(best.reasons):
             best = reading
         if not best.mixed:
@@ -111,112 +88,16 @@ def _read_decoded(graph: Graph, piece: Piece) -> Reading:
     return best or Reading()
 
 
-class _Decoder:
-    """Climbs from the leaves to the first consumers whose cotangents fall into rows."""
-
-    def __init__(self, graph: Graph, piece: Piece, members: Tensor, reading: Reading) -> None:
-        self.graph, self.piece, self.reading, self.members = graph, piece, reading, members
-        self.places = torch.arange(len(members), device=members.device)
-        self.climbed = False
-        self.code = RowCode(len(members), piece.dtype, members.device, graph.coarsest)
-        self.contributions: list[Contribution] = []
-        reading.components.append(Component(members, self.contributions))
-
-    def read(self) -> None:
-        frontier = [Edge(leaf) for leaf in self.graph.names]
-        seen: set[Edge] = set(frontier)
-        while frontier:
-            uses = list(self._uses(frontier, seen))
-            targets = {Edge(u.node, o) for u, _ in uses for o in self.graph.outputs[u.node]}
-            passes = [
-                _cotangents(self.piece, self.members, cotangent, targets)
-                for cotangent in self.code.passes()
-            ]
-            frontier = []
-            for use, edge in uses:
-                for mixed in self._place(use, edge, passes):
-                    if mixed not in seen:
-                        seen.add(mixed)
-                        frontier.append(mixed)
-            self.climbed = True  # rows were mixed below: another partition may mend that
-
-    def _uses(self, frontier: Sequence[Edge], seen: set[Edge]) -> Iterator[tuple[Use, Edge]]:
-        """Consumers of shared tensors, seen through views."""
-        stack = list(frontier)
-        while stack:
-            edge = stack.pop()
-            for use in self.graph.uses.get(edge, []):
-                if operation(use.node).view and use.node is not self.graph.root:
-                    view = Edge(use.node)
-                    if view not in seen:
-                        seen.add(view)
-                        stack.append(view)
-                else:
-                    yield use, edge
-
-    def _place(
-        self, use: Use, edge: Edge, passes: Sequence[Mapping[Edge, Tensor]]
-    ) -> Iterator[Edge]:
-        """Record what one consumer contributes, or yield its outputs where they are shared."""
-        for output in sorted(self.graph.outputs[use.node]):
-            out = Edge(use.node, output)
-            if out not in passes[0] or not has_effect(use.node, use.position, output):
-                continue
-            nothing = torch.zeros_like(passes[0][out])
-            found = [p.get(out, nothing) for p in passes]
-            rules = find_rules(use.node, use.position, edge.shape) if output == 0 else []
-            if self._recorded(edge, rules, found):
-                continue
-            if self.code.owners(found, elementwise) is not None:
-                mixed = bool(rules) or self.climbed
-                self._refuse(edge, INTERACTING if rules else _no_rule(use), mixed=mixed)
-            elif use.node in self.graph.parametric and use.node is not self.graph.root:
-                yield out
-            else:
-                self._refuse(edge, INTERACTING, mixed=True)
-
-    def _refuse(self, edge: Edge, reason: str, *, mixed: bool) -> None:
-        self.reading.reasons |= dict.fromkeys(self.graph.names_behind(edge.node), reason)
-        self.reading.mixed |= mixed
-
-    def _recorded(self, edge: Edge, rules: Sequence[SiteRule], found: Sequence[Tensor]) -> bool:
-        """Keep what the first rule gives under which every slot belongs to one row."""
-        for rule in rules:
-            owners = self.code.owners(found, rule.arrange)
-            if owners is not None:
-                scale = torch.where(owners < 0, 0, self.code.base.reciprocal()[owners])
-                factor = rule.contribute(rule.arrange(found[0]) * scale[:, None])
-                self.contributions.append(Contribution(edge, factor, self.places, owners))
-                return True
-        return False
-
-
-def _cotangents(
-    piece: Piece, members: Tensor, values: Tensor, targets: set[Edge]
-) -> dict[Edge, Tensor]:
-    """What a backward pass with ``values`` at the entries ``members`` brings to each target."""
-    if not targets:
-        return {}
-    shape = piece.edge.shape
-    cotangent = torch.zeros(shape.numel(), dtype=piece.dtype, device=values.device)
-    cotangent[members] = values.to(cotangent)
-    wanted = list(targets)
-    gradients = torch.autograd.grad(
-        GradientEdge(piece.edge.node, piece.edge.output),
-        [GradientEdge(edge.node, edge.output) for edge in wanted],
-        cotangent.view(shape),
-        retain_graph=True,
-        allow_unused=True,
-    )
-    pairs = zip(wanted, gradients, strict=True)
-    cotangents = ((edge, dense(g.detach())) for edge, g in pairs if g is not None)
-    return {edge: g for edge, g in cotangents if _any(g)}
-
-
-def _any(tensor: Tensor) -> bool:
-    first = tensor[:1] if tensor.ndim else tensor
-    return bool(first.any()) or bool(tensor.any())
-
-
-def _no_rule(use: Use) -> str:
-    return f"no rule for a parameter at input {use.position} of {nodes.kind(use.node)}"
+def _try(
+    graph: Graph, piece: Piece, partition: Tensor, points: set[Node], best: Reading | None
+) -> Reading:
+    """One partition, as long as it is not worse than the best; see `Decoder` for ``points``."""
+    reading, counts = Reading(), piece.counts()
+    for members in partition:
+        wanted = members[counts[members]]
+        if len(wanted):
+            Decoder(graph, piece, wanted, points, reading).read()
+        worse = best is not None and len(reading.reasons) >= len(best.reasons)
+        if worse or (points and reading.mixed):
+            break
+    return reading

@@ -1,0 +1,163 @@
+"""One component of a piece: from the leaves to the first consumers whose cotangents are rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import GradientEdge, Node
+
+from pinn_ntk.graph import nodes
+from pinn_ntk.graph.jacobian.assemble import Contribution
+from pinn_ntk.graph.jacobian.decode import RowCode, elementwise
+from pinn_ntk.graph.jacobian.piece import Piece
+from pinn_ntk.graph.jacobian.rules import find_rules, has_effect
+from pinn_ntk.graph.jacobian.site_rule import SiteRule
+from pinn_ntk.graph.operations import operation
+from pinn_ntk.graph.subclasses import dense
+from pinn_ntk.graph.walk import Edge, Graph, Use
+
+INTERACTING = "points interact, its rows do not decode"
+"""Reason for a parameter whose cotangents mix several rows."""
+
+
+class Component(NamedTuple):
+    """Entries of a piece that one backward pass covered, and what its sites gave for them."""
+
+    members: Tensor  # flat numbers (M,)
+    contributions: list[Contribution]  # to M rows
+
+
+@dataclass
+class Reading:
+    """What was read off the graph of one piece, and parameter name -> why it has no factors."""
+
+    components: list[Component] = field(default_factory=list)
+    reasons: dict[str, str] = field(default_factory=dict)
+    mixed: bool = False  # rows share a slot for some reason, which another partition may mend
+
+
+class Decoder:
+    """Climbs from the leaves to the first consumers whose cotangents fall into rows.
+
+    With ``points`` it stops at the first of these nodes that rows share, for a sign that they do.
+    """
+
+    def __init__(
+        self, graph: Graph, piece: Piece, members: Tensor, points: set[Node], reading: Reading
+    ) -> None:
+        self.graph, self.piece, self.reading, self.members = graph, piece, reading, members
+        self.places = torch.arange(len(members), device=members.device)
+        self.points = points
+        self.climbed = False
+        self.code = RowCode(len(members), piece.dtype, members.device, graph.coarsest)
+        self.contributions: list[Contribution] = []
+        reading.components.append(Component(members, self.contributions))
+
+    def read(self) -> None:
+        """Record what is found in the reading."""
+        frontier = [Edge(leaf) for leaf in self.graph.names]
+        seen: set[Edge] = set(frontier)
+        while frontier:
+            uses = list(self._uses(frontier, seen))
+            targets = {Edge(u.node, o) for u, _ in uses for o in self.graph.outputs[u.node]}
+            passes = [
+                cotangents_at(self.piece, self.members, cotangent, targets)
+                for cotangent in self.code.passes()
+            ]
+            frontier = []
+            for use, edge in uses:
+                if self.points and self.reading.mixed:
+                    return
+                for mixed in self._place(use, edge, passes):
+                    if mixed not in seen:
+                        seen.add(mixed)
+                        frontier.append(mixed)
+            self.climbed = True  # rows were mixed below: another partition may mend that
+
+    def _uses(self, frontier: Sequence[Edge], seen: set[Edge]) -> Iterator[tuple[Use, Edge]]:
+        """Consumers of shared tensors, seen through views."""
+        stack = list(frontier)
+        while stack:
+            edge = stack.pop()
+            for use in self.graph.uses.get(edge, []):
+                if operation(use.node).view and use.node is not self.graph.root:
+                    view = Edge(use.node)
+                    if view not in seen:
+                        seen.add(view)
+                        stack.append(view)
+                else:
+                    yield use, edge
+
+    def _place(
+        self, use: Use, edge: Edge, passes: Sequence[Mapping[Edge, Tensor]]
+    ) -> Iterator[Edge]:
+        """Record what one consumer contributes, or yield its outputs where they are shared."""
+        for output in sorted(self.graph.outputs[use.node]):
+            out = Edge(use.node, output)
+            if out not in passes[0] or not has_effect(use.node, use.position, output):
+                continue
+            nothing = torch.zeros_like(passes[0][out])
+            found = [p.get(out, nothing) for p in passes]
+            rules = find_rules(use.node, use.position, edge.shape) if output == 0 else []
+            if self._recorded(edge, rules, found):
+                continue
+            if self.code.owners(found, elementwise) is not None:
+                mixed = bool(rules) or self.climbed
+                self._refuse(edge, INTERACTING if rules else no_rule(use), mixed=mixed)
+            elif use.node in self.points:
+                self._refuse(edge, INTERACTING, mixed=True)
+            elif use.node in self.graph.parametric and use.node is not self.graph.root:
+                yield out
+            else:
+                self._refuse(edge, INTERACTING, mixed=True)
+
+    def _refuse(self, edge: Edge, reason: str, *, mixed: bool) -> None:
+        self.reading.reasons |= dict.fromkeys(self.graph.names_behind(edge.node), reason)
+        self.reading.mixed |= mixed
+
+    def _recorded(self, edge: Edge, rules: Sequence[SiteRule], found: Sequence[Tensor]) -> bool:
+        """Keep what the first rule gives under which every slot belongs to one row."""
+        for rule in rules:
+            owners = self.code.owners(found, rule.arrange)
+            if owners is not None:
+                scale = torch.where(owners < 0, 0, self.code.base.reciprocal()[owners])
+                factor = rule.contribute(rule.arrange(found[0]) * scale[:, None])
+                self.contributions.append(Contribution(edge, factor, self.places, owners))
+                return True
+        return False
+
+
+def cotangents_at(
+    piece: Piece, members: Tensor, values: Tensor, targets: set[Edge]
+) -> dict[Edge, Tensor]:
+    """What a backward pass with ``values`` at the entries ``members`` brings to each target."""
+    if not targets:
+        return {}
+    shape = piece.edge.shape
+    cotangent = torch.zeros(shape.numel(), dtype=piece.dtype, device=values.device)
+    cotangent[members] = values.to(cotangent)
+    wanted = list(targets)
+    gradients = torch.autograd.grad(
+        GradientEdge(piece.edge.node, piece.edge.output),
+        [GradientEdge(edge.node, edge.output) for edge in wanted],
+        cotangent.view(shape),
+        retain_graph=True,
+        allow_unused=True,
+    )
+    pairs = zip(wanted, gradients, strict=True)
+    cotangents = ((edge, dense(g.detach())) for edge, g in pairs if g is not None)
+    return {edge: g for edge, g in cotangents if _any(g)}
+
+
+def _any(tensor: Tensor) -> bool:
+    first = tensor[:1] if tensor.ndim else tensor
+    return bool(first.any()) or bool(tensor.any())
+
+
+def no_rule(use: Use) -> str:
+    """Reason for a parameter that enters in a way that is not known."""
+    return f"no rule for a parameter at input {use.position} of {nodes.kind(use.node)}"
