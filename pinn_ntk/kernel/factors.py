@@ -143,6 +143,12 @@ def add_gram(
         for rows in _tiles(out.shape[0], side) if same else ():  # the other half
             out[rows.stop :, rows] = out[rows, rows.stop :].mT
         return
+    if isinstance(a, Dense) and isinstance(b, Dense):
+        width = max(1, budget // max(1, sum(out.shape) * out.element_size()))
+        for columns in _tiles(a.numel, width):
+            left = a.gradients[:, columns].to(dtype)
+            out += left @ (left if same else b.gradients[:, columns].to(dtype)).mT
+        return
     side = max(1, budget // max(1, 2 * a.numel * out.element_size()))
     for rows in _tiles(out.shape[0], side):
         left = a.slice(rows).to(dtype).rows()

@@ -17,6 +17,8 @@ from pinn_ntk.kernel.factors import Factor, add_gram
 if TYPE_CHECKING:
     from scipy.sparse.linalg import LinearOperator
 
+    from pinn_ntk.kernel.sample import Sample
+
 DEFAULT_BUDGET = 2**27
 """Bytes that the temporaries of one contraction may take (128 MiB)."""
 
@@ -34,7 +36,8 @@ class FactoredJacobian:
         factors: Parameter name -> factor; parameters that the residual does not depend on are
             absent and have zero columns.
         sizes: Parameter name -> number of entries, of all parameters, in column order.
-        rows: R.
+        rows: R, of the rows that are held.
+        sample: How these stand for all rows of the residual; None where they are all.
         fallbacks: Parameter name -> reason, for parameters whose rows were computed one by one.
 
     Example:
@@ -57,6 +60,7 @@ class FactoredJacobian:
         device: torch.device | str = "cpu",
         fallbacks: Mapping[str, str] | None = None,
         memory_budget: int = DEFAULT_BUDGET,
+        sample: Sample | None = None,
     ) -> None:
         self.factors = dict(factors)
         self.sizes = dict(sizes)
@@ -65,6 +69,12 @@ class FactoredJacobian:
         self.device = torch.device(device)
         self.fallbacks = dict(fallbacks or {})
         self.memory_budget = memory_budget
+        self.sample = sample
+
+    @property
+    def all_rows(self) -> int:
+        """Rows of the residual, those that were not measured included."""
+        return self.rows if self.sample is None else self.sample.total
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -77,12 +87,20 @@ class FactoredJacobian:
         return sum(parts, start=self._zeros(self.rows))
 
     def trace(self) -> float:
-        """Trace of J J^T. Exact, no block is formed."""
-        return float(self.diagonal().sum())
+        """Trace of J J^T over all rows, no block is formed. Exact, or estimated from a sample."""
+        return self.total(self.diagonal())
+
+    def total(self, diagonal: Tensor) -> float:
+        """Sum over all rows of the residual of numbers that are known of the rows held, (R,)."""
+        return float(diagonal.sum()) if self.sample is None else self.sample.estimate(diagonal)
+
+    def trace_error(self) -> float:
+        """Standard error of `trace`; 0 where no row is left out."""
+        return 0.0 if self.sample is None else self.sample.error(self.diagonal())
 
     def squared_norms(self) -> dict[str, float]:
         """Parameter name -> its share of the trace, the squared Frobenius norm of its columns."""
-        norms = {name: float(f.diagonal(self.dtype).sum()) for name, f in self.factors.items()}
+        norms = {name: self.total(f.diagonal(self.dtype)) for name, f in self.factors.items()}
         return dict.fromkeys(self.sizes, 0.0) | norms
 
     def take(self, rows: slice | Tensor) -> FactoredJacobian:
@@ -92,7 +110,9 @@ class FactoredJacobian:
         count = len(torch.arange(self.rows, device=self.device)[rows])
         return self.with_factors(lambda factor: factor.slice(rows), count)
 
-    def with_factors(self, changed: Callable[[Factor], Factor], rows: int) -> FactoredJacobian:
+    def with_factors(
+        self, changed: Callable[[Factor], Factor], rows: int, sample: Sample | None = None
+    ) -> FactoredJacobian:
         """The Jacobian of ``rows`` rows with each factor changed, over the same parameters."""
         return FactoredJacobian(
             {name: changed(factor) for name, factor in self.factors.items()},
@@ -102,6 +122,7 @@ class FactoredJacobian:
             device=self.device,
             fallbacks=self.fallbacks,
             memory_budget=self.memory_budget,
+            sample=sample,
         )
 
     def gram(self, other: FactoredJacobian | None = None) -> Tensor:

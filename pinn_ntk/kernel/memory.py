@@ -27,7 +27,8 @@ def kept_apart(kernel: NTK, tensors: Iterable[Tensor]) -> NTK:
         return Outer(tuple(map(own, factor.left)), tuple(map(own, factor.right)))
 
     jacobians = {term: kernel.jacobian(term) for term in kernel.terms}
-    return NTK({term: j.with_factors(owned, j.rows) for term, j in jacobians.items()})
+    kept = {term: j.with_factors(owned, j.rows, j.sample) for term, j in jacobians.items()}
+    return NTK(kept)
 
 
 def versions(kernel: NTK) -> list[int]:

@@ -56,7 +56,7 @@ class NTK:
         return self._blocks[a, b]
 
     def __repr__(self) -> str:
-        rows = ", ".join(f"{term}: {self.rows(term)} rows" for term in self.terms)
+        rows = ", ".join(f"{term}: {self._rows_in_words(term)}" for term in self.terms)
         return f"NTK({rows}; {next(iter(self._jacobians.values())).shape[1]} parameters)"
 
     def __iter__(self) -> Iterator[str]:
@@ -69,8 +69,20 @@ class NTK:
         return self._jacobians[term]
 
     def rows(self, term: str) -> int:
-        """Number of rows R of one term."""
+        """Number of rows R of the blocks of one term."""
         return self.jacobian(term).rows
+
+    def sampled(self, term: str) -> tuple[int, int]:
+        """Rows that were measured of one term, and all rows of its residual: (64, 6000), say.
+
+        They are equal unless rows were left out to bound time or memory (`empirical_ntk`).
+        """
+        return self.jacobian(term).rows, self.jacobian(term).all_rows
+
+    @property
+    def sampled_terms(self) -> tuple[str, ...]:
+        """Terms of which rows were left out."""
+        return tuple(t for t in self.terms if self.jacobian(t).sample is not None)
 
     def diagonal(self, term: str) -> Tensor:
         """Diagonal of K_aa, (R,). Exact; no block is formed."""
@@ -78,8 +90,20 @@ class NTK:
         return self.jacobian(term).diagonal() if block is None else block.diagonal().clone()
 
     def trace(self, term: str) -> float:
-        """Trace of K_aa. Exact; no block is formed."""
-        return float(self.diagonal(term).sum())
+        """Trace of K_aa over all rows, no block is formed.
+
+        Exact, or the estimate of a sample, see `sampled` and `trace_error`.
+        """
+        return self.jacobian(term).total(self.diagonal(term))
+
+    def trace_error(self, term: str) -> float:
+        """Standard error of `trace`; 0 where it is exact."""
+        sample = self.jacobian(term).sample
+        return 0.0 if sample is None else sample.error(self.diagonal(term))
+
+    def _rows_in_words(self, term: str) -> str:
+        measured, every = self.sampled(term)
+        return f"{every} rows" if measured == every else f"~{measured} of {every} rows"
 
     def matrix(self) -> Tensor:
         """All blocks in the order of `terms`, (sum R, sum R)."""

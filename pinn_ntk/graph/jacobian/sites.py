@@ -7,7 +7,7 @@ points at once, because rows do not interact; a rule (`rules.py` here) turns it 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -19,6 +19,7 @@ from pinn_ntk.graph import nodes
 from pinn_ntk.graph.jacobian import partitions
 from pinn_ntk.graph.jacobian.align import aligned_uses
 from pinn_ntk.graph.jacobian.assemble import Contribution, assemble
+from pinn_ntk.graph.jacobian.bounds import Bounds, in_groups
 from pinn_ntk.graph.jacobian.decode import RowCode, elementwise
 from pinn_ntk.graph.jacobian.mixing import mixed_results
 from pinn_ntk.graph.jacobian.rules import SiteRule, find_rules
@@ -48,8 +49,21 @@ class Sites(NamedTuple):
     coarsest: torch.dtype  # the lowest precision in the graph
 
 
-def site_factors(residual: Tensor, leaves: Mapping[str, Tensor]) -> Sites:
-    """Factors of the Jacobian of one residual; one row is left to the backward pass it takes."""
+Refuse = Callable[[Mapping[str, str]], Collection[str]]
+"""Parameters that take a pass a row, and why -> those of them that are not to."""
+
+
+def site_factors(
+    residual: Tensor,
+    leaves: Mapping[str, Tensor],
+    refuse: Refuse = lambda _: (),
+    room: int = Bounds().temporary,
+) -> Sites:
+    """Factors of the Jacobian of one residual; one row is left to the backward pass it takes.
+
+    ``refuse`` is asked before results that all rows share are pulled back; ``room`` is for
+    cotangents that are read and let go, in bytes.
+    """
     if residual.grad_fn is None:
         with torch.enable_grad():
             residual = residual.view_as(residual)
@@ -58,11 +72,18 @@ def site_factors(residual: Tensor, leaves: Mapping[str, Tensor]) -> Sites:
         return Sites({}, dict.fromkeys(graph.names.values(), "one row"), {}, graph.coarsest)
     reading = _read_aligned(graph, residual)
     if reading is None:
-        reading = _read_decoded(graph, residual)
-    factors = assemble(graph, reading.contributions, residual.numel())
-    read = {n: f for n, f in factors.items() if n not in reading.reasons}
+        reading = _read_decoded(graph, residual, room)
     mixed = mixed_results(graph, reading.contributions)
-    return Sites(read, reading.reasons, mixed, graph.coarsest)
+    refused = set(refuse(mixed)) if mixed else set()
+    reasons = {name: mixed[name] for name in mixed if name in refused} | reading.reasons
+    wanted = [c for c in reading.contributions if refused.isdisjoint(_behind(graph, c))]
+    factors = assemble(graph, wanted, residual.numel())
+    read = {n: f for n, f in factors.items() if n not in reasons}
+    return Sites(read, reasons, {n: r for n, r in mixed.items() if n in read}, graph.coarsest)
+
+
+def _behind(graph: Graph, contribution: Contribution) -> list[str]:
+    return graph.names_behind(contribution.edge.node)
 
 
 def _read_aligned(graph: Graph, residual: Tensor) -> Reading | None:
@@ -88,13 +109,13 @@ def _read_aligned(graph: Graph, residual: Tensor) -> Reading | None:
     return reading
 
 
-def _read_decoded(graph: Graph, residual: Tensor) -> Reading:
+def _read_decoded(graph: Graph, residual: Tensor, room: int) -> Reading:
     """Labelled passes, one set a component; which rows share points is found by trying."""
     best: Reading | None = None
     for partition in partitions.partitions(residual):
         reading = Reading()
         for members in partition:
-            _Decoder(graph, residual, members, reading).read()
+            _Decoder(graph, residual, members, reading, room).read()
             if best is not None and len(reading.reasons) >= len(best.reasons):
                 break
         if best is None or len(reading.reasons) < len(best.reasons):
@@ -107,8 +128,11 @@ def _read_decoded(graph: Graph, residual: Tensor) -> Reading:
 class _Decoder:
     """Climbs from the leaves to the first consumers whose cotangents fall into rows."""
 
-    def __init__(self, graph: Graph, residual: Tensor, members: Tensor, reading: Reading) -> None:
+    def __init__(
+        self, graph: Graph, residual: Tensor, members: Tensor, reading: Reading, room: int
+    ) -> None:
         self.graph, self.residual, self.members, self.reading = graph, residual, members, reading
+        self.room = room
         self.climbed = False
         self.code = RowCode(len(members), residual.dtype, residual.device, graph.coarsest)
 
@@ -117,17 +141,18 @@ class _Decoder:
         seen: set[Edge] = set(frontier)
         while frontier:
             uses = list(self._uses(frontier, seen))
-            targets = {Edge(u.node, o) for u, _ in uses for o in self.graph.outputs[u.node]}
-            passes = [
-                _cotangents(self.residual, self.members, cotangent, targets)
-                for cotangent in self.code.passes()
-            ]
-            frontier = []
-            for use, edge in uses:
-                for mixed in self._place(use, edge, passes):
-                    if mixed not in seen:
-                        seen.add(mixed)
-                        frontier.append(mixed)
+            outputs = {Edge(u.node, o): None for u, _ in uses for o in self.graph.outputs[u.node]}
+            codes, frontier = self.code.passes(), []
+            for targets in in_groups(list(outputs), self.room // len(codes)):
+                nodes_here = {target.node for target in targets}
+                passes = [
+                    _cotangents(self.residual, self.members, code, set(targets)) for code in codes
+                ]
+                for use, edge in (use for use in uses if use[0].node in nodes_here):
+                    for mixed in self._place(use, edge, passes):
+                        if mixed not in seen:
+                            seen.add(mixed)
+                            frontier.append(mixed)
             self.climbed = True  # rows were mixed below: another partition may mend that
 
     def _uses(self, frontier: Sequence[Edge], seen: set[Edge]) -> Iterator[tuple[Use, Edge]]:

@@ -1,0 +1,179 @@
+"""What a measurement takes, told before it is taken, and how many rows fit what it may take.
+
+| symbol | meaning |
+| --- | --- |
+| R | rows of a residual |
+| r | rows of it that are measured |
+| P | entries of the parameters whose rows are taken one by one |
+
+Of ``memory_budget`` bytes half may be held as factors and written-out rows of all Jacobians
+together; the rest is for blocks (`pinn_ntk.looks.look`), products and backward passes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+from torch import Tensor
+
+from pinn_ntk.graph import nodes
+from pinn_ntk.graph.jacobian.align import aligned_uses
+from pinn_ntk.graph.walk import Edge, Graph, postorder
+from pinn_ntk.kernel.sample import FEW, Sample, shared_out
+
+MEMORY_BUDGET = 2**30
+"""Bytes that one measurement may take beyond what training holds anyway (1 GiB)."""
+
+MAX_ROWS = 48
+"""Backward passes of single rows that a measurement in training takes at most. One takes 0.2 to 0.4
+training steps (two networks, 100 to 6000 points, u_xx), so that all stay below 20 steps."""
+
+SMALLEST = 8
+"""Rows of each term that are measured whatever memory they take."""
+
+NAMED = 3
+"""Parameters that a message names at most."""
+
+_LIVE = 1 / 3  # share of the results of a graph whose cotangents live at once; 0.28 to 0.37 seen
+_LABELLED = 4  # copies of a cotangent that decoding holds: two or three passes, and its slots
+
+Say = Callable[[str, str], None]
+"""Takes what a message is about, the same at every step, and the message."""
+
+
+class Bounds(NamedTuple):
+    """What a measurement may take."""
+
+    memory: int = MEMORY_BUDGET  # bytes
+    max_rows: int | None = None  # rows taken one by one, of all terms together; None for all
+
+    @property
+    def held(self) -> int:
+        """Bytes that Jacobians may hold."""
+        return self.memory // 2
+
+    @property
+    def blocks(self) -> int:
+        """Bytes of blocks and what is made of them."""
+        return self.memory // 4
+
+    @property
+    def temporary(self) -> int:
+        """Bytes of temporaries of one contraction or backward pass."""
+        return self.memory // 8
+
+
+def captured_bytes(residual: Tensor, leaves: Mapping[str, Tensor]) -> int:
+    """About what the factors of all rows take that one backward pass brings, R S m numbers."""
+    if residual.grad_fn is None:
+        return residual.numel() * residual.element_size()
+    graph, rows = Graph(residual, leaves), residual.shape[0] if residual.ndim else 1
+    aligned = aligned_uses(graph, rows)
+    copies = _LABELLED if aligned is None else max(1, residual.numel() // max(1, rows))
+    meeting = {
+        node
+        for node in graph.order
+        if node not in graph.parametric
+        and any(edge.node in graph.parametric for _, edge in graph.edges(node))
+    }
+    return copies * sum(map(output_bytes, meeting))
+
+
+def output_bytes(node: nodes.Node, output: int = 0) -> int:
+    """Bytes of a result in the graph."""
+    shape, dtype = nodes.output_shape(node, output), nodes.output_dtype(node, output)
+    return shape.numel() * dtype.itemsize
+
+
+def in_groups(edges: Sequence[Edge], budget: int) -> list[list[Edge]]:
+    """Results of a graph in groups whose cotangents take ``budget`` bytes, or of one each."""
+    groups: list[list[Edge]] = []
+    room = 0
+    for edge in edges:
+        size = output_bytes(edge.node, edge.output)
+        if not groups or size > room:
+            groups.append([])
+            room = budget
+        groups[-1].append(edge)
+        room -= size
+    return groups
+
+
+def live_bytes(residual: Tensor) -> int:
+    """About what one backward pass of a residual holds at once."""
+    behind = () if residual.grad_fn is None else postorder(residual.grad_fn)
+    return int(_LIVE * sum(output_bytes(node) for node in behind if nodes.leaf(node) is None))
+
+
+def samples_in_memory(
+    residuals: Mapping[str, Tensor], leaves: Mapping[str, Tensor], held: int
+) -> dict[str, Sample]:
+    """Rows of the terms whose factors would take more than ``held`` bytes all together."""
+    needed = {term: captured_bytes(residual, leaves) for term, residual in residuals.items()}
+    whole = sum(needed.values())
+    found: dict[str, Sample | None] = {}
+    for term, residual in residuals.items() if whole > held else ():
+        most = max(SMALLEST, residual.numel() * held // whole)
+        found[term] = Sample.drawn(residual.shape, most, whole_points=True)
+    return {term: sample for term, sample in found.items() if sample is not None}
+
+
+def rows_one_by_one(
+    wanted: Mapping[str, int], row_bytes: Mapping[str, int], bounds: Bounds
+) -> dict[str, int]:
+    """Rows of each term to take one by one, of those ``wanted``: within bounds, but some of each.
+
+    ``row_bytes`` is what one row of each takes.
+    """
+    room = bounds.held // max(1, len(wanted))
+    fitting = {
+        term: min(rows, max(FEW, room // max(1, row_bytes[term]))) for term, rows in wanted.items()
+    }
+    return fitting if bounds.max_rows is None else shared_out(fitting, bounds.max_rows)
+
+
+def duration(seconds: float) -> str:
+    """About how long, in words that hardly change from one measurement to the next.
+
+    >>> duration(0.3), duration(13.0), duration(240.0)
+    ('less than a second', 'about 10 s', 'about 3 minutes')
+    """
+    if seconds < 1:
+        return "less than a second"
+    steps = (1, 2, 3, 5, 10, 20, 30, 60, 120, 180, 300, 600, 1200, 1800, 3600)
+    near = min(steps, key=lambda step: abs(math.log(step / seconds)))
+    if seconds > 2 * steps[-1]:
+        return f"about {seconds / 3600:.0f} hours"
+    if near < 60:
+        return f"about {near} s"
+    return "about a minute" if near == 60 else f"about {near // 60} minutes"
+
+
+def size(number: float) -> str:
+    """Bytes in words.
+
+    >>> size(2**21), size(3 * 2**30)
+    ('2.0 MiB', '3.0 GiB')
+    """
+    return f"{number / 2**20:.1f} MiB" if number < 2**30 else f"{number / 2**30:.1f} GiB"
+
+
+def listed(reasons: Mapping[str, str]) -> str:
+    """Parameter -> reason, in words: three parameters of each reason at most, and a count.
+
+    >>> listed({"a": "one", "b": "other", "c": "one"})
+    'one (parameter a, c); other (parameter b)'
+    >>> listed(dict.fromkeys("abcde", "no rule"))
+    'no rule (parameter a, b, c and 2 more)'
+    """
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in reasons.items():
+        by_reason.setdefault(reason, []).append(name)
+    return "; ".join(f"{reason} (parameter {_some(n)})" for reason, n in by_reason.items())
+
+
+def _some(names: Sequence[str]) -> str:
+    more = len(names) - NAMED
+    return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")
