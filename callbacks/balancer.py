@@ -29,6 +29,7 @@ from pinn_ntk.callbacks.weighting.term_weights import TermWeights
 from pinn_ntk.callbacks.weighting.weights_in_loss import WeightsInLoss
 from pinn_ntk.diagnostics.base import Tag
 from pinn_ntk.graph.residuals import named_residuals
+from pinn_ntk.kernel.bounds import MAX_ROWS, MEMORY_BUDGET
 from pinn_ntk.looks.parameters import matches
 from pinn_ntk.looks.step_terms import StepTerms
 from pinn_ntk.weights.trace import Convention, TraceRule
@@ -94,6 +95,10 @@ class NTKBalancer(KernelCallback):
         residuals: As in `NTKMonitor`; weights go to terms of the loss that have these names.
         certify: Check kernel and terms at the first update, and whenever terms are new.
         prefix: First part of all tags.
+        max_rows: As in `NTKMonitor`, and so is ``memory_budget``. Weights that follow from
+            estimates are logged with a standard error, ``ntk/weight_error/<term>``. A kernel is
+            shared with a monitor of the same bounds.
+        memory_budget: Bytes that an update may take.
 
     Attributes:
         weights: Term -> lambda_a in force. Kept in checkpoints, as is `history`.
@@ -125,11 +130,14 @@ class NTKBalancer(KernelCallback):
         residuals: Route = None,
         certify: bool = True,
         prefix: str = "ntk",
+        max_rows: int | None = MAX_ROWS,
+        memory_budget: int = MEMORY_BUDGET,
     ) -> None:
         self._remember(locals())
         if rule != "trace":
             raise ValueError(f"NTKBalancer: rule is {rule!r}; expected 'trace'.")
         self.rule = TraceRule(convention, ema, min_weight, max_weight)
+        self._bound(max_rows, memory_budget)
         self._terms = TermWeights(self.rule)
         self.check_first = certify
         schedule = Schedule("NTKBalancer", every_n_steps, steps, per_decade)
@@ -152,6 +160,7 @@ class NTKBalancer(KernelCallback):
         self._step: int | None = None
         self._loss: ref[Tensor] | None = None
         self._certified: set[str] = set()
+        self._errors: dict[str, float] = {}  # standard errors of traces that were estimated
         self._in_loss: WeightsInLoss | None = None
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -225,7 +234,8 @@ class NTKBalancer(KernelCallback):
             kernel = look.kernel
         if not any(kernel.jacobian(term).fallbacks for term in kernel.terms):
             self._certified.add(found.signature)
-        traces = {name: (kernel.trace(name), kernel.rows(name)) for name in kernel.terms}
+        traces = {name: (kernel.trace(name), kernel.sampled(name)[1]) for name in kernel.terms}
+        self._errors = {name: kernel.trace_error(name) for name in kernel.sampled_terms}
         return traces if self._in_loss is None else self._in_loss.grouped(traces)
 
     def _to_weigh(self, found: StepTerms) -> StepTerms:
@@ -241,7 +251,11 @@ class NTKBalancer(KernelCallback):
         weights = self._terms.update(measured)
         if self._in_loss is not None:
             self._in_loss.prepare(weights)
-        self.writer.log(trainer, self._step or 0, {f"weight/{n}": w for n, w in weights.items()})
+        found = {f"weight/{name}": weight for name, weight in weights.items()}
+        if self._errors:
+            errors = self._terms.errors(self._errors)
+            found |= {f"weight_error/{name}": errors[name] for name in weights}
+        self.writer.log(trainer, self._step or 0, found)
 
     def weights_on_heads(self, loss: Tensor | None) -> Mapping[Node, float]:
         if self._in_loss is not None or loss is None or not self._active:

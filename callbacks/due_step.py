@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     import pytorch_lightning as pl
 
 
+class OverBudget(RuntimeError):
+    """Rows that have to be taken one by one would take longer than the budget allows."""
+
+
 class DueStep:
     """Asks the schedule once a step; the first step of a fit that is not resumed is due as well."""
 
@@ -44,6 +48,15 @@ class DueStep:
         due = self.schedule.due(step, last_step(trainer), spent, elapsed)
         self._due = due or (before is None and not self._resumed)
         return self._due
+
+    def allow(self, trainer: pl.Trainer, seconds: float) -> None:
+        """Put what is due off where it takes more ``seconds`` than affordable: OverBudget."""
+        spent, elapsed = self.guard.seconds + seconds, self.guard.elapsed()
+        last = logged_step(trainer) == last_step(trainer)
+        if not last and not self.schedule.affords(spent, elapsed):
+            self._due = False
+            self.schedule.put_off(seconds)
+            raise OverBudget
 
     def may_come(self, trainer: pl.Trainer) -> bool:
         """Whether a step that begins may be measured, which the clock may still prevent."""

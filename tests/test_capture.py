@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 
 from pinn_ntk import NTK, NTKWarning, empirical_ntk, find_terms
-from pinn_ntk.graph.jacobian import bounds, certificate, rules, sites
+from pinn_ntk.graph.jacobian import certificate, cost, rules, sites
 from pinn_ntk.graph.jacobian.certificate import LOW_PRECISION_TOLERANCE, TOLERANCE, Probe, tolerance
 from pinn_ntk.graph.jacobian.rules import SiteRule
 from pinn_ntk.graph.reference import reference_jacobian
@@ -184,7 +184,7 @@ def test_networks_beyond_the_fast_path(network: str, match: str):
 
 
 def test_reasons_are_grouped_and_parameters_in_order():
-    listed = bounds.listed({"a": "one", "b": "other", "c": "one"})
+    listed = cost.listed({"a": "one", "b": "other", "c": "one"})
     assert listed == "one (parameter a, c); other (parameter b)"
     net = nn.Sequential(nn.Linear(1, 4), nn.PReLU(), nn.Bilinear(4, 4, 1))
     x = points(N, 1)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from pinn_ntk.kernel.factors import Dense
-from pinn_ntk.kernel.jacobian import FactoredJacobian
+from pinn_ntk.kernel.jacobian import CHUNK, FactoredJacobian
 from pinn_ntk.kernel.tsqr import factor_precision
 
 SKETCHES = 16  # k, so that rows that differ by several times the slack hardly pass for equal
@@ -65,11 +65,15 @@ def _sketches(jacobian: FactoredJacobian) -> Tensor:
     total = torch.zeros(jacobian.rows, SKETCHES, dtype=jacobian.dtype, device=jacobian.device)
     for factor in jacobian.factors.values():
         if isinstance(factor, Dense):
-            total += factor.gradients.to(jacobian.dtype) @ normal(factor.numel)
+            drawn, parts = normal(factor.numel), factor.gradients.split(CHUNK)
+            for some, rows in zip(total.split(CHUNK), parts, strict=True):
+                some += rows.to(jacobian.dtype) @ drawn
             continue
         a, b = map(normal, factor.shape)
         for left, right in zip(factor.left, factor.right, strict=True):
-            total += (left.to(jacobian.dtype) @ a) * (right.to(jacobian.dtype) @ b)
+            parts = zip(total.split(CHUNK), left.split(CHUNK), right.split(CHUNK), strict=True)
+            for some, x, y in parts:
+                some += (x.to(jacobian.dtype) @ a) * (y.to(jacobian.dtype) @ b)
     return total
 
 

@@ -14,6 +14,8 @@ from pinn_ntk.looks.look import Look
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+DOUBLE = 8  # bytes of a number
+
 AGAINST = -0.1
 """Cosine below which two terms are said to work against each other."""
 
@@ -41,6 +43,9 @@ class TermInterference(Diagnostic):
         """Cosines of all pairs; nothing for fewer than two terms."""
         if not look.kernel.terms or len(look.losses) < 2:
             return None
+        if len(look.losses) * look.n_params * DOUBLE > look.bounds.held:
+            facts = {"cosines": [], "decay": {}, "too_large": len(look.losses) * look.n_params}
+            return Reading(look.step, facts=facts)
         measured = interference_of(look.gradients)
         measured = Interference(measured.terms, measured.matrix.cpu())
         self._panels[1:] = [(look.total_step, measured)]
@@ -52,6 +57,11 @@ class TermInterference(Diagnostic):
     def sentences(self, readings: Readings) -> Iterator[str]:
         facts = readings[self.name].facts
         known = {(a, b): cosine for a, b, cosine in facts["cosines"] if math.isfinite(cosine)}
+        if "too_large" in facts:
+            yield (
+                f"Interference: left out; the gradients of all terms, {facts['too_large']:.1e} "
+                "numbers, take more than half of memory_budget."
+            )
         if known:
             yield _said(known, facts["decay"])
 

@@ -33,7 +33,7 @@ class StepSize(Diagnostic):
         known = look.curvature or {}
         if not look.kernel.terms or not set(look.kernel.terms) <= known.keys():
             return None
-        bound = max_stable_lr(look.sampled, look.kernel, known, look.found.rows)
+        bound = max_stable_lr(look.sampled, look.kernel, known, look.rows_kept)
         return Reading(look.step, finite({"max_stable_lr": bound}), facts={"bound": bound})
 
     def sentences(self, readings: Readings) -> Iterator[str]:

@@ -26,7 +26,7 @@ class TimeScales(Diagnostic):
     def read(self, look: Look) -> Reading:
         """Term -> rates, each term taken alone."""
         known = look.curvature or {}
-        rates = mode_rates(look.sampled, look.kernel, look.spectra, known, look.found.rows)
+        rates = mode_rates(look.sampled, look.kernel, look.spectra, known, look.rows_kept)
         plain = {term: list(ends) for term, ends in rates.items()}
         return Reading(look.step, facts={"rates": plain})
 

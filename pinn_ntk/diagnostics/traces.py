@@ -24,7 +24,7 @@ UNEVEN = 3.0
 
 
 class Traces(Diagnostic):
-    """Exact traces of all rows; no block is formed for them."""
+    """Traces of all rows, no block is formed; with a standard error where rows were left out."""
 
     name = "traces"
     tags = (
@@ -39,13 +39,22 @@ class Traces(Diagnostic):
                 'rows, and give it `convention="mean"`.'
             ),
         ),
+        Tag(
+            "trace_error/<term>",
+            "standard error of it, only where rows were left out",
+            "(r / theta)^2",
+            advice="Of terms that take a backward pass a row; `max_rows` bounds these.",
+        ),
     )
 
     def read(self, look: Look) -> Reading:
         """Traces, NaN for terms without a kernel."""
         undefined = {f"trace/{term}": math.nan for term in look.undefined}
         values = finite({f"trace/{term}": trace for term, trace in look.traces.items()})
-        return Reading(look.step, values | undefined, facts={"traces": dict(look.traces)})
+        errors = {term: look.kernel.trace_error(term) for term in look.left_out}
+        values |= finite({f"trace_error/{term}": error for term, error in errors.items()})
+        facts = {"traces": dict(look.traces), "errors": errors}
+        return Reading(look.step, values | undefined, facts=facts)
 
     def sentences(self, readings: Readings) -> Iterator[str]:
         said = _balance(

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from pinn_ntk.errors import ResidualError
-from pinn_ntk.graph.jacobian.bounds import Bounds
 from pinn_ntk.graph.jacobian.certificate import (
     Probe,
     backward_probe,
@@ -27,6 +26,7 @@ from pinn_ntk.graph.jacobian.certificate import (
 )
 from pinn_ntk.graph.jacobian.generic import is_freed, row_gradients
 from pinn_ntk.graph.jacobian.sites import Refuse, site_factors
+from pinn_ntk.kernel.bounds import Bounds
 from pinn_ntk.kernel.factors import Dense
 from pinn_ntk.kernel.jacobian import FactoredJacobian
 from pinn_ntk.kernel.sample import Sample

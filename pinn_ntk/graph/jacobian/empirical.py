@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from pinn_ntk.errors import NTKWarning
-from pinn_ntk.graph.jacobian.bounds import MEMORY_BUDGET, Bounds, Say
+from pinn_ntk.graph.jacobian.cost import Say
 from pinn_ntk.graph.jacobian.slow_rows import Allow, captured
 from pinn_ntk.graph.params import ParamsLike, named_leaves
 from pinn_ntk.graph.residuals import named_residuals
+from pinn_ntk.kernel.bounds import MEMORY_BUDGET, Bounds
 from pinn_ntk.kernel.ntk import NTK
 
 

@@ -19,12 +19,13 @@ from pinn_ntk.graph import nodes
 from pinn_ntk.graph.jacobian import partitions
 from pinn_ntk.graph.jacobian.align import aligned_uses
 from pinn_ntk.graph.jacobian.assemble import Contribution, assemble
-from pinn_ntk.graph.jacobian.bounds import Bounds, in_groups
+from pinn_ntk.graph.jacobian.cost import in_groups
 from pinn_ntk.graph.jacobian.decode import RowCode, elementwise
 from pinn_ntk.graph.jacobian.mixing import mixed_results
 from pinn_ntk.graph.jacobian.rules import SiteRule, find_rules
 from pinn_ntk.graph.operations import operation
 from pinn_ntk.graph.walk import Edge, Graph, Use
+from pinn_ntk.kernel.bounds import Bounds
 from pinn_ntk.kernel.factors import Factor
 
 INTERACTING = "points interact, its rows do not decode"

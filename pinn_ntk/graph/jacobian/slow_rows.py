@@ -11,9 +11,8 @@ from collections.abc import Callable, Collection, Mapping
 import torch
 from torch import Tensor
 
-from pinn_ntk.graph.jacobian.bounds import (
+from pinn_ntk.graph.jacobian.cost import (
     NAMED,
-    Bounds,
     Say,
     duration,
     listed,
@@ -22,14 +21,15 @@ from pinn_ntk.graph.jacobian.bounds import (
     size,
 )
 from pinn_ntk.graph.jacobian.capture import Capture
+from pinn_ntk.kernel.bounds import Bounds
 from pinn_ntk.kernel.sample import Sample
 
 Allow = Callable[[float], None]
 """Is told how many seconds rows will take one by one, and may raise to prevent it."""
 
 AVOID = (
-    "To avoid it: write these operations with torch's own, leave the parameters out (params=), "
-    "measure this residual on fewer points, set max_rows, or measure less often."
+    "To avoid it: mark with pinn_ntk.tap a residual that torch's own operations make, leave the "
+    "parameters out (params=), measure less often, or on fewer points{more}."
 )
 
 
@@ -57,7 +57,7 @@ def captured(
         def refuse(mixed: Mapping[str, str], term: str = term, rows: int = rows) -> Collection[str]:
             if bounds.max_rows is not None and rows > bounds.max_rows:
                 return mixed
-            say(f"mixed {term}", f"term {term!r}: {_mixed(mixed, rows)}")
+            say(f"mixed {term}", f"term {term!r}: {_mixed(mixed, rows, bounds)}")
             return ()
 
         capture.read(certify=certify, dtype=dtype, refuse=refuse)
@@ -91,20 +91,24 @@ def _slow(capture: Capture, rows: int, seconds: float, bounds: Bounds) -> str:
         f"{size(rows * capture.row_bytes)}"
     )
     if rows == every:
-        return f"{said}Its exact rows are computed one by one instead: {cost}. {AVOID}"
+        return f"{said}Its exact rows are computed one by one instead: {cost}. {_avoid(bounds)}"
     bound = f"max_rows={bounds.max_rows}"
     if bounds.max_rows is None or rows * capture.row_bytes > bounds.held // 2:
         bound = f"memory_budget={bounds.memory}"
     return (
         f"{said}Of its {every} rows {rows} are computed one by one instead, drawn from equal "
-        f"strata ({bound}): {cost}. Traces are estimated from them, blocks are of them. {AVOID}"
+        f"strata ({bound}): {cost}. Traces are estimated from them, blocks are of them. {_avoid(bounds)}"
     )
 
 
-def _mixed(mixed: Mapping[str, str], rows: int) -> str:
+def _avoid(bounds: Bounds) -> str:
+    return AVOID.format(more=", or set max_rows=48" if bounds.max_rows is None else "")
+
+
+def _mixed(mixed: Mapping[str, str], rows: int, bounds: Bounds) -> str:
     return (
         f"{listed(mixed)}. Its exact rows are computed one by one instead: {rows} vector-Jacobian "
-        f"products through that network. {AVOID}"
+        f"products through that network. {_avoid(bounds)}"
     )
 
 

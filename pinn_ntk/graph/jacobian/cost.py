@@ -7,28 +7,21 @@
 | P | entries of the parameters whose rows are taken one by one |
 
 Of ``memory_budget`` bytes half may be held as factors and written-out rows of all Jacobians
-together; the rest is for blocks (`pinn_ntk.looks.look`), products and backward passes.
+together, see `pinn_ntk.kernel.bounds`; the rest is for blocks, products and backward passes.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
 
 from torch import Tensor
 
 from pinn_ntk.graph import nodes
 from pinn_ntk.graph.jacobian.align import aligned_uses
 from pinn_ntk.graph.walk import Edge, Graph, postorder
+from pinn_ntk.kernel.bounds import Bounds
 from pinn_ntk.kernel.sample import FEW, Sample, shared_out
-
-MEMORY_BUDGET = 2**30
-"""Bytes that one measurement may take beyond what training holds anyway (1 GiB)."""
-
-MAX_ROWS = 48
-"""Backward passes of single rows that a measurement in training takes at most. One takes 0.2 to 0.4
-training steps (two networks, 100 to 6000 points, u_xx), so that all stay below 20 steps."""
 
 SMALLEST = 8
 """Rows of each term that are measured whatever memory they take."""
@@ -41,28 +34,6 @@ _LABELLED = 4  # copies of a cotangent that decoding holds: two or three passes,
 
 Say = Callable[[str, str], None]
 """Takes what a message is about, the same at every step, and the message."""
-
-
-class Bounds(NamedTuple):
-    """What a measurement may take."""
-
-    memory: int = MEMORY_BUDGET  # bytes
-    max_rows: int | None = None  # rows taken one by one, of all terms together; None for all
-
-    @property
-    def held(self) -> int:
-        """Bytes that Jacobians may hold."""
-        return self.memory // 2
-
-    @property
-    def blocks(self) -> int:
-        """Bytes of blocks and what is made of them."""
-        return self.memory // 4
-
-    @property
-    def temporary(self) -> int:
-        """Bytes of temporaries of one contraction or backward pass."""
-        return self.memory // 8
 
 
 def captured_bytes(residual: Tensor, leaves: Mapping[str, Tensor]) -> int:
@@ -161,19 +132,26 @@ def size(number: float) -> str:
 
 
 def listed(reasons: Mapping[str, str]) -> str:
-    """Parameter -> reason, in words: three parameters of each reason at most, and a count.
+    """Parameter -> reason, in words: three parameters and three reasons at most, and counts.
 
     >>> listed({"a": "one", "b": "other", "c": "one"})
     'one (parameter a, c); other (parameter b)'
-    >>> listed(dict.fromkeys("abcde", "no rule"))
-    'no rule (parameter a, b, c and 2 more)'
+    >>> listed({**dict.fromkeys("abcde", "no rule"), "f": "other"})
+    'no rule (parameter a, b, c and 2 more); other (1 more)'
     """
     by_reason: dict[str, list[str]] = {}
     for name, reason in reasons.items():
         by_reason.setdefault(reason, []).append(name)
-    return "; ".join(f"{reason} (parameter {_some(n)})" for reason, n in by_reason.items())
+    said, room = [], NAMED
+    for reason, names in list(by_reason.items())[:NAMED]:
+        said.append(f"{reason} ({_some(names, room)})")
+        room = max(0, room - len(names))
+    others = len(by_reason) - len(said)
+    return "; ".join(said) + (f"; and {others} other reasons" if others else "")
 
 
-def _some(names: Sequence[str]) -> str:
-    more = len(names) - NAMED
-    return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")
+def _some(names: Sequence[str], room: int) -> str:
+    named, more = ", ".join(names[:room]), len(names) - room
+    if not room:
+        return f"{more} more"
+    return f"parameter {named}" + (f" and {more} more" if more > 0 else "")
