@@ -182,11 +182,11 @@ class TestKernel:
         assert_near(kernel["residual"], J[rows] @ J[rows].mT, 1e-12, "K")
 
     def test_a_large_result_that_all_rows_share_is_not_pulled_back_beyond_it(self):
-        net, A = stack([1, 8, 1]), torch.randn(300, 300)
-        residual = A @ net(points(300, 1))
+        net, A = stack([1, 8, 1]), torch.randn(60, 300)
+        residual = A @ net(points(300, 1).detach())
         with all_said() as said:
             kernel = empirical_ntk(residual, net, max_rows=20)
-        assert kernel.sampled("residual") == (20, 300)
+        assert kernel.sampled("residual") == (20, 60)
         assert "all rows share 300 entries" in said[0]
         J = reference_jacobian(residual, net)
         rows = kernel.jacobian("residual").sample.rows  # type: ignore[union-attr]

@@ -42,6 +42,11 @@ class Outer:
         """Entries of the weight, m * n."""
         return math.prod(self.shape)
 
+    @property
+    def row(self) -> int:
+        """Numbers that are kept of a row, S (m + n)."""
+        return len(self.left) * sum(self.shape)
+
     def to(self, dtype: torch.dtype) -> Outer:
         """The same factors in ``dtype``."""
         return Outer(tuple(x.to(dtype) for x in self.left), tuple(x.to(dtype) for x in self.right))
@@ -53,14 +58,15 @@ class Outer:
     def rows(self) -> Tensor:
         """Row gradients written out, (R, m * n)."""
         sites = zip(self.left, self.right, strict=True)
-        first, *others = (left[:, :, None] * right[:, None, :] for left, right in sites)
-        for other in others:
-            first += other
-        return first.flatten(1)
+        products = (left[:, :, None] * right[:, None, :] for left, right in sites)
+        total = next(products)
+        for product in products:
+            total += product
+        return total.flatten(1)
 
     def diagonal(self, dtype: torch.dtype) -> Tensor:
         """Squared norm of each row gradient, contracted in ``dtype``, (R,)."""
-        side = 1 + _CACHED // max(self.shape)
+        side = 1 + _CACHED // max(*self.shape, len(self.left) ** 2)
         parts = [self.slice(rows) for rows in _tiles(len(self.left[0]), side)]
         products = [_site_products(p.left, dtype) * _site_products(p.right, dtype) for p in parts]
         return torch.cat([product.sum((1, 2)) for product in products])
@@ -90,6 +96,11 @@ class Dense:
     def numel(self) -> int:
         """Entries of the parameter."""
         return self.gradients.shape[1]
+
+    @property
+    def row(self) -> int:
+        """Numbers that are kept of a row."""
+        return self.numel
 
     def to(self, dtype: torch.dtype) -> Dense:
         """The same rows in ``dtype``."""
@@ -131,7 +142,8 @@ def add_gram(
     enough.
     """
     if isinstance(a, Outer) and isinstance(b, Outer) and _outer_is_cheaper(a, b, same=same):
-        side = max(1, math.isqrt(budget // (4 * out.element_size())))
+        room = budget // out.element_size()
+        side = max(1, min(math.isqrt(room // 4), room // (2 * max(a.row, b.row))))
         for rows in _tiles(out.shape[0], side):
             for cols in _tiles(out.shape[1], side):
                 if same and cols.start < rows.start:
@@ -149,7 +161,8 @@ def add_gram(
             left = a.gradients[:, columns].to(dtype)
             out += left @ (left if same else b.gradients[:, columns].to(dtype)).mT
         return
-    side = max(1, budget // max(1, 2 * a.numel * out.element_size()))
+    numbers = 3 * a.numel + max(a.row, b.row)  # of a row: written out on both sides, and a site
+    side = max(1, budget // max(1, numbers * out.element_size()))
     for rows in _tiles(out.shape[0], side):
         left = a.slice(rows).to(dtype).rows()
         for cols in _tiles(out.shape[1], side):

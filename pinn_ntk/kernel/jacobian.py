@@ -144,7 +144,7 @@ class FactoredJacobian:
         vector = self._vector(vector, self.shape[1])
         parts = dict(zip(self.sizes, vector.split(list(self.sizes.values())), strict=True))
         total = self._zeros(self.rows)
-        for some, chunk in zip(total.split(CHUNK), self._chunks(), strict=True):
+        for some, chunk in zip(total.split(self._chunk), self._chunks(), strict=True):
             for name, factor in chunk.factors.items():
                 some.add_(factor.to(self.dtype).matvec(parts[name]))
         return total
@@ -158,7 +158,7 @@ class FactoredJacobian:
         """J^T w, parameter by parameter, flattened; absent where it is zero throughout."""
         vector = self._vector(vector, self.rows)
         total: dict[str, Tensor] = {}
-        for some, chunk in zip(vector.split(CHUNK), self._chunks(), strict=True):
+        for some, chunk in zip(vector.split(self._chunk), self._chunks(), strict=True):
             for name, factor in chunk.factors.items():
                 part = factor.to(self.dtype).rmatvec(some)
                 total[name] = total[name] + part if name in total else part
@@ -183,12 +183,19 @@ class FactoredJacobian:
         )
 
     def _chunks(self) -> Iterator[FactoredJacobian]:
-        """At most `CHUNK` rows at a time."""
-        if self.rows <= CHUNK:
+        """At most `_chunk` rows at a time."""
+        if self.rows <= self._chunk:
             yield self
             return
-        for start in range(0, self.rows, CHUNK):
-            yield self.take(slice(start, start + CHUNK))
+        for start in range(0, self.rows, self._chunk):
+            yield self.take(slice(start, start + self._chunk))
+
+    @property
+    def _chunk(self) -> int:
+        """Rows of the largest factor that are converted at a time."""
+        row = max((factor.row for factor in self.factors.values()), default=1)
+        item = torch.finfo(self.dtype).bits // 8
+        return max(1, min(CHUNK, self.memory_budget // max(1, row * item)))
 
     def _vector(self, vector: Tensor, length: int) -> Tensor:
         vector = vector.detach().to(self.device, self.dtype).reshape(-1)

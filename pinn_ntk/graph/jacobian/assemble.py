@@ -21,6 +21,9 @@ from pinn_ntk.graph.walk import Edge, Graph
 from pinn_ntk.kernel.factors import Dense, Factor, Outer
 
 
+_COPIES = 2  # of the rows at a shared tensor: by site, and their sum
+
+
 class Contribution(NamedTuple):
     """Gradients of one shared tensor that one site gives, a slot each."""
 
@@ -141,6 +144,17 @@ def _at_leaves(graph: Graph, edge: Edge, factor: Factor) -> list[tuple[str, Fact
     if isinstance(factor, Dense):
         return _pulled_back(graph, edge, factor.rows())
     return [(graph.names[node], Outer(factor.right, factor.left))]
+
+
+def written_out(graph: Graph, edge: Edge) -> int:
+    """Entries of a row that `_at_leaves` writes out, at a shared tensor and at its leaves."""
+    node = edge.node
+    while node not in graph.names:
+        if _swaps_axes(node) is None:
+            leaves = [nodes.leaf(k) for k in graph.behind(edge.node) if k in graph.names]
+            return _COPIES * edge.shape.numel() + sum(x.numel() for x in leaves if x is not None)
+        node = next(nodes.inputs(node))[1]
+    return 0
 
 
 def _swaps_axes(node: Node) -> bool | None:

@@ -50,10 +50,12 @@ class Capture:
         residual: Tensor,
         leaves: Mapping[str, Tensor],
         bounds: Bounds,
+        held: int,
         *,
         sample: Sample | None = None,
     ) -> None:
-        self.term, self.leaves, self.bounds, self.sample = term, leaves, bounds, sample
+        self.term, self.leaves, self.bounds, self.held = term, leaves, bounds, held
+        self.sample = sample
         self.residual = residual if sample is None else _rows(residual, sample)
         self.mixed: dict[str, str] = {}
         self.reasons: dict[str, str] = {}
@@ -66,7 +68,7 @@ class Capture:
         residual, leaves, exact = self.residual, self.leaves, None
         with told_if_freed(self.term):
             factors, reasons, self.mixed, coarsest = site_factors(
-                residual, leaves, refuse, self.bounds.temporary
+                residual, leaves, refuse, self.bounds.temporary, self.held
             )
             if certify:
                 exact, self.seconds = timed(lambda: backward_probe(residual, leaves))

@@ -19,7 +19,9 @@ from torch import Tensor
 
 from pinn_ntk.graph import nodes
 from pinn_ntk.graph.jacobian.align import aligned_uses
-from pinn_ntk.graph.walk import Edge, Graph, postorder
+from pinn_ntk.graph.jacobian.sizes import output_bytes
+from pinn_ntk.graph.operations import operation
+from pinn_ntk.graph.walk import Graph
 from pinn_ntk.kernel.bounds import Bounds
 from pinn_ntk.kernel.sample import FEW, Sample, shared_out
 
@@ -29,64 +31,54 @@ SMALLEST = 8
 NAMED = 3
 """Parameters that a message names at most."""
 
-_LIVE = 1 / 3  # share of the results of a graph whose cotangents live at once; 0.28 to 0.37 seen
+_DRAWN = 2  # copies of the factors of rows that are drawn: both sides of each
 _LABELLED = 4  # copies of a cotangent that decoding holds: two or three passes, and its slots
 
 Say = Callable[[str, str], None]
 """Takes what a message is about, the same at every step, and the message."""
 
 
-def captured_bytes(residual: Tensor, leaves: Mapping[str, Tensor]) -> int:
-    """About what the factors of all rows take that one backward pass brings, R S m numbers."""
+def captured_bytes(residual: Tensor, leaves: Mapping[str, Tensor]) -> tuple[int, int]:
+    """About what it takes to read the factors of all rows off the graph, their making included.
+
+    The second number is the same for as many rows drawn from more, whose places are not proven.
+    """
     if residual.grad_fn is None:
-        return residual.numel() * residual.element_size()
-    graph, rows = Graph(residual, leaves), residual.shape[0] if residual.ndim else 1
-    aligned = aligned_uses(graph, rows)
-    copies = _LABELLED if aligned is None else max(1, residual.numel() // max(1, rows))
-    meeting = {
-        node
-        for node in graph.order
-        if node not in graph.parametric
-        and any(edge.node in graph.parametric for _, edge in graph.edges(node))
-    }
-    return copies * sum(map(output_bytes, meeting))
+        return (residual.numel() * residual.element_size(),) * 2
+    graph, rows = Graph(residual, leaves), residual.numel()
+    aligned = aligned_uses(graph, residual.shape[0] if residual.ndim else 1)
+    copies, total = 1 if aligned is not None else _LABELLED, 0
+    for node in graph.order:
+        if _meets_points(graph, node):
+            slots = max(nodes.output_shape(node), default=1)
+            total += copies * output_bytes(node) * max(1, math.ceil(rows / slots) ** 2)
+    return total, total if aligned is None else _DRAWN * total
 
 
-def output_bytes(node: nodes.Node, output: int = 0) -> int:
-    """Bytes of a result in the graph."""
-    shape, dtype = nodes.output_shape(node, output), nodes.output_dtype(node, output)
-    return shape.numel() * dtype.itemsize
+def _meets_points(graph: Graph, node: nodes.Node) -> bool:
+    """Whether an operation takes a parameter, be it a view, or what is computed from some."""
+    inputs = [edge.node for _, edge in graph.edges(node)]
+    if operation(node).view:
+        return False
+    computed = node not in graph.parametric and any(n in graph.parametric for n in inputs)
+    return computed or any(_is_leaf(graph, n) for n in inputs)
 
 
-def in_groups(edges: Sequence[Edge], budget: int) -> list[list[Edge]]:
-    """Results of a graph in groups whose cotangents take ``budget`` bytes, or of one each."""
-    groups: list[list[Edge]] = []
-    room = 0
-    for edge in edges:
-        size = output_bytes(edge.node, edge.output)
-        if not groups or size > room:
-            groups.append([])
-            room = budget
-        groups[-1].append(edge)
-        room -= size
-    return groups
-
-
-def live_bytes(residual: Tensor) -> int:
-    """About what one backward pass of a residual holds at once."""
-    behind = () if residual.grad_fn is None else postorder(residual.grad_fn)
-    return int(_LIVE * sum(output_bytes(node) for node in behind if nodes.leaf(node) is None))
+def _is_leaf(graph: Graph, node: nodes.Node) -> bool:
+    while node not in graph.names and operation(node).view:
+        node = next(nodes.inputs(node))[1]
+    return node in graph.names
 
 
 def samples_in_memory(
     residuals: Mapping[str, Tensor], leaves: Mapping[str, Tensor], held: int
 ) -> dict[str, Sample]:
     """Rows of the terms whose factors would take more than ``held`` bytes all together."""
-    needed = {term: captured_bytes(residual, leaves) for term, residual in residuals.items()}
-    whole = sum(needed.values())
+    needed = [captured_bytes(residual, leaves) for residual in residuals.values()]
+    whole, drawn = map(sum, zip(*needed, strict=True))
     found: dict[str, Sample | None] = {}
     for term, residual in residuals.items() if whole > held else ():
-        most = max(SMALLEST, residual.numel() * held // whole)
+        most = max(SMALLEST, residual.numel() * held // drawn)
         found[term] = Sample.drawn(residual.shape, most, whole_points=True)
     return {term: sample for term, sample in found.items() if sample is not None}
 

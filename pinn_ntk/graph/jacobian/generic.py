@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge
 from torch.nn.functional import one_hot
 
-from pinn_ntk.graph.jacobian.cost import live_bytes
+from pinn_ntk.graph.jacobian.sizes import live_bytes
 
 MAX_CHUNK = 64
 """Rows differentiated in one batched pass at most."""

@@ -47,8 +47,9 @@ def captured(
     samples = samples_in_memory(residuals, leaves, bounds.held)
     if samples:
         say("memory", _too_large(residuals, samples, bounds))
+    share = bounds.held // max(1, len(residuals))
     captures = {
-        term: Capture(term, residual, leaves, bounds, sample=samples.get(term))
+        term: Capture(term, residual, leaves, bounds, share, sample=samples.get(term))
         for term, residual in residuals.items()
     }
     for term, capture in captures.items():
