@@ -24,8 +24,8 @@ from tests.asserts import assert_near
 from tests.looks import ask
 from tests.networks import stack
 from tests.operators import grad
-from tests.pinn import same
-from tests.zoo import Noted, make, train
+from tests.pinn import Pinn, same
+from tests.zoo import make, train
 
 BUDGET = 12 * 2**20
 CPU = torch.device("cpu")
@@ -78,7 +78,7 @@ PATHS = {
         lambda: stack([2, 48, 48, 1]), lambda n, x: n(x) - x[:, 0].detach(), 40, exact=False
     ),
     "batch_norm": Path(normed, lambda n, x: n(x), 500, exact=False),
-    "convolution": Path(Convolved, lambda n, x: n(x), 500, exact=False),
+    "convolution": Path(Convolved, lambda n, x: n(x), 500, exact=True),
     "weight_norm": Path(reparametrised, u_xx, 600, exact=False),
 }
 STAGES = ["traces", "spectra", "gradients", "distinct", "shares"]
@@ -120,9 +120,8 @@ def test_every_stage_of_every_path_stays_within_the_budget(path: Path, max_rows:
         sampled = step.kernel.sampled_terms != ()
         assert sampled is not path.exact
     assert max(step.kernel.certificate.values()) < 1e-4
-    truth = reference_jacobian(residuals["bc"], net).square().sum()
-    error = step.kernel.trace_error("bc")
-    assert abs(step.traces["bc"] - float(truth)) <= 3.5 * error + 1e-4 * float(truth)
+    truth = empirical_ntk(residuals["bc"], net, memory_budget=2**33).trace("residual")
+    assert abs(step.traces["bc"] - truth) <= 3.5 * step.kernel.trace_error("bc") + 1e-4 * truth
 
 
 def test_rows_drawn_for_memory_are_those_of_the_reference():
@@ -138,21 +137,23 @@ def test_rows_drawn_for_memory_are_those_of_the_reference():
 def test_components_of_a_point_are_drawn_together():
     torch.manual_seed(0)
     net = stack([2, 30, 3]).double()
-    residual = net(torch.rand(600, 2, dtype=torch.float64))
+    residual = net(torch.rand(200, 2, dtype=torch.float64))
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        kernel = empirical_ntk(residual, net, memory_budget=10**6)
+        kernel = empirical_ntk(residual, net, memory_budget=3 * 10**5)
     assert len(said) == 1, "the rows drawn take the fast path"
     rows = kernel.jacobian("residual").sample.rows  # type: ignore[union-attr]
-    assert 24 <= len(rows) < 1800
+    assert 12 <= len(rows) < 600
     assert torch.equal(rows.view(-1, 3) % 3, torch.arange(3).expand(len(rows) // 3, 3))
-    assert_near(kernel.jacobian("residual").dense(), reference_jacobian(residual, net)[rows], 1e-12, "J")
+    assert_near(
+        kernel.jacobian("residual").dense(), reference_jacobian(residual, net)[rows], 1e-12, "J"
+    )
 
 
 def test_gradients_that_do_not_fit_are_left_out_with_the_reason():
     w = torch.ones(3000, requires_grad=True)
-    residuals = {f"r{i}": w[i : i + 2] ** 2 for i in range(6)}
-    loss = sum(r.square().sum() for r in residuals.values())
+    residuals = {f"r{i}": torch.randn(2, 3000) @ w for i in range(6)}
+    loss = torch.stack([r.square().sum() for r in residuals.values()]).sum()
     step = look(loss, [w], names=list(residuals), memory_budget=2 * 8 * 3000 * 6 - 1)
     panel = ask(step, "interference")
     assert panel.readings["interference"].values == {}
@@ -168,7 +169,7 @@ def test_repeated_rows_are_looked_for_a_few_at_a_time():
     assert taken(lambda: distinct_rows(kernel.jacobian("residual"))) < 1.5 * wide
 
 
-class Large(Noted):
+class Large(Pinn):
     """Terms of a fast and of a slow path whose factors exceed the budget."""
 
     slow = False

@@ -24,7 +24,7 @@ from tests.looks import ask, values
 from tests.networks import NETWORKS, stack
 from tests.operators import grad, points
 from tests.pinn import Pinn, same
-from tests.zoo import Noted, make, series, train
+from tests.zoo import make, series, train
 
 N_PDE, N_BC = 240, 120
 
@@ -51,7 +51,7 @@ class OwnLayer(nn.Linear):
         return Dense.apply(x, self.weight, self.bias)  # type: ignore[no-any-return]
 
 
-class DeepONet(Noted):
+class DeepONet(Pinn):
     """A trunk with a custom Function; two terms of many rows."""
 
     def __init__(self, **options: Any) -> None:
@@ -330,9 +330,7 @@ class TestCallbacks:
 
     def test_a_budget_guards_the_first_measurement(self, monkeypatch: pytest.MonkeyPatch):
         """Rows that would take an hour wait; other measurements are made at once."""
-        monkeypatch.setattr(
-            "pinn_ntk.graph.jacobian.capture.Capture.pass_seconds", lambda _: 100.0
-        )
+        monkeypatch.setattr("pinn_ntk.graph.jacobian.capture.Capture.pass_seconds", lambda _: 100.0)
         monitor = NTKMonitor(every_n_steps=1, budget=0.5)
         _, said, passes = fitted(monitor, steps=4)
         assert series(monitor, "ntk/trace/pde").keys() == {3}, "the last step, whatever it costs"
@@ -343,9 +341,7 @@ class TestCallbacks:
         assert 0 in series(monitor, "ntk/trace/pde")
 
     def test_what_is_put_off_reads_the_graph_once(self, monkeypatch: pytest.MonkeyPatch):
-        monkeypatch.setattr(
-            "pinn_ntk.graph.jacobian.capture.Capture.pass_seconds", lambda _: 100.0
-        )
+        monkeypatch.setattr("pinn_ntk.graph.jacobian.capture.Capture.pass_seconds", lambda _: 100.0)
         _, _, without = fitted(steps=6)
         monitor = NTKMonitor(steps=[0], budget=0.5)
         _, _, passes = fitted(monitor, steps=6)

@@ -227,6 +227,19 @@ def test_error_by_hand_and_without_a_gradient():
     assert something.error(something) == float("inf")
 
 
+def test_errors_of_all_pairs_are_those_of_each():
+    probes = {
+        "a": Probe({"w": column(3.0, 4.0)}, {"w": column(3.0, 4.0)}),
+        "b": Probe({"w": column(6.0, 1.0), "v": column(8.0)}, {"w": column(6.0, 1.1)}),
+        "nothing": Probe({}, {}),
+        "something": Probe({}, {"w": column(1.0, 0.0)}),
+    }
+    found = certificate.errors(probes)
+    for a in probes:
+        for b in probes:
+            assert found[a, b] == pytest.approx(probes[a].error(probes[b])), (a, b)
+
+
 def test_failures_by_hand():
     exact = {"w": column(3.0, 4.0), "small": column(1e-6), "lost": column(1.0), "same": column(2.0)}
     factored = exact | {"w": column(3.0, 5.0), "small": column(2e-6), "extra": column(1e-3)}

@@ -33,7 +33,9 @@ def assert_rows(residual: Tensor, net: nn.Module, budget: int, tol: float) -> No
         (7, 3 * 81 * 8, [3, 3, 1]),
     ],
 )
-def test_rows_come_in_chunks_of_bounded_memory(rows: int, budget: int, chunks: list[int], monkeypatch):
+def test_rows_come_in_chunks_of_bounded_memory(
+    rows: int, budget: int, chunks: list[int], monkeypatch
+):
     net = NETWORKS["mlp"](2, 1)  # 81 numbers are trained
     residual = OPERATORS["burgers"].residual(net, points(rows, 2))
     assert sum(leaf.numel() for leaf in net.parameters()) == 81

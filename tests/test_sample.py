@@ -89,7 +89,9 @@ def test_a_sample_of_a_sample_is_one(whole_points: bool, monkeypatch: pytest.Mon
         found.append((second.estimate(of_rows), second.error(of_rows)))
     estimates, errors = torch.tensor(found).T
     spread = float(estimates.std())
-    assert float(estimates.mean()) == pytest.approx(float(values.sum()), abs=4 * spread / math.sqrt(300))
+    assert float(estimates.mean()) == pytest.approx(
+        float(values.sum()), abs=4 * spread / math.sqrt(300)
+    )
     assert float(errors.mean()) == pytest.approx(spread, rel=0.2)
 
 
@@ -112,5 +114,3 @@ def test_one_row_has_no_error_that_could_be_told():
 def test_rows_are_shared_out(wanted: dict, total: int, given: dict):
     assert shared_out(wanted, total) == given
     assert list(shared_out(wanted, total)) == list(wanted)
-
-

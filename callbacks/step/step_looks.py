@@ -13,6 +13,7 @@ from pinn_ntk.looks.look import Look
 from pinn_ntk.looks.parameters import Patterns, trained_parameters
 from pinn_ntk.looks.step_terms import StepTerms
 
+
 class StepLooks:
     """Makes the looks of one callback, and lets go of them when the backward pass is over."""
 
@@ -54,7 +55,11 @@ class StepLooks:
         look.certify = checked or twin_certifies
         for other in (other for one in (self, *twins) for other in one._open):
             fits = other.max_points == look.max_points and other.bounds == look.bounds
-            if fits and (other.certify or not checked) and _identity(other.found) == _identity(found):
+            if (
+                fits
+                and (other.certify or not checked)
+                and _identity(other.found) == _identity(found)
+            ):
                 look.certify, look.kept = other.certify, other.kept
         self._open.append(look)
         return look

@@ -14,6 +14,9 @@ from pinn_ntk.looks.look import Look
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+LOGGED = 1000
+"""Pairs of terms, 45 terms, above which the summary alone tells of them."""
+
 DOUBLE = 8  # bytes of a number
 
 AGAINST = -0.1
@@ -21,7 +24,10 @@ AGAINST = -0.1
 
 
 class TermInterference(Diagnostic):
-    """Cosines of the gradients of the terms whose place in the loss is known, weights in force."""
+    """Cosines of the gradients of the terms whose place in the loss is known, weights in force.
+
+    Of more than 45 terms the summary alone tells of them.
+    """
 
     name = "interference"
     tags = (
@@ -49,8 +55,10 @@ class TermInterference(Diagnostic):
         measured = interference_of(look.gradients)
         measured = Interference(measured.terms, measured.matrix.cpu())
         self._panels[1:] = [(look.total_step, measured)]
-        cosines = [(*pair, measured.between(*pair)) for pair in combinations(measured.terms, 2)]
-        values = finite({f"interference/{a}/{b}": cosine for a, b, cosine in cosines})
+        pairs, matrix = combinations(range(len(measured.terms)), 2), measured.cosine.tolist()
+        cosines = [(measured.terms[i], measured.terms[j], matrix[i][j]) for i, j in pairs]
+        logged = cosines if len(cosines) <= LOGGED else []
+        values = finite({f"interference/{a}/{b}": cosine for a, b, cosine in logged})
         facts = {"cosines": [list(pair) for pair in cosines], "decay": measured.decay}
         return Reading(look.step, values, facts=facts)
 

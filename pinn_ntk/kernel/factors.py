@@ -131,6 +131,33 @@ class Dense:
 Factor: TypeAlias = Outer | Dense
 
 
+def stacked(parts: Sequence[Factor | None], rows: Sequence[int]) -> Factor:
+    """Factors of one parameter below one another, None for zero rows; some are not None."""
+    outers = [part for part in parts if isinstance(part, Outer)]
+    if any(isinstance(part, Dense) for part in parts):
+        known = [part for part in parts if part is not None]
+        like = known[0].rows()
+        written = [
+            like.new_zeros(n, like.shape[1]) if p is None else p.rows()
+            for p, n in zip(parts, rows, strict=True)
+        ]
+        return Dense(torch.cat(written))
+    sites, like = max(len(part.left) for part in outers), outers[0]
+
+    def side(name: str, site: int, width: int) -> Tensor:
+        pieces = [
+            like.left[0].new_zeros(count, width)
+            if part is None or site >= len(part.left)
+            else getattr(part, name)[site]
+            for part, count in zip(parts, rows, strict=True)
+        ]
+        return torch.cat(pieces)
+
+    m, n = like.shape
+    left = tuple(side("left", site, m) for site in range(sites))
+    return Outer(left, tuple(side("right", site, n) for site in range(sites)))
+
+
 def add_gram(
     out: Tensor, a: Factor, b: Factor, dtype: torch.dtype, budget: int, *, same: bool
 ) -> None:

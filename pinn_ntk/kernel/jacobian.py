@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from pinn_ntk.kernel.factors import Factor, add_gram
+from pinn_ntk.kernel.factors import Factor, add_gram, stacked
 
 if TYPE_CHECKING:
     from scipy.sparse.linalg import LinearOperator
@@ -208,6 +208,25 @@ class FactoredJacobian:
 
     def _zeros(self, *size: int) -> Tensor:
         return torch.zeros(size, dtype=self.dtype, device=self.device)
+
+
+def joined(jacobians: Sequence[FactoredJacobian]) -> FactoredJacobian:
+    """The rows of several Jacobians below one another; the factors are copied."""
+    check_same_parameters(jacobians)
+    rows = [jacobian.rows for jacobian in jacobians]
+    factors: dict[str, Factor] = {}
+    for name in jacobians[0].sizes:
+        parts = [jacobian.factors.get(name) for jacobian in jacobians]
+        if any(part is not None for part in parts):
+            factors[name] = stacked(parts, rows)
+    return FactoredJacobian(
+        factors,
+        jacobians[0].sizes,
+        sum(rows),
+        dtype=jacobians[0].dtype,
+        device=jacobians[0].device,
+        memory_budget=jacobians[0].memory_budget,
+    )
 
 
 def check_same_parameters(jacobians: Sequence[FactoredJacobian]) -> None:

@@ -19,7 +19,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from pinn_ntk.kernel.jacobian import FactoredJacobian
+from pinn_ntk.kernel.jacobian import FactoredJacobian, joined
 from pinn_ntk.kernel.spectrum import Spectrum
 from pinn_ntk.kernel.tsqr import factor_precision
 
@@ -44,6 +44,7 @@ class NTK:
         self._jacobians = dict(jacobians)
         self._blocks: dict[tuple[str, str], Tensor] = {}
         self.terms = tuple(self._jacobians)
+        self.at_once = False  # all blocks are formed when the first cross block is asked for
         self.certificate = dict(certificate or {})
 
     def __getitem__(self, key: str | tuple[str, str]) -> Tensor:
@@ -51,9 +52,19 @@ class NTK:
         a, b = (key, key) if isinstance(key, str) else key
         if (b, a) in self._blocks and (a, b) not in self._blocks:
             return self._blocks[b, a].mT
+        if (a, b) not in self._blocks and a != b and self.at_once:
+            self._form_all()
         if (a, b) not in self._blocks:
             self._blocks[a, b] = self.jacobian(a).gram(self.jacobian(b))
         return self._blocks[a, b]
+
+    def _form_all(self) -> None:
+        """One product in place of one for each pair: with many terms most of these are small."""
+        jacobians = [self.jacobian(term) for term in self.terms]
+        sizes = [jacobian.rows for jacobian in jacobians]
+        for a, rows in zip(self.terms, joined(jacobians).gram().split(sizes), strict=True):
+            for b, block in zip(self.terms, rows.split(sizes, dim=1), strict=True):
+                self._blocks.setdefault((a, b), block)
 
     def __repr__(self) -> str:
         rows = ", ".join(f"{term}: {self._rows_in_words(term)}" for term in self.terms)

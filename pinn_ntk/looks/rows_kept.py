@@ -12,6 +12,9 @@ from pinn_ntk.kernel.ntk import NTK
 from pinn_ntk.kernel.rows import kernel_of_rows, strided_by
 from pinn_ntk.kernel.sample import shared_out
 
+MANY = 8
+"""Terms above which their blocks are formed together."""
+
 Places = dict[str, slice | Tensor]
 """Term -> places of some of the rows of a kernel."""
 
@@ -33,9 +36,10 @@ def kept_places(
 
 def kernel_of_places(kernel: NTK, places: Places) -> NTK:
     """The kernel of these rows, the same one where they are all."""
-    if all(isinstance(k, slice) and k.step == 1 for k in places.values()):
-        return kernel
-    return kernel_of_rows(kernel, places)
+    whole = all(isinstance(k, slice) and k.step == 1 for k in places.values())
+    kept = kernel if whole else kernel_of_rows(kernel, places)
+    kept.at_once = len(places) > MANY
+    return kept
 
 
 def places_in_residuals(kernel: NTK, places: Places) -> dict[str, Tensor]:

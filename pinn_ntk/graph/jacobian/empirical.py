@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pinn_ntk.errors import NTKWarning
+from pinn_ntk.graph.jacobian.certificate import errors
 from pinn_ntk.graph.jacobian.cost import Say
 from pinn_ntk.graph.jacobian.slow_rows import Allow, captured
 from pinn_ntk.graph.params import ParamsLike, named_leaves
@@ -98,10 +99,8 @@ def kernel_within(
             named, leaves, bounds, certify=certify, dtype=dtype, say=say or warned, allow=allow
         )
     probes = {term: c.probe for term, c in captures.items() if c.probe is not None}
-    return NTK(
-        {term: capture.jacobian for term, capture in captures.items()},
-        {(a, b): probes[a].error(probes[b]) for a in probes for b in probes},
-    )
+    jacobians = {term: capture.jacobian for term, capture in captures.items()}
+    return NTK(jacobians, errors(probes) if probes else {})
 
 
 def warned(_about: str, message: str) -> None:

@@ -116,7 +116,9 @@ def _mixed(mixed: Mapping[str, str], rows: int, bounds: Bounds) -> str:
 def _too_large(
     residuals: Mapping[str, Tensor], samples: Mapping[str, Sample], bounds: Bounds
 ) -> str:
-    rows = [f"{len(s.rows)} of {residuals[term].numel()} rows of {term}" for term, s in samples.items()]
+    rows = [
+        f"{len(s.rows)} of {residuals[term].numel()} rows of {term}" for term, s in samples.items()
+    ]
     more = f" and those of {len(rows) - NAMED} more terms" if len(rows) > NAMED else ""
     return (
         f"the factors of all rows would take more than half of memory_budget={bounds.memory} "
