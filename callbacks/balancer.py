@@ -46,6 +46,12 @@ WEIGHT = Tag(
     advice="It should settle. One that grows through the run means that the kernel moves.",
 )
 
+WEIGHT_ERROR = Tag(
+    "weight_error/<term>",
+    "its standard error, where rows were left out",
+    advice="See `ntk/trace_error/<term>`.",
+)
+
 
 class NTKBalancer(KernelCallback):
     """Weights loss terms so that their kernels have equal traces; no edit of the module needed.

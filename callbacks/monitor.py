@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pinn_ntk.callbacks.balancer import WEIGHT, balancers
 from pinn_ntk.callbacks.base import KernelCallback, callbacks_of, overhead
-from pinn_ntk.callbacks.due_step import DueStep, OverBudget
+from pinn_ntk.callbacks.due_step import DueStep
 from pinn_ntk.callbacks.report import Report
 from pinn_ntk.callbacks.schedule import Schedule
 from pinn_ntk.callbacks.step.manual_backward import Backward, measuring
@@ -22,10 +22,8 @@ from pinn_ntk.callbacks.trainer.steps import logged_step
 from pinn_ntk.diagnostics.base import Diagnostic, Reading, Tag
 from pinn_ntk.diagnostics.panel import Panel
 from pinn_ntk.diagnostics.registry import chosen
-from pinn_ntk.errors import UnavailableError
 from pinn_ntk.kernel.bounds import MAX_ROWS, MEMORY_BUDGET
 from pinn_ntk.kernel.spectrum import Spectrum
-from pinn_ntk.looks.look import Look
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -58,7 +56,7 @@ class NTKMonitor(KernelCallback):
     | key | meaning | unit |
     | --- | --- | --- |
     | ``ntk/trace/<term>`` | trace of K_aa over all rows: its learning rate in sum | (r / theta)^2 |
-    | ``ntk/trace_error/<term>`` | standard error of it, only where rows were left out | (r / theta)^2 |
+    | ``ntk/trace_error/<term>`` | its standard error, where rows were left out | (r / theta)^2 |
     | ``ntk/effective_weight/<term>`` | weight in the loss in force: 1 for a plain mean | 1 |
     | ``ntk/lambda_max/<term>`` | largest eigenvalue of K_aa: the fastest rate | (r / theta)^2 |
     | ``ntk/effective_rank/<term>`` | directions that carry K_aa, Tr^2 / Frobenius^2 | 1 |
@@ -113,13 +111,11 @@ class NTKMonitor(KernelCallback):
         diagnostics: Names of what is measured, such as "traces" and "drift", and objects of your
             own `pinn_ntk.diagnostics.Diagnostic` classes; None for all that there are.
         max_rows: Rows of all terms together that are taken one by one, a backward pass each, where
-            the fast path cannot serve a parameter. The default stays below about 20 training
-            steps. A term of more rows is measured on rows drawn from equal strata: its trace is an
-            estimate, logged with a standard error, and what else is of these rows is marked. None
-            takes all rows, after a warning that says how long that takes.
-        memory_budget: Bytes that a measurement may take beyond what training holds: half for
-            factors and rows of all terms, the rest for blocks, gradients and temporaries. Above
-            it fewer rows are measured, marked likewise.
+            the fast path cannot serve a parameter; the default takes about 20 training steps. Of
+            more rows some are drawn from equal strata: traces are estimates with a standard error,
+            and what follows is marked. None takes all, after a warning of how long that takes.
+        memory_budget: Bytes that a measurement may take beyond a backward pass: half for factors
+            and rows, the rest for blocks, gradients, temporaries. Above it rows are drawn likewise.
 
     Attributes:
         history: Tag -> array of (step, value), of all that was measured, whatever the loggers.
@@ -241,27 +237,13 @@ class NTKMonitor(KernelCallback):
         """Read the terms of a loss that this step has not measured before."""
         with measuring():
             look = self.look(at, self.looks.fresh, lambda _: self.certify)
-            if look is None or look.found.ascends or self._over_budget(at, look):
+            if look is None or look.found.ascends or self.due.too_dear(at.trainer, look):
                 return None
             if self.certify and not look.undefined:
                 self.finder.check(at.loss, look.found)
             self.looks.done |= set(look.found.residuals)
             self.looks.first = self.looks.first or look
             return self.panel.read(look)
-
-    def _over_budget(self, at: Backward, look: Look) -> bool:
-        """Whether rows would be taken one by one for longer than affordable: then put off."""
-        if self.schedule.budget is None:
-            return False
-        look.allow = partial(self.due.allow, at.trainer)
-        try:
-            _ = look.kernel
-        except UnavailableError as error:
-            if isinstance(error.__cause__, OverBudget):
-                said = f"that is put off until budget={self.schedule.budget} allows it."
-                self.guard.warn_once("put off", said)
-                return True
-        return False
 
     def _keep(self, trainer: pl.Trainer, readings: list[Reading]) -> None:
         step = logged_step(trainer)

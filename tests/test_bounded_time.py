@@ -101,12 +101,12 @@ class TestKernel:
                 expected = J[a][drawn[a]] @ J[b][drawn[b]].mT
                 assert_near(kernel[a, b], expected, 1e-12, f"K {a} {b}")
         assert max(kernel.certificate.values()) < 1e-12
-        for term in J:
-            diagonal = J[term].square().sum(1)[drawn[term]]
-            rows = len(J[term])
+        for term, whole in J.items():
+            diagonal = whole.square().sum(1)[drawn[term]]
+            rows = len(whole)
             assert kernel.sampled(term) == (20, rows)
             assert kernel.trace(term) == pytest.approx(rows / 20 * float(diagonal.sum()))
-            truth = float(J[term].square().sum())
+            truth = float(whole.square().sum())
             assert abs(kernel.trace(term) - truth) < 3 * kernel.trace_error(term)
             assert 0 < kernel.trace_error(term) < 0.2 * truth
         assert kernel.sampled_terms == ("pde", "bc")
@@ -330,9 +330,9 @@ class TestCallbacks:
 
     def test_a_budget_guards_the_first_measurement(self, monkeypatch: pytest.MonkeyPatch):
         """Rows that would take an hour wait; other measurements are made at once."""
-        monkeypatch.setattr("pinn_ntk.graph.jacobian.capture.Capture.pass_seconds", lambda _: 100.0)
+        monkeypatch.setattr("pinn_ntk.graph.jacobian.capture.timed", lambda run: (run(), 100.0))
         monitor = NTKMonitor(every_n_steps=1, budget=0.5)
-        _, said, passes = fitted(monitor, steps=4)
+        _, said, _ = fitted(monitor, steps=4)
         assert series(monitor, "ntk/trace/pde").keys() == {3}, "the last step, whatever it costs"
         assert any("put off until budget=0.5 allows it" in m for m in said)
         monkeypatch.undo()
@@ -341,7 +341,7 @@ class TestCallbacks:
         assert 0 in series(monitor, "ntk/trace/pde")
 
     def test_what_is_put_off_reads_the_graph_once(self, monkeypatch: pytest.MonkeyPatch):
-        monkeypatch.setattr("pinn_ntk.graph.jacobian.capture.Capture.pass_seconds", lambda _: 100.0)
+        monkeypatch.setattr("pinn_ntk.graph.jacobian.capture.timed", lambda run: (run(), 100.0))
         _, _, without = fitted(steps=6)
         monitor = NTKMonitor(steps=[0], budget=0.5)
         _, _, passes = fitted(monitor, steps=6)

@@ -81,7 +81,7 @@ def test_a_wrong_rule_is_mended(
     kernel, message = measured(residual, net, said)
     found = kernel.jacobian("pde").fallbacks
     assert set(found) >= {"0.weight", "2.weight", "4.weight"}
-    for name, reason in found.items():
+    for reason in found.values():
         assert reason.startswith("the certificate is off by")
     assert all(name in message for name in list(found)[:3])
     trained = sum(net.get_parameter(name).numel() for name in found)
@@ -235,9 +235,9 @@ def test_errors_of_all_pairs_are_those_of_each():
         "something": Probe({}, {"w": column(1.0, 0.0)}),
     }
     found = certificate.errors(probes)
-    for a in probes:
-        for b in probes:
-            assert found[a, b] == pytest.approx(probes[a].error(probes[b])), (a, b)
+    for a, first in probes.items():
+        for b, second in probes.items():
+            assert found[a, b] == pytest.approx(first.error(second)), (a, b)
 
 
 def test_failures_by_hand():

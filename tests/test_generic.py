@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from pinn_ntk import NTKWarning, ResidualError, empirical_ntk
 from pinn_ntk.graph.jacobian import generic
-from pinn_ntk.graph.jacobian.sizes import live_bytes
 from pinn_ntk.graph.jacobian.generic import row_gradients, stacked
+from pinn_ntk.graph.jacobian.sizes import live_bytes
 from pinn_ntk.graph.reference import reference_jacobian
 from tests.asserts import assert_near, backward_passes, checked_ntk
 from tests.networks import NETWORKS, own_function

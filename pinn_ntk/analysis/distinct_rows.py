@@ -67,13 +67,13 @@ def _sketches(jacobian: FactoredJacobian) -> Tensor:
         if isinstance(factor, Dense):
             drawn, parts = normal(factor.numel), factor.gradients.split(CHUNK)
             for some, rows in zip(total.split(CHUNK), parts, strict=True):
-                some += rows.to(jacobian.dtype) @ drawn
+                some.add_(rows.to(jacobian.dtype) @ drawn)
             continue
         a, b = map(normal, factor.shape)
         for left, right in zip(factor.left, factor.right, strict=True):
             parts = zip(total.split(CHUNK), left.split(CHUNK), right.split(CHUNK), strict=True)
             for some, x, y in parts:
-                some += (x.to(jacobian.dtype) @ a) * (y.to(jacobian.dtype) @ b)
+                some.add_((x.to(jacobian.dtype) @ a) * (y.to(jacobian.dtype) @ b))
     return total
 
 

@@ -138,7 +138,7 @@ def interference_of(gradients: Mapping[str, Tensor]) -> Interference:
     """The same from the gradients dL_a/dtheta themselves, term -> (P,)."""
     pieces = zip(*(gradient.split(_WIDTH) for gradient in gradients.values()), strict=True)
     stacked = (torch.stack(piece).double() for piece in pieces)  # (T, p) of (T, P)
-    products = sum(some @ some.mT for some in stacked)
+    products = torch.stack([some @ some.mT for some in stacked]).sum(0)
     return Interference(tuple(gradients), (products + products.mT) / 2)
 
 

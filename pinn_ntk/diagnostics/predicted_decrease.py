@@ -119,10 +119,10 @@ class PredictedDecrease(Diagnostic):
     The ratio is that of whatever step the optimizer took, 1 where residuals are linear along it;
     near 1 as well where the loss rises as the kernel says, and the summary gives the sign. It is
     known when the next step has come. It is left out for points that are drawn anew (a probe has
-    points that stay), where gradients are accumulated, where the kernel is not over all parameters or
-    of a sample of the rows (``max_rows``, ``memory_budget``),
-    and where residuals become another function of the parameters between the two steps: where they
-    draw random numbers (dropout; noise on targets), or batch, buffers or frozen parameters change.
+    points that stay), where gradients are accumulated, where the kernel is not over all parameters
+    or of a sample of the rows (``max_rows``, ``memory_budget``), and where residuals become another
+    function of the parameters between the two steps: where they draw random numbers (dropout; noise
+    on targets), or batch, buffers or frozen parameters change.
     A residual function draws the same numbers twice. Annealed attributes and generators of your own
     cannot be seen: leave the ratio aside there. Of losses such as sqrt(mean r^2) or log(mean r^2)
     it is that of the mean square with the weight that the step gives it.

@@ -41,7 +41,7 @@ class Traces(Diagnostic):
         ),
         Tag(
             "trace_error/<term>",
-            "standard error of it, only where rows were left out",
+            "its standard error, where rows were left out",
             "(r / theta)^2",
             advice="Of terms that take a backward pass a row; `max_rows` bounds these.",
         ),

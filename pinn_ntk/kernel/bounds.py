@@ -40,3 +40,7 @@ class Bounds(NamedTuple):
     def block_rows(self, max_points: int) -> int:
         """Rows of the blocks of all terms together; blocks and their copies take a quarter."""
         return min(TOGETHER * max_points, math.isqrt(self.memory // 4 // (8 * _COPIES)))
+
+
+EXACT = Bounds()
+"""All rows, within `MEMORY_BUDGET`."""

@@ -134,28 +134,26 @@ Factor: TypeAlias = Outer | Dense
 def stacked(parts: Sequence[Factor | None], rows: Sequence[int]) -> Factor:
     """Factors of one parameter below one another, None for zero rows; some are not None."""
     outers = [part for part in parts if isinstance(part, Outer)]
-    if any(isinstance(part, Dense) for part in parts):
-        known = [part for part in parts if part is not None]
-        like = known[0].rows()
-        written = [
-            like.new_zeros(n, like.shape[1]) if p is None else p.rows()
-            for p, n in zip(parts, rows, strict=True)
-        ]
-        return Dense(torch.cat(written))
-    sites, like = max(len(part.left) for part in outers), outers[0]
+    if len(outers) < sum(part is not None for part in parts):
+        written = [None if part is None else part.rows() for part in parts]
+        return Dense(_below(written, rows))
+    sites = range(max(len(part.left) for part in outers))
+    pairs = [[_site(part, site) for part in parts] for site in sites]
+    left = tuple(_below([left for left, _ in of_site], rows) for of_site in pairs)
+    return Outer(left, tuple(_below([right for _, right in of_site], rows) for of_site in pairs))
 
-    def side(name: str, site: int, width: int) -> Tensor:
-        pieces = [
-            like.left[0].new_zeros(count, width)
-            if part is None or site >= len(part.left)
-            else getattr(part, name)[site]
-            for part, count in zip(parts, rows, strict=True)
-        ]
-        return torch.cat(pieces)
 
-    m, n = like.shape
-    left = tuple(side("left", site, m) for site in range(sites))
-    return Outer(left, tuple(side("right", site, n) for site in range(sites)))
+def _site(part: Factor | None, site: int) -> tuple[Tensor | None, Tensor | None]:
+    if not isinstance(part, Outer) or site >= len(part.left):
+        return None, None
+    return part.left[site], part.right[site]
+
+
+def _below(parts: Sequence[Tensor | None], rows: Sequence[int]) -> Tensor:
+    like = next(part for part in parts if part is not None)
+    zeros = (like.new_zeros(count, like.shape[1]) for count in rows)
+    filled = zip(parts, zeros, strict=True)
+    return torch.cat([zero if part is None else part for part, zero in filled])
 
 
 def add_gram(
@@ -169,24 +167,10 @@ def add_gram(
     enough.
     """
     if isinstance(a, Outer) and isinstance(b, Outer) and _outer_is_cheaper(a, b, same=same):
-        room = budget // out.element_size()
-        side = max(1, min(math.isqrt(room // 4), room // (2 * max(a.row, b.row))))
-        for rows in _tiles(out.shape[0], side):
-            for cols in _tiles(out.shape[1], side):
-                if same and cols.start < rows.start:
-                    continue
-                diagonal = same and cols.start == rows.start
-                wide = a.slice(rows).to(dtype)
-                other = wide if diagonal else b.slice(cols).to(dtype)
-                _add_outer(out[rows, cols], wide, other, same=diagonal)
-        for rows in _tiles(out.shape[0], side) if same else ():  # the other half
-            out[rows.stop :, rows] = out[rows, rows.stop :].mT
+        _add_outer_in_tiles(out, a, b, dtype, budget, same=same)
         return
     if isinstance(a, Dense) and isinstance(b, Dense):
-        width = max(1, budget // max(1, sum(out.shape) * out.element_size()))
-        for columns in _tiles(a.numel, width):
-            left = a.gradients[:, columns].to(dtype)
-            out += left @ (left if same else b.gradients[:, columns].to(dtype)).mT
+        _add_dense(out, a, b, dtype, budget, same=same)
         return
     numbers = 3 * a.numel + max(a.row, b.row)  # of a row: written out on both sides, and a site
     side = max(1, budget // max(1, numbers * out.element_size()))
@@ -195,6 +179,33 @@ def add_gram(
         for cols in _tiles(out.shape[1], side):
             right = left if same and cols == rows else b.slice(cols).to(dtype).rows()
             out[rows, cols] += left @ right.mT
+
+
+def _add_outer_in_tiles(
+    out: Tensor, a: Outer, b: Outer, dtype: torch.dtype, budget: int, *, same: bool
+) -> None:
+    room = budget // out.element_size()
+    side = max(1, min(math.isqrt(room // 4), room // (2 * max(a.row, b.row))))
+    for rows in _tiles(out.shape[0], side):
+        for cols in _tiles(out.shape[1], side):
+            if same and cols.start < rows.start:
+                continue
+            diagonal = same and cols.start == rows.start
+            wide = a.slice(rows).to(dtype)
+            other = wide if diagonal else b.slice(cols).to(dtype)
+            _add_outer(out[rows, cols], wide, other, same=diagonal)
+    for rows in _tiles(out.shape[0], side) if same else ():  # the other half
+        out[rows.stop :, rows] = out[rows, rows.stop :].mT
+
+
+def _add_dense(
+    out: Tensor, a: Dense, b: Dense, dtype: torch.dtype, budget: int, *, same: bool
+) -> None:
+    """The same by columns, each of which is read once."""
+    width = max(1, budget // max(1, sum(out.shape) * out.element_size()))
+    for columns in _tiles(a.numel, width):
+        left = a.gradients[:, columns].to(dtype)
+        out += left @ (left if same else b.gradients[:, columns].to(dtype)).mT
 
 
 def _site_products(factors: Sequence[Tensor], dtype: torch.dtype) -> Tensor:

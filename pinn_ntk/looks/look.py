@@ -24,7 +24,7 @@ from pinn_ntk.graph.jacobian.empirical import kernel_within
 from pinn_ntk.graph.terms.curvature import effective_weights
 from pinn_ntk.graph.terms.term import Term
 from pinn_ntk.graph.terms.term_loss import TermLoss
-from pinn_ntk.kernel.bounds import MAX_POINTS, Bounds
+from pinn_ntk.kernel.bounds import EXACT, MAX_POINTS, Bounds
 from pinn_ntk.kernel.ntk import NTK
 from pinn_ntk.kernel.spectrum import Spectrum
 from pinn_ntk.looks.parameters import learning_rate, parameter_groups, used_names
@@ -83,7 +83,7 @@ class Look:
     scale: float = 1.0
     certify: bool = True
     max_points: int = MAX_POINTS
-    bounds: Bounds = Bounds()
+    bounds: Bounds = EXACT
     say: Callable[[str, str], None] | None = None
     allow: Callable[[float], None] = lambda _: None
     inputs: StepInputs | None = None

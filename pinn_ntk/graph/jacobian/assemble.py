@@ -20,7 +20,6 @@ from pinn_ntk.graph.operations import operation
 from pinn_ntk.graph.walk import Edge, Graph
 from pinn_ntk.kernel.factors import Dense, Factor, Outer
 
-
 _COPIES = 2  # of the rows at a shared tensor: by site, and their sum
 
 

@@ -12,11 +12,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from pinn_ntk.errors import ResidualError
+from pinn_ntk.graph.jacobian.affordable import Refuse
 from pinn_ntk.graph.jacobian.certificate import (
     Probe,
     backward_probe,
@@ -25,11 +27,13 @@ from pinn_ntk.graph.jacobian.certificate import (
     tolerance,
 )
 from pinn_ntk.graph.jacobian.generic import is_freed, row_gradients
-from pinn_ntk.graph.jacobian.sites import Refuse, site_factors
+from pinn_ntk.graph.jacobian.sites import site_factors
 from pinn_ntk.kernel.bounds import Bounds
 from pinn_ntk.kernel.factors import Dense
 from pinn_ntk.kernel.jacobian import FactoredJacobian
 from pinn_ntk.kernel.sample import Sample
+
+T = TypeVar("T")
 
 
 class Capture:
@@ -41,7 +45,7 @@ class Capture:
         reasons: Parameter -> why its rows have to be taken one by one.
         mixed: Parameter -> why its rows were pulled back one by one, see `mixing.py`.
         probe: The certificate; None without one.
-        seconds: Time of one backward pass; None where none was timed.
+        seconds: About the time of one backward pass: of the probe, else of reading the graph.
     """
 
     def __init__(
@@ -60,15 +64,15 @@ class Capture:
         self.mixed: dict[str, str] = {}
         self.reasons: dict[str, str] = {}
         self.probe: Probe | None = None
-        self.seconds: float | None = None
+        self.seconds = 0.0
         self.places: Tensor | None = None  # of the rows kept among those of `residual`
 
     def read(self, *, certify: bool, dtype: torch.dtype, refuse: Refuse) -> None:
         """Read the factors off the graph, and compare them with a backward pass."""
         residual, leaves, exact = self.residual, self.leaves, None
         with told_if_freed(self.term):
-            factors, reasons, self.mixed, coarsest = site_factors(
-                residual, leaves, refuse, self.bounds.temporary, self.held
+            (factors, reasons, self.mixed, coarsest), self.seconds = timed(
+                lambda: site_factors(residual, leaves, refuse, self.bounds.temporary, self.held)
             )
             if certify:
                 exact, self.seconds = timed(lambda: backward_probe(residual, leaves))
@@ -98,13 +102,6 @@ class Capture:
     def row_bytes(self) -> int:
         """Bytes of one row of them."""
         return sum(leaf.numel() * leaf.element_size() for leaf in self.slow.values())
-
-    def pass_seconds(self) -> float:
-        """Time of one backward pass to the slow parameters."""
-        if self.seconds is None:
-            with told_if_freed(self.term):
-                _, self.seconds = timed(lambda: backward_probe(self.residual, self.slow))
-        return self.seconds
 
     def keep(self, most: int) -> None:
         """Go on with at most ``most`` rows, spread evenly."""
@@ -152,7 +149,7 @@ def _off_by(error: float, most: float) -> str:
     return f"the certificate is off by {f'more than {most:.0e}' if error > most else error}"
 
 
-def timed(run: Callable[[], dict[str, Tensor]]) -> tuple[dict[str, Tensor], float]:
+def timed(run: Callable[[], T]) -> tuple[T, float]:
     """What a backward pass gives, and its wall time."""
     begin = time.perf_counter()
     return run(), time.perf_counter() - begin

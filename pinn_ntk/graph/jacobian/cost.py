@@ -16,6 +16,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor
+from torch.autograd.graph import Node
 
 from pinn_ntk.graph import nodes
 from pinn_ntk.graph.jacobian.align import aligned_uses
@@ -55,7 +56,7 @@ def captured_bytes(residual: Tensor, leaves: Mapping[str, Tensor]) -> tuple[int,
     return total, total if aligned is None else _DRAWN * total
 
 
-def _meets_points(graph: Graph, node: nodes.Node) -> bool:
+def _meets_points(graph: Graph, node: Node) -> bool:
     """Whether an operation takes a parameter, be it a view, or what is computed from some."""
     inputs = [edge.node for _, edge in graph.edges(node)]
     if operation(node).view:
@@ -64,7 +65,7 @@ def _meets_points(graph: Graph, node: nodes.Node) -> bool:
     return computed or any(_is_leaf(graph, n) for n in inputs)
 
 
-def _is_leaf(graph: Graph, node: nodes.Node) -> bool:
+def _is_leaf(graph: Graph, node: Node) -> bool:
     while node not in graph.names and operation(node).view:
         node = next(nodes.inputs(node))[1]
     return node in graph.names

@@ -19,7 +19,6 @@ from pinn_ntk.graph.residuals import named_residuals
 from pinn_ntk.kernel.bounds import MEMORY_BUDGET, Bounds
 from pinn_ntk.kernel.ntk import NTK
 
-
 PACKAGE = str(Path(__file__).parents[2])
 
 

@@ -7,7 +7,7 @@ points at once, because rows do not interact; a rule (`rules.py` here) turns it 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -17,22 +17,20 @@ from torch.autograd.graph import GradientEdge
 
 from pinn_ntk.graph import nodes
 from pinn_ntk.graph.jacobian import partitions
+from pinn_ntk.graph.jacobian.affordable import Refuse, refused, without
 from pinn_ntk.graph.jacobian.align import aligned_uses
-from pinn_ntk.graph.jacobian.assemble import Contribution, assemble, written_out
-from pinn_ntk.graph.jacobian.sizes import in_groups
+from pinn_ntk.graph.jacobian.assemble import Contribution, assemble
 from pinn_ntk.graph.jacobian.decode import RowCode, elementwise
 from pinn_ntk.graph.jacobian.mixing import mixed_results
 from pinn_ntk.graph.jacobian.rules import SiteRule, find_rules
+from pinn_ntk.graph.jacobian.sizes import in_groups
 from pinn_ntk.graph.operations import operation
 from pinn_ntk.graph.walk import Edge, Graph, Use
-from pinn_ntk.kernel.bounds import Bounds
+from pinn_ntk.kernel.bounds import EXACT
 from pinn_ntk.kernel.factors import Factor
 
 INTERACTING = "points interact, its rows do not decode"
 """Reason for a parameter whose cotangents mix several rows."""
-
-TOO_LARGE = "what it is computed to takes too much memory row by row"
-"""Reason for a parameter of which a weight is computed, rows of which would be written out."""
 
 
 @dataclass
@@ -53,16 +51,12 @@ class Sites(NamedTuple):
     coarsest: torch.dtype  # the lowest precision in the graph
 
 
-Refuse = Callable[[Mapping[str, str]], Collection[str]]
-"""Parameters that take a pass a row, and why -> those of them that are not to."""
-
-
 def site_factors(
     residual: Tensor,
     leaves: Mapping[str, Tensor],
     refuse: Refuse = lambda _: (),
-    room: int = Bounds().temporary,
-    held: int = Bounds().held,
+    room: int = EXACT.temporary,
+    held: int = EXACT.held,
 ) -> Sites:
     """Factors of the Jacobian of one residual; one row is left to the backward pass it takes.
 
@@ -79,32 +73,12 @@ def site_factors(
     if reading is None:
         reading = _read_decoded(graph, residual, room)
     mixed = mixed_results(graph, reading.contributions)
-    refused = {name: mixed[name] for name in (refuse(mixed) if mixed else ())}
-    refused |= dict.fromkeys(_too_large(graph, reading.contributions, residual, held), TOO_LARGE)
-    reasons = refused | reading.reasons
-    wanted = [c for c in reading.contributions if not refused.keys() & set(_behind(graph, c))]
+    reasons = refused(graph, reading.contributions, residual, mixed, refuse, held)
+    wanted = without(graph, reading.contributions, reasons)
+    reasons |= reading.reasons
     factors = assemble(graph, wanted, residual.numel())
     read = {n: f for n, f in factors.items() if n not in reasons}
     return Sites(read, reasons, {n: r for n, r in mixed.items() if n in read}, graph.coarsest)
-
-
-def _too_large(
-    graph: Graph, contributions: Sequence[Contribution], residual: Tensor, held: int
-) -> list[str]:
-    """Parameters behind shared tensors whose rows do not fit ``held`` bytes, the largest first."""
-    row = residual.numel() * residual.element_size()
-    edges = dict.fromkeys(contribution.edge for contribution in contributions)
-    sizes = sorted(((row * written_out(graph, edge), edge) for edge in edges), key=lambda x: -x[0])
-    total, names = sum(size for size, _ in sizes), []
-    for size, edge in sizes:
-        if total > held:
-            names += graph.names_behind(edge.node)
-            total -= size
-    return names
-
-
-def _behind(graph: Graph, contribution: Contribution) -> list[str]:
-    return graph.names_behind(contribution.edge.node)
 
 
 def _read_aligned(graph: Graph, residual: Tensor) -> Reading | None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Mapping
 import torch
 from torch import Tensor
 
+from pinn_ntk.graph.jacobian.capture import Capture
 from pinn_ntk.graph.jacobian.cost import (
     NAMED,
     Say,
@@ -20,7 +21,6 @@ from pinn_ntk.graph.jacobian.cost import (
     samples_in_memory,
     size,
 )
-from pinn_ntk.graph.jacobian.capture import Capture
 from pinn_ntk.kernel.bounds import Bounds
 from pinn_ntk.kernel.sample import Sample
 
@@ -70,7 +70,7 @@ def _finish(captures: Mapping[str, Capture], bounds: Bounds, say: Say, allow: Al
     slow = {term: capture for term, capture in captures.items() if capture.reasons}
     wanted = {term: capture.jacobian.rows for term, capture in slow.items()}
     taken = rows_one_by_one(wanted, {term: c.row_bytes for term, c in slow.items()}, bounds)
-    seconds = {t: taken[t] * c.pass_seconds() for t, c in slow.items() if wanted[t] > 1}
+    seconds = {t: taken[t] * c.seconds for t, c in slow.items() if wanted[t] > 1}
     for term, expected in seconds.items():
         say(f"slow {term}", _slow(slow[term], taken[term], expected, bounds))
     if seconds:
@@ -98,7 +98,8 @@ def _slow(capture: Capture, rows: int, seconds: float, bounds: Bounds) -> str:
         bound = f"memory_budget={bounds.memory}"
     return (
         f"{said}Of its {every} rows {rows} are computed one by one instead, drawn from equal "
-        f"strata ({bound}): {cost}. Traces are estimated from them, blocks are of them. {_avoid(bounds)}"
+        f"strata ({bound}): {cost}. Traces are estimated from them, blocks are of them. "
+        f"{_avoid(bounds)}"
     )
 
 
