@@ -24,8 +24,10 @@ from pinn_ntk.graph.jacobian.decode import RowCode, elementwise
 from pinn_ntk.graph.jacobian.pieces import Piece
 from pinn_ntk.graph.jacobian.rules import find_rules, has_effect
 from pinn_ntk.graph.jacobian.site_rule import SiteRule
+from pinn_ntk.graph.jacobian.sizes import in_groups
 from pinn_ntk.graph.operations import operation
 from pinn_ntk.graph.walk import Edge, Graph, Use
+from pinn_ntk.kernel.bounds import EXACT
 from pinn_ntk.kernel.factors import Dense
 
 INTERACTING = "points interact, its rows do not decode"
@@ -48,11 +50,14 @@ class Reading:
     mixed: bool = False  # rows share a slot for some reason, which another partition may mend
 
 
-def read_sites(graph: Graph, piece: Piece) -> Reading:
-    """Contributions of all sites of one piece, a component of it at a time."""
+def read_sites(graph: Graph, piece: Piece, room: int = EXACT.temporary) -> Reading:
+    """Contributions of all sites of one piece, a component of it at a time.
+
+    ``room`` is for cotangents that are read and let go, in bytes.
+    """
     if piece.edge.node in graph.names:
         return _read_leaf(piece)
-    return _read_aligned(graph, piece) or _read_decoded(graph, piece)
+    return _read_aligned(graph, piece) or _read_decoded(graph, piece, room)
 
 
 def _read_leaf(piece: Piece) -> Reading:
@@ -91,7 +96,7 @@ def _read_aligned(graph: Graph, piece: Piece) -> Reading | None:
     return reading
 
 
-def _read_decoded(graph: Graph, piece: Piece) -> Reading:
+def _read_decoded(graph: Graph, piece: Piece, room: int) -> Reading:
     """Labelled passes, one set a component; which rows share points is found by trying."""
     best: Reading | None = None
     counts = piece.counts()
@@ -100,7 +105,7 @@ def _read_decoded(graph: Graph, piece: Piece) -> Reading:
         for members in partition:
             wanted = members[counts[members]]
             if len(wanted):
-                _Decoder(graph, piece, wanted, reading).read()
+                _Decoder(graph, piece, wanted, reading, room).read()
             if best is not None and len(reading.reasons) >= len(best.reasons):
                 break
         if best is None or len(reading.reasons) < len(best.reasons):
@@ -113,8 +118,11 @@ def _read_decoded(graph: Graph, piece: Piece) -> Reading:
 class _Decoder:
     """Climbs from the leaves to the first consumers whose cotangents fall into rows."""
 
-    def __init__(self, graph: Graph, piece: Piece, members: Tensor, reading: Reading) -> None:
+    def __init__(
+        self, graph: Graph, piece: Piece, members: Tensor, reading: Reading, room: int
+    ) -> None:
         self.graph, self.piece, self.reading, self.members = graph, piece, reading, members
+        self.room = room
         self.places = torch.arange(len(members), device=members.device)
         self.climbed = False
         self.code = RowCode(len(members), piece.dtype, members.device, graph.coarsest)
@@ -126,17 +134,18 @@ class _Decoder:
         seen: set[Edge] = set(frontier)
         while frontier:
             uses = list(self._uses(frontier, seen))
-            targets = {Edge(u.node, o) for u, _ in uses for o in self.graph.outputs[u.node]}
-            passes = [
-                _cotangents(self.piece, self.members, cotangent, targets)
-                for cotangent in self.code.passes()
-            ]
-            frontier = []
-            for use, edge in uses:
-                for mixed in self._place(use, edge, passes):
-                    if mixed not in seen:
-                        seen.add(mixed)
-                        frontier.append(mixed)
+            outputs = {Edge(u.node, o): None for u, _ in uses for o in self.graph.outputs[u.node]}
+            codes, frontier = self.code.passes(), []
+            for targets in in_groups(list(outputs), self.room // len(codes)):
+                nodes_here = {target.node for target in targets}
+                passes = [
+                    _cotangents(self.piece, self.members, code, set(targets)) for code in codes
+                ]
+                for use, edge in (use for use in uses if use[0].node in nodes_here):
+                    for mixed in self._place(use, edge, passes):
+                        if mixed not in seen:
+                            seen.add(mixed)
+                            frontier.append(mixed)
             self.climbed = True  # rows were mixed below: another partition may mend that
 
     def _uses(self, frontier: Sequence[Edge], seen: set[Edge]) -> Iterator[tuple[Use, Edge]]:
