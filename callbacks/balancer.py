@@ -33,6 +33,7 @@ from pinn_ntk.callbacks.weighting.update import TITLE, WeightUpdate
 from pinn_ntk.callbacks.weighting.weights_in_loss import WeightsInLoss
 from pinn_ntk.diagnostics.base import Tag
 from pinn_ntk.graph.residuals import named_residuals
+from pinn_ntk.kernel.bounds import MAX_ROWS, MEMORY_BUDGET
 from pinn_ntk.looks.parameters import matches
 from pinn_ntk.looks.step_terms import StepTerms
 from pinn_ntk.weights.trace import DEFAULT, Convention, TraceRule
@@ -45,6 +46,12 @@ WEIGHT = Tag(
     "weight lambda_a that the balancer puts on the term",
     chart="loss weights",
     advice="It should settle. One that grows through the run means that the kernel moves.",
+)
+
+WEIGHT_ERROR = Tag(
+    "weight_error/<term>",
+    "its standard error, where rows were left out",
+    advice="See `ntk/trace_error/<term>`.",
 )
 
 
@@ -101,6 +108,10 @@ class NTKBalancer(KernelCallback):
         residuals: As in `NTKMonitor`; weights go to terms of the loss that have these names.
         certify: Check kernel and terms at the first update, and whenever terms are new.
         prefix: First part of all tags.
+        max_rows: As in `NTKMonitor`, and so is ``memory_budget``. Weights that follow from
+            estimates are logged with a standard error, ``ntk/weight_error/<term>``. A kernel is
+            shared with a monitor of the same bounds.
+        memory_budget: Bytes that an update may take.
 
     Attributes:
         weights: Term -> lambda_a in force. Kept in checkpoints, as is `history`.
@@ -133,11 +144,14 @@ class NTKBalancer(KernelCallback):
         residuals: Route = None,
         certify: bool = True,
         prefix: str = "ntk",
+        max_rows: int | None = MAX_ROWS,
+        memory_budget: int = MEMORY_BUDGET,
     ) -> None:
         self._remember(locals())
         if rule != "trace":
             raise ValueError(f"NTKBalancer: rule is {rule!r}; expected 'trace'.")
         self.rule = TraceRule(convention, ema, min_weight, max_weight)
+        self._bound(max_rows, memory_budget)
         self._update = WeightUpdate(self.rule)
         self.check_first = certify
         schedule = Schedule("NTKBalancer", every_n_steps, steps, per_decade)
@@ -222,6 +236,8 @@ class NTKBalancer(KernelCallback):
             local = self._update.measured(partial(self._measured, at))
             weights = self._update.take(at.trainer, local)
             tagged = {f"weight/{name}": weight for name, weight in weights.items()}
+            errors = self._update.errors(weights)
+            tagged |= {f"weight_error/{name}": error for name, error in errors.items()}
             if tagged:
                 self.acts += 1
                 self.writer.log(at.trainer, logged_step(at.trainer), tagged)
@@ -266,6 +282,7 @@ class NTKBalancer(KernelCallback):
             remarks.note(look, self._in_loss)
         if not any(kernel.jacobian(term).fallbacks for term in kernel.terms):
             self._certified.add(found.signature)
+        self._update.estimated({name: kernel.trace_error(name) for name in kernel.sampled_terms})
         return traces
 
     def _to_weigh(self, loss: Tensor | None, found: StepTerms) -> StepTerms:

@@ -18,13 +18,18 @@ from pinn_ntk.callbacks.step.measuring import fit_begins, fit_is_over, measuring
 from pinn_ntk.callbacks.step.step_looks import StepLooks
 from pinn_ntk.callbacks.step.term_checks import TermChecks
 from pinn_ntk.callbacks.step.term_finder import TermFinder
-from pinn_ntk.callbacks.trainer.checks import in_other_processes, unsupported_strategy
+from pinn_ntk.callbacks.trainer.checks import (
+    at_least,
+    in_other_processes,
+    unsupported_strategy,
+)
 from pinn_ntk.callbacks.trainer.guard import Guard
 from pinn_ntk.callbacks.trainer.loggers import publish
 from pinn_ntk.callbacks.trainer.migrate import VERSION, migrate
 from pinn_ntk.callbacks.trainer.state import StatefulCallback, callbacks_of
 from pinn_ntk.callbacks.trainer.steps import last_step, logged_step
 from pinn_ntk.diagnostics.history import History
+from pinn_ntk.kernel.bounds import MAX_ROWS, Bounds
 from pinn_ntk.looks.look import Look
 from pinn_ntk.looks.parameters import Patterns, check_patterns
 from pinn_ntk.looks.step_terms import StepTerms
@@ -42,18 +47,28 @@ class KernelCallback(StatefulCallback):
     stays = False
     """Whether what was logged last is still in force when another fit starts."""
     max_points: int | None = None
+    bounds = Bounds(max_rows=MAX_ROWS)
+    """What one measurement may take."""
     without = "Nothing is measured."
     """What follows for the user where a strategy is not supported."""
     act, plan = "measurement", "measured"
     """What is done when it is due, in a word."""
 
+    def _bound(self, max_rows: int | None, memory_budget: int) -> None:
+        """Take no more of time and memory than this."""
+        owner = type(self).__name__
+        if max_rows is not None:
+            at_least(owner, "max_rows", max_rows, 1)
+        self.bounds = Bounds(at_least(owner, "memory_budget", memory_budget, 1), max_rows)
+
     def _set_up(
         self, schedule: Schedule, finder: TermFinder, params: Patterns, prefix: str
     ) -> None:
         self.schedule, self.finder, self.prefix = schedule, finder, prefix
-        self.looks = StepLooks(finder, params, self.max_points)
+        self.looks = StepLooks(finder, params, self.max_points, self.bounds)
         self.guard = Guard(type(self).__name__)
         self.checks = TermChecks(finder, self.guard)
+        self.looks.say = self.guard.say_once
         self.writer = LogWriter(self.guard, prefix)
         self.manual = ManualBackward(finder, self.at_backward, self.weight_of)
         self._module: ref[pl.LightningModule] | None = None

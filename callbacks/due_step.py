@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pinn_ntk.callbacks.schedule import Schedule
 from pinn_ntk.callbacks.trainer.guard import Guard
 from pinn_ntk.callbacks.trainer.steps import last_step, logged_step
+from pinn_ntk.errors import UnavailableError
+from pinn_ntk.looks.look import Look
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
+
+
+class OverBudgetError(RuntimeError):
+    """Rows that have to be taken one by one would take longer than the budget allows."""
 
 
 class DueStep:
@@ -75,6 +82,27 @@ class DueStep:
     def _waits(self, trainer: pl.Trainer) -> bool:
         in_time = trainer.current_epoch <= self._until
         return bool(self._missing) and in_time and trainer.world_size == 1
+
+    def too_dear(self, trainer: pl.Trainer, look: Look) -> bool:
+        """Whether rows would be taken one by one for longer than affordable: then put off."""
+        if self.schedule.budget is None:
+            return False
+        look.allow = partial(self._allow, trainer)
+        try:
+            _ = look.kernel
+        except UnavailableError as error:
+            return isinstance(error.__cause__, OverBudgetError)
+        return False
+
+    def _allow(self, trainer: pl.Trainer, seconds: float) -> None:
+        spent, elapsed = self.guard.seconds + seconds, self.guard.elapsed()
+        last = logged_step(trainer) == last_step(trainer)
+        if not last and not self.schedule.affords(spent, elapsed):
+            self._due = False
+            self.schedule.put_off(seconds)
+            said = f"that is put off until budget={self.schedule.budget} allows it."
+            self.guard.warn_once("put off", said)
+            raise OverBudgetError
 
     def may_come(self, trainer: pl.Trainer) -> bool:
         """Whether a step that begins may be measured, which the clock may still prevent."""

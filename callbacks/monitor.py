@@ -25,6 +25,7 @@ from pinn_ntk.callbacks.trainer.steps import logged_step
 from pinn_ntk.diagnostics.base import Diagnostic, Reading, Tag
 from pinn_ntk.diagnostics.panel import Panel
 from pinn_ntk.diagnostics.registry import chosen
+from pinn_ntk.kernel.bounds import MAX_ROWS, MEMORY_BUDGET
 from pinn_ntk.kernel.spectrum import Spectrum
 from pinn_ntk.looks.step_terms import StepTerms
 
@@ -59,6 +60,7 @@ class NTKMonitor(KernelCallback):
     | key | meaning | unit |
     | --- | --- | --- |
     | ``ntk/trace/<term>`` | trace of K_aa over all rows: its learning rate in sum | (r / theta)^2 |
+    | ``ntk/trace_error/<term>`` | its standard error, where rows were left out | (r / theta)^2 |
     | ``ntk/effective_weight/<term>`` | weight in the loss in force: 1 for a plain mean | 1 |
     | ``ntk/lambda_max/<term>`` | largest eigenvalue of K_aa: the fastest rate | (r / theta)^2 |
     | ``ntk/effective_rank/<term>`` | directions that carry K_aa, Tr^2 / Frobenius^2 | 1 |
@@ -93,6 +95,8 @@ class NTKMonitor(KernelCallback):
         steps: Steps to measure at, instead.
         per_decade: Measurements per factor of ten in steps, evenly on a logarithmic axis, instead.
         budget: Share of wall time that may be spent; what is due waits until it is affordable.
+            The first measurement is made at once, unless rows have to be taken one by one: then
+            it waits, too, until what they are going to take is affordable.
         names: Names of the terms, in the order in which the loss is written.
         include: Pattern or patterns of the names to measure, such as "pde*".
         params: The same for the parameters that the kernel is taken over, such as "net.*".
@@ -110,6 +114,12 @@ class NTKMonitor(KernelCallback):
             "<prefix>_2". Two that differ in no argument are refused by Lightning.
         diagnostics: Names of what is measured, such as "traces" and "drift", and objects of your
             own `pinn_ntk.diagnostics.Diagnostic` classes; None for all that there are.
+        max_rows: Rows of all terms together that are taken one by one, a backward pass each, where
+            the fast path cannot serve a parameter; the default takes about 20 training steps. Of
+            more rows some are drawn from equal strata: traces are estimates with a standard error,
+            and what follows is marked. None takes all, after a warning of how long that takes.
+        memory_budget: Bytes that a measurement may take beyond a backward pass: half for factors
+            and rows, the rest for blocks, gradients, temporaries. Above it rows are drawn likewise.
 
     Attributes:
         history: Tag -> array of (step, value), of all that was measured, whatever the loggers.
@@ -143,9 +153,12 @@ class NTKMonitor(KernelCallback):
         limit: bool = True,
         prefix: str = "ntk",
         diagnostics: Sequence[str | Diagnostic] | None = None,
+        max_rows: int | None = MAX_ROWS,
+        memory_budget: int = MEMORY_BUDGET,
     ) -> None:
         given = dict(locals())
         self.max_points = at_least("NTKMonitor", "max_points", max_points, 1)
+        self._bound(max_rows, memory_budget)
         self.certify = certify
         panel = chosen(diagnostics, certify=certify, save_start=save_start, limit=limit)
         self._remember(given | {"diagnostics": diagnostics and [d.name for d in panel]})
@@ -232,7 +245,7 @@ class NTKMonitor(KernelCallback):
         """Read the terms of a loss that this step has not measured before."""
         with measuring(at.module):
             look = self.look(at, self._to_read, lambda _: self.certify)
-            if look is None or look.found.ascends:
+            if look is None or look.found.ascends or self.due.too_dear(at.trainer, look):
                 return None
             if self.certify:
                 self.checks.check(at, look)

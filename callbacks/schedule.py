@@ -47,6 +47,7 @@ class Schedule:
         self.per_decade = per_decade
         self.budget = None if budget is None else _checked_budget(owner, budget)
         self._postponed = False
+        self._expected = 0.0  # seconds that what is put off will take
 
     def is_due(self, step: int, last_step: int | None = None) -> bool:
         """Whether the rule asks for a step, whatever the budget."""
@@ -78,8 +79,15 @@ class Schedule:
         """Whether to act now, be it to make up for an earlier step; to be asked once a step."""
         if not self.may_be_due(step, last_step, since):
             return False
-        self._postponed = step != last_step and not self.affords(spent, elapsed)
+        affordable = self.affords(spent + self._expected, elapsed)
+        self._postponed = step != last_step and not affordable
+        if not self._postponed:
+            self._expected = 0.0
         return not self._postponed
+
+    def put_off(self, expected: float) -> None:
+        """What is due takes these seconds, which are not affordable yet."""
+        self._postponed, self._expected = True, expected
 
     def may_be_due(self, step: int, last_step: int | None, since: int | None = None) -> bool:
         """What `due` would say at this step, were there no budget; nothing is put off."""

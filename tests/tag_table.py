@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from pinn_ntk.callbacks.balancer import WEIGHT
+from pinn_ntk.callbacks.balancer import WEIGHT, WEIGHT_ERROR
 from pinn_ntk.callbacks.monitor import OVERHEAD
 from pinn_ntk.diagnostics.registry import chosen
 from pinn_ntk.diagnostics.summary import ordered
@@ -20,7 +20,7 @@ DOCSTRING, DOCS = ROOT / "callbacks" / "monitor.py", ROOT / "docs" / "getting-st
 def rows(*, advice: bool) -> list[str]:
     tags = [tag for diagnostic in ordered(chosen()) for tag in diagnostic.tags]
     rows = []
-    for tag in [*tags, *([WEIGHT] if advice else []), OVERHEAD]:
+    for tag in [*tags, *([WEIGHT, WEIGHT_ERROR] if advice else []), OVERHEAD]:
         mark = "`" if advice else "``"
         cells = [f"{mark}ntk/{tag.pattern}{mark}", tag.meaning, tag.unit]
         rows.append(f"| {' | '.join([*cells, tag.advice] if advice else cells)} |")

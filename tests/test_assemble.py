@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from pinn_ntk.graph.jacobian import pull_back, sums
+from pinn_ntk.graph.jacobian.affordable import Affordable
 from pinn_ntk.graph.jacobian.assemble import Contribution, assemble
 from pinn_ntk.graph.walk import Edge, Graph
 from pinn_ntk.kernel.factors import Dense, Factor, Outer
@@ -81,14 +82,14 @@ PLACES: dict[str, tuple[int, Tensor, Owners]] = {
 @pytest.mark.parametrize(("slots", "members", "owners"), PLACES.values(), ids=PLACES)
 def test_slots_go_to_their_rows(graph: Graph, make, slots: int, members: Tensor, owners: Owners):
     contribution = at_leaf(graph, make(slots), members, owners)
-    factor = assemble(graph, [contribution], R)[0]["w"]
+    factor = assemble(graph, [contribution], R)["w"]
     assert isinstance(factor, type(contribution.factor))
     assert_near(factor.rows(), by_hand(contribution), 1e-15, "rows")
 
 
 def test_slots_in_order_may_be_several_a_row(graph: Graph):
     contribution = at_leaf(graph, dense(2 * R))
-    factor = assemble(graph, [contribution], R)[0]["w"]
+    factor = assemble(graph, [contribution], R)["w"]
     assert_near(factor.rows(), by_hand(contribution), 1e-15, "rows")
 
 
@@ -101,7 +102,7 @@ def test_sites_add_up(graph: Graph, kinds: list[str]):
         at_leaf(graph, KINDS[kind](slots), *rest)
         for kind, (slots, *rest) in zip(kinds, places, strict=False)
     ]
-    factor = assemble(graph, made, R)[0]["w"]
+    factor = assemble(graph, made, R)["w"]
     few = len(kinds) < 4  # a matrix of 3 rows is a sum of 3 outer products at most
     assert isinstance(factor, Outer) == (few and "dense" not in kinds)
     assert_near(factor.rows(), sum(by_hand(c) for c in made), 1e-14, "rows")
@@ -118,7 +119,7 @@ def test_sites_that_share_a_factor_are_joined(graph: Graph, shared: str):
         second.left[0][0], second.right[0][0] = first.left[0][0], first.right[0][0]
     third = outer(R)
     made = [at_leaf(graph, f) for f in (first, third, second)]
-    factor = assemble(graph, made, R)[0]["w"]
+    factor = assemble(graph, made, R)["w"]
     assert len(factor.left) == (3 if shared in {"neither", "first_row"} else 2)
     assert_near(factor.rows(), sum(by_hand(c) for c in made), 1e-14, "rows")
 
@@ -126,7 +127,7 @@ def test_sites_that_share_a_factor_are_joined(graph: Graph, shared: str):
 def test_sites_of_several_dtypes_take_the_widest(graph: Graph):
     made = [at_leaf(graph, outer(R)) for _ in range(2)]
     low = Outer(*((side[0].bfloat16(),) for side in (made[0].factor.left, made[0].factor.right)))
-    factor = assemble(graph, [made[0]._replace(factor=low), made[1]], R)[0]["w"]
+    factor = assemble(graph, [made[0]._replace(factor=low), made[1]], R)["w"]
     assert {x.dtype for x in factor.left + factor.right} == {torch.float64}
     assert_near(factor.rows(), by_hand(made[0]) + by_hand(made[1]), 2e-2, "rows")
 
@@ -182,7 +183,7 @@ def test_views_of_a_weight_keep_its_factors(
     made = view(weight)
     graph, edge = shared_by_points(made, weight)
     factor = Outer((torch.randn(R, made.shape[0]),), (torch.randn(R, made.shape[1]),))
-    found = assemble(graph, [Contribution(edge, factor, ALL, None)], R)[0]["w"]
+    found = assemble(graph, [Contribution(edge, factor, ALL, None)], R)["w"]
     assert isinstance(found, Outer)
     assert (found.left is factor.left) != transposed
     expected = cotangents_times_jacobian(factor.rows(), made, weight)
@@ -196,7 +197,7 @@ def test_rows_of_a_shared_tensor_are_pulled_back(weight: Tensor, compute, chunk:
     made = compute(weight)
     graph, edge = shared_by_points(made, weight)
     factor = Dense(torch.randn(R, made.numel(), dtype=made.dtype))
-    found = assemble(graph, [Contribution(edge, factor, ALL, None)], R)[0]["w"]
+    found = assemble(graph, [Contribution(edge, factor, ALL, None)], R)["w"]
     expected = cotangents_times_jacobian(factor.gradients, made, weight)
     tol = 1e-6 if made.dtype == torch.float32 else 1e-13
     assert_near(found.rows().double(), expected, tol, "rows")
@@ -208,7 +209,7 @@ def test_several_leaves_behind_one_tensor(size: int):
     made = scale.exp() * direction
     graph = Graph(torch.randn(R, size) * made, {"s": scale, "d": direction, "unused": unused})
     factor = Dense(torch.randn(R, size))
-    found = assemble(graph, [Contribution(Edge(made.grad_fn), factor, ALL, None)], R)[0]
+    found = assemble(graph, [Contribution(Edge(made.grad_fn), factor, ALL, None)], R)
     assert set(found) == {"s", "d"}
     assert_near(found["d"].rows(), factor.gradients * scale.detach().exp(), 1e-14, "direction")
     assert_near(found["s"].rows(), factor.gradients * made.detach(), 1e-14, "scale")
@@ -218,7 +219,7 @@ def test_uses_of_a_leaf_and_of_a_tensor_computed_from_it_add_up(weight: Tensor):
     made, one, other = 2 * weight, outer(R), outer(R)
     graph = Graph(torch.randn(R, M) @ made + torch.randn(R, M) @ weight, {"w": weight})
     at_made = Contribution(Edge(made.grad_fn), one, ALL, None)
-    found = assemble(graph, [at_made, at_leaf(graph, other)], R)[0]["w"]
+    found = assemble(graph, [at_made, at_leaf(graph, other)], R)["w"]
     assert_near(found.rows(), 2 * one.rows() + other.rows(), 1e-14, "rows")
 
 
@@ -229,7 +230,7 @@ def test_operations_that_cannot_be_batched_are_pulled_back_one_by_one(weight: Te
     doubled = own_function("Unbatched", lambda _, x: 2 * x, backward)(weight)
     graph, edge = shared_by_points(doubled, weight)
     factor = dense(R)
-    found = assemble(graph, [Contribution(edge, factor, ALL, None)], R)[0]["w"]
+    found = assemble(graph, [Contribution(edge, factor, ALL, None)], R)["w"]
     assert_near(found.rows(), 2 * factor.gradients, 1e-15, "rows")
 
 
@@ -237,7 +238,7 @@ def pulled(made: Tensor, leaves: dict[str, Tensor], factor: Factor) -> dict[str,
     """Factors of the leaves, after they were found to be those of backward passes."""
     graph = Graph(torch.randn(R, made.numel()) @ made.reshape(-1), leaves)
     edge = next(e for e in graph.uses if e.shape == made.shape and e.node is made.grad_fn)
-    found, _ = pull_back.pulled_back(graph, {edge: factor})
+    found = pull_back.pulled_back(graph, {edge: factor}, Affordable())
     rows = factor.rows().view(-1, *made.shape)
     for name, leaf in leaves.items():
         expected = [torch.autograd.grad(made, leaf, row, retain_graph=True)[0] for row in rows]

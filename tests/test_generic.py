@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from pinn_ntk import NTKWarning, ResidualError, empirical_ntk
 from pinn_ntk.graph.jacobian import generic
 from pinn_ntk.graph.jacobian.generic import row_gradients, stacked
+from pinn_ntk.graph.jacobian.sizes import live_bytes
 from pinn_ntk.graph.reference import reference_jacobian
 from tests.asserts import assert_near, backward_passes, checked_ntk
 from tests.networks import NETWORKS, own_function
@@ -24,15 +25,42 @@ def assert_rows(residual: Tensor, net: nn.Module, budget: int, tol: float) -> No
 
 @pytest.mark.parametrize(
     ("rows", "budget", "chunks"),
-    [(7, 2**20, 1), (64, 2**20, 1), (65, 2**20, 2), (7, 1, 7), (7, 3 * 81 * 8, 3)],
+    [
+        (7, 2**20, [7]),
+        (64, 2**20, [64]),
+        (66, 2**20, [64, 2]),
+        (7, 1, [1] * 7),
+        (7, 3 * 81 * 8, [3, 3, 1]),
+    ],
 )
-def test_rows_come_in_chunks_of_bounded_memory(rows: int, budget: int, chunks: int, monkeypatch):
+def test_rows_come_in_chunks_of_bounded_memory(
+    rows: int, budget: int, chunks: list[int], monkeypatch
+):
     net = NETWORKS["mlp"](2, 1)  # 81 numbers are trained
     residual = OPERATORS["burgers"].residual(net, points(rows, 2))
     assert sum(leaf.numel() for leaf in net.parameters()) == 81
+    monkeypatch.setattr(generic, "live_bytes", lambda _: 1)
     passes = backward_passes(monkeypatch)
     assert_rows(residual, net, budget, 1e-13)
-    assert passes == [True] * chunks + [False] * rows  # those of the reference
+    assert passes == [size > 1 for size in chunks] + [False] * rows  # those of the reference
+
+
+def test_what_a_batch_of_rows_holds_meanwhile_counts(monkeypatch):
+    net = NETWORKS["mlp"](2, 1)
+    residual = OPERATORS["burgers"].residual(net, points(12, 2))
+    held = live_bytes(residual)
+    assert 12 * 10 * 8 < held < 12 * 1000 * 8
+    passes = backward_passes(monkeypatch)
+    assert_rows(residual, net, 6 * held, 1e-13)
+    assert passes == [True] * 2 + [False] * 12
+
+
+def test_a_graph_that_takes_no_batch_is_asked_once(monkeypatch):
+    w, x = torch.ones(1, requires_grad=True), torch.arange(1.0, 6.0)
+    passes = backward_passes(monkeypatch)
+    monkeypatch.setattr(generic, "MAX_CHUNK", 2)
+    row_gradients(Picky.apply(x, w), {"w": w}, 2**20)
+    assert passes == [True] + [False] * 5
 
 
 @pytest.mark.parametrize("shape", [(6,), (6, 1), (2, 3), (1, 2, 3)])

@@ -90,8 +90,8 @@ def test_with_traces_alone_no_block_is_formed(monkeypatch: pytest.MonkeyPatch):
 def test_a_look_that_nobody_asks_makes_nothing_and_each_quantity_once(
     monkeypatch: pytest.MonkeyPatch,
 ):
-    kernel = Mock(wraps=module.empirical_ntk)
-    monkeypatch.setattr(module, "empirical_ntk", kernel)
+    kernel = Mock(wraps=module.kernel_within)
+    monkeypatch.setattr(module, "kernel_within", kernel)
     step = look_at({"pde": rows(6)})
     assert (step.n_params, step.points, step.kept) == (4, "the training batch", {})
     assert kernel.call_count == 0
@@ -104,7 +104,7 @@ def test_a_look_that_nobody_asks_makes_nothing_and_each_quantity_once(
 
 def test_a_failure_is_kept_and_raised_to_all_who_ask(monkeypatch: pytest.MonkeyPatch):
     failing = Mock(side_effect=ZeroDivisionError("no such luck"))
-    monkeypatch.setattr(module, "empirical_ntk", failing)
+    monkeypatch.setattr(module, "kernel_within", failing)
     step = look_at({"pde": rows(3)})
     for name in ("kernel", "sampled", "spectra", "traces", "kernel"):
         with pytest.raises(UnavailableError, match=r"^the kernel is not available$") as raised:

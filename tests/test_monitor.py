@@ -222,7 +222,7 @@ def test_gradients_and_graph_are_left_alone():
 
 def test_failing_diagnostic_warns_once_and_training_goes_on(monkeypatch: pytest.MonkeyPatch):
     broken = Mock(side_effect=RuntimeError("no such luck."))
-    monkeypatch.setattr("pinn_ntk.looks.look.empirical_ntk", broken)
+    monkeypatch.setattr("pinn_ntk.looks.look.kernel_within", broken)
     monitor = NTKMonitor(every_n_steps=1)
     left_out = "left out for this fit without it: the spectra, the traces, "
     with told_once(f"the kernel failed with RuntimeError: no such luck. Tr.*{left_out}"):

@@ -5,9 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pinn_ntk import empirical_ntk
+from pinn_ntk import empirical_ntk, look
+from pinn_ntk.kernel.jacobian import FactoredJacobian
 from pinn_ntk.kernel.rows import kernel_of_rows, stratified_rows, thinned
 from tests.looks import ask, linear, look_at, rows, values
+from tests.networks import stack
+from tests.operators import grad
 
 
 @pytest.mark.parametrize(
@@ -111,3 +114,28 @@ def test_rows_kept_by_index_take_the_place_of_a_stride():
     assert look.spectra["pde"].trace == pytest.approx(float(A[kept].square().sum()))
     assert panel.readings["step"].facts["rows"] == {"pde": 10}
     assert look.traces["pde"] == pytest.approx(float(A.square().sum()))
+
+
+def test_blocks_of_many_terms_are_formed_at_once(monkeypatch: pytest.MonkeyPatch):
+    """Outer products of unequal numbers of sites, rows written out, and parameters not used."""
+    torch.manual_seed(0)
+    net, gain, other = stack([2, 6, 1]).double(), torch.ones(3).double(), torch.ones(2).double()
+    gain.requires_grad_(), other.requires_grad_()
+    residuals = {"other": torch.ones(4, 2).double() @ other}
+    for i in range(10):
+        x = torch.rand(3 + i, 2).double().requires_grad_()
+        residuals[f"r{i}"] = grad(net(x), x)[:, 0] * gain[i % 3] if i % 2 else net(x)[:, 0]
+    params = {**dict(net.named_parameters()), "gain": gain, "other": other}
+    step = look(None, params, residuals=residuals)
+    plain = empirical_ntk(residuals, params)
+    made: list[int] = []
+    gram = FactoredJacobian.gram
+    monkeypatch.setattr(FactoredJacobian, "gram", lambda *args: made.append(1) or gram(*args))
+    found = {(a, b): step.sampled[a, b] for a in residuals for b in residuals}
+    assert len(made) == 2, "the first block of a single term, and all others"
+    for (a, b), block in found.items():
+        torch.testing.assert_close(block, plain[a, b], rtol=1e-13, atol=1e-13)
+
+
+def test_a_look_at_few_terms_forms_their_blocks_one_by_one():
+    assert not look_at({"pde": rows(6)}).sampled.at_once

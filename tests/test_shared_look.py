@@ -17,13 +17,13 @@ from tests.zoo import Manual, Noted, TwoNetworks, assert_close, make, train
 def kernels(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
     """Terms of each kernel that is computed."""
     computed: list[tuple[str, ...]] = []
-    plain = looked.empirical_ntk
+    plain = looked.kernel_within
 
     def counted(residuals: Any, *args: Any, **kwargs: Any) -> Any:
         computed.append(tuple(residuals))
         return plain(residuals, *args, **kwargs)
 
-    monkeypatch.setattr(looked, "empirical_ntk", counted)
+    monkeypatch.setattr(looked, "kernel_within", counted)
     return computed
 
 

@@ -9,19 +9,21 @@ from pinn_ntk.callbacks.step.step_inputs import StepInputs
 from pinn_ntk.callbacks.step.term_finder import TermFinder
 from pinn_ntk.callbacks.trainer.steps import logged_step, loss_scale
 from pinn_ntk.graph.subclasses import plain
+from pinn_ntk.kernel.bounds import MAX_POINTS, Bounds
 from pinn_ntk.looks.look import Look
 from pinn_ntk.looks.parameters import Patterns, trained_parameters
 from pinn_ntk.looks.step_terms import StepTerms
-
-MOST = 512
-"""Rows of a block, where nobody has set a limit."""
 
 
 class StepLooks:
     """Makes the looks of one callback, and lets go of them when the backward pass is over."""
 
-    def __init__(self, finder: TermFinder, params: Patterns, max_points: int | None) -> None:
+    def __init__(
+        self, finder: TermFinder, params: Patterns, max_points: int | None, bounds: Bounds
+    ) -> None:
         self.finder, self.params, self.max_points = finder, params, max_points
+        self.bounds = bounds
+        self.say: Callable[[str, str], None] | None = None  # warnings where there is none
         self.inputs: StepInputs | None = None  # what the step begins from, if that is kept
         self.first: Look | None = None  # of the batch, that was read
         self.done: set[str] = set()  # names of the terms of the step that were read
@@ -50,11 +52,15 @@ class StepLooks:
             return None
         checked = certify(found)
         limits = [one.max_points for one in (self, *twins) if one.max_points is not None]
-        look = self._new(at, found, limits[0] if limits else MOST)
+        look = self._new(at, found, limits[0] if limits else MAX_POINTS)
         look.certify = checked or twin_certifies
         for other in (other for one in (self, *twins) for other in one._open):
-            fits = other.max_points == look.max_points and (other.certify or not checked)
-            if fits and _identity(other.found) == _identity(found):
+            fits = other.max_points == look.max_points and other.bounds == look.bounds
+            if (
+                fits
+                and (other.certify or not checked)
+                and _identity(other.found) == _identity(found)
+            ):
                 look.certify, look.kept = other.certify, other.kept
         self._open.append(look)
         return look
@@ -71,6 +77,8 @@ class StepLooks:
             optimizers=optimizers,
             scale=1 / loss_scale(at.trainer),
             max_points=max_points,
+            bounds=self.bounds,
+            say=self.say,
             inputs=self.inputs,
             find_again=self._again(at, found),
         )

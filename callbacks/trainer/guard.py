@@ -76,6 +76,10 @@ class Guard:
             self.told.add(key)
             _say(message, depth=2)
 
+    def say_once(self, what: str, message: str) -> None:
+        """`tell_once` by what a message is about."""
+        self.tell_once(message, what)
+
     def lost(self, what: str, error: BaseException, without: Sequence[str]) -> None:
         """Report what several parts share and lack now; they are switched off, too."""
         others = [part for part in without if part != what]

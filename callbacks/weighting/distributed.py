@@ -22,7 +22,7 @@ Traces = dict[str, tuple[float, int]]
 def traces_of(look: Look) -> Traces:
     """Those of a look; 0 where no parameter moves a residual but for rounding."""
     kernel = look.kernel
-    rows = {name: kernel.rows(name) for name in kernel.terms}
+    rows = {name: kernel.sampled(name)[1] for name in kernel.terms}
     traces = {name: kernel.trace(name) for name in kernel.terms}
     eps = {name: torch.finfo(look.residuals[name].dtype).eps for name in kernel.terms}
     still = unmoved(traces, rows, eps)

@@ -70,6 +70,10 @@ class TermWeights:
         self._traces, self._seen = traces, seen
         return weights
 
+    def errors(self, of_traces: Mapping[str, float]) -> dict[str, float]:
+        """Standard errors of the weights that follow from those of some traces."""
+        return self.rule.errors(self.weights, self._traces, of_traces)
+
     def state_dict(self) -> dict[str, Any]:
         """Plain numbers."""
         running = {"before": dict(self._before), "seen": list(self._seen)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,7 @@ class WeightUpdate:
         self.step: int | None = None
         self.now, self._failures, self._retry = False, 0, 0
         self._alone = True
+        self._errors: dict[str, float] = {}  # standard errors of traces that were estimated
 
     def fit_starts(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Look for weights in the loss, which go on from where they are."""
@@ -94,6 +96,16 @@ class WeightUpdate:
             self._retry = (self.step or 0) + 2**self._failures
             self._failures += 1
         return weights or {}
+
+    def estimated(self, errors: Mapping[str, float]) -> None:
+        """Standard errors of the traces that this rank estimated, by term."""
+        squares = self._grouped({name: (error**2, 1) for name, error in errors.items()})
+        self._errors = {name: math.sqrt(square) for name, (square, _) in squares.items()}
+
+    def errors(self, weights: Mapping[str, float]) -> dict[str, float]:
+        """Standard errors of new weights; empty where no trace was estimated."""
+        found = self.terms.errors(self._errors) if self._errors and weights else {}
+        return {name: found[name] for name in weights if name in found}
 
     def _new(self, traces: Traces) -> dict[str, float]:
         weights = self.terms.update(self._grouped(traces))

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from pinn_ntk.kernel.factors import Dense
-from pinn_ntk.kernel.jacobian import FactoredJacobian
+from pinn_ntk.kernel.jacobian import CHUNK, FactoredJacobian
 from pinn_ntk.kernel.parts import Parts, RowFactor
 from pinn_ntk.kernel.tsqr import factor_precision
 
@@ -88,9 +88,13 @@ def _add_sketches(total: Tensor, factor: RowFactor, drawn: Sequence[Tensor]) -> 
             part.spread(own, total)
     elif isinstance(factor, Dense):
         columns = drawn[0] if len(drawn) == 1 else drawn[0][:, None] * drawn[1]  # a b^T
-        total += factor.gradients.to(total.dtype) @ columns.reshape(-1, SKETCHES)
+        parts = zip(total.split(CHUNK), factor.gradients.split(CHUNK), strict=True)
+        for some, rows in parts:
+            some.add_(rows.to(total.dtype) @ columns.reshape(-1, SKETCHES))
     else:
-        total += factor.to(total.dtype).bilinear(*drawn)
+        for start in range(0, factor.count, CHUNK):
+            few = slice(start, start + CHUNK)
+            total[few] += factor.slice(few).to(total.dtype).bilinear(*drawn)
 
 
 def _split(groups: Tensor, values: Tensor, slack: Tensor) -> Tensor:

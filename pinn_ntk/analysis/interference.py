@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 CELL, LEAST = 0.7, 1.6
 """Side of a cell and least side of a panel of the figure, in inches."""
 
+_WIDTH = 2**20  # parameters of which the gradients of all terms are multiplied at a time
+
 CHARACTER = 0.09
 """Width of a character of a label, in inches."""
 
@@ -134,8 +136,9 @@ def interference(kernel: NTK, slopes: Mapping[str, Tensor]) -> Interference:
 
 def interference_of(gradients: Mapping[str, Tensor]) -> Interference:
     """The same from the gradients dL_a/dtheta themselves, term -> (P,)."""
-    stacked = torch.stack(list(gradients.values())).double()  # (T, P)
-    products = stacked @ stacked.mT
+    pieces = zip(*(gradient.split(_WIDTH) for gradient in gradients.values()), strict=True)
+    stacked = (torch.stack(piece).double() for piece in pieces)  # (T, p) of (T, P)
+    products = torch.stack([some @ some.mT for some in stacked]).sum(0)
     return Interference(tuple(gradients), (products + products.mT) / 2)
 
 

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import get_gradient_edge
 
+from pinn_ntk.analysis.row_values import sampled_rows
 from pinn_ntk.graph.residuals import named_residuals
 from pinn_ntk.graph.terms.completeness import checked, cut, explained
 from pinn_ntk.kernel.ntk import NTK
@@ -139,6 +140,19 @@ def term_gradients(kernel: NTK, slopes: Mapping[str, Tensor]) -> dict[str, Tenso
     }
 
 
+def backward_gradient(residual: Tensor, params: Mapping[str, Tensor], slope: Tensor) -> Tensor:
+    """J^T g of one live residual by an ordinary backward pass, (P,) float64; the graph stays.
+
+    >>> w = torch.tensor([2.0, 1.0], requires_grad=True)
+    >>> backward_gradient(3 * w[:1], {"w": w}, torch.tensor([2.0])).tolist()
+    [6.0, 0.0]
+    """
+    wanted, shaped = list(params.values()), slope.to(residual).view_as(residual)
+    options = {"retain_graph": True, "materialize_grads": True}
+    gradients = torch.autograd.grad(residual, wanted, shaped, **options)
+    return torch.cat([g.detach().double().flatten() for g in gradients])
+
+
 def _check_slope(kernel: NTK, term: str, slope: Tensor) -> None:
     if term not in kernel.terms:
         raise ValueError(
@@ -151,10 +165,12 @@ def _check_slope(kernel: NTK, term: str, slope: Tensor) -> None:
             f"{kernel.rows(term)} entries."
         )
     if slope.numel() != kernel.rows(term):
+        likely = sampled_rows(kernel, term) or (
+            "Likely it is of other points, or of a mean over components."
+        )
         raise ValueError(
             f"the slope of term {term!r} has shape {tuple(slope.shape)}, {slope.numel()} entries; "
-            f"expected {kernel.rows(term)}, one a row of its residual. Likely it is of other "
-            "points, or of a mean over components."
+            f"expected {kernel.rows(term)}, one a row of its residual. {likely}"
         )
 
 

@@ -22,6 +22,18 @@ def row_values(
     if len(vector) != jacobian.rows or (finite and not bool(vector.isfinite().all())):
         raise ValueError(
             f"the {what} of term {term!r} has shape {tuple(values.shape)}; expected "
-            f"{jacobian.rows}{' finite' if finite else ''} entries, {expected}."
+            f"{jacobian.rows}{' finite' if finite else ''} entries, {expected}. "
+            f"{sampled_rows(kernel, term)}".rstrip()
         )
     return vector
+
+
+def sampled_rows(kernel: NTK, term: str) -> str:
+    """What to do about rows that a kernel lacks, in a sentence; empty where it lacks none."""
+    measured, every = kernel.sampled(term)
+    if measured == every:
+        return ""
+    return (
+        f"This kernel holds {measured} of the {every} rows: one of all rows is made by "
+        "empirical_ntk with max_rows=None and a larger memory_budget."
+    )

@@ -72,7 +72,7 @@ def _weights_kept(
     """D of the rows kept, each of which stands for R_a / R_kept of them."""
     weights = {}
     for term, D in curvature.items():
-        share = kernel.rows(term) / kept.rows(term)
+        share = kernel.sampled(term)[1] / kept.rows(term)
         rows: slice | Tensor = slice(None, None, strided_by(kernel.rows(term), kept.rows(term)))
         if rows_kept is not None:
             rows = rows_kept[term].to(D.device) if term in rows_kept else slice(None)

@@ -15,12 +15,20 @@ from pinn_ntk.looks.look import Look
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+LOGGED = 1000
+"""Pairs of terms, 45 terms, above which the summary alone tells of them."""
+
+DOUBLE = 8  # bytes of a number
+
 AGAINST = -0.1
 """Cosine below which two terms are said to work against each other."""
 
 
 class TermInterference(Diagnostic):
-    """Cosines of the gradients of the terms whose place in the loss is known, weights in force."""
+    """Cosines of the gradients of the terms whose place in the loss is known, weights in force.
+
+    Of more than 45 terms the summary alone tells of them.
+    """
 
     name = "interference"
     tags = (
@@ -42,17 +50,27 @@ class TermInterference(Diagnostic):
         """Cosines of all pairs; nothing for fewer than two terms."""
         if not look.kernel.terms or len(look.losses) < 2:
             return None
+        if len(look.losses) * look.n_params * DOUBLE > look.bounds.held:
+            facts = {"cosines": [], "decay": {}, "too_large": len(look.losses) * look.n_params}
+            return Reading(look.step, facts=facts)
         measured = interference_of(look.gradients)
         measured = Interference(measured.terms, measured.matrix.cpu())
         self._panels[1:] = [(look.total_step, measured)]
-        cosines = [(*pair, measured.between(*pair)) for pair in combinations(measured.terms, 2)]
-        values = finite({f"interference/{a}/{b}": cosine for a, b, cosine in cosines})
+        pairs, matrix = combinations(range(len(measured.terms)), 2), measured.cosine.tolist()
+        cosines = [(measured.terms[i], measured.terms[j], matrix[i][j]) for i, j in pairs]
+        logged = cosines if len(cosines) <= LOGGED else []
+        values = finite({f"interference/{a}/{b}": cosine for a, b, cosine in logged})
         facts = {"cosines": [list(pair) for pair in cosines], "decay": measured.decay}
         return Reading(look.step, values, facts=facts)
 
     def sentences(self, readings: Readings) -> Iterator[str]:
         facts = readings[self.name].facts
         known = {(a, b): cosine for a, b, cosine in facts["cosines"] if math.isfinite(cosine)}
+        if "too_large" in facts:
+            yield (
+                f"Interference: left out; the gradients of all terms, {facts['too_large']:.1e} "
+                "numbers, take more than half of memory_budget."
+            )
         if known:
             yield _said(known, facts["decay"])
 

@@ -246,5 +246,6 @@ def facts_of(look: Look) -> Reading:
         "undefined": list(look.undefined),
         "dtype": look.finite.dtype,
         "max_points": look.max_points,
+        "sampled": {term: list(counts) for term, counts in look.left_out.items()},
     }
     return Reading(look.step, facts=facts)

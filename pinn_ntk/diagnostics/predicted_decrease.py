@@ -24,6 +24,8 @@ from pinn_ntk.looks.digest import digest
 from pinn_ntk.looks.look import Look
 from pinn_ntk.looks.step_terms import BATCH
 
+COPIES = 24  # bytes that parameters before a step, and their change, take each
+
 NEAR = 0.2
 """Distance from 1 up to which a ratio of decreases is said to confirm the kernel."""
 
@@ -118,9 +120,10 @@ class PredictedDecrease(Diagnostic):
     The ratio is that of whatever step the optimizer took, 1 where residuals are linear along it;
     near 1 as well where the loss rises as the kernel says, and the summary gives the sign. It is
     known when the next step has come. It is left out for points that are drawn anew (a probe has
-    points that stay), where gradients are accumulated, where the kernel is not over all parameters,
-    and where residuals become another function of the parameters between the two steps: where they
-    draw random numbers (dropout; noise on targets), or batch, buffers or frozen parameters change.
+    points that stay), where gradients are accumulated, where the kernel is not over all parameters
+    or of a sample of the rows (``max_rows``, ``memory_budget``), and where residuals become another
+    function of the parameters between the two steps: where they draw random numbers (dropout; noise
+    on targets), or batch, buffers or frozen parameters change.
     A residual function draws the same numbers twice. Annealed attributes and generators of your own
     cannot be seen: leave the ratio aside there. Of losses such as sqrt(mean r^2) or log(mean r^2)
     it is that of the mean square with the weight that the step gives it.
@@ -159,7 +162,8 @@ class PredictedDecrease(Diagnostic):
         """Keep what a forecast needs, if its residuals can be told from others."""
         if self._start is not None or look.undefined or not look.over_all:
             return
-        if not look.kernel.terms or look.losses.keys() != look.residuals.keys():
+        known = look.kernel.terms and look.losses.keys() == look.residuals.keys()
+        if not known or look.kernel.sampled_terms or look.n_params * COPIES > look.bounds.held:
             return
         prints = look.fingerprints
         unsure = look.points == BATCH and None in [prints.get(t) for t in look.kernel.terms]

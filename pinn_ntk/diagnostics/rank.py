@@ -21,14 +21,17 @@ class Rank(Diagnostic):
             term: definiteness(
                 look.sampled,
                 term,
-                look.residuals.get(term),
+                None if term in look.left_out else look.residuals.get(term),
                 spectrum=look.spectra[term],
                 whole=look.kernel,
                 distinct=look.distinct,
             )
             for term in look.sampled.terms
         }
-        return Reading(look.step, facts={term: _facts(one) for term, one in found.items()})
+        facts = {term: _facts(one) for term, one in found.items()}
+        for term in look.left_out:
+            facts[term]["must_decrease"] = False  # of rows that were not measured nothing is known
+        return Reading(look.step, facts=facts)
 
     def sentences(self, readings: Readings) -> Iterator[str]:
         for term, facts in readings[self.name].facts.items():

@@ -44,7 +44,7 @@ class StepSize(Diagnostic):
         zero = [term for term in look.kernel.terms if not bool(known[term].count_nonzero())]
         if len(zero) == len(known):
             return None
-        bound = max_stable_lr(look.descent, look.kernel, known, look.found.rows)
+        bound = max_stable_lr(look.descent, look.kernel, known, look.rows_kept)
         facts = {"bound": bound, "zero": zero, "groups": bool(look.group_scales)}
         return Reading(look.step, finite({"max_stable_lr": bound}), facts=facts)
 

@@ -29,6 +29,7 @@ def summary(readings: Readings, diagnostics: Iterable[Diagnostic], say: Say) -> 
         about = f"the sentence on {diagnostic.title.removeprefix('the ')}"
         findings += say(about, partial(_sentences, diagnostic, readings)) or []
     findings += say("the sentence on rows left out", lambda: list(_left_out(readings))) or []
+    findings += say("the sentence on rows drawn", lambda: list(_sampled(readings))) or []
     findings += _unnamed(facts)
     header = f"**Kernel at step {readings['step'].step}** on {facts['points']}"
     lines = [header, "", *_table(readings), ""]
@@ -64,16 +65,17 @@ def _cells(term: str, readings: Readings) -> Iterator[str]:
         return readings[name].facts[fact] if name in readings else {}
 
     spectrum = known("spectrum", "terms").get(term, {})
-    yield _cell(known("traces", "traces").get(term), ".3g")
-    yield _cell(spectrum.get("lambda_max"), ".3g")
-    yield _cell(spectrum.get("effective_rank"), ".3g")
-    yield _cell(spectrum.get("condition"), ".1e")
+    about = "~" if term in readings["step"].facts.get("sampled", {}) else ""
+    yield _cell(known("traces", "traces").get(term), ".3g", about)
+    yield _cell(spectrum.get("lambda_max"), ".3g", about)
+    yield _cell(spectrum.get("effective_rank"), ".3g", about)
+    yield _cell(spectrum.get("condition"), ".1e", about)
     drift = known("drift", "drift").get(term)
-    yield _cell(drift if drift is not None and math.isfinite(drift) else None, ".3g")
+    yield _cell(drift if drift is not None and math.isfinite(drift) else None, ".3g", about)
 
 
-def _cell(value: float | None, form: str) -> str:
-    return "-" if value is None else format(value, form)
+def _cell(value: float | None, form: str, about: str = "") -> str:
+    return "-" if value is None else about + format(value, form)
 
 
 def _undefined(facts: Mapping[str, Any]) -> Iterator[str]:
@@ -90,13 +92,29 @@ def _left_out(readings: Readings) -> Iterator[str]:
     spectra = readings["spectrum"].facts["terms"] if "spectrum" in readings else {}
     for term, spectrum in spectra.items():
         rows, kept = facts["rows"][term], spectrum["rows"]
-        if rows != kept:
+        if rows != kept and term not in facts.get("sampled", {}):
             chosen = "drawn from equal strata" if facts["points"] == PROBE else "evenly strided"
             yield (
                 f"{term}: spectrum, lambda_max, ranks, condition and drift are those of {kept} of "
                 f"its {rows} rows, {chosen} (max_points={facts['max_points']}); the trace is of "
                 "all rows, the step size an estimate."
             )
+
+
+def _sampled(readings: Readings) -> Iterator[str]:
+    """Terms of which some rows stand for all."""
+    facts = readings["step"].facts
+    known = readings["traces"].facts if "traces" in readings else {}
+    for term, (measured, rows) in facts.get("sampled", {}).items():
+        trace, error = (known.get(part, {}).get(term, 0.0) for part in ("traces", "errors"))
+        exact = f", with a standard error of {100 * error / trace:.2g} %" if error and trace else ""
+        yield (
+            f"{term} (~): {measured} of its {rows} rows were measured, drawn from equal strata, as "
+            f"all would take too long or too much memory (max_rows, memory_budget). The trace is "
+            f"estimated from them{exact}; spectrum, lambda_max, ranks, condition and drift are of "
+            "them or fewer; shares, weights and step size that follow are estimates; no decrease "
+            "is predicted."
+        )
 
 
 def _unnamed(facts: Mapping[str, Any]) -> Iterator[str]:

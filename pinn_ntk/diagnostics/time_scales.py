@@ -30,7 +30,7 @@ class TimeScales(Diagnostic):
         spectra = look.spectra
         if look.group_scales:
             spectra = {term: look.descent.spectrum(term) for term in known if term in spectra}
-        rates = mode_rates(look.descent, look.kernel, spectra, known, look.found.rows)
+        rates = mode_rates(look.descent, look.kernel, spectra, known, look.rows_kept)
         plain = {term: list(ends) for term, ends in rates.items()}
         return Reading(look.step, facts={"rates": plain})
 

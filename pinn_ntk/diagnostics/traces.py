@@ -30,7 +30,7 @@ UNEVEN = 3.0
 
 
 class Traces(Diagnostic):
-    """Exact traces of all rows; no block is formed for them."""
+    """Traces of all rows, no block is formed; with a standard error where rows were left out."""
 
     name = "traces"
     tags = (
@@ -45,19 +45,28 @@ class Traces(Diagnostic):
                 "3 is worth a balancer."
             ),
         ),
+        Tag(
+            "trace_error/<term>",
+            "its standard error, where rows were left out",
+            "(r / theta)^2",
+            advice="Of terms that take a backward pass a row; `max_rows` bounds these.",
+        ),
     )
 
     def read(self, look: Look) -> Reading:
         """Traces, NaN for terms without a kernel."""
         undefined = {f"trace/{term}": math.nan for term in look.undefined}
         values = finite({f"trace/{term}": trace for term, trace in look.traces.items()})
-        rows = {term: look.kernel.rows(term) for term in look.kernel.terms}
+        errors = {term: look.kernel.trace_error(term) for term in look.left_out}
+        values |= finite({f"trace_error/{term}": error for term, error in errors.items()})
+        rows = {term: look.kernel.sampled(term)[1] for term in look.kernel.terms}
         eps = {term: torch.finfo(look.residuals[term].dtype).eps for term in rows}
         traces = {term: trace for term, trace in look.traces.items() if term in rows}
         still = unmoved(traces, rows, eps)
         moved = {term: trace for term, trace in traces.items() if term not in still}
         facts = {
             "traces": dict(look.traces),
+            "errors": errors,
             "moved": {term: trace for term, trace in moved.items() if math.isfinite(trace)},
             "rates": {term: _rate(look, term) for term in moved},
             "balanced": look.balancing,
@@ -81,17 +90,20 @@ class Traces(Diagnostic):
 
 def _rate(look: Look, term: str) -> float:
     """mu_a of a term, in the loss in force."""
-    mean = look.traces[term] / look.kernel.rows(term)
+    rows = look.kernel.sampled(term)[1]
+    mean = look.traces[term] / rows
     found = None
     if term in look.terms and not look.found.from_function:
         found = curvature({term: look.terms[term]}, look.factors)
-    if found is None or len(found[term]) != look.kernel.rows(term):
+    if found is None or len(found[term]) != rows:
         return 2 * look.effective_weights.get(term, 1.0) * mean
     D = found[term]
     if bool((D[0] == D).all()):
         return float(D.sum()) * mean
-    diagonal = look.kernel.diagonal(term)
-    return float(D.to(diagonal) @ diagonal)
+    jacobian, diagonal = look.kernel.jacobian(term), look.kernel.diagonal(term)
+    if jacobian.sample is not None:
+        D = D[jacobian.sample.rows.to(D.device)]
+    return jacobian.total(D.to(diagonal) * diagonal)
 
 
 RATE = "2 w mean(K_ii), the rate at which a term learns"

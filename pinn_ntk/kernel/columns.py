@@ -30,7 +30,9 @@ def scaled_columns(kernel: NTK, scales: Mapping[str, float]) -> NTK:
 def _scaled(jacobian: FactoredJacobian, scales: Mapping[str, float]) -> FactoredJacobian:
     names = iter(jacobian.factors)
     return jacobian.with_factors(
-        lambda factor: _times(factor, scales.get(next(names), 1.0)), jacobian.rows
+        lambda factor: _times(factor, scales.get(next(names), 1.0)),
+        jacobian.rows,
+        jacobian.sample,
     )
 
 

@@ -67,6 +67,11 @@ class Outer:
         """The same with each factor changed."""
         return Outer(tuple(map(change, self.left)), tuple(map(change, self.right)))
 
+    @property
+    def row(self) -> int:
+        """Numbers that are kept of a row, S (m + n)."""
+        return len(self.left) * sum(self.shape)
+
     def to(self, dtype: torch.dtype) -> Outer:
         """The same factors in ``dtype``."""
         return self.mapped(lambda tensor: tensor.to(dtype))
@@ -87,14 +92,15 @@ class Outer:
     def rows(self) -> Tensor:
         """Row gradients written out, (R, m * n)."""
         sites = zip(self.left, self.right, strict=True)
-        first, *others = (left[:, :, None] * right[:, None, :] for left, right in sites)
-        for other in others:
-            first += other
-        return first.flatten(1)
+        products = (left[:, :, None] * right[:, None, :] for left, right in sites)
+        total = next(products)
+        for product in products:
+            total += product
+        return total.flatten(1)
 
     def diagonal(self, dtype: torch.dtype) -> Tensor:
         """Squared norm of each row gradient, contracted in ``dtype``, (R,)."""
-        side = 1 + _CACHED // max(self.shape)
+        side = 1 + _CACHED // max(*self.shape, len(self.left) ** 2)
         parts = [self.slice(rows) for rows in _tiles(len(self.left[0]), side)]
         products = [_site_products(p.left, dtype) * _site_products(p.right, dtype) for p in parts]
         return torch.cat([product.sum((1, 2)) for product in products])
@@ -149,6 +155,11 @@ class Dense:
         """The same with the rows changed."""
         return Dense(change(self.gradients))
 
+    @property
+    def row(self) -> int:
+        """Numbers that are kept of a row."""
+        return self.numel
+
     def to(self, dtype: torch.dtype) -> Dense:
         """The same rows in ``dtype``."""
         return self.mapped(lambda tensor: tensor.to(dtype))
@@ -188,11 +199,15 @@ def add_gram(
     below ``budget`` bytes. Where ``a is b`` (``same``), the block is symmetric and half the work is
     enough.
     """
+    if isinstance(a, Dense) and isinstance(b, Dense):
+        _add_dense(out, a, b, dtype, budget, same=same)
+        return
     pairs = _factored(a, b, same=same)
     if pairs is None:
         _add_written_out(out, a, b, dtype, budget, same=same)
         return
-    side = max(1, math.isqrt(budget // (4 * out.element_size())))
+    room = budget // out.element_size()
+    side = max(1, min(math.isqrt(room // 4), room // max(1, 2 * max(a.row, b.row))))
     for rows in _tiles(out.shape[0], side):
         for cols in _tiles(out.shape[1], side):
             if same and cols.start < rows.start:
@@ -201,16 +216,29 @@ def add_gram(
             wide = pairs[0].slice(rows).to(dtype)
             other = wide if diagonal else pairs[1].slice(cols).to(dtype)
             _add_pairs(out[rows, cols], wide, other, same=diagonal)
-    for rows in _tiles(out.shape[0], side) if same else ():  # the other half
+    if same:
+        _mirror(out, side)
+
+
+def _mirror(out: Tensor, side: int) -> None:
+    """Fill the lower half of a symmetric block, by tiles, from the upper one."""
+    for rows in _tiles(out.shape[0], side):
         out[rows.stop :, rows] = out[rows, rows.stop :].mT
+
+
+def _halves(out: Tensor, numel: int, side: int, *, same: bool) -> int:
+    """Rows of a tile, so that half of a large symmetric block is left out."""
+    if same and len(out) * numel > _WORTH_HALVING:
+        return min(side, max(_LEAST_TILE, math.ceil(len(out) / 4)))
+    return side
 
 
 def _add_written_out(
     out: Tensor, a: Factor, b: Factor, dtype: torch.dtype, budget: int, *, same: bool
 ) -> None:
-    side = max(1, budget // max(1, 2 * a.numel * out.element_size()))
-    if same and len(out) * a.numel > _WORTH_HALVING:
-        side = min(side, max(_LEAST_TILE, math.ceil(len(out) / 4)))
+    numbers = 3 * a.numel + max(a.row, b.row)  # of a row: written out on both sides, and a site
+    side = max(1, budget // max(1, numbers * out.element_size()))
+    side = _halves(out, a.numel, side, same=same)
     for rows in _tiles(out.shape[0], side):
         left = a.slice(rows).to(dtype).rows()
         for cols in _tiles(out.shape[1], side):
@@ -253,6 +281,22 @@ def _add_pairs(out: Tensor, a: Outer | Scaled, b: Outer | Scaled, *, same: bool)
 def _as_outer(sites: Sequence[Site]) -> Outer:
     pairs = [(s.left, s.right) for s in sites if s.left is not None and s.right is not None]
     return Outer(tuple(left for left, _ in pairs), tuple(right for _, right in pairs))
+
+
+def _add_dense(
+    out: Tensor, a: Dense, b: Dense, dtype: torch.dtype, budget: int, *, same: bool
+) -> None:
+    """The same by columns, each of which is read once."""
+    width = max(1, budget // max(1, sum(out.shape) * out.element_size()))
+    side = _halves(out, a.numel, max(1, len(out)), same=same)
+    for columns in _tiles(a.numel, width):
+        left = a.gradients[:, columns].to(dtype)
+        right = left if same else b.gradients[:, columns].to(dtype)
+        for rows in _tiles(len(out), side):
+            first = rows.start if same else 0
+            out[rows, first:] += left[rows] @ right[first:].mT
+    if same and side < len(out):
+        _mirror(out, side)
 
 
 def _site_products(factors: Sequence[Tensor], dtype: torch.dtype) -> Tensor:

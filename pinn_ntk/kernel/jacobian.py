@@ -14,9 +14,12 @@ from torch import Tensor
 
 from pinn_ntk.kernel.cancellation import add_products, row_squares
 from pinn_ntk.kernel.parts import RowFactor
+from pinn_ntk.kernel.stacked import stacked
 
 if TYPE_CHECKING:
     from scipy.sparse.linalg import LinearOperator
+
+    from pinn_ntk.kernel.sample import Sample
 
 DEFAULT_BUDGET = 2**27
 """Bytes that the temporaries of one contraction may take (128 MiB)."""
@@ -35,7 +38,8 @@ class FactoredJacobian:
         factors: Parameter name -> factor; parameters that the residual does not depend on are
             absent and have zero columns.
         sizes: Parameter name -> number of entries, of all parameters, in column order.
-        rows: R.
+        rows: R, of the rows that are held.
+        sample: How these stand for all rows of the residual; None where they are all.
         fallbacks: Parameter name -> reason, for parameters whose rows were computed one by one.
 
     Example:
@@ -58,6 +62,7 @@ class FactoredJacobian:
         device: torch.device | str = "cpu",
         fallbacks: Mapping[str, str] | None = None,
         memory_budget: int = DEFAULT_BUDGET,
+        sample: Sample | None = None,
     ) -> None:
         self.factors = dict(factors)
         self.sizes = dict(sizes)
@@ -66,6 +71,12 @@ class FactoredJacobian:
         self.device = torch.device(device)
         self.fallbacks = dict(fallbacks or {})
         self.memory_budget = memory_budget
+        self.sample = sample
+
+    @property
+    def all_rows(self) -> int:
+        """Rows of the residual, those that were not measured included."""
+        return self.rows if self.sample is None else self.sample.total
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -78,12 +89,20 @@ class FactoredJacobian:
         return sum(parts, start=self._zeros(self.rows))
 
     def trace(self) -> float:
-        """Trace of J J^T. Exact, no block is formed."""
-        return float(self.diagonal().sum())
+        """Trace of J J^T over all rows, no block is formed. Exact, or estimated from a sample."""
+        return self.total(self.diagonal())
+
+    def total(self, diagonal: Tensor) -> float:
+        """Sum over all rows of the residual of numbers that are known of the rows held, (R,)."""
+        return float(diagonal.sum()) if self.sample is None else self.sample.estimate(diagonal)
+
+    def trace_error(self) -> float:
+        """Standard error of `trace`; 0 where no row is left out."""
+        return 0.0 if self.sample is None else self.sample.error(self.diagonal())
 
     def squared_norms(self) -> dict[str, float]:
         """Parameter name -> its share of the trace, the squared Frobenius norm of its columns."""
-        norms = {name: float(self._squares(f).sum()) for name, f in self.factors.items()}
+        norms = {name: self.total(self._squares(f)) for name, f in self.factors.items()}
         return dict.fromkeys(self.sizes, 0.0) | norms
 
     def take(self, rows: slice | Tensor) -> FactoredJacobian:
@@ -94,7 +113,10 @@ class FactoredJacobian:
         return self.with_factors(lambda factor: factor.slice(rows), count)
 
     def with_factors(
-        self, changed: Callable[[RowFactor], RowFactor], rows: int
+        self,
+        changed: Callable[[RowFactor], RowFactor],
+        rows: int,
+        sample: Sample | None = None,
     ) -> FactoredJacobian:
         """The Jacobian of ``rows`` rows with each factor changed, over the same parameters."""
         return FactoredJacobian(
@@ -105,6 +127,7 @@ class FactoredJacobian:
             device=self.device,
             fallbacks=self.fallbacks,
             memory_budget=self.memory_budget,
+            sample=sample,
         )
 
     def gram(self, other: FactoredJacobian | None = None) -> Tensor:
@@ -126,7 +149,7 @@ class FactoredJacobian:
         vector = self._vector(vector, self.shape[1])
         parts = dict(zip(self.sizes, vector.split(list(self.sizes.values())), strict=True))
         total = self._zeros(self.rows)
-        for some, chunk in zip(total.split(CHUNK), self._chunks(), strict=True):
+        for some, chunk in zip(total.split(self._chunk), self._chunks(), strict=True):
             for name, factor in chunk.factors.items():
                 some.add_(factor.to(self.dtype).matvec(parts[name]))
         return total
@@ -140,7 +163,7 @@ class FactoredJacobian:
         """J^T w, parameter by parameter, flattened; absent where it is zero throughout."""
         vector = self._vector(vector, self.rows)
         total: dict[str, Tensor] = {}
-        for some, chunk in zip(vector.split(CHUNK), self._chunks(), strict=True):
+        for some, chunk in zip(vector.split(self._chunk), self._chunks(), strict=True):
             for name, factor in chunk.factors.items():
                 part = factor.to(self.dtype).rmatvec(some)
                 total[name] = total[name] + part if name in total else part
@@ -168,12 +191,19 @@ class FactoredJacobian:
         return row_squares(factor, self.dtype, self.memory_budget)
 
     def _chunks(self) -> Iterator[FactoredJacobian]:
-        """At most `CHUNK` rows at a time."""
-        if self.rows <= CHUNK:
+        """At most `_chunk` rows at a time."""
+        if self.rows <= self._chunk:
             yield self
             return
-        for start in range(0, self.rows, CHUNK):
-            yield self.take(slice(start, start + CHUNK))
+        for start in range(0, self.rows, self._chunk):
+            yield self.take(slice(start, start + self._chunk))
+
+    @property
+    def _chunk(self) -> int:
+        """Rows of the largest factor that are converted at a time."""
+        row = max((factor.row for factor in self.factors.values()), default=1)
+        item = torch.finfo(self.dtype).bits // 8
+        return max(1, min(CHUNK, self.memory_budget // max(1, row * item)))
 
     def _vector(self, vector: Tensor, length: int) -> Tensor:
         vector = vector.detach().to(self.device, self.dtype).reshape(-1)
@@ -186,6 +216,25 @@ class FactoredJacobian:
 
     def _zeros(self, *size: int) -> Tensor:
         return torch.zeros(size, dtype=self.dtype, device=self.device)
+
+
+def joined(jacobians: Sequence[FactoredJacobian]) -> FactoredJacobian:
+    """The rows of several Jacobians below one another; the factors are copied."""
+    check_same_parameters(jacobians)
+    rows = [jacobian.rows for jacobian in jacobians]
+    factors: dict[str, RowFactor] = {}
+    for name in jacobians[0].sizes:
+        parts = [jacobian.factors.get(name) for jacobian in jacobians]
+        if any(part is not None for part in parts):
+            factors[name] = stacked(parts, rows)
+    return FactoredJacobian(
+        factors,
+        jacobians[0].sizes,
+        sum(rows),
+        dtype=jacobians[0].dtype,
+        device=jacobians[0].device,
+        memory_budget=jacobians[0].memory_budget,
+    )
 
 
 def check_same_parameters(jacobians: Sequence[FactoredJacobian]) -> None:

@@ -21,7 +21,10 @@ def kept_apart(kernel: NTK, tensors: Iterable[Tensor]) -> NTK:
         return tensor.clone() if tensor.untyped_storage().data_ptr() in changing else tensor
 
     jacobians = {term: kernel.jacobian(term) for term in kernel.terms}
-    kept = {t: j.with_factors(lambda f: f.mapped(own), j.rows) for t, j in jacobians.items()}
+    kept = {
+        term: jacobian.with_factors(lambda f: f.mapped(own), jacobian.rows, jacobian.sample)
+        for term, jacobian in jacobians.items()
+    }
     return NTK(kept)
 
 

@@ -19,7 +19,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from pinn_ntk.kernel.jacobian import FactoredJacobian
+from pinn_ntk.kernel.jacobian import FactoredJacobian, joined
 from pinn_ntk.kernel.spectrum import Spectrum
 from pinn_ntk.kernel.tsqr import factor_precision
 
@@ -44,6 +44,7 @@ class NTK:
         self._jacobians = dict(jacobians)
         self._blocks: dict[tuple[str, str], Tensor] = {}
         self.terms = tuple(self._jacobians)
+        self.at_once = False  # all blocks are formed when the first cross block is asked for
         self.certificate = dict(certificate or {})
 
     def __getitem__(self, key: str | tuple[str, str]) -> Tensor:
@@ -51,12 +52,22 @@ class NTK:
         a, b = (key, key) if isinstance(key, str) else key
         if (b, a) in self._blocks and (a, b) not in self._blocks:
             return self._blocks[b, a].mT
+        if (a, b) not in self._blocks and a != b and self.at_once:
+            self._form_all()
         if (a, b) not in self._blocks:
             self._blocks[a, b] = self.jacobian(a).gram(self.jacobian(b))
         return self._blocks[a, b]
 
+    def _form_all(self) -> None:
+        """One product in place of one for each pair: with many terms most of these are small."""
+        jacobians = [self.jacobian(term) for term in self.terms]
+        sizes = [jacobian.rows for jacobian in jacobians]
+        for a, rows in zip(self.terms, joined(jacobians).gram().split(sizes), strict=True):
+            for b, block in zip(self.terms, rows.split(sizes, dim=1), strict=True):
+                self._blocks.setdefault((a, b), block)
+
     def __repr__(self) -> str:
-        rows = ", ".join(f"{term}: {_rows(self.rows(term))}" for term in self.terms)
+        rows = ", ".join(f"{term}: {self._rows_in_words(term)}" for term in self.terms)
         return f"NTK({rows}; {next(iter(self._jacobians.values())).shape[1]} parameters)"
 
     def __iter__(self) -> Iterator[str]:
@@ -69,8 +80,20 @@ class NTK:
         return self._jacobians[term]
 
     def rows(self, term: str) -> int:
-        """Number of rows R of one term."""
+        """Number of rows R of the blocks of one term."""
         return self.jacobian(term).rows
+
+    def sampled(self, term: str) -> tuple[int, int]:
+        """Rows that were measured of one term, and all rows of its residual: (64, 6000), say.
+
+        They are equal unless rows were left out to bound time or memory (`empirical_ntk`).
+        """
+        return self.jacobian(term).rows, self.jacobian(term).all_rows
+
+    @property
+    def sampled_terms(self) -> tuple[str, ...]:
+        """Terms of which rows were left out."""
+        return tuple(t for t in self.terms if self.jacobian(t).sample is not None)
 
     def diagonal(self, term: str) -> Tensor:
         """Diagonal of K_aa, (R,). Exact; no block is formed."""
@@ -78,8 +101,20 @@ class NTK:
         return self.jacobian(term).diagonal() if block is None else block.diagonal().clone()
 
     def trace(self, term: str) -> float:
-        """Trace of K_aa. Exact; no block is formed."""
-        return float(self.diagonal(term).sum())
+        """Trace of K_aa over all rows, no block is formed.
+
+        Exact, or the estimate of a sample, see `sampled` and `trace_error`.
+        """
+        return self.jacobian(term).total(self.diagonal(term))
+
+    def trace_error(self, term: str) -> float:
+        """Standard error of `trace`; 0 where it is exact."""
+        sample = self.jacobian(term).sample
+        return 0.0 if sample is None else sample.error(self.diagonal(term))
+
+    def _rows_in_words(self, term: str) -> str:
+        measured, every = self.sampled(term)
+        return f"{every} rows" if measured == every else f"~{measured} of {every} rows"
 
     def matrix(self) -> Tensor:
         """All blocks in the order of `terms`, (sum R, sum R)."""

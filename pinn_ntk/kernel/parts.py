@@ -14,6 +14,7 @@ N rows a part, each taken N times. Every product works part by part, at the cost
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -83,6 +84,12 @@ class Parts:
     def tensors(self) -> tuple[Tensor, ...]:
         """All factors."""
         return tuple(tensor for part in self.parts for tensor in part.factor.tensors)
+
+    @property
+    def row(self) -> int:
+        """Numbers that are kept of a row, on average, as if no row were repeated."""
+        numbers = sum(part.factor.row * len(part.rows) for part in self.parts)
+        return math.ceil(numbers / max(1, self.count))
 
     def mapped(self, change: Callable[[Tensor], Tensor]) -> Parts:
         """The same with each factor changed."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from pinn_ntk.kernel.ntk import NTK
 
 
-def thinned(kernel: NTK, max_points: int) -> NTK:
+def thinned(kernel: NTK, max_points: int | Mapping[str, int]) -> NTK:
     """The kernel of at most ``max_points`` rows a term: rows 0, k, 2k, ... of its residual.
 
     The same kernel where no term has more; else its factors are views of the given ones.
@@ -21,9 +21,10 @@ def thinned(kernel: NTK, max_points: int) -> NTK:
     >>> thinned(empirical_ntk(w * torch.arange(5.0), [w]), 3)["residual"].diag().tolist()
     [0.0, 4.0, 16.0]
     """
-    if all(kernel.rows(term) <= max_points for term in kernel.terms):
+    most = dict.fromkeys(kernel.terms, max_points) if isinstance(max_points, int) else max_points
+    if all(kernel.rows(term) <= most[term] for term in kernel.terms):
         return kernel
-    strides = {term: strided_by(kernel.rows(term), max_points) for term in kernel.terms}
+    strides = {term: strided_by(kernel.rows(term), most[term]) for term in kernel.terms}
     return kernel_of_rows(kernel, {term: slice(None, None, k) for term, k in strides.items()})
 
 

@@ -84,6 +84,12 @@ class Scaled:
         """Dtype of what is held."""
         return self.tensors[0].dtype
 
+    @property
+    def row(self) -> int:
+        """Numbers that are kept of a row."""
+        sides = (side for site in self.sites for side in (site.left, site.right))
+        return sum(side.shape[1] for side in sides if side is not None)
+
     def mapped(self, change: Callable[[Tensor], Tensor]) -> Scaled:
         """The same factor, with each of its tensors changed."""
         return Scaled(tuple(site.mapped(change) for site in self.sites), self.shape)

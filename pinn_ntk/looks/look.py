@@ -20,14 +20,14 @@ from torch.autograd.graph import Node
 from torch.optim import Optimizer
 
 from pinn_ntk.analysis.distinct_rows import distinct_rows
-from pinn_ntk.analysis.kernel_gradient import term_gradients
-from pinn_ntk.graph.jacobian.empirical import empirical_ntk
+from pinn_ntk.analysis.kernel_gradient import backward_gradient, term_gradients
+from pinn_ntk.graph.jacobian.empirical import kernel_within
 from pinn_ntk.graph.terms.curvature import effective_weights
 from pinn_ntk.graph.terms.term import Term
 from pinn_ntk.graph.terms.term_loss import TermLoss
+from pinn_ntk.kernel.bounds import EXACT, MAX_POINTS, Bounds
 from pinn_ntk.kernel.columns import scaled_columns
 from pinn_ntk.kernel.ntk import NTK
-from pinn_ntk.kernel.rows import kernel_of_rows, thinned
 from pinn_ntk.kernel.spectrum import Spectrum
 from pinn_ntk.looks.parameters import (
     group_scales,
@@ -35,6 +35,7 @@ from pinn_ntk.looks.parameters import (
     parameter_groups,
     used_names,
 )
+from pinn_ntk.looks.rows_kept import Places, kept_places, kernel_of_places, places_in_residuals
 from pinn_ntk.looks.shared import shared
 from pinn_ntk.looks.step_terms import PROBE, StepTerms
 
@@ -68,7 +69,11 @@ class Look:
         balancing: Whether a balancer sets the weights, on gradients or in the loss.
         scale: What the differentiated loss is of the loss as trained on.
         certify: Whether the kernel is checked against ordinary backward passes.
-        max_points: Rows of a term above which blocks are formed of evenly strided rows only.
+        max_points: Rows of a term above which blocks are formed of evenly strided rows only, and
+            a quarter of those of all terms together.
+        bounds: What may be taken of time and memory.
+        say: Takes what is said of that, by what it is about; warnings where there is none.
+        allow: Is told the seconds that rows will take one by one, and may raise to prevent it.
         inputs: What the step began from; None where that was not kept.
         find_again: Runs the user's residual function once more from the same random states; None
             where residuals come from the graph of the loss.
@@ -86,7 +91,10 @@ class Look:
     balancing: bool = False
     scale: float = 1.0
     certify: bool = True
-    max_points: int = 512
+    max_points: int = MAX_POINTS
+    bounds: Bounds = EXACT
+    say: Callable[[str, str], None] | None = None
+    allow: Callable[[float], None] = lambda _: None
     inputs: StepInputs | None = None
     find_again: Callable[[], StepTerms] | None = None
     total_step: int = 0
@@ -124,17 +132,41 @@ class Look:
 
     @shared("the kernel")
     def kernel(self) -> NTK:
-        """Kernel of all rows; one without terms where every term is undefined."""
+        """Kernel of all rows, or of a sample where `bounds` ask for it (``kernel.sampled``).
+
+        One without terms where every term is undefined.
+        """
         if not self.residuals:
             return NTK({})
-        return empirical_ntk(self.residuals, self.params, certify=self.certify)
+        return kernel_within(
+            self.residuals,
+            self.params,
+            self.bounds,
+            certify=self.certify,
+            say=self.say,
+            allow=self.allow,
+        )
+
+    @property
+    def left_out(self) -> dict[str, tuple[int, int]]:
+        """Term -> rows measured and all rows, where rows are left out; empty before `kernel`."""
+        kernel, _ = self.kept.get("kernel", (None, None))
+        return {} if kernel is None else {t: kernel.sampled(t) for t in kernel.sampled_terms}
+
+    @shared("the rows kept")
+    def _places(self) -> Places:
+        drawn = self.found.rows or {}
+        return kept_places(self.kernel, self.max_points, self.bounds, drawn)
 
     @shared("the kernel of the rows kept")
     def sampled(self) -> NTK:
         """Kernel of the rows that blocks are formed of, `max_points` a term at most."""
-        if self.found.rows is not None:
-            return kernel_of_rows(self.kernel, self.found.rows)
-        return thinned(self.kernel, self.max_points)
+        return kernel_of_places(self.kernel, self._places)
+
+    @shared("the rows of the residuals kept")
+    def rows_kept(self) -> dict[str, Tensor]:
+        """Term -> places of the rows of `sampled` in the flattened residual, (R_kept,)."""
+        return places_in_residuals(self.kernel, self._places)
 
     @shared("the spectra")
     def spectra(self) -> dict[str, Spectrum]:
@@ -144,9 +176,13 @@ class Look:
 
     @shared("the count of different rows")
     def distinct(self) -> dict[str, int]:
-        """Term -> rows that differ from one another, of terms whose block is of some rows only."""
+        """Term -> rows that differ from one another, of terms whose block is of some rows only.
+
+        Of terms that were sampled nothing is known of the others.
+        """
         kernel, some = self.kernel, self.sampled
-        fewer = [term for term in kernel.terms if some.rows(term) < kernel.rows(term)]
+        whole = [term for term in kernel.terms if term not in kernel.sampled_terms]
+        fewer = [term for term in whole if some.rows(term) < kernel.rows(term)]
         return {term: distinct_rows(kernel.jacobian(term)) for term in fewer}
 
     @shared("the share of each parameter in the traces")
@@ -159,7 +195,7 @@ class Look:
 
     @shared("the traces")
     def traces(self) -> dict[str, float]:
-        """Term -> trace of its block, of all rows."""
+        """Term -> trace of its block, of all rows; an estimate where the kernel is of some."""
         if self.shares:  # off the blocks, where those are whole
             return {term: sum(of_term.values()) for term, of_term in self.shares.items()}
         return {term: self.kernel.trace(term) for term in self.kernel.terms}
@@ -201,8 +237,18 @@ class Look:
 
     @shared("the gradients of the terms")
     def gradients(self) -> dict[str, Tensor]:
-        """Term -> J_a^T g_a, the gradient of its part of the loss, (P,)."""
-        return term_gradients(self.kernel, self.slopes) if self.slopes else {}
+        """Term -> J_a^T g_a, the gradient of its part of the loss, (P,).
+
+        By products with J where that is of all rows, else by a backward pass.
+        """
+        sampled = self.kernel.sampled_terms
+        whole = {term: g for term, g in self.slopes.items() if term not in sampled}
+        found = term_gradients(self.kernel, whole) if whole else {}
+        for term in sampled:
+            if term in self.slopes:
+                residual, slope = self.residuals[term], self.slopes[term]
+                found[term] = backward_gradient(residual, self.params, slope)
+        return {term: found[term] for term in self.slopes}
 
     @shared("the curvature of the loss")
     def curvature(self) -> dict[str, Tensor] | None:

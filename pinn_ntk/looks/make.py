@@ -12,6 +12,7 @@ from pinn_ntk.graph.residuals import named_residuals
 from pinn_ntk.graph.subclasses import plain
 from pinn_ntk.graph.terms.find import find_terms
 from pinn_ntk.graph.terms.term import Term
+from pinn_ntk.kernel.bounds import MAX_POINTS, MEMORY_BUDGET, Bounds
 from pinn_ntk.looks.look import Look
 from pinn_ntk.looks.step_terms import StepTerms
 
@@ -26,7 +27,9 @@ def look(
     optimizer: Optimizer | None = None,
     step: int = 0,
     certify: bool = True,
-    max_points: int = 512,
+    max_points: int = MAX_POINTS,
+    max_rows: int | None = None,
+    memory_budget: int = MEMORY_BUDGET,
 ) -> Look:
     """Look at a step before ``loss.backward()``: what diagnostics and weighting rules read.
 
@@ -44,6 +47,9 @@ def look(
         step: Step of the training.
         certify: Whether the kernel is checked against ordinary backward passes.
         max_points: Rows of a term above which blocks are formed of evenly strided rows only.
+        max_rows: As in `pinn_ntk.empirical_ntk`, and so is ``memory_budget``; blocks and gradients
+            count in it, too.
+        memory_budget: Bytes that all that is read of this step may take.
 
     Returns:
         The look.
@@ -84,6 +90,7 @@ def look(
         balanced=lambda: {found.terms[name].head: weight for name, weight in put.items()},
         certify=certify,
         max_points=max_points,
+        bounds=Bounds(memory_budget, max_rows),
     )
 
 

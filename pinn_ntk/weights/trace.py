@@ -62,7 +62,7 @@ def trace_weights(kernel: NTK, convention: Convention = DEFAULT) -> dict[str, fl
         {'pde': 1.1111111111111112, 'bc': 10.0}
     """
     traces = {name: kernel.trace(name) for name in kernel.terms}
-    rows = {name: kernel.rows(name) for name in kernel.terms}
+    rows = {name: kernel.sampled(name)[1] for name in kernel.terms}
     return weights_from_traces(traces, rows, convention)
 
 
@@ -129,6 +129,34 @@ class TraceRule:
                 f"NTKBalancer: min_weight is {self.min_weight!r} and max_weight is "
                 f"{self.max_weight!r}; expected 0 <= min_weight < max_weight."
             )
+
+    def errors(
+        self,
+        weights: Mapping[str, float],
+        traces: Mapping[str, tuple[float, int]],
+        of_traces: Mapping[str, float],
+    ) -> dict[str, float]:
+        """Standard errors of ``weights`` that follow from those of the traces, independent ones.
+
+        To first order: of lambda_a = sum_b c_b / c_a a relative error e_b of c_b makes the share
+        c_b / sum_c c_c of e_b, and -e_a of its own besides. What ``ema`` keeps has none.
+
+        >>> rule = TraceRule(convention="sum")
+        >>> errors = rule.errors({"pde": 2.0}, {"pde": (1.0, 1), "bc": (1.0, 1)}, {"bc": 0.1})
+        >>> errors["pde"]  # half of 10 % of 2
+        0.1
+        """
+        power = _EXPONENT[self.convention]
+        moved = {name: of_term for name, of_term in traces.items() if of_term[0] != 0}
+        cost = {name: trace / rows**power for name, (trace, rows) in moved.items()}
+        total = sum(cost.values())
+        shares = {name: own / total for name, own in cost.items()}
+        relative = {name: of_traces.get(name, 0.0) / trace for name, (trace, _) in moved.items()}
+        found = {}
+        for name, weight in weights.items():
+            parts = [relative[b] * (shares[b] - (b == name)) for b in shares]
+            found[name] = (1 - self.ema) * weight * math.hypot(*parts)
+        return found
 
     def weights(
         self,

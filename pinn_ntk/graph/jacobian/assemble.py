@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.autograd.graph import Node
 
 from pinn_ntk.graph import nodes
+from pinn_ntk.graph.jacobian.affordable import Affordable
 from pinn_ntk.graph.jacobian.pull_back import pulled_back
 from pinn_ntk.graph.jacobian.sums import total
 from pinn_ntk.graph.operations import operation
@@ -31,18 +32,22 @@ class Contribution(NamedTuple):
 
 
 def assemble(
-    graph: Graph, contributions: Sequence[Contribution], rows: int
-) -> tuple[dict[str, Factor], list[Edge]]:
+    graph: Graph,
+    contributions: Sequence[Contribution],
+    rows: int,
+    affordable: Affordable | None = None,
+) -> dict[str, Factor]:
     """Add up contributions: parameter name -> factor over all R ``rows``.
 
     Weights that a site takes directly, or through transposes, stay as they are; other shared
-    tensors are pulled back to their leaves (`pull_back.py`, which also says what was written out).
+    tensors are pulled back to their leaves (`pull_back.py`), where that is ``affordable``.
     """
     found: dict[Edge, list[Factor]] = {}
     for contribution in contributions:
         edge, factor = _unturned(graph, contribution.edge, _by_row(contribution, rows))
         found.setdefault(edge, []).append(factor)
-    return pulled_back(graph, {edge: total(factors) for edge, factors in found.items()})
+    totals = {edge: total(factors) for edge, factors in found.items()}
+    return pulled_back(graph, totals, affordable or Affordable())
 
 
 def _by_row(contribution: Contribution, rows: int) -> Outer | Dense:

@@ -3,17 +3,22 @@
 The certificate (`certificate.py` here): for a random probe v, J^T v from the factors must equal the
 ordinary backward pass, parameter by parameter. A use of a parameter that was missed, rows that
 interact, a wrong rule: each shows in it at once. v differs from every cotangent used before.
+
+A residual of which only some rows are measured is from then on these rows: `Capture.residual`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from pinn_ntk.errors import ResidualError, warn
-from pinn_ntk.graph.broadcast import spread_by_accident
+from pinn_ntk.errors import ResidualError
+from pinn_ntk.graph.jacobian.affordable import Refuse
 from pinn_ntk.graph.jacobian.certificate import (
     ROUNDINGS,
     Probe,
@@ -24,59 +29,121 @@ from pinn_ntk.graph.jacobian.certificate import (
 )
 from pinn_ntk.graph.jacobian.generic import is_freed, row_gradients
 from pinn_ntk.graph.jacobian.row_factors import row_factors
+from pinn_ntk.kernel.bounds import Bounds
 from pinn_ntk.kernel.factors import Dense
 from pinn_ntk.kernel.jacobian import FactoredJacobian
+from pinn_ntk.kernel.sample import Sample
+
+T = TypeVar("T")
 
 
-def capture(
-    term: str,
-    residual: Tensor,
-    leaves: Mapping[str, Tensor],
-    *,
-    certify: bool,
-    dtype: torch.dtype,
-    memory_budget: int,
-) -> tuple[FactoredJacobian, Probe | None]:
-    """Factored Jacobian of one residual and, with ``certify``, the probe that certifies it.
+class Capture:
+    """One residual on its way to a factored Jacobian.
 
-    Raises ResidualError where the graph was freed; other failures of autograd pass as they came.
+    Attributes:
+        residual: The rows that are measured.
+        jacobian: What is known so far; parameters that have reasons are missing until `finish`.
+        reasons: Parameter -> why its rows have to be taken one by one.
+        mixed: Parameter -> why its rows were pulled back one by one, see `mixing.py`.
+        probe: The certificate; None without one.
+        seconds: About the time of one backward pass: of the probe, else of reading the graph.
     """
-    accident = spread_by_accident(term, residual, leaves)
-    if accident is not None:
-        warn(accident, stacklevel=3)
-    try:
-        factors, reasons, mixed, coarsest = row_factors(residual, leaves)
-        jacobian = FactoredJacobian(
-            factors,
+
+    def __init__(
+        self,
+        term: str,
+        residual: Tensor,
+        leaves: Mapping[str, Tensor],
+        bounds: Bounds,
+        held: int,
+        *,
+        sample: Sample | None = None,
+    ) -> None:
+        self.term, self.leaves, self.bounds, self.held = term, leaves, bounds, held
+        self.sample = sample
+        self.residual = residual if sample is None else _rows(residual, sample)
+        self.mixed: dict[str, str] = {}
+        self.reasons: dict[str, str] = {}
+        self.probe: Probe | None = None
+        self.seconds = 0.0
+        self.places: Tensor | None = None  # of the rows kept among those of `residual`
+
+    def read(self, *, certify: bool, dtype: torch.dtype, refuse: Refuse) -> None:
+        """Read the factors off the graph, and compare them with a backward pass."""
+        residual, leaves, exact = self.residual, self.leaves, None
+        with told_if_freed(self.term):
+            (factors, reasons, self.mixed, coarsest), self.seconds = timed(
+                lambda: row_factors(residual, leaves, refuse, self.bounds.temporary, self.held)
+            )
+            if certify:
+                exact, self.seconds = timed(lambda: backward_probe(residual, leaves))
+        if exact is not None:
+            low = torch.finfo(coarsest).bits < 32  # half precision
+            sizes = magnitudes(residual, leaves, factors) if low else {}
+            self.probe = Probe(exact, factored_probe(residual, leaves, factors), sizes)
+            rounding = 0.0 if low else ROUNDINGS * torch.finfo(coarsest).eps
+            failures = self.probe.failed(tolerance(coarsest), rounding)
+            reasons = {n: _off_by(e, tolerance(coarsest)) for n, e in failures.items()} | reasons
+        self.reasons = {name: reasons[name] for name in leaves if name in reasons}
+        self.jacobian = FactoredJacobian(
+            {name: factor for name, factor in factors.items() if name not in reasons},
             {name: leaf.shape.numel() for name, leaf in leaves.items()},
             residual.numel(),
             dtype=dtype,
             device=residual.device,
-            memory_budget=memory_budget,
+            memory_budget=self.bounds.temporary,
+            sample=self.sample,
         )
-        exact = backward_probe(residual, leaves) if certify else None
-        probe = None
-        if exact is not None:
-            low = torch.finfo(coarsest).bits < 32  # half precision
-            sizes = magnitudes(residual, leaves, factors) if low else {}
-            probe = Probe(exact, factored_probe(residual, leaves, factors), sizes)
-            rounding = 0.0 if low else ROUNDINGS * torch.finfo(coarsest).eps
-            failures = probe.failed(tolerance(coarsest), rounding)
-            reasons = {n: _off_by(e, tolerance(coarsest)) for n, e in failures.items()} | reasons
-        if reasons:
-            _fall_back(residual, leaves, jacobian, reasons)
-        if (reasons or mixed) and jacobian.rows > 1:
-            _report(term, leaves, jacobian, mixed | reasons)
-        if reasons and exact is not None:
-            probe = Probe(exact, factored_probe(residual, leaves, jacobian.factors))
-    except RuntimeError as error:
-        if is_freed(error):
-            raise ResidualError(
-                f"the graph of residual {term!r} was already freed. Likely loss.backward() ran "
-                "before; compute the kernel first, or call backward(retain_graph=True)."
-            ) from error
-        raise
-    return jacobian, probe
+
+    @property
+    def slow(self) -> dict[str, Tensor]:
+        """The parameters whose rows have to be taken one by one."""
+        return {name: self.leaves[name] for name in self.reasons}
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row of them."""
+        return sum(leaf.shape.numel() * leaf.element_size() for leaf in self.slow.values())
+
+    def keep(self, most: int) -> None:
+        """Go on with at most ``most`` rows, spread evenly."""
+        jacobian = self.jacobian
+        if self.sample is None:
+            sample = Sample.drawn(torch.Size([jacobian.rows]), most)
+            places = None if sample is None else sample.rows
+        else:
+            places, sample = self.sample.fewer(most)
+        if places is None or len(places) == jacobian.rows:
+            return
+        kept = jacobian.take(places)
+        self.jacobian = jacobian.with_factors(lambda f: f.slice(places), kept.rows, sample)
+        self.places, self.sample = places, sample
+
+    def finish(self) -> None:
+        """Take the rows of the slow parameters one by one; their certificate is then anew."""
+        if not self.reasons:
+            return
+        with told_if_freed(self.term):
+            found = row_gradients(self.residual, self.slow, self.bounds.temporary, self.places)
+            self.jacobian.factors.update({name: Dense(rows) for name, rows in found.items()})
+            if self.probe is None:
+                return
+            measured, exact = self.residual, self.probe.exact
+            if self.places is not None:
+                measured = _entries(self.residual, self.places)
+                exact = backward_probe(measured, self.leaves)
+        self.probe = Probe(exact, factored_probe(measured, self.leaves, self.jacobian.factors))
+
+
+def _rows(residual: Tensor, sample: Sample) -> Tensor:
+    """The rows of a sample, live, with those of one point along axis 1."""
+    rows = _entries(residual, sample.rows)
+    return rows.view(-1, sample.each) if sample.each > 1 else rows
+
+
+def _entries(residual: Tensor, places: Tensor) -> Tensor:
+    with torch.enable_grad():
+        return residual.reshape(-1)[places.to(residual.device)]
 
 
 def _off_by(error: float, most: float) -> str:
@@ -84,33 +151,21 @@ def _off_by(error: float, most: float) -> str:
     return f"the certificate is off by {f'more than {most:.0e}' if error > most else error}"
 
 
-def _fall_back(
-    residual: Tensor, leaves: Mapping[str, Tensor], jacobian: FactoredJacobian, names: Iterable[str]
-) -> None:
-    """Replace the factors of the parameters ``names`` by rows computed one by one."""
-    failed = {name: leaf for name, leaf in leaves.items() if name in set(names)}
-    for name in failed:
-        jacobian.factors.pop(name, None)
-    rows = row_gradients(residual, failed, jacobian.memory_budget)
-    jacobian.factors.update({name: Dense(gradients) for name, gradients in rows.items()})
+def timed(run: Callable[[], T]) -> tuple[T, float]:
+    """What a backward pass gives, and its wall time."""
+    begin = time.perf_counter()
+    return run(), time.perf_counter() - begin
 
 
-def _report(
-    term: str, leaves: Mapping[str, Tensor], jacobian: FactoredJacobian, reasons: Mapping[str, str]
-) -> None:
-    """Say which parameters took a backward pass a row, and at what cost."""
-    reasons = {name: reasons[name] for name in leaves if name in reasons}
-    jacobian.fallbacks |= reasons
-    size = sum(leaves[name].shape.numel() * leaves[name].element_size() for name in reasons)
-    warn(
-        f"term {term!r}: {_listed(reasons)}. Its exact rows were computed one by one instead: "
-        f"{jacobian.rows} vector-Jacobian products, {jacobian.rows * size / 2**20:.1f} MiB.",
-        stacklevel=4,
-    )
-
-
-def _listed(reasons: Mapping[str, str]) -> str:
-    by_reason: dict[str, list[str]] = {}
-    for name, reason in reasons.items():
-        by_reason.setdefault(reason, []).append(name)
-    return "; ".join(f"{reason} (parameter {', '.join(n)})" for reason, n in by_reason.items())
+@contextmanager
+def told_if_freed(term: str) -> Iterator[None]:
+    """Say which graph was freed; other failures of autograd pass as they came."""
+    try:
+        yield
+    except RuntimeError as error:
+        if is_freed(error):
+            raise ResidualError(
+                f"the graph of residual {term!r} was already freed. Likely loss.backward() ran "
+                "before; compute the kernel first, or call backward(retain_graph=True)."
+            ) from error
+        raise

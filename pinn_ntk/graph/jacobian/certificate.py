@@ -14,7 +14,7 @@ That sum, the magnitude, is the root of sum_i v_i^2 sum_s (norm of term s of row
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -70,6 +70,20 @@ class Probe:
             if not error <= tolerance and not distance <= rounding * size:
                 errors[name] = error
         return errors
+
+
+def errors(probes: Mapping[str, Probe]) -> dict[tuple[str, str], float]:
+    """`Probe.error` of every pair of terms, by one product a parameter."""
+    exact = _gram([probe.exact for probe in probes.values()])
+    factored = _gram([probe.factored for probe in probes.values()])
+    size = exact.diagonal().sqrt()
+    scale, gap = size[:, None] * size, (factored - exact).abs()
+    relative = torch.where(scale > 0, gap / scale, torch.where(gap == 0, 0.0, torch.inf)).tolist()
+    return {
+        (a, b): error
+        for a, row in zip(probes, relative, strict=True)
+        for b, error in zip(probes, row, strict=True)
+    }
 
 
 def tolerance(dtype: torch.dtype) -> float:
@@ -162,6 +176,16 @@ def _probe_vector(residual: Tensor) -> Tensor:
 
 def _dot(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> float:
     return sum(float(a[name] @ b[name]) for name in a if name in b)
+
+
+def _gram(gradients: Sequence[Mapping[str, Tensor]]) -> Tensor:
+    """Products of all pairs, (T, T) float64 on the CPU; absent parameters are zero."""
+    total = torch.zeros(len(gradients), len(gradients), dtype=torch.float64)
+    for name in dict.fromkeys(name for of_term in gradients for name in of_term):
+        having = [i for i, of_term in enumerate(gradients) if name in of_term]
+        stacked = torch.stack([gradients[i][name] for i in having]).double()
+        total[torch.tensor(having)[:, None], torch.tensor(having)] += (stacked @ stacked.mT).cpu()
+    return total
 
 
 def _distance(a: Tensor | None, b: Tensor | None) -> float:

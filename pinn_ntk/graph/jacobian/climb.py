@@ -16,6 +16,7 @@ from pinn_ntk.graph.jacobian.decode import RowCode, elementwise
 from pinn_ntk.graph.jacobian.piece import Piece
 from pinn_ntk.graph.jacobian.rules import find_rules, has_effect
 from pinn_ntk.graph.jacobian.site_rule import SiteRule
+from pinn_ntk.graph.jacobian.sizes import in_groups
 from pinn_ntk.graph.operations import operation
 from pinn_ntk.graph.subclasses import dense
 from pinn_ntk.graph.walk import Edge, Graph, Use
@@ -44,14 +45,21 @@ class Decoder:
     """Climbs from the leaves to the first consumers whose cotangents fall into rows.
 
     With ``points`` it stops at the first of these nodes that rows share, for a sign that they do.
+    ``room`` is for cotangents that are read and let go, in bytes.
     """
 
     def __init__(
-        self, graph: Graph, piece: Piece, members: Tensor, points: set[Node], reading: Reading
+        self,
+        graph: Graph,
+        piece: Piece,
+        members: Tensor,
+        points: set[Node],
+        reading: Reading,
+        room: int,
     ) -> None:
         self.graph, self.piece, self.reading, self.members = graph, piece, reading, members
         self.places = torch.arange(len(members), device=members.device)
-        self.points = points
+        self.points, self.room = points, room
         self.climbed = False
         self.code = RowCode(len(members), piece.dtype, members.device, graph.coarsest)
         self.contributions: list[Contribution] = []
@@ -63,19 +71,20 @@ class Decoder:
         seen: set[Edge] = set(frontier)
         while frontier:
             uses = list(self._uses(frontier, seen))
-            targets = {Edge(u.node, o) for u, _ in uses for o in self.graph.outputs[u.node]}
-            passes = [
-                cotangents_at(self.piece, self.members, cotangent, targets)
-                for cotangent in self.code.passes()
-            ]
-            frontier = []
-            for use, edge in uses:
-                if self.points and self.reading.mixed:
-                    return
-                for mixed in self._place(use, edge, passes):
-                    if mixed not in seen:
-                        seen.add(mixed)
-                        frontier.append(mixed)
+            outputs = {Edge(u.node, o): None for u, _ in uses for o in self.graph.outputs[u.node]}
+            codes, frontier = self.code.passes(), []
+            for targets in in_groups(list(outputs), self.room // len(codes)):
+                here = {target.node for target in targets}
+                passes = [
+                    cotangents_at(self.piece, self.members, code, set(targets)) for code in codes
+                ]
+                for use, edge in (use for use in uses if use[0].node in here):
+                    if self.points and self.reading.mixed:
+                        return
+                    for mixed in self._place(use, edge, passes):
+                        if mixed not in seen:
+                            seen.add(mixed)
+                            frontier.append(mixed)
             self.climbed = True  # rows were mixed below: another partition may mend that
 
     def _uses(self, frontier: Sequence[Edge], seen: set[Edge]) -> Iterator[tuple[Use, Edge]]:

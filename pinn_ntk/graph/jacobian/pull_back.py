@@ -17,6 +17,7 @@ from torch.autograd.graph import GradientEdge
 
 from pinn_ntk.errors import warn
 from pinn_ntk.graph import nodes
+from pinn_ntk.graph.jacobian.affordable import Affordable
 from pinn_ntk.graph.jacobian.generic import MAX_CHUNK, batched_vjp
 from pinn_ntk.graph.jacobian.sums import total
 from pinn_ntk.graph.jacobian.weight_probes import Step
@@ -31,29 +32,31 @@ SAID_FROM = 2**28
 
 
 def pulled_back(
-    graph: Graph, cotangents: Mapping[Edge, Factor]
-) -> tuple[dict[str, Factor], list[Edge]]:
+    graph: Graph, cotangents: Mapping[Edge, Factor], affordable: Affordable
+) -> dict[str, Factor]:
     """Leaf by name -> factor, from those of tensors of the graph, over the same rows.
 
-    Beside them those of the tensors whose gradients had to be written out on the way.
+    ``affordable`` is asked before gradients are written out on the way; leaves that it refuses are
+    left out there.
     """
-    walk = _PullBack(graph, cotangents)
+    walk = _PullBack(graph, cotangents, affordable)
     for node in graph.order:
         for edge in [Edge(node, output) for output in sorted(graph.outputs[node])]:
             if edge in walk.waiting:
                 walk.step(edge)
-    return {name: total(factors) for name, factors in walk.parts.items()}, walk.unknown
+    return {name: total(factors) for name, factors in walk.parts.items()}
 
 
 class _PullBack:
     """What waits at each tensor while the graph is walked, and what has arrived at the leaves."""
 
-    def __init__(self, graph: Graph, cotangents: Mapping[Edge, Factor]) -> None:
-        self.graph = graph
+    def __init__(
+        self, graph: Graph, cotangents: Mapping[Edge, Factor], affordable: Affordable
+    ) -> None:
+        self.graph, self.affordable = graph, affordable
         self.waiting = {edge: [factor] for edge, factor in cotangents.items()}
         self.started = {edge: edge for edge in cotangents}  # the shared tensor it came from
         self.parts: dict[str, list[Factor]] = {}
-        self.unknown: list[Edge] = []
 
     def step(self, edge: Edge) -> None:
         """Take what waits at one tensor to those it is computed from."""
@@ -63,8 +66,8 @@ class _PullBack:
             self.parts.setdefault(name, []).append(_as_leaf(factor, edge.shape))
             return
         through = _through(self.graph, edge, factor)
-        if through is None:
-            self.unknown.append(self.started[edge])
+        asked = (self.graph, edge, self.started[edge], factor.count)
+        if through is None and self.affordable(*asked):
             for name, written in _written_out(self.graph, edge, factor.rows()):
                 self.parts.setdefault(name, []).append(written)
         for child, part in through or ():

@@ -15,14 +15,15 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge
 from torch.nn.functional import one_hot
 
-from pinn_ntk.graph.jacobian.assemble import assemble
-from pinn_ntk.graph.jacobian.climb import Reading
+from pinn_ntk.graph.jacobian.affordable import Affordable, Refuse
+from pinn_ntk.graph.jacobian.assemble import Contribution, assemble
+from pinn_ntk.graph.jacobian.climb import Component, Reading
 from pinn_ntk.graph.jacobian.generic import batched_vjp
-from pinn_ntk.graph.jacobian.mixing import mixed_results
 from pinn_ntk.graph.jacobian.piece import Piece, through
 from pinn_ntk.graph.jacobian.pieces import operands, pieces
 from pinn_ntk.graph.jacobian.sites import read_sites
 from pinn_ntk.graph.walk import Graph
+from pinn_ntk.kernel.bounds import EXACT
 from pinn_ntk.kernel.factors import Dense, Factor, Outer
 from pinn_ntk.kernel.parts import Part, Parts, RowFactor
 
@@ -41,40 +42,58 @@ class RowFactors(NamedTuple):
     coarsest: torch.dtype  # the lowest precision in the graph
 
 
-def row_factors(residual: Tensor, leaves: Mapping[str, Tensor]) -> RowFactors:
-    """Factors of the Jacobian of one residual; one row is left to the backward pass it takes."""
+def row_factors(
+    residual: Tensor,
+    leaves: Mapping[str, Tensor],
+    refuse: Refuse = lambda _: (),
+    room: int = EXACT.temporary,
+    held: int = EXACT.held,
+) -> RowFactors:
+    """Factors of the Jacobian of one residual; one row is left to the backward pass it takes.
+
+    ``refuse`` is asked before results that all rows share are pulled back; ``room`` is for
+    cotangents that are read and let go, ``held`` for rows that are written out, in bytes.
+    """
     if residual.grad_fn is None:
         with torch.enable_grad():
             residual = residual.view_as(residual)
     graph = Graph(residual, leaves)
     if residual.numel() == 1:
         return RowFactors({}, dict.fromkeys(graph.names.values(), "one row"), {}, graph.coarsest)
-    rows = _Rows(leaves, residual.device)
+    rows = _Rows(leaves, residual.device, room, Affordable(refuse, held))
     found = pieces(graph, residual.device)
     by_passes = sum(len(piece.entries) == 1 for piece in found) <= FEW
     for piece in found:
         whole = piece.edge == graph.result
         rows.add(piece, graph if whole else Graph(piece.edge, leaves), by_passes, whole)
-    known = {name: parts for name, parts in rows.parts.items() if name not in rows.reasons}
+    reasons = rows.affordable.reasons | rows.reasons
+    known = {name: parts for name, parts in rows.parts.items() if name not in reasons}
     factors = {name: joined(parts, residual.numel()) for name, parts in known.items()}
-    return RowFactors(factors, rows.reasons, rows.mixed, graph.coarsest)
+    mixed = {name: why for name, why in rows.affordable.mixed.items() if name in factors}
+    return RowFactors(factors, reasons, mixed, graph.coarsest)
 
 
 class _Rows:
     """Rows found so far, by parameter name."""
 
-    def __init__(self, leaves: Mapping[str, Tensor], device: torch.device) -> None:
+    def __init__(
+        self,
+        leaves: Mapping[str, Tensor],
+        device: torch.device,
+        room: int,
+        affordable: Affordable,
+    ) -> None:
         self.leaves, self.device = leaves, device
+        self.room, self.affordable = room, affordable
         self.parts: dict[str, list[Part]] = {}
         self.reasons: dict[str, str] = {}
-        self.mixed: dict[str, str] = {}
 
     def add(self, piece: Piece, graph: Graph, by_passes: bool, whole: bool) -> None:
         """The rows of one piece; of few, what has no factors is found by a pass a row."""
         if by_passes and len(piece.entries) == 1:
             reading = Reading(reasons=dict.fromkeys(graph.names.values(), "one row"))
         else:
-            reading = read_sites(graph, piece)
+            reading = read_sites(graph, piece, self.room)
         if reading.mixed and self._add_operands(graph, piece):
             return
         self._keep(graph, piece, reading)
@@ -92,7 +111,7 @@ class _Rows:
             for part in pieces(of_operand, self.device):
                 behind = Graph(part.edge, self.leaves)
                 taken = through(operand, part)
-                reading = read_sites(behind, taken)
+                reading = read_sites(behind, taken, self.room)
                 if reading.reasons:
                     return False
                 done.append((behind, taken, reading))
@@ -102,11 +121,20 @@ class _Rows:
 
     def _keep(self, graph: Graph, piece: Piece, reading: Reading) -> None:
         for component in reading.components:
-            factors, written_out = assemble(graph, component.contributions, len(component.members))
-            self.mixed |= mixed_results(graph, written_out)
+            rows = len(component.members)
+            factors = assemble(graph, self._wanted(graph, component), rows, self.affordable)
             for name, part in _parts(factors, piece, component.members):
                 if name not in reading.reasons:
                     self.parts.setdefault(name, []).append(part)
+
+    def _wanted(self, graph: Graph, component: Component) -> list[Contribution]:
+        """Contributions to parameters that are not refused yet."""
+        refused = self.affordable.reasons.keys()
+        return [
+            c
+            for c in component.contributions
+            if not refused >= set(graph.names_behind(c.edge.node))
+        ]
 
 
 def _parts(

@@ -20,14 +20,18 @@ from pinn_ntk.graph.jacobian.piece import Piece
 from pinn_ntk.graph.jacobian.rules import find_rules
 from pinn_ntk.graph.points import of_points
 from pinn_ntk.graph.walk import Edge, Graph
+from pinn_ntk.kernel.bounds import EXACT
 from pinn_ntk.kernel.factors import Dense
 
 
-def read_sites(graph: Graph, piece: Piece) -> Reading:
-    """Contributions of all sites of one piece, a component of it at a time."""
+def read_sites(graph: Graph, piece: Piece, room: int = EXACT.temporary) -> Reading:
+    """Contributions of all sites of one piece, a component of it at a time.
+
+    ``room`` is for cotangents that are read and let go, in bytes.
+    """
     if piece.edge.node in graph.names:
         return _read_leaf(piece)
-    return _read_aligned(graph, piece) or _read_decoded(graph, piece)
+    return _read_aligned(graph, piece) or _read_decoded(graph, piece, room)
 
 
 def _read_leaf(piece: Piece) -> Reading:
@@ -66,7 +70,7 @@ def _read_aligned(graph: Graph, piece: Piece) -> Reading | None:
     return reading
 
 
-def _read_decoded(graph: Graph, piece: Piece) -> Reading:
+def _read_decoded(graph: Graph, piece: Piece, room: int) -> Reading:
     """Labelled passes, one set a component; which rows share points is found by trying.
 
     A try that would go on to results of the network is given up first, as long as others are left.
@@ -75,12 +79,12 @@ def _read_decoded(graph: Graph, piece: Piece) -> Reading:
     candidates = list(partitions.along_axes(shape, device))
     points = of_points(graph) if len(candidates) > 1 else set()
     for partition in candidates if points else []:
-        reading = _try(graph, piece, partition, points, None)
+        reading = _try(graph, piece, partition, points, None, room)
         if not reading.mixed:
             return reading
     best: Reading | None = None
     for partition in partitions.partitions(shape, device):
-        reading = _try(graph, piece, partition, set(), best)
+        reading = _try(graph, piece, partition, set(), best, room)
         if best is None or len(reading.reasons) < len(best.reasons):
             best = reading
         if not best.mixed:
@@ -89,14 +93,19 @@ def _read_decoded(graph: Graph, piece: Piece) -> Reading:
 
 
 def _try(
-    graph: Graph, piece: Piece, partition: Tensor, points: set[Node], best: Reading | None
+    graph: Graph,
+    piece: Piece,
+    partition: Tensor,
+    points: set[Node],
+    best: Reading | None,
+    room: int,
 ) -> Reading:
     """One partition, as long as it is not worse than the best; see `Decoder` for ``points``."""
     reading, counts = Reading(), piece.counts()
     for members in partition:
         wanted = members[counts[members]]
         if len(wanted):
-            Decoder(graph, piece, wanted, points, reading).read()
+            Decoder(graph, piece, wanted, points, reading, room).read()
         worse = best is not None and len(reading.reasons) >= len(best.reasons)
         if worse or (points and reading.mixed):
             break

@@ -1,0 +1,222 @@
+"""Memory of one measurement against its budget: every path, every stage, monitor and balancer.
+
+What a plain backward pass of the same graph holds comes on top: training needs it as well.
+"""
+
+from __future__ import annotations
+
+import gc
+import warnings
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from benchmarks.measure import peak_extra_memory
+from pinn_ntk import empirical_ntk, look
+from pinn_ntk.analysis.distinct_rows import distinct_rows
+from pinn_ntk.callbacks import NTKBalancer, NTKMonitor
+from pinn_ntk.graph.reference import reference_jacobian
+from pinn_ntk.kernel.bounds import Bounds
+from tests.asserts import assert_near
+from tests.looks import ask
+from tests.networks import stack
+from tests.operators import grad
+from tests.pinn import Pinn, same
+from tests.zoo import make, train
+
+BUDGET = 12 * 2**20
+CPU = torch.device("cpu")
+
+pytestmark = pytest.mark.filterwarnings("ignore::pinn_ntk.NTKWarning")
+
+
+class Convolved(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.rest = nn.Conv1d(1, 32, 3, padding=1), stack([64, 32, 1])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.rest(self.conv(x[:, None]).tanh().flatten(1))  # type: ignore[no-any-return]
+
+
+def normed() -> nn.Module:
+    return nn.Sequential(stack([2, 48, 48]), nn.BatchNorm1d(48), nn.Tanh(), stack([48, 48, 1]))
+
+
+def reparametrised() -> nn.Module:
+    net = stack([2, 48, 48, 1])
+    for layer in (net[0], net[2], net[4]):
+        nn.utils.parametrizations.weight_norm(layer)
+    return net
+
+
+def u_xx(net: nn.Module, x: Tensor) -> Tensor:
+    return grad(grad(net(x), x)[:, :1], x)[:, :1]
+
+
+def masked(net: nn.Module, x: Tensor) -> Tensor:
+    return u_xx(net, x)[torch.arange(len(x)) % 3 > 0]
+
+
+class Path(NamedTuple):
+    net: Callable[[], nn.Module]
+    residual: Callable[[nn.Module, Tensor], Tensor]
+    points: int
+    exact: bool  # whether all rows fit
+
+
+PATHS = {
+    "plain": Path(lambda: stack([2, 48, 48, 1]), u_xx, 1000, exact=True),
+    "plain_large": Path(lambda: stack([2, 48, 48, 1]), u_xx, 4000, exact=False),
+    "masked": Path(lambda: stack([2, 48, 48, 1]), masked, 1000, exact=False),
+    "components": Path(lambda: stack([2, 48, 48, 3]), lambda n, x: n(x), 2000, exact=False),
+    "gradient": Path(lambda: stack([2, 48, 48, 1]), lambda n, x: grad(n(x), x), 1000, exact=True),
+    "broadcast": Path(
+        lambda: stack([2, 48, 48, 1]), lambda n, x: n(x) - x[:, 0].detach(), 40, exact=False
+    ),
+    "batch_norm": Path(normed, lambda n, x: n(x), 500, exact=False),
+    "convolution": Path(Convolved, lambda n, x: n(x), 500, exact=True),
+    "weight_norm": Path(reparametrised, u_xx, 600, exact=False),
+}
+STAGES = ["traces", "spectra", "gradients", "distinct", "shares"]
+
+
+def taken(run: Callable[[], object]) -> int:
+    """Most bytes held meanwhile beyond those before, the result included."""
+    gc.collect()
+    return peak_extra_memory(run, CPU)[1]
+
+
+def terms_of(path: Path) -> tuple[nn.Module, dict[str, Tensor], int]:
+    """A network, a large and a small term, and what a backward pass of these holds."""
+    torch.manual_seed(0)
+    net = path.net()
+    x, y = (torch.rand(n, 2).requires_grad_() for n in (path.points, path.points // 2))
+    residuals = {"pde": path.residual(net, x), "bc": path.residual(net, y)}
+    wanted = list(net.parameters())
+    loss = sum(r.square().mean() for r in residuals.values())
+    options = {"retain_graph": True, "allow_unused": True}
+    return net, residuals, taken(lambda: torch.autograd.grad(loss, wanted, **options))
+
+
+@pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)
+@pytest.mark.parametrize("max_rows", [None, 48])
+def test_every_stage_of_every_path_stays_within_the_budget(path: Path, max_rows: int | None):
+    net, residuals, backward = terms_of(path)
+    bounds = {"memory_budget": BUDGET, "max_rows": max_rows}
+    step = look(None, net, residuals=residuals, **bounds)
+
+    def everything() -> None:
+        for stage in ("kernel", "certificate"):
+            getattr(step if stage == "kernel" else step.kernel, stage)
+        for stage in STAGES:
+            getattr(step, stage)
+
+    assert taken(everything) <= BUDGET + backward
+    if max_rows is None:
+        sampled = step.kernel.sampled_terms != ()
+        assert sampled is not path.exact
+    assert max(step.kernel.certificate.values()) < 1e-4
+    truth = empirical_ntk(residuals["bc"], net, memory_budget=2**33).trace("residual")
+    assert abs(step.traces["bc"] - truth) <= 3.5 * step.kernel.trace_error("bc") + 1e-4 * truth
+
+
+def test_rows_drawn_for_memory_are_those_of_the_reference():
+    net, residuals, _ = terms_of(PATHS["plain_large"]._replace(points=400))
+    with pytest.warns(UserWarning, match="of 400 rows of pde, .* of 200 rows of bc are measured"):
+        kernel = empirical_ntk(residuals, net, memory_budget=2**19)
+    for a in residuals:
+        rows = kernel.jacobian(a).sample.rows  # type: ignore[union-attr]
+        expected = reference_jacobian(residuals[a], net)[rows]
+        assert_near(kernel.jacobian(a).dense(), expected, 1e-5, f"J {a}")
+
+
+def test_components_of_a_point_are_drawn_together():
+    torch.manual_seed(0)
+    net = stack([2, 30, 3]).double()
+    residual = net(torch.rand(200, 2, dtype=torch.float64))
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        kernel = empirical_ntk(residual, net, memory_budget=3 * 10**5)
+    assert len(said) == 1, "the rows drawn take the fast path"
+    rows = kernel.jacobian("residual").sample.rows  # type: ignore[union-attr]
+    assert 12 <= len(rows) < 600
+    assert torch.equal(rows.view(-1, 3) % 3, torch.arange(3).expand(len(rows) // 3, 3))
+    assert_near(
+        kernel.jacobian("residual").dense(), reference_jacobian(residual, net)[rows], 1e-12, "J"
+    )
+
+
+def test_gradients_that_do_not_fit_are_left_out_with_the_reason():
+    w = torch.ones(3000, requires_grad=True)
+    residuals = {f"r{i}": torch.randn(2, 3000) @ w for i in range(6)}
+    loss = torch.stack([r.square().sum() for r in residuals.values()]).sum()
+    step = look(loss, [w], names=list(residuals), memory_budget=2 * 8 * 3000 * 6 - 1)
+    panel = ask(step, "interference")
+    assert panel.readings["interference"].values == {}
+    assert "Interference: left out; the gradients of all terms, 1.8e+04 numbers" in panel.summary()
+    enough = look(loss, [w], names=list(residuals), memory_budget=2 * 8 * 3000 * 6)
+    assert len(ask(enough, "interference").readings["interference"].values) == 15
+
+
+def test_repeated_rows_are_looked_for_a_few_at_a_time():
+    net = stack([2, 64, 64, 1])
+    kernel = empirical_ntk(net(torch.rand(30_000, 2)), net)
+    wide = 30_000 * 64 * 8  # one factor in the dtype of contractions
+    assert taken(lambda: distinct_rows(kernel.jacobian("residual"))) < 1.5 * wide
+
+
+class Large(Pinn):
+    """Terms of a fast and of a slow path whose factors exceed the budget."""
+
+    slow = False
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.net = (normed() if self.slow else stack([2, 48, 48, 1])).float()
+        generator = torch.Generator().manual_seed(1)
+        self.x = torch.rand(1500, 2, generator=generator)
+
+    def residuals(self, batch: Any) -> dict[str, Tensor]:
+        x = self.x.clone().requires_grad_()
+        operator = (lambda net, x: net(x)) if self.slow else u_xx
+        return {"pde": operator(self.net, x), "bc": self.net(self.x[:700]) - 1}
+
+
+class LargeSlow(Large):
+    slow = True
+
+
+@pytest.mark.parametrize("kind", [Large, LargeSlow])
+@pytest.mark.parametrize("callback", [NTKMonitor, NTKBalancer])
+def test_a_whole_measurement_stays_within_the_budget(
+    kind: type[Large], callback: Any, monkeypatch: pytest.MonkeyPatch
+):
+    peaks: list[int] = []
+    for name in ("at_backward", "batch_ends"):
+        plain = getattr(callback, name)
+
+        def measured(self: Any, at: Any, plain: Callable[..., None] = plain) -> None:
+            peaks.append(taken(lambda: plain(self, at)))
+
+        monkeypatch.setattr(callback, name, measured)
+    module = make(kind)
+    train(module, callback(every_n_steps=1, memory_budget=BUDGET), steps=2)
+    loss = sum(r.square().mean() for r in module.residuals(None).values())
+    backward = taken(lambda: torch.autograd.grad(loss, list(module.net.parameters())))
+    assert len(peaks) == 4
+    assert max(peaks) <= BUDGET + 2 * backward  # one of it holds the gradients of the step
+    if callback is NTKMonitor:
+        unwatched = make(kind)
+        train(unwatched, steps=2)
+        assert same(module, unwatched)
+
+
+def test_bounds_are_shares_of_the_budget():
+    bounds = Bounds(memory=2**30)
+    assert bounds.held + bounds.temporary < bounds.memory
+    assert (bounds.block_rows(512), bounds.block_rows(100)) == (2048, 400)
+    assert Bounds(memory=4 * 8 * 6 * 10**2).block_rows(512) == 10
