@@ -17,7 +17,7 @@ from pinn_ntk.callbacks.step.manual_backward import Backward, ManualBackward, me
 from pinn_ntk.callbacks.step.step_looks import StepLooks
 from pinn_ntk.callbacks.step.term_checks import TermChecks
 from pinn_ntk.callbacks.step.term_finder import TermFinder
-from pinn_ntk.callbacks.trainer.checks import at_least, unsupported_strategy
+from pinn_ntk.callbacks.trainer.checks import unsupported_strategy
 from pinn_ntk.callbacks.trainer.guard import Guard
 from pinn_ntk.callbacks.trainer.loggers import publish
 from pinn_ntk.callbacks.trainer.migrate import VERSION, migrate
@@ -48,13 +48,6 @@ class KernelCallback(StatefulCallback):
     """What follows for the user where a strategy is not supported."""
     act, plan = "measurement", "measured"
     """What is done when it is due, in a word."""
-
-    def _bound(self, max_rows: int | None, memory_budget: int) -> None:
-        """Take no more of time and memory than this."""
-        owner = type(self).__name__
-        if max_rows is not None:
-            at_least(owner, "max_rows", max_rows, 1)
-        self.bounds = Bounds(at_least(owner, "memory_budget", memory_budget, 1), max_rows)
 
     def _set_up(
         self, schedule: Schedule, finder: TermFinder, params: Patterns, prefix: str

@@ -6,15 +6,16 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from pinn_ntk.callbacks.balancer import WEIGHT, balancers
+from pinn_ntk.callbacks.balancer import balancers
 from pinn_ntk.callbacks.base import KernelCallback
 from pinn_ntk.callbacks.due_step import DueStep
-from pinn_ntk.callbacks.report import Report, overhead
+from pinn_ntk.callbacks.report import WEIGHT, Report, overhead
 from pinn_ntk.callbacks.schedule import Schedule
 from pinn_ntk.callbacks.step.manual_backward import Backward, measuring
 from pinn_ntk.callbacks.step.probe import RENEWED, FixedProbe
 from pinn_ntk.callbacks.step.residual_function import Route
 from pinn_ntk.callbacks.step.step_inputs import StepInputs
+from pinn_ntk.callbacks.step.step_looks import bounded
 from pinn_ntk.callbacks.step.term_finder import TermFinder
 from pinn_ntk.callbacks.trainer.checks import at_least
 from pinn_ntk.callbacks.trainer.loggers import publish
@@ -156,7 +157,7 @@ class NTKMonitor(KernelCallback):
     ) -> None:
         given = dict(locals())
         self.max_points = at_least("NTKMonitor", "max_points", max_points, 1)
-        self._bound(max_rows, memory_budget)
+        self.bounds = bounded("NTKMonitor", max_rows, memory_budget)
         self.certify = certify
         panel = chosen(diagnostics, certify=certify, save_start=save_start, limit=limit)
         self._remember(given | {"diagnostics": diagnostics and [d.name for d in panel]})
