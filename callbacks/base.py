@@ -54,10 +54,9 @@ class KernelCallback(StatefulCallback):
     ) -> None:
         self.schedule, self.finder, self.prefix = schedule, finder, prefix
         self.looks = StepLooks(finder, params, self.max_points, self.bounds)
-        self.guard = Guard(type(self).__name__)
-        self.checks = TermChecks(finder, self.guard)
-        self.looks.say = self.guard.say_once
-        self.writer = LogWriter(self.guard, prefix)
+        self.guard = guard = Guard(type(self).__name__)
+        self.checks, self.writer = TermChecks(finder, guard), LogWriter(guard, prefix)
+        self.looks.say = guard.say_once
         self.manual = ManualBackward(finder.recorder, self.at_backward, self.weight_of)
         self._module: ref[pl.LightningModule] | None = None
         self._resumed = self._fitting = False
@@ -99,8 +98,7 @@ class KernelCallback(StatefulCallback):
         self._fitting = True
         self._restart()
         self.guard.told = callbacks_of(trainer, KernelCallback)[0].guard.told
-        refused = unsupported_strategy(trainer)
-        if refused is not None:
+        if (refused := unsupported_strategy(trainer)) is not None:
             self._active = False
             self.guard.warn_once("strategy", f"{refused} {self.without}")
             return
@@ -183,11 +181,10 @@ class KernelCallback(StatefulCallback):
 
     def detach(self) -> None:
         """The fit is over, however it ended: leave the module as it was found."""
-        self._fitting = False
+        self._fitting = self._resumed = False
         self.close_looks()
         self.finder.recorder.detach()
         self.looks.batch_ends()
-        self._resumed = False
 
     def will_look(self, trainer: pl.Trainer) -> bool:
         """Whether a look at the running backward pass may follow."""
@@ -200,15 +197,15 @@ class KernelCallback(StatefulCallback):
         certify: Callable[[StepTerms], bool],
     ) -> Look | None:
         """A look at the terms to keep, None without any; others that look at the same share it."""
-        others = [c for c in callbacks_of(at.trainer, KernelCallback) if c is not self]
-        twins = [other for other in others if other._active and other.what == self.what]
+        active = [c for c in callbacks_of(at.trainer, KernelCallback) if c._active]
+        twins = [c for c in active if c is not self and c.what == self.what]
         certifies = any(twin.certify and twin.will_look(at.trainer) for twin in twins)
-        theirs = [twin.looks for twin in twins]
-        look = self.looks.look(at, keep, certify, theirs, twin_certifies=certifies)
+        looks = [twin.looks for twin in twins]
+        look = self.looks.look(at, keep, certify, looks, twin_certifies=certifies)
         if look is not None:
             look.total_step = self.writer.count.at(look.step)
             look.balanced = lambda: _balanced(at)
-            look.balancing = any(one.balances and one._active for one in (self, *others))
+            look.balancing = any(one.balances for one in active)
             self.guard.run("the first line", partial(announce_start, at.trainer, look))
         return look
 
@@ -223,8 +220,7 @@ class KernelCallback(StatefulCallback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._module = None  # the state belongs to whatever module is fitted next
         self.reset()
-        state = migrate(state_dict)
-        if "history" in state:
+        if "history" in (state := migrate(state_dict)):
             self.writer.load_state_dict(state)
             self.finder.recorder.load_state_dict(state["names"])
             self.load_more(state)

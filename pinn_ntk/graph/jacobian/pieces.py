@@ -198,8 +198,7 @@ def spreads(graph: Graph, node: Node, points: set[Node]) -> bool:
     return any(len(shape) < longest or shape[-longest] == 1 for shape in live)
 
 
-def _shape(node: Node) -> torch.Size:
-    return nodes.output_shape(node)
+_shape = nodes.output_shape
 
 
 def _gradients(graph: Graph, opened: Collection[Node], g: Tensor) -> Mapping[Edge, Tensor]:
