@@ -21,6 +21,7 @@ from pinn_ntk.callbacks.step.manual_backward import Backward
 from pinn_ntk.callbacks.step.measuring import measuring
 from pinn_ntk.callbacks.step.readable import readable
 from pinn_ntk.callbacks.step.residual_function import Route
+from pinn_ntk.callbacks.step.step_looks import bounded
 from pinn_ntk.callbacks.step.term_finder import TermFinder
 from pinn_ntk.callbacks.trainer.checks import check_optimizers
 from pinn_ntk.callbacks.trainer.flavours import MisconfigurationException
@@ -31,7 +32,6 @@ from pinn_ntk.callbacks.weighting.gradient_weights import GradientWeights
 from pinn_ntk.callbacks.weighting.remarks import Remarks
 from pinn_ntk.callbacks.weighting.update import TITLE, WeightUpdate
 from pinn_ntk.callbacks.weighting.weights_in_loss import WeightsInLoss
-from pinn_ntk.diagnostics.base import Tag
 from pinn_ntk.graph.residuals import named_residuals
 from pinn_ntk.kernel.bounds import MAX_ROWS, MEMORY_BUDGET
 from pinn_ntk.looks.parameters import matches
@@ -40,19 +40,6 @@ from pinn_ntk.weights.trace import DEFAULT, Convention, TraceRule
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
-
-WEIGHT = Tag(
-    "weight/<term>",
-    "weight lambda_a that the balancer puts on the term",
-    chart="loss weights",
-    advice="It should settle. One that grows through the run means that the kernel moves.",
-)
-
-WEIGHT_ERROR = Tag(
-    "weight_error/<term>",
-    "its standard error, where rows were left out",
-    advice="See `ntk/trace_error/<term>`.",
-)
 
 
 class NTKBalancer(KernelCallback):
@@ -151,7 +138,7 @@ class NTKBalancer(KernelCallback):
         if rule != "trace":
             raise ValueError(f"NTKBalancer: rule is {rule!r}; expected 'trace'.")
         self.rule = TraceRule(convention, ema, min_weight, max_weight)
-        self._bound(max_rows, memory_budget)
+        self.bounds = bounded("NTKBalancer", max_rows, memory_budget)
         self._update = WeightUpdate(self.rule)
         self.check_first = certify
         schedule = Schedule("NTKBalancer", every_n_steps, steps, per_decade)

@@ -18,11 +18,7 @@ from pinn_ntk.callbacks.step.measuring import fit_begins, fit_is_over, measuring
 from pinn_ntk.callbacks.step.step_looks import StepLooks
 from pinn_ntk.callbacks.step.term_checks import TermChecks
 from pinn_ntk.callbacks.step.term_finder import TermFinder
-from pinn_ntk.callbacks.trainer.checks import (
-    at_least,
-    in_other_processes,
-    unsupported_strategy,
-)
+from pinn_ntk.callbacks.trainer.checks import in_other_processes, unsupported_strategy
 from pinn_ntk.callbacks.trainer.guard import Guard
 from pinn_ntk.callbacks.trainer.loggers import publish
 from pinn_ntk.callbacks.trainer.migrate import VERSION, migrate
@@ -54,22 +50,14 @@ class KernelCallback(StatefulCallback):
     act, plan = "measurement", "measured"
     """What is done when it is due, in a word."""
 
-    def _bound(self, max_rows: int | None, memory_budget: int) -> None:
-        """Take no more of time and memory than this."""
-        owner = type(self).__name__
-        if max_rows is not None:
-            at_least(owner, "max_rows", max_rows, 1)
-        self.bounds = Bounds(at_least(owner, "memory_budget", memory_budget, 1), max_rows)
-
     def _set_up(
         self, schedule: Schedule, finder: TermFinder, params: Patterns, prefix: str
     ) -> None:
         self.schedule, self.finder, self.prefix = schedule, finder, prefix
         self.looks = StepLooks(finder, params, self.max_points, self.bounds)
-        self.guard = Guard(type(self).__name__)
-        self.checks = TermChecks(finder, self.guard)
-        self.looks.say = self.guard.say_once
-        self.writer = LogWriter(self.guard, prefix)
+        self.guard = guard = Guard(type(self).__name__)
+        self.checks, self.writer = TermChecks(finder, guard), LogWriter(guard, prefix)
+        self.looks.say = guard.say_once
         self.manual = ManualBackward(finder, self.at_backward, self.weight_of)
         self._module: ref[pl.LightningModule] | None = None
         self._resumed = self._fitting = False
@@ -116,8 +104,7 @@ class KernelCallback(StatefulCallback):
         self._fitting = True
         self._restart()
         self.guard.told = callbacks_of(trainer, KernelCallback)[0].guard.told
-        refused = unsupported_strategy(trainer)
-        if refused is not None:
+        if (refused := unsupported_strategy(trainer)) is not None:
             self._active = False
             self.guard.warn_once("strategy", f"{refused} {self.without}")
             return
@@ -209,13 +196,12 @@ class KernelCallback(StatefulCallback):
 
     def detach(self) -> None:
         """The fit is over, however it ended: leave the module as it was found."""
-        self._fitting = False
+        self._fitting = self._resumed = False
         fit_is_over(self)
         self.close_looks()
         self.finder.recorder.detach()
         self.manual.detach()
         self.looks.batch_ends()
-        self._resumed = False
 
     def will_look(self, trainer: pl.Trainer) -> bool:
         """Whether a look at the running backward pass may follow."""
@@ -228,15 +214,15 @@ class KernelCallback(StatefulCallback):
         certify: Callable[[StepTerms], bool],
     ) -> Look | None:
         """A look at the terms to keep, None without any; others that look at the same share it."""
-        others = [c for c in callbacks_of(at.trainer, KernelCallback) if c is not self]
-        twins = [other for other in others if other._active and other.what == self.what]
+        active = [c for c in callbacks_of(at.trainer, KernelCallback) if c._active]
+        twins = [c for c in active if c is not self and c.what == self.what]
         certifies = any(twin.certify and twin.will_look(at.trainer) for twin in twins)
-        theirs = [twin.looks for twin in twins]
-        look = self.looks.look(at, keep, certify, theirs, twin_certifies=certifies)
+        looks = [twin.looks for twin in twins]
+        look = self.looks.look(at, keep, certify, looks, twin_certifies=certifies)
         if look is not None:
             look.total_step = self.writer.count.at(look.step)
             look.balanced = lambda: _balanced(at)
-            look.balancing = any(one.balances and one._active for one in (self, *others))
+            look.balancing = any(one.balances for one in active)
             self.guard.run("the first line", partial(announce_start, at.trainer, look))
         return look
 
@@ -251,8 +237,7 @@ class KernelCallback(StatefulCallback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._module = None  # the state belongs to whatever module is fitted next
         self.reset()
-        state = migrate(state_dict)
-        if "history" in state:
+        if "history" in (state := migrate(state_dict)):
             self.writer.load_state_dict(state)
             self.finder.recorder.known.load_state_dict(state["names"])
             self.load_more(state)

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from pinn_ntk.callbacks.balancer import WEIGHT, balancers
+from pinn_ntk.callbacks.balancer import balancers
 from pinn_ntk.callbacks.base import KernelCallback
 from pinn_ntk.callbacks.due_step import DueStep
-from pinn_ntk.callbacks.report import Report, overhead
+from pinn_ntk.callbacks.report import WEIGHT, Report, overhead
 from pinn_ntk.callbacks.schedule import Schedule
 from pinn_ntk.callbacks.step.manual_backward import Backward
 from pinn_ntk.callbacks.step.measuring import measuring
@@ -17,6 +17,7 @@ from pinn_ntk.callbacks.step.probe import RENEWED, FixedProbe
 from pinn_ntk.callbacks.step.readable import readable
 from pinn_ntk.callbacks.step.residual_function import Route
 from pinn_ntk.callbacks.step.step_inputs import StepInputs
+from pinn_ntk.callbacks.step.step_looks import bounded
 from pinn_ntk.callbacks.step.term_finder import TermFinder
 from pinn_ntk.callbacks.trainer.checks import at_least
 from pinn_ntk.callbacks.trainer.loggers import publish
@@ -94,9 +95,8 @@ class NTKMonitor(KernelCallback):
         every_n_steps: Steps between measurements.
         steps: Steps to measure at, instead.
         per_decade: Measurements per factor of ten in steps, evenly on a logarithmic axis, instead.
-        budget: Share of wall time that may be spent; what is due waits until it is affordable.
-            The first measurement is made at once, unless rows have to be taken one by one: then
-            it waits, too, until what they are going to take is affordable.
+        budget: Share of wall time that may be spent; what is due waits, the first measurement only
+            where rows have to be taken one by one.
         names: Names of the terms, in the order in which the loss is written.
         include: Pattern or patterns of the names to measure, such as "pde*".
         params: The same for the parameters that the kernel is taken over, such as "net.*".
@@ -107,23 +107,19 @@ class NTKMonitor(KernelCallback):
         max_points: Rows of a term up to which its block is formed of all rows; above, of every
             k-th row (on a probe, of one drawn from each of so many strata). Traces are of all.
         certify: Check every kernel against ordinary backward passes with a random probe.
-        save_start: Keep the first kernel and parameters in checkpoints, so that drift goes on
-            after a restart; 8 (sum R)^2 bytes and more.
+        save_start: Keep the first kernel and parameters in checkpoints, 8 (sum R)^2 bytes and more.
         limit: Measure the distance to the limit of infinite width.
-        prefix: First part of all tags. A second monitor of a Trainer with the same one gets
-            "<prefix>_2". Two that differ in no argument are refused by Lightning.
+        prefix: First part of all tags. A second monitor with the same one gets "<prefix>_2"; two
+            that differ in no argument are refused by Lightning.
         diagnostics: Names of what is measured, such as "traces" and "drift", and objects of your
-            own `pinn_ntk.diagnostics.Diagnostic` classes; None for all that there are.
+            own `pinn_ntk.diagnostics.Diagnostic` classes; None for all.
         max_rows: Rows of all terms together that are taken one by one, a backward pass each, where
-            the fast path cannot serve a parameter; the default takes about 20 training steps. Of
-            more rows some are drawn from equal strata: traces are estimates with a standard error,
-            and what follows is marked. None takes all, after a warning of how long that takes.
-        memory_budget: Bytes that a measurement may take beyond a backward pass: half for factors
-            and rows, the rest for blocks, gradients, temporaries. Above it rows are drawn likewise.
+            the fast path cannot serve a parameter; 48 take some 20 training steps. Of more rows
+            some are drawn: traces are estimates with a standard error, what follows is marked.
+        memory_budget: Bytes that a measurement may take beyond a backward pass; above it, likewise.
 
     Attributes:
-        history: Tag -> array of (step, value), of all that was measured, whatever the loggers.
-            Steps count on over fits. Kept in checkpoints.
+        history: Tag -> array of (step, value) of all measured; steps count on. Kept in checkpoints.
         spectra: Term -> (step, spectrum).
 
     Raises:
@@ -158,7 +154,7 @@ class NTKMonitor(KernelCallback):
     ) -> None:
         given = dict(locals())
         self.max_points = at_least("NTKMonitor", "max_points", max_points, 1)
-        self._bound(max_rows, memory_budget)
+        self.bounds = bounded("NTKMonitor", max_rows, memory_budget)
         self.certify = certify
         panel = chosen(diagnostics, certify=certify, save_start=save_start, limit=limit)
         self._remember(given | {"diagnostics": diagnostics and [d.name for d in panel]})

@@ -23,6 +23,19 @@ if TYPE_CHECKING:
     from pinn_ntk.callbacks.base import KernelCallback
     from pinn_ntk.looks.look import Look
 
+WEIGHT = Tag(
+    "weight/<term>",
+    "weight lambda_a that the balancer puts on the term",
+    chart="loss weights",
+    advice="It should settle. One that grows through the run means that the kernel moves.",
+)
+
+WEIGHT_ERROR = Tag(
+    "weight_error/<term>",
+    "its standard error, where rows were left out",
+    advice="See `ntk/trace_error/<term>`.",
+)
+
 
 class Report:
     """Logs the readings of a panel, its summary and its figures."""

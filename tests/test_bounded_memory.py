@@ -71,15 +71,18 @@ class Path(NamedTuple):
 PATHS = {
     "plain": Path(lambda: stack([2, 48, 48, 1]), u_xx, 1000, exact=True),
     "plain_large": Path(lambda: stack([2, 48, 48, 1]), u_xx, 4000, exact=False),
-    "masked": Path(lambda: stack([2, 48, 48, 1]), masked, 1000, exact=False),
-    "components": Path(lambda: stack([2, 48, 48, 3]), lambda n, x: n(x), 2000, exact=False),
+    "masked": Path(lambda: stack([2, 48, 48, 1]), masked, 1000, exact=True),
+    "masked_large": Path(lambda: stack([2, 48, 48, 1]), masked, 4000, exact=False),
+    "components": Path(lambda: stack([2, 48, 48, 3]), lambda n, x: n(x), 2000, exact=True),
+    "components_large": Path(lambda: stack([2, 48, 48, 3]), lambda n, x: n(x), 4500, exact=False),
     "gradient": Path(lambda: stack([2, 48, 48, 1]), lambda n, x: grad(n(x), x), 1000, exact=True),
     "broadcast": Path(
-        lambda: stack([2, 48, 48, 1]), lambda n, x: n(x) - x[:, 0].detach(), 40, exact=False
+        lambda: stack([2, 48, 48, 1]), lambda n, x: n(x) - x[:, 0].detach(), 40, exact=True
     ),
     "batch_norm": Path(normed, lambda n, x: n(x), 500, exact=False),
     "convolution": Path(Convolved, lambda n, x: n(x), 500, exact=True),
-    "weight_norm": Path(reparametrised, u_xx, 600, exact=False),
+    "weight_norm": Path(reparametrised, u_xx, 600, exact=True),
+    "weight_norm_large": Path(reparametrised, u_xx, 3000, exact=False),
 }
 STAGES = ["traces", "spectra", "gradients", "distinct", "shares"]
 

@@ -170,7 +170,7 @@ class TestKernel:
         assert sum(name in said[0] for name in names) == 3
         assert "6 more" in said[0] or " more)" in said[0]
 
-    @pytest.mark.parametrize("network", ["batch_norm", "conv1d"])
+    @pytest.mark.parametrize("network", ["batch_norm", "conv_transposed"])
     def test_other_reasons_are_bounded_likewise(self, network: str):
         net = NETWORKS[network](1, 1)
         residual = net(points(80, 1))
@@ -288,7 +288,7 @@ class TestCallbacks:
         assert passes - without <= measured * (2 * MAX_ROWS + 80)
         rows = [m for m in said if "are computed one by one" in m]
         assert len(rows) == 2, "a term speaks once a fit"
-        assert all(m.startswith("NTKBalancer: term ") for m in rows)
+        assert all(m.startswith("term ") for m in rows)
         exact_balancer = NTKBalancer(every_n_steps=2, max_rows=None)
         exact, _, _ = fitted(exact_balancer)
         for term in ("pde", "bc"):
@@ -317,8 +317,8 @@ class TestCallbacks:
         monitor, balancer = NTKMonitor(every_n_steps=2, max_rows=20), NTKBalancer(every_n_steps=2)
         _, said, _ = fitted(monitor, balancer)
         rows = [m for m in said if "are computed one by one" in m]
-        assert sum(m.startswith("NTKMonitor") for m in rows) == 2
-        assert "Of its 240 rows 10 " in next(m for m in rows if m.startswith("NTKMonitor"))
+        assert len(rows) == 4
+        assert {n for n in (10, 24) if any(f"Of its 240 rows {n} " in m for m in rows)} == {10, 24}
 
     @pytest.mark.parametrize("kind", [NTKMonitor, NTKBalancer])
     @pytest.mark.parametrize("options", [{"max_rows": 0}, {"memory_budget": 0}, {"max_rows": 1.5}])

@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from pinn_ntk.kernel import factors
-from pinn_ntk.kernel.factors import Dense, Factor, Outer, add_gram
+from pinn_ntk.kernel import gram
+from pinn_ntk.kernel.factors import Dense, Factor, Outer
+from pinn_ntk.kernel.gram import add_gram
 from pinn_ntk.kernel.jacobian import DEFAULT_BUDGET
 from pinn_ntk.kernel.scaled import Scaled, Site
 from tests.asserts import assert_near
@@ -101,9 +102,9 @@ BUDGETS = {"whole": DEFAULT_BUDGET, "tiles": 4 * 8 * 4, "one_by_one": 1}  # tile
 def formula(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param != "chosen":
         forced = request.param == "outer"
-        monkeypatch.setattr(factors, "_outer_is_cheaper", lambda *_, **_kwargs: forced)
+        monkeypatch.setattr(gram, "_outer_is_cheaper", lambda *_, **_kwargs: forced)
         if not forced:
-            monkeypatch.setattr(factors, "pairwise_cost", lambda *_: float("inf"))
+            monkeypatch.setattr(gram, "pairwise_cost", lambda *_: float("inf"))
     return request.param
 
 
@@ -135,7 +136,7 @@ def test_formula_follows_the_cost(
 ):
     wide = Outer(tuple(torch.randn(sites, 3, width)), tuple(torch.randn(sites, 3, width)))
     used = []
-    monkeypatch.setattr(factors, "_add_outer", lambda *_args, **_kwargs: used.append(1))
+    monkeypatch.setattr(gram, "_add_outer", lambda *_args, **_kwargs: used.append(1))
     add_gram(torch.zeros(3, 3), wide, wide, torch.float64, DEFAULT_BUDGET, same=False)
     assert bool(used) == is_outer
 

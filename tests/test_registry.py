@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pinn_ntk import look
-from pinn_ntk.callbacks.balancer import WEIGHT
+from pinn_ntk.callbacks.report import WEIGHT
 from pinn_ntk.callbacks.trainer.loggers import layout
 from pinn_ntk.diagnostics import Diagnostic, Tag
 from pinn_ntk.diagnostics.registry import BY_NAME, chosen

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pinn_ntk.callbacks.step.manual_backward import Backward
 from pinn_ntk.callbacks.step.step_inputs import StepInputs
 from pinn_ntk.callbacks.step.term_finder import TermFinder
+from pinn_ntk.callbacks.trainer.checks import at_least
 from pinn_ntk.callbacks.trainer.steps import logged_step, loss_scale
 from pinn_ntk.graph.subclasses import plain
 from pinn_ntk.kernel.bounds import MAX_POINTS, Bounds
@@ -110,3 +111,10 @@ def _identity(found: StepTerms) -> object:
     """Equal for callbacks that found the same live residuals: names, and operations behind them."""
     made_by = [(name, r.grad_fn, r.output_nr) for name, r in found.residuals.items()]
     return found.points, found.complete, made_by
+
+
+def bounded(owner: str, max_rows: int | None, memory_budget: int) -> Bounds:
+    """What a measurement may take, if these are bounds."""
+    if max_rows is not None:
+        at_least(owner, "max_rows", max_rows, 1)
+    return Bounds(at_least(owner, "memory_budget", memory_budget, 1), max_rows)

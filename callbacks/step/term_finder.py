@@ -86,8 +86,8 @@ class TermFinder:
 
     def weighable(self, found: StepTerms, warn: Callable[[str], None]) -> StepTerms:
         """Without residuals of a function that the loss has no term for; of those, warn."""
-        strangers = [name for name in found.residuals if name not in found.terms]
-        if not found.from_function or not strangers:
+        strangers = found.from_function and [n for n in found.residuals if n not in found.terms]
+        if not strangers:
             return found
         warn(
             f"residuals={named(self.route)} gives {strangers}, but no terms of these names are "
@@ -99,16 +99,14 @@ class TermFinder:
     @property
     def told(self) -> set[str]:
         """Keys that the running step logged, weighed and tapped; none where a function tells."""
-        if self.route is not None or self.probe is not None:
-            return set()
-        return {*self.recorder.keys, *self.recorder.taps}
+        tells = self.route is None and self.probe is None
+        return {*self.recorder.keys, *self.recorder.taps} if tells else set()
 
     def check(self, loss: Tensor | None, found: StepTerms) -> None:
         """Once for terms of one signature, see that they make up the whole gradient of the loss."""
-        if loss is None or found.from_function or found.signature in self._complete:
-            return
-        if not bool(loss.isfinite()):
-            return  # nothing can be compared
+        known = loss is None or found.from_function or found.signature in self._complete
+        if loss is None or known or not bool(loss.isfinite()):
+            return  # or nothing can be compared
         self.terms(loss, check=True)
         self._complete.add(found.signature)
 
@@ -162,10 +160,9 @@ class TermFinder:
     def again(self, at: Backward, names: Container[str], states: RandomStates | None) -> StepTerms:
         """What the user's function gives of these names, with the parameters as they are now."""
         if self.probe is not None or states is None:
-            after = self.find(at)
-        else:
-            after = self._from_function(self._run(at, states).residuals, at.loss)
-        return after.of(lambda name: name in names)
+            return self.find(at).of(names.__contains__)
+        after = self._from_function(self._run(at, states).residuals, at.loss)
+        return after.of(names.__contains__)
 
     def _run(self, at: Backward, states: RandomStates) -> Ran:
         """Evaluate the function on the batch, with random numbers as from ``states`` on."""

@@ -69,3 +69,22 @@ def steps(count: float) -> str:
     if 10 <= count < 10_000:
         return f"in {count:.0f} steps"
     return f"in {number(count)} steps" if math.isfinite(count) else "never"
+
+
+def came_true(ratio: float, predicted: float | None) -> str:
+    """What a loss did beside what was ``predicted`` of it, ``ratio`` times that.
+
+    >>> came_true(1.0, 0.5)
+    'fell as much as the kernel says'
+    """
+    foretold, opposite, noun = "fell", "rose", "fall"
+    if predicted is None:
+        foretold, opposite, noun = "changed", "changed", "change"
+    elif predicted < 0:
+        foretold, opposite, noun = "rose", "fell", "rise"
+    times = number(ratio)
+    if ratio < 0:
+        size = "" if times == "-1" else f"{times.removeprefix('-')} times "
+        return f"{opposite}, by {size}the {noun} that the kernel says"
+    much = "as much" if times == "1" else f"{times} times as much"
+    return f"{foretold} {much} as the kernel says"

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from pinn_ntk.analysis.decrease import Forecast
-from pinn_ntk.analysis.wording import number
+from pinn_ntk.analysis.wording import came_true
 from pinn_ntk.diagnostics.base import Diagnostic, Reading, Readings, Tag
 from pinn_ntk.graph.terms.term_loss import TermLoss
 from pinn_ntk.kernel.memory import kept_apart, versions
@@ -206,7 +206,7 @@ class PredictedDecrease(Diagnostic):
     def sentences(self, readings: Readings) -> Iterator[str]:
         facts = readings[self.name].facts
         ratio, predicted = facts["ratio"], facts["predicted"]
-        said = f"Prediction: by the step at {facts['step']} the loss {_came_true(ratio, predicted)}"
+        said = f"Prediction: by the step at {facts['step']} the loss {came_true(ratio, predicted)}"
         if abs(ratio - 1) > NEAR:
             yield f"{said}; such steps are too long for residuals to pass for linear."
         elif predicted is not None and predicted < 0:
@@ -232,17 +232,3 @@ def _reading(step: int, total_step: int, ratio: float | None, predicted: float) 
         return None
     facts = {"step": total_step, "ratio": ratio, "predicted": predicted}
     return Reading(step, {"predicted_decrease_ratio": ratio}, facts=facts)
-
-
-def _came_true(ratio: float, predicted: float | None) -> str:
-    foretold, opposite, noun = "fell", "rose", "fall"
-    if predicted is None:
-        foretold, opposite, noun = "changed", "changed", "change"
-    elif predicted < 0:
-        foretold, opposite, noun = "rose", "fell", "rise"
-    times = number(ratio)
-    if ratio < 0:
-        size = "" if times == "-1" else f"{times.removeprefix('-')} times "
-        return f"{opposite}, by {size}the {noun} that the kernel says"
-    much = "as much" if times == "1" else f"{times} times as much"
-    return f"{foretold} {much} as the kernel says"

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from pinn_ntk.kernel.factors import Dense, Outer, add_gram
+from pinn_ntk.kernel.factors import Dense, Outer
+from pinn_ntk.kernel.gram import add_gram
 from pinn_ntk.kernel.parts import Parts, RowFactor, add_block
 
 LARGE = 1e4

@@ -23,7 +23,8 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from pinn_ntk.kernel.factors import Factor, add_gram
+from pinn_ntk.kernel.factors import Factor
+from pinn_ntk.kernel.gram import add_gram
 
 
 @dataclass(frozen=True)

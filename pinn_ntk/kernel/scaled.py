@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -51,9 +51,6 @@ class Site(NamedTuple):
     def transposed(self) -> Site:
         """The same gradients of the transpose of W."""
         return Site(self.right, self.left, None if self.matrix is None else self.matrix.mT)
-
-
-_Grouped: TypeAlias = dict[int, tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -169,63 +166,6 @@ class Scaled:
         return total
 
 
-def pairwise_cost(a: Scaled, b: Scaled) -> float:
-    """Multiply-adds a pair of rows that `add_products` takes; infinite where it has no formula."""
-    m, n = a.shape
-    cost = 0.0
-    for one in a.sites:
-        for other in b.sites:
-            if one.matrix is None and other.matrix is None:
-                cost += m + n
-            elif _reduces(one, other) is None:
-                return math.inf
-    return cost + m * sum(not site.is_outer for site in (*a.sites, *b.sites))
-
-
-def add_products(out: Tensor, a: Scaled, b: Scaled, add_outer: Callable[..., None]) -> None:
-    """Add the inner products of all rows of a and b to ``out`` (R_a, R_b), never writing them out.
-
-    ``add_outer`` does that for the outer products among themselves. Sites of fixed matrices take
-    one product of (R_a, m) and (m, R_b), or of (R_a, n) and (n, R_b), together with all others.
-    """
-    outers = [[site for site in x.sites if site.is_outer] for x in (a, b)]
-    if all(outers):
-        add_outer(out, *outers)
-    by_right: _Grouped = {}
-    by_left: _Grouped = {}
-    for one in a.sites:
-        for other in b.sites:
-            if one.is_outer and other.is_outer:
-                continue
-            left, right, fixed = _operands(one, other, a.shape)
-            grouped, key = (by_right, right) if fixed else (by_left, left)
-            if id(key) in grouped:
-                p, q = grouped[id(key)]
-                grouped[id(key)] = (p + left, q) if fixed else (p, q + right)
-            else:
-                grouped[id(key)] = left, right
-    for left, right in (*by_right.values(), *by_left.values()):
-        out.addmm_(left, right.mT)
-
-
-def _operands(one: Site, other: Site, shape: tuple[int, int]) -> tuple[Tensor, Tensor, bool]:
-    """P and Q of the products P Q^T, and whether Q is a tensor of ``other`` as it is."""
-    if _reduces(one, other) == "left":  # the rows of one of both scale columns alone
-        one, other, shape = one.transposed(), other.transposed(), (shape[1], shape[0])
-    fixed = other.right is None
-    first, second = (one, other) if fixed else (other, one)
-    assert second.left is not None
-    weight = _weight(one, other)
-    if first.right is None:
-        summed = shape[1] if weight is None else weight.sum(1)
-        assert first.left is not None
-        product = first.left * summed
-    else:
-        spread = first.right.sum(1, keepdim=True) if weight is None else first.right @ weight.mT
-        product = spread.expand(-1, shape[0]) if first.left is None else spread * first.left
-    return (product, second.left, True) if fixed else (second.left, product, False)
-
-
 def _written_out(sites: Sequence[Site]) -> Tensor:
     """Sum of sites with one matrix, (R, m, n)."""
     matrix = sites[0].matrix
@@ -243,7 +183,7 @@ def _written_out(sites: Sequence[Site]) -> Tensor:
     return total
 
 
-def _reduces(one: Site, other: Site) -> str | None:
+def reduces(one: Site, other: Site) -> str | None:
     """The factor that one of both lacks, so that the other can take in the fixed matrices."""
     if one.right is None or other.right is None:
         return "right"
@@ -253,14 +193,15 @@ def _reduces(one: Site, other: Site) -> str | None:
 def _row_products(one: Site, other: Site, shape: tuple[int, int]) -> Tensor:
     """Inner product of the gradients of both, row by row, (R,)."""
     left, right = _times(one.left, other.left), _times(one.right, other.right)
-    weight = _weight(one, other)
+    weight = fixed_weight(one, other)
     if left is not None and right is not None:
         return left.sum(1) * right.sum(1) if weight is None else ((left @ weight) * right).sum(1)
     only, axis = (left, 1) if left is not None else (_either(right, left), 0)
     return only.sum(1) * shape[axis] if weight is None else only @ weight.sum(axis)
 
 
-def _weight(one: Site, other: Site) -> Tensor | None:
+def fixed_weight(one: Site, other: Site) -> Tensor | None:
+    """The product of both fixed matrices."""
     return _times(one.matrix, other.matrix)
 
 

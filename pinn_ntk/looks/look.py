@@ -11,13 +11,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from collections.abc import Mapping
+from dataclasses import replace
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.graph import Node
-from torch.optim import Optimizer
 
 from pinn_ntk.analysis.distinct_rows import distinct_rows
 from pinn_ntk.analysis.kernel_gradient import backward_gradient, term_gradients
@@ -25,10 +23,10 @@ from pinn_ntk.graph.jacobian.empirical import kernel_within
 from pinn_ntk.graph.terms.curvature import effective_weights
 from pinn_ntk.graph.terms.term import Term
 from pinn_ntk.graph.terms.term_loss import TermLoss
-from pinn_ntk.kernel.bounds import EXACT, MAX_POINTS, Bounds
 from pinn_ntk.kernel.columns import scaled_columns
 from pinn_ntk.kernel.ntk import NTK
 from pinn_ntk.kernel.spectrum import Spectrum
+from pinn_ntk.looks.measured_step import MeasuredStep
 from pinn_ntk.looks.parameters import (
     group_scales,
     learning_rate,
@@ -40,65 +38,12 @@ from pinn_ntk.looks.shared import shared
 from pinn_ntk.looks.step_terms import PROBE, StepTerms
 
 
-class StepInputs(Protocol):
-    """What a step began from: its batch and the random states."""
-
-    def setting(self, module: nn.Module, trained: Mapping[str, Tensor], *, batch: bool) -> str:
-        """Digest of what residuals depend on besides points, trained parameters and chance."""
-
-    def drew_numbers(self, module: nn.Module) -> bool:
-        """Whether random numbers were drawn since."""
-
-
-@dataclass(eq=False, repr=False)
-class Look:
+class Look(MeasuredStep):
     """One measured step, to be read only. Each quantity is computed when first asked for, and kept.
 
     A quantity that fails raises `pinn_ntk.errors.UnavailableError` to all who ask. All of them can
     be had while the graph of the step is alive, that is until its backward pass is over.
-
-    Attributes:
-        step: Step as loggers count it.
-        found: Residuals of the step and terms of its loss.
-        params: Name -> parameter that the kernel is taken over.
-        trained: Name -> parameter, all that are trained.
-        module: Owner of the parameters; None where there is none.
-        loss: The live loss; None where it is not known.
-        optimizers: Optimizers of the training.
-        balanced: Gives the weights that a balancer puts on gradients: head of a term -> weight.
-        balancing: Whether a balancer sets the weights, on gradients or in the loss.
-        scale: What the differentiated loss is of the loss as trained on.
-        certify: Whether the kernel is checked against ordinary backward passes.
-        max_points: Rows of a term above which blocks are formed of evenly strided rows only, and
-            a quarter of those of all terms together.
-        bounds: What may be taken of time and memory.
-        say: Takes what is said of that, by what it is about; warnings where there is none.
-        allow: Is told the seconds that rows will take one by one, and may raise to prevent it.
-        inputs: What the step began from; None where that was not kept.
-        find_again: Runs the user's residual function once more from the same random states; None
-            where residuals come from the graph of the loss.
-        total_step: Step counted on over several fits.
     """
-
-    step: int
-    found: StepTerms
-    params: Mapping[str, Tensor]
-    trained: Mapping[str, Tensor]
-    module: nn.Module | None = None
-    loss: Tensor | None = None
-    optimizers: Sequence[Optimizer] = ()
-    balanced: Callable[[], Mapping[Node, float]] = dict
-    balancing: bool = False
-    scale: float = 1.0
-    certify: bool = True
-    max_points: int = MAX_POINTS
-    bounds: Bounds = EXACT
-    say: Callable[[str, str], None] | None = None
-    allow: Callable[[float], None] = lambda _: None
-    inputs: StepInputs | None = None
-    find_again: Callable[[], StepTerms] | None = None
-    total_step: int = 0
-    kept: dict[str, Any] = field(default_factory=dict)
 
     @shared("the finite terms")
     def finite(self) -> StepTerms:

@@ -133,5 +133,4 @@ def _spreads(graph: Graph, node: Node, points: set[Node]) -> bool:
     return any(len(shape) < longest or shape[-longest] == 1 for shape in live)
 
 
-def _shape(node: Node) -> torch.Size:
-    return nodes.output_shape(node)
+_shape = nodes.output_shape

@@ -80,7 +80,7 @@ def _finish(captures: Mapping[str, Capture], bounds: Bounds, say: Say, allow: Al
     taken = rows_one_by_one(wanted, {term: c.row_bytes for term, c in slow.items()}, bounds)
     seconds = {t: taken[t] * c.seconds for t, c in slow.items() if wanted[t] > 1}
     for term, expected in seconds.items():
-        say(f"slow {term}", _slow(slow[term], taken[term], expected, bounds))
+        say(f"slow {term} {bounds.max_rows}", _slow(slow[term], taken[term], expected, bounds))
     if seconds:
         allow(sum(seconds.values()))
     for term, capture in captures.items():
