@@ -20,12 +20,14 @@ LARGE = 1e4
 """Squared size of the terms over that of their sum, from which rows are written out; common
 operators have 100 at most."""
 
+FEW = 16
+"""Rows that are looked at, twice as many at most."""
+
 
 def row_squares(factor: RowFactor, dtype: torch.dtype, budget: int) -> Tensor:
     """Squared norm of each row gradient, contracted in ``dtype``, (R,)."""
-    squares = factor.diagonal(dtype)
-    if not _cancels(factor, squares):
-        return squares
+    if not _cancels(factor):
+        return factor.diagonal(dtype)
     written = [rows.square().sum(1) for _, rows in _written(factor, dtype, budget)]
     return torch.cat(written)
 
@@ -34,7 +36,7 @@ def add_products(
     out: Tensor, a: RowFactor, b: RowFactor, dtype: torch.dtype, budget: int, *, same: bool
 ) -> None:
     """Add one parameter's share of a kernel block to ``out`` (R_a, R_b), as `add_block` does."""
-    if not any(_cancels(factor, factor.diagonal(dtype)) for factor in ((a,) if same else (a, b))):
+    if not _cancels(a) and (same or not _cancels(b)):
         add_block(out, a, b, dtype, budget, same=same)
         return
     for rows, left in _written(a, dtype, budget):
@@ -49,12 +51,22 @@ def _written(factor: RowFactor, dtype: torch.dtype, budget: int) -> Iterator[tup
         yield rows, factor.slice(rows).to(dtype).rows()
 
 
-def _cancels(factor: RowFactor, squares: Tensor) -> bool:
-    """Whether the terms of rows of these ``squares`` (R,) are much larger than the rows."""
+def _cancels(factor: RowFactor) -> bool:
+    """Whether the terms of the rows are much larger than the rows, by a few of these."""
     if isinstance(factor, Dense) or (isinstance(factor, Outer) and len(factor.left) == 1):
         return False
-    sizes = _sizes(factor).to(squares).square().sum()
-    return bool(sizes > LARGE * squares.sum())
+    some = factor.slice(slice(0, None, max(1, factor.count // FEW)))
+    if isinstance(some, Outer):  # products of terms, (r, S, S)
+        products = _products(some.left) * _products(some.right)
+        sizes, squares = products.diagonal(dim1=1, dim2=2).sqrt().sum(1), products.sum()
+    else:
+        sizes, squares = _sizes(some), some.diagonal(torch.float64).sum()
+    return bool(sizes.square().sum() > LARGE * squares)
+
+
+def _products(sites: tuple[Tensor, ...]) -> Tensor:
+    by_row = torch.stack(sites, dim=1).double()
+    return by_row @ by_row.mT
 
 
 def _sizes(factor: RowFactor) -> Tensor:

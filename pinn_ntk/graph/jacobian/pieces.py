@@ -20,6 +20,8 @@ MANY = 16
 
 def pieces(graph: Graph, device: torch.device) -> list[Piece]:
     """What a residual is put together from; the residual itself where that is nothing smaller."""
+    if not _may_lead(graph):
+        return [whole(graph, device)]
     points = of_points(graph)
     spread, laid_out = _leading(graph, points)
     opened = _reached(graph, spread | laid_out)
@@ -30,6 +32,32 @@ def pieces(graph: Graph, device: torch.device) -> list[Piece]:
         if found and _is_cheap(graph, found):
             return found
     return [whole(graph, device)]
+
+
+def _may_lead(graph: Graph) -> bool:
+    """Whether anything but pointwise operations of operands of one shape follows the residual.
+
+    This goes through little of the graph, and mostly settles it.
+    """
+
+    def following(node: Node) -> list[Node]:
+        made_by = operation(node)
+        through = made_by.pointwise or made_by.selects
+        return [edge.node for _, edge in graph.edges(node)] if through else []
+
+    return any(
+        _lays_out(graph, node) or _differs(graph, node)
+        for node in nodes.reachable(graph.order[:1], following)
+        if graph.edges(node)
+    )
+
+
+def _differs(graph: Graph, node: Node) -> bool:
+    """Whether a pointwise operation has an operand of another shape, or trained numbers for it."""
+    if not operation(node).pointwise:
+        return False
+    out, edges = _shape(node), graph.edges(node)
+    return any(edge.shape != out or edge.node in graph.names for _, edge in edges)
 
 
 def _is_cheap(graph: Graph, found: Sequence[Piece]) -> bool:

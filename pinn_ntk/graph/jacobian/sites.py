@@ -80,8 +80,10 @@ def _read_decoded(graph: Graph, piece: Piece, room: int) -> Reading:
     points = of_points(graph) if len(candidates) > 1 else set()
     for partition in candidates if points else []:
         reading = _try(graph, piece, partition, points, None, room)
-        if not reading.mixed:
+        if not reading.reasons:
             return reading
+        if not reading.mixed:
+            break
     best: Reading | None = None
     for partition in partitions.partitions(shape, device):
         reading = _try(graph, piece, partition, set(), best, room)
