@@ -23,12 +23,11 @@ from pinn_ntk.callbacks.step.readable import readable
 from pinn_ntk.callbacks.step.residual_function import Route
 from pinn_ntk.callbacks.step.step_looks import bounded
 from pinn_ntk.callbacks.step.term_finder import TermFinder
-from pinn_ntk.callbacks.trainer.checks import check_optimizers
-from pinn_ntk.callbacks.trainer.flavours import MisconfigurationException
+from pinn_ntk.callbacks.trainer.checks import check_alone, check_optimizers
 from pinn_ntk.callbacks.trainer.state import callbacks_of
 from pinn_ntk.callbacks.trainer.steps import logged_step
 from pinn_ntk.callbacks.weighting.distributed import Traces, traces_of
-from pinn_ntk.callbacks.weighting.gradient_weights import GradientWeights
+from pinn_ntk.callbacks.weighting.gradient_weights import UNWEIGHED, GradientWeights
 from pinn_ntk.callbacks.weighting.remarks import Remarks
 from pinn_ntk.callbacks.weighting.update import TITLE, WeightUpdate
 from pinn_ntk.callbacks.weighting.weights_in_loss import WeightsInLoss
@@ -168,12 +167,9 @@ class NTKBalancer(KernelCallback):
         self._certified: set[str] = set()
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if len(balancers(trainer)) > 1:
-            raise MisconfigurationException(
-                "Two NTKBalancer callbacks would multiply their weights; keep one of them."
-            )
+        check_alone(balancers(trainer))
         super().on_fit_start(trainer, pl_module)
-        if self._active:
+        if self.active:
             self._update.fit_starts(trainer, pl_module)
             if self._in_loss is None:
                 check_optimizers(trainer)
@@ -184,13 +180,7 @@ class NTKBalancer(KernelCallback):
 
     @property
     def unweighed(self) -> str:
-        if self._in_loss is not None:
-            return ""
-        return (
-            "since the step takes its gradients itself or calls loss.backward(): no weights are "
-            f"put on them. What they would be is in weights of this callback, {self.weights}; let "
-            "the loss hold them in a pinn_ntk.LossWeights, or call self.manual_backward(loss)."
-        )
+        return "" if self._in_loss is not None else UNWEIGHED.format(weights=self.weights)
 
     def at_backward(self, at: Backward) -> None:
         """Update the weights if that is due, and put them on the gradient."""
@@ -207,7 +197,7 @@ class NTKBalancer(KernelCallback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_train_epoch_end(trainer, pl_module)
-        if self._active:
+        if self.active:
             self._update.epoch_ends(trainer.fit_loop.total_batch_idx)
 
     def state_dict(self) -> dict[str, Any]:
@@ -219,8 +209,10 @@ class NTKBalancer(KernelCallback):
 
     def refresh(self, at: Backward) -> None:
         """Update the weights if that is due and not yet done in this step."""
-        if self._active and self._is_due(at):
-            local = self._update.measured(partial(self._measured, at))
+        if self.active and self._is_due(at):
+            local = self._update.measured(
+                lambda remarks: readable(self.guard, at, partial(self._measure, at, remarks)) or {}
+            )
             weights = self._update.take(at.trainer, local)
             tagged = {f"weight/{name}": weight for name, weight in weights.items()}
             errors = self._update.errors(weights)
@@ -236,23 +228,16 @@ class NTKBalancer(KernelCallback):
             self.looks.done = set()
             self._update.begins(step, asked=self.schedule.asks(step, self._update.step))
             if self._in_loss is not None:
-                self._update.meet(self._present(at))
+                self._update.meet(self._on_gradients.names(at))
         elif at.module.automatic_optimization or not self._is_new(at.loss):
             return False
         self._loss = None if at.loss is None else ref(at.loss)
-        return self._update.wants(partial(self._present, at))
-
-    def _present(self, at: Backward) -> set[str]:
-        remember = at.module.automatic_optimization
-        return self._on_gradients.names(at.module, at.loss, remember=remember)
+        return self._update.wants(partial(self._on_gradients.names, at))
 
     def _is_new(self, loss: Tensor | None) -> bool:
         if loss is None:
             return not self.looks.done.issuperset(self.finder.recorder.taps)
         return self._loss is None or self._loss() is not loss
-
-    def _measured(self, at: Backward, remarks: Remarks) -> Traces:
-        return readable(self.guard, at, partial(self._measure, at, remarks)) or {}
 
     def _measure(self, at: Backward, remarks: Remarks) -> Traces:
         with measuring(at.module):
@@ -275,7 +260,7 @@ class NTKBalancer(KernelCallback):
     def _to_weigh(self, loss: Tensor | None, found: StepTerms) -> StepTerms:
         """The terms to take traces of."""
         if self._in_loss is None and loss is not None:
-            found = self.finder.weighable(found, partial(self.guard.warn_once, "strangers"))
+            found = self._on_gradients.weighable(found, partial(self.guard.warn_once, "strangers"))
         found = self.looks.fresh(found).descending
         wanted = self._update.wants(lambda: found.residuals)
         return found if wanted else found.of(lambda _: False)
@@ -284,7 +269,7 @@ class NTKBalancer(KernelCallback):
         return self.check_first and found.signature not in self._certified
 
     def weights_on_heads(self, loss: Tensor | None) -> Mapping[Node, float]:
-        if self._in_loss is not None or loss is None or not self._active:
+        if self._in_loss is not None or loss is None or not self.active:
             return {}
         return self._on_gradients.on_heads(loss)
 

@@ -14,7 +14,8 @@ from pinn_ntk.callbacks.log_writer import LogWriter
 from pinn_ntk.callbacks.report import announce_end, announce_start
 from pinn_ntk.callbacks.schedule import Schedule
 from pinn_ntk.callbacks.step.manual_backward import Backward, ManualBackward
-from pinn_ntk.callbacks.step.measuring import fit_begins, fit_is_over, measuring
+from pinn_ntk.callbacks.step.measuring import fit_begins, fit_is_over
+from pinn_ntk.callbacks.step.shared_look import shared_look
 from pinn_ntk.callbacks.step.step_looks import StepLooks
 from pinn_ntk.callbacks.step.term_checks import TermChecks
 from pinn_ntk.callbacks.step.term_finder import TermFinder
@@ -37,11 +38,8 @@ if TYPE_CHECKING:
 class KernelCallback(StatefulCallback):
     """Looks at backward passes of a training. What a subclass does there is `at_backward`."""
 
-    certify = False
-    balances = False
-    """Whether it sets the weights of the loss."""
-    stays = False
-    """Whether what was logged last is still in force when another fit starts."""
+    certify = balances = stays = False
+    """Whether it certifies each kernel; sets the weights of the loss; logs what stays in force."""
     max_points: int | None = None
     bounds = Bounds(max_rows=MAX_ROWS)
     """What one measurement may take."""
@@ -92,7 +90,7 @@ class KernelCallback(StatefulCallback):
 
     def _restart(self) -> None:
         """A fit starts."""
-        self._active, self._counting, self.acts = True, False, 0
+        self.active, self._counting, self.acts = True, False, 0
         self.looks.done = set()
         self.guard.restart()
         self.checks.restart()
@@ -105,7 +103,7 @@ class KernelCallback(StatefulCallback):
         self._restart()
         self.guard.told = callbacks_of(trainer, KernelCallback)[0].guard.told
         if (refused := unsupported_strategy(trainer)) is not None:
-            self._active = False
+            self.active = False
             self.guard.warn_once("strategy", f"{refused} {self.without}")
             return
         self.finder.check_routes(pl_module)
@@ -118,13 +116,13 @@ class KernelCallback(StatefulCallback):
         self.manual.attach(trainer, pl_module)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self._active and (self._resumed or self.stays):
+        if self.active and (self._resumed or self.stays):
             publish(trainer, self.history.last())  # for callbacks that look before we measure
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        if self._active:
+        if self.active:
             if not self._counting:  # not earlier: Lightning sets its counter when an epoch begins
                 trained, self._counting = trainer.fit_loop.total_batch_idx > 0, True
                 step = logged_step(trainer)
@@ -140,7 +138,7 @@ class KernelCallback(StatefulCallback):
     def on_before_backward(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor
     ) -> None:
-        if self._active:
+        if self.active:
             self.manual.lightning_saw_it()
             self.close_looks()
             self.at_backward(Backward(trainer, pl_module, loss))
@@ -156,7 +154,7 @@ class KernelCallback(StatefulCallback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        if self._active:
+        if self.active:
             self.close_looks()
             self.batch_ends(trainer)
             self.finder.end(self.guard)
@@ -168,7 +166,7 @@ class KernelCallback(StatefulCallback):
         """The optimizer has moved the parameters; what was seen of the batch is still there."""
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self._active:
+        if self.active:
             self.manual.epoch_end(self.guard, self.unweighed)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -214,15 +212,9 @@ class KernelCallback(StatefulCallback):
         certify: Callable[[StepTerms], bool],
     ) -> Look | None:
         """A look at the terms to keep, None without any; others that look at the same share it."""
-        active = [c for c in callbacks_of(at.trainer, KernelCallback) if c._active]
-        twins = [c for c in active if c is not self and c.what == self.what]
-        certifies = any(twin.certify and twin.will_look(at.trainer) for twin in twins)
-        looks = [twin.looks for twin in twins]
-        look = self.looks.look(at, keep, certify, looks, twin_certifies=certifies)
+        look = shared_look(self, callbacks_of(at.trainer, KernelCallback), at, keep, certify)
         if look is not None:
             look.total_step = self.writer.count.at(look.step)
-            look.balanced = lambda: _balanced(at)
-            look.balancing = any(one.balances for one in active)
             self.guard.run("the first line", partial(announce_start, at.trainer, look))
         return look
 
@@ -245,11 +237,3 @@ class KernelCallback(StatefulCallback):
 
     def load_more(self, state: Mapping[str, Any]) -> None:
         """What a subclass has put into the state."""
-
-
-def _balanced(at: Backward) -> dict[Node, float]:
-    weights: dict[Node, float] = {}
-    with measuring(at.module):
-        for callback in callbacks_of(at.trainer, KernelCallback):
-            weights |= callback.weights_on_heads(at.loss)
-    return weights

@@ -186,7 +186,7 @@ class NTKMonitor(KernelCallback):
         self.report.restart()
         self.due.restart(resumed=self._resumed)
         super().on_fit_start(trainer, pl_module)
-        if self._active:
+        if self.active:
             self.panel.fit_starts(pl_module, resumed=self._resumed)
 
     def batch_starts(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any) -> None:

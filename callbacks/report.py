@@ -108,7 +108,7 @@ def overhead(trainer: pl.Trainer, guard: Guard) -> float:
 
 def announce_start(trainer: pl.Trainer, look: Look) -> None:
     """Say once a fit what it is going to be; all callbacks together, when the first one looks."""
-    active = [callback for callback in _everyone(trainer) if callback._active]
+    active = [callback for callback in _everyone(trainer) if callback.active]
     if "start" in active[0].guard.told:
         return
     active[0].guard.told.add("start")
@@ -123,7 +123,7 @@ def announce_start(trainer: pl.Trainer, look: Look) -> None:
 def announce_end(trainer: pl.Trainer, callback: KernelCallback) -> None:
     """Say what a fit was, when the last callback concludes."""
     everyone = _everyone(trainer)
-    active = [c for c in everyone if c._active and c._fitting]
+    active = [c for c in everyone if c.active and c._fitting]
     if callback is not everyone[-1] or not active:
         return
     done = [announcement.Done(c.guard.owner, c.act, c.acts) for c in active]

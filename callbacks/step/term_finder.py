@@ -5,7 +5,7 @@ All routes end in the same thing, live residual tensors by name. See `TermFinder
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -83,18 +83,6 @@ class TermFinder:
         self._right.clear()
         if self.probe is not None:
             self.probe = FixedProbe(self.probe.route, self.probe.max_points)
-
-    def weighable(self, found: StepTerms, warn: Callable[[str], None]) -> StepTerms:
-        """Without residuals of a function that the loss has no term for; of those, warn."""
-        strangers = found.from_function and [n for n in found.residuals if n not in found.terms]
-        if not strangers:
-            return found
-        warn(
-            f"residuals={named(self.route)} gives {strangers}, but no terms of these names are "
-            f"found in the loss, only {list(found.terms)}; they stay unweighted. Return the names "
-            "under which the terms are logged, or mark the residuals with pinn_ntk.tap."
-        )
-        return found.of(lambda name: name in found.terms)
 
     @property
     def told(self) -> set[str]:

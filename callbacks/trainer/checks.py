@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from torch.optim import Optimizer
@@ -59,6 +60,14 @@ def is_lbfgs(optimizer: Optimizer) -> bool:
 def has_lbfgs(trainer: pl.Trainer) -> bool:
     """Whether an optimizer of a trainer is an L-BFGS."""
     return any(is_lbfgs(optimizer) for optimizer in trainer.optimizers)
+
+
+def check_alone(balancers: Sequence[object]) -> None:
+    """Refuse a second balancer."""
+    if len(balancers) > 1:
+        raise MisconfigurationException(
+            "Two NTKBalancer callbacks would multiply their weights; keep one of them."
+        )
 
 
 def check_optimizers(trainer: pl.Trainer) -> None:

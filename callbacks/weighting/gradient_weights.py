@@ -9,10 +9,20 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 from torch.utils.hooks import RemovableHandle
 
+from pinn_ntk.callbacks.step.manual_backward import Backward
 from pinn_ntk.callbacks.step.measuring import measuring, weighted, weighted_all
 from pinn_ntk.callbacks.step.term_finder import TermFinder
+from pinn_ntk.callbacks.trainer.naming import named
 from pinn_ntk.callbacks.weighting.term_nodes import TermNodes
 from pinn_ntk.graph.subclasses import on_gradient
+from pinn_ntk.looks.step_terms import StepTerms
+
+UNWEIGHED = (
+    "since the step takes its gradients itself or calls loss.backward(): no weights are put on "
+    "them. What they would be is in weights of this callback, {weights}; let the loss hold them in "
+    "a pinn_ntk.LossWeights, or call self.manual_backward(loss)."
+)
+"""Why no weights are put on gradients."""
 
 
 class GradientWeights:
@@ -32,15 +42,27 @@ class GradientWeights:
         """Another module is trained: the way to its terms is another."""
         self._nodes = TermNodes(self.finder)
 
-    def names(self, module: nn.Module, loss: Tensor | None, *, remember: bool) -> set[str]:
+    def weighable(self, found: StepTerms, warn: Callable[[str], None]) -> StepTerms:
+        """Without residuals of a function that the loss has no term for; of those, warn."""
+        strangers = found.from_function and [n for n in found.residuals if n not in found.terms]
+        if not strangers:
+            return found
+        warn(
+            f"residuals={named(self.finder.route)} gives {strangers}, but no terms of these names "
+            f"are found in the loss, only {list(found.terms)}; they stay unweighted. Return the "
+            "names under which the terms are logged, or mark the residuals with pinn_ntk.tap."
+        )
+        return found.of(lambda name: name in found.terms)
+
+    def names(self, at: Backward) -> set[str]:
         """Names of the terms that a loss descends; empty where they cannot be found."""
         if self.finder.taps:
             return set(self.finder.taps)
-        if loss is None:
+        if at.loss is None:
             return set()
         try:
-            reading = partial(measuring, module)
-            nodes = self._nodes.of(loss, remember=remember, reading=reading)
+            remember, reading = at.module.automatic_optimization, partial(measuring, at.module)
+            nodes = self._nodes.of(at.loss, remember=remember, reading=reading)
             return {node.name for node in nodes}
         except ValueError:  # said elsewhere
             return set()

@@ -115,7 +115,7 @@ def rows_one_by_one(
 def duration(seconds: float) -> str:
     """About how long, in words that hardly change from one measurement to the next.
 
-    >>> duration(0.3), duration(13.0), duration(240.0)
+    >>> duration(0.3), duration(13.0), duration(200.0)
     ('less than a second', 'about 10 s', 'about 3 minutes')
     """
     if seconds < 1:
