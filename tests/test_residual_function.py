@@ -184,7 +184,7 @@ class Restless(Noted):
 
 
 @pytest.mark.filterwarnings(
-    "ignore:NTKMonitor. term 'pde'. points interact:pinn_ntk.errors.NTKWarning"
+    "ignore:term 'pde'. points interact:pinn_ntk.errors.NTKWarning"
 )
 @pytest.mark.parametrize("route", [{"residuals": "residuals"}, {"probe": "residuals"}], ids=str)
 def test_a_residual_function_leaves_no_trace(route: dict[str, str]):
