@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from pinn_ntk import Definiteness, Spectrum, definiteness, empirical_ntk
 from pinn_ntk.analysis.repeated_rows import additive_form, duplicated_rows, first_alike, rounding
-from pinn_ntk.kernel.rows import kernel_of_rows, stratified_rows, thinned
+from pinn_ntk.kernel.rows import kernel_of_rows, thinned
+from pinn_ntk.kernel.strata import stratified_rows
 from tests.cases import CASES, Case
 from tests.kernels import IN_FLOAT64, explicit, gaussian
 from tests.networks import NETWORKS, Lambda, stack

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pinn_ntk.callbacks.step.probe import SEED, FixedProbe
 from pinn_ntk.callbacks.step.residual_function import untouched
-from pinn_ntk.kernel.rows import stratified_rows
+from pinn_ntk.kernel.strata import stratified_rows
 from tests.pinn import batch, build, trainer
 from tests.zoo import Points
 

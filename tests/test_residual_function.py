@@ -183,9 +183,7 @@ class Restless(Noted):
         return {"pde": self.norm(found["pde"]), "bc": found["bc"]}
 
 
-@pytest.mark.filterwarnings(
-    "ignore:term 'pde'. points interact:pinn_ntk.errors.NTKWarning"
-)
+@pytest.mark.filterwarnings("ignore:term 'pde'. points interact:pinn_ntk.errors.NTKWarning")
 @pytest.mark.parametrize("route", [{"residuals": "residuals"}, {"probe": "residuals"}], ids=str)
 def test_a_residual_function_leaves_no_trace(route: dict[str, str]):
     def trained(*callbacks: pl.Callback) -> tuple[Restless, list[float], Tensor]:

@@ -7,7 +7,8 @@ import torch
 
 from pinn_ntk import empirical_ntk, look
 from pinn_ntk.kernel.jacobian import FactoredJacobian
-from pinn_ntk.kernel.rows import kernel_of_rows, stratified_rows, thinned
+from pinn_ntk.kernel.rows import kernel_of_rows, thinned
+from pinn_ntk.kernel.strata import stratified_rows
 from tests.looks import ask, linear, look_at, rows, values
 from tests.networks import stack
 from tests.operators import grad

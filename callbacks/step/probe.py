@@ -16,7 +16,7 @@ from pinn_ntk.callbacks.step.residual_function import Route, residuals_of, resol
 from pinn_ntk.callbacks.trainer.naming import named
 from pinn_ntk.graph import subclasses
 from pinn_ntk.graph.subclasses import plain
-from pinn_ntk.kernel.rows import stratified_rows
+from pinn_ntk.kernel.strata import stratified_rows
 from pinn_ntk.looks.plain import is_plain
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pinn_ntk.kernel.rows import stratified_rows
+from pinn_ntk.kernel.strata import stratified_rows
 
 SEED = 0x5A17
 """Seed of the rows that are drawn: the same at each measurement."""
