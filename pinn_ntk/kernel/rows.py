@@ -15,6 +15,7 @@ def thinned(kernel: NTK, max_points: int | Mapping[str, int]) -> NTK:
 
     The same kernel where no term has more; else its factors are views of the given ones.
 
+    >>> import torch
     >>> from pinn_ntk import empirical_ntk
     >>> w = torch.tensor(1.0, requires_grad=True)
     >>> thinned(empirical_ntk(w * torch.arange(5.0), [w]), 3)["residual"].diag().tolist()
@@ -37,6 +38,7 @@ def kernel_of_rows(kernel: NTK, rows: Mapping[str, Tensor | slice]) -> NTK:
 
     Nothing is differentiated again, and there is no certificate.
 
+    >>> import torch
     >>> from pinn_ntk import empirical_ntk
     >>> w = torch.tensor(1.0, requires_grad=True)
     >>> kernel = empirical_ntk(w * torch.arange(5.0), [w])
