@@ -82,7 +82,6 @@ PATHS = {
     "batch_norm": Path(normed, lambda n, x: n(x), 500, exact=False),
     "convolution": Path(Convolved, lambda n, x: n(x), 500, exact=True),
     "weight_norm": Path(reparametrised, u_xx, 600, exact=True),
-    "weight_norm_large": Path(reparametrised, u_xx, 3000, exact=False),
 }
 STAGES = ["traces", "spectra", "gradients", "distinct", "shares"]
 

@@ -58,6 +58,19 @@ def captured_bytes(residual: Tensor, leaves: Mapping[str, Tensor]) -> tuple[int,
     return whole, drawn
 
 
+def _most_bytes(residual: Tensor, leaves: Mapping[str, Tensor]) -> int:
+    """As `captured_bytes`, too large where a residual has components or repeats rows."""
+    if residual.grad_fn is None:
+        return residual.numel() * residual.element_size()
+    graph, rows = Graph(residual, leaves), residual.numel()
+    total = rows * _PLACE
+    for node in graph.order:
+        if _meets_points(graph, node):
+            slots = max(nodes.output_shape(node), default=1)
+            total += _LABELLED * output_bytes(node) * max(1, math.ceil(rows / slots) ** 2)
+    return total
+
+
 def _piece_bytes(graph: Graph, piece: Piece) -> tuple[int, bool]:
     """The same of one piece, whose components have sites of their own; whether it is aligned."""
     shape, entries = piece.edge.shape, len(piece.entries)
@@ -89,6 +102,8 @@ def samples_in_memory(
     residuals: Mapping[str, Tensor], leaves: Mapping[str, Tensor], held: int
 ) -> dict[str, Sample]:
     """Rows of the terms whose factors would take more than ``held`` bytes all together."""
+    if sum(_most_bytes(residual, leaves) for residual in residuals.values()) <= held:
+        return {}  # sure without a look at the pieces, which takes passes
     needed = [captured_bytes(residual, leaves) for residual in residuals.values()]
     whole, drawn = map(sum, zip(*needed, strict=True))
     found: dict[str, Sample | None] = {}
