@@ -298,9 +298,7 @@ def test_one_backward_pass_a_component(operator: str, components: int, certify: 
     residual = op.residual(net, points(6, op.in_dim))
     passes = backward_passes(monkeypatch)
     empirical_ntk(residual, net, certify=certify)
-    of_the_join = (
-        2 * 3 * components if operator == "navier_stokes" else 0
-    )  # to tell its size, and to read it
+    of_the_join = 3 * components if operator == "navier_stokes" else 0  # and of nothing before it
     assert len(passes) == components + certify + of_the_join
 
 

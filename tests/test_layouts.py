@@ -272,7 +272,7 @@ def test_components_take_a_pass_over_their_own_graph(monkeypatch: pytest.MonkeyP
     residual = torch.cat(parts, 1)
     passes = backward_passes(monkeypatch)
     empirical_ntk(residual, net, certify=False)
-    assert len(passes) == 10 + 2 * 3 * 10  # the rest over the join alone: its size, and to read it
+    assert len(passes) == 10 + 3 * 10  # and three over the join alone for each
 
 
 def test_small_parts_with_as_many_sites_are_one():
