@@ -19,8 +19,8 @@ from pinn_ntk.graph.subclasses import dense
 MAX_CHUNK = 64
 """Rows differentiated in one batched pass at most."""
 
-BATCHED = 2**25
-"""Bytes of cotangents above which rows in one pass are no faster than one by one (32 MiB)."""
+BATCHED = 2**21
+"""Bytes of cotangents above which rows in one pass are no faster than one by one (2 MiB)."""
 
 
 def row_gradients(
