@@ -40,13 +40,15 @@ def parts(shape: tuple[int, ...]) -> list[list[list[int]]]:
     return [partition.tolist() for partition in partitions.partitions(shape)]
 
 
-def test_first_all_rows_together_then_by_axis():
+def test_first_all_rows_together_then_by_axis_then_in_turn():
     assert [[0, 4, 8], [1, 5, 9], [2, 6, 10], [3, 7, 11]] in parts((3, 2, 2))  # on two axes
     assert all(len(partition) < 5 for partition in parts((5, 1)))  # no part of one row by an axis
     assert parts((2, 3)) == [
         [[0, 1, 2, 3, 4, 5]],
         [[0, 1, 2], [3, 4, 5]],  # components on axis 0
         [[0, 3], [1, 4], [2, 5]],  # components on axis 1
+        [[0, 2, 4], [1, 3, 5]],  # every second row
+        [[0, 3], [1, 4], [2, 5]],
     ]
 
 
@@ -71,7 +73,7 @@ ORDER = [3, 0, 5, 2, 1, 4]
 
 def test_many_components_are_not_tried(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(partitions, "MAX_COMPONENTS", 2)
-    assert [len(partition) for partition in parts((2, 3))] == [1, 2]
+    assert [len(partition) for partition in parts((2, 3))] == [1, 2, 2, 3]
     residuals, net = flow()
     reasons = fallbacks(torch.stack(residuals).squeeze(2)[:, ORDER].mT, net)
     assert set(reasons.values()) <= {climb.INTERACTING}

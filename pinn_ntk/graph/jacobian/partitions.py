@@ -16,15 +16,25 @@ FEW = 8
 points at least, since they take two passes each, and row by row takes one for each row."""
 
 MAX_AXES_TRIED = 8  # sets of axes that are tried as component axes
+MAX_STENCIL = 4  # points of the largest stencil whose rows are told apart
 
 
 def partitions(shape: Sequence[int], device: torch.device | str = "cpu") -> Iterator[Tensor]:
     """Flat numbers of the rows of a residual, (C, R / C).
 
-    Those of one part may belong to different points. First all rows together, then parts along one
-    axis or several, the fewest first. What is joined by operations of the graph is taken apart
-    before (`pieces.py`).
+    Those of one part may belong to different points. First all rows together and along the axes of
+    the residual, then every C-th row for a few small C, as of a stencil that a matrix applies. What
+    operations of the graph join is taken apart before (`pieces.py`).
     """
+    yield from along_axes(shape, device)
+    flat = torch.arange(math.prod(shape), device=device)
+    for count in range(2, MAX_STENCIL + 1):
+        if len(flat) % count == 0 and len(flat) > count:
+            yield flat.view(-1, count).mT
+
+
+def along_axes(shape: Sequence[int], device: torch.device | str = "cpu") -> Iterator[Tensor]:
+    """All rows together, then parts along one axis or several, the fewest first."""
     flat = torch.arange(math.prod(shape), device=device)
     yield flat[None]
     grid = flat.view(tuple(shape))

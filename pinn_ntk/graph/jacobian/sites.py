@@ -76,7 +76,7 @@ def _read_decoded(graph: Graph, piece: Piece, room: int) -> Reading:
     A try that would go on to results of the network is given up first, as long as others are left.
     """
     shape, device = piece.edge.shape, piece.entries.device
-    candidates = list(partitions.partitions(shape, device))
+    candidates = list(partitions.along_axes(shape, device))
     points = of_points(graph) if len(candidates) > 1 else set()
     for partition in candidates if points else []:
         reading = _try(graph, piece, partition, points, None, room)
@@ -85,7 +85,7 @@ def _read_decoded(graph: Graph, piece: Piece, room: int) -> Reading:
         if not reading.mixed:
             break
     best: Reading | None = None
-    for partition in candidates:
+    for partition in partitions.partitions(shape, device):
         reading = _try(graph, piece, partition, set(), best, room)
         if best is None or len(reading.reasons) < len(best.reasons):
             best = reading
