@@ -7,10 +7,12 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
 
 from pinn_ntk import FactoredJacobian, empirical_ntk, reference_ntk
 from pinn_ntk.kernel.factors import Factor, Outer
 from pinn_ntk.kernel.parts import Part, Parts
+from pinn_ntk.kernel.scaled import Scaled, Site
 from tests.asserts import assert_near
 from tests.networks import stack
 
@@ -42,10 +44,18 @@ def scaled_parts(size: float) -> Parts:
     return Parts((Part(first, every, None, scale), Part(second, every, every, scale)), R)
 
 
+def one_scaled(size: float) -> Scaled:
+    """The same with sites that have a fixed matrix, as of a normalised weight."""
+    left, matrix = torch.randn(R, M), torch.randn(M, N)
+    first = Site(size * left, None, matrix)
+    return Scaled((first, Site(-size * left, None, matrix + torch.randn(M, N) / size)), (M, N))
+
+
 MADE: dict[str, Callable[[float], Factor | Parts]] = {
     "sites": one_factor,
     "parts": two_parts,
     "scaled_parts": scaled_parts,
+    "fixed_matrices": one_scaled,
 }
 
 
@@ -66,6 +76,16 @@ def test_rows_are_written_out_before_their_terms_are_multiplied(make, size: floa
     assert one.squared_norms()["w"] == pytest.approx(float(J.square().sum()), rel=1e-13)
 
 
+def plain() -> nn.Module:
+    return stack([1, 20, 20, 1])
+
+
+def normalised() -> nn.Module:
+    net = plain()
+    weight_norm(net[2])
+    return net
+
+
 def by_calls(net: nn.Module, x: Tensor, h: float) -> Tensor:
     return (net(x + h) - 2 * net(x) + net(x - h)) / h**2
 
@@ -76,11 +96,12 @@ def by_stencil(net: nn.Module, x: Tensor, h: float) -> Tensor:
 
 
 @pytest.mark.filterwarnings("ignore::pinn_ntk.NTKWarning")
+@pytest.mark.parametrize("make", [plain, normalised])
 @pytest.mark.parametrize("residual", [by_calls, by_stencil])
 @pytest.mark.parametrize(("h", "tol"), [(1e-1, 1e-13), (1e-2, 1e-11), (1e-3, 1e-9)])
-def test_finite_differences(residual, h: float, tol: float):
+def test_finite_differences(make, residual, h: float, tol: float):
     """Rounding in u alone costs eps / h^2; products of the terms would cost eps / h^4."""
-    net, x = stack([1, 20, 20, 1]), torch.linspace(-1, 1, 9)[:, None]
+    net, x = make(), torch.linspace(-1, 1, 9)[:, None]
     live = residual(net, x, h)
     truth = reference_ntk({"r": live}, net)["r", "r"]
     kernel = empirical_ntk(live, net, certify=False)

@@ -15,6 +15,7 @@ from torch import Tensor
 from pinn_ntk.kernel.factors import Dense, Outer
 from pinn_ntk.kernel.gram import add_gram
 from pinn_ntk.kernel.parts import Parts, RowFactor, add_block
+from pinn_ntk.kernel.scaled import Scaled
 
 LARGE = 1e4
 """Squared size of the terms over that of their sum, from which rows are written out; common
@@ -73,7 +74,10 @@ def _sizes(factor: RowFactor) -> Tensor:
     """Sum of the norms of the terms of each row, (R,), in float64."""
     if isinstance(factor, Parts):
         return factor.sizes(_sizes)
-    if not isinstance(factor, Outer):
+    if isinstance(factor, Scaled):
+        alone = [Scaled((site,), factor.shape).diagonal(torch.float64) for site in factor.sites]
+        return torch.stack(alone).clamp(min=0).sqrt().sum(0)
+    if isinstance(factor, Dense):
         return factor.diagonal(torch.float64).sqrt()
     sites = zip(factor.left, factor.right, strict=True)
     norms = [left.double().norm(dim=1) * right.double().norm(dim=1) for left, right in sites]
