@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.func import hessian, jacrev, vmap
 
 from pinn_ntk import NTK, NTKWarning, empirical_ntk, reference_ntk
+from pinn_ntk.analysis.distinct_rows import distinct_rows
 from pinn_ntk.kernel.factors import Outer
 from pinn_ntk.kernel.parts import Parts
 from tests.asserts import assert_near, backward_passes
@@ -281,3 +282,34 @@ def test_small_parts_with_as_many_sites_are_one():
         parts, net = laplacian_parts(3)
         kernel = checked(torch.cat(parts, 1), net)
     assert sites(kernel)["2.weight"] == [(sites(kernel)["2.weight"][0][0], 3 * N)]
+
+
+def contracted(x: Tensor, W: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    u = torch.einsum("ni,ijk,k->nj", x, W, v).sum(1)
+    return torch.autograd.grad(u.sum(), x, create_graph=True)[0][:, 0], u
+
+
+@pytest.mark.parametrize("join", [torch.cat, torch.stack])
+def test_parts_may_see_one_weight_as_matrices_of_several_shapes(join: Callable[..., Tensor]):
+    W, v = torch.randn(2, 6, 3, requires_grad=True), torch.randn(3, requires_grad=True)
+    x = torch.randn(5, 2, requires_grad=True)
+    residual = join(contracted(x, W, v))
+    kernel = empirical_ntk(residual, [W, v])
+    truth = reference_ntk(residual, [W, v])["residual", "residual"]
+    assert_near(kernel["residual"], truth, 1e-12, "K")
+    rank = kernel.spectrum("residual", method="accurate").rank
+    assert rank == int(torch.linalg.matrix_rank(truth))
+    assert distinct_rows(kernel.jacobian("residual")) == len(truth) - 4  # u_x is that of any point
+
+
+def test_what_torch_goes_through_as_a_whole_only_is_taken_row_by_row():
+    """A double derivative of irfft has a node at which torch cannot stop."""
+    w, x = torch.randn(2, 4, 2, requires_grad=True), torch.randn(6, 2, requires_grad=True)
+    spectrum = x.to(torch.complex128) @ torch.view_as_complex(w)
+    residual = torch.fft.irfft(spectrum, n=6).tanh().sum(1)
+    for _ in range(2):
+        residual = torch.autograd.grad(residual.sum(), x, create_graph=True)[0][:, 0]
+    with pytest.warns(NTKWarning, match="cannot stop a backward pass"):
+        kernel = empirical_ntk(residual, [w])
+    truth = reference_ntk(residual, [w])["residual", "residual"]
+    assert_near(kernel["residual"], truth, 1e-12, "K")

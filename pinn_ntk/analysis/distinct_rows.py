@@ -86,15 +86,15 @@ def _add_sketches(total: Tensor, factor: RowFactor, drawn: Sequence[Tensor]) -> 
             own = total.new_zeros(part.factor.count, SKETCHES)
             _add_sketches(own, part.factor, drawn)
             part.spread(own, total)
-    elif isinstance(factor, Dense):
-        columns = drawn[0] if len(drawn) == 1 else drawn[0][:, None] * drawn[1]  # a b^T
-        parts = zip(total.split(CHUNK), factor.gradients.split(CHUNK), strict=True)
-        for some, rows in parts:
-            some.add_(rows.to(total.dtype) @ columns.reshape(-1, SKETCHES))
-    else:
-        for start in range(0, factor.count, CHUNK):
-            few = slice(start, start + CHUNK)
-            total[few] += factor.slice(few).to(total.dtype).bilinear(*drawn)
+        return
+    columns = drawn[0] if len(drawn) == 1 else drawn[0][:, None] * drawn[1]  # a b^T
+    for start in range(0, factor.count, CHUNK):
+        few = slice(start, start + CHUNK)
+        some = factor.slice(few).to(total.dtype)
+        if isinstance(some, Dense) or _shape(some) != tuple(map(len, drawn)):
+            total[few] += some.rows() @ columns.reshape(-1, SKETCHES)
+        else:
+            total[few] += some.bilinear(*drawn)
 
 
 def _split(groups: Tensor, values: Tensor, slack: Tensor) -> Tensor:

@@ -85,13 +85,13 @@ _Pairs: TypeAlias = tuple[Outer | Scaled, Outer | Scaled]
 
 def _factored(a: Factor, b: Factor, *, same: bool) -> _Pairs | None:
     """Both as pairs of one kind whose inner products are cheaper than those of written-out rows."""
-    if isinstance(a, Dense) or isinstance(b, Dense):
+    if isinstance(a, Dense) or isinstance(b, Dense) or a.shape != b.shape:
         return None
     if isinstance(a, Outer) and isinstance(b, Outer):
         return (a, b) if _outer_is_cheaper(a, b, same=same) else None
     first = a.scaled() if isinstance(a, Outer) else a
     second = b.scaled() if isinstance(b, Outer) else b
-    if first.shape != second.shape or pairwise_cost(first, second) >= first.numel:
+    if pairwise_cost(first, second) >= first.numel:
         return None
     return first, second
 

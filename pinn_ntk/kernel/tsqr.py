@@ -117,6 +117,7 @@ def _written_out(factor: Factor, columns: slice, dtype: torch.dtype) -> Tensor:
         return factor.gradients[:, columns].to(dtype)
     row = factor.shape[1]
     first, last = columns.start // row, math.ceil(columns.stop / row)
-    inside = slice(columns.start - first * row, columns.stop - (last - 1) * row)
-    within = inside if last - first == 1 else slice(None)
-    return factor.columns(first, last, within).to(dtype).rows()
+    inside = slice(columns.start - first * row, columns.stop - first * row)
+    if last - first == 1:
+        return factor.columns(first, last, inside).to(dtype).rows()
+    return factor.columns(first, last, slice(None)).to(dtype).rows()[:, inside]

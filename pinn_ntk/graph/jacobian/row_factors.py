@@ -18,7 +18,7 @@ from torch.nn.functional import one_hot
 from pinn_ntk.graph.jacobian.affordable import Affordable, Refuse
 from pinn_ntk.graph.jacobian.assemble import Contribution, assemble
 from pinn_ntk.graph.jacobian.climb import Component, Reading
-from pinn_ntk.graph.jacobian.generic import batched_vjp
+from pinn_ntk.graph.jacobian.generic import batched_vjp, is_freed
 from pinn_ntk.graph.jacobian.piece import Piece, through
 from pinn_ntk.graph.jacobian.pieces import operands, pieces
 from pinn_ntk.graph.jacobian.sites import read_sites
@@ -29,6 +29,9 @@ from pinn_ntk.kernel.parts import Part, Parts, RowFactor
 
 FEW = 16
 """Rows of a piece up to which a pass a row is taken without a word, and pieces of one row."""
+
+UNREADABLE = "torch cannot stop a backward pass where it is used"
+"""Reason for parameters of a graph that torch goes through as a whole only, as behind irfft."""
 
 SMALL = 16  # rows of a part up to which it is joined with others of as many sites
 
@@ -93,7 +96,7 @@ class _Rows:
         if by_passes and len(piece.entries) == 1:
             reading = Reading(reasons=dict.fromkeys(graph.names.values(), "one row"))
         else:
-            reading = read_sites(graph, piece, self.room)
+            reading = _read(graph, piece, self.room)
         if reading.mixed and self._add_operands(graph, piece):
             return
         self._keep(graph, piece, reading)
@@ -111,7 +114,7 @@ class _Rows:
             for part in pieces(of_operand, self.device):
                 behind = Graph(part.edge, self.leaves)
                 taken = through(operand, part)
-                reading = read_sites(behind, taken, self.room)
+                reading = _read(behind, taken, self.room)
                 if reading.reasons:
                     return False
                 done.append((behind, taken, reading))
@@ -135,6 +138,16 @@ class _Rows:
             for c in component.contributions
             if not refused >= set(graph.names_behind(c.edge.node))
         ]
+
+
+def _read(graph: Graph, piece: Piece, room: int) -> Reading:
+    """`read_sites`, or what it takes to go on where torch cannot stop a pass at its sites."""
+    try:
+        return read_sites(graph, piece, room)
+    except RuntimeError as error:
+        if is_freed(error):
+            raise
+        return Reading(reasons=dict.fromkeys(graph.names.values(), UNREADABLE))
 
 
 def _parts(
@@ -189,12 +202,12 @@ def joined(parts: Sequence[Part], count: int) -> RowFactor:
 
 
 def _small_joined(parts: Sequence[Part]) -> Iterator[Part]:
-    """Parts of few rows and as many sites each in one, as long as their rows differ."""
-    groups: dict[int, list[Part]] = {}
+    """Parts of few rows, as many sites and one shape each in one, as long as their rows differ."""
+    groups: dict[tuple[int, ...], list[Part]] = {}
     for part in parts:
         small = part.source is None and len(part.rows) <= SMALL
         if isinstance(part.factor, Outer) and small:
-            groups.setdefault(len(part.factor.left), []).append(part)
+            groups.setdefault((len(part.factor.left), *part.factor.shape), []).append(part)
         else:
             yield part
     for group in groups.values():
