@@ -157,6 +157,25 @@ def test_a_term_that_is_absent_when_it_is_due_is_waited_for(every: int, log: Any
     assert series(balancer, f"ntk/weight/{names[1]}")[last] == balancer.weights[names[1]]
 
 
+class InPlaceOf(Sometimes):
+    """An absent term leaves a product with zero in the loss, so that a graph is always there."""
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        loss = super().training_step(batch, batch_idx)
+        absent = not self.batches_of_bc(self.batches)
+        return loss + 0.0 * self.net(batch["ends"]).sum() if absent else loss
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_a_product_with_zero_in_place_of_a_term_is_no_term(every: int):
+    modules = make(Sometimes), make(InPlaceOf)
+    balancers = NTKBalancer(every_n_steps=every), NTKBalancer(every_n_steps=every)
+    for module, balancer in zip(modules, balancers, strict=True):
+        run_noted(module, balancer, steps=6)
+    assert balancers[0].weights == balancers[1].weights
+    assert same(*modules)
+
+
 class SometimesInTheLoss(Sometimes, Explicit):
     """With a LossWeights."""
 

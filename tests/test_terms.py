@@ -155,6 +155,35 @@ OPAQUE: dict[str, tuple[Callable[[Problem], Tensor], str]] = {
 }
 
 
+VOID: dict[str, Callable[[Problem, Tensor], Tensor]] = {
+    "sum": lambda p, square: square + 0 * p.u.sum(),
+    "inside": lambda p, square: square + (0.0 * p.u).sum(),
+    "of a tensor": lambda p, square: square + torch.tensor(0.0).double() * p.u.tanh().mean(),
+    "first": lambda p, square: 0 * p.u.sum() + square,
+}
+
+
+@pytest.mark.parametrize("loss", VOID.values(), ids=VOID)
+def test_what_is_multiplied_by_zero_is_no_term(problem: Problem, loss: Callable):
+    found = find_terms(loss(problem, problem.r.square().mean()))
+    assert [term.residual for term in found.values()] == [problem.r]
+
+
+def test_a_term_of_weight_zero_keeps_its_place(problem: Problem):
+    loss = problem.r.square().mean() + 0 * problem.s.square().mean() + problem.u.abs().mean()
+    found = find_terms(loss, names=["pde", "off", "l1"])
+    assert list(found) == ["pde", "off", "l1"]
+    assert found["off"].residual is problem.s
+    assert not found["off"].weight.any()
+
+
+def test_what_is_in_the_loss_besides_its_product_with_zero_is_opaque(problem: Problem):
+    energy = problem.u.sum()
+    for loss in (0 * energy + energy, energy + 0 * energy):
+        with pytest.raises(OpaqueLossError):
+            find_terms(problem.r.square().mean() + loss)
+
+
 @pytest.mark.parametrize(("loss", "message"), OPAQUE.values(), ids=OPAQUE)
 def test_opaque_loss_is_refused_by_name(problem: Problem, loss: Callable, message: str):
     with pytest.raises(OpaqueLossError, match=message) as caught:

@@ -62,6 +62,8 @@ class TermNodes:
     def _learn(self, root: Node, found: Sequence[TermNode]) -> None:
         """Remember the way, if it can be told from another one the next time."""
         paths = trace(root)
+        if paths.void:  # the factor of zero may be another one the next time
+            return
         way = Way(root, [*(head.node for head in paths.heads), *paths.asides])
         marks = [self._mark(node, way.nodes) for node in found]
         known = [mark for mark in marks if mark is not None]

@@ -2,7 +2,8 @@
 
 Above a head stand reductions, arithmetic and weights. A path that meets no head but only pointwise
 operations on leaves is no loss term: it is an L2 penalty, a learned weight, or a weight computed
-from the coordinates, and is kept aside. Anything else that is reached without a head is opaque.
+from the coordinates, and is kept aside. What is multiplied by zero is void, as ``0 * u.sum()`` in
+place of a term that is left out. Anything else that is reached without a head is opaque.
 """
 
 from __future__ import annotations
@@ -25,33 +26,48 @@ class Paths:
     heads: list[Head] = field(default_factory=list)
     asides: list[Node] = field(default_factory=list)
     opaque: list[Node] = field(default_factory=list)
+    void: list[Node] = field(default_factory=list)  # would be opaque, were it not times zero
 
 
 def trace(root: Node) -> Paths:
     """Follow every path from ``root`` to its first head, or to where it is clear there is none."""
     found = Paths()
-    seen: set[Node] = set()
-    stack = [root]
+    seen: dict[Node, bool] = {}  # whether it was come to by way of a product with zero alone
+    stack = [(root, False)]
     while stack:
-        node = stack.pop()
-        if node not in seen:
-            seen.add(node)
-            stack.extend(reversed(_visit(node, found)))
+        node, void = stack.pop()
+        if node in seen and (void or not seen[node]):
+            continue
+        seen[node] = void
+        void = void or _is_times_zero(node)
+        stack.extend((child, void) for child in reversed(_visit(node, found, void)))
+    found.heads = list({head.node: head for head in found.heads}.values())  # some are met twice
+    found.asides = list(dict.fromkeys(found.asides))
+    found.void = [node for node in found.void if seen[node]]
     return found
 
 
-def _visit(node: Node, found: Paths) -> list[Node]:
+def _visit(node: Node, found: Paths, void: bool) -> list[Node]:
     """File ``node`` where its path ends there, or return the nodes to go on with."""
     head = head_at(node)
-    if head is not None and _penalises_leaves(node):
-        found.asides.append(node)
-    elif head is not None:
-        found.heads.append(head)
-    elif passes(node):
+    if head is None and passes(node):
         return _unweighted(node, found)
+    if head is not None and not _penalises_leaves(node):
+        found.heads.append(head)
+    elif head is not None or from_leaves(node, data=False):
+        found.asides.append(node)
     else:
-        (found.asides if from_leaves(node, data=False) else found.opaque).append(node)
+        (found.void if void else found.opaque).append(node)
     return []
+
+
+def _is_times_zero(node: Node) -> bool:
+    """Whether ``node`` multiplies by the constant 0."""
+    made_by, used = operation(node), [position for position, _, _ in inputs(node)]
+    if made_by.name != "Mul" or len(used) != 1 or missing(node):
+        return False
+    factor = saved(node, made_by.partners[used[0]])
+    return isinstance(factor, Tensor) and factor.numel() == 1 and float(factor.detach()) == 0.0
 
 
 def passes(node: Node) -> bool:
