@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -97,3 +99,13 @@ def test_other_logged_tensors_are_passed_over(problem: Problem, parts: SimpleNam
         "pde": parts.pde,
     }
     assert names_of(parts.loss, logged) == ["pde", "term_1", "term_2"]
+
+
+@pytest.mark.parametrize("pick", [lambda all_, i: all_[i], lambda all_, i: all_.unbind()[i]])
+def test_numbers_picked_from_a_stack_name_their_terms(pick: Any):
+    """As ``losses = torch.stack([...])``, each logged from there; the stack itself is the total."""
+    w = torch.ones(3, requires_grad=True)
+    residuals = {"pde": w - 2, "bc": w[:1] - 3, "ic": w[:2] - 4}
+    losses = torch.stack([r.square().mean() for r in residuals.values()])
+    logged = {key: pick(losses, i - 3) for i, key in enumerate(residuals)}
+    assert list(find_terms(losses.sum(), names=logged)) == list(residuals)

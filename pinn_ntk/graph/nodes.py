@@ -52,7 +52,7 @@ SAVED: dict[str, tuple[str, ...]] = {
     # operations that keep points on axis 0 (graph/jacobian/align.py)
     "SumBackward1": ("dim",),
     "MeanBackward1": ("dim",),
-    "SelectBackward0": ("dim",),
+    "SelectBackward0": ("dim", "index"),
     "SelectBackwardBackward0": ("dim",),
     "StackBackward0": ("dim",),
     "SplitBackward0": ("dim",),

@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 from torch import Tensor
+from torch.autograd.graph import Node
 
-from pinn_ntk.graph.nodes import origin
+from pinn_ntk.graph.nodes import inputs, missing, operands, origin, output_shape, saved, signed
+from pinn_ntk.graph.operations import operation
 from pinn_ntk.graph.subclasses import plain
 from pinn_ntk.graph.terms.paths import reached
 from pinn_ntk.graph.terms.term import Term
@@ -64,8 +66,22 @@ def _made_of(terms: Sequence[Term], value: Tensor | float) -> set[int]:
     """Positions of the terms that a logged tensor is made of; of a number without graph, none."""
     if not isinstance(value, Tensor) or value.numel() != 1 or value.grad_fn is None:
         return set()
-    found = reached(origin(value)[0], {term.head for term in terms})
+    found = reached(_picked(*origin(value)), {term.head for term in terms})
     return {position for position, term in enumerate(terms) if term.head in found}
+
+
+def _picked(node: Node, output: int) -> Node:
+    """What made a number; of one that is picked from a stack, that one alone."""
+    while operation(node).name in {"Select", "Unbind"} and not missing(node):
+        ((_, stack, _),) = inputs(node)
+        if operation(stack).name != "Stack" or output_shape(stack) != (len(operands(stack)),):
+            break
+        place = output if operation(node).name == "Unbind" else signed(saved(node, "index"))
+        picked, output = operands(stack)[place]
+        if picked is None:
+            break
+        node = picked
+    return node
 
 
 def _parts(made: Sequence[set[int]], terms: int) -> list[int]:
