@@ -36,6 +36,14 @@ def mean(r: Tensor) -> Tensor:
     return r.square().mean()
 
 
+def causal(r: Tensor) -> Tensor:
+    return torch.linspace(0, -9, len(r))[:, None].exp()
+
+
+def half(b: Tensor) -> Tensor:
+    return (torch.arange(len(b)) % 4 == 0)[:, None].double()
+
+
 MULTIPLIES: dict[str, tuple[Any, str]] = {
     "one": (lambda r, b: mean(r) + 100 * mean(b), "bc 100 x 4.77 = 477"),
     "both": (lambda r, b: 0.1 * mean(r) + 10 * mean(b), "pde 0.1 x 1.27 = 0.127, bc 10 x"),
@@ -45,6 +53,10 @@ MULTIPLIES: dict[str, tuple[Any, str]] = {
         "bc 50 x",
     ),
     "sums": (lambda r, b: r.square().sum() + mean(b), r"number: pde\), and its .*pde 6 x 1.27"),
+    "beside causal weights": (
+        lambda r, b: (causal(r) * r.square()).mean() + 100 * mean(b),
+        "bc 100 x 4.77 = 477",
+    ),
     "l1": (lambda r, b: mean(r) + 30 * b.abs().mean(), "term_1 30 x 4.77"),
 }
 
@@ -70,6 +82,8 @@ SILENT: dict[str, Any] = {
     "a common factor": lambda r, b: 1e4 * (mean(r) + mean(b)),
     "three sides": lambda r, b: mean(r) + 3 * mean(b),
     "pointwise": lambda r, b: mean(r) + (torch.linspace(1, 90, N_BC)[:, None] * b.square()).mean(),
+    "causal": lambda r, b: (causal(r) * r.square()).mean() + mean(b),
+    "masked mean": lambda r, b: mean(r) + (half(b) * b.square()).sum() / half(b).sum(),
     "rounding": lambda r, b: mean(r) + (1 + 1e-6) * mean(b),
     "a norm": lambda r, b: mean(r) + b.norm(),
 }

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 from pinn_ntk.callbacks.trainer.guard import Guard
 from pinn_ntk.callbacks.weighting.distributed import Traces
 from pinn_ntk.callbacks.weighting.weights_in_loss import WeightsInLoss
-from pinn_ntk.graph.terms.curvature import uniform_weight
 from pinn_ntk.graph.terms.learned import learned_weights
 from pinn_ntk.looks.look import Look
 
@@ -27,7 +27,7 @@ class Remarks:
 
     def __init__(self, guard: Guard) -> None:
         self.guard = guard
-        self._own: dict[str, float] | None = None
+        self._own: dict[str, Own] | None = None
         self._learned: list[str] = []
         self._away: dict[str, int] = {}  # term -> last batch of an epoch that it missed first
 
@@ -74,37 +74,45 @@ class Remarks:
             )
 
 
-def own_weights(look: Look, in_loss: Mapping[str, float]) -> dict[str, float]:
-    """Term -> the constant by which the loss weighs its mean, without those of a balancer.
+class Own(NamedTuple):
+    """By what the loss weighs the mean of a term, without the weight of a balancer."""
 
-    Only of terms whose rows all have the same weight; a norm has none that would mean a mean.
-    """
-    found = {
-        name: uniform_weight(term, look.scale / in_loss.get(name, 1.0))
-        for name, term in look.found.terms.items()
-        if term.kind != "norm"
-    }
-    return {name: weight for name, weight in found.items() if weight}
+    mean: float
+    least: float  # the same, were all rows weighed as the one that it weighs least
+    most: float
+
+
+def own_weights(look: Look, in_loss: Mapping[str, float]) -> dict[str, Own]:
+    """Term -> its weight in the loss; a norm has none that would mean a mean."""
+    found: dict[str, Own] = {}
+    for name, term in look.found.terms.items():
+        weight = term.weight.detach().double() * (look.scale / in_loss.get(name, 1.0))
+        if term.kind != "norm" and bool(weight.isfinite().all()) and float(weight.sum()) > 0:
+            ends = (float(end) * weight.numel() for end in (weight.min(), weight.max()))
+            found[name] = Own(float(weight.sum()), *ends)
+    return found
 
 
 def multiplied(
-    own: Mapping[str, float], weights: Mapping[str, float], traces: Traces, convention: str
+    own: Mapping[str, Own], weights: Mapping[str, float], traces: Traces, convention: str
 ) -> str | None:
     """That two sources of weights multiply, with both numbers; None where they do not.
 
     A factor that all terms share changes nothing between them, and a small one little: the sum of
-    means over three sides is three of their mean. Under the convention "sum" neither do sums.
+    means over three sides is three of their mean. Neither do weights of single points, unless all
+    of a term weigh more than any of another. Under the convention "sum" neither do sums.
     """
     own = {name: weight for name, weight in own.items() if name in weights and name in traces}
     rows = {name: traces[name][1] for name in own}
-    of_sums = [name for name, weight in own.items() if _same(weight, rows[name])]
+    of_sums = [name for name, weight in own.items() if _same(weight.mean, rows[name])]
     sums = [name for name in of_sums if rows[name] > 1]
     fits = convention == "sum" and len(of_sums) == len(own)
-    if not own or fits or max(own.values()) <= HARMLESS * min(own.values()):
+    largest = min((weight.most for weight in own.values()), default=math.inf)
+    if fits or all(weight.least <= HARMLESS * largest for weight in own.values()):
         return None
     listed = ", ".join(
-        f"{name} {weight:.3g} x {weights[name]:.3g} = {weight * weights[name]:.3g}"
-        for name, weight in own.items()
+        f"{name} {mean:.3g} x {weights[name]:.3g} = {mean * weights[name]:.3g}"
+        for name, (mean, *_) in own.items()
     )
     counts = f" (a sum over rows counts as their number: {', '.join(sums)})" if sums else ""
     return (
