@@ -211,7 +211,7 @@ def test_the_balancer_sets_what_the_summary_advises(times: tuple[int, int]):
     listed = ", ".join(f"{term} {weight:.3g}" for term, weight in balancer.weights.items())
     assert f"Weights that even the rates out: {listed} (NTKBalancer" in monitor.panel.summary()
     assert "pde is 3.77 times that of bc, so bc lags behind" in monitor.panel.summary()
-    assert "the balancer's included, equal to 5 %." in both.panel.summary()
+    assert "the balancer's included, equal to within 5 %." in both.panel.summary()
 
 
 BALANCERS: dict[str, dict[str, Any]] = {

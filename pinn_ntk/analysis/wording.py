@@ -53,9 +53,9 @@ def within(ratio: float) -> str:
     """How near numbers are whose largest is ``ratio`` times the least.
 
     >>> within(1.01), within(2.34)
-    ('equal to 5 %', 'within a factor of 2.3')
+    ('equal to within 5 %', 'within a factor of 2.3')
     """
-    return f"within a factor of {number(ratio)}" if ratio >= EVEN else "equal to 5 %"
+    return f"within a factor of {number(ratio)}" if ratio >= EVEN else "equal to within 5 %"
 
 
 def steps(count: float) -> str:
