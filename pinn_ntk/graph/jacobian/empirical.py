@@ -43,7 +43,8 @@ def empirical_ntk(
             unused parameters are fine.
         certify: Check the factors of each term against one ordinary backward pass with a random
             probe, and compute what fails row by row. Costs one backward pass a term; switch it
-            off only where a certified kernel of the same graph was seen.
+            off only where a certified kernel of the same graph was seen: hooks on parameters, and
+            couplings of rows by less than a billionth, are not seen without.
         dtype: Dtype of contractions; the factors are captured in the model's dtype.
         max_rows: Rows of all terms together that may be taken one by one, where the fast path
             cannot serve a parameter; at least some of each term. Above it such a term is measured
