@@ -9,8 +9,8 @@ MEMORY_BUDGET = 2**30
 """Bytes that one measurement may take beyond what training holds anyway (1 GiB)."""
 
 MAX_ROWS = 48
-"""Backward passes of single rows that a measurement in training takes at most. One takes 0.2 to 0.4
-training steps (four networks, 100 to 6000 points, u_xx), so that all stay below 20 steps."""
+"""Backward passes of single rows that a measurement in training takes at most. One takes 0.2 to 0.8
+training steps (custom functions, batch normalisation, attention; 100 to 1000 points)."""
 
 MAX_POINTS = 512
 """Rows of a term up to which its block is of all its rows."""
