@@ -114,7 +114,7 @@ class NTKMonitor(KernelCallback):
         diagnostics: Names of what is measured, such as "traces" and "drift", and objects of your
             own `pinn_ntk.diagnostics.Diagnostic` classes; None for all.
         max_rows: Rows of all terms together that are taken one by one, a backward pass each, where
-            the fast path cannot serve a parameter; 48 take some 20 training steps. Of more rows
+            the fast path cannot serve a parameter; 24 take some 20 training steps. Of more rows
             some are drawn: traces are estimates with a standard error, what follows is marked.
         memory_budget: Bytes that a measurement may take beyond a backward pass; above it, likewise.
 

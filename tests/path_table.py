@@ -32,7 +32,7 @@ HEAD = f"""# Which path a residual takes
 2. Slow: what makes each row depend on all points (batch normalisation, attention over points,
    spectral derivatives, a matrix times the network), and operations without a rule.
 3. You see it in a warning that names the parameters, the reason and the number of passes, and in
-   `kernel.jacobian(term).fallbacks`. Callbacks take `max_rows` (48) such rows at most and mark
+   `kernel.jacobian(term).fallbacks`. Callbacks take `max_rows` (24) such rows at most and mark
    every figure that is an estimate.
 4. You avoid it by giving such rows fewer points, or a layer of the table in place of one without a
    rule; `certify=False` does not help. Every case, fast or slow, agrees with the row-by-row kernel

@@ -117,7 +117,7 @@ class TestKernel:
         with all_said() as said:
             kernel = empirical_ntk(residuals, net)
         assert "Its exact rows are computed one by one instead: 30 vector-Jacobian" in said[0]
-        assert "or set max_rows=48" in said[0]
+        assert "or set max_rows=24" in said[0]
         assert kernel.sampled("pde") == (30, 30)
         assert kernel.trace_error("pde") == 0.0
         assert kernel.sampled_terms == ()

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import conv1d
 
 from pinn_ntk import NTKWarning, empirical_ntk
-from pinn_ntk.graph.jacobian import climb, mixing, partitions
+from pinn_ntk.graph.jacobian import climb, mixing, partitions, sites
 from pinn_ntk.graph.jacobian.row_factors import row_factors
 from pinn_ntk.graph.reference import reference_jacobian
 from tests.asserts import assert_near, backward_passes
@@ -272,13 +272,35 @@ MIXED: dict[str, Callable[[nn.Sequential, Tensor], Tensor]] = {
 def test_rows_of_all_points_of_a_grid_take_no_more_than_row_by_row(
     name: str, monkeypatch: pytest.MonkeyPatch
 ):
-    """Two passes to see that rows mix, for each way to part them, and a chunk of rows at a time."""
+    """A few passes to see that rows mix, and one a row; sets that cannot help are not tried."""
     net, x = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 1)), points(3 * 16, 2)
     residual = MIXED[name](net, x.view(3, 16, 2))
     passes = backward_passes(monkeypatch)
     reasons = fallbacks(residual, net)
-    assert len(passes) < residual.numel() + 48  # the reference takes one a row
+    assert len(passes) < residual.numel() + 20  # the reference takes one a row
     assert set(reasons) <= {name for name, _ in net.named_parameters()}
+
+
+@pytest.mark.parametrize(
+    ("reach", "tried"), [(2, [1, 2]), (4, [1, 2, 3, 4]), (8, [1, 4]), (12, [1])]
+)
+def test_sets_of_more_rows_than_can_be_told_apart_are_not_tried(
+    reach: int, tried: list[int], monkeypatch: pytest.MonkeyPatch
+):
+    """Row i takes the points i to i + reach - 1, of 24 rows and points on a ring."""
+    near = torch.stack([torch.eye(24).roll(k, 0) for k in range(reach)]).sum(0)
+    net, made = nn.Sequential(nn.Linear(2, 5), nn.Tanh(), nn.Linear(5, 1)), []
+    attempt = sites._try
+
+    def noted(*args: Any) -> Any:
+        made.append(len(args[2]))
+        return attempt(*args)
+
+    monkeypatch.setattr(sites, "_try", noted)
+    residual = near @ net(points(24, 2))
+    _, reasons, *_ = row_factors(residual, dict(net.named_parameters()))
+    assert made == tried
+    assert (reasons == {}) == (reach <= 4)
 
 
 def test_functions_with_points_of_their_own_share_a_branch(monkeypatch: pytest.MonkeyPatch):

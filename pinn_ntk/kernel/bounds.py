@@ -8,7 +8,7 @@ from typing import NamedTuple
 MEMORY_BUDGET = 2**30
 """Bytes that one measurement may take beyond what training holds anyway (1 GiB)."""
 
-MAX_ROWS = 48
+MAX_ROWS = 24
 """Backward passes of single rows that a measurement in training takes at most. One takes 0.2 to 0.8
 training steps (custom functions, batch normalisation, attention; 100 to 1000 points)."""
 

@@ -1,7 +1,7 @@
-"""Contributions of single sites -> one factor a parameter, in the order of the residual's rows.
+"""Contributions of single sites -> one factor a parameter, in the order of the rows of a component.
 
-A site has M slots. The members (R_c,) are the rows of the residual that one backward pass covered;
-the owners (M,) say which of them each slot belongs to, -1 for none.
+A site has M slots. The owners (M,) say which of the R rows, which one backward pass covered, each
+slot belongs to, -1 for none.
 """
 
 from __future__ import annotations
@@ -27,8 +27,7 @@ class Contribution(NamedTuple):
 
     edge: Edge
     factor: Outer | Dense  # one (M, m) and one (M, n), or (M, numel)
-    members: Tensor  # flat residual rows of the pass
-    owners: Tensor | None  # None where slots go through the members in order
+    owners: Tensor | None  # None where slots go through the rows in order
 
 
 def assemble(
@@ -51,44 +50,37 @@ def assemble(
 
 
 def _by_row(contribution: Contribution, rows: int) -> Outer | Dense:
-    """Slots -> residual rows; rows without a slot are zero."""
-    factor, members, owners = contribution.factor, contribution.members, contribution.owners
+    """Slots -> rows; rows without a slot are zero."""
+    factor, owners = contribution.factor, contribution.owners
     if isinstance(factor, Dense):
-        return Dense(_sum_slots(factor.gradients, members, owners, rows))
-    if owners is None and len(members) == rows:
-        return factor
+        return Dense(_sum_slots(factor.gradients, owners, rows))
     if owners is None:
-        owners = torch.arange(len(members), device=members.device)
-    slots, filled = _slot_table(members, owners, rows)
+        return factor
+    slots, filled = _slot_table(owners, rows)
     left = torch.where(filled[..., None], factor.left[0][slots], 0)  # (S, R, m)
     return Outer(tuple(left), tuple(factor.right[0][slots]))
 
 
-def _sum_slots(gradients: Tensor, members: Tensor, owners: Tensor | None, rows: int) -> Tensor:
+def _sum_slots(gradients: Tensor, owners: Tensor | None, rows: int) -> Tensor:
     if owners is None:
-        if len(gradients) > len(members):
-            gradients = gradients.view(len(members), -1, gradients.shape[1]).sum(1)
-        if len(members) == rows:
-            return gradients
-        target = members
-    else:
-        gradients, target = gradients[owners >= 0], members[owners[owners >= 0]]
+        several = len(gradients) > rows
+        return gradients.view(rows, -1, gradients.shape[1]).sum(1) if several else gradients
     out = torch.zeros(rows, gradients.shape[1], dtype=gradients.dtype, device=gradients.device)
-    return out.index_add_(0, target, gradients)
+    return out.index_add_(0, owners[owners >= 0], gradients[owners >= 0])
 
 
-def _slot_table(members: Tensor, owners: Tensor, rows: int) -> tuple[Tensor, Tensor]:
+def _slot_table(owners: Tensor, rows: int) -> tuple[Tensor, Tensor]:
     """(S, R) numbers of the slots of each row, and whether the place is filled."""
     live = (owners >= 0).nonzero().squeeze(1)
-    target = members[owners[live]]
-    order = target.argsort(stable=True)
-    live, target = live[order], target[order]
+    order = owners[live].argsort(stable=True)
+    live = live[order]
+    target = owners[live]
     counts = torch.bincount(target, minlength=rows)
     starts = counts.cumsum(0) - counts
     place = torch.arange(len(live), device=live.device) - starts[target]
     depth = int(counts.max()) if len(live) else 1
-    slots = torch.zeros(depth, rows, dtype=torch.long, device=members.device)
-    filled = torch.zeros(depth, rows, dtype=torch.bool, device=members.device)
+    slots = torch.zeros(depth, rows, dtype=torch.long, device=owners.device)
+    filled = torch.zeros(depth, rows, dtype=torch.bool, device=owners.device)
     slots[place, target] = live
     filled[place, target] = True
     return slots, filled

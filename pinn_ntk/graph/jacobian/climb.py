@@ -39,6 +39,7 @@ class Reading:
     components: list[Component] = field(default_factory=list)
     reasons: dict[str, str] = field(default_factory=dict)
     mixed: bool = False  # rows share a slot for some reason, which another partition may mend
+    shared: set[Edge] = field(default_factory=set)  # where rows were found to share slots
 
 
 class Decoder:
@@ -58,7 +59,6 @@ class Decoder:
         room: int,
     ) -> None:
         self.graph, self.piece, self.reading, self.members = graph, piece, reading, members
-        self.places = torch.arange(len(members), device=members.device)
         self.points, self.room = points, room
         self.climbed = False
         self.code = RowCode(len(members), piece.dtype, members.device, graph.coarsest)
@@ -114,7 +114,10 @@ class Decoder:
             rules = find_rules(use.node, use.position, edge.shape) if output == 0 else []
             if self._recorded(edge, rules, found):
                 continue
-            if self.code.owners(found, elementwise) is not None:
+            apart = self.code.owners(found, elementwise) is not None
+            if rules or not apart:
+                self.reading.shared.add(out)
+            if apart:
                 mixed = bool(rules) or self.climbed
                 self._refuse(edge, INTERACTING if rules else no_rule(use), mixed=mixed)
             elif use.node in self.points:
@@ -135,7 +138,7 @@ class Decoder:
             if owners is not None:
                 scale = torch.where(owners < 0, 0, self.code.base.reciprocal()[owners])
                 factor = rule.contribute(rule.arrange(found[0]) * scale[:, None])
-                self.contributions.append(Contribution(edge, factor, self.places, owners))
+                self.contributions.append(Contribution(edge, factor, owners))
                 return True
         return False
 

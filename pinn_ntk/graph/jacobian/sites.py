@@ -7,6 +7,8 @@ points at once, because rows do not interact; a rule (`rules.py` here) turns it 
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.autograd.graph import Node
@@ -17,6 +19,7 @@ from pinn_ntk.graph.jacobian.align import aligned_uses
 from pinn_ntk.graph.jacobian.assemble import Contribution
 from pinn_ntk.graph.jacobian.climb import Component, Decoder, Reading, cotangents_at, no_rule
 from pinn_ntk.graph.jacobian.piece import Piece
+from pinn_ntk.graph.jacobian.reach import most_apart
 from pinn_ntk.graph.jacobian.rules import find_rules
 from pinn_ntk.graph.points import of_points
 from pinn_ntk.graph.walk import Edge, Graph
@@ -35,9 +38,8 @@ def read_sites(graph: Graph, piece: Piece, room: int = EXACT.temporary) -> Readi
 
 
 def _read_leaf(piece: Piece) -> Reading:
-    entries, shape = torch.arange(len(piece.entries), device=piece.entries.device), piece.edge.shape
-    identity = one_hot(piece.entries, shape.numel()).to(piece.dtype)
-    contribution = Contribution(piece.edge, Dense(identity), entries, None)
+    identity = one_hot(piece.entries, piece.edge.shape.numel()).to(piece.dtype)
+    contribution = Contribution(piece.edge, Dense(identity), None)
     return Reading([Component(piece.entries, [contribution])])
 
 
@@ -65,7 +67,7 @@ def _read_aligned(graph: Graph, piece: Piece) -> Reading | None:
             elif Edge(use.node) in cotangents:
                 rule = fitting[0]
                 factor = rule.contribute(rule.arrange(cotangents[Edge(use.node)]))
-                contributions.append(Contribution(edge, factor, places, None))
+                contributions.append(Contribution(edge, factor, None))
         reading.components.append(Component(members, contributions))
     return reading
 
@@ -84,14 +86,16 @@ def _read_decoded(graph: Graph, piece: Piece, room: int) -> Reading:
             return reading
         if not reading.mixed:
             break
-    best: Reading | None = None
-    for partition in partitions.partitions(shape, device):
-        reading = _try(graph, piece, partition, set(), best, room)
-        if best is None or len(reading.reasons) < len(best.reasons):
-            best = reading
+    together, *others = partitions.partitions(shape, device)
+    best, counts = _try(graph, piece, together, set(), None, room), piece.counts()
+    most = most_apart(piece, best.shared, room) if best.mixed and others else math.inf
+    for partition in others:
         if not best.mixed:
             break
-    return best or Reading()
+        if int(counts[partition].sum(1).max()) <= most:
+            reading = _try(graph, piece, partition, set(), best, room)
+            best = min(best, reading, key=lambda r: len(r.reasons))
+    return best
 
 
 def _try(

@@ -22,7 +22,7 @@ from pinn_ntk.graph.jacobian.cost import (
     samples_in_memory,
     size,
 )
-from pinn_ntk.kernel.bounds import Bounds
+from pinn_ntk.kernel.bounds import MAX_ROWS, Bounds
 from pinn_ntk.kernel.sample import Sample
 
 Allow = Callable[[float], None]
@@ -112,7 +112,7 @@ def _slow(capture: Capture, rows: int, seconds: float, bounds: Bounds) -> str:
 
 
 def _avoid(bounds: Bounds) -> str:
-    return AVOID.format(more=", or set max_rows=48" if bounds.max_rows is None else "")
+    return AVOID.format(more=f", or set max_rows={MAX_ROWS}" if bounds.max_rows is None else "")
 
 
 def _mixed(mixed: Mapping[str, str], rows: int, bounds: Bounds) -> str:
