@@ -74,14 +74,29 @@ PATHS = {
     "masked": Path(lambda: stack([2, 48, 48, 1]), masked, 1000, exact=True),
     "masked_large": Path(lambda: stack([2, 48, 48, 1]), masked, 4000, exact=False),
     "components": Path(lambda: stack([2, 48, 48, 3]), lambda n, x: n(x), 2000, exact=True),
-    "components_large": Path(lambda: stack([2, 48, 48, 3]), lambda n, x: n(x), 4500, exact=False),
+    "components_large": Path(lambda: stack([2, 48, 48, 3]), lambda n, x: n(x), 9000, exact=False),
     "gradient": Path(lambda: stack([2, 48, 48, 1]), lambda n, x: grad(n(x), x), 1000, exact=True),
     "broadcast": Path(
         lambda: stack([2, 48, 48, 1]), lambda n, x: n(x) - x[:, 0].detach(), 40, exact=True
     ),
     "batch_norm": Path(normed, lambda n, x: n(x), 500, exact=False),
+    "batch_norm_large": Path(normed, lambda n, x: n(x), 3000, exact=False),
     "convolution": Path(Convolved, lambda n, x: n(x), 500, exact=True),
+    "convolution_large": Path(Convolved, lambda n, x: n(x), 20000, exact=False),
+    "components_first": Path(
+        lambda: stack([2, 48, 48, 3]), lambda n, x: n(x[None]).movedim(-1, 0), 9000, exact=False
+    ),
+    "differences": Path(
+        lambda: stack([2, 48, 48, 1]), lambda n, x: n(x).diff(dim=0), 9000, exact=False
+    ),
+    "differences_on_a_grid": Path(
+        lambda: stack([2, 48, 48, 1]),
+        lambda n, x: n(x.view(10, -1, 2)).diff(dim=1),
+        9000,
+        exact=False,
+    ),
     "weight_norm": Path(reparametrised, u_xx, 600, exact=True),
+    "weight_norm_large": Path(reparametrised, u_xx, 9000, exact=False),
 }
 STAGES = ["traces", "spectra", "gradients", "distinct", "shares"]
 

@@ -318,7 +318,7 @@ class TestCallbacks:
         _, said, _ = fitted(monitor, balancer)
         rows = [m for m in said if "are computed one by one" in m]
         assert len(rows) == 4
-        assert {n for n in (10, 24) if any(f"Of its 240 rows {n} " in m for m in rows)} == {10, 24}
+        assert {n for n in (10, 12) if any(f"Of its 240 rows {n} " in m for m in rows)} == {10, 12}
 
     @pytest.mark.parametrize("kind", [NTKMonitor, NTKBalancer])
     @pytest.mark.parametrize("options", [{"max_rows": 0}, {"memory_budget": 0}, {"max_rows": 1.5}])

@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from pinn_ntk.graph.jacobian.decode import PRECISION, RowCode, elementwise
+from pinn_ntk.graph.jacobian import decode as decode_module
+from pinn_ntk.graph.jacobian.decode import PRECISION, RowCode
+from pinn_ntk.graph.jacobian.thinned import Thinned, full, thinned
 
 CPU = torch.device("cpu")
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
@@ -149,8 +151,8 @@ def test_a_slot_of_two_rows_in_different_entries_is_shared():
     code = RowCode(4, torch.float64, CPU)
     arrived = [c.view(2, 2) for c in code.passes()]
     assert code.owners(arrived, torch.clone) is None
-    assert_owned(code.owners(arrived, elementwise), [0, 1, 2, 3])
-    assert elementwise(torch.arange(6).view(2, 3).T).flatten().tolist() == [0, 3, 1, 4, 2, 5]
+    assert code.apart(arrived)
+    assert not code.apart([a + a.flip(1) for a in arrived])
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
@@ -189,3 +191,41 @@ def test_labels_of_rows_are_all_different_and_those_of_neighbours_far_apart():
     assert len(torch.unique(labels, dim=1).T) == 5000
     (lowest, _) = RowCode(600, torch.float32, CPU).digits
     assert float((lowest.diff().abs() == 1).double().mean()) < 0.15
+
+
+@pytest.mark.parametrize("at_once", [1, 5, 2**14])
+def test_slots_read_in_parts_and_without_zeros_have_the_same_owners(
+    at_once: int, monkeypatch: pytest.MonkeyPatch
+):
+    """Noise is judged by the largest of all slots; 30 of 90 slots belong to rows."""
+    monkeypatch.setattr(decode_module, "AT_ONCE", at_once)
+    wanted = torch.full((90,), -1)
+    wanted[torch.arange(0, 90, 3)] = torch.randperm(30)
+    code = RowCode(30, torch.float64, CPU)
+    arrived = [torch.where(wanted < 0, 0, c[wanted])[:, None].repeat(1, 2) for c in code.passes()]
+    for tensor in arrived:
+        tensor[3] = torch.randn(2, dtype=torch.float64) * 1e-16
+    wanted[3] = -1
+    few = [thinned(tensor) for tensor in arrived]
+    assert all(isinstance(tensor, Thinned) for tensor in few)
+    for found in (arrived, few):
+        assert code.apart(found)
+        assert_owned(code.owners(found, torch.clone), wanted)
+    arrived[0][6] += 1
+    assert not code.apart(arrived)
+    assert code.owners(arrived, torch.clone) is None
+
+
+@pytest.mark.parametrize("shape", [(9,), (9, 2), (2, 9), (3, 9, 2), (1,), ()])
+def test_what_is_zero_at_most_places_is_held_without(shape: tuple[int, ...]):
+    tensor = torch.zeros(shape)
+    assert torch.equal(full(thinned(tensor)), tensor)
+    axis = max(range(tensor.ndim), key=tensor.shape.__getitem__, default=0)
+    for count in (1, 4, 5, 9):
+        if tensor.numel() < 9:
+            continue
+        places = torch.randperm(9)[:count]
+        tensor = torch.zeros(shape).index_fill(axis, places, 1.5)
+        held = thinned(tensor)
+        assert torch.equal(full(held), tensor)
+        assert isinstance(held, Thinned) == (count <= 4)

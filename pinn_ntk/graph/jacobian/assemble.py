@@ -61,6 +61,13 @@ def _by_row(contribution: Contribution, rows: int) -> Outer | Dense:
     return Outer(tuple(left), tuple(factor.right[0][slots]))
 
 
+def taken(factor: Outer | Dense, kept: Tensor) -> Outer | Dense:
+    """The rows ``kept`` of slots that go through all rows in order, several a row maybe; (R,)."""
+    if isinstance(factor, Dense):
+        factor = Dense(_sum_slots(factor.gradients, None, len(kept)))
+    return factor.slice(kept)
+
+
 def _sum_slots(gradients: Tensor, owners: Tensor | None, rows: int) -> Tensor:
     if owners is None:
         several = len(gradients) > rows

@@ -12,11 +12,12 @@ from torch.autograd.graph import GradientEdge, Node
 
 from pinn_ntk.graph import nodes
 from pinn_ntk.graph.jacobian.assemble import Contribution
-from pinn_ntk.graph.jacobian.decode import RowCode, elementwise
+from pinn_ntk.graph.jacobian.decode import RowCode
 from pinn_ntk.graph.jacobian.piece import Piece
 from pinn_ntk.graph.jacobian.rules import find_rules, has_effect
 from pinn_ntk.graph.jacobian.site_rule import SiteRule
 from pinn_ntk.graph.jacobian.sizes import in_groups
+from pinn_ntk.graph.jacobian.thinned import Cotangent, full, thinned
 from pinn_ntk.graph.operations import operation
 from pinn_ntk.graph.subclasses import dense
 from pinn_ntk.graph.walk import Edge, Graph, Use
@@ -75,17 +76,32 @@ class Decoder:
             codes, frontier = self.code.passes(), []
             for targets in in_groups(list(outputs), self.room // len(codes)):
                 here = {target.node for target in targets}
-                passes = [
-                    cotangents_at(self.piece, self.members, code, set(targets)) for code in codes
-                ]
-                for use, edge in (use for use in uses if use[0].node in here):
-                    if self.points and self.reading.mixed:
-                        return
-                    for mixed in self._place(use, edge, passes):
-                        if mixed not in seen:
-                            seen.add(mixed)
-                            frontier.append(mixed)
+                met = [use for use in uses if use[0].node in here]
+                frontier += self._new(met, [self._pass(code, targets) for code in codes], seen)
+                if self.points and self.reading.mixed:
+                    return
             self.climbed = True  # rows were mixed below: another partition may mend that
+
+    def _new(
+        self,
+        uses: Sequence[tuple[Use, Edge]],
+        passes: Sequence[Mapping[Edge, Cotangent]],
+        seen: set[Edge],
+    ) -> list[Edge]:
+        """Where to go on from some consumers, recorded in ``seen``."""
+        found = []
+        for use, edge in uses:
+            if self.points and self.reading.mixed:
+                break
+            for mixed in self._place(use, edge, passes):
+                if mixed not in seen:
+                    seen.add(mixed)
+                    found.append(mixed)
+        return found
+
+    def _pass(self, code: Tensor, targets: Sequence[Edge]) -> dict[Edge, Cotangent]:
+        found = cotangents_at(self.piece, self.members, code, set(targets))
+        return {edge: thinned(found.pop(edge)) for edge in list(found)}
 
     def _uses(self, frontier: Sequence[Edge], seen: set[Edge]) -> Iterator[tuple[Use, Edge]]:
         """Consumers of shared tensors, seen through views."""
@@ -102,19 +118,18 @@ class Decoder:
                     yield use, edge
 
     def _place(
-        self, use: Use, edge: Edge, passes: Sequence[Mapping[Edge, Tensor]]
+        self, use: Use, edge: Edge, passes: Sequence[Mapping[Edge, Cotangent]]
     ) -> Iterator[Edge]:
         """Record what one consumer contributes, or yield its outputs where they are shared."""
         for output in sorted(self.graph.outputs[use.node]):
             out = Edge(use.node, output)
             if out not in passes[0] or not has_effect(use.node, use.position, output):
                 continue
-            nothing = torch.zeros_like(passes[0][out])
-            found = [p.get(out, nothing) for p in passes]
+            found = [p[out] if out in p else torch.zeros_like(full(passes[0][out])) for p in passes]
             rules = find_rules(use.node, use.position, edge.shape) if output == 0 else []
             if self._recorded(edge, rules, found):
                 continue
-            apart = self.code.owners(found, elementwise) is not None
+            apart = self.code.apart(found)
             if rules or not apart:
                 self.reading.shared.add(out)
             if apart:
@@ -131,16 +146,25 @@ class Decoder:
         self.reading.reasons |= dict.fromkeys(self.graph.names_behind(edge.node), reason)
         self.reading.mixed |= mixed
 
-    def _recorded(self, edge: Edge, rules: Sequence[SiteRule], found: Sequence[Tensor]) -> bool:
+    def _recorded(self, edge: Edge, rules: Sequence[SiteRule], found: Sequence[Cotangent]) -> bool:
         """Keep what the first rule gives under which every slot belongs to one row."""
         for rule in rules:
             owners = self.code.owners(found, rule.arrange)
             if owners is not None:
                 scale = torch.where(owners < 0, 0, self.code.base.reciprocal()[owners])
-                factor = rule.contribute(rule.arrange(found[0]) * scale[:, None])
-                self.contributions.append(Contribution(edge, factor, owners))
+                factor = rule.contribute(rule.arrange(full(found[0])) * scale[:, None])
+                self.contributions.append(_live(Contribution(edge, factor, owners), owners))
                 return True
         return False
+
+
+def _live(contribution: Contribution, owners: Tensor) -> Contribution:
+    """Without slots that belong to no row, where these are many."""
+    kept = (owners >= 0).nonzero().squeeze(1)
+    if 2 * len(kept) > len(owners):
+        return contribution
+    factor = contribution.factor.slice(kept)
+    return contribution._replace(factor=factor, owners=owners[kept])
 
 
 def cotangents_at(

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from pinn_ntk.graph.jacobian.thinned import Cotangent, alike, full
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,9 @@ class Precision:
 
 PRECISION = {torch.float64: Precision(2**20, 1e-8, 1e-13), torch.float32: Precision(32, 1e-3, 1e-5)}
 LOW_PRECISION = Precision(8, 3e-2, 1e-2)
+
+AT_ONCE = 2**14
+"""Entries that are read at once: little memory is taken besides, and rows that mix soon show."""
 
 
 class RowCode:
@@ -65,36 +70,63 @@ class RowCode:
         return [self.base, *((digit + 1).to(self.base.dtype) * self.base for digit in self.digits)]
 
     def owners(
-        self, cotangents: Sequence[Tensor], arrange: Callable[[Tensor], Tensor]
+        self, cotangents: Sequence[Cotangent], arrange: Callable[[Tensor], Tensor]
     ) -> Tensor | None:
         """Row that owns each slot, (M,), -1 for slots without gradient; None where rows share one.
 
         ``arrange`` brings what the passes brought to one place into slots, (M, f).
         """
-        if cotangents[0].is_complex():
+        plain = arrange(full(cotangents[0]))
+        count, live = len(plain), plain.any(1).nonzero().squeeze(1)
+        if not len(live):
+            return live.new_full((count,), -1)
+        few = live if 2 * len(live) <= count else slice(None)
+        plain = plain[few]
+        found = [*self._read([plain, *(arrange(full(c))[few] for c in cotangents[1:])])]
+        known = [part for part in found if part is not None]
+        if len(known) < len(found):
             return None
-        top = cotangents[0].abs().max()
-        if not bool(torch.isfinite(top)):
-            return None
+        owners = live.new_full((count,), -1)
+        owners[few] = torch.cat(known)
+        return owners
+
+    def apart(self, cotangents: Sequence[Cotangent]) -> bool:
+        """Whether each entry belongs to one row at most."""
+        entries = [values.reshape(-1, 1) for values in alike(cotangents)]
+        return all(part is not None for part in self._read(entries))
+
+    def _read(self, slots: Sequence[Tensor]) -> Iterator[Tensor | None]:
+        """Owners of some slots after the other; None where rows share one, and no more then."""
+        top = slots[0].abs().max()
+        if slots[0].is_complex() or not bool(torch.isfinite(top)):
+            yield None
+            return
+        top = torch.where(top > 0, top, 1)
         # scaled, or squares of large or small numbers leave the range of float32
-        cotangents = [cotangent / top for cotangent in cotangents]
-        plain = arrange(cotangents[0])
+        parts = [*zip(*(s.split(max(1, AT_ONCE // s.shape[1])) for s in slots), strict=True)]
+        loudest = max(float((plain / top).square().sum(1).max()) for plain, *_ in parts)
+        for part in parts:
+            found = self._part([of_pass / top for of_pass in part], loudest)
+            yield found
+            if found is None:
+                return
+
+    def _part(self, slots: Sequence[Tensor], loudest: float) -> Tensor | None:
+        plain, *passes = slots
         energy = plain.square().sum(1)
-        live = energy > 0
-        quiet = energy <= self.precision.noise**2 * energy.max()
+        clear = energy > 0
         number = torch.zeros(len(plain), dtype=torch.long, device=plain.device)
-        scale = 1
-        for labelled in cotangents[1:]:
-            digit, clear = self._digit(plain, arrange(labelled), energy)
-            if not bool((clear | quiet | ~live).all()):
+        quiet = energy <= self.precision.noise**2 * loudest
+        for place, labelled in enumerate(passes):
+            digit, certain = self._digit(plain, labelled, energy)
+            number += self.radix**place * digit
+            clear &= certain
+            if not bool((clear | quiet).all()):
                 return None
-            live = live & clear
-            number += scale * digit
-            scale *= self.radix
-        live &= (number >= 0) & (number < len(self.base))
-        if not bool((live | quiet).all()):
+        clear &= (number >= 0) & (number < len(self.base))
+        if not bool((clear | quiet).all()):
             return None
-        return torch.where(live, self._row[number.clamp(0, len(self.base) - 1)], -1)
+        return torch.where(clear, self._row[number.clamp(0, len(self.base) - 1)], -1)
 
     def _digit(self, plain: Tensor, labelled: Tensor, energy: Tensor) -> tuple[Tensor, Tensor]:
         ratio = (plain * labelled).sum(1) / energy
@@ -102,8 +134,3 @@ class RowCode:
         misfit = (labelled - label[:, None] * plain).square().sum(1)
         clear = misfit <= (self.precision.misfit * label).square() * energy
         return label.long() - 1, clear & (label >= 1) & (label <= self.radix)
-
-
-def elementwise(tensor: Tensor) -> Tensor:
-    """Every entry a slot of its own, (numel, 1)."""
-    return tensor.reshape(-1, 1)

@@ -8,6 +8,7 @@ points at once, because rows do not interact; a rule (`rules.py` here) turns it 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -16,13 +17,14 @@ from torch.nn.functional import one_hot
 
 from pinn_ntk.graph.jacobian import partitions
 from pinn_ntk.graph.jacobian.align import aligned_uses
-from pinn_ntk.graph.jacobian.assemble import Contribution
+from pinn_ntk.graph.jacobian.assemble import Contribution, taken
 from pinn_ntk.graph.jacobian.climb import Component, Decoder, Reading, cotangents_at, no_rule
 from pinn_ntk.graph.jacobian.piece import Piece
 from pinn_ntk.graph.jacobian.reach import most_apart
 from pinn_ntk.graph.jacobian.rules import find_rules
+from pinn_ntk.graph.jacobian.sizes import in_groups
 from pinn_ntk.graph.points import of_points
-from pinn_ntk.graph.walk import Edge, Graph
+from pinn_ntk.graph.walk import Edge, Graph, Use
 from pinn_ntk.kernel.bounds import EXACT
 from pinn_ntk.kernel.factors import Dense
 
@@ -34,7 +36,7 @@ def read_sites(graph: Graph, piece: Piece, room: int = EXACT.temporary) -> Readi
     """
     if piece.edge.node in graph.names:
         return _read_leaf(piece)
-    return _read_aligned(graph, piece) or _read_decoded(graph, piece, room)
+    return _read_aligned(graph, piece, room) or _read_decoded(graph, piece, room)
 
 
 def _read_leaf(piece: Piece) -> Reading:
@@ -43,7 +45,7 @@ def _read_leaf(piece: Piece) -> Reading:
     return Reading([Component(piece.entries, [contribution])])
 
 
-def _read_aligned(graph: Graph, piece: Piece) -> Reading | None:
+def _read_aligned(graph: Graph, piece: Piece, room: int) -> Reading | None:
     """One pass a component, where the graph proves what belongs where."""
     shape = piece.edge.shape
     rows = shape[0] if len(shape) else 1
@@ -51,25 +53,51 @@ def _read_aligned(graph: Graph, piece: Piece) -> Reading | None:
     uses = aligned_uses(graph, rows) if components <= partitions.MAX_COMPONENTS else None
     if uses is None:
         return None
-    rules = [(use, edge, find_rules(use.node, use.position, edge.shape)) for use, edge in uses]
-    places, counts = torch.arange(rows, device=piece.entries.device), piece.counts()
     reading = Reading()
+    for use, edge in uses:
+        if not find_rules(use.node, use.position, edge.shape):
+            reading.reasons |= dict.fromkeys(graph.names_behind(edge.node), no_rule(use))
+    places, counts = torch.arange(rows, device=piece.entries.device), piece.counts()
     for component in range(components):
         members = places * components + component
-        if not bool(counts[members].any()):
-            continue
-        targets = {Edge(use.node) for use, _ in uses}
-        cotangents = cotangents_at(piece, members, counts[members], targets)
-        contributions = []
-        for use, edge, fitting in rules:
-            if not fitting:
-                reading.reasons |= dict.fromkeys(graph.names_behind(edge.node), no_rule(use))
-            elif Edge(use.node) in cotangents:
-                rule = fitting[0]
-                factor = rule.contribute(rule.arrange(cotangents[Edge(use.node)]))
-                contributions.append(Contribution(edge, factor, None))
-        reading.components.append(Component(members, contributions))
+        kept = counts[members]
+        if bool(kept.any()):
+            found = _aligned(piece, uses, members, kept, room)
+            reading.components.append(Component(members[kept], found))
     return reading
+
+
+def _aligned(
+    piece: Piece, uses: Sequence[tuple[Use, Edge]], members: Tensor, kept: Tensor, room: int
+) -> list[Contribution]:
+    """What the sites give to one component, to those of its rows alone that are ``kept``."""
+    targets = [*dict.fromkeys(Edge(use.node) for use, _ in uses)]
+    if bool(kept.all()):
+        return _met(piece, uses, members, kept, targets)
+    found: list[Contribution] = []
+    for group in in_groups(targets, room):
+        found += [
+            contribution._replace(factor=taken(contribution.factor, kept))
+            for contribution in _met(piece, uses, members, kept, group)
+        ]
+    return found
+
+
+def _met(
+    piece: Piece,
+    uses: Sequence[tuple[Use, Edge]],
+    members: Tensor,
+    counts: Tensor,
+    targets: Sequence[Edge],
+) -> list[Contribution]:
+    """What those of the sites give that are ``targets``, by one pass."""
+    cotangents, found = cotangents_at(piece, members, counts, set(targets)), []
+    for use, edge in uses:
+        rules = find_rules(use.node, use.position, edge.shape)
+        if rules and Edge(use.node) in cotangents:
+            arranged = rules[0].arrange(cotangents[Edge(use.node)])
+            found.append(Contribution(edge, rules[0].contribute(arranged), None))
+    return found
 
 
 def _read_decoded(graph: Graph, piece: Piece, room: int) -> Reading:
