@@ -120,6 +120,23 @@ def test_components_are_told_from_points_where_a_partition_fits(name: str):
     assert set(reasons.values()) == ({climb.INTERACTING} if name in HALF_SHARED else set())
 
 
+@pytest.mark.parametrize("network", sorted(NETWORKS.keys() - {"batch_norm"}))
+@pytest.mark.parametrize("shape", [(1, 3), (1, 1, 2)], ids=str)
+def test_components_at_a_single_point(network: str, shape: tuple[int, ...]):
+    """The initial values of a system of equations."""
+    net, x = NETWORKS[network](1, shape[-1]), points(1, 1)
+    u = net(x)
+    derivatives = [grad(u[:, k], x) for k in range(shape[-1])]
+    for residual in (u.view(shape) - 1, torch.cat(derivatives, 1).view(shape)):
+        assert fallbacks(residual, net) == {}
+        assert_near(
+            empirical_ntk(residual, net).jacobian("residual").dense(),
+            reference_jacobian(residual, net),
+            1e-12,
+            "J",
+        )
+
+
 def test_terms_of_different_points_in_one_tensor():
     net = NETWORKS["mlp"](1, 1)
     x, y = points(N, 1), points(4, 1, seed=1)
@@ -236,7 +253,7 @@ def smooth(rows: int, size: int) -> Tensor:
 def test_a_matrix_times_the_network_is_exact_and_said_if_large(side: str, size: int):
     net = NETWORKS["mlp"](1, 1)
     u, names = net(points(size, 1).detach()), dict(net.named_parameters())
-    live = smooth(8, size) @ u if side == "columns" else (u.mT @ smooth(size, 8)).sin()
+    live = smooth(20, size) @ u if side == "columns" else (u.mT @ smooth(size, 20)).sin()
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         kernel = empirical_ntk({"pde": live}, net)

@@ -28,7 +28,8 @@ from pinn_ntk.kernel.factors import Dense, Factor, Outer
 from pinn_ntk.kernel.parts import Part, Parts, RowFactor
 
 FEW = 16
-"""Rows of a piece up to which a pass a row is taken without a word, and pieces of one row."""
+"""Rows of a piece, or of one point, up to which a pass a row is taken without a word, and pieces of
+one row."""
 
 UNREADABLE = "torch cannot stop a backward pass where it is used"
 """Reason for parameters of a graph that torch goes through as a whole only, as behind irfft."""
@@ -100,7 +101,8 @@ class _Rows:
         if reading.mixed and self._add_operands(graph, piece):
             return
         self._keep(graph, piece, reading)
-        if len(piece.entries) > FEW or whole:
+        few = len(piece.entries) <= FEW
+        if not few or (whole and not _of_one_point(piece)):
             self.reasons |= reading.reasons
             return
         for name, part in _rows_of(piece, {n: self.leaves[n] for n in reading.reasons}):
@@ -138,6 +140,12 @@ class _Rows:
             for c in component.contributions
             if not refused >= set(graph.names_behind(c.edge.node))
         ]
+
+
+def _of_one_point(piece: Piece) -> bool:
+    """Whether a residual (1, ..., C) holds the components of a single point."""
+    shape = piece.edge.shape
+    return len(shape) > 1 and shape[-1] == shape.numel()
 
 
 def _read(graph: Graph, piece: Piece, room: int) -> Reading:
