@@ -360,7 +360,7 @@ def test_a_copy_holds_the_forecast_that_waits(way: Callable[[NTKMonitor], NTKMon
     assert waiting == [None, 0, None, 2]
     assert waits().keys() == {
         *("step", "total_step", "terms", "loss", "predicted", "unit", "fingerprints", "setting"),
-        "parameters",
+        *("parameters", "slope"),
     }
     assert waits()["step"] == 3
 
@@ -460,17 +460,59 @@ def test_the_summary_says_whether_the_loss_fell_or_rose(lr: float, sign: str):
     ("ratio", "predicted", "sentence"),
     [
         (1.04, 0.5, "the step at 7 the loss fell as much as the kernel says; the kernel at that"),
-        (0.85, 0.5, "fell 0.85 times as much as the kernel says; the kernel at that step explains"),
-        (1.5, 0.5, "fell 1.5 times as much as the kernel says; such steps are too long"),
-        (-0.3, 0.5, "rose, by 0.3 times the fall that the kernel says; such steps are too long"),
+        (0.85, 0.5, "fell by 0.85 times what the kernel says; the kernel at that step explains"),
+        (1.5, 0.5, "fell by 1.5 times what the kernel says: residuals are not linear along"),
+        (-0.3, 0.5, "rose, by 0.3 times the fall that the kernel says: residuals are not"),
         (1.01, -0.5, "rose as much as the kernel says: the step is too long, for linear residuals"),
-        (1.4, -0.5, "rose 1.4 times as much as the kernel says; such steps are too long"),
-        (-0.3, -0.5, "fell, by 0.3 times the rise that the kernel says; such steps are too long"),
-        (0.9, None, "changed 0.9 times as much as the kernel says; the kernel at that step"),
-        (-0.3, None, "changed, by 0.3 times the change that the kernel says; such steps"),
+        (1.4, -0.5, "rose by 1.4 times what the kernel says: residuals are not linear"),
+        (-0.3, -0.5, "fell, by 0.3 times the rise that the kernel says: residuals are not"),
+        (0.9, None, "changed by 0.9 times what the kernel says; the kernel at that step"),
+        (-0.3, None, "changed, by 0.3 times the change that the kernel says: residuals"),
     ],
 )
 def test_sentences(ratio: float, predicted: float | None, sentence: str):
     facts = {"step": 7, "ratio": ratio, "predicted": predicted}
     assert sentence in said(predicted_decrease=facts)
     assert "Prediction" not in said()
+
+
+class HalfCut(Noted):
+    """u_xx is made without its graph, so that the parameters are seen to move it by u alone."""
+
+    def __init__(self, whole: bool) -> None:
+        super().__init__(optimizer=sgd(1e-5))
+        self.whole = whole
+
+    def residuals(self, batch: Any) -> Residuals:
+        x = batch["x"].clone().requires_grad_()
+        u = self.net(3 * x)
+        (u_x,) = torch.autograd.grad(u.sum(), x, create_graph=True)
+        (u_xx,) = torch.autograd.grad(u_x.sum(), x, create_graph=self.whole, retain_graph=True)
+        return {"pde": 3 * u_xx + u - 1, "bc": self.net(3 * batch["ends"])}
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_derivative_that_is_cut_off_is_named_however_short_the_step(whole: bool):
+    module, monitor = make(HalfCut, whole), NTKMonitor(every_n_steps=1)
+    train(module, monitor, steps=3)
+    text = monitor.panel.summary()
+    assert ("a derivative in them is cut off (create_graph=True is missing" in text) is not whole
+    assert ("the kernel at that step explains that step" in text) is whole
+
+
+def uphill(params: Any) -> torch.optim.Optimizer:
+    return torch.optim.SGD(params, lr=1e-3, momentum=0.99)
+
+
+def test_a_rise_by_momentum_is_not_laid_to_the_length_of_the_step():
+    texts: list[str] = []
+    module, monitor = make(Straight, 0.02), NTKMonitor(every_n_steps=1)
+    module.configure_optimizers = lambda: uphill(module.parameters())
+    note = calling(on_before_optimizer_step=lambda *_: texts.append(monitor.panel.summary()))
+    train(module, monitor, note, steps=150)
+    rose = [text for text in texts if "the loss rose as much as the kernel says" in text]
+    over_the_valley = [text for text in rose if "too long" in text]
+    assert len(over_the_valley) <= 1 < 50 < len(rose)
+    for text in rose:
+        climbs = "that step goes uphill, as steps with momentum may." in text
+        assert climbs is (text not in over_the_valley)

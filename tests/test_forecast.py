@@ -210,6 +210,7 @@ def test_for_small_steps_the_loss_decays_as_the_gradient_squared():
     for lr in (1e-4, 1e-5, 1e-6):
         forecast, _, squared = stepped(lr)
         errors.append(abs(forecast.predicted / (lr * squared) - 1))
+        assert forecast.slope == pytest.approx(-lr * squared, rel=1e-10)
     assert errors[0] > 1e-6
     assert errors[1] == pytest.approx(errors[0] / 10, rel=0.05)
     assert errors[2] == pytest.approx(errors[0] / 100, rel=0.05)

@@ -12,8 +12,8 @@
 The kernel predicts the decrease L(r) - L(r + J s), of residuals that are linear in the parameters.
 Measured is L(r) - L(r'). Their ratio, measured over predicted, is the one by which trust-region
 methods judge a model (Nocedal, Wright 2006, eq. 4.4): near 1 the kernel explains the step. A step
-so long that the linear residuals grow has a negative predicted decrease, and a ratio near 1 then
-says that the loss rose as foretold.
+so long that the linear residuals grow, or one that goes uphill as momentum may, has a negative
+predicted decrease, and a ratio near 1 then says that the loss rose as foretold.
 
 A step of gradient descent is s = -lr sum_b J_b^T g_b, so J s = -lr K g, and to first order the
 predicted decrease is lr sum_ab g_a^T K_ab g_b = lr |dL/dtheta|^2, the rate dL/dt = -||d||_K^2 of
@@ -45,6 +45,7 @@ class Forecast:
     loss: float  # L(r) before the step
     predicted: float  # L(r) - L(r + J s)
     unit: float  # rounding unit of the residuals' dtype
+    slope: float = 0.0  # sum_a g_a^T J_a s: below 0 the step goes downhill
 
     @classmethod
     def of(
@@ -64,11 +65,16 @@ class Forecast:
         # In float64 the sums of L lose no digits that the residuals have.
         start = {term: losses[term].value(r) for term, r in before.items()}
         falls = [start[term] - losses[term].value(after[term]) for term in kernel.terms]
+        slopes = [
+            float(losses[term].slope(r) @ (after[term] - r.detach().double().flatten()))
+            for term, r in before.items()
+        ]
         return cls(
             losses={term: losses[term] for term in kernel.terms},
             loss=math.fsum(start.values()),
             predicted=math.fsum(falls),
             unit=max(torch.finfo(r.dtype).eps for r in before.values()),
+            slope=math.fsum(slopes),
         )
 
     def ratio(self, residuals: Mapping[str, Tensor]) -> float | None:

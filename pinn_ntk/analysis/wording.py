@@ -86,5 +86,5 @@ def came_true(ratio: float, predicted: float | None) -> str:
     if ratio < 0:
         size = "" if times == "-1" else f"{times.removeprefix('-')} times "
         return f"{opposite}, by {size}the {noun} that the kernel says"
-    much = "as much" if times == "1" else f"{times} times as much"
-    return f"{foretold} {much} as the kernel says"
+    much = "as much as" if times == "1" else f"by {times} times what"
+    return f"{foretold} {much} the kernel says"

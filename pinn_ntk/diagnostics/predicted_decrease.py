@@ -68,6 +68,7 @@ class Waiting:
     fingerprints: Mapping[str, str | None]  # of the points of each term
     setting: str | None  # digest of what else the residuals depend on
     parameters: str  # digest of them after the step
+    slope: float = 0.0  # of the loss along the step
 
     @classmethod
     def of(cls, look: Look, start: StartOfStep, forecast: Forecast) -> Waiting:
@@ -85,6 +86,7 @@ class Waiting:
             fingerprints=start.fingerprints,
             setting=start.setting,
             parameters=digest({name: p for name, (p, _) in start.params.items()}),
+            slope=forecast.slope,
         )
 
     def ratio(self, look: Look) -> float | None:
@@ -135,9 +137,10 @@ class PredictedDecrease(Diagnostic):
             "predicted_decrease_ratio",
             "decrease of the loss over that predicted",
             advice=(
-                "Near 1: the kernel explains the step, be it a fall or (above "
-                "`ntk/max_stable_lr`) a rise. Far below 1, or negative: steps too long for the "
-                "linear theory. Only where points, targets and random state stay."
+                "Near 1: the kernel explains the step, be it a fall or a rise (above "
+                "`ntk/max_stable_lr`, or uphill by momentum). Far from 1: residuals are not linear "
+                "along it: too long, or a derivative is cut off. Only where points, targets and "
+                "random state stay."
             ),
         ),
     )
@@ -183,7 +186,7 @@ class PredictedDecrease(Diagnostic):
         if not start.is_that_of(after):
             return None
         ratio = forecast.ratio(after.residuals)
-        return _reading(look.step, look.total_step, ratio, forecast.predicted)
+        return _reading(look.step, look.total_step, ratio, forecast)
 
     def follow(self, look: Look) -> Reading | None:
         waiting = self._waiting
@@ -193,7 +196,7 @@ class PredictedDecrease(Diagnostic):
         if not waiting.terms.keys() <= look.found.terms.keys():
             return None  # another loss of this step may have them
         self._waiting = None
-        return _reading(waiting.step, waiting.total_step, waiting.ratio(look), waiting.predicted)
+        return _reading(waiting.step, waiting.total_step, waiting.ratio(look), waiting)
 
     def batch_ends(self) -> None:
         self._start = None
@@ -208,11 +211,16 @@ class PredictedDecrease(Diagnostic):
         ratio, predicted = facts["ratio"], facts["predicted"]
         said = f"Prediction: by the step at {facts['step']} the loss {came_true(ratio, predicted)}"
         if abs(ratio - 1) > NEAR:
-            yield f"{said}; such steps are too long for residuals to pass for linear."
-        elif predicted is not None and predicted < 0:
-            yield f"{said}: the step is too long, for linear residuals as well."
-        else:
+            yield (
+                f"{said}: residuals are not linear along that step. It is too long for that, or a "
+                "derivative in them is cut off (create_graph=True is missing, or a detach())."
+            )
+        elif predicted is None or predicted >= 0:
             yield f"{said}; the kernel at that step explains that step."
+        elif facts.get("slope", 0) > 0:
+            yield f"{said}: that step goes uphill, as steps with momentum may."
+        else:
+            yield f"{said}: the step is too long, for linear residuals as well."
 
     def state_dict(self) -> dict[str, Any]:
         return {} if self._waiting is None else self._waiting.state_dict()
@@ -227,8 +235,11 @@ class PredictedDecrease(Diagnostic):
         return {**vars(self), "_start": None}
 
 
-def _reading(step: int, total_step: int, ratio: float | None, predicted: float) -> Reading | None:
+def _reading(
+    step: int, total_step: int, ratio: float | None, foretold: Forecast | Waiting
+) -> Reading | None:
     if ratio is None:
         return None
-    facts = {"step": total_step, "ratio": ratio, "predicted": predicted}
+    facts = {"step": total_step, "ratio": ratio}
+    facts |= {"predicted": foretold.predicted, "slope": foretold.slope}
     return Reading(step, {"predicted_decrease_ratio": ratio}, facts=facts)
