@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from pinn_ntk import Definiteness, Spectrum, definiteness, empirical_ntk
+from pinn_ntk.analysis.definiteness import EQUAL
 from pinn_ntk.analysis.repeated_rows import additive_form, duplicated_rows, first_alike, rounding
 from pinn_ntk.kernel.rows import kernel_of_rows, thinned
 from pinn_ntk.kernel.strata import stratified_rows
@@ -105,7 +106,7 @@ KNOWN: dict[str, tuple[Callable[[], Tensor], tuple[int, int, int, int], str]] = 
     "points_twice": (  # which does not explain so low a rank
         lambda: decaying(10, 20, 4).repeat(2, 1) + 0.0,
         (4, 20, 10, 0),
-        f"duplicated points (20 rows, 10 different ones) and {NOISE}",
+        f"equal rows (10 different ones of 20; {EQUAL}) and {NOISE}",
     ),
     "still": (
         lambda: torch.randn(6, 8) * torch.tensor([1, 1, 1, 0, 0, 1e-18])[:, None],
@@ -160,7 +161,7 @@ def test_boundary_copies_of_poisson(net: nn.Module) -> None:
     assert (copies.rank, copies.rows, copies.distinct) == (2, 100, 2)
     assert copies.duplicates == (tuple(range(50)), tuple(range(50, 100)))
     assert (copies.broadcast, copies.must_decrease) == ({}, False)
-    assert copies.cause == "Rank is lost by duplicated points (100 rows, 2 different ones)."
+    assert copies.cause == f"Rank is lost by equal rows (2 different ones of 100; {EQUAL})."
     assert copies.statement.startswith(
         "pde: rank 2 of 100, the smallest eigenvalue above the rounding"
     )
@@ -221,7 +222,7 @@ def test_every_point_twice_is_seen_where_none_is_kept_twice(net: nn.Module, monk
     assert definiteness(kept, "bc").duplicates == ()
     seen = definiteness(kept, "bc", whole=whole)
     assert (seen.rows, seen.duplicates, seen.searched) == (67, (), (200, 100))
-    assert "duplicated points (200 rows, 100 different ones)" in seen.cause
+    assert f"equal rows (100 different ones of 200; {EQUAL})" in seen.cause
     assert definiteness(kept, whole=whole).searched == (200, 100)
     assert definiteness(whole, "bc", whole=whole).searched is None  # none left out
     monkeypatch.setattr("pinn_ntk.analysis.definiteness.distinct_rows", None)  # counted before
@@ -234,7 +235,7 @@ def test_full_rank_of_the_rows_kept_is_not_that_of_all() -> None:
     assert (seen.rank, seen.rows, seen.must_decrease) == (6, 6, False)
     assert seen.statement == (
         "pde: positive definite on the 6 rows looked at, but not on all. Rank is lost by "
-        "duplicated points (12 rows, 6 different ones)."
+        f"equal rows (6 different ones of 12; {EQUAL})."
     )
     different = found(rows, whole=explicit(pde=torch.cat([rows, rows + 1e-6])))
     assert (different.searched, different.must_decrease) == (None, True)
@@ -292,7 +293,7 @@ def test_a_column_and_a_row_of_other_length(net: nn.Module) -> None:
     assert known.broadcast == {"pde": (4, 7)}
     assert "broadcast to (4, 7) by accident, likely (7,) - (4, 1); check" in known.cause
     assert unknown.broadcast == {}
-    assert "28 rows, 4 different ones" in unknown.cause
+    assert "4 different ones of 28" in unknown.cause
 
 
 INNOCENT: dict[str, Callable[[nn.Module], Tensor]] = {

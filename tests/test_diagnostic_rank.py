@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pinn_ntk import Definiteness, Look, definiteness, look
+from pinn_ntk.analysis.definiteness import EQUAL
 from tests.looks import ask, look_at, rows, said, says
 from tests.networks import stack
 
@@ -55,7 +56,7 @@ def test_repeats_on_purpose_are_no_accidental_broadcast(
     matrix = points.repeat_interleave(10, 0) if order == "repeated" else points.repeat(10, 1)
     step = shaped(matrix, shape, max_points)
     assert definite(step).broadcast == {}
-    assert "duplicated points" in ask(step).readings["rank"].facts["pde"]["cause"]
+    assert EQUAL in ask(step).readings["rank"].facts["pde"]["cause"]
     unknown = definiteness(step.sampled, "pde", spectrum=step.spectra["pde"], whole=step.kernel)
     square = definite(shaped(matrix, (10, 10), max_points))
     assert unknown.broadcast == square.broadcast == {"pde": (10, 10)}
@@ -81,8 +82,8 @@ def test_duplicated_points_are_found_among_the_rows_left_out(dtype: torch.dtype)
     panel = ask(step)
     assert definite(step).duplicates == ()
     assert panel.readings["repeated_points"].facts["repeated"] == {"pde": 1100 - different}
-    assert f"duplicated points (1100 rows, {different} different ones)" in panel.summary()
-    in_all_rows = f"pde: duplicated points, 1100 rows of which {different} are different"
+    assert f"equal rows ({different} different ones of 1100; {EQUAL})" in panel.summary()
+    in_all_rows = f"pde: 1100 rows of which {different} are different"
     assert in_all_rows not in panel.summary()
     assert in_all_rows in ask(step, "spectrum", "repeated_points").summary()  # rank says nothing
     whole = network(points, max_points=1100)
@@ -117,7 +118,7 @@ def repeated(rows: int, repeated: int, dtype: str = "float32", term: str = "pde"
         (bc(), "bc: positive definite with smallest eigenvalue 0.5;"),
         (
             bc(rank=2, duplicates=((0, 1), (2, 3))),
-            "- bc: rank is lost by duplicated points (4 rows, 2 different ones).",
+            f"- bc: rank is lost by equal rows (2 different ones of 4; {EQUAL}).",
         ),
         (
             bc(rank=3, broadcast={"bc": (2, 2)}),
@@ -125,11 +126,11 @@ def repeated(rows: int, repeated: int, dtype: str = "float32", term: str = "pde"
         ),
         (
             repeated(9, 2),
-            "- pde: duplicated points, 9 rows of which 7 are different (looked for in all rows).",
+            "- pde: 9 rows of which 7 are different (looked for in all rows): duplicated",
         ),
         (
             repeated(900, 1, "float64"),
-            "- pde: duplicated points, 900 rows of which 899 are different",
+            "- pde: 900 rows of which 899 are different",
         ),
         (bc(rank=3), "NOT - bc: rank"),
         (bc(rank=3), "NOT positive definite"),
@@ -140,3 +141,18 @@ def repeated(rows: int, repeated: int, dtype: str = "float32", term: str = "pde"
 )
 def test_sentences(changes: dict[str, Any], sentence: str):
     assert says(said(**changes), sentence)
+
+
+def test_rows_that_are_equal_are_not_what_float64_resolves():
+    """u_x of a ReLU network: as many different rows as pieces, all at different points."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(1, 8), nn.ReLU(), nn.Linear(8, 1))
+    x = torch.linspace(0, 1, 60)[:, None].requires_grad_()
+    (u_x,) = torch.autograd.grad(net(x).sum(), x, create_graph=True)
+    step = look(None, net, residuals={"pde": u_x - 1, "bc": net(x.detach()[:1])})
+    text = ask(step).summary()
+    different = definite(step).distinct
+    assert different < 10
+    assert f"the rest, {60 - different}, belong to rows that are equal to others." in text
+    assert "points that the network does not tell apart, as with ReLU" in text
+    assert "resolves more" not in text

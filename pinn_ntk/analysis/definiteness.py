@@ -46,6 +46,12 @@ FULL = 0.9  # share of the rank that rows and parameters allow, from which they 
 REPEATED = 0.1
 """Share of rows left out of the kernel that have to repeat others before it is said."""
 
+EQUAL = (
+    "duplicated points, or points that the network does not tell apart, as with ReLU or saturated "
+    "units"
+)
+"""Why rows are equal."""
+
 
 @dataclass(frozen=True)
 class Definiteness:
@@ -107,7 +113,7 @@ class Definiteness:
         causes, moving = [], self.distinct - self.still
         if self.searched or self.duplicates:
             rows, different = self.searched or (self.rows, self.distinct)
-            causes.append(f"duplicated points ({rows} rows, {counted(different, 'different one')})")
+            causes.append(f"equal rows ({counted(different, 'different one')} of {rows}; {EQUAL})")
         if self.still:
             causes.append(f"{counted(self.still, 'row')} that no parameter moves")
         if self.rank < FULL * min(moving, self.parameters):
@@ -184,8 +190,8 @@ def definiteness(
         >>> found = definiteness(empirical_ntk({"bc": u}, [a, b]), "bc")
         >>> found.rank, found.duplicates, found.must_decrease
         (2, ((0, 1), (2, 3)), False)
-        >>> found.cause
-        'Rank is lost by duplicated points (4 rows, 2 different ones).'
+        >>> found.distinct, found.cause[:26]
+        (2, 'Rank is lost by equal rows')
     """
     names = kernel.terms if term is None else (term,)
     jacobians = [kernel.jacobian(name) for name in names]

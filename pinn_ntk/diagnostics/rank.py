@@ -47,5 +47,6 @@ def _facts(found: Definiteness) -> dict[str, object]:
         "must_decrease": found.must_decrease,
         "statement": found.statement,
         "cause": found.cause,
+        "equal": found.rows - found.distinct,
         "repeats_said": bool(found.broadcast or found.searched),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from pinn_ntk.analysis.definiteness import EQUAL
 from pinn_ntk.diagnostics.base import Diagnostic, Reading, Readings
 from pinn_ntk.looks.look import Look
 
@@ -30,6 +31,7 @@ class RepeatedPoints(Diagnostic):
             said = rank is not None and rank.facts.get(term, {}).get("repeats_said", False)
             if repeated > close * rows and not said:
                 yield (
-                    f"{term}: duplicated points, {rows} rows of which {rows - repeated} "
-                    f"{'is' if rows - repeated == 1 else 'are'} different (looked for in all rows)."
+                    f"{term}: {rows} rows of which {rows - repeated} "
+                    f"{'is' if rows - repeated == 1 else 'are'} different (looked for in all "
+                    f"rows): {EQUAL}."
                 )

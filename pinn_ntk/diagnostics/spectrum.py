@@ -83,8 +83,9 @@ class Spectra(Diagnostic):
 
     def sentences(self, readings: Readings) -> Iterator[str]:
         dtype = readings["step"].facts["dtype"]
+        rank = readings["rank"].facts if "rank" in readings else {}
         for term, facts in readings[self.name].facts["terms"].items():
-            yield _resolved(term, facts, dtype)
+            yield _resolved(term, facts, dtype, rank.get(term, {}).get("equal", 0))
 
     def figure(self) -> tuple[str, Figure] | None:
         if not self.spectra:
@@ -105,7 +106,7 @@ class Spectra(Diagnostic):
         }
 
 
-def _resolved(term: str, facts: Mapping[str, Any], dtype: str) -> str:
+def _resolved(term: str, facts: Mapping[str, Any], dtype: str, equal: int) -> str:
     rank, size = facts["rank"], facts["rows"]
     if not rank:
         return f"{term}: the kernel is zero, so nothing of it is learned."
@@ -116,6 +117,8 @@ def _resolved(term: str, facts: Mapping[str, Any], dtype: str) -> str:
     )
     if rank == size:
         return f"{said}."
+    if rank >= size - equal:
+        return f"{said}; the rest, {size - rank}, belong to rows that are equal to others."
     floor = number(facts["floor"])
     finer = "" if dtype == "float64" else "; a model in float64 resolves more"
     return (
