@@ -27,6 +27,19 @@ class Asked(Pinn):
     def numbers(self, batch: Any) -> Any:
         return {name: r.square().mean().item() for name, r in self.residuals(batch).items()}
 
+    def terms(self, batch: Any) -> Any:
+        return self.losses(self.residuals(batch))
+
+    def otherwise(self, batch: Any) -> Any:
+        return dict(zip(("eq", "wall"), self.residuals(batch).values(), strict=True))
+
+    def one_of_them(self, batch: Any) -> Any:
+        return {"pde": self.residuals(batch)["pde"]}
+
+    def of_one_row(self, batch: Any) -> Any:
+        """An integral over the points is one number, of a term that the loss has as one, too."""
+        return {**self.residuals(batch), "mass": self.net(batch["x"]).mean()}
+
     def nothing(self, batch: Any) -> Any:
         return {}
 
@@ -71,6 +84,10 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "the loss": ({"residuals": "total"}, "residuals='total' returned a Tensor; expected a dict"),
     "numbers": ({"residuals": "numbers"}, "residuals='numbers' returned a float as 'pde'"),
+    "the losses": (
+        {"residuals": "terms"},
+        "residuals='terms' returned a single number as 'pde', whose term in the loss has 6 rows",
+    ),
     "nothing": ({"residuals": "nothing"}, "residuals='nothing' returned an empty dict"),
 }
 AT_THE_START = {"params nothing", "misspelt", "no module of that path", "no method", "no batch"}
@@ -100,7 +117,9 @@ def test_a_wrong_argument_stops_the_fit_at_once(case: str, kind: Any, recwarn: A
     assert ours(recwarn) == []
 
 
-@pytest.mark.parametrize("case", ["misspelt", "no batch", "no module", "the loss", "numbers"])
+@pytest.mark.parametrize(
+    "case", ["misspelt", "no batch", "no module", "the loss", "numbers", "the losses"]
+)
 def test_so_does_a_wrong_probe(case: str):
     argument, said = WRONG[case]
     error, _ = stopped(NTKMonitor(probe=argument["residuals"]))
@@ -136,6 +155,36 @@ def test_what_was_right_once_ends_no_fit_later(kind: Any, argument: dict[str, An
     assert run.global_step == 5
 
 
+@pytest.mark.parametrize("use", ["probe", "residuals"])
+@pytest.mark.parametrize(
+    ("kind", "follows"), [(NTKMonitor, "what weight they have"), (NTKBalancer, "they stay unweigh")]
+)
+def test_names_that_the_loss_does_not_have_are_told(kind: Any, follows: str, use: str):
+    if (kind, use) == (NTKBalancer, "probe"):
+        return
+    said = rf"{use}='otherwise' gives \['eq', 'wall'\], but no .* only \['pde', 'bc'\]; {follows}"
+    with pytest.warns(NTKWarning, match=f"{kind.__name__}: {said}") as warned:
+        fit(build(), kind(every_n_steps=1, **{use: "otherwise"}), steps=3)
+    assert len(ours(warned)) == 1
+
+
+class Conserving(Asked):
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        losses = self.losses(self.of_one_row(batch))
+        self.log_dict(losses)
+        return sum(losses.values())  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("use", ["probe", "residuals"])
+@pytest.mark.parametrize(
+    ("module", "function"),
+    [(Asked, "residuals"), (Asked, "one_of_them"), (Conserving, "of_one_row")],
+)
+def test_names_that_it_has_are_not(module: Any, function: str, use: str):
+    torch.manual_seed(1)
+    fit(module(), NTKMonitor(every_n_steps=1, **{use: function}), steps=3)
+
+
 def test_a_function_that_fails_ends_no_fit():
     def raising(module: Any, batch: Any) -> Any:
         raise KeyError("points")
@@ -148,7 +197,7 @@ def test_a_function_that_fails_ends_no_fit():
 def test_terms_of_a_function_of_its_own_need_no_match_in_the_loss():
     monitor = NTKMonitor(residuals=lambda module, batch: {"own": module.residuals(batch)["pde"]})
     monitor.finder.include = "ow*"
-    fit(build(), monitor, steps=2)
+    fit(build(), monitor, steps=2)  # of terms that are left out nothing is said
     assert "ntk/trace/own" in monitor.history
 
 

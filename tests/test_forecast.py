@@ -84,10 +84,11 @@ def forecast_of(
     start = {name: p.detach().clone() for name, p in model.named_parameters()}
     before = look(loss(model.residuals()), model, names=NAMES)
     kernel, losses = kept_apart(before.kernel, model.parameters()), before.losses
+    slopes = before.slopes
     residuals = {name: r.detach().clone() for name, r in before.residuals.items()}
     move()
     step = {name: p.detach() - start[name] for name, p in model.named_parameters()}
-    return Forecast.of(kernel, losses, residuals, step), model.residuals()
+    return Forecast.of(kernel, losses, residuals, slopes, step), model.residuals()
 
 
 def descend(model: Any, loss: Loss, optimizer: torch.optim.Optimizer) -> None:
@@ -260,5 +261,5 @@ def test_residuals_without_a_loss_are_predicted_to_stay():
         model.c.zero_()
     zero = look(model.residuals()["bc"].square().mean(), model, names=["bc"])
     move = {"c": torch.zeros(5, dtype=torch.float64)}
-    forecast = Forecast.of(zero.kernel, zero.losses, zero.residuals, move)
+    forecast = Forecast.of(zero.kernel, zero.losses, zero.residuals, zero.slopes, move)
     assert (forecast.loss, forecast.predicted, forecast.ratio(zero.residuals)) == (0, 0, None)

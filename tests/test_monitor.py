@@ -241,7 +241,7 @@ PARTS: dict[str, tuple[str, str, set[str]]] = {
     f"{TERMS_OF_STEP}.losses": ("the loss of each term", BOTH, {COSINE, JUDGED}),
     f"{TERMS_OF_STEP}.curvature": ("the curvature of the loss", f"{LIMIT}, {RATES}", {STABLE}),
     "looks.look.learning_rate": (LR, "", {"ntk/lr"}),
-    "graph.terms.term_loss.TermLoss.slope": ("the slopes of the loss", BETWEEN, {COSINE}),
+    "graph.terms.term_loss.TermLoss.slope": ("the slopes of the loss", BOTH, {COSINE, JUDGED}),
     "diagnostics.interference.interference_of": (BETWEEN, "", {COSINE}),
     "diagnostics.time_scales.mode_rates": (RATES, "", set()),
     "diagnostics.step_size.max_stable_lr": (LIMIT, "", {STABLE}),

@@ -5,18 +5,19 @@ All routes end in the same thing, live residual tensors by name. See `TermFinder
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor
 
+from pinn_ntk.callbacks.step.arguments import Arguments
 from pinn_ntk.callbacks.step.manual_backward import Backward
 from pinn_ntk.callbacks.step.matched_taps import matched
 from pinn_ntk.callbacks.step.probe import FixedProbe, copied
 from pinn_ntk.callbacks.step.recorder import Recorder
 from pinn_ntk.callbacks.step.residual_function import Route, check_route, residuals_of, resolved
+from pinn_ntk.callbacks.step.strangers import check_rows
 from pinn_ntk.callbacks.trainer.guard import Guard
 from pinn_ntk.callbacks.trainer.naming import named
 from pinn_ntk.errors import (
@@ -69,7 +70,7 @@ class TermFinder:
         self._batch: Any = None
         self._ran: Ran | None = None
         self._complete: set[str] = set()
-        self._right: set[str] = set()  # arguments that fitted once
+        self._arguments = Arguments()
 
     @property
     def by_function(self) -> bool:
@@ -80,9 +81,16 @@ class TermFinder:
         """Another module is trained: its names and its batch are others."""
         self.recorder.known.load_state_dict({})
         self._complete.clear()
-        self._right.clear()
+        self._arguments.forget()
         if self.probe is not None:
             self.probe = FixedProbe(self.probe.route, self.probe.max_points)
+
+    @property
+    def said(self) -> str:
+        """The function that gives the residuals, as the argument that it was."""
+        if self.probe is not None:
+            return f"probe={named(self.probe.route)}"
+        return f"residuals={named(self.route)}"
 
     @property
     def told(self) -> set[str]:
@@ -128,7 +136,7 @@ class TermFinder:
         OpaqueLossError is raised where the loss is the only route and its terms cannot be found.
         """
         if self.probe is not None:
-            with self._once("probe"):
+            with self._arguments.fitting("probe"):
                 residuals = self.probe.residuals(at.trainer, at.module)
             return self._from_function(residuals, at.loss, PROBE, dict(self.probe.rows))
         if self.route is not None:
@@ -159,9 +167,9 @@ class TermFinder:
             states.restore(module.device)  # `residuals_of` puts back what it found
             return resolved(self.route, module)(batch)
 
-        batch, said = copied(self._batch), named(self.route)
-        with self._once("residuals"):
-            residuals = residuals_of(route, at.trainer, at.module, batch, f"residuals={said}")
+        batch = copied(self._batch)
+        with self._arguments.fitting("residuals"):
+            residuals = residuals_of(route, at.trainer, at.module, batch, self.said)
         return Ran(at.loss, states, residuals)
 
     def _from_function(
@@ -172,6 +180,8 @@ class TermFinder:
         rows: Mapping[str, Tensor] | None = None,
     ) -> StepTerms:
         kept, every = self._kept(residuals), self.every(loss)
+        with self._arguments.fitting("rows"):
+            check_rows(kept, every, self.said)
         terms = {name: term for name, term in every.items() if matches(name, self.include)}
         return StepTerms(kept, terms, points, rows, from_function=True, complete=terms == every)
 
@@ -198,7 +208,7 @@ class TermFinder:
         if loss is None:
             return {}
         try:
-            with self._once("names"):
+            with self._arguments.fitting("names"):
                 return self.recorder.terms(loss, check=check)
         except GradientError:  # however the terms are found
             raise
@@ -219,21 +229,10 @@ class TermFinder:
         kept = {name: item for name, item in named.items() if matches(name, self.include)}
         if not named:
             return {}
-        with self._once("include"):
+        with self._arguments.fitting("include"):
             if not kept:
                 raise ArgumentError(
                     f"include={self.include!r} matches none of the terms {list(named)}; expected a "
                     "shell pattern such as 'train/pde*', or a list of them."
                 )
         return kept
-
-    @contextmanager
-    def _once(self, argument: str) -> Iterator[None]:
-        """An argument that was right before is right; then what does not fit is the batch."""
-        try:
-            yield
-        except ArgumentError as error:
-            if argument in self._right:
-                raise ValueError(str(error)) from None
-            raise
-        self._right.add(argument)

@@ -11,8 +11,8 @@ from torch.utils.hooks import RemovableHandle
 
 from pinn_ntk.callbacks.step.manual_backward import Backward
 from pinn_ntk.callbacks.step.measuring import measuring, weighted, weighted_all
+from pinn_ntk.callbacks.step.strangers import strangers
 from pinn_ntk.callbacks.step.term_finder import TermFinder
-from pinn_ntk.callbacks.trainer.naming import named
 from pinn_ntk.callbacks.weighting.term_nodes import TermNodes
 from pinn_ntk.graph.subclasses import on_gradient
 from pinn_ntk.looks.step_terms import StepTerms
@@ -44,14 +44,10 @@ class GradientWeights:
 
     def weighable(self, found: StepTerms, warn: Callable[[str], None]) -> StepTerms:
         """Without residuals of a function that the loss has no term for; of those, warn."""
-        strangers = found.from_function and [n for n in found.residuals if n not in found.terms]
-        if not strangers:
+        said = strangers(found.residuals, found.terms, self.finder.said, "they stay unweighted")
+        if not found.from_function or not said:
             return found
-        warn(
-            f"residuals={named(self.finder.route)} gives {strangers}, but no terms of these names "
-            f"are found in the loss, only {list(found.terms)}; they stay unweighted. Return the "
-            "names under which the terms are logged, or mark the residuals with pinn_ntk.tap."
-        )
+        warn(said)
         return found.of(lambda name: name in found.terms)
 
     def names(self, at: Backward) -> set[str]:

@@ -53,11 +53,12 @@ class Forecast:
         kernel: NTK,
         losses: Mapping[str, TermLoss],
         residuals: Mapping[str, Tensor],
+        slopes: Mapping[str, Tensor],
         step: Mapping[str, Tensor],
     ) -> Forecast:
         """Predict the decrease by a step, from kernel and residuals before it.
 
-        ``step`` holds the changes of all parameters of the kernel, by name.
+        ``slopes`` are g_a, and ``step`` holds the changes of all parameters of the kernel, by name.
         """
         before = {term: residuals[term] for term in kernel.terms}
         change = {name: step[name] for name in kernel.jacobian(kernel.terms[0]).sizes}
@@ -65,8 +66,8 @@ class Forecast:
         # In float64 the sums of L lose no digits that the residuals have.
         start = {term: losses[term].value(r) for term, r in before.items()}
         falls = [start[term] - losses[term].value(after[term]) for term in kernel.terms]
-        slopes = [
-            float(losses[term].slope(r) @ (after[term] - r.detach().double().flatten()))
+        rises = [
+            float(slopes[term] @ (after[term] - r.detach().double().flatten()))
             for term, r in before.items()
         ]
         return cls(
@@ -74,7 +75,7 @@ class Forecast:
             loss=math.fsum(start.values()),
             predicted=math.fsum(falls),
             unit=max(torch.finfo(r.dtype).eps for r in before.values()),
-            slope=math.fsum(slopes),
+            slope=math.fsum(rises),
         )
 
     def ratio(self, residuals: Mapping[str, Tensor]) -> float | None:

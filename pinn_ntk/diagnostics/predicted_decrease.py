@@ -36,7 +36,7 @@ class StartOfStep:
     def __init__(self, look: Look) -> None:
         self.kernel = kept_apart(look.kernel, look.trained.values())
         self.versions = versions(self.kernel)
-        self.losses = look.losses
+        self.losses, self.slopes = look.losses, look.slopes
         self.residuals = {name: r.detach().clone() for name, r in look.residuals.items()}
         self.params = {name: (p, p.detach().clone()) for name, p in look.trained.items()}
         self.fingerprints, self.setting = look.fingerprints, look.setting
@@ -48,7 +48,7 @@ class StartOfStep:
         change = {n: p.detach().double() - old.double() for n, (p, old) in self.params.items()}
         if not any(bool(moved.any()) for moved in change.values()):
             return None  # gradients are accumulated, or a gradient scaler has skipped the step
-        return Forecast.of(self.kernel, self.losses, self.residuals, change)
+        return Forecast.of(self.kernel, self.losses, self.residuals, self.slopes, change)
 
     def is_that_of(self, look: Look) -> bool:
         """Whether residuals of a look are the same functions of the parameters."""
@@ -236,10 +236,9 @@ class PredictedDecrease(Diagnostic):
 
 
 def _reading(
-    step: int, total_step: int, ratio: float | None, foretold: Forecast | Waiting
+    step: int, total_step: int, ratio: float | None, made: Forecast | Waiting
 ) -> Reading | None:
     if ratio is None:
         return None
-    facts = {"step": total_step, "ratio": ratio}
-    facts |= {"predicted": foretold.predicted, "slope": foretold.slope}
+    facts = {"step": total_step, "ratio": ratio, "predicted": made.predicted, "slope": made.slope}
     return Reading(step, {"predicted_decrease_ratio": ratio}, facts=facts)
