@@ -243,6 +243,7 @@ class NTKMonitor(KernelCallback):
             look = self.look(at, self._to_read, lambda _: self.certify)
             if look is None or look.found.ascends or self.due.too_dear(at.trainer, look):
                 return None
+            self.checks.tell_undefined(look)
             if self.certify:
                 self.checks.check(at, look)
             self.looks.done |= set(look.found.residuals)

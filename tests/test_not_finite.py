@@ -102,9 +102,27 @@ class Singular(Pinn):
         pde = found["pde"] - found["pde"][:1].detach()
         return found | {"pde": pde.square().sqrt()}
 
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        for parameter in self.parameters():
+            parameter.grad.nan_to_num_()  # type: ignore[union-attr]
+
 
 @pytest.mark.parametrize("kind", [NTKMonitor, NTKBalancer])
 def test_callbacks_say_it_once_and_training_goes_on(kind: type):
     with told_once(r"GradientError: the loss is finite, but the gradient of 'pde' is not: sqrt \("):
         run = fit(Singular(), kind(every_n_steps=2), steps=4)
     assert run.global_step == 4
+
+
+class Diverging(Pinn):
+    """The residual of pde is nan from the second step on."""
+
+    def residuals(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        found = super().residuals(batch)
+        return found | {"pde": found["pde"] / (self.global_step < 1)}
+
+
+def test_the_monitor_tells_once_that_a_residual_is_not_finite():
+    said = "NTKMonitor: at step 1 the residual of pde holds NaN or inf and is not measured: its"
+    with told_once(said):
+        fit(Diverging(), NTKMonitor(every_n_steps=1), steps=4)

@@ -6,10 +6,12 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 import torch
+from pytorch_lightning.trainer.connectors import data_connector
 
 from pinn_ntk.callbacks import NTKBalancer, NTKMonitor
 from pinn_ntk.callbacks.step.measuring import fit_begins, fit_is_over, is_measuring, measuring
@@ -27,6 +29,19 @@ def often() -> Iterator[None]:
     sys.setswitchinterval(before)
 
 
+@pytest.fixture
+def loaders_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lightning changes the class DataLoader while it asks for loaders: one thread at a time."""
+    lock, change = threading.RLock(), data_connector._replace_dunder_methods
+
+    @contextmanager
+    def locked(*args: Any) -> Iterator[None]:
+        with lock, change(*args):
+            yield
+
+    monkeypatch.setattr(data_connector, "_replace_dunder_methods", locked)
+
+
 FITS: list[Callable[[], Any]] = [
     lambda: make(Noted, optimizer="adam"),
     lambda: make(Manual, optimizer="adam", raw=True, taps=True),
@@ -42,7 +57,7 @@ def run(module: Any) -> tuple[Any, NTKBalancer, NTKMonitor]:
 
 # Filters of warnings are of the process: Lightning sets its own for a while in each thread.
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.usefixtures("often")
+@pytest.mark.usefixtures("often", "loaders_in_turn")
 def test_fits_in_threads_are_those_one_after_the_other():
     alone = [run(new()) for new in FITS]
     modules = [new() for new in FITS]

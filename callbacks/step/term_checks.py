@@ -43,3 +43,13 @@ class TermChecks:
         said = strangers(look.found.residuals, terms, self.finder.said, UNKNOWN)
         if terms and said:
             self.guard.warn_once("strangers", said)
+
+    def tell_undefined(self, look: Look) -> None:
+        """Of terms that have no kernel since they are not finite: warn once."""
+        if look.undefined:
+            self.guard.warn_once(
+                "undefined",
+                f"at step {look.step} the residual of {', '.join(look.undefined)} holds NaN or inf "
+                "and is not measured: its trace is logged as NaN. Likely training has diverged (a "
+                "smaller learning rate), or a point lies on a singularity.",
+            )

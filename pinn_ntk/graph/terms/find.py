@@ -30,7 +30,7 @@ from pinn_ntk.graph.subclasses import plain_functions
 from pinn_ntk.graph.terms.completeness import check_complete, checked, cut, explained
 from pinn_ntk.graph.terms.loss_nodes import Head
 from pinn_ntk.graph.terms.names import Logged, name_terms
-from pinn_ntk.graph.terms.paths import Paths, trace
+from pinn_ntk.graph.terms.paths import Paths, trace, way_down
 from pinn_ntk.graph.terms.term import Term
 
 
@@ -85,7 +85,7 @@ def find_terms(
     loss = checked(loss)
     with explained(), plain_functions():
         found = trace(origin(loss)[0])
-        _refuse_opaque(found)
+        _refuse_opaque(found, origin(loss)[0])
         terms = _weighted(loss, found.heads)
         if names is not None:
             named = zip(terms, _names(terms, names), strict=True)
@@ -121,16 +121,16 @@ def _names(terms: Sequence[Term], names: Sequence[str] | Mapping[str, Logged]) -
     return names
 
 
-def _refuse_opaque(found: Paths) -> None:
+def _refuse_opaque(found: Paths, root: Node) -> None:
     advice = (
         "Pass the residuals yourself: pinn_ntk.empirical_ntk({'pde': r, ...}, model.parameters())."
     )
     if found.opaque:
         raise OpaqueLossError(
-            f"the loss depends on {_listed(found.opaque)} without passing a residual that is "
-            "squared or the like. Likely causes: a term of another form (a likelihood, or the "
-            "mean of the network's output, as in an energy), a custom autograd.Function, or a "
-            f"compiled loss. {advice}"
+            f"the loss depends on {_listed(found.opaque)}{_through(root, found.opaque[0])} without "
+            "passing a residual that is squared or the like. Likely causes: a term of another form "
+            "(another power, a likelihood, or the mean of the network's output, as in an energy), "
+            f"a custom autograd.Function, or a compiled loss. {advice}"
         )
     if not found.heads:
         raise OpaqueLossError(
@@ -142,3 +142,9 @@ def _refuse_opaque(found: Paths) -> None:
 def _listed(nodes: Sequence[Node], most: int = 6) -> str:
     shown = [f"{kind(node)} of shape {tuple(output_shape(node))}" for node in nodes[:most]]
     return ", ".join(shown) + (f" and {len(nodes) - most} more" if len(nodes) > most else "")
+
+
+def _through(root: Node, node: Node, most: int = 6) -> str:
+    """The last operations from the loss down to a node, each once, in words."""
+    way = list(dict.fromkeys(kind(step) for step in way_down(root, node)))[-most:]
+    return f" (through {', '.join(way)})" if way else ""

@@ -134,3 +134,17 @@ def reached(root: Node, stops: Collection[Node]) -> set[Node]:
         return below(node) if node not in stops and passes_on else []
 
     return {node for node in reachable([root], following) if node in stops}
+
+
+def way_down(root: Node, node: Node) -> list[Node]:
+    """A shortest way from one node to another below it, without that one."""
+    above: dict[Node, Node | None] = {root: None}
+    front = [root]
+    while front and node not in above:
+        steps = [(child, upper) for upper in front for _, child, _ in inputs(upper)]
+        front = [child for child, upper in steps if above.setdefault(child, upper) is upper]
+    way, step = [], above.get(node)
+    while step is not None:
+        way.append(step)
+        step = above[step]
+    return way[::-1]
