@@ -53,6 +53,55 @@ def reparametrised() -> nn.Module:
     return net
 
 
+class Codes(nn.Module):
+    """Each point carries one of many codes, looked up or indexed."""
+
+    def __init__(self, count: int, width: int) -> None:
+        super().__init__()
+        self.table, self.rest = nn.Embedding(count, width), stack([2 + width, 24, 1])
+
+    def forward(self, x: Tensor) -> Tensor:
+        numbers = torch.arange(len(x)) % len(self.table.weight)
+        return self.rest(torch.cat([x, self.table(numbers)], 1))  # type: ignore[no-any-return]
+
+
+class LatentGrid(nn.Module):
+    """Features of four levels of one tensor, four corners each (hash grids)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.rest = nn.Parameter(torch.randn(4, 256, 2)), stack([8, 24, 1])
+
+    def forward(self, x: Tensor) -> Tensor:
+        levels = []
+        for level in range(4):
+            at = x * 4 * 2**level
+            cell = at.detach().long()
+            found = torch.zeros(len(x), 2)
+            for corner in (torch.tensor(c) for c in ((0, 0), (0, 1), (1, 0), (1, 1))):
+                share = (1 - (at - cell - corner).abs()).prod(1, keepdim=True)
+                number = (cell + corner) @ torch.tensor([1, 7919]) % 256
+                found = found + share * self.table[level][number]
+            levels.append(found)
+        return self.rest(torch.cat(levels, 1))  # type: ignore[no-any-return]
+
+
+class Blended(nn.Module):
+    """Networks of many subdomains in one, and windows (finite basis PINNs)."""
+
+    def __init__(self, count: int, width: int) -> None:
+        super().__init__()
+        self.centres = torch.linspace(0, 1, count).view(-1, 1, 1)
+        shapes = ((count, 2, width), (count, 1, width), (count, width, width), (count, width, 1))
+        self.weights = nn.ParameterList(nn.Parameter(torch.randn(shape)) for shape in shapes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, offset, second, last = self.weights
+        at = x - self.centres
+        hidden = torch.tanh(torch.tanh(torch.baddbmm(offset, at, first)) @ second)
+        return (torch.exp(-at[..., :1].square()) * (hidden @ last)).sum(0)
+
+
 def u_xx(net: nn.Module, x: Tensor) -> Tensor:
     return grad(grad(net(x), x)[:, :1], x)[:, :1]
 
@@ -97,6 +146,11 @@ PATHS = {
     ),
     "weight_norm": Path(reparametrised, u_xx, 600, exact=True),
     "weight_norm_large": Path(reparametrised, u_xx, 9000, exact=False),
+    "codes": Path(lambda: Codes(300, 8), u_xx, 200, exact=True),
+    "codes_many": Path(lambda: Codes(4000, 8), u_xx, 600, exact=False),
+    "latent_grid": Path(LatentGrid, lambda n, x: grad(n(x), x)[:, :1], 300, exact=False),
+    "subdomains": Path(lambda: Blended(10, 8), u_xx, 30, exact=True),
+    "subdomains_many": Path(lambda: Blended(60, 8), u_xx, 100, exact=False),
 }
 STAGES = ["traces", "spectra", "gradients", "distinct", "shares"]
 

@@ -15,8 +15,9 @@ from torch.autograd.graph import Node
 
 from pinn_ntk.graph import nodes
 from pinn_ntk.graph.jacobian.affordable import Affordable
+from pinn_ntk.graph.jacobian.placed import Placed
 from pinn_ntk.graph.jacobian.pull_back import pulled_back
-from pinn_ntk.graph.jacobian.sums import total
+from pinn_ntk.graph.jacobian.sums import gather, total
 from pinn_ntk.graph.operations import operation
 from pinn_ntk.graph.walk import Edge, Graph
 from pinn_ntk.kernel.factors import Dense, Factor, Outer
@@ -26,7 +27,7 @@ class Contribution(NamedTuple):
     """Gradients of one shared tensor that one site gives, a slot each."""
 
     edge: Edge
-    factor: Outer | Dense  # one (M, m) and one (M, n), or (M, numel)
+    factor: Outer | Placed | Dense  # one (M, m) and one (M, n), or (M, numel)
     owners: Tensor | None  # None where slots go through the rows in order
 
 
@@ -44,7 +45,7 @@ def assemble(
     found: dict[Edge, list[Factor]] = {}
     for contribution in contributions:
         edge, factor = _unturned(graph, contribution.edge, _by_row(contribution, rows))
-        found.setdefault(edge, []).append(factor)
+        gather(found.setdefault(edge, []), factor)
     totals = {edge: total(factors) for edge, factors in found.items()}
     return pulled_back(graph, totals, affordable or Affordable())
 
@@ -54,14 +55,18 @@ def _by_row(contribution: Contribution, rows: int) -> Outer | Dense:
     factor, owners = contribution.factor, contribution.owners
     if isinstance(factor, Dense):
         return Dense(_sum_slots(factor.gradients, owners, rows))
-    if owners is None:
+    if owners is None and isinstance(factor, Outer):
         return factor
+    if owners is None:
+        owners = torch.arange(rows, device=factor.right.device)
     slots, filled = _slot_table(owners, rows)
+    if isinstance(factor, Placed):
+        return factor.by_row(slots, filled)
     left = torch.where(filled[..., None], factor.left[0][slots], 0)  # (S, R, m)
     return Outer(tuple(left), tuple(factor.right[0][slots]))
 
 
-def taken(factor: Outer | Dense, kept: Tensor) -> Outer | Dense:
+def taken(factor: Outer | Placed | Dense, kept: Tensor) -> Outer | Placed | Dense:
     """The rows ``kept`` of slots that go through all rows in order, several a row maybe; (R,)."""
     if isinstance(factor, Dense):
         factor = Dense(_sum_slots(factor.gradients, None, len(kept)))

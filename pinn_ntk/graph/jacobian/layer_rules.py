@@ -1,8 +1,8 @@
 """Rules (`rules.py` here) for layers beside the linear one.
 
 Stacked matrices: slot (b, i) is point i of matrix b, and its gradient the outer product with that
-matrix alone, a row of all matrices below one another. Embeddings and other choices of rows: an
-outer product with the row chosen. Convolutions: sums over the patches that a filter meets.
+matrix alone, a block of all matrices below one another. Embeddings and other choices of rows: a
+gradient of the row chosen alone. Convolutions: sums over the patches that a filter meets.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from torch.autograd.graph import Node
 from torch.nn.functional import unfold
 
 from pinn_ntk.graph import nodes
+from pinn_ntk.graph.jacobian.placed import Placed
 from pinn_ntk.graph.jacobian.site_rule import RuleMaker, SiteRule, chosen, operand
 from pinn_ntk.kernel.factors import Dense, Outer
 
@@ -29,10 +30,9 @@ def stacked(self: Tensor | None, mat2: Tensor | None, position: int, scale: floa
     def arrange(tensor: Tensor) -> Tensor:
         return (tensor.mT if position == 0 else tensor).flatten(0, 1)
 
-    def contribute(g: Tensor) -> Outer | Dense:
-        rows, right = (g, slots) if position == 0 else (slots, g)
-        placed = chosen(blocks, count, rows)[:, :, None] * rows[:, None, :]
-        return Outer((placed.flatten(1),), (right,))
+    def contribute(g: Tensor) -> Placed:
+        left, right = (g, slots) if position == 0 else (slots, g)
+        return Placed(blocks, count, left, right)
 
     return SiteRule(arrange, contribute)
 
@@ -65,8 +65,7 @@ def _index(node: Node, _: int, shape: torch.Size) -> SiteRule | None:
 def _rows_chosen(numbers: Tensor, shape: torch.Size) -> SiteRule:
     width = shape[1:].numel()
     return SiteRule(
-        lambda tensor: tensor.reshape(-1, width),
-        lambda g: Outer((chosen(numbers, shape[0], g),), (g,)),
+        lambda tensor: tensor.reshape(-1, width), lambda g: chosen(numbers, shape[0], g)
     )
 
 

@@ -19,7 +19,7 @@ from pinn_ntk.errors import warn
 from pinn_ntk.graph import nodes
 from pinn_ntk.graph.jacobian.affordable import Affordable
 from pinn_ntk.graph.jacobian.generic import MAX_CHUNK, batched_vjp
-from pinn_ntk.graph.jacobian.sums import total
+from pinn_ntk.graph.jacobian.sums import gather, total
 from pinn_ntk.graph.jacobian.weight_probes import Step
 from pinn_ntk.graph.jacobian.weight_rules import pulled
 from pinn_ntk.graph.walk import Edge, Graph
@@ -63,15 +63,15 @@ class _PullBack:
         factor = _turned(total(self.waiting.pop(edge)), edge.shape)
         if edge.node in self.graph.names:
             name = self.graph.names[edge.node]
-            self.parts.setdefault(name, []).append(_as_leaf(factor, edge.shape))
+            gather(self.parts.setdefault(name, []), _as_leaf(factor, edge.shape))
             return
         through = _through(self.graph, edge, factor)
         asked = (self.graph, edge, self.started[edge], factor.count)
         if through is None and self.affordable(*asked):
             for name, written in _written_out(self.graph, edge, factor.rows()):
-                self.parts.setdefault(name, []).append(written)
+                gather(self.parts.setdefault(name, []), written)
         for child, part in through or ():
-            self.waiting.setdefault(child, []).append(part)
+            gather(self.waiting.setdefault(child, []), part)
             self.started.setdefault(child, self.started[edge])
 
 

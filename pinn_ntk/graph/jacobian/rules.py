@@ -184,7 +184,7 @@ def _row_rule(
     rows = torch.arange(count).view(*padded[:last], 1, *padded[last + 1 :])
     rows = rows.expand(*out[:last], 1, *out[last + 1 :]).movedim(last, -1).reshape(-1)
     other = multiplier if isinstance(multiplier, float) else arrange(multiplier)
-    return SiteRule(arrange, lambda g: Outer((chosen(rows, count, g),), (g * other,)))
+    return SiteRule(arrange, lambda g: chosen(rows, count, g * other))
 
 
 def _broadcast_rule(

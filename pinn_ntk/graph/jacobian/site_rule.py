@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 
+from pinn_ntk.graph.jacobian.placed import Placed
 from pinn_ntk.kernel.factors import Dense, Outer
 
 
@@ -18,12 +19,12 @@ class SiteRule:
     """What one operation does with one shared operand.
 
     ``arrange`` brings an output-shaped tensor into slots, (M, f). ``contribute`` turns an arranged
-    cotangent into gradients of the operand, a slot each: `Outer` with one (M, m) and one (M, n), or
-    `Dense` (M, numel).
+    cotangent into gradients of the operand, a slot each: `Outer` with one (M, m) and one (M, n),
+    `Placed`, or `Dense` (M, numel).
     """
 
     arrange: Callable[[Tensor], Tensor]
-    contribute: Callable[[Tensor], Outer | Dense]
+    contribute: Callable[[Tensor], Outer | Placed | Dense]
 
 
 RuleMaker: TypeAlias = Callable[[Node, int, torch.Size], SiteRule | list[SiteRule] | None]
@@ -37,7 +38,7 @@ def operand(saved: Tensor | None) -> Tensor:
     return saved.detach()
 
 
-def chosen(numbers: Tensor, count: int, like: Tensor) -> Tensor:
-    """A one in the column that each slot takes, zeros elsewhere, (M, count)."""
-    zeros = torch.zeros(numbers.numel(), count, dtype=like.dtype, device=like.device)
-    return zeros.scatter_(1, numbers.reshape(-1, 1).to(like.device), 1)
+def chosen(numbers: Tensor, count: int, right: Tensor) -> Placed:
+    """Each slot takes one of ``count`` rows of the operand, and has that gradient there."""
+    ones = torch.ones(len(right), 1, dtype=right.dtype, device=right.device)
+    return Placed(numbers.reshape(-1).to(right.device), count, ones, right)

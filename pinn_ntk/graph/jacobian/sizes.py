@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 
+import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 
 from pinn_ntk.graph import nodes
-from pinn_ntk.graph.walk import Edge, postorder
+from pinn_ntk.graph.operations import operation
+from pinn_ntk.graph.points import of_points
+from pinn_ntk.graph.walk import Edge, Graph, postorder
 
 _LIVE = 1 / 3  # share of the results of a graph whose cotangents live at once; 0.28 to 0.37 seen
+_ADDED = 3  # copies of written-out rows while they are added up
 
 
 def output_bytes(node: Node, output: int = 0) -> int:
@@ -22,6 +27,55 @@ def live_bytes(residual: Tensor) -> int:
     """About what one backward pass of a residual holds at once."""
     behind = () if residual.grad_fn is None else postorder(residual.grad_fn)
     return int(_LIVE * sum(output_bytes(node) for node in behind if nodes.leaf(node) is None))
+
+
+def placed_bytes(graph: Graph, rows: int) -> int:
+    """About what gradients by single blocks of weights take (`placed.py`), all rows together.
+
+    Where a weight is cut out of a larger one, as the levels of a latent grid, they go on to that.
+    """
+    points = of_points(graph)
+    numbers: dict[Edge, int] = {}
+    for node in graph.order:
+        for position, edge in graph.edges(node):
+            slots, shape = _placed(node, position, edge.shape)
+            if slots and edge.node not in points:
+                each = math.ceil(slots / max(1, rows)) * sum(shape)
+                numbers[edge] = numbers.get(edge, each) + each  # all sites, and their sum
+    total = sum(
+        min(number, _ADDED * edge.shape.numel()) * _itemsize(edge)
+        for edge, number in numbers.items()
+    )
+    wholes = {
+        name: leaf.numel() * leaf.element_size()
+        for edge in numbers
+        for name, leaf in _leaves(graph, edge)
+        if leaf.numel() > edge.shape.numel()
+    }
+    return rows * (total + _ADDED * sum(wholes.values()))
+
+
+def _leaves(graph: Graph, edge: Edge) -> Iterator[tuple[str, Tensor]]:
+    for node in graph.behind(edge.node):
+        leaf = nodes.leaf(node) if node in graph.names else None
+        if leaf is not None:
+            yield graph.names[node], leaf
+
+
+def _itemsize(edge: Edge) -> int:
+    return nodes.output_dtype(edge.node, edge.output).itemsize
+
+
+def _placed(node: Node, position: int, shape: torch.Size) -> tuple[int, tuple[int, int]]:
+    """Slots of an operation that takes blocks of an operand, none if it does not; rows, columns."""
+    name, size = operation(node).name, nodes.output_shape(node).numel()
+    if name in {"Embedding", "Index", "IndexSelect"}:
+        width = shape[1:].numel()
+        return size // max(1, width), (shape[0], width)
+    if name in {"Bmm", "Baddbmm"} and len(shape) == 3 and shape[0] > 1:
+        is_left = position == (0 if name == "Bmm" else 1)
+        return size // max(1, shape[1 if is_left else 2]), (math.prod(shape[:-1]), shape[-1])
+    return 0, (0, 0)
 
 
 def in_groups(edges: Sequence[Edge], budget: int) -> list[list[Edge]]:

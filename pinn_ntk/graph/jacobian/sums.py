@@ -36,6 +36,15 @@ def total(factors: Sequence[Factor]) -> Factor:
     return Dense(rows)
 
 
+def gather(factors: list[Factor], factor: Factor) -> None:
+    """Put a factor to others of one parameter; written-out rows are added up as they come."""
+    last = factors[-1] if factors else None
+    if isinstance(factor, Dense) and isinstance(last, Dense):
+        factors[-1] = Dense(last.gradients + factor.gradients)
+    else:
+        factors.append(factor)
+
+
 def sites_of(factor: Outer | Scaled) -> tuple[Site, ...]:
     """The terms that a factor is a sum of."""
     return factor.sites if isinstance(factor, Scaled) else outer_sites(factor.left, factor.right)
