@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from pinn_ntk import FactoredJacobian, empirical_ntk, reference_ntk
+from pinn_ntk.graph.jacobian.certificate import Probe, backward_probe, rounding_seen
 from pinn_ntk.kernel.factors import Factor, Outer
 from pinn_ntk.kernel.parts import Part, Parts
 from pinn_ntk.kernel.scaled import Scaled, Site
@@ -91,7 +92,7 @@ def by_calls(net: nn.Module, x: Tensor, h: float) -> Tensor:
 
 
 def by_stencil(net: nn.Module, x: Tensor, h: float) -> Tensor:
-    u = net(x[0] + h * torch.arange(len(x))[:, None])
+    u = net(x[0] + h * torch.arange(len(x), dtype=x.dtype)[:, None])
     return (u[2:] - 2 * u[1:-1] + u[:-2]) / h**2
 
 
@@ -107,3 +108,39 @@ def test_finite_differences(make, residual, h: float, tol: float):
     kernel = empirical_ntk(live, net, certify=False)
     assert_near(kernel.diagonal("residual"), truth.diagonal(), tol, "diagonal")
     assert_near(kernel["residual"], truth, tol, "K")
+
+
+@pytest.mark.filterwarnings("error::pinn_ntk.NTKWarning")
+@pytest.mark.parametrize("make", [plain, normalised])
+@pytest.mark.parametrize("residual", [by_calls, by_stencil])
+@pytest.mark.parametrize(
+    ("dtype", "h", "tol"),
+    [
+        *((torch.float64, 1e-1, 1e-12), (torch.float64, 1e-2, 1e-10), (torch.float64, 1e-3, 1e-8)),
+        *((torch.float32, 1e-1, 1e-4), (torch.float32, 3e-2, 1e-3)),
+    ],
+)
+def test_rounding_of_finite_differences_is_no_failure(make, residual, dtype, h: float, tol: float):
+    """A backward pass rounds them as much as the factors do."""
+    torch.manual_seed(0)
+    net, x = make().to(dtype), torch.linspace(-1, 1, 60, dtype=dtype)[:, None]
+    live = residual(net, x, h)
+    kernel = empirical_ntk(live, net, max_rows=8)
+    assert kernel.jacobian("residual").fallbacks == {}
+    assert kernel.sampled_terms == ()
+    truth = reference_ntk({"r": live}, net)["r", "r"]
+    assert_near(kernel["residual"], truth, tol, "K")
+
+
+def test_an_error_beyond_rounding_is_one():
+    exact = {"w": torch.ones(4), "b": torch.ones(1)}
+    for off, seen, found in [(1e-3, 0.0, ["w"]), (1e-3, 1e-4, []), (1e-1, 1e-4, ["w"])]:
+        probe = Probe(exact, {"w": (1 + off) * torch.ones(4), "b": torch.ones(1)})
+        assert list(probe.failed(1e-4, 0.0, seen)) == found
+    assert list(Probe(exact, {"w": 1.2 * torch.ones(4)}).failed(1e-4, 0.0, 1e9)) == ["w", "b"]
+
+
+def test_a_pass_that_does_not_round_shows_no_rounding():
+    w = torch.ones(4, requires_grad=True)
+    leaves, residual = {"w": w}, torch.eye(4) @ w
+    assert rounding_seen(residual, leaves, backward_probe(residual, leaves)) < 1e-15

@@ -25,6 +25,7 @@ from pinn_ntk.graph.jacobian.certificate import (
     backward_probe,
     factored_probe,
     magnitudes,
+    rounding_seen,
     tolerance,
 )
 from pinn_ntk.graph.jacobian.generic import is_freed, row_gradients
@@ -81,8 +82,7 @@ class Capture:
             low = torch.finfo(coarsest).bits < 32  # half precision
             sizes = magnitudes(residual, leaves, factors) if low else {}
             self.probe = Probe(exact, factored_probe(residual, leaves, factors), sizes)
-            rounding = 0.0 if low else ROUNDINGS * torch.finfo(coarsest).eps
-            failures = self.probe.failed(tolerance(coarsest), rounding)
+            failures = self._failures(self.probe, coarsest, low=low)
             reasons = {n: _off_by(e, tolerance(coarsest)) for n, e in failures.items()} | reasons
         self.reasons = {name: reasons[name] for name in leaves if name in reasons}
         self.jacobian = FactoredJacobian(
@@ -94,6 +94,16 @@ class Capture:
             memory_budget=self.bounds.temporary,
             sample=self.sample,
         )
+
+    def _failures(self, probe: Probe, coarsest: torch.dtype, *, low: bool) -> dict[str, float]:
+        """Parameter name -> error of the factors that rounding does not explain."""
+        most, rounding = tolerance(coarsest), ROUNDINGS * torch.finfo(coarsest).eps
+        failures = probe.failed(most, 0.0 if low else rounding)
+        if low or not failures:
+            return failures
+        with told_if_freed(self.term):
+            seen = rounding_seen(self.residual, self.leaves, probe.exact)
+        return probe.failed(most, rounding, seen)
 
     @property
     def slow(self) -> dict[str, Tensor]:

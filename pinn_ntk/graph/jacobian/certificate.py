@@ -10,10 +10,14 @@ the sites of a row may cancel each other (u_tt - u_xx). Rounding then makes 2 ep
 networks, operators and training), so a use of a weight that was missed still shows once its share
 in that sum is above the tolerance, some 5 per cent in bfloat16.
 That sum, the magnitude, is the root of sum_i v_i^2 sum_s (norm of term s of row i)^2.
+
+In other precisions the terms of a row may cancel by far more, as those of finite differences do.
+How far rounding carries then is seen in a second backward pass, for v / 3.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -30,6 +34,7 @@ TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4, torch.float16: 1e-2}
 LOW_PRECISION_TOLERANCE = 5e-2
 """The same for bfloat16 and what is coarser still."""
 ROUNDINGS = 64  # of the whole gradient, in units of rounding, that a parameter's error may have
+ROUNDINGS_SEEN = 32  # the same in units of what rounding changes in a second pass; 13 seen
 SMALL_PARAMETER = 1e-3  # share of the whole gradient below which a parameter's error counts less
 SKETCH = 8  # columns of a sketch
 
@@ -53,21 +58,27 @@ class Probe:
         error = abs(_dot(self.factored, other.factored) - truth)
         return error / scale if scale else (0.0 if error == 0.0 else float("inf"))
 
-    def failed(self, tolerance: float, rounding: float = 0.0) -> dict[str, float]:
+    def failed(
+        self, tolerance: float, rounding: float = 0.0, seen: float = 0.0
+    ) -> dict[str, float]:
         """Parameter name -> relative error, for those above the tolerance.
 
         Errors below ``rounding`` times the whole gradient are those of the backward pass itself,
-        where what moves a parameter cancels (v of g v / abs(v) with one entry).
+        where what moves a parameter cancels (v of g v / abs(v) with one entry); and so are errors
+        below `ROUNDINGS_SEEN` times those ``seen`` between two passes, if these are no more than
+        half precision would have.
         """
         size = _dot(self.exact, self.exact) ** 0.5
         whole = SMALL_PARAMETER * size
+        most = LOW_PRECISION_TOLERANCE * size
+        rounded = max(rounding * size, min(ROUNDINGS_SEEN * seen, most))
         errors = {}
         for name in {**self.exact, **self.factored}:
             exact, factored = self.exact.get(name), self.factored.get(name)
             norm = max(_distance(exact, None), self.magnitudes.get(name, 0.0))
             distance = _distance(exact, factored)
             error = distance / (norm + whole) if norm + whole else 0.0
-            if not error <= tolerance and not distance <= rounding * size:
+            if not error <= tolerance and not distance <= rounded:
                 errors[name] = error
         return errors
 
@@ -91,17 +102,30 @@ def tolerance(dtype: torch.dtype) -> float:
     return TOLERANCE.get(dtype, LOW_PRECISION_TOLERANCE)
 
 
-def backward_probe(residual: Tensor, leaves: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """J^T v by one backward pass, flattened (sketched), float64; absent where unused."""
-    probe = _probe_vector(residual).to(residual.dtype).view_as(residual)
+def backward_probe(
+    residual: Tensor, leaves: Mapping[str, Tensor], scale: float = 1.0
+) -> dict[str, Tensor]:
+    """J^T v by one backward pass, flattened (sketched), float64; absent where unused.
+
+    The pass is for ``scale`` v, and divided by it.
+    """
+    probe = _probe_vector(residual).to(residual.dtype).view_as(residual) * scale
     gradients = torch.autograd.grad(
         residual, list(leaves.values()), probe, retain_graph=True, allow_unused=True
     )
     return {
-        name: _sketched(dense(gradient.detach()), leaves[name])
+        name: _sketched(dense(gradient.detach()), leaves[name]) / scale
         for name, gradient in zip(leaves, gradients, strict=True)
         if gradient is not None
     }
+
+
+def rounding_seen(
+    residual: Tensor, leaves: Mapping[str, Tensor], exact: Mapping[str, Tensor]
+) -> float:
+    """How much a second backward pass differs from the first, by rounding alone."""
+    other = backward_probe(residual, leaves, scale=1 / 3)
+    return math.hypot(*(_distance(exact[name], other.get(name)) for name in exact))
 
 
 def factored_probe(
