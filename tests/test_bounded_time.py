@@ -16,10 +16,11 @@ from pinn_ntk import NTKWarning, empirical_ntk, look
 from pinn_ntk.analysis.kernel_gradient import kernel_gradient
 from pinn_ntk.analysis.linearized import linearized_residuals
 from pinn_ntk.callbacks import NTKBalancer, NTKMonitor
+from pinn_ntk.graph.jacobian.climb import Decoder
 from pinn_ntk.graph.reference import reference_jacobian
 from pinn_ntk.kernel.bounds import MAX_ROWS
 from pinn_ntk.weights.trace import trace_weights
-from tests.asserts import assert_near
+from tests.asserts import assert_near, backward_passes
 from tests.looks import ask, values
 from tests.networks import NETWORKS, stack
 from tests.operators import grad, points
@@ -350,3 +351,45 @@ class TestCallbacks:
     def test_a_copy_keeps_its_bounds(self):
         monitor = NTKMonitor(max_rows=7, memory_budget=10**6)
         assert copy.deepcopy(monitor).bounds == monitor.bounds == (10**6, 7)
+
+
+def separable() -> tuple[Tensor, nn.Module]:
+    """A term of a separable PINN: each point of a grid takes a row of one factor and of another."""
+    nets = nn.ModuleList([stack([1, 8, 8, 4]) for _ in range(2)])
+    x, t = (points(32, 1, seed).float().detach().requires_grad_() for seed in (0, 1))
+    u_t = torch.stack([grad(nets[1](t)[:, i : i + 1], t)[:, 0] for i in range(4)], 1)
+    return nets[0](x) @ u_t.mT + nets[0](x) @ nets[1](t).mT, nets
+
+
+def upsampled() -> tuple[Tensor, nn.Module]:
+    """Differences of a picture that a convolutional network paints."""
+    up = nn.Upsample(scale_factor=2, mode="bilinear")
+    net = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.Tanh(), up, nn.Conv2d(4, 1, 3))
+    return net(torch.randn(1, 2, 16, 16)).diff(dim=3), net
+
+
+@pytest.mark.parametrize("build", [separable, upsampled])
+def test_looking_for_components_takes_no_longer_than_rows(build, monkeypatch):
+    torch.manual_seed(0)
+    residual, net = build()
+    passes = backward_passes(monkeypatch)
+    with pytest.warns(NTKWarning, match=f"Of its {residual.numel()} rows 8 are computed"):
+        empirical_ntk(residual, net, max_rows=8)
+    assert len(passes) <= 80
+
+
+def test_a_recurrent_network_is_not_climbed_for_nothing(monkeypatch: pytest.MonkeyPatch):
+    torch.manual_seed(0)
+    net, last = nn.LSTM(2, 6, 2, batch_first=True).double(), nn.Linear(6, 1).double()
+    u = last(net(torch.randn(6, 20, 2).double())[0])[..., 0]
+    places: list[object] = []
+    plain = Decoder._place
+
+    def place(self: Decoder, *arguments: Any) -> Any:
+        places.append(arguments)
+        return plain(self, *arguments)
+
+    monkeypatch.setattr(Decoder, "_place", place)
+    with pytest.warns(NTKWarning, match="rows 8 are computed"):
+        empirical_ntk(u[:, 1:] - 0.9 * u[:, :-1], nn.ModuleList([net, last]), max_rows=8)
+    assert len(places) <= 2500

@@ -12,6 +12,7 @@ from torch.func import hessian, jacrev, vmap
 
 from pinn_ntk import NTK, NTKWarning, empirical_ntk, reference_ntk
 from pinn_ntk.analysis.distinct_rows import distinct_rows
+from pinn_ntk.graph.jacobian import row_factors
 from pinn_ntk.kernel.factors import Outer
 from pinn_ntk.kernel.parts import Parts
 from tests.asserts import assert_near, backward_passes
@@ -302,14 +303,29 @@ def test_parts_may_see_one_weight_as_matrices_of_several_shapes(join: Callable[.
     assert distinct_rows(kernel.jacobian("residual")) == len(truth) - 4  # u_x is that of any point
 
 
-def test_what_torch_goes_through_as_a_whole_only_is_taken_row_by_row():
-    """A double derivative of irfft has a node at which torch cannot stop."""
+def test_what_torch_goes_through_as_a_whole_only_is_taken_row_by_row(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """As a double derivative of irfft behind complex weights: a node at which it cannot stop."""
+
+    def unreadable(*_: object, **__: object) -> None:
+        raise RuntimeError("INTERNAL ASSERT FAILED")
+
+    monkeypatch.setattr(row_factors, "read_sites", unreadable)
+    net, x = stack([2, 4, 1]).double(), torch.randn(6, 2)
+    with pytest.warns(NTKWarning, match="cannot stop a backward pass"):
+        kernel = empirical_ntk(net(x), net)
+    truth = reference_ntk(net(x), net)["residual", "residual"]
+    assert_near(kernel["residual"], truth, 1e-12, "K")
+
+
+def test_complex_weights_have_no_rule_and_say_so():
     w, x = torch.randn(2, 4, 2, requires_grad=True), torch.randn(6, 2, requires_grad=True)
     spectrum = x.to(torch.complex128) @ torch.view_as_complex(w)
     residual = torch.fft.irfft(spectrum, n=6).tanh().sum(1)
     for _ in range(2):
         residual = torch.autograd.grad(residual.sum(), x, create_graph=True)[0][:, 0]
-    with pytest.warns(NTKWarning, match="cannot stop a backward pass"):
+    with pytest.warns(NTKWarning, match="no rule for a parameter at input 1 of Mm"):
         kernel = empirical_ntk(residual, [w])
     truth = reference_ntk(residual, [w])["residual", "residual"]
     assert_near(kernel["residual"], truth, 1e-12, "K")

@@ -55,9 +55,9 @@ def _by_row(contribution: Contribution, rows: int) -> Outer | Dense:
     factor, owners = contribution.factor, contribution.owners
     if isinstance(factor, Dense):
         return Dense(_sum_slots(factor.gradients, owners, rows))
-    if owners is None and isinstance(factor, Outer):
-        return factor
     if owners is None:
+        if isinstance(factor, Outer):
+            return factor
         owners = torch.arange(rows, device=factor.right.device)
     slots, filled = _slot_table(owners, rows)
     if isinstance(factor, Placed):

@@ -46,8 +46,9 @@ class Reading:
 class Decoder:
     """Climbs from the leaves to the first consumers whose cotangents fall into rows.
 
-    With ``points`` it stops at the first of these nodes that rows share, for a sign that they do.
-    ``room`` is for cotangents that are read and let go, in bytes.
+    With ``points`` it stops at the first of these nodes that rows share, for a sign that they do;
+    and once ``enough`` parameters have reasons. ``room`` is for cotangents that are read and let
+    go, in bytes.
     """
 
     def __init__(
@@ -58,10 +59,12 @@ class Decoder:
         points: set[Node],
         reading: Reading,
         room: int,
+        enough: int,
     ) -> None:
         self.graph, self.piece, self.reading, self.members = graph, piece, reading, members
-        self.points, self.room = points, room
+        self.points, self.room, self.enough = points, room, enough
         self.climbed = False
+        self.behind: dict[Node, frozenset[str]] = {}
         self.code = RowCode(len(members), piece.dtype, members.device, graph.coarsest)
         self.contributions: list[Contribution] = []
         reading.components.append(Component(members, self.contributions))
@@ -70,7 +73,7 @@ class Decoder:
         """Record what is found in the reading."""
         frontier = [Edge(leaf) for leaf in self.graph.names]
         seen: set[Edge] = set(frontier)
-        while frontier:
+        while frontier and len(self.reading.reasons) < self.enough:
             uses = list(self._uses(frontier, seen))
             outputs = {Edge(u.node, o): None for u, _ in uses for o in self.graph.outputs[u.node]}
             codes, frontier = self.code.passes(), []
@@ -94,7 +97,7 @@ class Decoder:
             if self.points and self.reading.mixed:
                 break
             for mixed in self._place(use, edge, passes):
-                if mixed not in seen:
+                if mixed not in seen and not self._is_refused(mixed):
                     seen.add(mixed)
                     found.append(mixed)
         return found
@@ -117,6 +120,12 @@ class Decoder:
                 else:
                     yield use, edge
 
+    def _is_refused(self, edge: Edge) -> bool:
+        """Whether all parameters behind a tensor have reasons, so that there is nothing to gain."""
+        if edge.node not in self.behind:
+            self.behind[edge.node] = frozenset(self.graph.names_behind(edge.node))
+        return self.behind[edge.node] <= self.reading.reasons.keys()
+
     def _place(
         self, use: Use, edge: Edge, passes: Sequence[Mapping[Edge, Cotangent]]
     ) -> Iterator[Edge]:
@@ -135,12 +144,14 @@ class Decoder:
             if apart:
                 mixed = bool(rules) or self.climbed
                 self._refuse(edge, INTERACTING if rules else no_rule(use), mixed=mixed)
-            elif use.node in self.points:
-                self._refuse(edge, INTERACTING, mixed=True)
-            elif use.node in self.graph.parametric and use.node is not self.graph.root:
+            elif use.node not in self.points and self._is_shared(use.node):
                 yield out
             else:
-                self._refuse(edge, INTERACTING, mixed=True)
+                is_complex = nodes.output_dtype(use.node, output).is_complex
+                self._refuse(edge, no_rule(use) if is_complex else INTERACTING, mixed=True)
+
+    def _is_shared(self, node: Node) -> bool:
+        return node in self.graph.parametric and node is not self.graph.root
 
     def _refuse(self, edge: Edge, reason: str, *, mixed: bool) -> None:
         self.reading.reasons |= dict.fromkeys(self.graph.names_behind(edge.node), reason)

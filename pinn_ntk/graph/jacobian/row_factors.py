@@ -116,7 +116,7 @@ class _Rows:
             for part in pieces(of_operand, self.device):
                 behind = Graph(part.edge, self.leaves)
                 taken = through(operand, part)
-                reading = _read(behind, taken, self.room)
+                reading = _read(behind, taken, self.room, all_or_none=True)
                 if reading.reasons:
                     return False
                 done.append((behind, taken, reading))
@@ -148,10 +148,10 @@ def _of_one_point(piece: Piece) -> bool:
     return len(shape) > 1 and shape[-1] == shape.numel()
 
 
-def _read(graph: Graph, piece: Piece, room: int) -> Reading:
+def _read(graph: Graph, piece: Piece, room: int, *, all_or_none: bool = False) -> Reading:
     """`read_sites`, or what it takes to go on where torch cannot stop a pass at its sites."""
     try:
-        return read_sites(graph, piece, room)
+        return read_sites(graph, piece, room, all_or_none=all_or_none)
     except RuntimeError as error:
         if is_freed(error):
             raise

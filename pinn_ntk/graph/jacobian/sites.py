@@ -18,7 +18,14 @@ from torch.nn.functional import one_hot
 from pinn_ntk.graph.jacobian import partitions
 from pinn_ntk.graph.jacobian.align import aligned_uses
 from pinn_ntk.graph.jacobian.assemble import Contribution, taken
-from pinn_ntk.graph.jacobian.climb import Component, Decoder, Reading, cotangents_at, no_rule
+from pinn_ntk.graph.jacobian.climb import (
+    INTERACTING,
+    Component,
+    Decoder,
+    Reading,
+    cotangents_at,
+    no_rule,
+)
 from pinn_ntk.graph.jacobian.piece import Piece
 from pinn_ntk.graph.jacobian.reach import most_apart
 from pinn_ntk.graph.jacobian.rules import find_rules
@@ -29,14 +36,17 @@ from pinn_ntk.kernel.bounds import EXACT
 from pinn_ntk.kernel.factors import Dense
 
 
-def read_sites(graph: Graph, piece: Piece, room: int = EXACT.temporary) -> Reading:
+def read_sites(
+    graph: Graph, piece: Piece, room: int = EXACT.temporary, *, all_or_none: bool = False
+) -> Reading:
     """Contributions of all sites of one piece, a component of it at a time.
 
-    ``room`` is for cotangents that are read and let go, in bytes.
+    ``room`` is for cotangents that are read and let go, in bytes. With ``all_or_none`` a reading is
+    given up once a parameter has no factors.
     """
     if piece.edge.node in graph.names:
         return _read_leaf(piece)
-    return _read_aligned(graph, piece, room) or _read_decoded(graph, piece, room)
+    return _read_aligned(graph, piece, room) or _read_decoded(graph, piece, room, all_or_none)
 
 
 def _read_leaf(piece: Piece) -> Reading:
@@ -100,7 +110,7 @@ def _met(
     return found
 
 
-def _read_decoded(graph: Graph, piece: Piece, room: int) -> Reading:
+def _read_decoded(graph: Graph, piece: Piece, room: int, all_or_none: bool) -> Reading:
     """Labelled passes, one set a component; which rows share points is found by trying.
 
     A try that would go on to results of the network is given up first, as long as others are left.
@@ -109,19 +119,21 @@ def _read_decoded(graph: Graph, piece: Piece, room: int) -> Reading:
     candidates = list(partitions.along_axes(shape, device))
     points = of_points(graph) if len(candidates) > 1 else set()
     for partition in candidates if points else []:
-        reading = _try(graph, piece, partition, points, None, room)
+        reading = _try(graph, piece, partition, points, len(graph.names), room)
         if not reading.reasons:
             return reading
         if not reading.mixed:
             break
     together, *others = partitions.partitions(shape, device)
-    best, counts = _try(graph, piece, together, set(), None, room), piece.counts()
+    enough = 1 if all_or_none else len(graph.names)
+    best, counts = _try(graph, piece, together, set(), enough, room), piece.counts()
     most = most_apart(piece, best.shared, room) if best.mixed and others else math.inf
     for partition in others:
         if not best.mixed:
             break
         if int(counts[partition].sum(1).max()) <= most:
-            reading = _try(graph, piece, partition, set(), best, room)
+            enough = 1 if all_or_none else len(best.reasons)
+            reading = _try(graph, piece, partition, set(), enough, room)
             best = min(best, reading, key=lambda r: len(r.reasons))
     return best
 
@@ -131,16 +143,22 @@ def _try(
     piece: Piece,
     partition: Tensor,
     points: set[Node],
-    best: Reading | None,
+    enough: int,
     room: int,
 ) -> Reading:
-    """One partition, as long as it is not worse than the best; see `Decoder` for ``points``."""
+    """One partition, until ``enough`` parameters have no factors; see `Decoder` for ``points``.
+
+    One of many parts is given up where it leaves any parameter out: that takes passes of its own.
+    """
     reading, counts = Reading(), piece.counts()
+    many = len(partition) > partitions.FEW and not points
+    enough = 1 if many else enough
     for members in partition:
         wanted = members[counts[members]]
         if len(wanted):
-            Decoder(graph, piece, wanted, points, reading, room).read()
-        worse = best is not None and len(reading.reasons) >= len(best.reasons)
-        if worse or (points and reading.mixed):
+            Decoder(graph, piece, wanted, points, reading, room, enough).read()
+        if len(reading.reasons) >= enough or (points and reading.mixed):
             break
+    if many and reading.reasons:
+        return Reading(reasons=dict.fromkeys(graph.names.values(), INTERACTING))
     return reading
