@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -12,6 +13,7 @@ from torch import Tensor
 from pinn_ntk.graph.jacobian import pull_back, sums
 from pinn_ntk.graph.jacobian.affordable import Affordable
 from pinn_ntk.graph.jacobian.assemble import Contribution, assemble
+from pinn_ntk.graph.jacobian.placed import Placed
 from pinn_ntk.graph.walk import Edge, Graph
 from pinn_ntk.kernel.factors import Dense, Factor, Outer
 from pinn_ntk.kernel.scaled import Site
@@ -31,7 +33,12 @@ def dense(slots: int) -> Dense:
     return Dense(torch.randn(slots, M * N))
 
 
-KINDS: dict[str, Callable[[int], Factor]] = {"outer": outer, "dense": dense}
+def placed(slots: int) -> Placed:
+    """One row of the weight a slot."""
+    return Placed(torch.arange(slots) % M, M, torch.randn(slots, 1), torch.randn(slots, N))
+
+
+KINDS: dict[str, Callable[[int], Any]] = {"outer": outer, "dense": dense, "placed": placed}
 Owners = Tensor | None
 
 
@@ -71,6 +78,7 @@ PLACES: dict[str, tuple[int, Owners]] = {
     "none_for_some": (7, torch.tensor([-1, 4, -1, 0, 0, -1, 2])),
     "none_at_all": (3, torch.tensor([-1, -1, -1])),
     "some_rows_permuted": (3, torch.tensor([5, 1, 3])),
+    "many_slots_a_row": (20, torch.tensor([0, 1, 3, 5, 5] * 4)),
     "some_rows_twice": (5, torch.tensor([5, 5, -1, 1, 5])),
 }
 
@@ -80,7 +88,8 @@ PLACES: dict[str, tuple[int, Owners]] = {
 def test_slots_go_to_their_rows(graph: Graph, make, slots: int, owners: Owners):
     contribution = at_leaf(graph, make(slots), owners)
     factor = assemble(graph, [contribution], R)["w"]
-    assert isinstance(factor, type(contribution.factor))
+    most = 1 if owners is None else int(owners[owners >= 0].bincount(minlength=1).max())
+    assert isinstance(factor, Outer) == (make is outer and most <= M)
     assert_near(factor.rows(), by_hand(contribution), 1e-15, "rows")
 
 
@@ -323,3 +332,21 @@ def test_more_sites_than_a_weight_has_rows_are_written_out():
     factor = sums.from_sites(sites, (3, 9))
     assert isinstance(factor, Dense)
     assert_near(factor.rows(), expected, 1e-14, "rows")
+
+
+def test_blocks_of_a_large_weight_stay_apart():
+    codes = torch.randn(50, 60, requires_grad=True)
+    graph = Graph(torch.randn(R, 50) @ codes, {"w": codes})
+    numbers = torch.tensor([7, 7, 0, 49, 3, 12])
+    found = at_leaf(graph, Placed(numbers, 50, torch.randn(R, 1), torch.randn(R, 60)))  # type: ignore[arg-type]
+    factor = assemble(graph, [found], R)["w"]
+    assert isinstance(factor, Outer)
+    assert_near(factor.rows(), found.factor.rows(), 1e-15, "rows")
+
+
+def test_many_slots_of_a_row_are_not_compared(graph: Graph, monkeypatch: pytest.MonkeyPatch):
+    """A quadrature rule has 100 of each row: a digest of each would take most of the time."""
+    monkeypatch.setattr(sums, "_digest", Mock(side_effect=AssertionError))
+    contribution = at_leaf(graph, outer(20 * R), ALL, ALL.repeat(20))
+    factor = assemble(graph, [contribution, contribution], R)["w"]
+    assert_near(factor.rows(), 2 * by_hand(contribution), 1e-14, "rows")

@@ -51,7 +51,7 @@ def assemble(
 
 
 def _by_row(contribution: Contribution, rows: int) -> Outer | Dense:
-    """Slots -> rows; rows without a slot are zero."""
+    """Slots -> rows; rows without a slot are zero, those of many are written out."""
     factor, owners = contribution.factor, contribution.owners
     if isinstance(factor, Dense):
         return Dense(_sum_slots(factor.gradients, owners, rows))
@@ -63,7 +63,10 @@ def _by_row(contribution: Contribution, rows: int) -> Outer | Dense:
     if isinstance(factor, Placed):
         return factor.by_row(slots, filled)
     left = torch.where(filled[..., None], factor.left[0][slots], 0)  # (S, R, m)
-    return Outer(tuple(left), tuple(factor.right[0][slots]))
+    right = factor.right[0][slots]
+    if len(slots) > min(factor.shape):
+        return Dense((left.permute(1, 2, 0) @ right.transpose(0, 1)).flatten(1))
+    return Outer(tuple(left), tuple(right))
 
 
 def taken(factor: Outer | Placed | Dense, kept: Tensor) -> Outer | Placed | Dense:
