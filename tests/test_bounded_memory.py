@@ -102,6 +102,20 @@ class Blended(nn.Module):
         return (torch.exp(-at[..., :1].square()) * (hidden @ last)).sum(0)
 
 
+class Weighted(nn.Module):
+    """A number for each point, trained beside the network (self-adaptive weights)."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.net = stack([2, 24, 1])
+        self.weights = nn.ParameterList(nn.Parameter(torch.rand(n, 1)) for n in (count, count // 2))
+
+
+def weighted(net: Any, x: Tensor) -> Tensor:
+    weight = next(weight for weight in net.weights if len(weight) == len(x))
+    return weight * u_xx(net.net, x)  # type: ignore[no-any-return]
+
+
 def u_xx(net: nn.Module, x: Tensor) -> Tensor:
     return grad(grad(net(x), x)[:, :1], x)[:, :1]
 
@@ -146,6 +160,8 @@ PATHS = {
     ),
     "weight_norm": Path(reparametrised, u_xx, 600, exact=True),
     "weight_norm_large": Path(reparametrised, u_xx, 9000, exact=False),
+    "pointwise_weights": Path(lambda: Weighted(300), weighted, 300, exact=True),
+    "pointwise_weights_many": Path(lambda: Weighted(2000), weighted, 2000, exact=False),
     "codes": Path(lambda: Codes(300, 8), u_xx, 200, exact=True),
     "codes_many": Path(lambda: Codes(4000, 8), u_xx, 600, exact=False),
     "latent_grid": Path(LatentGrid, lambda n, x: grad(n(x), x)[:, :1], 300, exact=False),

@@ -36,6 +36,7 @@ NAMED = 3
 
 _DRAWN = 2  # copies of the factors of rows that are drawn: both sides of each
 _PLACE = 16  # bytes that say which entry of a piece a row takes, and times what
+_WRITTEN = 3  # copies of rows that are written out
 _LABELLED = 4  # copies of a cotangent that decoding holds: two or three passes, and its slots
 
 Say = Callable[[str, str], None]
@@ -68,12 +69,14 @@ def _most_bytes(residual: Tensor, leaves: Mapping[str, Tensor]) -> int:
         if _meets_points(graph, node):
             slots = max(nodes.output_shape(node), default=1)
             total += _LABELLED * output_bytes(node) * max(1, math.ceil(rows / slots) ** 2)
-    return total + placed_bytes(graph, rows)
+    return total + placed_bytes(graph, rows) + rows * _numbers_of_points(graph)
 
 
 def _piece_bytes(graph: Graph, piece: Piece) -> tuple[int, bool]:
     """The same of one piece, whose components have sites of their own; whether it is aligned."""
     shape, entries = piece.edge.shape, len(piece.entries)
+    if piece.edge.node in graph.names:
+        return _WRITTEN * entries * output_bytes(*piece.edge), False
     aligned = aligned_uses(graph, shape[0] if len(shape) else 1) is not None
     copies, total = 1 if aligned else _LABELLED, len(piece.rows) * _PLACE
     for node in graph.order:
@@ -81,6 +84,13 @@ def _piece_bytes(graph: Graph, piece: Piece) -> tuple[int, bool]:
             slots = max(nodes.output_shape(node), default=1)
             total += copies * output_bytes(node) * max(1, math.ceil(entries / slots))
     return total + placed_bytes(graph, entries), aligned
+
+
+def _numbers_of_points(graph: Graph) -> int:
+    """Bytes of trained numbers of which each row takes one, as pointwise weights."""
+    out = nodes.output_shape
+    edges = {e for node in graph.order for _, e in graph.edges(node) if e.shape == out(node)}
+    return _WRITTEN * sum(output_bytes(*edge) for edge in edges if edge.node in graph.names)
 
 
 def _meets_points(graph: Graph, node: Node) -> bool:

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 from torch.autograd.graph import Node
-from torch.nn.functional import one_hot
 
 from pinn_ntk.graph.jacobian import partitions
 from pinn_ntk.graph.jacobian.align import aligned_uses
@@ -50,7 +49,9 @@ def read_sites(
 
 
 def _read_leaf(piece: Piece) -> Reading:
-    identity = one_hot(piece.entries, piece.edge.shape.numel()).to(piece.dtype)
+    entries, size = piece.entries, piece.edge.shape.numel()
+    identity = torch.zeros(len(entries), size, dtype=piece.dtype, device=entries.device)
+    identity.scatter_(1, entries[:, None], 1)
     contribution = Contribution(piece.edge, Dense(identity), None)
     return Reading([Component(piece.entries, [contribution])])
 
