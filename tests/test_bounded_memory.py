@@ -102,6 +102,17 @@ class Blended(nn.Module):
         return (torch.exp(-at[..., :1].square()) * (hidden @ last)).sum(0)
 
 
+class Bilinear(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first, self.pair = stack([2, width]), nn.Bilinear(width, width, width)
+        self.last = stack([width, 1])
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.tanh(self.first(x))
+        return self.last(torch.tanh(self.pair(h, h)))  # type: ignore[no-any-return]
+
+
 class Weighted(nn.Module):
     """A number for each point, trained beside the network (self-adaptive weights)."""
 
@@ -160,6 +171,8 @@ PATHS = {
     ),
     "weight_norm": Path(reparametrised, u_xx, 600, exact=True),
     "weight_norm_large": Path(reparametrised, u_xx, 9000, exact=False),
+    "bilinear": Path(lambda: Bilinear(8), lambda n, x: n(x), 200, exact=True),
+    "bilinear_many": Path(lambda: Bilinear(30), lambda n, x: n(x), 500, exact=False),
     "pointwise_weights": Path(lambda: Weighted(300), weighted, 300, exact=True),
     "pointwise_weights_many": Path(lambda: Weighted(2000), weighted, 2000, exact=False),
     "codes": Path(lambda: Codes(300, 8), u_xx, 200, exact=True),

@@ -15,9 +15,9 @@ from torch.autograd.graph import Node
 
 from pinn_ntk.graph import nodes
 from pinn_ntk.graph.jacobian.affordable import Affordable
-from pinn_ntk.graph.jacobian.placed import Placed
+from pinn_ntk.graph.jacobian.placed import Made, Placed
 from pinn_ntk.graph.jacobian.pull_back import pulled_back
-from pinn_ntk.graph.jacobian.sums import gather, total
+from pinn_ntk.graph.jacobian.sums import FEW_SITES, gather, total
 from pinn_ntk.graph.operations import operation
 from pinn_ntk.graph.walk import Edge, Graph
 from pinn_ntk.kernel.factors import Dense, Factor, Outer
@@ -27,7 +27,7 @@ class Contribution(NamedTuple):
     """Gradients of one shared tensor that one site gives, a slot each."""
 
     edge: Edge
-    factor: Outer | Placed | Dense  # one (M, m) and one (M, n), or (M, numel)
+    factor: Outer | Placed | Made | Dense  # one (M, m) and one (M, n), or (M, numel)
     owners: Tensor | None  # None where slots go through the rows in order
 
 
@@ -58,18 +58,19 @@ def _by_row(contribution: Contribution, rows: int) -> Outer | Dense:
     if owners is None:
         if isinstance(factor, Outer):
             return factor
-        owners = torch.arange(rows, device=factor.right.device)
+        owners = torch.arange(rows, device=factor.device)
     slots, filled = _slot_table(owners, rows)
-    if isinstance(factor, Placed):
+    if isinstance(factor, Placed | Made):
         return factor.by_row(slots, filled)
     left = torch.where(filled[..., None], factor.left[0][slots], 0)  # (S, R, m)
     right = factor.right[0][slots]
-    if len(slots) > min(factor.shape):
+    many = len(slots) > max(FEW_SITES, min(factor.shape))
+    if many and factor.dtype.itemsize >= 4:  # sums in half precision would round
         return Dense((left.permute(1, 2, 0) @ right.transpose(0, 1)).flatten(1))
     return Outer(tuple(left), tuple(right))
 
 
-def taken(factor: Outer | Placed | Dense, kept: Tensor) -> Outer | Placed | Dense:
+def taken(factor: Outer | Placed | Made | Dense, kept: Tensor) -> Outer | Placed | Made | Dense:
     """The rows ``kept`` of slots that go through all rows in order, several a row maybe; (R,)."""
     if isinstance(factor, Dense):
         factor = Dense(_sum_slots(factor.gradients, None, len(kept)))

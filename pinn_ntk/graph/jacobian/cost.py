@@ -22,7 +22,7 @@ from pinn_ntk.graph import nodes
 from pinn_ntk.graph.jacobian.align import aligned_uses
 from pinn_ntk.graph.jacobian.piece import Piece
 from pinn_ntk.graph.jacobian.pieces import pieces
-from pinn_ntk.graph.jacobian.sizes import output_bytes, placed_bytes
+from pinn_ntk.graph.jacobian.sizes import block_bytes, output_bytes
 from pinn_ntk.graph.operations import operation
 from pinn_ntk.graph.walk import Graph
 from pinn_ntk.kernel.bounds import Bounds
@@ -69,7 +69,7 @@ def _most_bytes(residual: Tensor, leaves: Mapping[str, Tensor]) -> int:
         if _meets_points(graph, node):
             slots = max(nodes.output_shape(node), default=1)
             total += _LABELLED * output_bytes(node) * max(1, math.ceil(rows / slots) ** 2)
-    return total + placed_bytes(graph, rows) + rows * _numbers_of_points(graph)
+    return total + block_bytes(graph, rows) + rows * _numbers_of_points(graph)
 
 
 def _piece_bytes(graph: Graph, piece: Piece) -> tuple[int, bool]:
@@ -83,7 +83,7 @@ def _piece_bytes(graph: Graph, piece: Piece) -> tuple[int, bool]:
         if _meets_points(graph, node):
             slots = max(nodes.output_shape(node), default=1)
             total += copies * output_bytes(node) * max(1, math.ceil(entries / slots))
-    return total + placed_bytes(graph, entries), aligned
+    return total + block_bytes(graph, entries), aligned
 
 
 def _numbers_of_points(graph: Graph) -> int:

@@ -15,7 +15,7 @@ from torch.autograd.graph import Node
 from torch.nn.functional import unfold
 
 from pinn_ntk.graph import nodes
-from pinn_ntk.graph.jacobian.placed import Placed
+from pinn_ntk.graph.jacobian.placed import Made, Placed
 from pinn_ntk.graph.jacobian.site_rule import RuleMaker, SiteRule, chosen, operand
 from pinn_ntk.kernel.factors import Dense, Outer
 
@@ -89,11 +89,15 @@ def _trilinear(node: Node, position: int, shape: torch.Size) -> SiteRule | None:
     def arrange(tensor: Tensor) -> Tensor:
         return tensor.movedim(before, 0).reshape(out[before], -1)
 
-    def contribute(g: Tensor) -> Outer | Dense:
+    def contribute(g: Tensor) -> Made:
         rest = [size for k, size in enumerate(out) if k != before]
-        g = _with_axes(g.view(out[before], *rest).movedim(0, before), summed)
-        product = (g * other).movedim(axis, 0)
-        return Dense(product.expand(-1, *shape).flatten(1))
+
+        def make(slots: Tensor) -> Tensor:
+            some = _with_axes(g[slots].view(len(slots), *rest).movedim(0, before), summed)
+            product = (some * other.index_select(axis, slots)).movedim(axis, 0)
+            return product.expand(-1, *shape).flatten(1)
+
+        return Made(len(g), make, g.device)
 
     return SiteRule(arrange, contribute)
 
@@ -157,7 +161,7 @@ def _convolution_backward(node: Node, position: int, shape: torch.Size) -> SiteR
         return None
     outer = operand(nodes.saved(node, "grad_output")).flatten(2)  # (N, O, L)
 
-    def contribute(g: Tensor) -> Outer | Dense:
+    def contribute(g: Tensor) -> Made:
         return _filters(outer, _patches(node, g.view(out), shape), nodes.saved(node, "groups"))
 
     return SiteRule(lambda t: t.reshape(len(t), -1), contribute)
@@ -168,10 +172,14 @@ def _by_place(tensor: Tensor) -> Tensor:
     return tensor.flatten(2).transpose(1, 2).flatten(0, 1)
 
 
-def _filters(outer: Tensor, patches: Tensor, groups: int) -> Dense:
+def _filters(outer: Tensor, patches: Tensor, groups: int) -> Made:
     """Gradients of the filters, a sample each, from (N, O, L) and (N, I k, L)."""
-    grouped = [x.unflatten(1, (groups, -1)) for x in (outer, patches)]
-    return Dense((grouped[0] @ grouped[1].mT).flatten(1))
+    grouped: list[Tensor] = [x.unflatten(1, (groups, -1)) for x in (outer, patches)]
+
+    def make(samples: Tensor) -> Tensor:
+        return (grouped[0][samples] @ grouped[1][samples].mT).flatten(1)
+
+    return Made(len(outer), make, outer.device)
 
 
 def _patches(node: Node, signal: Tensor, shape: torch.Size) -> Tensor:

@@ -7,12 +7,14 @@
 | block | which of them slot k takes; the others are zero | (M,) |
 | left, right | left[k] right[k]^T is its gradient by that one | (M, m), (M, n) |
 
-The zeros are many times the rest, so they are put in for rows of the residual, not for slots.
+The zeros are many times the rest, so they are put in for rows of the residual, not for slots. So
+are gradients that are many times what the operation gives, as of filters: `Made`.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -36,6 +38,11 @@ class Placed:
     def shape(self) -> tuple[int, int]:
         """(count m, n)."""
         return self.count * self.left.shape[1], self.right.shape[1]
+
+    @property
+    def device(self) -> torch.device:
+        """That of the gradients."""
+        return self.right.device
 
     def slice(self, slots: Tensor) -> Placed:
         """Some slots only."""
@@ -70,3 +77,30 @@ class Placed:
             left = torch.where(live[:, None], self.left[some], 0)
             out[rows, self.block[some]] += left[:, :, None] * self.right[some][:, None, :]
         return out.flatten(1)
+
+
+@dataclass(frozen=True)
+class Made:
+    """Gradients that are written out when they are asked for: slots (k,) -> (k, numel)."""
+
+    count: int
+    make: Callable[[Tensor], Tensor]
+    device: torch.device
+
+    def slice(self, slots: Tensor) -> Made:
+        """Some slots only."""
+        kept = torch.arange(self.count, device=self.device)[slots]
+        return replace(self, count=len(kept), make=lambda some: self.make(kept[some]))
+
+    def rows(self) -> Tensor:
+        """Gradients written out, a slot each, (M, numel)."""
+        return self.make(torch.arange(self.count, device=self.device))
+
+    def by_row(self, slots: Tensor, filled: Tensor) -> Dense:
+        """As `Placed.by_row`."""
+        pairs = zip(slots, filled, strict=True)
+        parts = (torch.where(live[:, None], self.make(some), 0) for some, live in pairs)
+        total = next(parts)
+        for part in parts:
+            total += part
+        return Dense(total)

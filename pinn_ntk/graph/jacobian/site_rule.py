@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 
-from pinn_ntk.graph.jacobian.placed import Placed
+from pinn_ntk.graph.jacobian.placed import Made, Placed
 from pinn_ntk.kernel.factors import Dense, Outer
 
 
@@ -20,11 +20,11 @@ class SiteRule:
 
     ``arrange`` brings an output-shaped tensor into slots, (M, f). ``contribute`` turns an arranged
     cotangent into gradients of the operand, a slot each: `Outer` with one (M, m) and one (M, n),
-    `Placed`, or `Dense` (M, numel).
+    `Placed`, `Made`, or `Dense` (M, numel).
     """
 
     arrange: Callable[[Tensor], Tensor]
-    contribute: Callable[[Tensor], Outer | Placed | Dense]
+    contribute: Callable[[Tensor], Outer | Placed | Made | Dense]
 
 
 RuleMaker: TypeAlias = Callable[[Node, int, torch.Size], SiteRule | list[SiteRule] | None]

@@ -29,8 +29,8 @@ def live_bytes(residual: Tensor) -> int:
     return int(_LIVE * sum(output_bytes(node) for node in behind if nodes.leaf(node) is None))
 
 
-def placed_bytes(graph: Graph, rows: int) -> int:
-    """About what gradients by single blocks of weights take (`placed.py`), all rows together.
+def block_bytes(graph: Graph, rows: int) -> int:
+    """About what gradients by blocks of weights take (`placed.py`), and by what is no matrix.
 
     Where a weight is cut out of a larger one, as the levels of a latent grid, they go on to that.
     """
@@ -38,9 +38,8 @@ def placed_bytes(graph: Graph, rows: int) -> int:
     numbers: dict[Edge, int] = {}
     for node in graph.order:
         for position, edge in graph.edges(node):
-            slots, shape = _placed(node, position, edge.shape)
-            if slots and edge.node not in points:
-                each = math.ceil(slots / max(1, rows)) * sum(shape)
+            each = _numbers(node, position, edge.shape, rows)
+            if each and edge.node not in points:
                 numbers[edge] = numbers.get(edge, each) + each  # all sites, and their sum
     total = sum(
         min(number, _ADDED * edge.shape.numel()) * _itemsize(edge)
@@ -66,16 +65,19 @@ def _itemsize(edge: Edge) -> int:
     return nodes.output_dtype(edge.node, edge.output).itemsize
 
 
-def _placed(node: Node, position: int, shape: torch.Size) -> tuple[int, tuple[int, int]]:
-    """Slots of an operation that takes blocks of an operand, none if it does not; rows, columns."""
-    name, size = operation(node).name, nodes.output_shape(node).numel()
+def _numbers(node: Node, position: int, shape: torch.Size, rows: int) -> int:
+    """Numbers that one operation gives each of some rows for such an operand."""
+    name, out = operation(node).name, nodes.output_shape(node)
+    if name in {"Trilinear", "Convolution"}:
+        return 2 * shape.numel() if position == 1 and out[0] >= rows else 0
     if name in {"Embedding", "Index", "IndexSelect"}:
-        width = shape[1:].numel()
-        return size // max(1, width), (shape[0], width)
-    if name in {"Bmm", "Baddbmm"} and len(shape) == 3 and shape[0] > 1:
+        of_slot, width, height = shape[1:].numel(), shape[1:].numel(), shape[0]
+    elif name in {"Bmm", "Baddbmm"} and len(shape) == 3 and shape[0] > 1:
         is_left = position == (0 if name == "Bmm" else 1)
-        return size // max(1, shape[1 if is_left else 2]), (math.prod(shape[:-1]), shape[-1])
-    return 0, (0, 0)
+        of_slot, width, height = shape[1 if is_left else 2], shape[2], math.prod(shape[:-1])
+    else:
+        return 0
+    return math.ceil(out.numel() / max(1, of_slot) / max(1, rows)) * (height + width)
 
 
 def in_groups(edges: Sequence[Edge], budget: int) -> list[list[Edge]]:
