@@ -393,3 +393,17 @@ def test_a_recurrent_network_is_not_climbed_for_nothing(monkeypatch: pytest.Monk
     with pytest.warns(NTKWarning, match="rows 8 are computed"):
         empirical_ntk(u[:, 1:] - 0.9 * u[:, :-1], nn.ModuleList([net, last]), max_rows=8)
     assert len(places) <= 2500
+
+
+@pytest.mark.parametrize(
+    ("outputs", "max_rows", "told"), [(40, 24, True), (40, None, False), (10, 24, False)]
+)
+def test_parts_that_take_passes_of_their_own_are_told_in_training(
+    outputs: int, max_rows: int | None, told: bool
+):
+    net = stack([1, 6, outputs])
+    with all_said() as said:
+        kernel = empirical_ntk({"pde": net(points(50, 1).float())}, net, max_rows=max_rows)
+    assert kernel.sampled_terms == ()
+    part = "term 'pde': its 2000 rows fall into 40 parts (components of a point, or lines of a"
+    assert [m.startswith(part) for m in said] == [True] * told

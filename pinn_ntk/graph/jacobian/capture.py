@@ -48,6 +48,8 @@ class Capture:
         mixed: Parameter -> why its rows were pulled back one by one, see `mixing.py`.
         probe: The certificate; None without one.
         seconds: About the time of one backward pass: of the probe, else of reading the graph.
+        reading: Time that reading the graph took, in seconds.
+        components: Sets of rows that took passes of their own.
     """
 
     def __init__(
@@ -66,16 +68,19 @@ class Capture:
         self.mixed: dict[str, str] = {}
         self.reasons: dict[str, str] = {}
         self.probe: Probe | None = None
-        self.seconds = 0.0
+        self.seconds = self.reading = 0.0
+        self.components = 0
         self.places: Tensor | None = None  # of the rows kept among those of `residual`
 
     def read(self, *, certify: bool, dtype: torch.dtype, refuse: Refuse) -> None:
         """Read the factors off the graph, and compare them with a backward pass."""
         residual, leaves, exact = self.residual, self.leaves, None
         with told_if_freed(self.term):
-            (factors, reasons, self.mixed, coarsest), self.seconds = timed(
+            found, self.reading = timed(
                 lambda: row_factors(residual, leaves, refuse, self.bounds.temporary, self.held)
             )
+            factors, reasons, self.mixed, coarsest, self.components = found
+            self.seconds = self.reading
             if certify:
                 exact, self.seconds = timed(lambda: backward_probe(residual, leaves))
         if exact is not None:

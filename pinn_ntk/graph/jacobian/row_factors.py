@@ -44,6 +44,7 @@ class RowFactors(NamedTuple):
     reasons: dict[str, str]  # why there is no factor
     mixed: dict[str, str]  # why a factor took a pass a row: see `mixing.py`
     coarsest: torch.dtype  # the lowest precision in the graph
+    components: int  # sets of rows that took passes of their own
 
 
 def row_factors(
@@ -63,7 +64,7 @@ def row_factors(
             residual = residual.view_as(residual)
     graph = Graph(residual, leaves)
     if residual.numel() == 1:
-        return RowFactors({}, dict.fromkeys(graph.names.values(), "one row"), {}, graph.coarsest)
+        return RowFactors({}, dict.fromkeys(graph.names.values(), "one row"), {}, graph.coarsest, 1)
     rows = _Rows(leaves, residual.device, room, Affordable(refuse, held))
     found = pieces(graph, residual.device)
     by_passes = sum(len(piece.entries) == 1 for piece in found) <= FEW
@@ -74,7 +75,7 @@ def row_factors(
     known = {name: parts for name, parts in rows.parts.items() if name not in reasons}
     factors = {name: joined(parts, residual.numel()) for name, parts in known.items()}
     mixed = {name: why for name, why in rows.affordable.mixed.items() if name in factors}
-    return RowFactors(factors, reasons, mixed, graph.coarsest)
+    return RowFactors(factors, reasons, mixed, graph.coarsest, rows.components)
 
 
 class _Rows:
@@ -91,6 +92,7 @@ class _Rows:
         self.room, self.affordable = room, affordable
         self.parts: dict[str, list[Part]] = {}
         self.reasons: dict[str, str] = {}
+        self.components = 0
 
     def add(self, piece: Piece, graph: Graph, by_passes: bool, whole: bool) -> None:
         """The rows of one piece; of few, what has no factors is found by a pass a row."""
@@ -125,6 +127,7 @@ class _Rows:
         return bool(done)
 
     def _keep(self, graph: Graph, piece: Piece, reading: Reading) -> None:
+        self.components += len(reading.components)
         for component in reading.components:
             rows = len(component.members)
             factors = assemble(graph, self._wanted(graph, component), rows, self.affordable)

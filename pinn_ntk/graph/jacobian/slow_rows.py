@@ -28,6 +28,9 @@ from pinn_ntk.kernel.sample import Sample
 Allow = Callable[[float], None]
 """Is told how many seconds rows will take one by one, and may raise to prevent it."""
 
+MANY = 32
+"""Parts of a term, with passes of their own, up to which nothing is said in training."""
+
 AVOID = (
     "To avoid it: mark with pinn_ntk.tap a residual that torch's own operations make, leave the "
     "parameters out (params=), measure less often, or on fewer points{more}."
@@ -45,10 +48,7 @@ def captured(
     allow: Allow = lambda _: None,
 ) -> dict[str, Capture]:
     """Term -> its finished capture; ``say`` is told what takes long, and what was sampled."""
-    for term, residual in residuals.items():
-        accident = spread_by_accident(term, residual, leaves)
-        if accident is not None:
-            say(f"spread {term}", accident)
+    _tell_spread(residuals, leaves, say)
     samples = samples_in_memory(residuals, leaves, bounds.held)
     if samples:
         say("memory", _too_large(residuals, samples, bounds))
@@ -70,8 +70,26 @@ def captured(
             return ()
 
         capture.read(certify=certify, dtype=dtype, refuse=refuse)
+        if capture.components > MANY and bounds.max_rows is not None:
+            say(f"many {term}", _many(capture))
     _finish(captures, bounds, say, allow)
     return captures
+
+
+def _tell_spread(residuals: Mapping[str, Tensor], leaves: Mapping[str, Tensor], say: Say) -> None:
+    for term, residual in residuals.items():
+        accident = spread_by_accident(term, residual, leaves)
+        if accident is not None:
+            say(f"spread {term}", accident)
+
+
+def _many(capture: Capture) -> str:
+    return (
+        f"term {capture.term!r}: its {capture.residual.numel()} rows fall into "
+        f"{capture.components} parts (components of a point, or lines of a grid), each of which "
+        f"takes backward passes of its own, {duration(capture.reading)} at each measurement. To "
+        "avoid it: measure less often, or tap a residual of fewer components."
+    )
 
 
 def _finish(captures: Mapping[str, Capture], bounds: Bounds, say: Say, allow: Allow) -> None:
