@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -130,6 +132,47 @@ def test_names_with_slashes_logged_for_epochs_beside_other_numbers():
     train(module, monitor, steps=5)
     assert set(monitor.spectra) == {"train/pde", "train/bc"}
     assert_series(monitor, "ntk/trace/train/pde", lambda s: module.traces(s)["pde"], STEPS)
+
+
+class OwnLog(Noted):
+    """Has something of its own under the name ``log``, and tells it of its losses."""
+
+    def __init__(self, own: Any, tell: Callable[[Any, str, float], object], **options: Any) -> None:
+        super().__init__(**options)
+        self.log, self.tell = own, tell
+
+    def log_losses(self, losses: Residuals, batch_idx: int) -> None:
+        for name, loss in losses.items():
+            self.tell(self.log, name, loss.item())
+
+
+class Notebook(dict[str, float]):
+    """Can be called, as ``self.log`` can, and does other things besides."""
+
+    def __call__(self, name: str, value: float) -> None:
+        self[name] = value
+
+    def write(self, name: str, value: float) -> None:
+        self(name, value)
+
+
+OWN_LOGS: dict[str, tuple[Any, Callable[[Any, str, float], object]]] = {
+    "logger": (logging.getLogger("own"), lambda log, name, value: log.info("%s %s", name, value)),
+    "list": ([], lambda log, name, value: log.append((name, value))),
+    "dict": ({}, lambda log, name, value: log.update({name: value})),
+    "called": (Notebook(), lambda log, name, value: log(name, value)),
+    "method": (Notebook(), lambda log, name, value: log.write(name, value)),
+}
+
+
+@pytest.mark.parametrize("kind", OWN_LOGS)
+def test_what_a_module_calls_log_stays_its_own(kind: str):
+    own, tell = OWN_LOGS[kind]
+    monitor, balancer = NTKMonitor(every_n_steps=2), NTKBalancer(every_n_steps=2)
+    module, _ = compare(OwnLog, monitor, balancer, weigh_every=2, own=own, tell=tell)
+    assert len(monitor.history["ntk/certificate"]) == len(STEPS)
+    assert set(balancer.weights) == ({"pde", "bc"} if kind == "called" else {"term_0", "term_1"})
+    assert module.log is own
 
 
 # --- Validation in between

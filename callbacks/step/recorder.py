@@ -57,7 +57,8 @@ class Recorder:
         self.detach()
         log = vars(module).get("log")
         if not isinstance(log, RecordingLog):
-            log = vars(module)["log"] = RecordingLog(module)
+            log = RecordingLog(module)
+            log.install()
         log.recorders.append(self)
         self._log = log
         listen(self)
@@ -194,9 +195,20 @@ class RecordingLog:
                 recorder.heard(given["name"], value)
         return self.log(*args, **kwargs)
 
+    def __getattr__(self, name: str) -> Any:
+        # Something of the user's own may be called and have methods as well.
+        if name.startswith("__") or name == "log":  # which a copy that is made has not yet
+            raise AttributeError(name)
+        return getattr(self.log, name)
+
     def __getstate__(self) -> dict[str, Any]:
         # A copied or pickled module logs as before; live graphs do not come along.
         return vars(self) | {"recorders": []}
+
+    def install(self) -> None:
+        """Stand in for it, unless it is something else, as a list or a logger of Python's."""
+        if callable(self.log):
+            vars(self.module)["log"] = self
 
     def restore(self) -> None:
         """Take this off the module if nobody listens and nobody has wrapped it in turn."""
