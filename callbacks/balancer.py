@@ -193,7 +193,7 @@ class NTKBalancer(KernelCallback):
     def batch_ends(self, trainer: pl.Trainer) -> None:
         if self._in_loss is not None:
             self.guard.run(TITLE, partial(self._in_loss.write, trainer), retry=True)
-            self.weights.update(self._in_loss.weights.as_dict())  # rounded to the buffer's dtype
+            self.weights.update(self._in_loss.as_dict())  # rounded to the buffer's dtype
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_train_epoch_end(trainer, pl_module)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import torch
 from pytorch_lightning.plugins import MixedPrecision
-from torch import Tensor
+from torch import Tensor, nn
 
-from pinn_ntk import tap
+from pinn_ntk import LossWeights, tap
 from pinn_ntk.callbacks import NTKBalancer, NTKMonitor
 from tests.by_hand import wang_weights
 from tests.pinn import N_BC, N_PDE, OPTIMIZERS, Pinn, batch, calling, same, trainer
@@ -228,6 +228,63 @@ def test_explicit_weights_are_measured_once():
     assert module.effective[0] == {"pde": 2.0, "bc": 5.0}
     assert module.effective[1] == pytest.approx(module.rule(0), rel=1e-10)
     assert_traces(monitor, module, [0, 1, 2, 3])  # of the unweighted residuals
+
+
+def mean(residual: Tensor) -> Tensor:
+    return residual.square().mean()
+
+
+BOTH = ["pde", "bc"]
+HELD: dict[str, tuple[list[list[str]], Callable[[Any, Tensor, Tensor], Tensor]]] = {
+    "in two": (
+        [["pde"], ["bc"]],
+        lambda held, r, b: held[0]({"pde": mean(r)}) + held[1]({"bc": mean(b)}),
+    ),
+    "of one name in two": (
+        [BOTH, BOTH],
+        lambda held, r, b: held[0]({"pde": mean(r)}) + held[1]({"bc": mean(b)}),
+    ),
+    "called twice": (
+        [BOTH],
+        lambda held, r, b: (
+            held[0]({"pde": mean(r[:2]), "bc": mean(b)}) + held[0]({"pde": mean(r[2:])})
+        ),
+    ),
+    "one a domain": (
+        [BOTH, BOTH],
+        lambda held, r, b: sum(
+            weights({"pde": mean(r[half]), "bc": mean(b[half])})
+            for weights, half in zip(held, (slice(2), slice(2, None)), strict=True)
+        ),
+    ),
+}
+
+
+class Held(Noted):
+    """Holds weights in one or more places, and logs nothing."""
+
+    def __init__(self, names: list[list[str]], weigh: Any, **options: Any) -> None:
+        super().__init__(**options)
+        self.held = nn.ModuleList([LossWeights(some).double() for some in names])
+        self.weigh = weigh
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        residuals = self.residuals(batch)
+        self.note(residuals)
+        return self.weigh(self.held, residuals["pde"], residuals["bc"])
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "lbfgs"])
+@pytest.mark.parametrize("kind", HELD)
+def test_explicit_weights_of_one_name_are_one_wherever_they_stand(kind: str, optimizer: str):
+    names, weigh = HELD[kind]
+    module = make(Held, names=names, weigh=weigh, optimizer=optimizer)
+    balancer = NTKBalancer(every_n_steps=2)
+    train(module, balancer, steps=4)
+    weights = module.rule(2)
+    assert balancer.weights == pytest.approx(weights, rel=1e-10)
+    for part in module.held:
+        assert part.as_dict() == pytest.approx({n: weights[n] for n in part.names}, rel=1e-10)
 
 
 def test_explicit_weights_are_in_the_checkpoint(tmp_path: Path):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Sequence
 from dataclasses import replace
 from numbers import Number
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from torch import Tensor
 from torch._C._functorch import is_functorch_wrapped_tensor
@@ -27,7 +27,10 @@ if TYPE_CHECKING:
     import pytorch_lightning as pl
 
 
-OF_THE_STEP = ("logged", "lifeless", "taps", "_given", "_weighted")
+Given: TypeAlias = dict[str, list[Tensor | float]]
+"""Key -> numbers, one after the other."""
+
+OF_THE_STEP = ("logged", "lifeless", "taps", "_given", "_weighted", "_weighings")
 """What a recorder forgets when a batch is over."""
 
 
@@ -42,7 +45,8 @@ class Recorder:
         self.on_tap: Callable[[str, Tensor], None] | None = None  # gets name and residual of each
         self._weighted: dict[str, Tensor | float] = {}
         self.known = TermNames()
-        self._given: dict[str, list[Tensor | float]] = {}  # all under a key, of one backward pass
+        self._given: Given = {}  # all that was logged, of one backward pass
+        self._weighings: Given = {}  # the same of what was weighed
         self._log: RecordingLog | None = None
         self._awake = self._spent = self._stale = False
         self._agreed = False  # names given with keys logged
@@ -86,17 +90,13 @@ class Recorder:
         self.taps.clear()
         self.lifeless.clear()
         self._weighted.clear()
+        self._weighings.clear()
 
     def heard(self, key: str, value: Any) -> None:
         """The module logged a number."""
         if self._hears():
-            if self._stale:
-                self._stale = False
-                self._given.clear()
             self.logged[key] = value
-            given = self._given.setdefault(key, [])
-            if not any(value is before for before in given):
-                given.append(value)
+            self._add(self._given, key, value)
 
     def tapped(self, name: str, residual: Tensor) -> None:
         """The module tapped a residual; a name's second one before a backward pass is <name>_2."""
@@ -121,6 +121,16 @@ class Recorder:
         """The module weighed a loss term."""
         if self._hears():
             self._weighted[name] = loss
+            self._add(self._weighings, name, loss)
+
+    def _add(self, listed: Given, key: str, value: Tensor | float) -> None:
+        if self._stale:
+            self._stale = False
+            self._given.clear()
+            self._weighings.clear()
+        given = listed.setdefault(key, [])
+        if not any(value is before for before in given):
+            given.append(value)
 
     def _hears(self) -> bool:
         """Whether what is told is of the step, and no checkpoint that runs a part of it again."""
@@ -147,9 +157,8 @@ class Recorder:
             named = find_terms(loss, names=self.names, check=check)
             self._compare(list(named.values()))
             return named
-        logged: dict[str, Logged] = {**self.logged}
-        logged |= {key: given for key, given in self._given.items() if given[1:]}
-        logged = {**self._weighted, **self.known.in_order(logged)}
+        logged: dict[str, Logged] = self.known.in_order({**self.logged, **_several(self._given)})
+        logged = {**self._weighted, **logged, **_several(self._weighings)}
         terms = list(find_terms(loss, names=logged, check=check).values())
         names = self.known.of(terms, totals(terms, logged))
         return {n: replace(term, name=n) for n, term in zip(names, terms, strict=True)}
@@ -167,6 +176,11 @@ class Recorder:
                 f"the loss is written, here {logged}; or leave names out, the keys are enough."
             )
         self._agreed = True
+
+
+def _several(given: Given) -> Given:
+    """What was given more than once under one key."""
+    return {key: values for key, values in given.items() if values[1:]}
 
 
 def _unused(name: str, taken: Container[str]) -> str:

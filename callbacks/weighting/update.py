@@ -46,7 +46,7 @@ class WeightUpdate:
         self._alone = trainer.world_size == 1
         self.in_loss = WeightsInLoss.of(module)
         if self.in_loss is not None:
-            self.terms.weights = self.in_loss.weights.as_dict()
+            self.terms.weights = self.in_loss.as_dict()
 
     def begins(self, step: int, *, asked: bool) -> None:
         """A step begins; whether the schedule asked for an update since the last one."""

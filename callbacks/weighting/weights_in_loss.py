@@ -1,4 +1,4 @@
-"""Weights that stand in the loss itself, in a `LossWeights` of the user's module.
+"""Weights that stand in the loss itself, in each `LossWeights` of the user's module.
 
 They change when the step is over: within one, L-BFGS compares values of one and the same loss.
 """
@@ -20,17 +20,32 @@ if TYPE_CHECKING:
 
 
 class WeightsInLoss:
-    """Writes new weights into a `LossWeights` when the step that they were measured in is over."""
+    """Writes new weights into `LossWeights` when the step that they were measured in is over.
 
-    def __init__(self, weights: LossWeights) -> None:
-        self.weights = weights
+    A name has one weight, which stands in all that have the name.
+    """
+
+    def __init__(self, *parts: LossWeights) -> None:
+        self.parts = parts
         self._new: dict[str, float] = {}
 
     @classmethod
     def of(cls, module: pl.LightningModule) -> WeightsInLoss | None:
-        """That of the first `LossWeights` in a module; None without one."""
+        """Those of all `LossWeights` in a module; None without any."""
         found = [part for part in module.modules() if isinstance(part, LossWeights)]
-        return cls(found[0]) if found else None
+        return cls(*found) if found else None
+
+    @property
+    def names(self) -> list[str]:
+        """All that have a weight."""
+        return list(dict.fromkeys(name for part in self.parts for name in part.names))
+
+    def as_dict(self) -> dict[str, float]:
+        """Name -> weight in force; of several, that of the first."""
+        held: dict[str, float] = {}
+        for part in self.parts:
+            held = part.as_dict() | held
+        return held
 
     def grouped(self, traces: Traces) -> Traces:
         """Traces added up by the names of the weights; one may stand before several terms."""
@@ -43,7 +58,7 @@ class WeightsInLoss:
     def by_term(self, terms: Iterable[str]) -> dict[str, float]:
         """Term -> weight that stands before it."""
         named = {term: self._known(term) for term in terms}
-        held = self.weights.as_dict()
+        held = self.as_dict()
         return {term: held[name] for term, name in named.items() if name is not None}
 
     def prepare(self, weights: Mapping[str, float]) -> None:
@@ -58,7 +73,8 @@ class WeightsInLoss:
         new, self._new = self._new, {}  # weights that cannot be written are not tried again
         if not new:
             return
-        self.weights.update(new)
+        for part in self.parts:
+            part.update({name: weight for name, weight in new.items() if name in part.names})
         for optimizer in trainer.optimizers:
             if is_lbfgs(optimizer):
                 _restart(optimizer)
@@ -66,14 +82,14 @@ class WeightsInLoss:
     def _known(self, term: str) -> str | None:
         base, _, number = term.rpartition("_")
         tried = (term, base if number.isdigit() else term)
-        return next((name for name in tried if name in self.weights.names), None)
+        return next((name for name in tried if name in self.names), None)
 
     def _name(self, term: str) -> str:
         name = self._known(term)
         if name is not None:
             return name
         raise ValueError(
-            f"term {term!r} has no weight in LossWeights({list(self.weights.names)}). Likely the "
+            f"term {term!r} has no weight in LossWeights({self.names}). Likely the "
             "loss adds a term beside it, or logs it under another name; pass "
             "weights({'name': loss, ...}) all terms, or the callback include=[...]."
         )

@@ -23,7 +23,9 @@ class LossWeights(nn.Module):
         names: Name of each term, in any order.
         initial: Term -> weight to start from; 1 for those that are not given.
 
-    The buffer ``values`` holds the weights, shape (n,), in the default dtype.
+    The buffer ``values`` holds the weights, shape (n,), in the default dtype. A step may call it
+    several times, as for each domain, and a module may hold several: `NTKBalancer` gives a name the
+    same weight in all, from the traces of all terms that are weighed by that name.
 
     Raises:
         ValueError: No names, one name twice, an unknown one in ``initial``, or a weight that is
