@@ -163,6 +163,7 @@ class NTKBalancer(KernelCallback):
     def _restart(self) -> None:
         super()._restart()
         self._update.restart(self.guard)
+        self._on_gradients.aside = False
         self._loss: ref[Tensor] | None = None
         self._certified: set[str] = set()
 
@@ -209,15 +210,13 @@ class NTKBalancer(KernelCallback):
 
     def refresh(self, at: Backward) -> None:
         """Update the weights if that is due and not yet done in this step."""
-        if self.active and self._is_due(at):
+        if self._in_loss is None:
+            self._on_gradients.look_at(at.trainer.optimizers, self.guard)
+        if self.active and not self._on_gradients.aside and self._is_due(at):
             local = self._update.measured(
                 lambda remarks: readable(self.guard, at, partial(self._measure, at, remarks)) or {}
             )
-            weights = self._update.take(at.trainer, local)
-            tagged = {f"weight/{name}": weight for name, weight in weights.items()}
-            errors = self._update.errors(weights)
-            tagged |= {f"weight_error/{name}": error for name, error in errors.items()}
-            if tagged:
+            if tagged := self._update.tagged(self._update.take(at.trainer, local)):
                 self.acts += 1
                 self.writer.log(at.trainer, logged_step(at.trainer), tagged)
 
@@ -275,7 +274,8 @@ class NTKBalancer(KernelCallback):
 
     def weight_of(self, name: str) -> float:
         """Weight in force of a term on gradients; a new one has 1 until the next update."""
-        if self._in_loss is not None or not matches(name, self.finder.include):
+        aside = self._in_loss is not None or self._on_gradients.aside
+        if aside or not matches(name, self.finder.include):
             return 1.0
         self._update.meet([name])
         return self.weights.setdefault(name, 1.0)

@@ -21,7 +21,7 @@ from tests.by_hand import Weighted, gradient, wang_weights
 from tests.pinn import Pinn, batch, build, calling, fit, same, told_once
 from tests.scripts import python
 from tests.written import column
-from tests.zoo import make
+from tests.zoo import Noted, make, train
 
 # --- The weights, and that they act
 
@@ -313,6 +313,27 @@ def test_another_module_starts_anew_and_the_same_goes_on():
 def test_lbfgs_is_refused_with_the_reason():
     with pytest.raises(MisconfigurationException, match=r"line search of L-BFGS(.|\n)*LossWeights"):
         fit(build(optimizer="lbfgs"), NTKBalancer())
+
+
+class TakesOver(Noted):
+    """Trains by L-BFGS from step 3 on, and by the first optimizer again from step 5 on."""
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        if batch_idx == 3:
+            self.first = self.trainer.optimizers
+            self.trainer.strategy.optimizers = [torch.optim.LBFGS(self.parameters(), lr=0.1)]
+        elif batch_idx == 5:
+            self.trainer.strategy.optimizers = self.first
+
+
+def test_an_lbfgs_that_takes_over_trains_the_loss_as_it_is():
+    monitor, balancer = NTKMonitor(every_n_steps=1), NTKBalancer(every_n_steps=2)
+    with told_once(r"NTKBalancer: an L-BFGS has taken over.* line search .*LossWeights"):
+        train(make(TakesOver), monitor, balancer, steps=7)
+    assert balancer.history["ntk/weight/bc"][:, 0].tolist() == [0, 2, 5, 6]
+    effective = monitor.history["ntk/effective_weight/bc"][:, 1]
+    assert effective[3:5] == pytest.approx(1.0)
+    assert (abs(effective[[0, 1, 2, 5, 6]] - 1) > 0.1).all()
 
 
 def test_two_balancers_are_refused():

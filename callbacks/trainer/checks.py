@@ -70,13 +70,16 @@ def check_alone(balancers: Sequence[object]) -> None:
         )
 
 
+BY_VALUE = (
+    "the line search of L-BFGS compares values of the loss, which stays unweighted: the two would "
+    "not belong together. Let the loss hold the weights: self.weights = pinn_ntk.LossWeights(["
+    "'pde', 'bc']) in the module's __init__, and return self.weights({'pde': pde_loss, 'bc': "
+    "bc_loss}) from training_step; NTKBalancer then updates them after each batch."
+)
+"""Why weights on gradients are not for optimizers that read the loss."""
+
+
 def check_optimizers(trainer: pl.Trainer) -> None:
     """Refuse optimizers that read the loss, which a gradient hook leaves unweighted."""
     if has_lbfgs(trainer):
-        raise MisconfigurationException(
-            "NTKBalancer weights gradients, but the line search of L-BFGS compares values of the "
-            "loss, which stays unweighted: the two would not belong together. Let the loss hold "
-            "the weights: self.weights = pinn_ntk.LossWeights(['pde', 'bc']) in the module's "
-            "__init__, and return self.weights({'pde': pde_loss, 'bc': bc_loss}) from "
-            "training_step; NTKBalancer then updates them after each batch."
-        )
+        raise MisconfigurationException(f"NTKBalancer weights gradients, but {BY_VALUE}")

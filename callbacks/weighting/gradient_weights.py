@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 from torch import Tensor, nn
 from torch.autograd.graph import Node
+from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from pinn_ntk.callbacks.step.manual_backward import Backward
 from pinn_ntk.callbacks.step.measuring import measuring, weighted, weighted_all
 from pinn_ntk.callbacks.step.strangers import strangers
 from pinn_ntk.callbacks.step.term_finder import TermFinder
+from pinn_ntk.callbacks.trainer.checks import BY_VALUE, is_lbfgs
+from pinn_ntk.callbacks.trainer.guard import Guard
 from pinn_ntk.callbacks.weighting.term_nodes import TermNodes
 from pinn_ntk.graph.subclasses import on_gradient
 from pinn_ntk.looks.step_terms import StepTerms
@@ -25,8 +28,17 @@ UNWEIGHED = (
 """Why no weights are put on gradients."""
 
 
+ASIDE = "an L-BFGS has taken over, so that no weights are put on gradients while it trains:"
+"""What is said where the optimizer changes in the middle of a fit."""
+
+
 class GradientWeights:
-    """Puts weights on the graph of a loss, and takes them off again."""
+    """Puts weights on the graph of a loss, and takes them off again.
+
+    They are put ``aside`` while an optimizer reads the loss.
+    """
+
+    aside = False
 
     def __init__(
         self,
@@ -41,6 +53,12 @@ class GradientWeights:
     def forget(self) -> None:
         """Another module is trained: the way to its terms is another."""
         self._nodes = TermNodes(self.finder)
+
+    def look_at(self, optimizers: Iterable[Optimizer], guard: Guard) -> None:
+        """See which optimizers train now."""
+        self.aside = any(is_lbfgs(optimizer) for optimizer in optimizers)
+        if self.aside:
+            guard.warn_once("L-BFGS", f"{ASIDE} {BY_VALUE}")
 
     def weighable(self, found: StepTerms, warn: Callable[[str], None]) -> StepTerms:
         """Without residuals of a function that the loss has no term for; of those, warn."""
@@ -65,6 +83,8 @@ class GradientWeights:
 
     def put(self, module: nn.Module, loss: Tensor, *, remember: bool) -> None:
         """Weigh each term that the loss descends; see `TermNodes.of` for ``remember``."""
+        if self.aside:
+            return
         if self.finder.taps:
             self._put_on_taps(module, loss)
             return

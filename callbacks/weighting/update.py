@@ -102,10 +102,11 @@ class WeightUpdate:
         squares = self._grouped({name: (error**2, 1) for name, error in errors.items()})
         self._errors = {name: math.sqrt(square) for name, (square, _) in squares.items()}
 
-    def errors(self, weights: Mapping[str, float]) -> dict[str, float]:
-        """Standard errors of new weights; empty where no trace was estimated."""
-        found = self.terms.errors(self._errors) if self._errors and weights else {}
-        return {name: found[name] for name in weights if name in found}
+    def tagged(self, weights: Mapping[str, float]) -> dict[str, float]:
+        """New weights by tag, and their standard errors where a trace was estimated."""
+        errors = self.terms.errors(self._errors) if self._errors and weights else {}
+        said = {f"weight_error/{name}": errors[name] for name in weights if name in errors}
+        return {f"weight/{name}": weight for name, weight in weights.items()} | said
 
     def _new(self, traces: Traces) -> dict[str, float]:
         weights = self.terms.update(self._grouped(traces))
