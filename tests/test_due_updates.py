@@ -229,6 +229,13 @@ def test_a_term_that_stays_away_for_an_epoch_is_named_once_and_updated_when_it_i
     assert balancer.weights["bc"] == pytest.approx(module.rule(11)["bc"], rel=1e-10)
 
 
+def test_a_term_that_comes_back_in_each_epoch_is_not_said_to_stay_away():
+    module, balancer = make(Sometimes), NTKBalancer(every_n_steps=3)
+    module.batches_of_bc = lambda number: number % 4 < 2
+    run_noted(module, balancer, steps=-1, max_epochs=4, limit_train_batches=4)
+    assert list(series(balancer, "ntk/weight/bc")) == [0, 4, 8, 9, 12]
+
+
 def test_a_wait_costs_no_kernel(monkeypatch: pytest.MonkeyPatch):
     module, balancer = make(Sometimes), NTKBalancer(every_n_steps=1000)
     module.batches_of_bc = lambda number: number in {1, 9}

@@ -42,6 +42,8 @@ class Remarks:
 
     def updated(self, traces: Traces, weights: Mapping[str, float], convention: str) -> None:
         """There are new weights."""
+        back = [name for name, (_, rows) in traces.items() if rows]
+        self._away = {name: since for name, since in self._away.items() if name not in back}
         if self._learned:
             self.guard.warn_once(
                 "learned weights",
@@ -53,7 +55,7 @@ class Remarks:
         if said is not None:
             self.guard.warn_once("own weights", said)
         self._own = {}
-        still = [name for name, (size, rows) in traces.items() if rows and size == 0]
+        still = [name for name in back if traces[name][0] == 0]
         if still:
             self.guard.warn_once(
                 "unmoved",
