@@ -168,10 +168,19 @@ def assert_same_history(got: Any, expected: Any) -> None:
         np.testing.assert_array_equal(got.history[tag], expected.history[tag], err_msg=tag)
 
 
-def test_states_of_two_monitors_are_kept_apart(tmp_path: Path):
+class Handed(NTKMonitor):
+    """Hands what it is given on, and has a default and an argument of its own."""
+
+    def __init__(self, note: str = "", limit: bool = False, **options: Any) -> None:
+        super().__init__(limit=limit, **options)
+        self.note = note
+
+
+@pytest.mark.parametrize("kind", [NTKMonitor, Handed])
+def test_states_of_two_monitors_are_kept_apart(tmp_path: Path, kind: type[NTKMonitor]):
     def monitors() -> list[NTKMonitor]:
-        coarse = NTKMonitor(every_n_steps=3, max_points=3, probe="residuals", prefix="coarse")
-        return [NTKMonitor(every_n_steps=2), coarse]
+        coarse = kind(every_n_steps=3, max_points=3, probe="residuals", prefix="coarse")
+        return [kind(every_n_steps=2), coarse]
 
     whole, resumed = monitors(), monitors()
     _, expected = fit(9, *whole)
@@ -187,6 +196,11 @@ def test_states_of_two_monitors_are_kept_apart(tmp_path: Path):
             assert pairs == series(reference, tag)
     assert steps_of(whole[0]) == [0, 2, 4, 6, 8]
     assert steps_of(whole[1], "coarse/trace/bc") == [0, 3, 6, 8]
+
+
+def test_what_a_subclass_hands_on_is_among_its_settings():
+    assert repr(Handed("a", every_n_steps=3)) == "Handed(every_n_steps=3)"
+    assert Handed(limit=True).state_key == "Handed{'limit': True}"
 
 
 ROUNDED = partial(Explicit, weights_dtype=torch.float32)  # as LossWeights are made

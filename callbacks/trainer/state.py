@@ -37,8 +37,7 @@ class StatefulCallback(Callback):
 
     def _remember(self, given: Mapping[str, Any]) -> None:
         """Keep the settings that differ from the defaults; call it with ``locals()``."""
-        parameters = inspect.signature(type(self).__init__).parameters.values()
-        known = [p for p in parameters if p.name in given and p.name != "self"]
+        known = [p for p in _parameters(type(self)) if p.name in given and p.name != "self"]
         settings = {p.name: _plain(given[p.name]) for p in known}
         self._settings = {p.name: settings[p.name] for p in known if settings[p.name] != p.default}
 
@@ -89,6 +88,13 @@ def callbacks_of(trainer: pl.Trainer, kind: type[C]) -> list[C]:
     """Every callback of a class among those of a trainer."""
     callbacks: Sequence[Any] = trainer.callbacks  # type: ignore[attr-defined]
     return [callback for callback in callbacks if isinstance(callback, kind)]
+
+
+def _parameters(kind: type) -> list[inspect.Parameter]:
+    """Those of all constructors of a class, which may hand them on; its own defaults count."""
+    own = [vars(base)["__init__"] for base in reversed(kind.__mro__) if "__init__" in vars(base)]
+    every = [inspect.signature(constructor).parameters for constructor in own]
+    return list({name: p for parameters in every for name, p in parameters.items()}.values())
 
 
 def _plain(value: Any) -> Any:
