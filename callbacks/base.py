@@ -101,7 +101,7 @@ class KernelCallback(StatefulCallback):
         self._module = ref(pl_module)
         self._fitting = True
         self._restart()
-        self.guard.told = callbacks_of(trainer, KernelCallback)[0].guard.told
+        self.guard.told = callbacks_of(trainer, KernelCallback, self)[0].guard.told
         if (refused := unsupported_strategy(trainer)) is not None:
             self.active = False
             self.guard.warn_once("strategy", f"{refused} {self.without}")
@@ -212,10 +212,11 @@ class KernelCallback(StatefulCallback):
         certify: Callable[[StepTerms], bool],
     ) -> Look | None:
         """A look at the terms to keep, None without any; others that look at the same share it."""
-        look = shared_look(self, callbacks_of(at.trainer, KernelCallback), at, keep, certify)
+        others = callbacks_of(at.trainer, KernelCallback, self)
+        look = shared_look(self, others, at, keep, certify)
         if look is not None:
             look.total_step = self.writer.count.at(look.step)
-            self.guard.run("the first line", partial(announce_start, at.trainer, look))
+            self.guard.run("the first line", partial(announce_start, at.trainer, self, look))
         return look
 
     def close_looks(self) -> None:

@@ -180,7 +180,7 @@ class NTKMonitor(KernelCallback):
         self._read: set[str] = set()  # terms, when it was last due
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        alike = [m for m in callbacks_of(trainer, NTKMonitor) if m.prefix == self.prefix]
+        alike = [m for m in callbacks_of(trainer, NTKMonitor, self) if m.prefix == self.prefix]
         position = alike.index(self) + 1
         self.writer.prefix = self.prefix if position == 1 else f"{self.prefix}_{position}"
         self.report.restart()
@@ -259,7 +259,7 @@ class NTKMonitor(KernelCallback):
     def _keep(self, trainer: pl.Trainer, readings: list[Reading]) -> None:
         step = logged_step(trainer)
         self.acts += 1
-        share = Reading(step, {OVERHEAD.pattern: overhead(trainer, self.guard)})
+        share = Reading(step, {OVERHEAD.pattern: overhead(trainer, self)})
         self.report.measured(trainer, step, [*readings, share])
 
     def will_look(self, trainer: pl.Trainer) -> bool:

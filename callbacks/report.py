@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from pinn_ntk.callbacks.log_writer import LogWriter
 from pinn_ntk.callbacks.trainer import announcement
 from pinn_ntk.callbacks.trainer.flavours import rank_zero_info
-from pinn_ntk.callbacks.trainer.guard import Guard
 from pinn_ntk.callbacks.trainer.loggers import log_figure, log_layout, log_text, writers
 from pinn_ntk.callbacks.trainer.state import StatefulCallback, callbacks_of
 from pinn_ntk.callbacks.trainer.steps import last_step
@@ -100,15 +99,15 @@ class Report:
         return True
 
 
-def overhead(trainer: pl.Trainer, guard: Guard) -> float:
+def overhead(trainer: pl.Trainer, callback: KernelCallback) -> float:
     """Share of the fit's wall time that was spent in callbacks of this package."""
-    spent = sum(callback.guard.seconds for callback in _everyone(trainer))
-    return spent / guard.elapsed()
+    spent = sum(one.guard.seconds for one in _everyone(trainer, callback))
+    return spent / callback.guard.elapsed()
 
 
-def announce_start(trainer: pl.Trainer, look: Look) -> None:
+def announce_start(trainer: pl.Trainer, callback: KernelCallback, look: Look) -> None:
     """Say once a fit what it is going to be; all callbacks together, when the first one looks."""
-    active = [callback for callback in _everyone(trainer) if callback.active]
+    active = [one for one in _everyone(trainer, callback) if one.active]
     if "start" in active[0].guard.told:
         return
     active[0].guard.told.add("start")
@@ -122,16 +121,16 @@ def announce_start(trainer: pl.Trainer, look: Look) -> None:
 
 def announce_end(trainer: pl.Trainer, callback: KernelCallback) -> None:
     """Say what a fit was, when the last callback concludes."""
-    everyone = _everyone(trainer)
+    everyone = _everyone(trainer, callback)
     active = [c for c in everyone if c.active and c._fitting]
     if callback is not everyone[-1] or not active:
         return
     done = [announcement.Done(c.guard.owner, c.act, c.acts) for c in active]
     weights = [getattr(c, "weights", {}) for c in active if c.acts]
-    share = overhead(trainer, callback.guard)
+    share = overhead(trainer, callback)
     announcement.say(announcement.end_line(done, dict(ChainMap(*weights)), share))
 
 
-def _everyone(trainer: pl.Trainer) -> list[KernelCallback]:
-    """Our callbacks of a trainer."""
-    return callbacks_of(trainer, StatefulCallback)  # type: ignore[arg-type]
+def _everyone(trainer: pl.Trainer, callback: KernelCallback) -> list[KernelCallback]:
+    """Our callbacks of a trainer, this one included."""
+    return callbacks_of(trainer, StatefulCallback, callback)  # type: ignore[arg-type]

@@ -64,6 +64,30 @@ def test_callbacks_that_change_the_training(
     assert_traces(monitor, module, measured)
 
 
+class Around(pl.Callback):
+    """Holds a callback that the trainer does not know, and calls its hooks."""
+
+    def __init__(self, held: Any) -> None:
+        self.held = held
+
+    def __getattribute__(self, name: str) -> Any:
+        hook = name.startswith("on_") or name == "teardown"
+        return getattr(vars(self)["held"] if hook else super(), name)
+
+
+@pytest.mark.parametrize("options", [{}, {"raw": True, "taps": True}], ids=str)
+def test_callbacks_within_callbacks(options: dict[str, bool], caplog: pytest.LogCaptureFixture):
+    kind = Manual if options else Noted
+    monitor, balancer = NTKMonitor(every_n_steps=2), NTKBalancer(every_n_steps=2)
+    with caplog.at_level("INFO"):
+        module, _ = compare(kind, Around(monitor), **options)
+        compare(kind, Around(balancer), weigh_every=2, **options)
+    assert_traces(monitor, module, STEPS)
+    said = [line for line in caplog.messages if line.startswith("NTK")]
+    assert [line.split(":")[0] for line in said] == ["NTKMonitor"] * 2 + ["NTKBalancer"] * 2
+    assert said[1].startswith("NTKMonitor: 3 measurements; ")
+
+
 def test_accumulation_that_changes_on_the_way():
     monitor, balancer = NTKMonitor(every_n_steps=1), NTKBalancer(every_n_steps=1000)
     fit = {"steps": -1, "max_epochs": 2, "limit_train_batches": 4}

@@ -65,8 +65,9 @@ class ManualBackward:
         self._restart()
         self._manual = not module.automatic_optimization
         callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
-        first = next(callback for callback in callbacks if isinstance(callback, StatefulCallback))
-        self._speaks = getattr(first, "manual", None) is self  # one warning is enough
+        ours = [callback for callback in callbacks if isinstance(callback, StatefulCallback)]
+        first = getattr(ours[0], "manual", None) if ours else self
+        self._speaks = first is self  # one warning is enough
         at = Backward(trainer, module, None)
         self.recorder.on_tap = partial(self._listen, at) if self._manual else None
         if self._manual and self.functions:

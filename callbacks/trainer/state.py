@@ -84,10 +84,14 @@ class StatefulCallback(Callback):
         return all(written.get(name) == self._settings.get(name) for name in WHAT)
 
 
-def callbacks_of(trainer: pl.Trainer, kind: type[C]) -> list[C]:
-    """Every callback of a class among those of a trainer."""
+def callbacks_of(trainer: pl.Trainer, kind: type[C], asking: C | None = None) -> list[C]:
+    """Every callback of a class among those of a trainer, and the one that asks.
+
+    That may be missing there: within a callback of the user, which calls its hooks.
+    """
     callbacks: Sequence[Any] = trainer.callbacks  # type: ignore[attr-defined]
-    return [callback for callback in callbacks if isinstance(callback, kind)]
+    found = [callback for callback in callbacks if isinstance(callback, kind)]
+    return found if asking is None or asking in found else [*found, asking]
 
 
 def _parameters(kind: type) -> list[inspect.Parameter]:
