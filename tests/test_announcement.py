@@ -48,6 +48,11 @@ def test_one_line_at_the_start_and_one_at_the_end(
     assert max(map(len, (start, end))) <= 200
 
 
+def test_what_stands_in_for_a_logger_is_no_place(caplog: pytest.LogCaptureFixture):
+    start, _ = lines(caplog, NTKMonitor(), logger=True, fast_dev_run=2)
+    assert start.endswith("; no logger, so in .history only.")
+
+
 def test_each_fit_has_its_own(caplog: pytest.LogCaptureFixture):
     monitor = NTKMonitor()
     for _ in range(2):

@@ -86,8 +86,12 @@ def timing(schedule: Schedule, last_step: int | None) -> str:
 
 
 def places(trainer: pl.Trainer) -> list[str]:
-    """Where loggers write: folders as seen from here, or the class of a logger without one."""
-    return list(dict.fromkeys(map(_place, trainer.loggers)))
+    """Where loggers write: folders as seen from here, or the class of a logger without one.
+
+    Those that stand in for loggers, as under ``fast_dev_run``, write nowhere.
+    """
+    writing = [one for one in trainer.loggers if type(one).__name__ != "DummyLogger"]
+    return list(dict.fromkeys(map(_place, writing)))
 
 
 def _place(logger: Any) -> str:
