@@ -108,8 +108,7 @@ class KernelCallback(StatefulCallback):
             return
         self.finder.check_routes(pl_module)
         check_patterns(trainer.optimizers, pl_module, self.looks.params)
-        apart = in_other_processes(trainer)
-        if apart is not None and trainer.is_global_zero:
+        if trainer.is_global_zero and (apart := in_other_processes(trainer)) is not None:
             self.guard.warn_once("processes", apart)
         fit_begins(self)
         self.finder.recorder.attach(pl_module)

@@ -219,6 +219,26 @@ def many(count: int) -> dict[str, Tensor]:
     return batch() | {"x": torch.linspace(-1, 1, count, dtype=torch.float64)[:, None]}
 
 
+class Handful(Noted):
+    """Its batches can be read once, and not be copied."""
+
+    def residuals(self, batch: Any) -> Residuals:
+        return super().residuals(dict(batch))
+
+
+@pytest.mark.parametrize("route", ["residuals", "probe"])
+def test_a_batch_that_cannot_be_copied_is_told_once(route: str):
+    def once() -> list[Any]:
+        return [(item for item in batch().items()) for _ in range(4)]
+
+    module, plain, monitor = make(Handful), make(Handful), NTKMonitor(2, **{route: "residuals"})
+    train(plain, steps=4, batches=once())
+    with told_once(r"the measurement failed with UncopiedError: .* has no copy \(TypeError: .*'ge"):
+        train(module, monitor, steps=4, batches=once())
+    assert same(module, plain)
+    assert len(monitor.history) == 0
+
+
 def test_a_probe_holds_at_most_max_points_of_a_term_for_good():
     """Rows of a term drawn from every stratum; the trace is that of some of the rows."""
     module = make(Noted, optimizer="adam")

@@ -33,6 +33,10 @@ SEED = 0x5EED
 """Seed of what a probe draws, so that it draws the same whenever it is evaluated."""
 
 
+class UncopiedError(ValueError):
+    """A batch has no copy, so no function of the user's can be run on it beside the training."""
+
+
 class FixedProbe:
     """Residuals of a frozen batch, with a fixed seed and a fixed choice of rows.
 
@@ -45,13 +49,18 @@ class FixedProbe:
         self.batch: Any = None
         self.rows: dict[str, Tensor] = {}  # kept ones of each term's residual, sorted
         self.renewed = False
+        self._refused = ""  # why no copy of a batch was kept
         self._restored: list[Tensor] = []
         self._plain = False
 
     def freeze(self, batch: Any) -> None:
-        """Keep a copy of the first batch seen; restored tensors go into its containers."""
+        """Keep a copy of the first batch that has one; restored tensors go into its containers."""
         if self.batch is None:
-            self.batch = copied(batch)
+            try:
+                self.batch = copied(batch)
+            except UncopiedError as error:  # said when the probe is asked for
+                self._refused = str(error)
+                return
             if self._restored:
                 self._put_back()
             self._plain = is_plain(self.batch)
@@ -76,6 +85,8 @@ class FixedProbe:
             random.seed(SEED)
             return resolved(self.route, module)(batch)
 
+        if self.batch is None and self._refused:
+            raise UncopiedError(self._refused)
         batch = copied(self.batch, module.device)
         residuals = residuals_of(seeded, trainer, module, batch, f"probe={named(self.route)}")
         for name, residual in residuals.items():
@@ -109,9 +120,18 @@ def _seed(device: torch.device) -> None:
 
 
 def copied(batch: Any, device: torch.device | None = None) -> Any:
-    """A batch of leaves that shares no memory with the given one, on a device if one is given."""
+    """A batch of leaves that shares no memory with the given one, on a device if one is given.
+
+    UncopiedError where it has no copy, as a generator has none.
+    """
     if not tensors_of(batch):
-        return copy.deepcopy(batch)
+        try:
+            return copy.deepcopy(batch)
+        except Exception as error:
+            raise UncopiedError(
+                f"the batch has no copy ({type(error).__name__}: {error}). Let the data loader "
+                "give tensors in dicts, lists or dataclasses."
+            ) from error
 
     return apply_to_collection(batch, Tensor, subclasses.copied, device)
 
