@@ -30,7 +30,7 @@ NINE = {"pde": 9, "bc": 2}
         ({"step": {"points": PROBE}}, "**Kernel at step 20** on a fixed probe"),
         ({"step": {"undefined": ["ic"]}}, "Undefined: ic, whose residual holds NaN or inf."),
         ({"step": {"undefined": ["ic"]}}, "| ic | - | undefined | - | - | - | - |"),
-        ({"step": {"undefined": ["term_2"]}}, "- Names: term_2 (not logged: pass names=[...] or"),
+        ({"step": {"undefined": ["term_2"]}}, "- Names: term_2 (not logged before the backward"),
         ({"step": {"rows": {"term_0": 1}}, "spectrum": None, "traces": None}, "- Names: term_0"),
         ({"step": {"rows": NINE}}, "those of 3 of its 9 rows, evenly strided (max_points=4)"),
         (

@@ -120,4 +120,7 @@ def _sampled(readings: Readings) -> Iterator[str]:
 def _unnamed(facts: Mapping[str, Any]) -> Iterator[str]:
     unnamed = [t for t in (*facts["rows"], *facts["undefined"]) if UNNAMED.fullmatch(t)]
     if unnamed:
-        yield f"Names: {', '.join(unnamed)} (not logged: pass names=[...] or log each term)."
+        yield (
+            f"Names: {', '.join(unnamed)} (not logged before the backward pass: pass names=[...], "
+            "or log each term in training_step)."
+        )
