@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 import warnings
@@ -12,9 +13,48 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from pinn_ntk import LossWeights
 from pinn_ntk.callbacks import NTKBalancer, NTKMonitor
 from tests.pinn import N_BC, Pinn, batch, build, fit, ours, told_once
-from tests.zoo import Explicit, make
+from tests.zoo import Explicit, Noted, make
+
+# --- Weights that the loss holds, or does not
+
+
+def summed(weights: LossWeights, losses: dict[str, Tensor]) -> Tensor:
+    return losses["pde"] + losses["bc"]
+
+
+def read_off(weights: LossWeights, losses: dict[str, Tensor]) -> Tensor:
+    held = weights.as_dict()
+    return sum((held[name] * loss for name, loss in losses.items()), start=torch.tensor(0.0))
+
+
+USES: dict[str, Any] = {
+    "called": lambda weights, losses: weights(losses),
+    "scaled": lambda weights, losses: 0.1 * weights(losses),
+    "read off": read_off,
+    "not at all": summed,
+}
+
+
+class Holding(Noted):
+    """Holds weights, and makes some use of them."""
+
+    def __init__(self, use: Any, **options: Any) -> None:
+        super().__init__(**options)
+        self.weights, self.use = LossWeights(["pde", "bc"]).double(), use
+
+    def total(self, losses: dict[str, Tensor]) -> Tensor:
+        return self.use(self.weights, losses)
+
+
+@pytest.mark.parametrize("use", USES)
+def test_weights_that_the_loss_does_not_hold_are_told_once(use: str):
+    said = r"the weights of pde, bc were written into .*, but those in the loss are what they were"
+    with told_once(said) if use == "not at all" else contextlib.nullcontext():
+        fit(make(Holding, use=USES[use]), NTKBalancer(every_n_steps=2), steps=6)
+
 
 # --- Own weights
 

@@ -29,15 +29,20 @@ class Remarks:
         self.guard = guard
         self._own: dict[str, Own] | None = None
         self._learned: list[str] = []
+        self._held: dict[str, Held] = {}
         self._away: dict[str, int] = {}  # term -> last batch of an epoch that it missed first
 
     def note(self, look: Look, in_loss: WeightsInLoss | None) -> None:
-        """The first update of a fit: what else weighs the terms."""
+        """What weighs the terms at an update; what else does, at the first of a fit."""
+        weights = {} if in_loss is None else in_loss.by_term(look.found.terms)
+        before, now = self._held, held(look, weights)
+        self._held = before | now
+        if unheard := not_in_loss(before, now):
+            self.guard.warn_once("unheard", unheard)
         if self._own is not None:
             return
         learned = [] if look.loss is None else [id(t) for t in learned_weights(look.loss)]
         self._learned = [name for name, tensor in look.trained.items() if id(tensor) in learned]
-        weights = {} if in_loss is None else in_loss.by_term(look.found.terms)
         self._own = {} if self._learned else own_weights(look, weights)
 
     def updated(self, traces: Traces, weights: Mapping[str, float], convention: str) -> None:
@@ -74,6 +79,33 @@ class Remarks:
                 f"{', '.join(away)} was in no batch of an epoch since an update fell due. It keeps "
                 "its weight, and is updated when it is back.",
             )
+
+
+class Held(NamedTuple):
+    """A weight that a `LossWeights` holds, and what the whole weight in the loss is."""
+
+    held: float
+    whole: float
+
+
+def held(look: Look, weights: Mapping[str, float]) -> dict[str, Held]:
+    """Term -> its weights, where a `LossWeights` has one."""
+    whole = {name: float(look.found.terms[name].weight.detach().sum()) for name in weights}
+    return {name: Held(weight, whole[name] * look.scale) for name, weight in weights.items()}
+
+
+def not_in_loss(before: Mapping[str, Held], now: Mapping[str, Held]) -> str:
+    """That weights which were written do not reach the loss; empty where they do."""
+    both = {name: (before[name], now[name]) for name in now if name in before}
+    moved = [name for name, (old, new) in both.items() if not _same(old.held, new.held)]
+    if not moved or not all(_same(old.whole, new.whole) for old, new in both.values()):
+        return ""
+    return (
+        f"the weights of {', '.join(moved)} were written into the module's LossWeights, but those "
+        "in the loss are what they were before: it is trained on without them. Multiply the terms "
+        "by them, as in return self.weights({'pde': pde, 'bc': bc}), or hold no LossWeights: then "
+        "weights are put on gradients."
+    )
 
 
 class Own(NamedTuple):
@@ -123,5 +155,5 @@ def multiplied(
     )
 
 
-def _same(weight: float, rows: int) -> bool:
-    return math.isclose(weight, rows, rel_tol=SAME)
+def _same(weight: float, other: float) -> bool:
+    return math.isclose(weight, other, rel_tol=SAME)
