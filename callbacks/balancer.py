@@ -173,6 +173,7 @@ class NTKBalancer(KernelCallback):
         super().on_fit_start(trainer, pl_module)
         if self.active:
             self._update.fit_starts(trainer, pl_module)
+            self.ends = self._update.ends
             if self._in_loss is None:
                 check_optimizers(trainer)
 

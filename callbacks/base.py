@@ -45,8 +45,8 @@ class KernelCallback(StatefulCallback):
     """What one measurement may take."""
     without = "Nothing is measured."
     """What follows for the user where a strategy is not supported."""
-    act, plan = "measurement", "measured"
-    """What is done when it is due, in a word."""
+    act, plan, ends = "measurement", "measured", ""
+    """What is done when it is due, in a word; "first", "last": at those steps of a fit as well."""
 
     def _set_up(
         self, schedule: Schedule, finder: TermFinder, params: Patterns, prefix: str

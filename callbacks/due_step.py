@@ -42,6 +42,11 @@ class DueStep:
         self._until = -1  # the last epoch in which that is waited for
 
     @property
+    def ends(self) -> str:
+        """Which steps of a fit are due whatever the schedule says."""
+        return "last" if self._resumed else "first last"
+
+    @property
     def recent(self) -> bool:
         """Whether the running step, or the one before, is due."""
         return self._due or self._was_due

@@ -185,6 +185,7 @@ class NTKMonitor(KernelCallback):
         self.writer.prefix = self.prefix if position == 1 else f"{self.prefix}_{position}"
         self.report.restart()
         self.due.restart(resumed=self._resumed)
+        self.ends = self.due.ends
         super().on_fit_start(trainer, pl_module)
         if self.active:
             self.panel.fit_starts(pl_module, resumed=self._resumed)

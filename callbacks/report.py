@@ -112,7 +112,8 @@ def announce_start(trainer: pl.Trainer, callback: KernelCallback, look: Look) ->
         return
     active[0].guard.told.add("start")
     last = last_step(trainer)
-    plans = [(c.guard.owner, f"{c.plan} {announcement.timing(c.schedule, last)}") for c in active]
+    timing = announcement.timing
+    plans = [(c.guard.owner, f"{c.plan} {timing(c.schedule, last, c.ends)}") for c in active]
     if not any(hasattr(c, "weights") for c in active):
         plans[-1] = plans[-1][0], f"{plans[-1][1]}, no weights set"
     rows = {name: residual.numel() for name, residual in look.found.residuals.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -138,13 +139,37 @@ def test_many_terms_and_steps_are_counted():
         ({"per_decade": 3, "budget": 0.02}, 99, "3 times per factor of ten in steps within 2 % of"),
         ({"steps": [5, 0, 7]}, 99, "at steps 0, 5, 7"),
         ({"steps": range(0, 90, 10)}, 99, "at steps 0, 10, 20, 30 and 5 more"),
-        ({"steps": [100]}, 99, "at the first and the last step (steps=[100] lie behind 99)"),
+        ({"steps": [5, 100]}, 99, "at steps 5"),
+        ({"steps": [100]}, 99, "at no step (100 lies behind 99)"),
         ({"steps": [100]}, None, "at steps 100"),
     ],
 )
 def test_schedules_in_words(options: dict[str, Any], last: int | None, said: str):
     schedule = Schedule("NTKMonitor", **({"every_n_steps": 500} | options))
     assert timing(schedule, last).startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("callback", "steps", "said"),
+    [
+        (NTKMonitor, [3], "at steps 3, and at the first and the last step"),
+        (NTKMonitor, [0, 3, 9], "at steps 0, 3, and at the last step"),
+        (NTKMonitor, [0, 5], "at steps 0, 5"),
+        (NTKMonitor, [9], "at the first and the last step (9 lies behind 5)"),
+        (NTKBalancer, [3], "at steps 3, and at the first step"),
+        (NTKBalancer, [0, 3], "at steps 0, 3"),
+        (NTKBalancer, [9, 12], "at the first step (9 lies behind 5)"),
+    ],
+)
+def test_steps_besides_those_listed_are_said(
+    caplog: pytest.LogCaptureFixture, callback: Any, steps: list[int], said: str
+):
+    acting = callback(steps=steps)
+    start, end = lines(caplog, acting, steps=6)
+    assert re.search(rf" {re.escape(said)}[,;] no ", start)
+    done = {int(step) for tag in acting.history for step in acting.history[tag][:, 0]}
+    assert done == {0} | {s for s in steps if s < 6} | ({5} if callback is NTKMonitor else set())
+    assert f": {len(done)} " in end
 
 
 def test_callbacks_show_their_settings():

@@ -72,17 +72,29 @@ def end_line(done: Sequence[Done], weights: Mapping[str, float], share: float) -
     return f"{owners}: {counts}; {last if weights else ''}{cost} of the time."
 
 
-def timing(schedule: Schedule, last_step: int | None) -> str:
-    """A schedule in words."""
+def timing(schedule: Schedule, last_step: int | None, ends: str = "") -> str:
+    """A schedule in words.
+
+    ``ends`` are steps besides: "first", "last", both or none.
+    """
     within = "" if schedule.budget is None else f" within {100 * schedule.budget:.3g} % of the time"
     if schedule.steps is not None:
-        steps = sorted(schedule.steps)
-        if last_step is not None and steps[0] > last_step:
-            return f"at the first and the last step (steps={steps[:SHOWN]} lie behind {last_step})"
-        return f"at steps {_listed(map(str, steps))}{within}"
+        return f"{_at(sorted(schedule.steps), last_step, ends.split())}{within}"
     if schedule.per_decade is not None:
         return f"{schedule.per_decade} times per factor of ten in steps{within}"
     return f"every {schedule.every_n_steps} steps{within}".replace("every 1 steps", "every step")
+
+
+def _at(steps: Sequence[int], last_step: int | None, ends: Sequence[str]) -> str:
+    """Steps that are listed, as far as a fit goes, and those besides that are not."""
+    known = [step for step in steps if last_step is None or step <= last_step]
+    listed = {"first": 0 in known, "last": last_step in known}
+    besides = " and the ".join(end for end in ends if not listed[end])
+    if known and besides:
+        return f"at steps {_listed(map(str, known))}, and at the {besides} step"
+    if known:
+        return f"at steps {_listed(map(str, known))}"
+    return f"at {f'the {besides}' if besides else 'no'} step ({steps[0]} lies behind {last_step})"
 
 
 def places(trainer: pl.Trainer) -> list[str]:

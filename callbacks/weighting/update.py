@@ -48,6 +48,11 @@ class WeightUpdate:
         if self.in_loss is not None:
             self.terms.weights = self.in_loss.as_dict()
 
+    @property
+    def ends(self) -> str:
+        """Which steps of a fit are due whatever the schedule says."""
+        return "" if self.terms.measured else "first"
+
     def begins(self, step: int, *, asked: bool) -> None:
         """A step begins; whether the schedule asked for an update since the last one."""
         if asked:
