@@ -126,7 +126,8 @@ def test_two_monitors_do_not_meet():
 
 def test_nan_is_logged_for_its_term_only(tmp_path: Path):
     module, monitor, table = make(Burst), NTKMonitor(every_n_steps=1), CSVLogger(tmp_path)
-    train(module, monitor, steps=4, logger=table)
+    with told_once("at step 2 the residual of bc holds NaN or inf and is not measured"):
+        train(module, monitor, steps=4, logger=table)
     trace = series(monitor, "ntk/trace/bc")
     assert list(trace) == [0, 1, 2, 3]
     assert math.isnan(trace[2])
