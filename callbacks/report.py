@@ -113,7 +113,7 @@ def announce_start(trainer: pl.Trainer, callback: KernelCallback, look: Look) ->
     active[0].guard.told.add("start")
     last = last_step(trainer)
     timing = announcement.timing
-    plans = [(c.guard.owner, f"{c.plan} {timing(c.schedule, last, c.ends)}") for c in active]
+    plans = [(_owner(c, active), f"{c.plan} {timing(c.schedule, last, c.ends)}") for c in active]
     if not any(hasattr(c, "weights") for c in active):
         plans[-1] = plans[-1][0], f"{plans[-1][1]}, no weights set"
     rows = {name: residual.numel() for name, residual in look.found.residuals.items()}
@@ -126,10 +126,17 @@ def announce_end(trainer: pl.Trainer, callback: KernelCallback) -> None:
     active = [c for c in everyone if c.active and c._fitting]
     if callback is not everyone[-1] or not active:
         return
-    done = [announcement.Done(c.guard.owner, c.act, c.acts) for c in active]
+    done = [announcement.Done(_owner(c, active), c.act, c.acts) for c in active]
     weights = [getattr(c, "weights", {}) for c in active if c.acts]
     share = overhead(trainer, callback)
     announcement.say(announcement.end_line(done, dict(ChainMap(*weights)), share))
+
+
+def _owner(callback: KernelCallback, active: Iterable[KernelCallback]) -> str:
+    """Its class, and its prefix where there are several of that."""
+    name = callback.guard.owner
+    several = sum(one.guard.owner == name for one in active) > 1
+    return f"{name} ({callback.writer.prefix})" if several else name
 
 
 def _everyone(trainer: pl.Trainer, callback: KernelCallback) -> list[KernelCallback]:

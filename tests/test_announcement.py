@@ -117,6 +117,13 @@ def test_other_ranks_are_silent(caplog: pytest.LogCaptureFixture, monkeypatch: p
         rank_zero_only.rank = 0
 
 
+def test_several_of_a_kind_are_told_apart_by_their_prefix(caplog: pytest.LogCaptureFixture):
+    both = NTKMonitor(every_n_steps=1), NTKMonitor(every_n_steps=2, prefix="probe"), NTKBalancer()
+    first, last = lines(caplog, *both, steps=2)
+    assert first.startswith("NTKMonitor (ntk), NTKMonitor (probe), NTKBalancer: pde")
+    assert last.startswith("NTKMonitor (ntk), NTKMonitor (probe), NTKBalancer: 2 measurements, 2 m")
+
+
 def test_many_terms_and_steps_are_counted():
     rows = {f"term_{i}": i for i in range(12)}
     said = start_line(rows, [("NTKMonitor", "measured")], ["a", "b"])

@@ -44,8 +44,8 @@ def test_full_rank_by_hand() -> None:
     assert full.must_decrease
     assert (full.duplicates, full.broadcast, full.cause) == ((), {}, "")
     assert full.statement == (
-        "pde: positive definite with smallest eigenvalue 1; its loss, trained alone, must "
-        "fall under gradient flow, at that times |dL/dr|^2 at least."
+        "pde: positive definite with smallest eigenvalue 1; under gradient flow its loss, trained "
+        "alone, falls by that times |dL/dr|^2 a unit of time at least."
     )
 
 

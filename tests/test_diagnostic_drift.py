@@ -287,6 +287,8 @@ def of(*moved: str, **drift: float) -> dict[str, Any]:
         (of(pde=0.6, bc=0.02, parameters=0.1), "the kernel of pde 0.6, the ker"),
         (of(pde=0.6, bc=0.02, parameters=0.1), "no longer holds"),
         (of(bc=0.02, parameters=0.1), "norm: the kernel of bc 0.02, the parameters"),
+        (of(bc=0.2, parameters=0.1), "the first kernel holds roughly of bc."),
+        (of(pde=0.2, bc=0.2, parameters=0.1), "the first kernel holds roughly."),
         (of(kernel=0.09, parameters=0.1), "nearly constant"),
         (of(kernel=0.3, parameters=0.1), "in between"),
         (of(kernel=0.7, parameters=0.1), "no longer holds"),

@@ -66,7 +66,8 @@ class Remarks:
                 "unmoved",
                 f"no trained parameter moves the residual of {', '.join(still)} (trace 0), so it "
                 "is left out of the balancing until one does, and the other terms are balanced. "
-                "Right for a hard constraint; else look for a detach().",
+                "Right for a hard constraint; else look for a detach(), or an activation without "
+                "that derivative (ReLU has no second one).",
             )
 
     def epoch_ends(self, waiting: Iterable[str], batch: int) -> None:

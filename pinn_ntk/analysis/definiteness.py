@@ -133,7 +133,7 @@ class Definiteness:
         if self.must_decrease:
             return (
                 f"{self.name}: positive definite with smallest eigenvalue {number(self.smallest)}; "
-                f"{loss} must fall under gradient flow, at that times |dL/dr|^2 at least."
+                f"under gradient flow {loss} falls by that times |dL/dr|^2 a unit of time at least."
             )
         if self.rank == self.rows:
             return (

@@ -225,17 +225,19 @@ def _verdicts(drift: Mapping[str, float], terms: Iterable[str]) -> Iterator[str]
     for drifts in (whole, single):
         known = finite(drifts)
         if moved and known:
-            yield _verdict(known, moved)
+            yield _verdict(known, moved, of=len(drifts))
             return
 
 
-def _verdict(drifts: Mapping[str, float], moved: float) -> str:
+def _verdict(drifts: Mapping[str, float], moved: float, of: int) -> str:
     worst = max(drifts.values())
     verdict = "in between: the linear theory of the first kernel holds roughly"
     if worst <= CONSTANT:
         verdict = "nearly constant: the linear theory of the first kernel describes the training"
     elif worst >= MOVED:
         verdict = "changed: the linear theory of the first kernel no longer holds over the training"
+    if len(drifts) < of:
+        verdict += " of " + ", ".join(name.removeprefix("the kernel of ") for name in drifts)
     listed = ", ".join(f"{name} {number(drift)}" for name, drift in drifts.items())
     return (
         f"Drift since the first measurement, relative to the norm: {listed}, the parameters "

@@ -22,4 +22,7 @@ class LearningRate(Diagnostic):
     def read(self, look: Look) -> Reading | None:
         """The rate; nothing where several optimizers train them, or none has one."""
         lr = look.learning_rate
-        return None if lr is None else Reading(look.step, finite({"lr": lr}), facts={"lr": lr})
+        if lr is None:
+            return None
+        facts = {"lr": lr, "groups": bool(look.group_scales)}
+        return Reading(look.step, finite({"lr": lr}), facts=facts)

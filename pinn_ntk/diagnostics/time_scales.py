@@ -35,7 +35,8 @@ class TimeScales(Diagnostic):
         return Reading(look.step, facts={"rates": plain})
 
     def sentences(self, readings: Readings) -> Iterator[str]:
-        lr = readings["learning_rate"].facts["lr"] if "learning_rate" in readings else None
+        known = readings["learning_rate"].facts if "learning_rate" in readings else {}
+        lr = known.get("lr")
         rates = readings[self.name].facts["rates"]
         if not lr or not rates:
             return
@@ -44,8 +45,11 @@ class TimeScales(Diagnostic):
             "slowest above the noise"
             for term, (fast, slow) in rates.items()
         )
+        at = f"rate in use, {number(lr)}"
+        if known.get("groups"):
+            at = f"rates of the groups in use, {number(lr)} at most"
         yield (
-            f"Time scales: with plain gradient descent at the learning rate in use, {number(lr)}, "
+            f"Time scales: with plain gradient descent at the learning {at}, "
             f"and each term alone, residuals fall by a factor of e: {listed}."
         )
 
