@@ -42,6 +42,19 @@ class Convolved(nn.Module):
         return self.rest(self.conv(x[:, None]).tanh().flatten(1))  # type: ignore[no-any-return]
 
 
+class Pictures(nn.Module):
+    """A picture for each point, and filters that meet many times its numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = (nn.Conv2d(n, 16, 3, padding=1) for n in (2, 16))
+        self.last = nn.Conv2d(16, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.tanh(self.first(x[:, :, None, None].expand(-1, 2, 8, 8)))
+        return self.last(torch.tanh(self.second(h))).flatten(1).mean(1)  # type: ignore[no-any-return]
+
+
 def normed() -> nn.Module:
     return nn.Sequential(stack([2, 48, 48]), nn.BatchNorm1d(48), nn.Tanh(), stack([48, 48, 1]))
 
@@ -157,6 +170,7 @@ PATHS = {
     "batch_norm_large": Path(normed, lambda n, x: n(x), 3000, exact=False),
     "convolution": Path(Convolved, lambda n, x: n(x), 500, exact=True),
     "convolution_large": Path(Convolved, lambda n, x: n(x), 20000, exact=False),
+    "pictures": Path(Pictures, lambda n, x: n(x), 300, exact=False),
     "components_first": Path(
         lambda: stack([2, 48, 48, 3]), lambda n, x: n(x[None]).movedim(-1, 0), 9000, exact=False
     ),

@@ -136,16 +136,16 @@ def _convolution(node: Node, position: int, shape: torch.Size) -> list[SiteRule]
         return [by_sample, SiteRule(_by_place, Dense)]
     if position != 1:
         return None
-    patches = _patches(node, operand(nodes.saved(node, "input")), shape)  # (N, I k, L)
-    groups = nodes.saved(node, "groups")
+    signal = operand(nodes.saved(node, "input"))
     by_sample = SiteRule(
         lambda t: t.reshape(len(t), -1),
-        lambda g: _filters(g.view(len(g), out[1], -1), patches, groups),
+        lambda g: _filters(node, g.view(len(g), out[1], -1), signal, shape),
     )
-    if groups != 1:
+    if nodes.saved(node, "groups") != 1:
         return [by_sample]
-    right = patches.transpose(1, 2).flatten(0, 1)
-    by_place = SiteRule(_by_place, lambda g: Outer((g,), (right,)))
+    by_place = SiteRule(
+        _by_place, lambda g: Outer((g,), (_by_place(_patches(node, signal, shape)),))
+    )
     few = math.prod(out[2:]) <= min(shape[0], shape[1:].numel())
     return [by_place, by_sample] if few else [by_sample, by_place]
 
@@ -162,7 +162,7 @@ def _convolution_backward(node: Node, position: int, shape: torch.Size) -> SiteR
     outer = operand(nodes.saved(node, "grad_output")).flatten(2)  # (N, O, L)
 
     def contribute(g: Tensor) -> Made:
-        return _filters(outer, _patches(node, g.view(out), shape), nodes.saved(node, "groups"))
+        return _filters(node, outer, g.view(out), shape)
 
     return SiteRule(lambda t: t.reshape(len(t), -1), contribute)
 
@@ -172,12 +172,21 @@ def _by_place(tensor: Tensor) -> Tensor:
     return tensor.flatten(2).transpose(1, 2).flatten(0, 1)
 
 
-def _filters(outer: Tensor, patches: Tensor, groups: int) -> Made:
-    """Gradients of the filters, a sample each, from (N, O, L) and (N, I k, L)."""
-    grouped: list[Tensor] = [x.unflatten(1, (groups, -1)) for x in (outer, patches)]
+def _filters(node: Node, outer: Tensor, signal: Tensor, shape: torch.Size) -> Made:
+    """Gradients of the filters, a sample each, from (N, O, L) and (N, I, ...).
+
+    What a filter meets is many times the signal, so no more is laid out at once than it gives.
+    """
+    groups, numel = nodes.saved(node, "groups"), shape.numel()
+    met = shape[1:].numel() * groups * outer.shape[2]  # numbers of one sample
 
     def make(samples: Tensor) -> Tensor:
-        return (grouped[0][samples] @ grouped[1][samples].mT).flatten(1)
+        return torch.cat([some(part) for part in samples.split(len(samples) * numel // met or 1)])
+
+    def some(samples: Tensor) -> Tensor:
+        pair = outer[samples], _patches(node, signal[samples], shape)
+        left, right = (x.unflatten(1, (groups, -1)) for x in pair)
+        return (left @ right.mT).flatten(1)
 
     return Made(len(outer), make, outer.device)
 
