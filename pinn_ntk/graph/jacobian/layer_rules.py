@@ -185,8 +185,8 @@ def _filters(node: Node, outer: Tensor, signal: Tensor, shape: torch.Size) -> Ma
 
     def some(samples: Tensor) -> Tensor:
         pair = outer[samples], _patches(node, signal[samples], shape)
-        left, right = (x.unflatten(1, (groups, -1)) for x in pair)
-        return (left @ right.mT).flatten(1)
+        grouped: list[Tensor] = [x.unflatten(1, (groups, -1)) for x in pair]
+        return (grouped[0] @ grouped[1].mT).flatten(1)
 
     return Made(len(outer), make, outer.device)
 
