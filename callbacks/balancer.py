@@ -260,8 +260,9 @@ class NTKBalancer(KernelCallback):
 
     def _to_weigh(self, loss: Tensor | None, found: StepTerms) -> StepTerms:
         """The terms to take traces of."""
+        self._update.pass_over(found.terms.keys() - found.residuals.keys())
         if self._in_loss is None and loss is not None:
-            found = self._on_gradients.weighable(found, partial(self.guard.warn_once, "strangers"))
+            found = self._on_gradients.weighable(found)
         found = self.looks.fresh(found).descending
         wanted = self._update.wants(lambda: found.residuals)
         return found if wanted else found.of(lambda _: False)

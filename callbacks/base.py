@@ -156,7 +156,7 @@ class KernelCallback(StatefulCallback):
         if self.active:
             self.close_looks()
             self.batch_ends(trainer)
-            self.finder.end(self.guard)
+            self.finder.end(self.guard, several=not pl_module.automatic_optimization)
             self.looks.batch_ends()
             self.writer.count(logged_step(trainer))
             self.manual.end(self.guard, self.unweighed)

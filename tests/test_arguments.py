@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pinn_ntk import ArgumentError, NTKWarning
 from pinn_ntk.callbacks import NTKBalancer, NTKMonitor
-from tests.pinn import Pinn, calling, fit, ours
+from tests.pinn import Pinn, calling, fit, ours, told_once
 
 
 class Asked(Pinn):
@@ -166,6 +166,57 @@ def test_names_that_the_loss_does_not_have_are_told(kind: Any, follows: str, use
     with pytest.warns(NTKWarning, match=f"{kind.__name__}: {said}") as warned:
         fit(build(), kind(every_n_steps=1, **{use: "otherwise"}), steps=3)
     assert len(ours(warned)) == 1
+
+
+class ByParts(Asked):
+    """Manual optimisation, with a backward pass for each term."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
+        losses = self.losses(self.residuals(batch))
+        self.log_dict(losses)
+        self.optimizers().zero_grad()
+        for loss in losses.values():
+            self.manual_backward(loss)
+        self.optimizers().step()
+
+
+class AsTheyCome(ByParts):
+    """Each term is logged when its turn has come, or with a step of the optimizer each."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
+        for name in ("pde", "bc"):
+            loss = self.losses(self.residuals(batch))[name]
+            self.log(name, loss)
+            self.optimizers().zero_grad()
+            self.manual_backward(loss)
+            self.optimizers().step()
+
+
+@pytest.mark.parametrize("kind", [ByParts, AsTheyCome])
+def test_names_that_another_loss_of_the_step_has_are_known(kind: type[ByParts]):
+    torch.manual_seed(1)
+    fit(kind(), NTKMonitor(every_n_steps=2, probe="residuals"), steps=6)
+    options = {"every_n_steps": 2, "residuals": "residuals"}
+    fit(kind(), NTKMonitor(**options), NTKBalancer(**options), steps=6)
+    said = r"residuals='otherwise' gives \['eq', 'wall'\], .*, only \['pde'"
+    with pytest.warns(NTKWarning, match=said):
+        fit(kind(), NTKMonitor(every_n_steps=2, residuals="otherwise"), steps=6)
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        ("one_of_them", r"='one_of_them' gives no residuals for \['bc'\] of the loss; they keep"),
+        ("otherwise", "='otherwise' gives .* they stay unweighted"),
+    ],
+)
+def test_a_term_that_the_function_does_not_give_is_not_said_to_stay_away(function: str, said: str):
+    with told_once(said):
+        fit(build(), NTKBalancer(every_n_steps=2, residuals=function), steps=12)
 
 
 class Conserving(Asked):

@@ -5,12 +5,10 @@ from __future__ import annotations
 from functools import partial
 
 from pinn_ntk.callbacks.step.manual_backward import Backward
-from pinn_ntk.callbacks.step.strangers import strangers
 from pinn_ntk.callbacks.step.term_finder import TermFinder
 from pinn_ntk.callbacks.step.untrained import remarks
 from pinn_ntk.callbacks.trainer.guard import Guard
 from pinn_ntk.looks.look import Look
-from pinn_ntk.looks.parameters import matches
 
 UNKNOWN = "what weight they have in the loss is not known, and rates are those of equal weights"
 
@@ -33,16 +31,10 @@ class TermChecks:
             remark = partial(remarks, at.loss, self.finder, look.trained.values(), look.scale)
             for what, said in (self.guard.run("comparing loss and terms", remark) or {}).items():
                 self.guard.tell_once(f"{self.guard.owner}: {said}", what)
-            if look.found.from_function:
-                self._names(at, look)
+            if look.found.from_function and self.finder.strangers.known:
+                self.finder.strangers.matter(UNKNOWN)
         if not look.undefined:
             self.finder.check(at.loss, look.found)
-
-    def _names(self, at: Backward, look: Look) -> None:
-        terms = [n for n in self.finder.every(at.loss) if matches(n, self.finder.include)]
-        said = strangers(look.found.residuals, terms, self.finder.said, UNKNOWN)
-        if terms and said:
-            self.guard.warn_once("strangers", said)
 
     def tell_undefined(self, look: Look) -> None:
         """Of terms that have no kernel since they are not finite: warn once."""

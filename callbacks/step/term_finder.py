@@ -17,7 +17,7 @@ from pinn_ntk.callbacks.step.matched_taps import matched
 from pinn_ntk.callbacks.step.probe import FixedProbe, copied
 from pinn_ntk.callbacks.step.recorder import Recorder
 from pinn_ntk.callbacks.step.residual_function import Route, check_route, residuals_of, resolved
-from pinn_ntk.callbacks.step.strangers import check_rows
+from pinn_ntk.callbacks.step.strangers import Strangers, check_rows
 from pinn_ntk.callbacks.trainer.guard import Guard
 from pinn_ntk.callbacks.trainer.naming import named
 from pinn_ntk.errors import (
@@ -70,7 +70,7 @@ class TermFinder:
         self._batch: Any = None
         self._ran: Ran | None = None
         self._complete: set[str] = set()
-        self._arguments = Arguments()
+        self._arguments, self.strangers = Arguments(), Strangers()
 
     @property
     def by_function(self) -> bool:
@@ -115,11 +115,14 @@ class TermFinder:
     def begin(self, batch: Any) -> None:
         """A batch starts."""
         self.recorder.begin()
+        self.strangers.begin()
         self._batch = batch if self.route is not None else None
 
-    def end(self, guard: Guard) -> None:
-        """The batch is over."""
+    def end(self, guard: Guard, *, several: bool) -> None:
+        """The batch is over; whether it may have had several losses."""
         self.recorder.known.tell(guard)
+        if said := self.strangers.said(self.said, self.recorder.keys if several else ()):
+            guard.warn_once("strangers", said)
         self.recorder.end()
         self.release()
         self._batch = None
@@ -183,6 +186,7 @@ class TermFinder:
         with self._arguments.fitting("rows"):
             check_rows(kept, every, self.said)
         terms = {name: term for name, term in every.items() if matches(name, self.include)}
+        self.strangers.meet(kept, terms)
         return StepTerms(kept, terms, points, rows, from_function=True, complete=terms == every)
 
     @property

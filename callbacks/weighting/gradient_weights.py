@@ -12,7 +12,6 @@ from torch.utils.hooks import RemovableHandle
 
 from pinn_ntk.callbacks.step.manual_backward import Backward
 from pinn_ntk.callbacks.step.measuring import measuring, weighted, weighted_all
-from pinn_ntk.callbacks.step.strangers import strangers
 from pinn_ntk.callbacks.step.term_finder import TermFinder
 from pinn_ntk.callbacks.trainer.checks import BY_VALUE, is_lbfgs
 from pinn_ntk.callbacks.trainer.guard import Guard
@@ -26,6 +25,12 @@ UNWEIGHED = (
     "a pinn_ntk.LossWeights, or call self.manual_backward(loss)."
 )
 """Why no weights are put on gradients."""
+
+
+NOT_GIVEN = (
+    "they keep their weights. Return those as well, or leave the terms out with include=[...]."
+)
+"""What is said of terms that a function of the user gives no residuals for."""
 
 
 ASIDE = "an L-BFGS has taken over, so that no weights are put on gradients while it trains:"
@@ -60,12 +65,11 @@ class GradientWeights:
         if self.aside:
             guard.warn_once("L-BFGS", f"{ASIDE} {BY_VALUE}")
 
-    def weighable(self, found: StepTerms, warn: Callable[[str], None]) -> StepTerms:
-        """Without residuals of a function that the loss has no term for; of those, warn."""
-        said = strangers(found.residuals, found.terms, self.finder.said, "they stay unweighted")
-        if not found.from_function or not said:
+    def weighable(self, found: StepTerms) -> StepTerms:
+        """Without residuals of a function that the loss has no term for."""
+        if not found.from_function:
             return found
-        warn(said)
+        self.finder.strangers.matter("they stay unweighted", NOT_GIVEN)
         return found.of(lambda name: name in found.terms)
 
     def names(self, at: Backward) -> set[str]:

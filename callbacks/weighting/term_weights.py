@@ -27,6 +27,7 @@ class TermWeights:
         self._known: dict[str, None] = {}  # names, in the order in which they came
         self._before: dict[str, float] = {}  # weights before the update
         self._seen: dict[str, None] = {}  # terms that were part of it
+        self._passed: set[str] = set()  # those that are there and are not measured
 
     @property
     def measured(self) -> bool:
@@ -36,11 +37,15 @@ class TermWeights:
     @property
     def waiting(self) -> list[str]:
         """Terms known that were not part of the last update."""
-        return [name for name in self._known if name not in self._seen]
+        return [n for n in self._known if n not in self._seen and n not in self._passed]
 
     def meet(self, names: Iterable[str]) -> None:
         """These terms are there."""
         self._known |= dict.fromkeys(names)
+
+    def pass_over(self, names: Iterable[str]) -> None:
+        """These terms are there, and nobody says what to measure of them: none waits for them."""
+        self._passed |= set(names)
 
     def begin(self) -> None:
         """An update is due."""
@@ -64,6 +69,7 @@ class TermWeights:
         """
         self.meet(measured)
         new = {name: of_term for name, of_term in measured.items() if of_term[1]}
+        self._passed -= set(new)
         traces, seen = self._traces | new, self._seen | dict.fromkeys(new)
         weights = self.rule.weights(self._before, traces, seen)
         self.weights |= weights

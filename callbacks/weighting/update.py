@@ -78,6 +78,11 @@ class WeightUpdate:
         if self._alone:
             self.terms.meet(self._groups(names))
 
+    def pass_over(self, names: Iterable[str]) -> None:
+        """These are there without a residual to measure; under several ranks all wait alike."""
+        if self._alone:
+            self.terms.pass_over(self._groups(names))
+
     def _groups(self, names: Iterable[str]) -> set[str]:
         return set(names) if self.in_loss is None else self.in_loss.groups(names)
 
