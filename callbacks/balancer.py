@@ -164,7 +164,7 @@ class NTKBalancer(KernelCallback):
     def _restart(self) -> None:
         super()._restart()
         self._update.restart(self.guard)
-        self._on_gradients.aside = False
+        self._on_gradients.aside, self.balances = False, True
         self._loss: ref[Tensor] | None = None
         self._certified: set[str] = set()
 
@@ -213,7 +213,7 @@ class NTKBalancer(KernelCallback):
     def refresh(self, at: Backward) -> None:
         """Update the weights if that is due and not yet done in this step."""
         if self._in_loss is None:
-            self._on_gradients.look_at(at.trainer.optimizers, self.guard)
+            self.balances = self._on_gradients.look_at(at, self.guard)
         if self.active and not self._on_gradients.aside and self._is_due(at):
             local = self._update.measured(
                 lambda remarks: readable(self.guard, at, partial(self._measure, at, remarks)) or {}

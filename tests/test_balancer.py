@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from tests.by_hand import Weighted, gradient, wang_weights
 from tests.pinn import Pinn, batch, build, calling, fit, same, told_once
 from tests.scripts import python
 from tests.written import column
-from tests.zoo import Noted, make, train
+from tests.zoo import Manual, Noted, make, train
 
 # --- The weights, and that they act
 
@@ -334,6 +335,31 @@ def test_an_lbfgs_that_takes_over_trains_the_loss_as_it_is():
     effective = monitor.history["ntk/effective_weight/bc"][:, 1]
     assert effective[3:5] == pytest.approx(1.0)
     assert (abs(effective[[0, 1, 2, 5, 6]] - 1) > 0.1).all()
+
+
+def rates(monitor: NTKMonitor) -> str:
+    return next(line for line in monitor.panel.summary().splitlines() if "Rates: " in line)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "steps", "weighed"),
+    [
+        (TakesOver, {}, 3, True),
+        (TakesOver, {}, 5, False),
+        (TakesOver, {}, 7, True),
+        (Manual, {"raw": True}, 3, False),
+        (Manual, {"raw": True, "taps": True}, 3, True),
+    ],
+)
+def test_weights_that_are_not_put_on_are_not_said_to_be_in_force(
+    kind: Any, options: dict[str, bool], steps: int, weighed: bool
+):
+    route = {"residuals": "residuals"} if options == {"raw": True} else {}
+    monitor, balancer = (k(every_n_steps=1, **route) for k in (NTKMonitor, NTKBalancer))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        train(make(kind, **options), monitor, balancer, steps=steps)
+    assert ("the balancer's included" in rates(monitor)) is weighed
 
 
 def test_two_balancers_are_refused():

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 
 from torch import Tensor, nn
 from torch.autograd.graph import Node
-from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from pinn_ntk.callbacks.step.manual_backward import Backward
@@ -59,11 +58,12 @@ class GradientWeights:
         """Another module is trained: the way to its terms is another."""
         self._nodes = TermNodes(self.finder)
 
-    def look_at(self, optimizers: Iterable[Optimizer], guard: Guard) -> None:
-        """See which optimizers train now."""
-        self.aside = any(is_lbfgs(optimizer) for optimizer in optimizers)
+    def look_at(self, at: Backward, guard: Guard) -> bool:
+        """See which optimizers train now; whether there is anything to put weights on."""
+        self.aside = any(is_lbfgs(optimizer) for optimizer in at.trainer.optimizers)
         if self.aside:
             guard.warn_once("L-BFGS", f"{ASIDE} {BY_VALUE}")
+        return not self.aside and (at.loss is not None or bool(self.finder.recorder.taps))
 
     def weighable(self, found: StepTerms) -> StepTerms:
         """Without residuals of a function that the loss has no term for."""
