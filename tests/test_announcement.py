@@ -146,9 +146,9 @@ def test_many_terms_and_steps_are_counted():
         ({"per_decade": 3, "budget": 0.02}, 99, "3 times per factor of ten in steps within 2 % of"),
         ({"steps": [5, 0, 7]}, 99, "at steps 0, 5, 7"),
         ({"steps": range(0, 90, 10)}, 99, "at steps 0, 10, 20, 30 and 5 more"),
-        ({"steps": [5, 100]}, 99, "at steps 5"),
+        ({"steps": [5, 100]}, 99, "at step 5"),
         ({"steps": [100]}, 99, "at no step (100 lies behind 99)"),
-        ({"steps": [100]}, None, "at steps 100"),
+        ({"steps": [100]}, None, "at step 100"),
     ],
 )
 def test_schedules_in_words(options: dict[str, Any], last: int | None, said: str):
@@ -159,11 +159,11 @@ def test_schedules_in_words(options: dict[str, Any], last: int | None, said: str
 @pytest.mark.parametrize(
     ("callback", "steps", "said"),
     [
-        (NTKMonitor, [3], "at steps 3, and at the first and the last step"),
+        (NTKMonitor, [3], "at step 3, and at the first and the last step"),
         (NTKMonitor, [0, 3, 9], "at steps 0, 3, and at the last step"),
         (NTKMonitor, [0, 5], "at steps 0, 5"),
         (NTKMonitor, [9], "at the first and the last step (9 lies behind 5)"),
-        (NTKBalancer, [3], "at steps 3, and at the first step"),
+        (NTKBalancer, [3], "at step 3, and at the first step"),
         (NTKBalancer, [0, 3], "at steps 0, 3"),
         (NTKBalancer, [9, 12], "at the first step (9 lies behind 5)"),
     ],

@@ -109,7 +109,9 @@ class ManualBackward:
         """Say, once a fit, if no backward pass was seen; ``unweighed`` is what follows then."""
         if not self._manual or not self._batches or self._backwards:
             return
-        unseen = f"in {self._batches} batches no backward pass was seen"
+        unseen = (
+            f"in {self._batches} batch{'es' if self._batches > 1 else ''} no backward pass was seen"
+        )
         if self._own and unweighed:
             guard.warn_once("raw backward", f"{unseen}, {unweighed}")
         elif self._speaks and not self._own:

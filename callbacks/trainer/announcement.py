@@ -90,10 +90,9 @@ def _at(steps: Sequence[int], last_step: int | None, ends: Sequence[str]) -> str
     known = [step for step in steps if last_step is None or step <= last_step]
     listed = {"first": 0 in known, "last": last_step in known}
     besides = " and the ".join(end for end in ends if not listed[end])
-    if known and besides:
-        return f"at steps {_listed(map(str, known))}, and at the {besides} step"
     if known:
-        return f"at steps {_listed(map(str, known))}"
+        noun, also = "step" if len(known) == 1 else "steps", f", and at the {besides} step"
+        return f"at {noun} {_listed(map(str, known))}{also if besides else ''}"
     return f"at {f'the {besides}' if besides else 'no'} step ({steps[0]} lies behind {last_step})"
 
 
