@@ -16,7 +16,7 @@ from torch.nn.functional import conv1d
 
 from pinn_ntk import NTKWarning, empirical_ntk
 from pinn_ntk.graph.jacobian import climb, mixing, partitions, sites
-from pinn_ntk.graph.jacobian.row_factors import row_factors
+from pinn_ntk.graph.jacobian.row_factors import ONE_POINT, row_factors
 from pinn_ntk.graph.reference import reference_jacobian
 from tests.asserts import assert_near, backward_passes
 from tests.networks import NETWORKS
@@ -135,6 +135,22 @@ def test_components_at_a_single_point(network: str, shape: tuple[int, ...]):
             1e-12,
             "J",
         )
+
+
+@pytest.mark.parametrize(
+    "arranged",
+    [lambda u: u[0] - 1, lambda u: u.squeeze() * 2, lambda u: u.view(-1, 2).sin(), lambda u: u - 1],
+    ids=["row", "squeezed", "matrix", "as_it_is"],
+)
+@pytest.mark.parametrize(("size", "inner"), [(4, set()), (40, {ONE_POINT})])
+def test_components_at_a_single_point_are_known_by_the_graph(
+    arranged: Any, size: int, inner: set[str]
+):
+    net = NETWORKS["mlp"](1, size)
+    assert set(fallbacks(arranged(net(points(1, 1))), net).values()) == inner
+    normed = NETWORKS["batch_norm"](1, 1)
+    interacting = fallbacks(arranged(normed(points(size, 1)).mT), normed).values()
+    assert ONE_POINT not in interacting
 
 
 def test_terms_of_different_points_in_one_tensor():

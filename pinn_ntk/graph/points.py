@@ -35,3 +35,10 @@ def holds_data(graph: Graph, node: Node) -> bool:
         return False
     other = nodes.saved(node, made_by.partners[live[0]])
     return isinstance(other, Tensor) and other.numel() > 1
+
+
+def of_one_point(graph: Graph) -> bool:
+    """Whether all that depends on points is (1, ..., C): components of a single one."""
+    shapes = [nodes.output_shape(node) for node in of_points(graph) - graph.names.keys()]
+    single = all(shape.numel() == shape[-1:].numel() for shape in shapes)
+    return single and any(len(shape) > 1 for shape in shapes)

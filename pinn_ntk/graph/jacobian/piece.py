@@ -43,6 +43,12 @@ class Piece(NamedTuple):
         """Dtype of the tensor."""
         return nodes.output_dtype(self.edge.node, self.edge.output)
 
+    @property
+    def is_row(self) -> bool:
+        """Whether it is (1, ..., C), as the components of a single point are."""
+        shape = self.edge.shape
+        return len(shape) > 1 and shape[-1] == shape.numel()
+
     def taken(self) -> Tensor:
         """Flat number of the entry that each of the rows takes, (R_p,)."""
         return self.entries if self.source is None else self.entries[self.source]

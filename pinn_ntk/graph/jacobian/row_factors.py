@@ -22,6 +22,7 @@ from pinn_ntk.graph.jacobian.generic import batched_vjp, is_freed
 from pinn_ntk.graph.jacobian.piece import Piece, through
 from pinn_ntk.graph.jacobian.pieces import operands, pieces
 from pinn_ntk.graph.jacobian.sites import read_sites
+from pinn_ntk.graph.points import of_one_point
 from pinn_ntk.graph.walk import Graph
 from pinn_ntk.kernel.bounds import EXACT
 from pinn_ntk.kernel.factors import Dense, Factor, Outer
@@ -33,6 +34,9 @@ one row."""
 
 UNREADABLE = "torch cannot stop a backward pass where it is used"
 """Reason for parameters of a graph that torch goes through as a whole only, as behind irfft."""
+
+ONE_POINT = "its rows are many components of one point, a backward pass each"
+"""Reason for parameters whose gradients all components of a single point share."""
 
 SMALL = 16  # rows of a part up to which it is joined with others of as many sites
 
@@ -104,8 +108,9 @@ class _Rows:
             return
         self._keep(graph, piece, reading)
         few = len(piece.entries) <= FEW
-        if not few or (whole and not _of_one_point(piece)):
-            self.reasons |= reading.reasons
+        single = bool(reading.reasons) and of_one_point(graph)
+        if not few or (whole and not single and not piece.is_row):
+            self.reasons |= {n: ONE_POINT if single else why for n, why in reading.reasons.items()}
             return
         for name, part in _rows_of(piece, {n: self.leaves[n] for n in reading.reasons}):
             self.parts.setdefault(name, []).append(part)
@@ -143,12 +148,6 @@ class _Rows:
             for c in component.contributions
             if not refused >= set(graph.names_behind(c.edge.node))
         ]
-
-
-def _of_one_point(piece: Piece) -> bool:
-    """Whether a residual (1, ..., C) holds the components of a single point."""
-    shape = piece.edge.shape
-    return len(shape) > 1 and shape[-1] == shape.numel()
 
 
 def _read(graph: Graph, piece: Piece, room: int, *, all_or_none: bool = False) -> Reading:
