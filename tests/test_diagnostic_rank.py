@@ -154,5 +154,5 @@ def test_rows_that_are_equal_are_not_what_float64_resolves():
     different = definite(step).distinct
     assert different < 10
     assert f"the rest, {60 - different}, belong to rows that are equal to others." in text
-    assert "points that the network does not tell apart, as with ReLU" in text
+    assert "does not tell apart, as with periodic features, ReLU or saturated units" in text
     assert "resolves more" not in text

@@ -39,9 +39,10 @@ class TermChecks:
     def tell_undefined(self, look: Look) -> None:
         """Of terms that have no kernel since they are not finite: warn once."""
         if look.undefined:
+            names = " and ".join(look.undefined)
             self.guard.warn_once(
                 "undefined",
-                f"at step {look.step} the residual of {', '.join(look.undefined)} holds NaN or inf "
-                "and is not measured: its trace is logged as NaN. Likely training has diverged (a "
-                "smaller learning rate), or a point lies on a singularity.",
+                f"at step {look.step} the residual of {names} holds NaN or inf and is not "
+                "measured: its trace is logged as NaN. Likely training has diverged (try a smaller "
+                "learning rate), or a point lies on a singularity.",
             )

@@ -47,8 +47,8 @@ REPEATED = 0.1
 """Share of rows left out of the kernel that have to repeat others before it is said."""
 
 EQUAL = (
-    "duplicated points, or points that the network does not tell apart, as with ReLU or saturated "
-    "units"
+    "duplicated points, or points that the network does not tell apart, as with periodic features, "
+    "ReLU or saturated units"
 )
 """Why rows are equal."""
 
