@@ -158,6 +158,7 @@ class Path(NamedTuple):
 PATHS = {
     "plain": Path(lambda: stack([2, 48, 48, 1]), u_xx, 1000, exact=True),
     "plain_large": Path(lambda: stack([2, 48, 48, 1]), u_xx, 4000, exact=False),
+    "deep_large": Path(lambda: stack([2, *[48] * 5, 1]), lambda n, x: n(x), 20000, exact=False),
     "masked": Path(lambda: stack([2, 48, 48, 1]), masked, 1000, exact=True),
     "masked_large": Path(lambda: stack([2, 48, 48, 1]), masked, 4000, exact=False),
     "components": Path(lambda: stack([2, 48, 48, 3]), lambda n, x: n(x), 2000, exact=True),

@@ -156,3 +156,13 @@ def test_rows_that_are_equal_are_not_what_float64_resolves():
     assert f"the rest, {60 - different}, belong to rows that are equal to others." in text
     assert "does not tell apart, as with periodic features, ReLU or saturated units" in text
     assert "resolves more" not in text
+
+
+def test_what_float32_does_not_resolve_beside_equal_rows_is_said_of_both():
+    points = torch.linspace(-1, 1, 60)
+    points[0] = points[1]
+    text = ask(network(points)).summary()
+    assert "is not resolved in float32" in text
+    assert "a model in float64 resolves more" in text
+    assert "belong to rows that are equal" not in text
+    assert "rank is lost by equal rows (59 different ones of 60;" in text
