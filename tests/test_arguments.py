@@ -215,8 +215,11 @@ def test_names_that_another_loss_of_the_step_has_are_known(kind: type[ByParts]):
     ],
 )
 def test_a_term_that_the_function_does_not_give_is_not_said_to_stay_away(function: str, said: str):
+    balancer = NTKBalancer(every_n_steps=6, residuals=function)
     with told_once(said):
-        fit(build(), NTKBalancer(every_n_steps=2, residuals=function), steps=12)
+        fit(build(), balancer, steps=24, limit_train_batches=6, max_epochs=-1)
+    updates = [] if function == "otherwise" else [0, 6, 12, 18]
+    assert [step for step, _ in balancer.history.get("ntk/weight/pde", [])] == updates
 
 
 class Conserving(Asked):
