@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 from pinn_ntk.callbacks import NTKBalancer, NTKMonitor
 from pinn_ntk.callbacks.trainer.guard import Guard
 from pinn_ntk.callbacks.trainer.steps import last_step, logged_step
+from pinn_ntk.callbacks.weighting.term_weights import TermWeights
 from pinn_ntk.callbacks.weighting.update import WeightUpdate
 from pinn_ntk.looks.look import Look
 from pinn_ntk.weights.trace import TraceRule
@@ -345,3 +346,16 @@ def test_ranks_wait_for_a_term_together(tmp_path: Path):
     assert len(results) == 4
     assert len(set(results)) == 2  # both ranks agree
     assert {shift: steps for shift, steps, _ in results} == {"0": "[5]", "1": "[0, 4]"}
+
+
+def test_a_term_that_was_passed_over_is_waited_for_once_it_was_measured():
+    terms = TermWeights(TraceRule())
+    terms.meet(["pde", "bc"])
+    terms.pass_over(["bc"])
+    terms.update({"pde": (4.0, 2)})
+    assert terms.waiting == []
+    terms.begin()
+    terms.update({"pde": (4.0, 2), "bc": (2.0, 1)})
+    terms.begin()
+    terms.update({"pde": (4.0, 2)})
+    assert terms.waiting == ["bc"]
