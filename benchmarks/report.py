@@ -49,7 +49,7 @@ def environment(device: torch.device) -> dict[str, object]:
     return {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "commit": commit(),
-        "cpu": _cpu_model(),
+        "cpu": cpu_model(),
         "cores": os.cpu_count(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "load_average": load_average(),
@@ -92,7 +92,8 @@ def torch_config() -> dict[str, str]:
     return {"build": "; ".join(kept), **settings}
 
 
-def _cpu_model() -> str:
+def cpu_model() -> str:
+    """Name of the processor of this machine."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

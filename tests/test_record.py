@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from pinn_ntk.callbacks import NTKMonitor
+from tests import records
 from tests.records import (
     CASES,
     FOLDER,
@@ -58,6 +59,24 @@ def test_a_difference_in_the_last_digit_is_found():
     assert len(differences(after, before, exact=False)) == 1
     del after["monitor"]["ntk/lr"]
     assert len(differences(after, before, exact=False)) == 2
+
+
+def test_sentences_are_compared_but_for_those_that_were_reworded():
+    before = recorded()["runs"]["wave loss"]
+    after = copy.deepcopy(before)
+    texts = after["texts"]["ntk/summary/text_summary"]
+    texts[0][1] = texts[0][1].replace("must fall", "falls").replace(".0e-", "e-")
+    assert texts != before["texts"]["ntk/summary/text_summary"]
+    assert differences(after, before, exact=True) == []
+    texts[0][1] = texts[0][1].replace("Certificate", "Proof")
+    assert len(differences(after, before, exact=True)) == 1
+
+
+def test_another_processor_is_not_asked_for_the_last_digit(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(records, "fingerprint", lambda: recorded()["fingerprint"])
+    for model, same in ((recorded()["cpu"], True), ("another", False)):
+        monkeypatch.setattr(records, "cpu_model", lambda model=model: model)
+        assert records.same_arithmetic.__wrapped__() is same
 
 
 # --- Checkpoints of the code before it was rewritten
