@@ -1,0 +1,92 @@
+"""Calls of networks while a module runs: what goes into each, what comes out, what takes its place.
+
+A network is a module that is called, in a step, by nothing but the step itself: ``self.net(x)``, or
+``self(x)`` where the LightningModule is the network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+Output = Callable[[tuple[Tensor, ...], Tensor], Tensor]
+"""Inputs and output of a network -> what takes the place of the output, of the same shape."""
+
+
+@dataclass(frozen=True)
+class NetworkCall:
+    """One call of a network.
+
+    Attributes:
+        name: Name of the module; empty for the outermost one.
+        inputs: Tensors that it was called with.
+        output: What it gave, alive.
+        leaf: Whether it has no module inside, as a layer that is called by itself.
+    """
+
+    name: str
+    inputs: tuple[Tensor, ...]
+    output: Tensor
+    leaf: bool
+
+
+@contextmanager
+def called(module: nn.Module, output: Output | None = None) -> Iterator[list[NetworkCall]]:
+    """Listen to calls of networks within a module; ``output`` takes the place of what they give."""
+    calls: list[NetworkCall] = []
+    depth = 0
+
+    def before(*_: Any) -> None:
+        nonlocal depth
+        depth += 1
+
+    def after(name: str) -> Callable[..., Any]:
+        def hook(part: nn.Module, args: Any, kwargs: Any, given: Any) -> Any:
+            nonlocal depth
+            depth -= 1
+            if depth or not isinstance(given, Tensor):
+                return None
+            tensors = [a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)]
+            inputs = tuple(t for t in tensors if t.is_floating_point())
+            put = given if output is None else output(inputs, given)
+            calls.append(NetworkCall(name, inputs, put, not any(True for _ in part.children())))
+            return put
+
+        return hook
+
+    handles = []
+    for name, part in module.named_modules():
+        handles.append(part.register_forward_pre_hook(before))
+        hook = after(name)
+        handles.append(part.register_forward_hook(hook, with_kwargs=True, always_call=False))
+    try:
+        yield calls
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def zero(_: tuple[Tensor, ...], given: Tensor) -> Tensor:
+    """u = 0, still a function of the parameters and of the points."""
+    return given * 0
+
+
+def power(order: int) -> Output:
+    """A field with no derivative but those of one order, at every point: u = sum (x - x0)^order.
+
+    Value and derivatives are taken at x = x0, so that a residual that it changes holds a derivative
+    of that order.
+    """
+
+    def output(inputs: tuple[Tensor, ...], given: Tensor) -> Tensor:
+        field = given * 0
+        for x in inputs:
+            if x.shape[:-1] == given.shape[:-1]:
+                field = field + ((x - x.detach()) ** order).sum(-1, keepdim=True)
+        return field
+
+    return output
