@@ -53,6 +53,7 @@ class MeasuredStep:
         total_step: Step counted on over several fits.
         rerun: Runs the step again under a changed circumstance; None where it cannot be.
         no_rerun: Why it cannot be, in words.
+        earlier: The same for steps of earlier measurements.
         progress: What is known of all steps before; None where nothing was kept.
         untrained: What of the loss has no gradient, in words; empty where all has.
     """
@@ -78,5 +79,6 @@ class MeasuredStep:
     rerun: Rerun | None = None
     no_rerun: str = ""
     progress: Progress | None = None
+    earlier: Sequence[Rerun] = ()
     untrained: str = ""
     kept: dict[str, Any] = field(default_factory=dict)

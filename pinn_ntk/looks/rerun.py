@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -38,6 +38,7 @@ class Change:
         parameters: In place of each parameter of the module.
         double: Whether all is computed in float64.
         seed: Random numbers from this seed, in place of those of the step.
+        thaw: Whether frozen parameters get a gradient.
     """
 
     output: Output | None = None
@@ -45,6 +46,7 @@ class Change:
     parameters: Map | None = None
     double: bool = False
     seed: int | None = None
+    thaw: bool = False
 
 
 @dataclass(frozen=True)
@@ -84,17 +86,18 @@ class Rerun:
         self._aside = dict(aside or {})
         self.device = device_of(module)
         self.states = RandomStates.now(self.device)
-        self.module, self.batch = self._copied(module), self._copied(batch)
+        self.module, self.batch = self.copied(module), self.copied(batch)
         self.compute = compute
 
-    def _copied(self, what: Any) -> Any:
+    def copied(self, what: Any) -> Any:
         return copy.deepcopy(what, dict(self._aside))
 
     def __call__(self, change: Change = Change()) -> Ran:  # noqa: B008 - frozen
         """Residuals under a change; raises whatever the user's code raises."""
-        module, batch = self._copied(self.module), self._copied(self.batch)
+        module, batch = self.copied(self.module), self.copied(self.batch)
         if change.double:
             module = module.double()
+        module.requires_grad_(True) if change.thaw else None
         change = _in_dtype(change)
         if change.parameters is not None:
             _put_parameters(module, change.parameters)
@@ -112,7 +115,7 @@ class Rerun:
     def with_parameters(self, params: Mapping[str, Tensor]) -> Rerun:
         """The step as it was, with other parameters: what was learned then, is it known now?"""
         later = copy.copy(self)
-        later.module = self._copied(self.module)
+        later.module = self.copied(self.module)
         _put_parameters(later.module, lambda name, old: params.get(name, old))
         return later
 
@@ -133,7 +136,7 @@ def _in_dtype(change: Change) -> Change:
         found = given(name, tensor)
         return found.double() if found.is_floating_point() else found
 
-    return Change(change.output, doubled, change.parameters, change.double, change.seed)
+    return replace(change, tensors=doubled)
 
 
 def _put_parameters(module: nn.Module, put: Map) -> None:
