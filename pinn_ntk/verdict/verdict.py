@@ -88,7 +88,9 @@ class Verdict:
             ("Also", self.also[:2]),
             ("Not looked at", self.not_looked_at),
         )
-        said = [(head, "; ".join(str(part).rstrip(".") for part in parts)) for head, parts in listed]
+        said = [
+            (head, "; ".join(str(part).rstrip(".") for part in parts)) for head, parts in listed
+        ]
         return [self.sentence, *(f"{head}: {text}." for head, text in said if text)]
 
     def __str__(self) -> str:
