@@ -1,0 +1,15 @@
+"""All runs."""
+
+from __future__ import annotations
+
+from tests.broken.conditions import CONDITIONS
+from tests.broken.graph import GRAPH
+from tests.broken.healthy import HEALTHY
+from tests.broken.overflow import NUMBERS
+from tests.broken.points import PLACES
+from tests.broken.run import Run
+from tests.broken.scales import SCALES
+from tests.broken.slow import SLOW
+from tests.broken.steps import STEPS
+
+RUNS: list[Run] = [*NUMBERS, *GRAPH, *PLACES, *SCALES, *CONDITIONS, *STEPS, *SLOW, *HEALTHY]
