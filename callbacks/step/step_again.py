@@ -55,10 +55,11 @@ class StepAgain:
     def end(self) -> None:
         """The batch is over."""
         self._copy: Rerun | None = None
+        self._trainer: StandIn | None = None
         self._why, self._idx = "nothing was kept of the step", 0
 
     def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"_copy": None}
+        return vars(self) | {"_copy": None, "_trainer": None}
 
     def begins(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, idx: int) -> None:
         """A batch begins that may be measured."""
@@ -83,8 +84,10 @@ class StepAgain:
                 f"{self.bounds.memory / SHARE / 2**20:.3g}; raise memory_budget"
             )
             return
+        self._trainer = StandIn(trainer)
         try:
-            self._copy = Rerun(module, batch, compute, _aside(trainer, module), **o)
+            aside = _aside(trainer, module, self._trainer)
+            self._copy = Rerun(module, batch, compute, aside, **o)
         except Exception as error:  # noqa: BLE001 - whatever the user's objects raise
             said = f"{type(error).__name__}: {error}".rstrip(": .")
             self._why = f"module or batch has no copy ({said}); {INSTEAD}"
@@ -109,9 +112,11 @@ class StepAgain:
         route = self.finder.route if probe is None else probe.seeded
         batch = self.finder.batch if probe is None else probe.batch
 
+        stand_in, said = StandIn(at.trainer), self.finder.said
+
         def compute(module: nn.Module, batch: Any) -> Mapping[str, Tensor]:
-            owner = cast("pl.LightningModule", module)
-            every = residuals_of(route, trainer, owner, batch, self.finder.said)
+            owner = _before(stand_in, module)
+            every = residuals_of(route, trainer, owner, batch, said)
             return {name: r for name, r in every.items() if name in names}
 
         self._try_copy(at.trainer, at.module, batch, compute, states=found.states)
@@ -121,10 +126,11 @@ class StepAgain:
         every = () if tapped else tuple(self.finder.every(at.loss))
         shapes = {name: r.shape for name, r in found.residuals.items()}
         context, idx = at.trainer.precision_plugin.train_step_context, self._idx
+        stand_in = self._trainer
 
         def compute(module: nn.Module, batch: Any) -> Mapping[str, Tensor]:
             with taps_of_block() as taps, context():
-                loss = _loss(cast("pl.LightningModule", module), batch, idx)
+                loss = _loss(_before(stand_in, module), batch, idx)
             given = taps if tapped else _by_place(loss, every)
             kept = {name: plain(given[name]) for name in shapes if name in given}
             if {name: r.shape for name, r in kept.items()} != shapes:
@@ -149,18 +155,20 @@ def hindered(trainer: pl.Trainer, module: pl.LightningModule, finder: TermFinder
     return ""
 
 
-def _aside(trainer: pl.Trainer, module: pl.LightningModule) -> dict[int, Any]:
+def _aside(trainer: pl.Trainer, module: pl.LightningModule, stand_in: StandIn) -> dict[int, Any]:
     """What is not copied with a module: the trainer, its callbacks, and what listens for us."""
-    stand_in, log = StandIn(trainer), vars(module).get("log")
     callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
     aside: dict[int, Any] = {id(callback): None for callback in callbacks}
-    owners = [part for part in module.modules() if "_trainer" in vars(part)]
-    aside |= {id(vars(part)["_trainer"]): stand_in for part in owners if vars(part)["_trainer"]}
-    return aside | {id(trainer): stand_in} | ({id(log): None} if _is_ours(log) else {})
+    log = vars(module).get("log")
+    return aside | {id(trainer): stand_in} | ({id(log): None} if type(log) is RecordingLog else {})
 
 
-def _is_ours(log: object) -> bool:
-    return isinstance(log, RecordingLog)
+def _before(trainer: StandIn | None, module: nn.Module) -> pl.LightningModule:
+    """A copy, which has lost its trainer, with the stand-in in that place."""
+    for part in module.modules():
+        if "_trainer" in vars(part):
+            vars(part)["_trainer"] = trainer
+    return cast("pl.LightningModule", module)
 
 
 def _loss(module: pl.LightningModule, batch: Any, idx: int) -> Tensor:

@@ -47,9 +47,9 @@ class TermChecks:
         """Of terms that have no kernel since they are not finite: warn once."""
         if look.undefined:
             names = " and ".join(look.undefined)
-            self.guard.warn_once(
+            self.guard.tell_once(
+                f"{self.guard.owner}: at step {look.step} the residual of {names} holds NaN or inf "
+                "and is not measured: its trace is logged as NaN. Likely training has diverged "
+                "(try a smaller learning rate), or a point lies on a singularity.",
                 "undefined",
-                f"at step {look.step} the residual of {names} holds NaN or inf and is not "
-                "measured: its trace is logged as NaN. Likely training has diverged (try a smaller "
-                "learning rate), or a point lies on a singularity.",
             )
