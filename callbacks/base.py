@@ -40,6 +40,8 @@ class KernelCallback(StatefulCallback):
 
     certify = balances = stays = False
     """Whether it certifies each kernel; sets the weights of the loss; logs what stays in force."""
+    verbose = True
+    """Whether it says on the terminal what a fit is going to be and was."""
     max_points: int | None = None
     bounds = Bounds(max_rows=MAX_ROWS)
     """What one measurement may take."""
@@ -128,10 +130,12 @@ class KernelCallback(StatefulCallback):
                 self.writer.count.open(step, resumed=self._resumed, trained=trained)
             self.manual.begin()
             self.finder.begin(batch)
-            self.batch_starts(trainer, pl_module, batch)
+            self.batch_starts(trainer, pl_module, batch, batch_idx)
             self.manual.begun(Backward(trainer, pl_module, None))
 
-    def batch_starts(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any) -> None:
+    def batch_starts(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
         """Before the forward pass; the last batch is forgotten."""
 
     def on_before_backward(

@@ -78,22 +78,27 @@ class FixedProbe:
 
     def residuals(self, trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, Tensor]:
         """Name -> live residual at the points of the probe, all rows."""
-
-        def seeded(module: pl.LightningModule, batch: Any) -> Any:
-            _seed(module.device)
-            np.random.seed(SEED)  # noqa: NPY002
-            random.seed(SEED)
-            return resolved(self.route, module)(batch)
-
         if self.batch is None and self._refused:
             raise UncopiedError(self._refused)
         batch = copied(self.batch, module.device)
-        residuals = residuals_of(seeded, trainer, module, batch, f"probe={named(self.route)}")
+        residuals = residuals_of(self.seeded, trainer, module, batch, self.said)
         for name, residual in residuals.items():
             rows, kept = residual.numel(), self.rows.get(name)  # perhaps drawn under another limit
             if kept is None or not 0 < len(kept) <= self.max_points or int(kept[-1]) >= rows:
                 self.rows[name] = stratified_rows(rows, self.max_points, SEED)
         return residuals
+
+    @property
+    def said(self) -> str:
+        """The probe as the argument that it was."""
+        return f"probe={named(self.route)}"
+
+    def seeded(self, module: pl.LightningModule, batch: Any) -> Any:
+        """What the user's function gives, from random states that are always the same."""
+        _seed(module.device)
+        np.random.seed(SEED)  # noqa: NPY002
+        random.seed(SEED)
+        return resolved(self.route, module)(batch)
 
     def state_dict(self) -> dict[str, Any]:
         """The rows, and the batch, or its tensors alone where it would not load safely."""

@@ -53,7 +53,7 @@ class MeasuredStep:
         total_step: Step counted on over several fits.
         rerun: Runs the step again under a changed circumstance; None where it cannot be.
         no_rerun: Why it cannot be, in words.
-        earlier: The same for steps of earlier measurements.
+        earlier: Steps measured before that can be run again: the first, and the last before this.
         progress: What is known of all steps before; None where nothing was kept.
         untrained: What of the loss has no gradient, in words; empty where all has.
     """
@@ -78,7 +78,7 @@ class MeasuredStep:
     total_step: int = 0
     rerun: Rerun | None = None
     no_rerun: str = ""
-    progress: Progress | None = None
     earlier: Sequence[Rerun] = ()
+    progress: Progress | None = None
     untrained: str = ""
     kept: dict[str, Any] = field(default_factory=dict)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
+from torch._C._functorch import get_unwrapped, is_functorch_wrapped_tensor
 
 Output = Callable[[tuple[Tensor, ...], Tensor], Tensor]
 """Inputs and output of a network -> what takes the place of the output, of the same shape."""
@@ -53,7 +54,8 @@ def called(module: nn.Module, output: Output | None = None) -> Iterator[list[Net
             tensors = [a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)]
             inputs = tuple(t for t in tensors if t.is_floating_point())
             put = given if output is None else output(inputs, given)
-            calls.append(NetworkCall(name, inputs, put, not any(True for _ in part.children())))
+            leaf = not any(True for _ in part.children())
+            calls.append(NetworkCall(name, tuple(map(_outermost, inputs)), _outermost(put), leaf))
             return put
 
         return hook
@@ -62,12 +64,19 @@ def called(module: nn.Module, output: Output | None = None) -> Iterator[list[Net
     for name, part in module.named_modules():
         handles.append(part.register_forward_pre_hook(before))
         hook = after(name)
-        handles.append(part.register_forward_hook(hook, with_kwargs=True, always_call=False))
+        handles.append(part.register_forward_hook(hook, with_kwargs=True, always_call=True))
     try:
         yield calls
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _outermost(tensor: Tensor) -> Tensor:
+    """The tensor of all points behind one that ``vmap`` and its kin hand to a function of one."""
+    while is_functorch_wrapped_tensor(tensor):
+        tensor = get_unwrapped(tensor)
+    return tensor
 
 
 def zero(_: tuple[Tensor, ...], given: Tensor) -> Tensor:

@@ -7,17 +7,21 @@ the step began from.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from contextlib import nullcontext, redirect_stdout
+from dataclasses import dataclass, field
+from io import StringIO
 from typing import Any
 
 import torch
-from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 
+from pinn_ntk.graph.subclasses import copied as copied_tensor
+from pinn_ntk.graph.subclasses import own_functions
+from pinn_ntk.looks.copies import copied
 from pinn_ntk.looks.digest import RandomStates
+from pinn_ntk.looks.held import held
+from pinn_ntk.looks.in_double import LOW, InDouble
 from pinn_ntk.looks.networks import NetworkCall, Output, called
 from pinn_ntk.looks.untouched import device_of, untouched
 
@@ -69,11 +73,23 @@ class Ran:
 class Rerun:
     """Runs what computes the residuals of a step again.
 
+    What the user's code writes into the module, draws, logs or prints in a run has no effect. What
+    it changes elsewhere (globals, class attributes, files) cannot be undone.
+
     Args:
         module: The module, before the step changes it; it is copied.
         batch: What the residuals are computed from; each run gets a copy.
         compute: Gives the residuals of a copy.
-        aside: Object -> what a copy has in its place, for what is not to be copied (a Trainer).
+        aside: Identity of an object -> what a copy has in its place (a Trainer is not copied).
+        states: Random states that a run begins from; by default those of now.
+
+    Example:
+        >>> def residuals(module, x):
+        ...     return {"data": module(x) - 1}
+        >>> rerun = Rerun(nn.Linear(1, 1), torch.ones(3, 1), residuals)
+        >>> at_zero = rerun(Change(output=lambda inputs, u: 0 * u))
+        >>> at_zero.residuals["data"].flatten().tolist(), at_zero.calls[0].inputs[0].shape
+        ([-1.0, -1.0, -1.0], torch.Size([3, 1]))
     """
 
     def __init__(
@@ -82,91 +98,80 @@ class Rerun:
         batch: Any,
         compute: Compute,
         aside: Mapping[int, Any] | None = None,
+        states: RandomStates | None = None,
     ) -> None:
-        self._aside = dict(aside or {})
         self.device = device_of(module)
-        self.states = RandomStates.now(self.device)
-        self.module, self.batch = self.copied(module), self.copied(batch)
+        self.states = RandomStates.now(self.device) if states is None else states
+        self.module, self.batch = copied((module, [batch]), aside)
         self.compute = compute
 
-    def copied(self, what: Any) -> Any:
-        return copy.deepcopy(what, dict(self._aside))
-
-    def __call__(self, change: Change = Change()) -> Ran:  # noqa: B008 - frozen
+    def __call__(self, change: Change = Change()) -> Ran:
         """Residuals under a change; raises whatever the user's code raises."""
-        module, batch = self.copied(self.module), self.copied(self.batch)
-        if change.double:
-            module = module.double()
-        module.requires_grad_(True) if change.thaw else None
-        change = _in_dtype(change)
-        if change.parameters is not None:
-            _put_parameters(module, change.parameters)
-        tensors: dict[str, Tensor] = {}
-        batch = _put_tensors(module, batch, change.tensors, tensors)
-        default = torch.get_default_dtype()
-        with untouched(module), torch.enable_grad(), called(module, change.output) as calls:
-            try:
-                self._restore(change.seed)
-                residuals = dict(self.compute(module, batch))
-            finally:
-                torch.set_default_dtype(default)
+        module, batch = copied((self.module, self.batch))
+        tensors = _changed(module, batch, change)
+        mode = InDouble() if change.double else nullcontext()
+        with (
+            untouched(module),
+            torch.enable_grad(),
+            own_functions(),
+            redirect_stdout(StringIO()),
+            called(module, change.output) as calls,
+        ):
+            self.states.restore(self.device)
+            if change.seed is not None:
+                torch.manual_seed(change.seed)
+            with mode:
+                residuals = dict(self.compute(module, batch[0]))
         return Ran(residuals, calls, tensors, dict(module.named_parameters()))
 
     def with_parameters(self, params: Mapping[str, Tensor]) -> Rerun:
         """The step as it was, with other parameters: what was learned then, is it known now?"""
-        later = copy.copy(self)
-        later.module = self.copied(self.module)
-        _put_parameters(later.module, lambda name, old: params.get(name, old))
+        later: Rerun = object.__new__(type(self))
+        later.__dict__ |= vars(self)
+        later.module, later.batch = copied((self.module, self.batch))
+        _put_parameters(later.module, params.get)
         return later
 
-    def _restore(self, seed: int | None) -> None:
-        self.states.restore(self.device)
-        if seed is not None:
-            with nullcontext():
-                torch.manual_seed(seed)
+
+def _changed(module: nn.Module, batch: list[Any], change: Change) -> dict[str, Tensor]:
+    """Make a change to a copy; name -> tensor that it holds then."""
+    if change.double:
+        module.double()
+    if change.thaw:
+        module.requires_grad_(True)
+    if change.parameters is not None:
+        _put_parameters(module, change.parameters)
+    tensors: dict[str, Tensor] = {}
+    put: dict[int, Tensor] = {}  # what stands at several places is changed once
+    for holder, path in ((module, ""), (batch, "batch")):
+        for name, tensor, place in _tensors(holder, path):
+            if id(tensor) not in put:
+                put[id(tensor)] = _new(name, tensor, change)
+            tensors[name] = put[id(tensor)]
+            place(put[id(tensor)])
+    return tensors
 
 
-def _in_dtype(change: Change) -> Change:
-    """The tensors in float64 as well, where all is to be."""
-    if not change.double:
-        return change
-    given = change.tensors or (lambda _, tensor: tensor)
+def _tensors(holder: Any, path: str) -> list[tuple[str, Tensor, Callable[[Any], None]]]:
+    found = [place for place in held(holder, path) if isinstance(place.value, Tensor)]
+    return [
+        (name.replace("batch.0", "batch", 1) if path else name, tensor, put)
+        for name, tensor, put in found
+        if not isinstance(tensor, nn.Parameter)
+    ]
 
-    def doubled(name: str, tensor: Tensor) -> Tensor:
-        found = given(name, tensor)
-        return found.double() if found.is_floating_point() else found
 
-    return replace(change, tensors=doubled)
+def _new(name: str, tensor: Tensor, change: Change) -> Tensor:
+    new = tensor
+    if change.double and tensor.dtype in LOW:
+        new = tensor.detach().double().requires_grad_(tensor.requires_grad)
+    if change.tensors is None:
+        return new
+    given = change.tensors(name, new.detach())
+    return copied_tensor(given.detach()).requires_grad_(tensor.requires_grad)
 
 
 def _put_parameters(module: nn.Module, put: Map) -> None:
     with torch.no_grad():
         for name, parameter in module.named_parameters():
             parameter.data = put(name, parameter.detach()).to(parameter).clone()
-
-
-def _put_tensors(module: nn.Module, batch: Any, put: Map | None, seen: dict[str, Tensor]) -> Any:
-    """Replace what module and batch hold; ``seen`` takes what is there then."""
-
-    def replaced(place: str, holder: Any) -> Any:
-        number = iter(range(10**6))
-
-        def one(tensor: Tensor) -> Tensor:
-            if isinstance(tensor, nn.Parameter):
-                return tensor
-            name, new = f"{place}.{next(number)}", tensor
-            if put is not None:
-                new = put(name, tensor.detach())
-                new = new.detach().clone().requires_grad_(tensor.requires_grad)
-            seen[name] = new
-            return new
-
-        return apply_to_collection(holder, Tensor, one)
-
-    for prefix, part in module.named_modules():
-        for holder in (vars(part), part._buffers):
-            for name, value in list(holder.items()):
-                if not (holder is vars(part) and name.startswith("_")):
-                    if isinstance(value, Tensor | list | tuple | dict):
-                        holder[name] = replaced(f"{prefix}.{name}".lstrip("."), value)
-    return replaced("batch", batch)

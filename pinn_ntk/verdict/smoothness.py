@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pinn_ntk.looks.copies import copied
 from pinn_ntk.looks.networks import NetworkCall
 from pinn_ntk.looks.rerun import Ran, Rerun
 from pinn_ntk.verdict.quantity import Measured, quantity
@@ -49,7 +50,7 @@ class Smoothness(Measured):
         return found
 
     def _network(self, call: NetworkCall) -> Callable[[Tensor], Tensor]:
-        module: nn.Module = self.rerun.copied(self.rerun.module).double()
+        module: nn.Module = copied(self.rerun.module).double()
         return module.get_submodule(call.name)
 
 

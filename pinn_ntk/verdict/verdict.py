@@ -88,7 +88,9 @@ class Verdict:
             ("Also", self.also[:2]),
             ("Not looked at", self.not_looked_at),
         )
-        said = [(head, "; ".join(str(part).rstrip(".") for part in parts)) for head, parts in listed]
+        said = [
+            (head, "; ".join(str(part).rstrip(".") for part in parts)) for head, parts in listed
+        ]
         return [self.sentence, *(f"{head}: {text}." for head, text in said if text)]
 
     def __str__(self) -> str:
@@ -97,7 +99,8 @@ class Verdict:
     def state_dict(self) -> dict[str, Any]:
         """Plain values, which checkpoints may hold."""
         state = asdict(self) | {"cause": int(self.cause), "findings": dict(self.findings)}
-        return state | {name: [*state[name]] for name in ("evidence", "also", "not_looked_at")}
+        lists = {"also": [*self.also], "not_looked_at": [*self.not_looked_at]}
+        return state | lists | {"evidence": [[*one] for one in self.evidence]}
 
     @classmethod
     def of_state(cls, state: Mapping[str, Any]) -> Verdict:
