@@ -37,7 +37,7 @@ def movable(run: Callable[[Change], Ran], base: Ran) -> dict[str, list[str]]:
         if _inputs_differ(ran, base):
             entering[name] = {t for t, r in ran.residuals.items() if _differs(r, base.residuals[t])}
     found: dict[str, list[str]] = {}
-    for length in set(lengths[name] for name in entering):
+    for length in {lengths[name] for name in entering}:
         group = [name for name in entering if lengths[name] == length]
         ran = _permuted(run, dict.fromkeys(group, length))
         order = _permutation(length)
@@ -130,4 +130,6 @@ def _joined(held: Held) -> Tensor:
 def _split(held: Held, points: Tensor) -> dict[str, Tensor]:
     widths = [t[0].numel() for t in held.values()]
     parts = points.split(widths, 1)
-    return {n: part.reshape(t.shape).to(t) for (n, t), part in zip(held.items(), parts, strict=True)}
+    return {
+        n: part.reshape(t.shape).to(t) for (n, t), part in zip(held.items(), parts, strict=True)
+    }
