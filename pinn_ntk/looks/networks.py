@@ -84,18 +84,24 @@ def zero(_: tuple[Tensor, ...], given: Tensor) -> Tensor:
     return given * 0
 
 
-def power(order: int) -> Output:
+def constant(value: float) -> Output:
+    """u = value."""
+    return lambda _, given: given * 0 + value
+
+
+def power(order: int, axis: int | None = None) -> Output:
     """A field with no derivative but those of one order, at every point: u = sum (x - x0)^order.
 
     Value and derivatives are taken at x = x0, so that a residual that it changes holds a derivative
-    of that order.
+    of that order; by one coordinate where an ``axis`` is given.
     """
 
     def output(inputs: tuple[Tensor, ...], given: Tensor) -> Tensor:
         field = given * 0
-        for x in inputs:
-            if x.shape[:-1] == given.shape[:-1]:
-                field = field + ((x - x.detach()) ** order).sum(-1, keepdim=True)
+        fitting = [x for x in inputs if x.shape[:-1] == given.shape[:-1]]
+        columns = [column for x in fitting for column in x.split(1, -1)]
+        for column in columns if axis is None else columns[axis : axis + 1]:
+            field = field + (column - column.detach()) ** order
         return field
 
     return output

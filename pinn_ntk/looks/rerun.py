@@ -42,6 +42,7 @@ class Change:
         parameters: In place of each parameter of the module.
         double: Whether all is computed in float64.
         seed: Random numbers from this seed, in place of those of the step.
+        thaw: Whether frozen parameters get a gradient.
     """
 
     output: Output | None = None
@@ -49,6 +50,7 @@ class Change:
     parameters: Map | None = None
     double: bool = False
     seed: int | None = None
+    thaw: bool = False
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,8 @@ def _changed(module: nn.Module, batch: list[Any], change: Change) -> dict[str, T
     """Make a change to a copy; name -> tensor that it holds then."""
     if change.double:
         module.double()
+    if change.thaw:
+        module.requires_grad_(True)
     if change.parameters is not None:
         _put_parameters(module, change.parameters)
     tensors: dict[str, Tensor] = {}

@@ -10,9 +10,11 @@ from pinn_ntk.looks.look import Look
 from pinn_ntk.verdict.directions import Directions
 from pinn_ntk.verdict.network import Network
 from pinn_ntk.verdict.parameters import Parameters
+from pinn_ntk.verdict.parts import Parts
 from pinn_ntk.verdict.points import Points
 from pinn_ntk.verdict.reruns import Reruns
 from pinn_ntk.verdict.quantity import nothing, quantity
+from pinn_ntk.verdict.smoothness import Smoothness
 from pinn_ntk.verdict.terms import Terms, rms
 from pinn_ntk.verdict.training import Training
 
@@ -23,7 +25,9 @@ ZERO = 1e-6
 """Residual at u = 0, over the largest so far, below which a term is homogeneous."""
 
 
-class Case(Terms, Training, Network, Parameters, Points, Directions, Reruns):
+class Case(
+    Terms, Training, Network, Parameters, Points, Parts, Directions, Smoothness, Reruns
+):
     """One measured step, as rules see it.
 
     Args:
@@ -82,12 +86,9 @@ class Case(Terms, Training, Network, Parameters, Points, Directions, Reruns):
 
     @property
     def baseline(self) -> dict[str, float]:
-        """Term -> rms at u = 0, the largest so far where that is 0 or not known."""
-        zero, homogeneous = self.zero, self.homogeneous
-        return {
-            term: zero[term] if term in zero and term not in homogeneous else peak
-            for term, peak in self.peak.items()
-        }
+        """Term -> rms at u = 0; its largest part where that is 0; else the largest rms so far."""
+        known = {t: zero for t, zero in self.zero.items() if t not in self.homogeneous}
+        return {**self.peak, **self.parts, **known}
 
     @property
     def left(self) -> dict[str, float]:

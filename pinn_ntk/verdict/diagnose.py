@@ -22,6 +22,8 @@ ALWAYS: tuple[Rule, ...] = (numbers.diverged, numbers.detached)
 """Asked whatever is solved."""
 
 SOLVED: tuple[Rule, ...] = (
+    numbers.derivative_vanishes,
+    scales.repeated_points,
     scales.nothing_to_find,
     solution.points,
     solution.not_unique,
@@ -30,6 +32,8 @@ SOLVED: tuple[Rule, ...] = (
 """Asked where all terms are solved: nothing else is wrong then."""
 
 UNSOLVED: tuple[Rule, ...] = (
+    numbers.derivative_vanishes,
+    scales.repeated_points,
     numbers.broadcast,
     numbers.derivative_vanishes,
     numbers.not_trained,
@@ -40,12 +44,12 @@ UNSOLVED: tuple[Rule, ...] = (
     scales.outputs_not_scaled,
     steps.begun,
     steps.random_or_decay,
+    solution.rounding,
     numbers.cut_off,
     steps.step_too_short,
     steps.step_too_large,
     steps.early,
     solution.points,
-    solution.rounding,
     solution.too_narrow,
     balance.imbalance,
     balance.causality,

@@ -7,15 +7,18 @@ points, if those are found: permuted, they permute the residual, and nothing els
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import Node
 
 from pinn_ntk.graph import nodes
 from pinn_ntk.graph.walk import postorder
 from pinn_ntk.looks.look import Look
+from pinn_ntk.looks.networks import NetworkCall
 from pinn_ntk.looks.rerun import Change, Ran
 from pinn_ntk.verdict.moves import between, beyond, movable
 from pinn_ntk.verdict.quantity import CannotBeLookedAtError, Measured, nothing, quantity
@@ -35,11 +38,17 @@ class Points(Measured):
     previous: Sequence[Mapping[str, Any]]
 
     @property
+    def calls_of(self) -> dict[str, NetworkCall]:
+        """Term -> the call of a network behind it that has most of its rows."""
+        if "calls_of" not in self.__dict__:
+            self.__dict__["calls_of"] = {} if self.base is None else _calls(self.base)
+        return self.__dict__["calls_of"]  # type: ignore[no-any-return]
+
+    @property
     def points(self) -> dict[str, Tensor]:
-        """Term -> points of its first call of a network with as many rows, (N, d)."""
-        if "points" not in self.__dict__:
-            self.__dict__["points"] = {} if self.base is None else _points(self.base)
-        return self.__dict__["points"]  # type: ignore[no-any-return]
+        """Term -> points of that call, (N, d)."""
+        every = {term: _columns(call.inputs) for term, call in self.calls_of.items()}
+        return {term: x for term, x in every.items() if x is not None}
 
     @quantity("repeated points", dict)
     def repeated(self) -> dict[str, tuple[int, int]]:
@@ -107,7 +116,7 @@ class Points(Measured):
         found = {}
         for term, names in self.holders.items():
             held = {name: self.base.tensors[name] for name in names}  # type: ignore[union-attr]
-            moved = move(held, [x for t, x in self.points.items() if t != term])
+            moved = move(held, self._aligned(term, held))
             if moved is None:
                 continue
             ran = self.rerun(Change(tensors=lambda n, old, m=moved: m.get(n, old)))
@@ -117,6 +126,19 @@ class Points(Measured):
                 found[term] = after / now
         return found
 
+    def _aligned(self, term: str, held: Mapping[str, Tensor]) -> list[Tensor]:
+        """Points of the other terms, columns as in the tensors held; none where these differ."""
+        own = self.points.get(term)
+        columns = torch.cat([t.detach().reshape(len(t), -1) for t in held.values()], 1)
+        if own is None or own.shape != columns.shape:
+            return []
+        order = []
+        for column in columns.to(own).T:
+            same = [k for k in range(own.shape[1]) if bool((own[:, k] == column).all())]
+            order += same[:1]
+        others = [x for t, x in self.points.items() if t != term and x.shape[1] == own.shape[1]]
+        return [x[:, order] for x in others] if len(set(order)) == own.shape[1] else []
+
     @quantity("number of points", nothing)
     def n_points(self) -> int | None:
         """Points of the equations."""
@@ -124,19 +146,30 @@ class Points(Measured):
         return max(counts) if counts else None
 
 
-def _points(ran: Ran) -> dict[str, Tensor]:
-    made_by = {call.output.grad_fn: call for call in reversed(ran.calls)}
-    found: dict[str, Tensor] = {}
+def _calls(ran: Ran) -> dict[str, NetworkCall]:
+    own = _own_nodes(ran)
+    found: dict[str, NetworkCall] = {}
     for term, residual in ran.residuals.items():
         if residual.grad_fn is None:
             continue
-        behind = postorder(nodes.origin(residual)[0])
-        calls = [call for node, call in made_by.items() if node in behind]
-        shapes = [_columns(call.inputs) for call in reversed(calls)]
-        fitting = [x for x in shapes if x is not None and residual.numel() % max(1, len(x)) == 0]
-        if fitting:
-            found[term] = max(fitting, key=len)
+        behind = postorder(nodes.origin(residual)[0]).keys()
+        for call, of_call in zip(ran.calls, own, strict=True):
+            x = _columns(call.inputs)
+            fits = x is not None and residual.numel() % max(1, len(x)) == 0
+            if fits and of_call & behind:
+                most = found.get(term)
+                found[term] = call if most is None or len(x) > len(most.inputs[0]) else most
     return found
+
+
+def _own_nodes(ran: Ran) -> list[set[Node]]:
+    """For each call the nodes that no other call has; a residual of derivatives lacks the output."""
+    graphs = [
+        set(postorder(nodes.origin(call.output)[0])) if call.output.grad_fn is not None else set()
+        for call in ran.calls
+    ]
+    shared = Counter(node for graph in graphs for node in graph)
+    return [{n for n in g if shared[n] == 1 and nodes.leaf(n) is None} for g in graphs]
 
 
 def _columns(inputs: tuple[Tensor, ...]) -> Tensor | None:

@@ -49,7 +49,7 @@ class Terms(Measured):
         said = {t: spread_by_accident(t, r, look.trained) for t, r in look.residuals.items()}
         return {term: sentence for term, sentence in said.items() if sentence}
 
-    @property
+    @quantity("what has no gradient", str)
     def untrained(self) -> str:
         """What of the loss has no gradient, in words."""
         return self.look.untrained

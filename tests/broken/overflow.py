@@ -54,19 +54,21 @@ class Duffing(Oscillator):
         t = self.collocation(batch)
         u, v = self.net(t), self.truth(t).detach()
         loss = (d(d(u, t), t) + u + u**3 - (1 - self.omega**2) * v - v**3).pow(2).mean()
-        start = (self.net(self.at(0.0)) - self.start[0]).pow(2).mean()
-        return self.total(duffing=loss, start=start)
+        zero = self.at(0.0).requires_grad_()
+        u_0 = self.net(zero)
+        start = (u_0 - self.start[0]) ** 2 + (d(u_0, zero) / self.omega - self.start[1]) ** 2
+        return self.total(duffing=loss, start=start.mean())
 
 
 DIVERGED = [
     Run(
-        "diverged-heat-balancer",
+        "diverged-decay-balancer",
         "DIVERGED",
         "set",
-        Heat,
-        {"steps": 1500, "optim": adam(4e-3)},
-        {"optim": sgd(0.008), "callbacks": balanced_often},
-        note="plain descent at 0.008 is stable until the balancer raises the weights",
+        Decay,
+        {"k": 3.0, "steps": 1000, "optim": sgd(0.02)},
+        {"callbacks": balanced_often},
+        note="plain descent at this rate is stable until the balancer raises the weights",
     ),
     Run(
         "diverged-poisson-descent",
@@ -81,7 +83,7 @@ DIVERGED = [
         "DIVERGED",
         "set",
         System,
-        {"rhs": torricelli, "start": (1.0,), "span": 1.5, "steps": 1200, "net": {"out": torch.exp}},
+        {"rhs": torricelli, "start": (0.1,), "span": 0.5, "steps": 1200, "net": {"out": torch.exp}},
         {"net": {"out": None}},
     ),
     Run(
@@ -165,14 +167,14 @@ class OscillatorByDifferences(Oscillator):
 
 
 class LostInBackground(Decay):
-    """The equation of T = 1e6 + u from T - 1e6: the small part of a large sum."""
+    """The equation of T = 1e7 + u from T - 1e7: the small part of a large sum."""
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         t = self.collocation(batch)
-        temperature = 1e6 + self.net(t)
-        u = temperature - 1e6
+        temperature = 1e7 + self.net(t)
+        u = temperature - 1e7
         pde = d(u, t) + self.k * u
-        ic = 1e6 + self.net(self.at(0.0)) - (1e6 + 1.0)
+        ic = 1e7 + self.net(self.at(0.0)) - (1e7 + 1.0)
         return self.total(pde=(pde**2).mean(), ic=(ic**2).mean())
 
 
@@ -193,7 +195,7 @@ ROUNDING = [
         "ROUNDING",
         "judge",
         SlopeByDifferences,
-        {"background": 1e4, "steps": 1200, "net": {"activation": "silu"}} | DOUBLE,
+        {"background": 1e5, "steps": 1200, "net": {"activation": "silu"}} | DOUBLE,
         SINGLE,
     ),
     Run(

@@ -46,7 +46,7 @@ def detached(case: Case) -> Verdict | None:
 def cut_off(case: Case) -> Verdict | None:
     """The graph of a residual does not give its derivative."""
     wrong = {t: x for t, x in case.cut.items() if x > CUT and t in case.unsolved}
-    if not wrong or case.piecewise_linear:
+    if not wrong or case.kinks.get(max(wrong, key=wrong.__getitem__), 0.0) > MISSED:
         return None
     term = max(wrong, key=wrong.__getitem__)
     evidence = (Evidence(f"error of the derivative of {term}", wrong[term], "exact below 0.05"),)
@@ -57,22 +57,33 @@ def cut_off(case: Case) -> Verdict | None:
     return Verdict(Cause.DETACHED, term, evidence, LIKELY, remedy, "a part of a term has no gradient")
 
 
+MISSED = 0.3
+"""Share of the change of a derivative that the next one misses."""
+
+
 def derivative_vanishes(case: Case) -> Verdict | None:
-    """The kernel of a term is zero, or a piecewise linear network is differentiated twice."""
+    """The kernel of a term is zero, or the network has kinks where a smooth one is needed."""
+    kinks = {t: x for t, x in case.kinks.items() if x > MISSED}
+    if kinks:
+        term = max(kinks, key=kinks.__getitem__)
+        order = case.order[term]
+        evidence = (
+            Evidence(f"highest derivative in {term}", order, ""),
+            Evidence("share of it that autograd misses, at kinks", kinks[term], "above 0.3"),
+        )
+        remedy = "Use tanh, sin, SiLU or GELU: ReLU and its kin have no derivative of that order."
+        return Verdict(Cause.DERIVATIVE_VANISHES, term, evidence, FACT, remedy)
     still = [t for t, rate in case.rates.items() if not rate > 0 and case.rms.get(t)]
-    remedy = "Use tanh, sin, SiLU or GELU: the second derivative of ReLU and its kin is zero."
-    if case.piecewise_linear and still:
-        evidence = (Evidence(f"kernel of {still[0]}", 0.0, "no parameter moves it"),)
-        return Verdict(Cause.DERIVATIVE_VANISHES, still[0], evidence, FACT, remedy)
-    second = [t for t, order in case.order.items() if order >= 2]
-    if case.piecewise_linear and second:
-        evidence = (Evidence(f"highest derivative in {second[0]}", 2, "the network has one"),)
-        return Verdict(Cause.DERIVATIVE_VANISHES, second[0], evidence, FACT, remedy)
-    if still:
-        evidence = (Evidence(f"kernel of {still[0]}", 0.0, "no parameter moves it"),)
-        remedy = "Look for a derivative that is zero for this activation, or a detached part."
-        return Verdict(Cause.DERIVATIVE_VANISHES, still[0], evidence, LIKELY, remedy)
-    return None
+    if not still:
+        return None
+    evidence = (Evidence(f"kernel of {still[0]}", 0.0, "no parameter moves it"),)
+    remedy = (
+        "Use tanh, sin, SiLU or GELU: the second derivative of ReLU and its kin is zero."
+        if case.piecewise_linear
+        else "Look for a derivative that is zero for this activation, or for a detached part."
+    )
+    confidence = FACT if case.piecewise_linear else LIKELY
+    return Verdict(Cause.DERIVATIVE_VANISHES, still[0], evidence, confidence, remedy)
 
 
 SHARE = 0.5

@@ -53,7 +53,7 @@ def random_or_decay(case: Case) -> Verdict | None:
 
 def step_too_short(case: Case) -> Verdict | None:
     """All steps together do not reach the fastest mode."""
-    if case.reach is None or not case.reach < REACH or case.steps < BEGUN:
+    if case.reach is None or not 0 <= case.reach < REACH or case.steps < BEGUN:
         return None
     evidence = (
         Evidence(f"lr_eff mu_max over {case.steps} steps", case.reach, "below 2 nothing is learned"),
