@@ -84,7 +84,9 @@ def judge(case: Case) -> Verdict:
     also: list[str] = []
     if verdict.accuses and not case.solved:
         others = [asked(rule, case) for rule in FURTHER]
-        also = [o.sentence for o in others if o and o.confidence == FACT and o.cause != verdict.cause]
+        also = [
+            o.sentence for o in others if o and o.confidence == FACT and o.cause != verdict.cause
+        ]
     return replace(
         verdict,
         also=tuple(also[:2]),

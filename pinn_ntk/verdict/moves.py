@@ -130,4 +130,6 @@ def _joined(held: Held) -> Tensor:
 def _split(held: Held, points: Tensor) -> dict[str, Tensor]:
     widths = [t[0].numel() for t in held.values()]
     parts = points.split(widths, 1)
-    return {n: part.reshape(t.shape).to(t) for (n, t), part in zip(held.items(), parts, strict=True)}
+    return {
+        n: part.reshape(t.shape).to(t) for (n, t), part in zip(held.items(), parts, strict=True)
+    }

@@ -90,7 +90,9 @@ def _share(
     for _ in range(PROBES):
         signs = [_signs(r, generator) for r in live]
         found = torch.autograd.grad(live, wanted, signs, retain_graph=True, allow_unused=True)
-        squares += torch.tensor([0.0 if g is None else float(g.double().norm()) ** 2 for g in found])
+        squares += torch.tensor(
+            [0.0 if g is None else float(g.double().norm()) ** 2 for g in found]
+        )
     total = float(squares.sum())
     return float(squares[: len(outside)].sum()) / total if total else 0.0
 

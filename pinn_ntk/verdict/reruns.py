@@ -144,10 +144,17 @@ def _change(r: Tensor, other: Tensor) -> float:
 def _same_points(first: Ran, second: Ran) -> bool:
     """Whether the networks saw the same inputs."""
     pairs = list(zip(first.calls, second.calls, strict=False))
-    return bool(pairs) and len(first.calls) == len(second.calls) and all(
-        len(a.inputs) == len(b.inputs)
-        and all(x.shape == y.shape and bool((x == y).all()) for x, y in zip(a.inputs, b.inputs, strict=True))
-        for a, b in pairs
+    return (
+        bool(pairs)
+        and len(first.calls) == len(second.calls)
+        and all(
+            len(a.inputs) == len(b.inputs)
+            and all(
+                x.shape == y.shape and bool((x == y).all())
+                for x, y in zip(a.inputs, b.inputs, strict=True)
+            )
+            for a, b in pairs
+        )
     )
 
 
@@ -175,7 +182,9 @@ def _derivative(r: Tensor, params: Mapping[str, Tensor], direction: Mapping[str,
     gradients = torch.autograd.grad(
         r, leaves, weights, create_graph=True, retain_graph=True, allow_unused=True
     )
-    pairs = [(g, direction[n]) for (n, _), g in zip(wanted, gradients, strict=True) if g is not None]
+    pairs = [
+        (g, direction[n]) for (n, _), g in zip(wanted, gradients, strict=True) if g is not None
+    ]
     if not pairs:
         return torch.zeros_like(r)
     along = sum((g * d).sum() for g, d in pairs)

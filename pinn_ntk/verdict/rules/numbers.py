@@ -54,7 +54,9 @@ def cut_off(case: Case) -> Verdict | None:
         "Part of the residual is cut off from the parameters: create_graph=True in every "
         "torch.autograd.grad, and no detach(), .data or no_grad() on the way."
     )
-    return Verdict(Cause.DETACHED, term, evidence, LIKELY, remedy, "a part of a term has no gradient")
+    return Verdict(
+        Cause.DETACHED, term, evidence, LIKELY, remedy, "a part of a term has no gradient"
+    )
 
 
 MISSED = 0.3

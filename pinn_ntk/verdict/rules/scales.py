@@ -97,7 +97,9 @@ def outputs_not_scaled(case: Case) -> Verdict | None:
     if not (data or large or small):
         return None
     term = max(data or driven, key=driven.__getitem__)
-    threshold = f"below {SMALL_OUTPUT:g}" if small else f"above {LARGE_DATA if data else LARGE_OUTPUT:g}"
+    threshold = (
+        f"below {SMALL_OUTPUT:g}" if small else f"above {LARGE_DATA if data else LARGE_OUTPUT:g}"
+    )
     evidence = (Evidence(f"{term} at u = 0", driven[term], threshold),)
     remedy = (
         "u = scale * net(x), with a scale near the size of the solution; or write the equations "

@@ -27,17 +27,35 @@ def points(case: Case) -> Verdict | None:
     above = "20 times more than at the points trained on"
     term, ratio = worst_of(case.fresh)
     if ratio > APART:
-        evidence = (Evidence(f"{term}, mean square between the points over that at them", ratio, f"above {APART:g}"),)
+        evidence = (
+            Evidence(
+                f"{term}, mean square between the points over that at them",
+                ratio,
+                f"above {APART:g}",
+            ),
+        )
         remedy = f"More points than {case.n_points or 'these'}, or new ones at every step."
         return Verdict(Cause.POINTS, term, evidence, FACT, remedy, "too few points")
     term, ratio = worst_of(case.outside)
     if ratio > APART:
-        evidence = (Evidence(f"{term}, mean square where it has no points over that at them", ratio, f"above {APART:g}"),)
+        evidence = (
+            Evidence(
+                f"{term}, mean square where it has no points over that at them",
+                ratio,
+                f"above {APART:g}",
+            ),
+        )
         remedy = "Draw points from the whole domain, up to where the other terms have theirs."
-        return Verdict(Cause.POINTS, term, evidence, FACT, remedy, "points miss a part of the domain")
+        return Verdict(
+            Cause.POINTS, term, evidence, FACT, remedy, "points miss a part of the domain"
+        )
     if case.forgotten is not None and case.forgotten[1] > APART:
         term, ratio = case.forgotten
-        evidence = (Evidence(f"{term}, mean square at old points over that at today's", ratio, f"above {APART:g}"),)
+        evidence = (
+            Evidence(
+                f"{term}, mean square at old points over that at today's", ratio, f"above {APART:g}"
+            ),
+        )
         remedy = "Keep old points beside the new ones."
         return Verdict(Cause.POINTS, term, evidence, FACT, remedy, "old points are forgotten")
     return None
@@ -62,7 +80,9 @@ def rounding(case: Case) -> Verdict | None:
     if not change > ROUNDED:
         return None
     evidence = (Evidence(f"change of {term} in float64", change, "above 0.05"),)
-    remedy = "Trainer(precision='64-true') and points in float64; or no difference of large numbers."
+    remedy = (
+        "Trainer(precision='64-true') and points in float64; or no difference of large numbers."
+    )
     return Verdict(Cause.ROUNDING, term, evidence, FACT, remedy)
 
 
@@ -72,7 +92,9 @@ def spectral_bias(case: Case) -> Verdict | None:
     term = case.worst
     if not slow.get(term, 0.0) > SLOW:
         return None
-    evidence = (Evidence(f"share of {term} in modes below 1e-3 of the fastest", slow[term], "above 0.9"),)
+    evidence = (
+        Evidence(f"share of {term} in modes below 1e-3 of the fastest", slow[term], "above 0.9"),
+    )
     remedy = (
         "Fourier features or sin activations with the frequency of the solution, or a second-order "
         "method; weights do not help."
@@ -84,7 +106,9 @@ def not_unique(case: Case) -> Verdict | None:
     """u may change somewhere while no residual does."""
     if case.free is None or not case.free > FREE:
         return None
-    evidence = (Evidence("variance of u that the terms leave, over the prior", case.free, "above 0.2"),)
+    evidence = (
+        Evidence("variance of u that the terms leave, over the prior", case.free, "above 0.2"),
+    )
     remedy = "Add what fixes it: an initial value, a boundary condition, a datum."
     return Verdict(Cause.NOT_UNIQUE, "", evidence, LIKELY, remedy)
 
@@ -104,7 +128,9 @@ def clean(case: Case) -> Verdict | None:
 def unknown(case: Case) -> Verdict:
     """No rule reaches its threshold: the most unusual numbers."""
     term = case.worst
-    seen = [Evidence(f"{term}, rms over its baseline", case.left.get(term, 1.0), "below 0.1 is solved")]
+    seen = [
+        Evidence(f"{term}, rms over its baseline", case.left.get(term, 1.0), "below 0.1 is solved")
+    ]
     if term in case.align:
         seen.append(Evidence("its part in fast modes", case.align[term], "of 1"))
         seen.append(Evidence("its part in slow modes", case.slow[term], "of 1"))

@@ -56,7 +56,9 @@ def step_too_short(case: Case) -> Verdict | None:
     if case.reach is None or not 0 <= case.reach < REACH or case.steps < BEGUN:
         return None
     evidence = (
-        Evidence(f"lr_eff mu_max over {case.steps} steps", case.reach, "below 2 nothing is learned"),
+        Evidence(
+            f"lr_eff mu_max over {case.steps} steps", case.reach, "below 2 nothing is learned"
+        ),
     )
     factor = number(max(10.0, 100 / max(case.reach, 1e-9)), 1)
     remedy = (
@@ -78,9 +80,7 @@ def early(case: Case) -> Verdict | None:
     """The loss still falls."""
     falling = case.course.get("falling", 0.0)
     if falling > FALLING:
-        evidence = (
-            Evidence("decades that the loss fell in the last tenth", falling, "above 0.1"),
-        )
+        evidence = (Evidence("decades that the loss fell in the last tenth", falling, "above 0.1"),)
         return Verdict(Cause.EARLY, "", evidence, LIKELY, _wait(case, falling))
     if case.adaptive and case.scheduled is not None and case.scheduled < LEARNED:
         evidence = (Evidence("learning rate times steps", case.scheduled, "below 0.5"),)
@@ -105,7 +105,9 @@ def _log10(value: float) -> float:
 def step_too_large(case: Case) -> Verdict | None:
     """Units were thrown into saturation, or the loss jumps up and down and stays high."""
     remedy = "A learning rate smaller by 10"
-    remedy += f", and below 2 / mu_max = {2 / case.mu_max:.1g}." if case.plain and case.mu_max else "."
+    remedy += (
+        f", and below 2 / mu_max = {2 / case.mu_max:.1g}." if case.plain and case.mu_max else "."
+    )
     grown = (case.saturated or 0.0) - case.saturated_first
     if grown > THROWN:
         evidence = (Evidence("growth of the share of flat units", grown, "above 0.5"),)
