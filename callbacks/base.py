@@ -40,8 +40,6 @@ class KernelCallback(StatefulCallback):
 
     certify = balances = stays = False
     """Whether it certifies each kernel; sets the weights of the loss; logs what stays in force."""
-    verbose = True
-    """Whether it says on the terminal what a fit is going to be and was."""
     max_points: int | None = None
     bounds = Bounds(max_rows=MAX_ROWS)
     """What one measurement may take."""
@@ -133,9 +131,7 @@ class KernelCallback(StatefulCallback):
             self.batch_starts(trainer, pl_module, batch, batch_idx)
             self.manual.begun(Backward(trainer, pl_module, None))
 
-    def batch_starts(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def batch_starts(self, trainer: pl.Trainer, module: Any, batch: Any, idx: int) -> None:
         """Before the forward pass; the last batch is forgotten."""
 
     def on_before_backward(

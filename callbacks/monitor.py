@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 from pinn_ntk.callbacks.balancer import balancers
 from pinn_ntk.callbacks.base import KernelCallback
 from pinn_ntk.callbacks.due_step import DueStep
-from pinn_ntk.callbacks.report import WEIGHT, Report, overhead
+from pinn_ntk.callbacks.report import OVERHEAD, WEIGHT, Read, Report, overhead
 from pinn_ntk.callbacks.schedule import Schedule
 from pinn_ntk.callbacks.step.manual_backward import Backward
 from pinn_ntk.callbacks.step.measuring import measuring
-from pinn_ntk.callbacks.step.probe import RENEWED, FixedProbe
+from pinn_ntk.callbacks.step.probe import RENEWED, freezes
 from pinn_ntk.callbacks.step.readable import readable
 from pinn_ntk.callbacks.step.residual_function import Route
 from pinn_ntk.callbacks.step.step_facts import StepFacts
@@ -24,27 +24,17 @@ from pinn_ntk.callbacks.trainer.checks import at_least
 from pinn_ntk.callbacks.trainer.loggers import publish
 from pinn_ntk.callbacks.trainer.state import callbacks_of
 from pinn_ntk.callbacks.trainer.steps import logged_step
-from pinn_ntk.diagnostics.base import Diagnostic, Reading, Tag
+from pinn_ntk.diagnostics.base import Diagnostic, Reading
 from pinn_ntk.diagnostics.panel import Panel
 from pinn_ntk.diagnostics.registry import chosen
 from pinn_ntk.kernel.bounds import MAX_ROWS, MEMORY_BUDGET
-from pinn_ntk.kernel.spectrum import Spectrum
 from pinn_ntk.looks.step_terms import StepTerms
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
-    from torch.optim import Optimizer
-
-    from pinn_ntk.verdict.verdict import Verdict
-
-OVERHEAD = Tag(
-    "overhead_fraction",
-    "share of the fit's wall time spent in NTK callbacks",
-    advice="Falls as training goes on. See below.",
-)
 
 
-class NTKMonitor(KernelCallback):
+class NTKMonitor(Read, KernelCallback):
     """Measures the kernel of every loss term on the points that the step trains on.
 
     It reads the live graph before the backward pass, so the module needs no edit, nothing is run
@@ -80,8 +70,8 @@ class NTKMonitor(KernelCallback):
     | ``ntk/interference/<a>/<b>`` | cosine of the gradients of two terms, weights in force | 1 |
     | ``ntk/predicted_decrease_ratio`` | decrease of the loss over that predicted | 1 |
     | ``ntk/lr`` | learning rate of the step, the largest of its groups | as it is set |
-    | ``ntk/certificate`` | largest relative error against ordinary backward passes | 1 |
     | ``ntk/verdict`` | number of the cause of the verdict, see docs/verdict.md | 1 |
+    | ``ntk/certificate`` | largest relative error against ordinary backward passes | 1 |
     | ``ntk/overhead_fraction`` | share of the fit's wall time spent in NTK callbacks | 1 |
 
     Drift of kernels is logged while the points stay what they were at the first measurement; for
@@ -177,21 +167,6 @@ class NTKMonitor(KernelCallback):
         wanted = "verdict" in self.panel.diagnostics
         self.facts = StepFacts(finder, self.guard, self.bounds, wanted=wanted)
 
-    @property
-    def spectra(self) -> dict[str, list[tuple[int, Spectrum]]]:
-        """Term -> (step, spectrum)."""
-        return getattr(self.panel.diagnostics.get("spectrum"), "spectra", {})
-
-    @property
-    def verdict(self) -> Verdict | None:
-        """Why training does not go on, at the last measurement; None without one."""
-        return self.report.verdict
-
-    @property
-    def verdicts(self) -> list[tuple[int, Verdict]]:
-        """Step and verdict of all measurements."""
-        return getattr(self.panel.diagnostics.get("verdict"), "verdicts", [])
-
     def reset(self) -> None:
         super().reset()
         self.panel.reset()
@@ -213,29 +188,16 @@ class NTKMonitor(KernelCallback):
             self.facts.restart()
             self.panel.fit_starts(pl_module, resumed=self._resumed)
 
-    def batch_starts(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        if self.finder.probe is not None:
-            self.guard.run("freezing the probe", partial(self._freeze, self.finder.probe, batch))
+    def batch_starts(self, trainer: pl.Trainer, module: Any, batch: Any, idx: int) -> None:
+        if freezes(self.finder.probe, batch, self.guard):
+            self.panel.points_renewed()
         due = trainer.is_global_zero and self.due.may_come(trainer)
         self.panel.batch_starts(due=due)
         if due:
-            self.facts.batch_starts(trainer, pl_module, batch, batch_idx)
+            self.facts.batch_starts(trainer, module, batch, idx)
         if due or (trainer.is_global_zero and self.panel.waits):
-            keep = partial(StepInputs, pl_module, batch)
+            keep = partial(StepInputs, module, batch)
             self.looks.inputs = self.guard.run("what the step begins from", keep)
-
-    def _freeze(self, probe: FixedProbe, batch: Any) -> None:
-        """Let the probe keep the first batch; another one than before begins drift anew."""
-        probe.freeze(batch)
-        if probe.renewed:
-            probe.renewed = False
-            self._renew_points()
-
-    def _renew_points(self) -> None:
-        self.guard.warn_once("renewed", RENEWED)
-        self.panel.points_renewed()
 
     def at_backward(self, at: Backward) -> None:
         """Measure, if that is due at this backward pass; every rank comes here alike."""
@@ -297,9 +259,7 @@ class NTKMonitor(KernelCallback):
     def will_look(self, trainer: pl.Trainer) -> bool:
         return self.due.will_look(trainer)
 
-    def on_before_optimizer_step(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
-    ) -> None:
+    def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
         self.facts.moves(optimizer)
 
     def batch_ends(self, trainer: pl.Trainer) -> None:
@@ -336,4 +296,5 @@ class NTKMonitor(KernelCallback):
         if self.finder.probe is not None:
             self.finder.probe.load_state_dict(state["probe"])
             if not state["probe"]:
-                self._renew_points()
+                self.guard.warn_once("renewed", RENEWED)
+                self.panel.points_renewed()

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import pytorch_lightning as pl
 
     from pinn_ntk.callbacks.base import KernelCallback
+    from pinn_ntk.kernel.spectrum import Spectrum
     from pinn_ntk.looks.look import Look
     from pinn_ntk.verdict.verdict import Verdict
 
@@ -40,14 +41,42 @@ WEIGHT_ERROR = Tag(
 
 
 SAID_BY = {
-    Cause.DETACHED: "untrained",
-    Cause.DIVERGED: "undefined",
-    Cause.BROADCAST: "spread {about}",
+    Cause.DETACHED: ("untrained",),
+    Cause.DIVERGED: ("undefined", "untrained"),
+    Cause.BROADCAST: ("spread {about}",),
 }
-"""What a warning of ours on the same cause is called, which a second one is not to follow."""
+"""What warnings of ours on the same cause are called, which a second one is not to follow."""
 
 
-class Report:
+OVERHEAD = Tag(
+    "overhead_fraction",
+    "share of the fit's wall time spent in NTK callbacks",
+    advice="Falls as training goes on. See below.",
+)
+
+
+class Read:
+    """What can be read of a callback that has a panel."""
+
+    panel: Panel
+
+    @property
+    def spectra(self) -> dict[str, list[tuple[int, Spectrum]]]:
+        """Term -> (step, spectrum)."""
+        return getattr(self.panel.diagnostics.get("spectrum"), "spectra", {})
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """Why training does not go on, at the last measurement; None without one."""
+        return getattr(self.panel.diagnostics.get("verdict"), "verdict", None)
+
+    @property
+    def verdicts(self) -> list[tuple[int, Verdict]]:
+        """Step and verdict of all measurements."""
+        return getattr(self.panel.diagnostics.get("verdict"), "verdicts", [])
+
+
+class Report(Read):
     """Logs the readings of a panel, its summary and its figures."""
 
     def __init__(self, writer: LogWriter, panel: Panel, further: Iterable[Tag]) -> None:
@@ -99,11 +128,6 @@ class Report:
         self._told = step
         self.guard.run("the summary", write)
 
-    @property
-    def verdict(self) -> Verdict | None:
-        """The last one; None where none is asked for."""
-        return getattr(self.panel.diagnostics.get("verdict"), "verdict", None)
-
     def _judged(self, trainer: pl.Trainer, step: int) -> None:
         """Tell a verdict at the first measurement and where the cause is another one."""
         verdict = self.verdict
@@ -111,12 +135,11 @@ class Report:
             return
         if self._verdict is None or self._verdict[1] != verdict.cause:
             self._tell_verdict(trainer, step)
-        what = SAID_BY.get(verdict.cause, "{cause}").format(
-            cause=verdict.title, about=verdict.about
-        )
-        if verdict.worthless and not self.guard.said(what):
-            lines = " ".join(verdict.lines()[:3])
-            self.guard.tell_once(f"{self.guard.owner}: at step {step}, {lines}", what)
+        names = SAID_BY.get(verdict.cause, (verdict.title,))
+        known = [name.format(about=verdict.about) for name in names]
+        if verdict.worthless and not any(map(self.guard.said, known)):
+            said = " ".join(f"{line.rstrip('.')}." for line in verdict.lines()[:3])
+            self.guard.tell_once(f"{self.guard.owner}: at step {step}: {said}", known[0])
 
     def _tell_verdict(self, trainer: pl.Trainer, step: int) -> None:
         verdict = self.verdict

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import random
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 
 from pinn_ntk.callbacks.step.residual_function import Route, residuals_of, resolved
+from pinn_ntk.callbacks.trainer.guard import Guard
 from pinn_ntk.callbacks.trainer.naming import named
 from pinn_ntk.graph import subclasses
 from pinn_ntk.graph.subclasses import plain
@@ -31,6 +33,17 @@ RENEWED = (
 
 SEED = 0x5EED
 """Seed of what a probe draws, so that it draws the same whenever it is evaluated."""
+
+
+def freezes(probe: FixedProbe | None, batch: Any, guard: Guard) -> bool:
+    """Let a probe keep the first batch; whether that is another one than before, which is said."""
+    if probe is None:
+        return False
+    guard.run("freezing the probe", partial(probe.freeze, batch))
+    renewed, probe.renewed = probe.renewed, False
+    if renewed:
+        guard.warn_once("renewed", RENEWED)
+    return renewed
 
 
 class UncopiedError(ValueError):

@@ -48,7 +48,7 @@ class StandIn:
         vars(self).update({name: value for name, value in known.items() if is_plain(value)})
         self.loggers = [Silent() for _ in trainer.loggers]
         self.logger = self.loggers[0] if self.loggers else None
-        self.optimizers = list(map(_rates, trainer.optimizers))
+        self.optimizers = list(map(Settings, trainer.optimizers))
         self.strategy = SimpleNamespace(_lightning_optimizers=self.optimizers)
 
     def __getattr__(self, name: str) -> Any:
@@ -58,7 +58,13 @@ class StandIn:
         return self
 
 
-def _rates(optimizer: Optimizer) -> SimpleNamespace:
+class Settings(Optimizer):
     """The settings of an optimizer, without what it trains."""
-    groups = [{k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups]
-    return SimpleNamespace(param_groups=groups)
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        groups = optimizer.param_groups
+        self.param_groups = [{k: v for k, v in g.items() if k != "params"} for g in groups]
+
+    def step(self, *_: Any, **__: Any) -> None:
+        """None is taken."""
+        raise AttributeError("no optimizer moves when a step is run again")
