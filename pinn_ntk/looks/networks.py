@@ -27,19 +27,21 @@ class NetworkCall:
         inputs: Tensors that it was called with.
         output: What it gave, alive.
         leaf: Whether it has no module inside, as a layer that is called by itself.
+        last: Name of the last module with parameters of its own that was called within it.
     """
 
     name: str
     inputs: tuple[Tensor, ...]
     output: Tensor
     leaf: bool
+    last: str = ""
 
 
 @contextmanager
 def called(module: nn.Module, output: Output | None = None) -> Iterator[list[NetworkCall]]:
     """Listen to calls of networks within a module; ``output`` takes the place of what they give."""
     calls: list[NetworkCall] = []
-    depth = 0
+    depth, last = 0, ""
 
     def before(*_: Any) -> None:
         nonlocal depth
@@ -47,15 +49,18 @@ def called(module: nn.Module, output: Output | None = None) -> Iterator[list[Net
 
     def after(name: str) -> Callable[..., Any]:
         def hook(part: nn.Module, args: Any, kwargs: Any, given: Any) -> Any:
-            nonlocal depth
+            nonlocal depth, last
             depth -= 1
+            if any(True for _ in part.parameters(recurse=False)):
+                last = name
             if depth or not isinstance(given, Tensor):
                 return None
             tensors = [a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)]
             inputs = tuple(t for t in tensors if t.is_floating_point())
             put = given if output is None else output(inputs, given)
             leaf = not any(True for _ in part.children())
-            calls.append(NetworkCall(name, tuple(map(_outermost, inputs)), _outermost(put), leaf))
+            seen = tuple(map(_outermost, inputs))
+            calls.append(NetworkCall(name, seen, _outermost(put), leaf, last))
             return put
 
         return hook

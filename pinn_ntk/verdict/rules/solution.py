@@ -103,10 +103,10 @@ def spectral_bias(case: Case) -> Verdict | None:
 
 def not_unique(case: Case) -> Verdict | None:
     """u may change somewhere while no residual does."""
-    if case.free is None or not case.free > FREE:
+    if not case.free.get("u", 0.0) > FREE:
         return None
     evidence = (
-        Evidence("variance of u that the terms leave, over the prior", case.free, "above 0.2"),
+        Evidence("variance of u that the terms leave, over the prior", case.free["u"], "above 0.2"),
     )
     remedy = "Add what fixes it: an initial value, a boundary condition, a datum."
     return Verdict(Cause.NOT_UNIQUE, "", evidence, LIKELY, remedy)
