@@ -39,6 +39,7 @@ UNSOLVED: tuple[Rule, ...] = (
     scales.repeated_points,
     scales.inputs_not_scaled,
     scales.saturated,
+    solution.between,
     scales.nothing_to_find,
     scales.outputs_not_scaled,
     steps.begun,
@@ -50,15 +51,15 @@ UNSOLVED: tuple[Rule, ...] = (
     steps.early,
     solution.points,
     solution.too_narrow,
+    balance.contradiction,
     balance.imbalance,
     balance.causality,
-    balance.contradiction,
     solution.spectral_bias,
     solution.not_unique,
 )
 """Asked in this order where a term is not solved: facts before likelihoods."""
 
-FURTHER: tuple[Rule, ...] = UNSOLVED[:8]
+FURTHER: tuple[Rule, ...] = UNSOLVED[:9]
 """Asked besides, for what else was seen."""
 
 

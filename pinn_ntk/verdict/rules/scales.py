@@ -18,7 +18,7 @@ REPEATED = 0.5
 FEW_PLACES = 3
 """Different points up to which a condition may well hold at these alone."""
 
-LARGE_OUTPUT, SMALL_OUTPUT, LARGE_DATA = 1e3, 1e-2, 100.0
+LARGE_OUTPUT, SMALL_OUTPUT, LARGE_DATA = 1e3, 3e-3, 100.0
 """Residual at u = 0 from which outputs are not scaled; that of data, which is the data."""
 
 NEAR_ZERO = 0.1

@@ -106,7 +106,7 @@ def begun(case: Case) -> Verdict | None:
 def early(case: Case) -> Verdict | None:
     """The loss still falls."""
     falling = case.course.get("falling", 0.0)
-    if falling > FALLING:
+    if falling > FALLING and case.worst_falls:
         evidence = (Evidence("decades that the loss fell in the last tenth", falling, "above 0.1"),)
         return Verdict(Cause.EARLY, "", evidence, LIKELY, _wait(case, falling))
     if case.adaptive and case.scheduled is not None and case.scheduled < LEARNED:
