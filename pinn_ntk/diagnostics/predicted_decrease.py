@@ -26,7 +26,7 @@ from pinn_ntk.looks.step_terms import BATCH
 
 COPIES = 24  # bytes that parameters before a step, and their change, take each
 
-NEAR = 0.5
+NEAR = 0.25
 """Distance from 1 from which the kernel is said not to explain a step."""
 
 
@@ -212,7 +212,9 @@ class PredictedDecrease(Diagnostic):
         if abs(ratio - 1) > NEAR:
             yield (
                 f"Prediction: by the step at {facts['step']} the loss "
-                f"{came_true(ratio, predicted)}: it does not explain that step."
+                f"{came_true(ratio, predicted)}. It does not explain that step, as where residuals "
+                "are not linear along it, or a derivative in them is cut off (detach(), no "
+                "create_graph=True)."
             )
 
     def state_dict(self) -> dict[str, Any]:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
 from pinn_ntk.analysis.step_size import max_stable_lr
@@ -61,6 +60,10 @@ class StepSize(Diagnostic):
     def reset(self) -> None:
         self._facts: dict[str, Any] = {}  # of the reading that waits for its step
         self._expected: list[ExpectedStep] = []  # of the looks of this batch
+        self._blind = False
+
+    def fit_starts(self, module: nn.Module, *, resumed: bool) -> None:
+        self._blind = False
 
     def read(self, look: Look) -> Reading | None:
         """The bound, an estimate where blocks are of some rows only."""
@@ -72,9 +75,16 @@ class StepSize(Diagnostic):
             return None
         bound = max_stable_lr(look.descent, look.kernel, known, look.rows_kept)
         self._facts = {"bound": bound, "zero": zero, "groups": bool(look.group_scales)}
-        with suppress(UnavailableError):  # gradients: the bound does without them
-            self._expected += ExpectedStep.of(look)
+        self._expected += self._expect(look)
         return Reading(look.step, finite({"max_stable_lr": bound}), facts=self._facts)
+
+    def _expect(self, look: Look) -> list[ExpectedStep]:
+        """Without the gradients of the terms there is a bound still, and nobody asks again."""
+        try:
+            return [] if self._blind else ExpectedStep.of(look)
+        except UnavailableError:
+            self._blind = True
+            return []
 
     def stepped(self, _look: Look) -> None:
         """Note whether it was a step of plain descent, for which alone the bound says something."""

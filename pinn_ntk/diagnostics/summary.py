@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
-from pinn_ntk.analysis.wording import number
+from pinn_ntk.analysis.wording import percent
 from pinn_ntk.diagnostics.base import Diagnostic, Readings
 from pinn_ntk.looks.step_terms import PROBE, UNNAMED
 
@@ -119,8 +119,8 @@ def _sampled(readings: Readings) -> Iterator[str]:
     listed = []
     for term, (measured, rows) in sampled.items():
         trace, error = (known.get(part, {}).get(term, 0.0) for part in ("traces", "errors"))
-        exact = f" (standard error of the trace {number(100 * error / trace)} %)"
-        listed.append(f"{measured} of {rows} of {term}{exact if error and trace else ''}")
+        exact = f" (standard error of the trace {percent(error / trace)})" if trace else ""
+        listed.append(f"{measured} of {rows} of {term}{exact if error else ''}")
     if listed:
         yield (
             f"Rows measured (~): {', '.join(listed)}, drawn from equal strata, as all would take "
