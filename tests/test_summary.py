@@ -11,7 +11,7 @@ from pinn_ntk.diagnostics import Diagnostic, Reading
 from pinn_ntk.diagnostics.registry import chosen
 from pinn_ntk.diagnostics.summary import summary
 from pinn_ntk.looks.step_terms import PROBE
-from tests.looks import ask, look_at, rows, said, says, told
+from tests.looks import ask, facts_of, look_at, rows, said, says, spectrum, told
 
 NINE = {"pde": 9, "bc": 2}
 
@@ -25,6 +25,10 @@ NINE = {"pde": 9, "bc": 2}
         ({}, "\n| bc | 2 | 3 | 2 | 1.8 | 2.0e+00 | 0.01 |\n"),
         ({"drift": {"drift": {}}}, "| pde | 3 | 111 | 100 | 1.2 | 1.0e+01 | - |"),
         ({"drift": {"drift": {"pde": math.nan}}}, "| pde | 3 | 111 | 100 | 1.2 | 1.0e+01 | - |"),
+        (
+            {"spectrum": {"terms": {"bc": facts_of(spectrum(0.0, 0.0, floor=0.0))}}},
+            "| bc | 2 | 3 | 0 | 0 | - | 0.01 |",
+        ),
         ({"spectrum": None, "drift": None}, "\n| pde | 3 | 111 | - | - | - | - |\n"),
         ({"traces": None}, "\n| bc | 2 | - | 2 | 1.8 | 2.0e+00 | 0.01 |\n"),
         ({"step": {"points": PROBE}}, "**Kernel at step 20** on a fixed probe"),

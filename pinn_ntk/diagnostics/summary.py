@@ -71,12 +71,11 @@ def _cells(term: str, readings: Readings) -> Iterator[str]:
     yield _cell(spectrum.get("lambda_max"), ".3g", about)
     yield _cell(spectrum.get("effective_rank"), ".3g", about)
     yield _cell(spectrum.get("condition"), ".1e", about)
-    drift = known("drift", "drift").get(term)
-    yield _cell(drift if drift is not None and math.isfinite(drift) else None, ".3g", about)
+    yield _cell(known("drift", "drift").get(term), ".3g", about)
 
 
 def _cell(value: float | None, form: str, about: str = "") -> str:
-    return "-" if value is None else about + format(value, form)
+    return about + format(value, form) if value is not None and math.isfinite(value) else "-"
 
 
 def _undefined(facts: Mapping[str, Any]) -> Iterator[str]:
