@@ -13,12 +13,13 @@ import torch
 
 from pinn_ntk import NTK, curvature, find_terms, look
 from pinn_ntk.analysis.step_size import max_stable_lr
-from pinn_ntk.callbacks import NTKMonitor
+from pinn_ntk.callbacks import NTKBalancer, NTKMonitor
 from pinn_ntk.kernel.rows import thinned
 from pinn_ntk.kernel.spectrum import DIRECT, largest_eigenvalue
 from pinn_ntk.looks.parameters import learning_rate
 from tests.kernels import gaussian
-from tests.looks import ask, linear, look_at, rows, values
+from tests.looks import ask, linear, look_at, rows, said, says, values
+from tests.pinn import fit
 from tests.zoo import Inverse, Noted, TwoNetworks, make, train
 
 
@@ -61,6 +62,62 @@ def test_rows_kept_stand_for_those_left_out():
     D = {"pde": torch.full((6,), 0.5, dtype=torch.float64)}
     exact = max_stable_lr(kernel, kernel, D)
     assert max_stable_lr(thinned(kernel, 3), kernel, D) == pytest.approx(exact, rel=1e-12)
+
+
+def step(**facts: Any) -> dict[str, Any]:
+    return {"step_size": {"bound": 0.004, **facts}}
+
+
+UNSTABLE = "Step size: by the kernel, plain gradient descent is unstable above 0.004"
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (step(lr=0.001), f"{UNSTABLE}; the learning rate in use, 0.001, is 0.25 times that.\n"),
+        (step(lr=0.004), "the learning rate in use, 0.004, is just that."),
+        (step(lr=0.01, groups=True), f"{UNSTABLE}, the largest learning rate of its groups, their"),
+        (step(lr=0.01, groups=True), "those in use, up to 0.01, are 2.5 times that."),
+        (step(lr=0.01, zero=["bc"]), f"{UNSTABLE} (without bc, whose residual is exactly zero); "),
+        (step(lr=None), "NOT Step size"),  # the step that was taken was of another rule
+        (step(lr=0.001, bound=math.inf), "NOT Step size"),
+        (step(lr=0.001, bound=0.0), "NOT Step size"),
+        ({"step_size": None, "learning_rate": {"lr": 0.1}}, "NOT Step size"),
+    ],
+)
+def test_sentences(changes: dict[str, Any], sentence: str):
+    assert says(said(**changes), sentence)
+
+
+ADAM, LBFGS = torch.optim.Adam, torch.optim.LBFGS
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "options", "speaks"),
+    [
+        ("sgd", {}, True),
+        ("sgd", {"gradient_clip_val": 1e3}, True),
+        ("sgd", {"gradient_clip_val": 1e-4}, False),
+        ("sgd", {"accumulate_grad_batches": 2}, False),
+        (lambda net: torch.optim.SGD(net.parameters(), 1e-3, momentum=0.9), {}, False),
+        (lambda net: torch.optim.SGD(net.parameters(), 1e-3, weight_decay=9.0), {}, False),
+        (lambda net: ADAM(net.parameters(), 1e-3), {}, False),
+        (lambda net: LBFGS(net.parameters(), 1e-2), {}, False),
+    ],
+)
+def test_in_a_training_it_speaks_of_plain_descent_alone(
+    optimizer: Any, options: dict[str, Any], speaks: bool
+):
+    monitor = NTKMonitor(every_n_steps=1)
+    fit(make(Noted, optimizer=optimizer), monitor, steps=3, **options)
+    assert ("Step size" in monitor.panel.summary()) is speaks
+    assert len(monitor.history["ntk/max_stable_lr"]) == 3  # the number is logged in any case
+
+
+def test_a_balancer_s_weights_are_part_of_the_step():
+    monitor = NTKMonitor(every_n_steps=1)
+    fit(make(Noted), monitor, NTKBalancer(every_n_steps=1), steps=3)
+    assert "Step size" in monitor.panel.summary()
 
 
 def test_the_learning_rate_is_the_largest_of_the_groups_and_of_the_optimizer_that_steps():

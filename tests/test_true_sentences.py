@@ -23,7 +23,7 @@ from pinn_ntk.diagnostics.registry import chosen
 from pinn_ntk.graph.reference import reference_jacobian
 from tests.networks import stack
 
-STEPS = 4  # of a run, all of them measured
+STEPS = 4  # of most runs, all of them measured
 MOST = 8  # lines
 
 STILL = "Rows that no parameter of the kernel moves"
@@ -134,6 +134,7 @@ class Run:
     of_look: dict[str, Any] = field(default_factory=dict)
     named: bool = True
     descends: bool = True  # whether the optimizer is asked to step
+    steps: int = STEPS
 
 
 @dataclass
@@ -160,7 +161,7 @@ def train(run: Run) -> End:
     torch.manual_seed(0)
     net = run.network()
     optimizer, panel = run.optimizer(net), Panel(chosen())
-    for step in range(STEPS):
+    for step in range(run.steps):
 
         def closure(step: int = step) -> Tensor:
             optimizer.zero_grad()
@@ -194,6 +195,8 @@ RUNS = {
     "plain descent": Run(ORDINARY),
     "weight decay": Run({"Certificate"}, optimizer=sgd(weight_decay=10.0)),
     "momentum": Run({"Certificate"}, optimizer=sgd(momentum=0.9)),
+    "momentum, first step": Run({"Certificate"}, optimizer=sgd(momentum=0.9), steps=1),
+    "first step": Run(ORDINARY, steps=1),
     "adam": Run({"Certificate"}, optimizer=lambda net: torch.optim.Adam(net.parameters(), 1e-4)),
     "adam, long steps": Run(
         {"Certificate"}, optimizer=lambda net: torch.optim.Adam(net.parameters(), 0.05)

@@ -58,8 +58,8 @@ class StepSize(Diagnostic):
         self.reset()
 
     def reset(self) -> None:
-        self._facts: dict[str, Any] = {}  # of the reading that waits for its step
-        self._expected: list[ExpectedStep] = []  # of the looks of this batch
+        self._facts: dict[str, Any] = {}  # of the last reading, which waits for its step
+        self._expected: ExpectedStep | None = None
         self._blind = False
 
     def fit_starts(self, module: nn.Module, *, resumed: bool) -> None:
@@ -67,6 +67,7 @@ class StepSize(Diagnostic):
 
     def read(self, look: Look) -> Reading | None:
         """The bound, an estimate where blocks are of some rows only."""
+        self.batch_ends()
         known = look.descending or {}
         if not look.kernel.terms or not set(look.kernel.terms) <= known.keys():
             return None
@@ -75,24 +76,27 @@ class StepSize(Diagnostic):
             return None
         bound = max_stable_lr(look.descent, look.kernel, known, look.rows_kept)
         self._facts = {"bound": bound, "zero": zero, "groups": bool(look.group_scales)}
-        self._expected += self._expect(look)
+        self._expected = None if self._blind else self._expect(look)
         return Reading(look.step, finite({"max_stable_lr": bound}), facts=self._facts)
 
-    def _expect(self, look: Look) -> list[ExpectedStep]:
+    def _expect(self, look: Look) -> ExpectedStep | None:
         """Without the gradients of the terms there is a bound still, and nobody asks again."""
         try:
-            return [] if self._blind else ExpectedStep.of(look)
+            return ExpectedStep.of(look)
         except UnavailableError:
             self._blind = True
-            return []
+            return None
 
     def stepped(self, _look: Look) -> None:
         """Note whether it was a step of plain descent, for which alone the bound says something."""
-        if len(self._expected) == 1 and self._expected[0].was_taken():
-            self._facts["lr"] = self._expected[0].lr
+        if self._expected is not None and self._expected.was_taken():
+            self._facts["lr"] = self._expected.lr
 
     def batch_ends(self) -> None:
-        self._expected, self._facts = [], {}
+        self._expected, self._facts = None, {}
+
+    def fit_ends(self) -> None:
+        self.batch_ends()
 
     def sentences(self, readings: Readings) -> Iterator[str]:
         facts = readings[self.name].facts
@@ -112,7 +116,7 @@ class StepSize(Diagnostic):
             yield f"{said}; the learning rate in use, {number(lr)}, is {times}."
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_expected": [], "_facts": {}}
+        return {**vars(self), "_expected": None, "_facts": {}}
 
 
 @dataclass(frozen=True)
@@ -125,13 +129,13 @@ class ExpectedStep:
     lr: float  # the largest of the groups
 
     @classmethod
-    def of(cls, look: Look) -> list[ExpectedStep]:
-        """That of a look; none where the optimizer has another rule, or not all is known."""
+    def of(cls, look: Look) -> ExpectedStep | None:
+        """That of a look; None where the optimizer has another rule, or not all is known."""
         lr, whole = look.learning_rate, look.losses.keys() == look.residuals.keys()
         if lr is None or not whole or not all(map(_is_plain, look.optimizers)):
-            return []
+            return None
         if look.n_params * COPIES > look.bounds.held:
-            return []
+            return None
         gradient = torch.stack(list(look.gradients.values())).sum(0)
         parts = gradient.split([p.numel() for p in look.params.values()])
         by_name = dict(zip(look.params, parts, strict=True))
@@ -139,7 +143,7 @@ class ExpectedStep:
         rates = {name: lr * look.group_scales.get(name, 1.0) for name in names}
         params = [look.params[name].detach() for name in names]
         step = [-rates[name] * by_name[name] for name in names]
-        return [cls(params, [p.double().flatten().clone() for p in params], step, lr)]
+        return cls(params, [p.double().flatten().clone() for p in params], step, lr)
 
     def was_taken(self) -> bool:
         """Whether the parameters have moved by it, as far as their rounding lets that be seen."""
