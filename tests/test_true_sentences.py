@@ -26,7 +26,9 @@ from tests.networks import stack
 STEPS = 4  # of most runs, all of them measured
 MOST = 8  # lines
 
-STILL = "Rows that no parameter of the kernel moves"
+SEEN = "of those looked at"
+EQUAL = f"Rows that the parameters cannot tell apart from an earlier one, to rounding, {SEEN}"
+STILL = f"Rows that no parameter of the kernel moves, {SEEN}"
 WEIGHTS = "Weights in force, where 1 is a plain mean over the rows"
 SHARES = "Shares of the groups of parameters in the trace"
 BROADCAST = "broadcast by accident"
@@ -190,7 +192,6 @@ def train(run: Run) -> End:
 
 
 ORDINARY = {"Step size", "Certificate"}
-EQUAL = "Rows that the parameters cannot tell apart, to rounding"
 RUNS = {
     "plain descent": Run(ORDINARY),
     "weight decay": Run({"Certificate"}, optimizer=sgd(weight_decay=10.0)),
@@ -287,10 +288,10 @@ def equal_rows(J: Tensor) -> int:
 
 
 def true_equal(line: str, end: End) -> bool:
-    found = re.findall(r"of (\d+) of (\w+) (\d+) equal an earlier one", line)
+    found = re.findall(r"(\d+) of (\d+) of (\w+)", line)
     return bool(found) and all(
         (len(end.J[term]), equal_rows(end.J[term])) == (int(rows), int(equal))
-        for rows, term, equal in found
+        for equal, rows, term in found
     )
 
 

@@ -41,12 +41,15 @@ class Rank(Diagnostic):
         still = [f"{of_term['still']} of {of_term['rows']} of {t}" for t, of_term in _still(facts)]
         if still:
             yield (
-                f"Rows that no parameter of the kernel moves: {', '.join(still)}. Right for a hard "
-                "constraint; else a detach(), or a derivative that is zero, as the second of ReLU."
+                f"Rows that no parameter of the kernel moves, of those looked at: "
+                f"{', '.join(still)}. Right for a hard constraint; else a detach(), or a "
+                "derivative that is zero, as the second of ReLU."
             )
-        equal = [f"of {rows} of {term} {n} equal an earlier one" for term, n, rows in _equal(facts)]
-        if equal:
-            yield f"{EQUAL[0].upper()}{EQUAL[1:]}, to rounding: {', '.join(equal)}."
+        if equal := [f"{n} of {rows} of {term}" for term, n, rows in _equal(facts)]:
+            yield (
+                f"{EQUAL[0].upper()}{EQUAL[1:]} from an earlier one, to rounding, of those looked "
+                f"at: {', '.join(equal)}."
+            )
 
 
 def _facts(found: Definiteness) -> dict[str, Any]:
