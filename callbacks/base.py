@@ -128,10 +128,10 @@ class KernelCallback(StatefulCallback):
                 self.writer.count.open(step, resumed=self._resumed, trained=trained)
             self.manual.begin()
             self.finder.begin(batch)
-            self.batch_starts(trainer, pl_module, batch)
+            self.batch_starts(trainer, pl_module, batch, batch_idx)
             self.manual.begun(Backward(trainer, pl_module, None))
 
-    def batch_starts(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any) -> None:
+    def batch_starts(self, trainer: pl.Trainer, module: Any, batch: Any, idx: int) -> None:
         """Before the forward pass; the last batch is forgotten."""
 
     def on_before_backward(

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 from pinn_ntk.callbacks.balancer import balancers
 from pinn_ntk.callbacks.base import KernelCallback
 from pinn_ntk.callbacks.due_step import DueStep
-from pinn_ntk.callbacks.report import WEIGHT, Report, overhead
+from pinn_ntk.callbacks.report import OVERHEAD, WEIGHT, Read, Report, overhead
 from pinn_ntk.callbacks.schedule import Schedule
 from pinn_ntk.callbacks.step.manual_backward import Backward
 from pinn_ntk.callbacks.step.measuring import measuring
-from pinn_ntk.callbacks.step.probe import RENEWED, FixedProbe
+from pinn_ntk.callbacks.step.probe import RENEWED, freezes
 from pinn_ntk.callbacks.step.readable import readable
 from pinn_ntk.callbacks.step.residual_function import Route
+from pinn_ntk.callbacks.step.step_facts import StepFacts
 from pinn_ntk.callbacks.step.step_inputs import StepInputs
 from pinn_ntk.callbacks.step.step_looks import bounded
 from pinn_ntk.callbacks.step.term_finder import TermFinder
@@ -23,24 +24,17 @@ from pinn_ntk.callbacks.trainer.checks import at_least
 from pinn_ntk.callbacks.trainer.loggers import publish
 from pinn_ntk.callbacks.trainer.state import callbacks_of
 from pinn_ntk.callbacks.trainer.steps import logged_step
-from pinn_ntk.diagnostics.base import Diagnostic, Reading, Tag
+from pinn_ntk.diagnostics.base import Diagnostic, Reading
 from pinn_ntk.diagnostics.panel import Panel
 from pinn_ntk.diagnostics.registry import chosen
 from pinn_ntk.kernel.bounds import MAX_ROWS, MEMORY_BUDGET
-from pinn_ntk.kernel.spectrum import Spectrum
 from pinn_ntk.looks.step_terms import StepTerms
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
 
-OVERHEAD = Tag(
-    "overhead_fraction",
-    "share of the fit's wall time spent in NTK callbacks",
-    advice="Falls as training goes on. See below.",
-)
 
-
-class NTKMonitor(KernelCallback):
+class NTKMonitor(Read, KernelCallback):
     """Measures the kernel of every loss term on the points that the step trains on.
 
     It reads the live graph before the backward pass, so the module needs no edit, nothing is run
@@ -76,6 +70,7 @@ class NTKMonitor(KernelCallback):
     | ``ntk/interference/<a>/<b>`` | cosine of the gradients of two terms, weights in force | 1 |
     | ``ntk/predicted_decrease_ratio`` | decrease of the loss over that predicted | 1 |
     | ``ntk/lr`` | learning rate of the step, the largest of its groups | as it is set |
+    | ``ntk/verdict`` | number of the cause of the verdict, see docs/verdict.md | 1 |
     | ``ntk/certificate`` | largest relative error against ordinary backward passes | 1 |
     | ``ntk/overhead_fraction`` | share of the fit's wall time spent in NTK callbacks | 1 |
 
@@ -117,10 +112,13 @@ class NTKMonitor(KernelCallback):
             the fast path cannot serve a parameter; 24 take some 20 training steps. Of more rows
             some are drawn: traces are estimates with a standard error, what follows is marked.
         memory_budget: Bytes that a measurement may take beyond a backward pass; above it, likewise.
+        verbose: Say on the terminal what is measured, and the verdict when the fit ends.
 
     Attributes:
         history: Tag -> array of (step, value) of all measured; steps count on. Kept in checkpoints.
         spectra: Term -> (step, spectrum).
+        verdict: The last `pinn_ntk.verdict.verdict.Verdict`: cause, evidence, remedy.
+        verdicts: All as (step, verdict).
 
     Raises:
         TypeError: ``diagnostics`` is no list of names and objects.
@@ -151,11 +149,12 @@ class NTKMonitor(KernelCallback):
         diagnostics: Sequence[str | Diagnostic] | None = None,
         max_rows: int | None = MAX_ROWS,
         memory_budget: int = MEMORY_BUDGET,
+        verbose: bool = True,
     ) -> None:
         given = dict(locals())
         self.max_points = at_least("NTKMonitor", "max_points", max_points, 1)
         self.bounds = bounded("NTKMonitor", max_rows, memory_budget)
-        self.certify = certify
+        self.certify, self.verbose = certify, verbose
         panel = chosen(diagnostics, certify=certify, save_start=save_start, limit=limit)
         self._remember(given | {"diagnostics": diagnostics and [d.name for d in panel]})
         schedule = Schedule("NTKMonitor", every_n_steps, steps, per_decade, budget)
@@ -165,15 +164,13 @@ class NTKMonitor(KernelCallback):
         self.panel.attempt = self.guard
         self.report = Report(self.writer, self.panel, [WEIGHT])
         self.due = DueStep(schedule, self.guard)
-
-    @property
-    def spectra(self) -> dict[str, list[tuple[int, Spectrum]]]:
-        """Term -> (step, spectrum)."""
-        return getattr(self.panel.diagnostics.get("spectrum"), "spectra", {})
+        wanted = "verdict" in self.panel.diagnostics
+        self.facts = StepFacts(finder, self.guard, self.bounds, wanted=wanted)
 
     def reset(self) -> None:
         super().reset()
         self.panel.reset()
+        self.facts.reset()
 
     def _restart(self) -> None:
         super()._restart()
@@ -188,27 +185,19 @@ class NTKMonitor(KernelCallback):
         self.ends = self.due.ends
         super().on_fit_start(trainer, pl_module)
         if self.active:
+            self.facts.restart()
             self.panel.fit_starts(pl_module, resumed=self._resumed)
 
-    def batch_starts(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any) -> None:
-        if self.finder.probe is not None:
-            self.guard.run("freezing the probe", partial(self._freeze, self.finder.probe, batch))
+    def batch_starts(self, trainer: pl.Trainer, module: Any, batch: Any, idx: int) -> None:
+        if freezes(self.finder.probe, batch, self.guard):
+            self.panel.points_renewed()
         due = trainer.is_global_zero and self.due.may_come(trainer)
         self.panel.batch_starts(due=due)
+        if due:
+            self.facts.batch_starts(trainer, module, batch, idx)
         if due or (trainer.is_global_zero and self.panel.waits):
-            keep = partial(StepInputs, pl_module, batch)
+            keep = partial(StepInputs, module, batch)
             self.looks.inputs = self.guard.run("what the step begins from", keep)
-
-    def _freeze(self, probe: FixedProbe, batch: Any) -> None:
-        """Let the probe keep the first batch; another one than before begins drift anew."""
-        probe.freeze(batch)
-        if probe.renewed:
-            probe.renewed = False
-            self._renew_points()
-
-    def _renew_points(self) -> None:
-        self.guard.warn_once("renewed", RENEWED)
-        self.panel.points_renewed()
 
     def at_backward(self, at: Backward) -> None:
         """Measure, if that is due at this backward pass; every rank comes here alike."""
@@ -216,6 +205,7 @@ class NTKMonitor(KernelCallback):
         begins = self.due.begins(trainer)
         if begins:
             self.report.values, self.looks.done = {}, set()
+            self.facts.step_begins(at)
         due = self.due.now(trainer, self.finder.told, several=not at.module.automatic_optimization)
         if begins and due and not self.due.late:
             self._read = set()
@@ -250,7 +240,10 @@ class NTKMonitor(KernelCallback):
             self.looks.done |= set(look.found.residuals)
             self._read |= set(look.found.residuals)
             self.looks.first = self.looks.first or look
-            return self.panel.read(look)
+            self.facts.put_into(look, at, self.checks)
+            readings = self.panel.read(look)
+            self.facts.was_read(look)
+            return readings
 
     def _to_read(self, found: StepTerms) -> StepTerms:
         """Terms that this step has not measured; late, if one was missing when it was due."""
@@ -266,7 +259,11 @@ class NTKMonitor(KernelCallback):
     def will_look(self, trainer: pl.Trainer) -> bool:
         return self.due.will_look(trainer)
 
+    def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
+        self.facts.moves(optimizer)
+
     def batch_ends(self, trainer: pl.Trainer) -> None:
+        self.facts.batch_ends()
         if self.looks.first is not None:
             with measuring(trainer.lightning_module):
                 readings = self.panel.stepped(self.looks.first)
@@ -289,12 +286,15 @@ class NTKMonitor(KernelCallback):
             "schedule": self.schedule.state_dict(),
             "probe": {} if probe is None else probe.state_dict(),
             "diagnostics": self.panel.state_dict(),
+            "progress": self.facts.state_dict(),
         }
 
     def load_more(self, state: Mapping[str, Any]) -> None:
         self.schedule.load_state_dict(state["schedule"])
         self.panel.load_state_dict(state["diagnostics"])
+        self.facts.load_state_dict(state.get("progress", {}))
         if self.finder.probe is not None:
             self.finder.probe.load_state_dict(state["probe"])
             if not state["probe"]:
-                self._renew_points()
+                self.guard.warn_once("renewed", RENEWED)
+                self.panel.points_renewed()

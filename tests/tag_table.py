@@ -8,8 +8,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from pinn_ntk.callbacks.monitor import OVERHEAD
-from pinn_ntk.callbacks.report import WEIGHT, WEIGHT_ERROR
+from pinn_ntk.callbacks.report import OVERHEAD, WEIGHT, WEIGHT_ERROR
 from pinn_ntk.diagnostics.registry import chosen
 from pinn_ntk.diagnostics.summary import ordered
 

@@ -23,8 +23,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "analysis": {"graph", "graph.terms", "kernel", "errors"},
     "looks": {"analysis", "graph", "graph.terms", "graph.jacobian", "kernel", "errors"},
     "weights": {"looks", "analysis", "kernel", "taps", "errors"},
+    "verdict": {"looks", "analysis", "graph", "graph.terms", "graph.jacobian", "kernel", "errors"},
     "diagnostics": {
-        *("weights", "looks", "limit", "analysis", "graph", "graph.terms", "kernel"),
+        *("verdict", "weights", "looks", "limit", "analysis", "graph", "graph.terms", "kernel"),
         *("tensorboard", "errors", "lazy"),
     },
     "callbacks.trainer": {"diagnostics", "looks", "tensorboard", "errors"},
@@ -38,7 +39,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "callbacks": {
         *("callbacks.weighting", "callbacks.step", "callbacks.trainer", "diagnostics"),
-        *("weights", "looks", "graph", "kernel", "errors", "lazy"),
+        *("verdict", "weights", "looks", "graph", "kernel", "errors", "lazy"),
     },
 }
 """Chapter -> chapters that it may import, besides itself; from the bottom up."""

@@ -37,10 +37,11 @@ SCALARS = {
     *(f"ntk/{what}/{t}" for t in TERMS for what in ("trace", "lambda_max", "effective_rank")),
     *(f"ntk/{what}/{t}" for t in TERMS for what in ("log10_condition", "drift")),
     *("ntk/drift/kernel", "ntk/drift/parameters", "ntk/max_stable_lr"),
-    *("ntk/certificate", "ntk/overhead_fraction"),
+    *("ntk/certificate", "ntk/overhead_fraction", "ntk/verdict"),
     *(f"ntk/effective_weight/{t}" for t in TERMS),
     *("ntk/lr", "ntk/interference/pde/bc", "ntk/predicted_decrease_ratio"),
 }
+VERDICT = "ntk/verdict"
 KERNEL_DRIFT = {"ntk/drift/pde", "ntk/drift/bc", "ntk/drift/kernel"}
 """From the second measurement on: at the first it is not known whether the points stay."""
 
@@ -99,7 +100,8 @@ def test_every_value_is_that_of_the_step_it_is_logged_at():
     for step in (0, 3, 6, 7):
         expected = module.expected(step)
         got = {t: dict(h)[step] for t, h in monitor.history.items() if step in dict(h)}
-        assert {*expected, "ntk/certificate", "ntk/overhead_fraction"} == set(got)
+        assert {*expected, "ntk/certificate", "ntk/overhead_fraction"} == set(got) - {VERDICT}
+        assert got[VERDICT] == dict(monitor.verdicts)[step].cause
         for tag, value in expected.items():
             # The smallest eigenvalue above the noise has few digits, its logarithm a few more.
             tolerance = 1e-6 if "condition" in tag else 1e-9 if tag == JUDGED else 1e-10
@@ -130,7 +132,9 @@ def test_accumulation_does_not_change_what_is_measured():
     alone, accumulated = NTKMonitor(), NTKMonitor()
     fit(build(), alone, steps=1)
     fit(build(), accumulated, steps=1, accumulate_grad_batches=2)
-    for tag in SCALARS - KERNEL_DRIFT - {"ntk/overhead_fraction", "ntk/certificate", JUDGED}:
+    for tag in (
+        SCALARS - KERNEL_DRIFT - {"ntk/overhead_fraction", "ntk/certificate", JUDGED, VERDICT}
+    ):
         (_, value), (_, expected) = accumulated.history[tag][0], alone.history[tag][0]
         assert value == pytest.approx(expected, rel=1e-12), tag
 
@@ -225,9 +229,10 @@ def test_failing_diagnostic_warns_once_and_training_goes_on(monkeypatch: pytest.
     left_out = "left out for this fit without it: the spectra, the traces, "
     with told_once(f"the kernel failed with RuntimeError: no such luck. Tr.*{left_out}"):
         compare(Pinn, monitor, fit={"steps": 6})
-    assert [set(call.args[0]) for call in broken.call_args_list] == [{"pde", "bc"}]
+    assert all(set(call.args[0]) == {"pde", "bc"} for call in broken.call_args_list)
+    assert broken.call_count == 6  # the verdict asks at each measurement, and does without
     kept = {"ntk/effective_weight/pde", "ntk/effective_weight/bc", "ntk/overhead_fraction"}
-    assert set(monitor.history) == kept
+    assert set(monitor.history) == {*kept, VERDICT}
 
 
 COSINE, STABLE = "ntk/interference/pde/bc", "ntk/max_stable_lr"

@@ -72,6 +72,17 @@ def test_sentences_are_compared_but_for_those_that_were_reworded():
     assert len(differences(after, before, exact=True)) == 1
 
 
+def test_the_verdict_is_new_and_nothing_else_may_be():
+    before = recorded()["runs"]["wave loss"]
+    after = copy.deepcopy(before)
+    after["monitor"]["ntk/verdict"] = [[0, 13.0]]
+    texts = after["texts"]["ntk/summary/text_summary"]
+    texts[0][1] = f"**Verdict: early (likely)**\n\n- Help: Wait.\n\n{texts[0][1]}"
+    assert differences(after, before, exact=True) == []
+    after["monitor"]["ntk/another"] = [[0, 1.0]]
+    assert len(differences(after, before, exact=True)) == 1
+
+
 def test_another_processor_is_not_asked_for_the_last_digit(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(records, "fingerprint", lambda: recorded()["fingerprint"])
     for model, same in ((recorded()["cpu"], True), ("another", False)):

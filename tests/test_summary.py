@@ -93,4 +93,4 @@ def test_one_s_own_diagnostic_speaks_before_the_certificate_and_may_fail_alone()
 
 def test_a_measurement_without_a_kernel_has_a_summary():
     panel = ask(look_at({"pde": math.nan * rows(2)}, 7))
-    assert panel.summary().splitlines()[4] == "| pde | - | undefined | - | - | - | - |"
+    assert "| pde | - | undefined | - | - | - | - |" in panel.summary().splitlines()

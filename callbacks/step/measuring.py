@@ -42,6 +42,12 @@ def is_measuring(module: nn.Module) -> bool:
     return module in _depth
 
 
+def trains_alone() -> bool:
+    """Whether no other thread trains beside a callback of ours."""
+    here = threading.get_ident()
+    return not any(callbacks and thread != here for thread, callbacks in list(_fits.items()))
+
+
 @contextmanager
 def measuring(module: nn.Module, trained: Iterable[Tensor] = ()) -> Iterator[None]:
     """Within, the gradients that pass are those of a diagnostic: no hook of ours acts on them.
@@ -50,11 +56,9 @@ def measuring(module: nn.Module, trained: Iterable[Tensor] = ()) -> Iterator[Non
     which may have drawn them: the global generators are of the process.
     """
     _depth[module] = _depth.get(module, 0) + 1
-    here = threading.get_ident()
-    alone = not any(callbacks and thread != here for thread, callbacks in list(_fits.items()))
     try:
         leaves = [*module.parameters(), *trained]
-        with untouched(module, draws=alone), plain_functions(), _hooks_off(leaves):
+        with untouched(module, draws=trains_alone()), plain_functions(), _hooks_off(leaves):
             yield
     finally:
         _depth[module] -= 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import random
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 
 from pinn_ntk.callbacks.step.residual_function import Route, residuals_of, resolved
+from pinn_ntk.callbacks.trainer.guard import Guard
 from pinn_ntk.callbacks.trainer.naming import named
 from pinn_ntk.graph import subclasses
 from pinn_ntk.graph.subclasses import plain
@@ -31,6 +33,17 @@ RENEWED = (
 
 SEED = 0x5EED
 """Seed of what a probe draws, so that it draws the same whenever it is evaluated."""
+
+
+def freezes(probe: FixedProbe | None, batch: Any, guard: Guard) -> bool:
+    """Let a probe keep the first batch; whether that is another one than before, which is said."""
+    if probe is None:
+        return False
+    guard.run("freezing the probe", partial(probe.freeze, batch))
+    renewed, probe.renewed = probe.renewed, False
+    if renewed:
+        guard.warn_once("renewed", RENEWED)
+    return renewed
 
 
 class UncopiedError(ValueError):
@@ -78,22 +91,27 @@ class FixedProbe:
 
     def residuals(self, trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, Tensor]:
         """Name -> live residual at the points of the probe, all rows."""
-
-        def seeded(module: pl.LightningModule, batch: Any) -> Any:
-            _seed(module.device)
-            np.random.seed(SEED)  # noqa: NPY002
-            random.seed(SEED)
-            return resolved(self.route, module)(batch)
-
         if self.batch is None and self._refused:
             raise UncopiedError(self._refused)
         batch = copied(self.batch, module.device)
-        residuals = residuals_of(seeded, trainer, module, batch, f"probe={named(self.route)}")
+        residuals = residuals_of(self.seeded, trainer, module, batch, self.said)
         for name, residual in residuals.items():
             rows, kept = residual.numel(), self.rows.get(name)  # perhaps drawn under another limit
             if kept is None or not 0 < len(kept) <= self.max_points or int(kept[-1]) >= rows:
                 self.rows[name] = stratified_rows(rows, self.max_points, SEED)
         return residuals
+
+    @property
+    def said(self) -> str:
+        """The probe as the argument that it was."""
+        return f"probe={named(self.route)}"
+
+    def seeded(self, module: pl.LightningModule, batch: Any) -> Any:
+        """What the user's function gives, from random states that are always the same."""
+        _seed(module.device)
+        np.random.seed(SEED)  # noqa: NPY002
+        random.seed(SEED)
+        return resolved(self.route, module)(batch)
 
     def state_dict(self) -> dict[str, Any]:
         """The rows, and the batch, or its tensors alone where it would not load safely."""

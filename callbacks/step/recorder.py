@@ -108,7 +108,7 @@ class Recorder:
             if self._spent:
                 self._spent = False
                 self.taps.clear()
-            name = _unused(name, self.taps)
+            name = unused(name, self.taps)
             self.taps[name] = residual
             if self.on_tap is not None:
                 self.on_tap(name, residual)
@@ -183,7 +183,8 @@ def _several(given: Given) -> Given:
     return {key: values for key, values in given.items() if values[1:]}
 
 
-def _unused(name: str, taken: Container[str]) -> str:
+def unused(name: str, taken: Container[str]) -> str:
+    """The name, or the first of <name>_2, <name>_3, ... that is not taken."""
     numbered, number = name, 2
     while numbered in taken:
         numbered, number = f"{name}_{number}", number + 1

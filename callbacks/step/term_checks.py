@@ -22,17 +22,24 @@ class TermChecks:
 
     def restart(self) -> None:
         """A fit starts."""
-        self._seen: set[str] = set()
+        self._seen: dict[str, dict[str, str]] = {}  # signature -> what is to be said of it
+
+    def remarks(self, at: Backward, look: Look) -> dict[str, str]:
+        """What is to be said of the terms of a loss, found out once, by what it is about."""
+        signature = look.found.signature
+        if at.loss is not None and signature not in self._seen:
+            remark = partial(remarks, at.loss, self.finder, look.trained.values(), look.scale)
+            self._seen[signature] = self.guard.run("comparing loss and terms", remark) or {}
+        return self._seen.get(signature, {})
 
     def check(self, at: Backward, look: Look) -> None:
         """IncompleteTermsError where the gradient of the loss is not that of its terms."""
-        if at.loss is not None and look.found.signature not in self._seen:
-            self._seen.add(look.found.signature)
-            remark = partial(remarks, at.loss, self.finder, look.trained.values(), look.scale)
-            for what, said in (self.guard.run("comparing loss and terms", remark) or {}).items():
-                self.guard.tell_once(f"{self.guard.owner}: {said}", what)
-            if look.found.from_function and self.finder.strangers.known:
-                self.finder.strangers.matter(UNKNOWN)
+        known = look.found.signature in self._seen
+        for what, said in self.remarks(at, look).items():
+            self.guard.tell_once(f"{self.guard.owner}: {said}", what)
+        by_function = at.loss is not None and look.found.from_function
+        if by_function and not known and self.finder.strangers.known:
+            self.finder.strangers.matter(UNKNOWN)
         if not look.undefined:
             self.finder.check(at.loss, look.found)
 
@@ -40,9 +47,9 @@ class TermChecks:
         """Of terms that have no kernel since they are not finite: warn once."""
         if look.undefined:
             names = " and ".join(look.undefined)
-            self.guard.warn_once(
+            self.guard.tell_once(
+                f"{self.guard.owner}: at step {look.step} the residual of {names} holds NaN or inf "
+                "and is not measured: its trace is logged as NaN. Likely training has diverged "
+                "(try a smaller learning rate), or a point lies on a singularity.",
                 "undefined",
-                f"at step {look.step} the residual of {names} holds NaN or inf and is not "
-                "measured: its trace is logged as NaN. Likely training has diverged (try a smaller "
-                "learning rate), or a point lies on a singularity.",
             )

@@ -67,7 +67,7 @@ class TermFinder:
         self.recorder = Recorder(names)  # what the running step told
         self.include, self.route = include, residuals
         self.probe = None if probe is None else FixedProbe(probe, max_points)
-        self._batch: Any = None
+        self.batch: Any = None
         self._ran: Ran | None = None
         self._complete: set[str] = set()
         self._arguments, self.strangers = Arguments(), Strangers()
@@ -89,7 +89,7 @@ class TermFinder:
     def said(self) -> str:
         """The function that gives the residuals, as the argument that it was."""
         if self.probe is not None:
-            return f"probe={named(self.probe.route)}"
+            return self.probe.said
         return f"residuals={named(self.route)}"
 
     @property
@@ -116,7 +116,7 @@ class TermFinder:
         """A batch starts."""
         self.recorder.begin()
         self.strangers.begin()
-        self._batch = batch if self.route is not None else None
+        self.batch = batch if self.route is not None else None
 
     def end(self, guard: Guard, *, several: bool) -> None:
         """The batch is over; whether it may have had several losses."""
@@ -125,7 +125,7 @@ class TermFinder:
             guard.warn_once("strangers", said)
         self.recorder.end()
         self.release()
-        self._batch = None
+        self.batch = None
 
     def release(self) -> None:
         """The backward pass is over: let go of the graph of what the function gave."""
@@ -170,7 +170,7 @@ class TermFinder:
             states.restore(module.device)  # `residuals_of` puts back what it found
             return resolved(self.route, module)(batch)
 
-        batch = copied(self._batch)
+        batch = copied(self.batch)
         with self._arguments.fitting("residuals"):
             residuals = residuals_of(route, at.trainer, at.module, batch, self.said)
         return Ran(at.loss, states, residuals)

@@ -72,6 +72,16 @@ def end_line(done: Sequence[Done], weights: Mapping[str, float], share: float) -
     return f"{owners}: {counts}; {last if weights else ''}{cost} of the time."
 
 
+def verdict_lines(step: int, lines: Sequence[str], owner: str = "") -> str:
+    """A verdict as it stands on the terminal.
+
+    >>> print(verdict_lines(59, ["early (likely)", "Help: Wait."]))
+    Verdict at step 59: early (likely)
+      Help: Wait.
+    """
+    return "\n  ".join([f"Verdict{owner} at step {step}: {lines[0]}", *lines[1:]])
+
+
 def timing(schedule: Schedule, last_step: int | None, ends: str = "") -> str:
     """A schedule in words.
 

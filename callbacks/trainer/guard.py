@@ -76,6 +76,10 @@ class Guard:
             self.told.add(key)
             _say(message, depth=2)
 
+    def said(self, what: str) -> bool:
+        """Whether `tell_once` was called on this in this fit."""
+        return what in self.told
+
     def say_once(self, what: str, message: str) -> None:
         """`tell_once` by what a message is about."""
         self.tell_once(message, what)

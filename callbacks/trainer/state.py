@@ -33,6 +33,8 @@ class StatefulCallback(Callback):
     class that finds none of its own, where there is no choice.
     """
 
+    verbose = True
+    """Whether it says on the terminal what a fit is going to be and was."""
     _settings: Mapping[str, Any] = {}
 
     def _remember(self, given: Mapping[str, Any]) -> None:

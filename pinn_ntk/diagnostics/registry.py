@@ -17,6 +17,7 @@ from pinn_ntk.diagnostics.rank import Rank
 from pinn_ntk.diagnostics.spectrum import Spectra
 from pinn_ntk.diagnostics.step_size import StepSize
 from pinn_ntk.diagnostics.traces import Traces
+from pinn_ntk.diagnostics.verdict import Judgement
 from pinn_ntk.diagnostics.weights_in_force import WeightsInForce
 
 CLASSES: tuple[type[Diagnostic], ...] = (
@@ -32,6 +33,7 @@ CLASSES: tuple[type[Diagnostic], ...] = (
     TermInterference,
     PredictedDecrease,
     Certificate,
+    Judgement,  # of all that the others have computed
 )
 """In the order in which they read a look."""
 

@@ -9,7 +9,9 @@ from typing import Any
 
 from pinn_ntk.analysis.wording import percent
 from pinn_ntk.diagnostics.base import Diagnostic, Readings
+from pinn_ntk.diagnostics.verdict import in_markdown
 from pinn_ntk.looks.step_terms import PROBE, UNNAMED
+from pinn_ntk.verdict.verdict import Verdict
 
 ORDER = (
     "traces", "weights", "spectrum", "rank", "groups", "drift", "distance_to_limit", "step_size",
@@ -33,8 +35,14 @@ def summary(readings: Readings, diagnostics: Iterable[Diagnostic], say: Say) -> 
     findings += say("the sentence on rows drawn", lambda: list(_sampled(readings))) or []
     findings += _unnamed(facts)
     header = f"**Kernel at step {readings['step'].step}** on {facts['points']}"
-    lines = [header, "", *_table(readings), ""]
+    lines = [*_verdict(readings), header, "", *_table(readings), ""]
     return "\n".join(lines + [f"- {finding}" for finding in findings])
+
+
+def _verdict(readings: Readings) -> list[str]:
+    if "verdict" not in readings:
+        return []
+    return [*in_markdown(Verdict.of_state(readings["verdict"].facts)), ""]
 
 
 def _sentences(diagnostic: Diagnostic, readings: Readings) -> list[str]:

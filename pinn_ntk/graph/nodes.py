@@ -74,6 +74,8 @@ SAVED: dict[str, tuple[str, ...]] = {
     "NormBackward3": ("self", "p", "dim", "keepdim"),
     "CoshBackward0": ("self",),
     "DotBackward0": ("self", "tensor"),
+    # layers of units that may be dead (verdict/network.py)
+    "ReluBackward0": ("result",),
     # what else may stand above heads, by its value (graph/terms/constant.py)
     "SqrtBackward0": ("result",),
     "RsqrtBackward0": ("result",),

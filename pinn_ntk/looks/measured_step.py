@@ -11,6 +11,8 @@ from torch.autograd.graph import Node
 from torch.optim import Optimizer
 
 from pinn_ntk.kernel.bounds import EXACT, MAX_POINTS, Bounds
+from pinn_ntk.looks.progress import Progress
+from pinn_ntk.looks.rerun import Rerun
 from pinn_ntk.looks.step_terms import StepTerms
 
 
@@ -49,6 +51,11 @@ class MeasuredStep:
         find_again: Runs the user's residual function once more from the same random states; None
             where residuals come from the graph of the loss.
         total_step: Step counted on over several fits.
+        rerun: Runs the step again under a changed circumstance; None where it cannot be.
+        no_rerun: Why it cannot be, in words.
+        earlier: Steps measured before that can be run again: the first, and the last before this.
+        progress: What is known of all steps before; None where nothing was kept.
+        untrained: What of the loss has no gradient, in words; empty where all has.
     """
 
     step: int
@@ -69,4 +76,9 @@ class MeasuredStep:
     inputs: StepInputs | None = None
     find_again: Callable[[], StepTerms] | None = None
     total_step: int = 0
+    rerun: Rerun | None = None
+    no_rerun: str = ""
+    earlier: Sequence[Rerun] = ()
+    progress: Progress | None = None
+    untrained: str = ""
     kept: dict[str, Any] = field(default_factory=dict)

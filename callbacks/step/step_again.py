@@ -1,0 +1,215 @@
+"""Whether and how the residuals of the running step can be computed again, beside the training.
+
+Where they are those of the loss, the module is copied when the batch begins, before anything of
+the step has happened to it. A function of the user is run on a copy of what it is run on anyway.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from pinn_ntk.callbacks.step.manual_backward import Backward
+from pinn_ntk.callbacks.step.measuring import trains_alone
+from pinn_ntk.callbacks.step.recorder import RecordingLog
+from pinn_ntk.callbacks.step.residual_function import residuals_of
+from pinn_ntk.callbacks.step.stand_in import StandIn
+from pinn_ntk.callbacks.step.tapped import taps_of_block
+from pinn_ntk.callbacks.step.term_finder import TermFinder
+from pinn_ntk.graph.subclasses import plain
+from pinn_ntk.graph.terms.find import find_terms
+from pinn_ntk.kernel.bounds import Bounds
+from pinn_ntk.looks.held import bytes_held
+from pinn_ntk.looks.rerun import Compute, Rerun
+from pinn_ntk.looks.step_terms import StepTerms
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
+
+SHARE = 8
+"""Part of the memory budget that module and batch may take to be copied."""
+
+CLOSE = 1e-4
+"""Relative difference up to which residuals are the same on an accelerator."""
+
+INSTEAD = "give residuals='method'"
+
+
+class StepAgain:
+    """Copies the module when a step begins that may be measured, and says what hinders it."""
+
+    def __init__(self, finder: TermFinder, bounds: Bounds) -> None:
+        self.finder, self.bounds = finder, bounds
+        self.restart()
+        self.end()
+
+    def restart(self) -> None:
+        """A fit starts."""
+        self._checked: dict[str, str] = {}  # signature -> why such steps cannot be run again
+
+    def end(self) -> None:
+        """The batch is over."""
+        self._copy: Rerun | None = None
+        self._trainer: StandIn | None = None
+        self._why, self._idx = "nothing was kept of the step", 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_copy": None, "_trainer": None}
+
+    def begins(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, idx: int) -> None:
+        """A batch begins that may be measured."""
+        self.end()
+        self._idx = idx
+        self._why = hindered(trainer, module, self.finder)
+        if not self._why and not self.finder.by_function:
+            self._try_copy(trainer, module, batch, lambda *_: {})
+
+    def _try_copy(
+        self,
+        trainer: pl.Trainer,
+        module: pl.LightningModule,
+        batch: Any,
+        compute: Compute,
+        **o: Any,
+    ) -> None:
+        needed = bytes_held(module, batch)
+        if needed > self.bounds.memory // SHARE:
+            self._why = (
+                f"module and batch take {needed / 2**20:.3g} MiB, and a copy may take "
+                f"{self.bounds.memory / SHARE / 2**20:.3g}; raise memory_budget"
+            )
+            return
+        self._trainer = StandIn(trainer)
+        try:
+            aside = _aside(trainer, module, self._trainer)
+            self._copy = Rerun(module, batch, compute, aside, **o)
+        except Exception as error:  # noqa: BLE001 - whatever the user's objects raise
+            said = f"{type(error).__name__}: {error}".rstrip(": .")
+            self._why = f"module or batch has no copy ({said}); {INSTEAD}"
+
+    def of(self, at: Backward, found: StepTerms) -> tuple[Rerun | None, str]:
+        """What runs the step again; without it, why."""
+        if not self._why and self.finder.by_function:
+            self._function(at, found)
+        if self._copy is None or self._why:
+            return None, self._why
+        if not self.finder.by_function:
+            self._copy.compute = self._step(at, found)
+        if found.signature not in self._checked:
+            self._checked[found.signature] = _differs(self._copy, found)
+        self._why = self._checked[found.signature]
+        return (None, self._why) if self._why else (self._copy, "")
+
+    def _function(self, at: Backward, found: StepTerms) -> None:
+        probe, names = self.finder.probe, frozenset(found.residuals)
+        precision = SimpleNamespace(precision_plugin=at.trainer.precision_plugin)
+        trainer = cast("pl.Trainer", precision)
+        route = self.finder.route if probe is None else probe.seeded
+        batch = self.finder.batch if probe is None else probe.batch
+
+        stand_in, said = StandIn(at.trainer), self.finder.said
+
+        def compute(module: nn.Module, batch: Any) -> Mapping[str, Tensor]:
+            owner = _before(stand_in, module)
+            every = residuals_of(route, trainer, owner, batch, said)
+            return {name: r for name, r in every.items() if name in names}
+
+        self._try_copy(at.trainer, at.module, batch, compute, states=found.states)
+
+    def _step(self, at: Backward, found: StepTerms) -> Compute:
+        tapped = bool(self.finder.taps)
+        every = () if tapped else tuple(self.finder.every(at.loss))
+        shapes = {name: r.shape for name, r in found.residuals.items()}
+        context, idx = at.trainer.precision_plugin.train_step_context, self._idx
+        stand_in = self._trainer
+
+        def compute(module: nn.Module, batch: Any) -> Mapping[str, Tensor]:
+            with taps_of_block() as taps, context():
+                loss = _loss(_before(stand_in, module), batch, idx)
+            given = taps if tapped else _by_place(loss, every)
+            kept = {name: plain(given[name]) for name in shapes if name in given}
+            if {name: r.shape for name, r in kept.items()} != shapes:
+                raise ValueError("the loss has other terms when the step is run again")
+            return kept
+
+        return compute
+
+
+def hindered(trainer: pl.Trainer, module: pl.LightningModule, finder: TermFinder) -> str:
+    """Why no step of a training can be run again, in words; empty where nothing hinders it."""
+    if not trains_alone():
+        return "another training runs in this process, and both draw from the same generators"
+    if finder.by_function:
+        return ""
+    if not module.automatic_optimization:
+        return f"training_step moves the parameters itself; {INSTEAD}"
+    if trainer.world_size > 1:
+        return f"several processes train together, and one alone cannot run a step; {INSTEAD}"
+    if "dataloader_iter" in inspect.signature(module.training_step).parameters:
+        return f"training_step takes its batches from an iterator; {INSTEAD}"
+    return ""
+
+
+def _aside(trainer: pl.Trainer, module: pl.LightningModule, stand_in: StandIn) -> dict[int, Any]:
+    """What is not copied with a module: the trainer, its callbacks, and what listens for us."""
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    aside: dict[int, Any] = {id(callback): None for callback in callbacks}
+    log = vars(module).get("log")
+    return aside | {id(trainer): stand_in} | ({id(log): None} if type(log) is RecordingLog else {})
+
+
+def _before(trainer: StandIn | None, module: nn.Module) -> pl.LightningModule:
+    """A copy, which has lost its trainer, with the stand-in in that place."""
+    for part in module.modules():
+        if "_trainer" in vars(part):
+            vars(part)["_trainer"] = trainer
+    return cast("pl.LightningModule", module)
+
+
+def _loss(module: pl.LightningModule, batch: Any, idx: int) -> Tensor:
+    """The loss of a step as Lightning takes it."""
+    module.on_train_batch_start(batch, idx)
+    several = len(inspect.signature(module.training_step).parameters) > 1
+    given = module.training_step(*((batch, idx) if several else (batch,)))
+    loss = given.get("loss") if isinstance(given, Mapping) else given
+    if not isinstance(loss, Tensor):
+        raise TypeError(f"training_step gave a {type(loss).__name__} for the loss")
+    return loss
+
+
+def _by_place(loss: Tensor, names: tuple[str, ...]) -> dict[str, Tensor]:
+    """Residuals of a loss by names of its terms, which come in the same order in each run."""
+    terms = list(find_terms(plain(loss), check=False).values())
+    if len(terms) != len(names):
+        raise ValueError(f"the loss has {len(terms)} terms when it is run again, not {len(names)}")
+    return {name: term.residual for name, term in zip(names, terms, strict=True)}
+
+
+def _differs(rerun: Rerun, found: StepTerms) -> str:
+    """Why a run without any change is not the step; empty where it is."""
+    try:
+        ran = rerun().residuals
+    except Exception as error:  # noqa: BLE001 - whatever the user's code raises
+        said = f"{type(error).__name__}: {error}".rstrip(": .")
+        return f"the step cannot be run on a copy of the module ({said}); {INSTEAD}"
+    same = all(_same(ran[name], r) for name, r in found.residuals.items() if name in ran)
+    if same and ran.keys() >= found.residuals.keys():
+        return ""
+    return (
+        "a second run gives other residuals, as where a callback or a function outside of the "
+        f"module draws the points; {INSTEAD}"
+    )
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    a, b = a.detach(), b.detach()
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    if b.device.type == "cpu":
+        return bool(((a == b) | (a.isnan() & b.isnan())).all())
+    return torch.allclose(a, b, rtol=CLOSE, atol=CLOSE * float(b.abs().max()), equal_nan=True)

@@ -1,0 +1,107 @@
+"""What an object holds: tensors in its attributes, lists and dicts, wherever they are.
+
+Of modules, tensors that are no parameters; what belongs to torch, numpy and Lightning themselves is
+not looked into.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, MutableMapping
+from functools import partial
+from types import FunctionType, MethodType, ModuleType
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+LEAVES = (Tensor, FunctionType, ModuleType)
+"""What is held rather than looked into."""
+
+FOREIGN = ("torch", "numpy", "pytorch_lightning", "lightning", "builtins")
+"""Packages whose objects are not looked into."""
+
+LONG = 10_000
+"""Entries above which a list or dict is taken for data, not for a holder of tensors."""
+
+OF_MODULES = set(vars(nn.Module())) - {"_buffers", "_modules"}
+"""Attributes of every module."""
+
+
+class Place(NamedTuple):
+    """Where something is held, and how something else is put there."""
+
+    path: str  # such as "points.x" or "sampler.grid.0"
+    value: Any
+    put: Callable[[Any], None]
+
+
+def held(value: Any, path: str = "") -> Iterator[Place]:
+    """All places of tensors, functions and modules of Python within an object."""
+    yield from _within(value, path, lambda _: None, {})
+
+
+def _within(
+    value: Any, path: str, put: Callable[[Any], None], seen: dict[int, Any]
+) -> Iterator[Place]:
+    if isinstance(value, LEAVES):
+        yield Place(path, value, put)
+        return
+    if id(value) in seen:
+        return
+    seen[id(value)] = value
+    for key, entry, put_entry in _entries(value, put):
+        yield from _within(entry, f"{path}.{key}".lstrip("."), put_entry, seen)
+
+
+Entries = Iterator[tuple[Any, Any, Callable[[Any], None]]]
+"""Name, value, and how another value is put in its place."""
+
+
+def _entries(value: Any, put: Callable[[Any], None]) -> Entries:
+    if isinstance(value, MethodType | partial):
+        yield from _of_mapping(_bound(value))
+    elif isinstance(value, tuple):
+        yield from _of_tuple(value, put)
+    elif isinstance(value, list) and len(value) < LONG:
+        for i, entry in enumerate(value):
+            yield i, entry, partial(value.__setitem__, i)
+    elif isinstance(value, dict):
+        yield from _of_mapping(value)
+    elif isinstance(value, nn.Module):
+        own = {key: entry for key, entry in vars(value).items() if key not in OF_MODULES}
+        yield from _of_mapping(vars(value), own)
+    elif hasattr(value, "__dict__") and type(value).__module__.partition(".")[0] not in FOREIGN:
+        yield from _of_mapping(vars(value))
+
+
+def _bound(value: MethodType | partial[Any]) -> dict[str, Any]:
+    if isinstance(value, MethodType):
+        return {"self": value.__self__}
+    return {"function": value.func, "args": value.args, "kwargs": value.keywords}
+
+
+def _of_mapping(mapping: MutableMapping[Any, Any], shown: Any = None) -> Entries:
+    entries = mapping if shown is None else shown
+    for key, entry in list(entries.items()) if len(entries) < LONG else ():
+        name = "" if key in ("_buffers", "_modules") else key
+        yield name, entry, partial(mapping.__setitem__, key)
+
+
+def _of_tuple(value: tuple[Any, ...], put: Callable[[Any], None]) -> Entries:
+    entries = list(value)
+
+    def put_entry(i: int, new: Any) -> None:
+        entries[i] = new
+        named = hasattr(value, "_fields")
+        put(type(value)(*entries) if named else type(value)(entries))
+
+    for i, entry in enumerate(value if len(value) < LONG else ()):
+        yield i, entry, partial(put_entry, i)
+
+
+def bytes_held(*objects: Any) -> int:
+    """Memory of all tensors that objects hold, parameters included."""
+    tensors = [p.value for one in objects for p in held(one) if isinstance(p.value, Tensor)]
+    tensors += [p for one in objects if isinstance(one, nn.Module) for p in one.parameters()]
+    sizes = {id(t): t.numel() * t.element_size() for t in tensors if t.layout == torch.strided}
+    return sum(sizes.values())

@@ -1,0 +1,41 @@
+"""A computation in float64 throughout, whatever dtype it was written for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+LOW = (torch.float32, torch.float16, torch.bfloat16)
+CASTS = ("float", "half", "bfloat16", "to", "type", "type_as")
+
+
+class InDouble(TorchFunctionMode):
+    """Within, tensors that are made are of float64; numbers drawn are those of the dtype before.
+
+    >>> with InDouble():
+    ...     made = torch.full((1,), 0.1)
+    >>> made.dtype, float(made)
+    (torch.float64, 0.10000000149011612)
+    """
+
+    def __torch_function__(
+        self,
+        function: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        made = function(*args, **(kwargs or {}))
+        if not isinstance(made, Tensor) or made.dtype not in LOW:
+            return made
+        given = next((a for a in args if isinstance(a, Tensor)), None)
+        if given is None:
+            return made.detach().double().requires_grad_(made.requires_grad)
+        if getattr(function, "__name__", "") in CASTS:
+            source = given if given.requires_grad and given.dtype == torch.float64 else made
+            return source.to(made.device, torch.float64)
+        return made

@@ -1,0 +1,112 @@
+"""Calls of networks while a module runs: what goes into each, what comes out, what takes its place.
+
+A network is a module that is called, in a step, by nothing but the step itself: ``self.net(x)``, or
+``self(x)`` where the LightningModule is the network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+from torch._C._functorch import get_unwrapped, is_functorch_wrapped_tensor
+
+Output = Callable[[tuple[Tensor, ...], Tensor], Tensor]
+"""Inputs and output of a network -> what takes the place of the output, of the same shape."""
+
+
+@dataclass(frozen=True)
+class NetworkCall:
+    """One call of a network.
+
+    Attributes:
+        name: Name of the module; empty for the outermost one.
+        inputs: Tensors that it was called with.
+        output: What it gave, alive.
+        leaf: Whether it has no module inside, as a layer that is called by itself.
+        last: Name of the last module with parameters of its own that was called within it.
+    """
+
+    name: str
+    inputs: tuple[Tensor, ...]
+    output: Tensor
+    leaf: bool
+    last: str = ""
+
+
+@contextmanager
+def called(module: nn.Module, output: Output | None = None) -> Iterator[list[NetworkCall]]:
+    """Listen to calls of networks within a module; ``output`` takes the place of what they give."""
+    calls: list[NetworkCall] = []
+    depth, last = 0, ""
+
+    def before(*_: Any) -> None:
+        nonlocal depth
+        depth += 1
+
+    def after(name: str) -> Callable[..., Any]:
+        def hook(part: nn.Module, args: Any, kwargs: Any, given: Any) -> Any:
+            nonlocal depth, last
+            depth -= 1
+            if any(True for _ in part.parameters(recurse=False)):
+                last = name
+            if depth or not isinstance(given, Tensor):
+                return None
+            tensors = [a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)]
+            inputs = tuple(t for t in tensors if t.is_floating_point())
+            put = given if output is None else output(inputs, given)
+            leaf = not any(True for _ in part.children())
+            seen = tuple(map(_outermost, inputs))
+            calls.append(NetworkCall(name, seen, _outermost(put), leaf, last))
+            return put
+
+        return hook
+
+    handles = []
+    for name, part in module.named_modules():
+        handles.append(part.register_forward_pre_hook(before))
+        hook = after(name)
+        handles.append(part.register_forward_hook(hook, with_kwargs=True, always_call=True))
+    try:
+        yield calls
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _outermost(tensor: Tensor) -> Tensor:
+    """The tensor of all points behind one that ``vmap`` and its kin hand to a function of one."""
+    while is_functorch_wrapped_tensor(tensor):
+        tensor = get_unwrapped(tensor)
+    return tensor
+
+
+def zero(_: tuple[Tensor, ...], given: Tensor) -> Tensor:
+    """u = 0, still a function of the parameters and of the points."""
+    return given * 0
+
+
+def constant(value: float) -> Output:
+    """u = value."""
+    return lambda _, given: given * 0 + value
+
+
+def power(order: int, axis: int | None = None) -> Output:
+    """A field with no derivative but those of one order, at every point: u = sum (x - x0)^order.
+
+    Value and derivatives are taken at x = x0, so that a residual that it changes holds a derivative
+    of that order; by one coordinate where an ``axis`` is given.
+    """
+
+    def output(inputs: tuple[Tensor, ...], given: Tensor) -> Tensor:
+        field = given * 0
+        fitting = [x for x in inputs if x.shape[:-1] == given.shape[:-1]]
+        columns = [column for x in fitting for column in x.split(1, -1)]
+        for column in columns if axis is None else columns[axis : axis + 1]:
+            field = field + (column - column.detach()) ** order
+        return field
+
+    return output

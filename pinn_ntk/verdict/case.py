@@ -1,0 +1,139 @@
+"""All that rules may ask of one measured step; each quantity is computed when it is first asked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pinn_ntk.looks.look import Look
+from pinn_ntk.verdict.directions import Directions
+from pinn_ntk.verdict.network import Network
+from pinn_ntk.verdict.parameters import Parameters
+from pinn_ntk.verdict.parts import Parts
+from pinn_ntk.verdict.points import Points
+from pinn_ntk.verdict.quantity import nothing, quantity
+from pinn_ntk.verdict.reruns import Reruns
+from pinn_ntk.verdict.smoothness import Smoothness
+from pinn_ntk.verdict.terms import Terms, rms
+from pinn_ntk.verdict.training import Training
+
+SOLVED = 0.1
+"""Root mean square of a residual over its baseline below which a term is solved."""
+
+ZERO = 1e-6
+"""Residual at u = 0, over the largest so far, below which a term is homogeneous."""
+
+
+class Case(Terms, Training, Network, Parameters, Points, Parts, Directions, Smoothness, Reruns):
+    """One measured step, as rules see it.
+
+    Args:
+        look: The look; None where all that is asked for is known.
+        previous: Findings of earlier verdicts, oldest first.
+        known: Name of a quantity -> value, in place of computing it.
+    """
+
+    def __init__(
+        self,
+        look: Look | None,
+        previous: Sequence[Mapping[str, Any]] = (),
+        known: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(dict(known or {}))
+        self.look = look  # type: ignore[assignment]
+        self.previous = previous
+
+    @property
+    def step(self) -> int:
+        """Step of the look, as loggers count it."""
+        return 0 if self.look is None else self.look.step
+
+    @property
+    def saturated_first(self) -> float:
+        """Share of flat units at the first measurement."""
+        first = self.previous[0].get("saturated") if self.previous else self.saturated
+        return first or 0.0
+
+    @quantity("the size of u", nothing)
+    def size(self) -> float | None:
+        """Root mean square of what the networks give."""
+        outputs = [] if self.base is None else [call.output for call in self.base.calls]
+        return max((rms(output) for output in outputs), default=None)
+
+    @property
+    def size_first(self) -> float | None:
+        """The same at the first measurement."""
+        return self.previous[0].get("size") if self.previous else self.size
+
+    @property
+    def peak(self) -> dict[str, float]:
+        """Term -> largest rms of its residual at any measurement so far."""
+        found = dict(self.rms)
+        for one in self.previous:
+            for term, size in one.get("rms", {}).items():
+                if term in found:
+                    found[term] = max(found[term], size)
+        return found
+
+    @property
+    def homogeneous(self) -> list[str]:
+        """Terms that u = 0 solves."""
+        zero = self.zero
+        return [t for t, peak in self.peak.items() if t in zero and zero[t] <= ZERO * peak]
+
+    @property
+    def baseline(self) -> dict[str, float]:
+        """Term -> rms at u = 0; its largest part where that is 0; else the largest rms so far."""
+        known = {t: zero for t, zero in self.zero.items() if t not in self.homogeneous}
+        return {**self.peak, **self.parts, **known}
+
+    @property
+    def left(self) -> dict[str, float]:
+        """Term -> rms over its baseline: what of it is left."""
+        baseline = self.baseline
+        return {t: x / baseline[t] if baseline[t] else 0.0 for t, x in self.rms.items()}
+
+    @property
+    def unsolved(self) -> dict[str, float]:
+        """Terms that are not solved, the worst first -> what is left of them."""
+        left = {t: x for t, x in self.left.items() if not x <= SOLVED}
+        return dict(sorted(left.items(), key=lambda item: -item[1]))
+
+    @property
+    def solved(self) -> bool:
+        """Whether every term is solved, and all are finite."""
+        return bool(self.rms) and not self.unsolved and not self.undefined
+
+    @property
+    def worst(self) -> str:
+        """The term of which most is left."""
+        left = self.left
+        return max(left, key=left.__getitem__, default="")
+
+    def findings(self) -> dict[str, Any]:
+        """All that was computed, as plain values."""
+        _ = self.rms, self.rates, self.prints, self.curvature_now, self.saturated, self.size
+        return {name: plain(v) for name, v in self.known.items() if is_plain_value(v)}
+
+
+def plain(value: Any) -> Any:
+    """Tuples as lists."""
+    if isinstance(value, Mapping):
+        return {key: plain(entry) for key, entry in value.items()}
+    return [plain(entry) for entry in value] if isinstance(value, tuple | list) else value
+
+
+def is_plain_value(value: Any) -> bool:
+    """Whether a value is made of numbers and strings alone."""
+    if isinstance(value, Mapping):
+        return all(is_plain_value(entry) for entry in value.values())
+    if isinstance(value, tuple | list):
+        return all(is_plain_value(entry) for entry in value)
+    return value is None or isinstance(value, bool | int | float | str)
+
+
+def worst_of(values: Mapping[str, float]) -> tuple[str, float]:
+    """Name and value of the largest; "" and NaN of none."""
+    name = max(values, key=values.__getitem__, default="")
+    return name, values.get(name, math.nan)

@@ -1,0 +1,143 @@
+"""From one measured step to a verdict: rules are asked in order, the first that speaks is it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor, nn
+
+from pinn_ntk.looks.look import Look
+from pinn_ntk.looks.rerun import Rerun
+from pinn_ntk.verdict.case import Case
+from pinn_ntk.verdict.rules import balance, numbers, scales, solution, steps
+from pinn_ntk.verdict.verdict import FACT, Verdict
+
+Rule = Callable[[Case], Verdict | None]
+
+ALWAYS: tuple[Rule, ...] = (numbers.diverged, numbers.detached)
+"""Asked whatever is solved."""
+
+SOLVED: tuple[Rule, ...] = (
+    numbers.derivative_vanishes,
+    scales.repeated_points,
+    scales.nothing_to_find,
+    solution.points,
+    solution.not_unique,
+    solution.clean,
+)
+"""Asked where all terms are solved: nothing else is wrong then."""
+
+UNSOLVED: tuple[Rule, ...] = (
+    numbers.derivative_vanishes,
+    scales.repeated_points,
+    numbers.broadcast,
+    steps.random,
+    numbers.derivative_vanishes,
+    numbers.not_trained,
+    scales.repeated_points,
+    scales.inputs_not_scaled,
+    scales.saturated,
+    scales.nothing_to_find,
+    scales.outputs_not_scaled,
+    steps.begun,
+    steps.decay,
+    solution.rounding,
+    numbers.cut_off,
+    steps.step_too_short,
+    steps.step_too_large,
+    steps.early,
+    solution.points,
+    solution.too_narrow,
+    balance.imbalance,
+    balance.causality,
+    balance.contradiction,
+    solution.spectral_bias,
+    solution.not_unique,
+)
+"""Asked in this order where a term is not solved: facts before likelihoods."""
+
+FURTHER: tuple[Rule, ...] = UNSOLVED[:8]
+"""Asked besides, for what else was seen."""
+
+
+def diagnose(
+    look: Look,
+    *,
+    residuals: Callable[[Any, Any], Mapping[str, Tensor]] | None = None,
+    points: Any = None,
+    previous: Sequence[Verdict] = (),
+) -> Verdict:
+    """Why the training that a look is of does not go on, or that nothing wrong is seen.
+
+    The rules of docs/verdict.md are asked in order, facts before likelihoods, and the first that
+    reaches its threshold gives the verdict. No rule is asked for what is wrong where every term is
+    solved: its residual is below a tenth of what u = 0 leaves, or of its own largest part.
+    With nothing but a look, what takes a second run of the residuals is left out, and so is what
+    takes earlier steps; the verdict says what was not looked at.
+
+    Args:
+        look: The step, before its backward pass. ``pinn_ntk.look(..., progress=...)`` gives it what
+            is known of the steps before.
+        residuals: Function of a model and of points that gives ``{name: live residual}``, named as
+            in the look. It is called with copies of both: at u = 0, at other points, in float64,
+            with other parameters; the model of the look stays as it is.
+        points: What the function takes: a tensor, or tensors in a dict or list.
+        previous: Verdicts of earlier steps, oldest first.
+
+    Returns:
+        The verdict. ``print`` gives it in at most five lines.
+
+    Example:
+        >>> import torch
+        >>> from pinn_ntk import look
+        >>> _ = torch.manual_seed(0)
+        >>> x = torch.linspace(0, 1, 20)[:, None]
+        >>> net = nn.Sequential(nn.Linear(1, 16), nn.Tanh(), nn.Linear(16, 1))
+        >>> optimizer = torch.optim.Adam(net[2].parameters(), lr=1e-2)
+        >>> loss = (net(x) - torch.sin(6 * x)).square().mean()
+        >>> verdict = diagnose(look(loss, net, names=["data"], optimizer=optimizer))
+        >>> verdict.cause.name, verdict.confidence, verdict.about
+        ('NOT_TRAINED', 'fact', '0.weight, 0.bias')
+    """
+    if residuals is not None and isinstance(look.module, nn.Module):
+        look = replace(look, rerun=Rerun(look.module, points, residuals))
+    return judge(Case(look, [verdict.findings for verdict in previous]))
+
+
+def judge(case: Case) -> Verdict:
+    """The first rule that speaks, with what else was seen and what was not looked at."""
+    rules = [*ALWAYS, *(SOLVED if case.solved else UNSOLVED)]
+    verdict = next((v for v in (asked(rule, case) for rule in rules) if v is not None), None)
+    verdict = verdict or solution.unknown(case)
+    also: list[str] = []
+    if verdict.accuses and not case.solved:
+        others = [asked(rule, case) for rule in FURTHER]
+        also = [
+            o.sentence for o in others if o and o.confidence == FACT and o.cause != verdict.cause
+        ]
+    return replace(
+        verdict,
+        also=tuple(also[:2]),
+        not_looked_at=() if verdict.confidence == FACT else _not_looked_at(case),
+        step=case.step,
+        findings=case.findings(),
+    )
+
+
+def asked(rule: Rule, case: Case) -> Verdict | None:
+    """What a rule says; one that fails says nothing, and that is noted."""
+    try:
+        return rule(case)
+    except Exception as error:  # noqa: BLE001 - the others are asked all the same
+        case.missing[rule.__name__.replace("_", " ")] = f"{type(error).__name__}: {error}"
+        return None
+
+
+def _not_looked_at(case: Case) -> tuple[str, ...]:
+    """What could not be had, grouped by the reason."""
+    reasons: dict[str, list[str]] = {}
+    for title, reason in case.missing.items():
+        reasons.setdefault(reason, []).append(title)
+    return tuple(f"{', '.join(titles)} ({reason})" for reason, titles in reasons.items())

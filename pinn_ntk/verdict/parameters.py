@@ -1,0 +1,103 @@
+"""Parameters that the residuals depend on and that nobody trains."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from pinn_ntk.graph import nodes
+from pinn_ntk.graph.walk import postorder
+from pinn_ntk.looks.look import Look
+from pinn_ntk.looks.rerun import Change
+from pinn_ntk.verdict.quantity import Measured, nothing, quantity
+
+PROBES = 4
+"""Random probes of which the share of a trace is estimated."""
+
+SEED = 0x5EED
+
+
+class Parameters(Measured):
+    """Quantities of parameters beside those that are trained."""
+
+    look: Look
+
+    @quantity("parameters without an optimizer", list)
+    def unheld(self) -> list[str]:
+        """Parameters in the graph of the residuals, with gradient, that no optimizer holds."""
+        return list(self._unheld())
+
+    def _unheld(self) -> dict[str, Tensor]:
+        if not self.look.optimizers:
+            return {}
+        held = {id(p) for o in self.look.optimizers for g in o.param_groups for p in g["params"]}
+        module = self.look.module
+        leaves = {id(leaf): leaf for leaf in _leaves(self.look.residuals)}
+        outside = {i: p for i, p in leaves.items() if isinstance(p, nn.Parameter) and i not in held}
+        named = [] if module is None else list(module.named_parameters())
+        found = {name: p for name, p in named if id(p) in outside}
+        strange = [p for i, p in outside.items() if i not in {id(p) for p in found.values()}]
+        return found | {f"parameter of shape {tuple(p.shape)}": p for p in strange}
+
+    @quantity("their share of the kernel", nothing)
+    def unheld_share(self) -> float | None:
+        """Share of what no optimizer holds in the trace of the kernel of all parameters."""
+        outside = self._unheld()
+        if not outside:
+            return None
+        return _share(self.look.residuals, outside, dict(self.look.trained))
+
+    @quantity("frozen parameters", list)
+    def frozen(self) -> list[str]:
+        """Parameters of the module without a gradient."""
+        if self.look.module is None:
+            return []
+        return [n for n, p in self.look.module.named_parameters() if not p.requires_grad]
+
+    @quantity("the share of frozen parameters", nothing)
+    def frozen_share(self) -> float | None:
+        """Share of frozen parameters in the trace of the kernel of all parameters."""
+        if not self.frozen or self.look.rerun is None:
+            return None
+        thawed = self.look.rerun(Change(thaw=True))
+        names = set(self.frozen)
+        outside = {n: p for n, p in thawed.params.items() if n in names}
+        inside = {n: p for n, p in thawed.params.items() if n not in names}
+        return _share(thawed.residuals, outside, inside)
+
+
+def _leaves(residuals: Mapping[str, Tensor]) -> list[Tensor]:
+    found: dict[int, Tensor] = {}
+    for residual in residuals.values():
+        if residual.grad_fn is not None:
+            for node in postorder(nodes.origin(residual)[0]):
+                leaf = nodes.leaf(node)
+                if leaf is not None:
+                    found.setdefault(id(leaf), leaf)
+    return list(found.values())
+
+
+def _share(
+    residuals: Mapping[str, Tensor], outside: Mapping[str, Tensor], inside: Mapping[str, Tensor]
+) -> float:
+    """Share of the columns outside in the trace, by random probes of signs."""
+    live = [r for r in residuals.values() if r.requires_grad and not r.is_complex()]
+    wanted = [*outside.values(), *inside.values()]
+    squares = torch.zeros(len(wanted), dtype=torch.float64)
+    generator = torch.Generator().manual_seed(SEED)
+    for _ in range(PROBES):
+        signs = [_signs(r, generator) for r in live]
+        found = torch.autograd.grad(live, wanted, signs, retain_graph=True, allow_unused=True)
+        squares += torch.tensor(
+            [0.0 if g is None else float(g.double().norm()) ** 2 for g in found]
+        )
+    total = float(squares.sum())
+    return float(squares[: len(outside)].sum()) / total if total else 0.0
+
+
+def _signs(r: Tensor, generator: torch.Generator) -> Tensor:
+    """Random signs over the root of the number of rows, so that each term counts by its mean."""
+    drawn = torch.randint(0, 2, r.shape, generator=generator) * 2 - 1
+    return drawn.to(r) / max(1, r.numel()) ** 0.5

@@ -1,0 +1,95 @@
+"""How large the parts of a homogeneous term are, which u = 0 solves and which so has no baseline.
+
+| symbol | meaning |
+| --- | --- |
+| c_kj | what r answers to u = (x_j - x_0j)^k / k!: coefficient of the k-th derivative by x_j |
+| D_kj | k-th derivative of the network by x_j |
+| part | root mean square of c_kj D_kj; for a term without derivatives, of r at u = rms of u |
+
+The largest part is what the residual would be if the others did not balance it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from pinn_ntk.looks.networks import NetworkCall, constant, power
+from pinn_ntk.looks.rerun import Change, Ran, Rerun
+from pinn_ntk.verdict.quantity import Measured, quantity
+from pinn_ntk.verdict.terms import rms
+
+MOST = 4
+"""Coordinates of the points up to which parts are looked at."""
+
+
+class Parts(Measured):
+    """Quantities of what homogeneous terms are made of."""
+
+    base: Ran | None
+    rerun: Rerun
+    order: dict[str, int]
+    homogeneous: list[str]
+    size: float | None
+    calls_of: dict[str, NetworkCall]
+
+    @quantity("parts of homogeneous terms", dict)
+    def parts(self) -> dict[str, float]:
+        """Homogeneous term -> largest of its parts."""
+        wanted = self.homogeneous
+        found: dict[str, float] = {}
+        conditions = [term for term in wanted if not self.order.get(term)]
+        if conditions and self.size:
+            ran = self.rerun(Change(output=constant(self.size)))
+            found = {term: rms(ran.residuals[term]) for term in conditions}
+        equations = [t for t in wanted if self.order.get(t) and t in self.calls_of]
+        highest = max((self.order[term] for term in equations), default=0)
+        for k in range(1, highest + 1):
+            for axis in range(self._axes(equations)):
+                ran = self.rerun(Change(output=power(k, axis)))
+                for term in equations:
+                    part = _part(ran.residuals[term], self.calls_of[term], k, axis)
+                    found[term] = max(part, found.get(term, 0.0))
+        return {term: part for term, part in found.items() if part > 0}
+
+    def _axes(self, terms: Sequence[str]) -> int:
+        counts = [sum(x.shape[-1] for x in self.calls_of[t].inputs if x.ndim) for t in terms]
+        return min(max(counts, default=0), MOST)
+
+
+def _part(answer: Tensor, call: NetworkCall, order: int, axis: int) -> float:
+    """Root mean square of c D, row by row where the rows of both are the same."""
+    derivative = _derivative(call, order, axis)
+    if derivative is None:
+        return 0.0
+    coefficient = answer.detach().double().flatten() / math.factorial(order)
+    if coefficient.shape == derivative.shape:
+        return rms(coefficient * derivative)
+    return rms(coefficient) * rms(derivative)
+
+
+def _derivative(call: NetworkCall, order: int, axis: int) -> Tensor | None:
+    """D of the sum of the outputs by one coordinate, (N,)."""
+    place = axis
+    for x in call.inputs:
+        if place < x.shape[-1]:
+            return _by(call.output, x, place, order)
+        place -= x.shape[-1]
+    return None
+
+
+def _by(output: Tensor, x: Tensor, column: int, order: int) -> Tensor | None:
+    if not x.requires_grad:
+        return None
+    values = output.reshape(len(x), -1).sum(1)
+    for _ in range(order):
+        if values.grad_fn is None:
+            return None
+        (gradient,) = torch.autograd.grad(
+            values.sum(), x, create_graph=True, allow_unused=True, materialize_grads=True
+        )
+        values = gradient.reshape(len(x), -1)[:, column]
+    return values.detach().double()

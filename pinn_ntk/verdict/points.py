@@ -1,0 +1,180 @@
+"""The points of the terms: whether they repeat, where the residual is large, what lies between.
+
+Points are what goes into the networks. Fresh ones lie between a point and its nearest neighbour, so
+that walls and initial lines keep theirs; they are put in the place of the tensors that hold the
+points, if those are found: permuted, they permute the residual, and nothing else does.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import Node
+
+from pinn_ntk.graph import nodes
+from pinn_ntk.graph.walk import postorder
+from pinn_ntk.looks.look import Look
+from pinn_ntk.looks.networks import NetworkCall
+from pinn_ntk.looks.rerun import Change, Ran
+from pinn_ntk.verdict.moves import between, beyond, movable
+from pinn_ntk.verdict.quantity import CannotBeLookedAtError, Measured, nothing, quantity
+
+EARLY = 0.3
+"""Share of the time that is early."""
+
+
+class Points(Measured):
+    """Quantities of the points."""
+
+    look: Look
+    base: Ran | None
+    order: dict[str, int]
+    equations: list[str]
+    rerun: Any
+    previous: Sequence[Mapping[str, Any]]
+
+    @property
+    def calls_of(self) -> dict[str, NetworkCall]:
+        """Term -> the call of a network behind it that has most of its rows."""
+        if "calls_of" not in self.__dict__:
+            self.__dict__["calls_of"] = {} if self.base is None else _calls(self.base)
+        return self.__dict__["calls_of"]  # type: ignore[no-any-return]
+
+    @property
+    def points(self) -> dict[str, Tensor]:
+        """Term -> points of that call, (N, d)."""
+        every = {term: _columns(call.inputs) for term, call in self.calls_of.items()}
+        return {term: x for term, x in every.items() if x is not None}
+
+    @quantity("repeated points", dict)
+    def repeated(self) -> dict[str, tuple[int, int]]:
+        """Term -> different points, and all."""
+        return {t: (len(torch.unique(x, dim=0)), len(x)) for t, x in self.points.items()}
+
+    @quantity("where the residual is large", dict)
+    def concentration(self) -> dict[str, dict[str, float]]:
+        """Equation -> share of r^2 in the worst tenth of its points, and how early these are."""
+        found = {}
+        for term in self.equations:
+            r = self.look.residuals[term].detach().abs().double().flatten()
+            x = self.points.get(term)
+            if x is None or len(x) != len(r) or not float(r.norm()):
+                continue
+            worst = r.square().sort(descending=True)
+            count = max(1, len(r) // 10)
+            found[term] = {"share": float(worst.values[:count].sum() / worst.values.sum())}
+            time = self._time(term)
+            if time is not None:
+                t = x[:, time].double()
+                early = t[worst.indices[:count]] <= t.min() + EARLY * (t.max() - t.min())
+                found[term]["early"] = float(early.double().mean())
+        return found
+
+    def _time(self, equation: str) -> int | None:
+        """Column of the points of an equation that is time: a condition holds at its start."""
+        x = self.points[equation]
+        low, high = x.min(0).values, x.max(0).values
+        if x.shape[1] == 1:
+            return 0
+        found = set()
+        for term, other in self.points.items():
+            if term in self.equations or other.shape[1] != x.shape[1]:
+                continue
+            near = (other - low).abs() <= 1e-2 * (high - low)
+            found |= {k for k in range(x.shape[1]) if bool(near[:, k].all())}
+        return found.pop() if len(found) == 1 else None
+
+    @quantity("tensors that hold the points", dict)
+    def holders(self) -> dict[str, list[str]]:
+        """Equation -> names of the tensors whose rows are its points."""
+        if self.previous and self.previous[-1].get("holders"):
+            return dict(self.previous[-1]["holders"])
+        base = self.base
+        if base is None:
+            return {}
+        return {t: names for t, names in movable(self.rerun, base).items() if t in self.equations}
+
+    @quantity("fresh points", dict)
+    def fresh(self) -> dict[str, float]:
+        """Equation -> mean square of its residual between the points, over that at the points."""
+        return self._ratios(between)
+
+    @quantity("points outside of those of the equation", dict)
+    def outside(self) -> dict[str, float]:
+        """The same where other terms have points and the equation has none; empty if nowhere."""
+        return self._ratios(beyond)
+
+    def _ratios(self, move: Any) -> dict[str, float]:
+        if not self.equations:
+            raise CannotBeLookedAtError("the equation could not be told from conditions")
+        if not self.holders:
+            raise CannotBeLookedAtError("no tensor of batch or module holds its points")
+        found = {}
+        for term, names in self.holders.items():
+            held = {name: self.base.tensors[name] for name in names}  # type: ignore[union-attr]
+            moved = move(held, self._aligned(term, held))
+            if moved is None:
+                continue
+            ran = self.rerun(Change(tensors=lambda n, old, m=moved: m.get(n, old)))
+            now = float(self.look.residuals[term].detach().abs().double().square().mean())
+            after = float(ran.residuals[term].detach().abs().double().square().mean())
+            if now > 0:
+                found[term] = after / now
+        return found
+
+    def _aligned(self, term: str, held: Mapping[str, Tensor]) -> list[Tensor]:
+        """Points of the other terms, columns as in the tensors held; none where these differ."""
+        own = self.points.get(term)
+        columns = torch.cat([t.detach().reshape(len(t), -1) for t in held.values()], 1)
+        if own is None or own.shape != columns.shape:
+            return []
+        order = []
+        for column in columns.to(own).T:
+            same = [k for k in range(own.shape[1]) if bool((own[:, k] == column).all())]
+            order += same[:1]
+        others = [x for t, x in self.points.items() if t != term and x.shape[1] == own.shape[1]]
+        return [x[:, order] for x in others] if len(set(order)) == own.shape[1] else []
+
+    @quantity("number of points", nothing)
+    def n_points(self) -> int | None:
+        """Points of the equations."""
+        counts = [len(self.points[t]) for t in self.equations if t in self.points]
+        return max(counts) if counts else None
+
+
+def _calls(ran: Ran) -> dict[str, NetworkCall]:
+    own = _own_nodes(ran)
+    found: dict[str, NetworkCall] = {}
+    for term, residual in ran.residuals.items():
+        if residual.grad_fn is None:
+            continue
+        behind = postorder(nodes.origin(residual)[0]).keys()
+        for call, of_call in zip(ran.calls, own, strict=True):
+            x = _columns(call.inputs)
+            fits = x is not None and residual.numel() % max(1, len(x)) == 0
+            if fits and of_call & behind:
+                most = found.get(term)
+                found[term] = call if most is None or len(x) > len(most.inputs[0]) else most
+    return found
+
+
+def _own_nodes(ran: Ran) -> list[set[Node]]:
+    """For each call the nodes that no other call has; a residual of derivatives lacks the output."""
+    graphs = [
+        set(postorder(nodes.origin(call.output)[0])) if call.output.grad_fn is not None else set()
+        for call in ran.calls
+    ]
+    shared = Counter(node for graph in graphs for node in graph)
+    return [{n for n in g if shared[n] == 1 and nodes.leaf(n) is None} for g in graphs]
+
+
+def _columns(inputs: tuple[Tensor, ...]) -> Tensor | None:
+    """Inputs side by side, (N, d)."""
+    flat = [x.detach().reshape(len(x), -1) for x in inputs if x.ndim]
+    if not flat or any(len(x) != len(flat[0]) for x in flat):
+        return None
+    return torch.cat([x.to(flat[0]) for x in flat], 1)

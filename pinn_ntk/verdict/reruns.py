@@ -1,0 +1,200 @@
+"""What the step gives under another circumstance: u = 0, other random numbers, float64, old points.
+
+| symbol | meaning |
+| --- | --- |
+| r(u = 0) | residual with the output of every network set to zero: the baseline of a term |
+| order | highest derivative of u in a term: r answers to u = (x - x0)^order at every point x0 |
+| J d | derivative of r along a direction d in parameter space, as the graph has it |
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pinn_ntk.looks.look import Look
+from pinn_ntk.looks.networks import power, zero
+from pinn_ntk.looks.rerun import Change, Ran, Rerun
+from pinn_ntk.verdict.quantity import CannotBeLookedAtError, Measured, nothing, quantity
+from pinn_ntk.verdict.terms import rms
+
+ORDERS = (4, 3, 2, 1)
+"""Derivatives that are looked for."""
+
+SEEDS = (101, 202)
+
+LENGTH = 1e-4
+"""Length of the direction d over that of the parameters, for central differences in float64."""
+
+
+class Reruns(Measured):
+    """Quantities that take the step a second time."""
+
+    look: Look
+    previous: Sequence[Mapping[str, Any]]
+
+    @property
+    def rerun(self) -> Rerun:
+        """Runs the step again, or says why that cannot be."""
+        if self.look.rerun is None:
+            raise CannotBeLookedAtError(self.look.no_rerun or "there is no residual function")
+        return self.look.rerun
+
+    @quantity("a second run", nothing)
+    def base(self) -> Ran | None:
+        """The step once more, as it was."""
+        return self.rerun()
+
+    @quantity("u = 0", dict)
+    def zero(self) -> dict[str, float]:
+        """Term -> root mean square of its residual with the last layer of each network zeroed."""
+        base = self.base
+        if base is None or not base.calls:
+            raise CannotBeLookedAtError("no call of a network was seen")
+        layers = tuple(f"{call.last}." for call in base.calls if call.last)
+        if layers:
+            found = self._at_zero(Change(parameters=lambda n, p: p * (not n.startswith(layers))))
+            if all(map(math.isfinite, found.values())):
+                return found
+        return self._at_zero(Change(output=zero))
+
+    def _at_zero(self, change: Change) -> dict[str, float]:
+        return {term: rms(r) for term, r in self.rerun(change).residuals.items()}
+
+    @quantity("derivatives in the terms", dict)
+    def order(self) -> dict[str, int]:
+        """Term -> highest derivative of u in it; empty where networks are not called as a whole."""
+        if self.previous and self.previous[-1].get("order"):
+            return dict(self.previous[-1]["order"])
+        at_zero = self.rerun(Change(output=zero))
+        if not at_zero.calls or any(call.leaf for call in at_zero.calls):
+            return {}
+        found = dict.fromkeys(at_zero.residuals, 0)
+        for order in ORDERS:
+            ran = self.rerun(Change(output=power(order)))
+            for term, r in ran.residuals.items():
+                if not found[term] and _differ(r, at_zero.residuals[term]):
+                    found[term] = order
+        return found if any(found.values()) else {}
+
+    @property
+    def equations(self) -> list[str]:
+        """Terms with the highest derivatives of all."""
+        highest = max(self.order.values(), default=0)
+        return [term for term, order in self.order.items() if order == highest]
+
+    @quantity("a call with other random numbers", dict)
+    def random(self) -> dict[str, float]:
+        """Term -> relative change of its residual with other random numbers, at the same points."""
+        first, second = (self.rerun(Change(seed=seed)) for seed in SEEDS)
+        if not _same_points(first, second):
+            return {}
+        return {t: _change(r, second.residuals[t]) for t, r in first.residuals.items()}
+
+    @quantity("float64", dict)
+    def rounding(self) -> dict[str, float]:
+        """Term -> relative change of its residual when it is computed in float64."""
+        wide = self.rerun(Change(double=True))
+        narrow = self.look.residuals
+        return {t: _change(narrow[t], r) for t, r in wide.residuals.items() if t in narrow}
+
+    @quantity("the derivative along a direction", dict)
+    def cut(self) -> dict[str, float]:
+        """Term -> |J d - dr/dd| / |dr/dd|, J d of the graph and dr/dd of differences in float64."""
+        here = self.rerun(Change(double=True))
+        length = LENGTH * _norm(here.params)
+        forward, backward = (
+            self.rerun(Change(double=True, parameters=_along(sign * length))) for sign in (1, -1)
+        )
+        direction = {n: _direction(n, p) for n, p in here.params.items()}
+        found = {}
+        for term, r in here.residuals.items():
+            after, before = forward.residuals[term], backward.residuals[term]
+            slope = (after - before).detach() / (2 * length)
+            if r.requires_grad and float(slope.norm()) > 0:
+                found[term] = float((_derivative(r, here.params, direction) - slope).norm())
+                found[term] /= float(slope.norm())
+        return found
+
+    @quantity("old points", nothing)
+    def forgotten(self) -> tuple[str, float] | None:
+        """Term and ratio of its mean square at points of earlier measurements to that of now."""
+        if not self.look.earlier:
+            return None
+        now = {name: p.detach() for name, p in self.look.module.named_parameters()}  # type: ignore[union-attr]
+        ratios: dict[str, float] = {}
+        for old in self.look.earlier:
+            ran = old.with_parameters(now)()
+            if self.base is None or _same_points(ran, self.base):
+                continue
+            for term in ran.residuals.keys() & self.rms.keys():  # type: ignore[attr-defined]
+                ratio = (rms(ran.residuals[term]) / self.rms[term]) ** 2  # type: ignore[attr-defined]
+                ratios[term] = max(ratio, ratios.get(term, 0.0))
+        worst = max(ratios, key=ratios.__getitem__, default=None)
+        return None if worst is None else (worst, ratios[worst])
+
+
+def _differ(r: Tensor, other: Tensor) -> bool:
+    change, size = float((r - other).detach().abs().max()), float(other.detach().abs().max())
+    return change > 1e-6 * max(size, 1e-3)
+
+
+def _change(r: Tensor, other: Tensor) -> float:
+    if r.shape != other.shape:
+        return 0.0
+    size = rms(other)
+    return rms(r.detach().double() - other.detach().double()) / size if size else 0.0
+
+
+def _same_points(first: Ran, second: Ran) -> bool:
+    """Whether the networks saw the same inputs."""
+    pairs = list(zip(first.calls, second.calls, strict=False))
+    return (
+        bool(pairs)
+        and len(first.calls) == len(second.calls)
+        and all(
+            len(a.inputs) == len(b.inputs)
+            and all(
+                x.shape == y.shape and bool((x == y).all())
+                for x, y in zip(a.inputs, b.inputs, strict=True)
+            )
+            for a, b in pairs
+        )
+    )
+
+
+def _norm(params: Mapping[str, Tensor]) -> float:
+    return float(torch.stack([p.detach().double().norm() for p in params.values()]).norm())
+
+
+def _direction(name: str, parameter: Tensor) -> Tensor:
+    """A random direction; of each parameter its own, whatever the others are."""
+    seed = sum((place + 1) * ord(letter) for place, letter in enumerate(name))
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+    return (drawn / max(1.0, float(parameter.numel())) ** 0.5).to(parameter.device)
+
+
+def _along(length: float) -> Any:
+    return lambda name, parameter: parameter + length * _direction(name, parameter).to(parameter)
+
+
+def _derivative(r: Tensor, params: Mapping[str, Tensor], direction: Mapping[str, Tensor]) -> Tensor:
+    """J d by two backward passes."""
+    weights = torch.zeros_like(r, requires_grad=True)
+    wanted = [(n, p) for n, p in params.items() if p.requires_grad]
+    leaves = [p for _, p in wanted]
+    gradients = torch.autograd.grad(
+        r, leaves, weights, create_graph=True, retain_graph=True, allow_unused=True
+    )
+    pairs = [
+        (g, direction[n]) for (n, _), g in zip(wanted, gradients, strict=True) if g is not None
+    ]
+    if not pairs:
+        return torch.zeros_like(r)
+    along = sum((g * d).sum() for g, d in pairs)
+    return torch.autograd.grad(along, weights)[0]

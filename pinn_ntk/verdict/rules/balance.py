@@ -1,0 +1,78 @@
+"""Rules on the terms beside each other: imbalance, causality, contradiction."""
+
+from __future__ import annotations
+
+from pinn_ntk.analysis.wording import number
+from pinn_ntk.verdict.case import Case
+from pinn_ntk.verdict.cause import Cause
+from pinn_ntk.verdict.verdict import LIKELY, Evidence, Verdict
+
+WORSE = 20.0
+"""What is left of the worst term over that of the best one."""
+
+FAST = 0.3
+"""r^T K r / (lambda_max r^T r) from which a term could learn fast."""
+
+CONCENTRATED, AT_START = 0.7, 0.5
+"""Share of r^2 in a tenth of the points; share of these that are early in time."""
+
+CANCELLED = 0.02
+"""|sum of gradients| over the sum of their sizes where terms hold each other."""
+
+
+def imbalance(case: Case) -> Verdict | None:
+    """A term could learn fast and is outweighed."""
+    left = {t: x for t, x in case.left.items() if t in case.rms}
+    term = case.worst
+    if len(left) < 2 or term not in case.unsolved:
+        return None
+    best = min(left, key=left.__getitem__)
+    ratio = left[term] / left[best] if left[best] else float("inf")
+    if not ratio > WORSE or not case.align.get(term, 0.0) > FAST:
+        return None
+    evidence = (
+        Evidence(f"{term}, rms over its baseline", left[term], "below 0.1 is solved"),
+        Evidence(f"times worse than {best}", ratio, f"above {WORSE:g}"),
+        Evidence("its part in fast modes", case.align[term], f"above {FAST:g}: it could learn"),
+    )
+    return Verdict(Cause.IMBALANCE, term, evidence, LIKELY, _weight(case, term, best))
+
+
+def _weight(case: Case, term: str, best: str) -> str:
+    weight, rates = case.weights.get(term, 1.0), case.rates
+    factor = 100.0
+    if rates.get(term, 0.0) > 0 and rates.get(best, 0.0) > rates[term]:
+        factor = min(1e4, max(10.0, rates[best] / rates[term]))
+    said = f"Give {term} a larger weight: {number(weight * factor, 1)}"
+    if case.balanced:
+        return f"{said}, by hand: the balancer in use leaves it at {number(weight, 2)}."
+    return f"{said} in place of {number(weight, 2)}, or NTKBalancer()."
+
+
+def causality(case: Case) -> Verdict | None:
+    """What is left of an equation sits in a few points, early in time."""
+    for term, where in case.concentration.items():
+        early = where.get("early", 0.0)
+        if term in case.unsolved and where["share"] > CONCENTRATED and early > AT_START:
+            evidence = (
+                Evidence(f"share of {term} in a tenth of its points", where["share"], "above 0.7"),
+                Evidence("of these in the first 30 % of time", early, "above 0.5"),
+            )
+            remedy = "Train early times first: causal weights, or windows in time one by one."
+            return Verdict(Cause.CAUSALITY, term, evidence, LIKELY, remedy)
+    return None
+
+
+def contradiction(case: Case) -> Verdict | None:
+    """No term is solved, and what helps one harms another."""
+    terms = list(case.rms)
+    if len(terms) < 2 or set(case.unsolved) != set(terms) or case.cancelling is None:
+        return None
+    if case.cancelling > CANCELLED or min(case.align.get(t, 0.0) for t in terms) < FAST:
+        return None
+    evidence = (
+        Evidence("sum of gradients over sum of their sizes", case.cancelling, "below 0.02"),
+        Evidence("least of what is left of a term", min(case.left.values()), "below 0.1 is solved"),
+    )
+    remedy = "Check signs, coefficients and data, and whether conditions agree where they meet."
+    return Verdict(Cause.CONTRADICTION, ", ".join(terms[:3]), evidence, LIKELY, remedy)

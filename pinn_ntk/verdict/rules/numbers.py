@@ -1,0 +1,127 @@
+"""Rules that come before anything else: whether there are numbers and gradients at all."""
+
+from __future__ import annotations
+
+from pinn_ntk.verdict.case import Case
+from pinn_ntk.verdict.cause import Cause
+from pinn_ntk.verdict.verdict import FACT, LIKELY, Evidence, Verdict
+
+CUT = 0.05
+"""|J d - dr/dd| over |dr/dd| from which a derivative is cut off."""
+
+
+def diverged(case: Case) -> Verdict | None:
+    """A loss or a residual is NaN or infinite."""
+    if case.not_finite is None:
+        return None
+    about = ", ".join(case.undefined)
+    evidence = (Evidence("first step that was not finite", case.not_finite, ""),)
+    if case.not_finite <= 1:
+        remedy = (
+            "It began so: look for a root, a logarithm, a quotient or a power at a point where it "
+            "has no value or no slope."
+        )
+    elif case.balanced:
+        remedy = (
+            "A balancer's weights multiply the step: give it max_weight=100, or a smaller learning "
+            "rate."
+        )
+    else:
+        remedy = f"A smaller learning rate{_bound(case)}, or gradient_clip_val=1 in the Trainer."
+    return Verdict(Cause.DIVERGED, about, evidence, FACT, remedy)
+
+
+def _bound(case: Case) -> str:
+    return f" (below {2 / case.mu_max:.1g})" if case.plain and case.mu_max else ""
+
+
+def detached(case: Case) -> Verdict | None:
+    """A part of the loss moves no parameter."""
+    if not case.untrained:
+        return None
+    if case.unheld and (case.unheld_share or 0.0) > SHARE:
+        return not_trained(case)
+    said, _, remedy = case.untrained.partition(". ")
+    return Verdict(Cause.DETACHED, said, (), FACT, remedy)
+
+
+def cut_off(case: Case) -> Verdict | None:
+    """The graph of a residual does not give its derivative."""
+    wrong = {t: x for t, x in case.cut.items() if x > CUT and t in case.unsolved}
+    if not wrong or case.kinks.get(max(wrong, key=wrong.__getitem__), 0.0) > MISSED:
+        return None
+    term = max(wrong, key=wrong.__getitem__)
+    evidence = (Evidence(f"error of the derivative of {term}", wrong[term], "exact below 0.05"),)
+    remedy = (
+        "Part of the residual is cut off from the parameters: create_graph=True in every "
+        "torch.autograd.grad, and no detach(), .data or no_grad() on the way."
+    )
+    return Verdict(
+        Cause.DETACHED, term, evidence, LIKELY, remedy, "a part of a term has no gradient"
+    )
+
+
+MISSED = 0.3
+"""Share of the change of a derivative that the next one misses."""
+
+
+def derivative_vanishes(case: Case) -> Verdict | None:
+    """The kernel of a term is zero, or the network has kinks where a smooth one is needed."""
+    kinks = {t: x for t, x in case.kinks.items() if x > MISSED}
+    if kinks:
+        term = max(kinks, key=kinks.__getitem__)
+        order = case.order[term]
+        evidence = (
+            Evidence(f"highest derivative in {term}", order, ""),
+            Evidence("share of it that autograd misses, at kinks", kinks[term], "above 0.3"),
+        )
+        remedy = "Use tanh, sin, SiLU or GELU: ReLU and its kin have no derivative of that order."
+        return Verdict(Cause.DERIVATIVE_VANISHES, term, evidence, FACT, remedy)
+    still = [t for t, rate in case.rates.items() if not rate > 0 and case.rms.get(t)]
+    if not still:
+        return None
+    evidence = (Evidence(f"kernel of {still[0]}", 0.0, "no parameter moves it"),)
+    remedy = (
+        "Use tanh, sin, SiLU or GELU: the second derivative of ReLU and its kin is zero."
+        if case.piecewise_linear
+        else "Look for a derivative that is zero for this activation, or for a detached part."
+    )
+    confidence = FACT if case.piecewise_linear else LIKELY
+    return Verdict(Cause.DERIVATIVE_VANISHES, still[0], evidence, confidence, remedy)
+
+
+SHARE = 0.5
+"""Share of the kernel from which frozen parameters are the cause."""
+
+SMALL = 1e-6
+"""Share of the kernel below which forgotten parameters do not matter."""
+
+
+def not_trained(case: Case) -> Verdict | None:
+    """Parameters in the graph that no optimizer holds, or that are frozen."""
+    if case.unheld and (case.unheld_share or 0.0) > SMALL:
+        evidence = (
+            Evidence("share of the kernel that no optimizer holds", case.unheld_share or 0.0, ""),
+        )
+        remedy = "Give these to the optimizer as well: torch.optim.Adam(self.parameters(), ...)."
+        return Verdict(Cause.NOT_TRAINED, _listed(case.unheld), evidence, FACT, remedy)
+    if case.frozen and (case.frozen_share or 0.0) > SHARE:
+        evidence = (Evidence("share of the kernel that is frozen", case.frozen_share or 0.0, ""),)
+        remedy = "Let them be trained: requires_grad_(True), and give them to the optimizer."
+        return Verdict(Cause.NOT_TRAINED, _listed(case.frozen), evidence, LIKELY, remedy)
+    return None
+
+
+def _listed(names: list[str], most: int = 3) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def broadcast(case: Case) -> Verdict | None:
+    """A residual has N N rows where its points are N."""
+    for term, said in case.accidents.items():
+        side = max(case.shapes[term])
+        evidence = (Evidence(f"rows of {term}", case.rows[term], f"for {side} points"),)
+        remedy = f"Give prediction and target one shape. {said.rpartition('. ')[2]}"
+        return Verdict(Cause.BROADCAST, term, evidence, FACT, remedy)
+    return None

@@ -1,0 +1,108 @@
+"""Rules on what goes into the network and what is to come out of it."""
+
+from __future__ import annotations
+
+from pinn_ntk.verdict.case import Case
+from pinn_ntk.verdict.cause import Cause
+from pinn_ntk.verdict.verdict import FACT, LIKELY, Evidence, Verdict
+
+LARGE_INPUT, SMALL_SPREAD, FAR_MEAN = 20.0, 0.01, 10.0
+"""|x|, standard deviation, and |mean| over that, from which inputs are not scaled."""
+
+FLAT, DEAD = 0.5, 0.9
+"""Share of units at which no gradient passes."""
+
+REPEATED = 0.5
+"""Share of the points that repeat others."""
+
+FEW_PLACES = 3
+"""Different points up to which a condition may well hold at these alone."""
+
+LARGE_OUTPUT, SMALL_OUTPUT, LARGE_DATA = 1e3, 1e-2, 100.0
+"""Residual at u = 0 from which outputs are not scaled; that of data, which is the data."""
+
+NEAR_ZERO = 0.1
+"""|u| over its size at the first measurement below which the network is zero."""
+
+
+def repeated_points(case: Case) -> Verdict | None:
+    """Inputs of the network are equal, entry by entry."""
+    for term, (different, every) in case.repeated.items():
+        condition = term not in case.equations and different <= FEW_PLACES
+        if every >= 4 and different < (1 - REPEATED) * every and not condition:
+            evidence = (Evidence(f"different points of {term}", different, f"of {every}"),)
+            remedy = "Mend the sampler: draw points that differ, or each of them once."
+            return Verdict(Cause.REPEATED_POINTS, term, evidence, FACT, remedy)
+    return None
+
+
+def inputs_not_scaled(case: Case) -> Verdict | None:
+    """The first layer sees numbers far from [-1, 1]."""
+    seen = case.inputs
+    if not seen:
+        return None
+    said = [
+        ("largest |x| that the first layer sees", seen["largest"], LARGE_INPUT),
+        ("mean over spread of an input", seen["offset"], FAR_MEAN),
+    ]
+    evidence = [Evidence(what, x, f"above {most:g}") for what, x, most in said if x > most]
+    if seen["spread"] < SMALL_SPREAD:
+        evidence.append(Evidence("spread of an input", seen["spread"], f"below {SMALL_SPREAD:g}"))
+    if not evidence:
+        return None
+    remedy = (
+        "Scale inside of the network: x -> 2 (x - min) / (max - min) - 1, so that derivatives "
+        "with respect to x stay what they are."
+    )
+    return Verdict(Cause.INPUTS_NOT_SCALED, "", tuple(evidence), FACT, remedy)
+
+
+def saturated(case: Case) -> Verdict | None:
+    """Most units are flat at most points, or dead at all of them; not if steps have made it so."""
+    flat, dead = case.saturated or 0.0, case.dead or 0.0
+    if flat > FLAT and flat - case.saturated_first <= FLAT:
+        evidence = (Evidence("share of flat units", flat, f"above {FLAT:g}"),)
+        remedy = "A smaller initialisation (torch.nn.init.xavier_normal_ for tanh), scaled inputs."
+        return Verdict(Cause.SATURATED, "", evidence, FACT, remedy, "saturated units")
+    if dead > DEAD:
+        evidence = (Evidence("share of dead units in a layer", dead, f"above {DEAD:g}"),)
+        remedy = "Another initialisation of the biases, a smaller learning rate, or SiLU."
+        return Verdict(Cause.SATURATED, "", evidence, FACT, remedy, "dead units")
+    return None
+
+
+def nothing_to_find(case: Case) -> Verdict | None:
+    """u = 0 solves all terms, and the network has found it."""
+    terms = case.rms
+    if not terms or case.undefined or set(case.homogeneous) != set(terms):
+        return None
+    size, first = case.size, case.size_first
+    if size is None or size > NEAR_ZERO * max(first or 0.0, 1.0):
+        return None
+    evidence = (Evidence("root mean square of u", size, "all terms hold at u = 0"),)
+    remedy = (
+        "Add the condition that excludes u = 0: an initial velocity, a source, a normalisation; "
+        "or check that targets are not zero by mistake."
+    )
+    return Verdict(Cause.NOTHING_TO_FIND, "", evidence, FACT, remedy)
+
+
+def outputs_not_scaled(case: Case) -> Verdict | None:
+    """What is sought is far from 1 in size."""
+    driven = {t: z for t, z in case.zero.items() if t not in case.homogeneous and t in case.rms}
+    if not driven:
+        return None
+    data = {t: z for t, z in driven.items() if case.order.get(t) == 0 and z > LARGE_DATA}
+    large, small = min(driven.values()) > LARGE_OUTPUT, max(driven.values()) < SMALL_OUTPUT
+    if not (data or large or small):
+        return None
+    term = max(data or driven, key=driven.__getitem__)
+    threshold = (
+        f"below {SMALL_OUTPUT:g}" if small else f"above {LARGE_DATA if data else LARGE_OUTPUT:g}"
+    )
+    evidence = (Evidence(f"{term} at u = 0", driven[term], threshold),)
+    remedy = (
+        "u = scale * net(x), with a scale near the size of the solution; or write the equations "
+        "in units in which u is near 1, and divide each residual by its size."
+    )
+    return Verdict(Cause.OUTPUTS_NOT_SCALED, term, evidence, LIKELY, remedy)

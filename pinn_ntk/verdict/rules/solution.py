@@ -1,0 +1,139 @@
+"""Rules on what can be represented, and what the points and the precision let through."""
+
+from __future__ import annotations
+
+from pinn_ntk.verdict.case import Case, worst_of
+from pinn_ntk.verdict.cause import Cause
+from pinn_ntk.verdict.verdict import FACT, LIKELY, POSSIBLE, Evidence, Verdict
+
+APART = 20.0
+"""Mean square at other points over that at those of the training."""
+
+UNREACHED = 0.9
+"""Share of the residual outside of the range of J."""
+
+ROUNDED = 0.05
+"""Relative change of a residual when it is computed in float64."""
+
+SLOW = 0.9
+"""Share of r^2 in slow modes."""
+
+FREE = 0.2
+"""Variance of u that the terms leave, over the prior one."""
+
+
+def points(case: Case) -> Verdict | None:
+    """The equation holds at its points and not elsewhere, or no longer at old ones."""
+    term, ratio = worst_of(case.fresh)
+    if ratio > APART:
+        evidence = (
+            Evidence(
+                f"{term}, mean square between the points over that at them",
+                ratio,
+                f"above {APART:g}",
+            ),
+        )
+        remedy = f"More points than {case.n_points or 'these'}, or new ones at every step."
+        return Verdict(Cause.POINTS, term, evidence, FACT, remedy, "too few points")
+    term, ratio = worst_of(case.outside)
+    if ratio > APART:
+        evidence = (
+            Evidence(
+                f"{term}, mean square where it has no points over that at them",
+                ratio,
+                f"above {APART:g}",
+            ),
+        )
+        remedy = "Draw points from the whole domain, up to where the other terms have theirs."
+        return Verdict(
+            Cause.POINTS, term, evidence, FACT, remedy, "points miss a part of the domain"
+        )
+    if case.forgotten is not None and case.forgotten[1] > APART:
+        term, ratio = case.forgotten
+        evidence = (
+            Evidence(
+                f"{term}, mean square at old points over that at today's", ratio, f"above {APART:g}"
+            ),
+        )
+        remedy = "Keep old points beside the new ones."
+        return Verdict(Cause.POINTS, term, evidence, FACT, remedy, "old points are forgotten")
+    return None
+
+
+def too_narrow(case: Case) -> Verdict | None:
+    """No direction of the parameters is left along which the residual falls."""
+    if case.unreached is None or case.unreached < UNREACHED:
+        return None
+    rows = sum(case.rows.values())
+    evidence = (
+        Evidence("share of the residual outside of the range of J", case.unreached, "above 0.9"),
+        Evidence("parameters", case.n_params, f"for {rows} rows"),
+    )
+    remedy = "A wider or deeper network: several times as many parameters as rows do no harm."
+    return Verdict(Cause.TOO_NARROW, case.worst, evidence, LIKELY, remedy)
+
+
+def rounding(case: Case) -> Verdict | None:
+    """The same parameters give another residual in float64."""
+    term, change = worst_of({t: x for t, x in case.rounding.items() if t in case.unsolved})
+    if not change > ROUNDED:
+        return None
+    evidence = (Evidence(f"relative change of {term} in float64", change, "above 0.05"),)
+    remedy = (
+        "Trainer(precision='64-true') and points in float64; or no difference of large numbers."
+    )
+    return Verdict(Cause.ROUNDING, term, evidence, FACT, remedy)
+
+
+def spectral_bias(case: Case) -> Verdict | None:
+    """What is left lies in slow modes of its own kernel."""
+    slow = {t: x for t, x in case.slow.items() if t in case.unsolved}
+    term = case.worst
+    if not slow.get(term, 0.0) > SLOW:
+        return None
+    evidence = (
+        Evidence(f"share of {term} in modes below 1e-3 of the fastest", slow[term], "above 0.9"),
+    )
+    remedy = (
+        "Fourier features or sin activations with the frequency of the solution, or a second-order "
+        "method; weights do not help."
+    )
+    return Verdict(Cause.SPECTRAL_BIAS, term, evidence, LIKELY, remedy)
+
+
+def not_unique(case: Case) -> Verdict | None:
+    """u may change somewhere while no residual does."""
+    if not case.free.get("u", 0.0) > FREE:
+        return None
+    evidence = (
+        Evidence("variance of u that the terms leave, over the prior", case.free["u"], "above 0.2"),
+    )
+    remedy = "Add what fixes it: an initial value, a boundary condition, a datum."
+    return Verdict(Cause.NOT_UNIQUE, "", evidence, LIKELY, remedy)
+
+
+def clean(case: Case) -> Verdict | None:
+    """All terms are solved."""
+    if not case.solved:
+        return None
+    term, left = case.worst, case.left[case.worst]
+    evidence = (Evidence(f"{term}, rms over its baseline", left, "below 0.1 is solved"),)
+    remedy = (
+        "Nothing. A consistent but wrong equation looks like this: try one whose solution is known."
+    )
+    return Verdict(Cause.CLEAN, "", evidence, LIKELY, remedy)
+
+
+def unknown(case: Case) -> Verdict:
+    """No rule reaches its threshold: the most unusual numbers."""
+    term = case.worst
+    seen = [
+        Evidence(f"{term}, rms over its baseline", case.left.get(term, 1.0), "below 0.1 is solved")
+    ]
+    if term in case.align:
+        seen.append(Evidence("its part in fast modes", case.align[term], "of 1"))
+        seen.append(Evidence("its part in slow modes", case.slow[term], "of 1"))
+    if case.cancelling is not None:
+        seen.append(Evidence("sum of gradients over sum of their sizes", case.cancelling, ""))
+    remedy = "No cause that is known here; look at this term first."
+    return Verdict(Cause.UNKNOWN, term, tuple(seen[:3]), POSSIBLE, remedy)

@@ -1,0 +1,153 @@
+"""Rules on the optimizer and its steps."""
+
+from __future__ import annotations
+
+import math
+
+from pinn_ntk.analysis.wording import number
+from pinn_ntk.verdict.case import Case
+from pinn_ntk.verdict.cause import Cause
+from pinn_ntk.verdict.verdict import FACT, LIKELY, Evidence, Verdict
+
+RANDOM = 0.01
+"""Relative change of a residual from call to call."""
+
+DECAY = 0.3
+"""Pull of a weight decay over that of the loss."""
+
+REACH = 2.0
+"""Sum of lr_eff mu_max below which not even the fastest mode is learned."""
+
+FALLING = 0.1
+"""Decades by which a loss that still falls does so in the last tenth of the steps."""
+
+LEARNED = 0.5
+"""Sum of the learning rates below which Adam has not come far."""
+
+BEGUN = 30
+"""Steps before which nothing is said of how training goes."""
+
+RISING, JITTER, STAYS_UP = 0.3, 0.05, 2.0
+"""Share of rising steps, decades by which, and decades that the loss fell in all."""
+
+THROWN = 0.5
+"""Share of units that steps have thrown into saturation."""
+
+UNSTABLE = 2.0
+"""lr mu_max from which plain descent is unstable."""
+
+
+def random(case: Case) -> Verdict | None:
+    """Residuals change from call to call at the same points."""
+    noisy = {t: x for t, x in case.random.items() if x > RANDOM and t in case.rms}
+    if not noisy:
+        return None
+    term = max(noisy, key=noisy.__getitem__)
+    evidence = (Evidence(f"change of {term} between two calls", noisy[term], "above 0.01"),)
+    remedy = "Take dropout and noise out of the network; derivatives do not survive them."
+    title = "the residual is random"
+    return Verdict(Cause.RANDOM_OR_DECAY, term, evidence, FACT, remedy, title)
+
+
+def decay(case: Case) -> Verdict | None:
+    """A decay of the parameters pulls harder than the loss."""
+    if not (case.decay or 0.0) > DECAY:
+        return None
+    evidence = (Evidence("weight decay over gradient", case.decay or 0.0, "above 0.3"),)
+    remedy = "weight_decay=0: a PINN is held by its equation, and need not have small parameters."
+    return Verdict(Cause.RANDOM_OR_DECAY, "", evidence, LIKELY, remedy, "weight decay")
+
+
+def step_too_short(case: Case) -> Verdict | None:
+    """All steps together do not reach the fastest mode."""
+    if case.steps < BEGUN:
+        return None
+    if _stopped(case):
+        evidence = (
+            Evidence("learning rate times steps", case.scheduled or 0.0, "below 0.5"),
+            Evidence("decades that the loss fell in the last tenth", case.course["falling"], ""),
+        )
+        remedy = "A schedule that falls more slowly, and not to zero; or a larger learning rate."
+        return Verdict(Cause.STEP_TOO_SHORT, "", evidence, LIKELY, remedy)
+    if case.reach is None or not 0 <= case.reach < REACH:
+        return None
+    evidence = (
+        Evidence(
+            f"lr_eff mu_max over {case.steps} steps", case.reach, "below 2 nothing is learned"
+        ),
+    )
+    factor = number(max(10.0, 100 / max(case.reach, 1e-9)), 1)
+    remedy = (
+        f"A learning rate larger by 10 to {factor}; and look for clipping, a schedule that falls "
+        "to zero, or a tiny factor before the loss."
+    )
+    return Verdict(Cause.STEP_TOO_SHORT, "", evidence, LIKELY, remedy)
+
+
+STOPPED = 0.01
+"""Decades in the last tenth of the steps below which a loss stands."""
+
+
+def _stopped(case: Case) -> bool:
+    """Whether an adaptive optimizer came to a stand before it had come far."""
+    falling = case.course.get("falling", math.nan)
+    few = case.scheduled is not None and case.scheduled < LEARNED
+    return case.adaptive and few and abs(falling) < STOPPED
+
+
+def begun(case: Case) -> Verdict | None:
+    """Too few steps were taken to say how training goes."""
+    if case.steps >= BEGUN:
+        return None
+    evidence = (Evidence("steps so far", case.steps, ""),)
+    return Verdict(Cause.EARLY, "", evidence, FACT, "Wait: training has just begun.")
+
+
+def early(case: Case) -> Verdict | None:
+    """The loss still falls."""
+    falling = case.course.get("falling", 0.0)
+    if falling > FALLING:
+        evidence = (Evidence("decades that the loss fell in the last tenth", falling, "above 0.1"),)
+        return Verdict(Cause.EARLY, "", evidence, LIKELY, _wait(case, falling))
+    if case.adaptive and case.scheduled is not None and case.scheduled < LEARNED:
+        evidence = (Evidence("learning rate times steps", case.scheduled, "below 0.5"),)
+        remedy = f"Wait, or a larger learning rate: {case.steps} steps so far are few for it."
+        return Verdict(Cause.EARLY, "", evidence, LIKELY, remedy)
+    return None
+
+
+def _wait(case: Case, falling: float) -> str:
+    """How many more steps the worst term takes, at the pace of the last tenth."""
+    decades = 2 * max(0.0, _log10(case.left.get(case.worst, 1.0) / 0.1))
+    steps = max(case.steps / 10 * decades / falling, case.steps / 10)
+    return f"Wait: at this pace {number(steps, 1)} more steps, and more if it slows down."
+
+
+def _log10(value: float) -> float:
+    return math.log10(value) if value > 0 else 0.0
+
+
+def step_too_large(case: Case) -> Verdict | None:
+    """Units were thrown into saturation, or the loss jumps up and down and stays high."""
+    remedy = "A learning rate smaller by 10"
+    remedy += (
+        f", and below 2 / mu_max = {2 / case.mu_max:.1g}." if case.plain and case.mu_max else "."
+    )
+    grown = (case.saturated or 0.0) - case.saturated_first
+    if grown > THROWN:
+        evidence = (Evidence("growth of the share of flat units", grown, "above 0.5"),)
+        return Verdict(Cause.STEP_TOO_LARGE, "", evidence, LIKELY, remedy)
+    course = case.course
+    if case.plain and case.lr and case.curvature_now and case.lr * case.curvature_now > UNSTABLE:
+        evidence = (Evidence("lr mu_max", case.lr * case.curvature_now, "unstable above 2"),)
+        return Verdict(Cause.STEP_TOO_LARGE, "", evidence, LIKELY, remedy)
+    if not case.stays or not course:
+        return None
+    jumps = course["rising"] > RISING and course["jitter"] > JITTER
+    if jumps and course["fallen"] < STAYS_UP:
+        evidence = (
+            Evidence("share of steps at which the loss rose", course["rising"], "above 0.3"),
+            Evidence("decades from step to step", course["jitter"], "above 0.05"),
+        )
+        return Verdict(Cause.STEP_TOO_LARGE, "", evidence, LIKELY, remedy)
+    return None

@@ -1,0 +1,20 @@
+"""All runs."""
+
+from __future__ import annotations
+
+from tests.broken.capacity import CAPACITY
+from tests.broken.conditions import CONDITIONS
+from tests.broken.graph import GRAPH
+from tests.broken.healthy import HEALTHY
+from tests.broken.overflow import NUMBERS
+from tests.broken.points import PLACES
+from tests.broken.run import Run
+from tests.broken.scales import SCALES
+from tests.broken.slow import SLOW
+from tests.broken.steps import STEPS
+from tests.broken.vanishing import VANISHES
+
+RUNS: list[Run] = [
+    *(*NUMBERS, *GRAPH, *VANISHES, *PLACES, *SCALES, *CONDITIONS),
+    *(*STEPS, *CAPACITY, *SLOW, *HEALTHY),
+]

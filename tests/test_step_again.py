@@ -1,0 +1,386 @@
+"""A running step run again: when it can be, what it is told, and that training does not notice."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.loggers import TensorBoardLogger
+from torch import Tensor, nn
+
+from pinn_ntk import tap
+from pinn_ntk.callbacks import NTKBalancer, NTKMonitor
+from pinn_ntk.callbacks.step.measuring import fit_begins, fit_is_over
+from pinn_ntk.diagnostics import Diagnostic, Reading
+from pinn_ntk.looks.look import Look
+from pinn_ntk.looks.networks import zero
+from pinn_ntk.looks.rerun import Change
+from tests.pinn import Pinn, batch, calling, fit, same
+from tests.zoo import Manual, Noted, Residuals, make
+
+
+class Asks(Diagnostic):
+    """Runs each step measured again, as it was and at u = 0."""
+
+    name = "asks"
+
+    def __init__(self, twice: bool = True) -> None:
+        self.why: list[str] = []
+        self.at_zero: list[dict[str, float]] = []
+        self.earlier: list[int] = []
+        self.untrained = ""
+        self.twice = twice
+
+    def read(self, look: Look) -> Reading | None:
+        self.why.append(look.no_rerun)
+        self.earlier.append(len(look.earlier))
+        self.untrained = look.untrained
+        if look.rerun is None:
+            return None
+        ran = look.rerun()
+        assert ran.residuals.keys() == look.residuals.keys()
+        for name, residual in look.residuals.items():
+            assert torch.equal(ran.residuals[name], residual)
+        at_zero = look.rerun(Change(output=zero)).residuals
+        self.at_zero.append({n: float(r.detach().square().mean()) for n, r in at_zero.items()})
+        for old in look.earlier:
+            old.with_parameters(dict(look.module.named_parameters()))()
+        torch.autograd.grad(
+            sum(r.square().sum() for r in ran.residuals.values()),
+            list(ran.params.values()),
+            allow_unused=True,
+        )
+        return None
+
+
+def monitored(module: Any, every: int = 2, **options: Any) -> Asks:
+    """What is said of each step of a fit beside a monitor that runs steps again."""
+    asks = Asks()
+    of_fit = {"steps": 6, **options.pop("fit", {})}
+    monitor = NTKMonitor(every_n_steps=every, diagnostics=["verdict", asks], **options)
+    fit(module, monitor, **of_fit)
+    return asks
+
+
+# --- Modules that draw, count, write and look around
+
+
+class Resamples(Pinn):
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        points = 2 * torch.rand(6, 1, dtype=torch.float64) - 1
+        return super().training_step(batch | {"x": points}, batch_idx)
+
+
+class Counts(Pinn):
+    """Points of a sampler of its own that moves on, and a count of the calls."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.generator, self.numbers = torch.Generator().manual_seed(3), np.random.default_rng(3)
+        self.calls, self.seen = 0, []
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        self.calls += 1
+        x = torch.rand(6, 1, dtype=torch.float64, generator=self.generator)
+        x = x + 0.1 * float(self.numbers.random())
+        self.seen.append(float(x.sum()))
+        return super().training_step(batch | {"x": x}, batch_idx)
+
+
+class Global(Pinn):
+    """Numbers of numpy and Python's own."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        shift = 0.1 * random.random() + 0.1 * float(np.random.rand())  # noqa: NPY002
+        return super().training_step(batch | {"x": batch["x"] + shift}, batch_idx)
+
+
+class Normed(Pinn):
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.norm = nn.BatchNorm1d(1, affine=False).double()
+
+    def residuals(self, batch: Any) -> Residuals:
+        return super().residuals(batch | {"ends": self.norm(batch["ends"])})
+
+
+class Keeps(Pinn):
+    """Tensors of the last step's graph in attributes, and a batch changed in place."""
+
+    last: Any = None
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        batch["x"].mul_(0.99)
+        loss = super().training_step(batch, batch_idx)
+        self.last = {"loss": loss, "history": [loss]}
+        return loss
+
+
+class Closure(Pinn):
+    """A sampler made of a function that counts in what it encloses."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        count = 0
+
+        def sample() -> Tensor:
+            nonlocal count
+            count += 1
+            return torch.linspace(-1, 1, 6, dtype=torch.float64)[:, None] * 0.9**count
+
+        self.sample = sample
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return super().training_step(batch | {"x": self.sample()}, batch_idx)
+
+
+class AtStart(Pinn):
+    """Draws its points in a hook before the step."""
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
+        self.points = torch.rand(6, 1, dtype=torch.float64)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return super().training_step(batch | {"x": self.points}, batch_idx)
+
+
+class LooksAround(Pinn):
+    """Reads the trainer, writes to its logger, prints."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        self.trainer.logger.experiment.add_scalar("mine", 1.0, self.global_step)
+        self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"])
+        self.log("rate", self.optimizers().param_groups[0]["lr"])
+        print("step", self.global_step, self.trainer.max_steps, self.current_epoch)
+        self.print("printed by rank zero")
+        scale = 1 + self.global_step / self.trainer.max_steps
+        return scale * super().training_step(batch, batch_idx)
+
+
+class OneArgument(Pinn):
+    def training_step(self, batch: Any) -> dict[str, Any]:  # type: ignore[override]
+        return {"loss": super().training_step(batch, 0), "other": 1}
+
+
+class Tapped(Pinn):
+    def residuals(self, batch: Any) -> Residuals:
+        return {n: tap(r, n) for n, r in super().residuals(batch).items()}
+
+
+MODULES: dict[str, Callable[[], Any]] = {
+    "plain": lambda: make(Pinn, optimizer="adam"),
+    "dropout": lambda: make(Pinn, optimizer="adam", dropout=0.3),
+    "resamples": lambda: make(Resamples),
+    "counts": lambda: make(Counts),
+    "global": lambda: make(Global),
+    "normed": lambda: make(Normed),
+    "keeps": lambda: make(Keeps),
+    "closure": lambda: make(Closure),
+    "at_start": lambda: make(AtStart),
+    "one_argument": lambda: make(OneArgument),
+    "tapped": lambda: make(Tapped),
+    "lbfgs": lambda: make(Pinn, optimizer="lbfgs"),
+    "wolfe": lambda: make(Resamples, optimizer="wolfe"),
+    "noted": lambda: make(Noted),
+}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "once": {},
+    "accumulated": {"accumulate_grad_batches": 2},
+    "mixed": {"precision": "bf16-mixed"},
+    "clipped": {"gradient_clip_val": 0.1},
+}
+
+
+def drawn() -> tuple[Any, ...]:
+    return torch.rand(1).item(), random.random(), float(np.random.rand())  # noqa: NPY002
+
+
+def seeded(module: Any, *callbacks: pl.Callback, **options: Any) -> tuple[Any, ...]:
+    """What is left of a fit: state, gradients, what would be drawn next, and logged values."""
+    torch.manual_seed(5)
+    random.seed(5)
+    np.random.seed(5)  # noqa: NPY002
+    run = fit(module, *callbacks, **({"steps": 6} | options))
+    logged = {k: float(v) for k, v in run.callback_metrics.items() if not k.startswith("ntk")}
+    return drawn(), logged, torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=list(OPTIONS))
+def test_training_does_not_notice(name: str, options: dict[str, Any]):
+    module, plain = MODULES[name](), MODULES[name]()
+    asks = Asks()
+    monitor = NTKMonitor(every_n_steps=2, diagnostics=["verdict", asks])
+    assert seeded(module, monitor, NTKMonitor(every_n_steps=3), **options) == seeded(
+        plain, **options
+    )
+    assert set(asks.why) == {""}
+    assert same(module, plain)
+    states = module.state_dict(), plain.state_dict()
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(a, states[1][key]) for key, a in states[0].items())
+    assert vars(module).keys() == vars(plain).keys()
+    for key in ("calls", "seen"):
+        assert getattr(module, key, None) == getattr(plain, key, None)
+
+
+@pytest.mark.parametrize("name", ["plain", "dropout", "counts"])
+def test_several_fits_and_a_balancer(name: str):
+    def two(*callbacks: Any) -> Any:
+        module = MODULES[name]()
+        torch.manual_seed(7)
+        for _ in range(2):
+            fit(module, NTKBalancer(every_n_steps=2), *callbacks, steps=4)
+        return module
+
+    asks = Asks()
+    monitor = NTKMonitor(every_n_steps=2, diagnostics=["verdict", asks])
+    assert same(two(monitor), two())
+    assert asks.why == [""] * 6
+    assert asks.earlier == [0, 1, 2, 2, 2, 2]
+
+
+def test_the_trainer_is_read_and_not_used(tmp_path: Any, capsys: pytest.CaptureFixture[str]):
+    def run(*callbacks: Any, folder: str) -> str:
+        fit(make(LooksAround), *callbacks, logger=TensorBoardLogger(tmp_path / folder), steps=6)
+        return capsys.readouterr().out
+
+    asks = Asks()
+    monitor = NTKMonitor(every_n_steps=2, diagnostics=["verdict", asks])
+    assert run(monitor, folder="a") == run(folder="b")
+    assert set(asks.why) == {""}
+
+
+def test_at_zero_the_source_is_left():
+    source = torch.sin(3 * batch()["x"]).square().mean()
+    asks = monitored(make(Pinn))
+    for at_zero in asks.at_zero:
+        assert at_zero == {"pde": pytest.approx(float(source)), "bc": 0.0}
+
+
+# --- Where it cannot be
+
+
+class Iterates(Pinn):
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.stream = (batch()["x"] for _ in range(100))
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return super().training_step(batch | {"x": next(self.stream)}, batch_idx)
+
+
+class UsesLoops(Pinn):
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        assert self.trainer.fit_loop is not None
+        return super().training_step(batch, batch_idx)
+
+
+POOL: Iterator[int] = iter(range(10**6))
+
+
+class Outside(Pinn):
+    """Points of an iterator that stands outside of the module."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return super().training_step(batch | {"x": batch["x"] * 0.99 ** next(POOL)}, batch_idx)
+
+
+REASONS: dict[str, tuple[Callable[[], Any], str]] = {
+    "manual": (lambda: make(Manual), "moves the parameters itself.*residuals='method'"),
+    "generator": (lambda: make(Iterates), "no copy.*generator.*residuals='method'"),
+    "trainer": (lambda: make(UsesLoops), "trainer.fit_loop is not there.*residuals='method'"),
+    "outside": (lambda: make(Outside), "other residuals.*residuals='method'"),
+}
+
+
+@pytest.mark.parametrize(("new", "reason"), REASONS.values(), ids=list(REASONS))
+def test_where_a_step_cannot_be_run_again_it_is_said_why(
+    new: Callable[[], Any], reason: str, request: pytest.FixtureRequest
+):
+    module = new()
+    asks = monitored(module)
+    assert len(asks.why) == 4
+    for why in asks.why:
+        assert re.search(reason, why), why
+        assert why.count(". ") == 0
+    if "outside" not in request.node.name:
+        plain = new()
+        fit(plain, steps=6)
+        assert same(module, plain)
+
+
+@pytest.mark.parametrize("new", [lambda: make(Manual), lambda: make(Iterates)])
+@pytest.mark.parametrize("route", ["residuals", "probe"])
+def test_a_function_of_the_user_is_run_again_where_the_step_cannot_be(new: Any, route: str):
+    module = new()
+    asks = monitored(module, **{route: "residuals"})
+    if isinstance(module, Iterates):
+        assert "generator" in asks.why[0]
+        return
+    assert asks.why == [""] * 4
+    assert asks.at_zero[0]["bc"] == 0.0
+    assert asks.earlier == ([0, 0, 0, 0] if route == "probe" else [0, 1, 2, 2])
+    plain = new()
+    fit(plain, steps=6)
+    assert same(module, plain)
+
+
+def test_a_function_that_draws_is_run_from_the_same_states():
+    def drawn_points(module: Any, batch: Any) -> Residuals:
+        x = 2 * torch.rand(6, 1, dtype=torch.float64) - 1
+        return Pinn.residuals(module, batch | {"x": x})
+
+    assert monitored(make(Pinn, dropout=0.2), residuals=drawn_points).why == [""] * 4
+
+
+def test_what_is_too_large_is_not_copied():
+    (why, *_) = monitored(make(Pinn), memory_budget=1000).why
+    assert "MiB" in why
+    assert "raise memory_budget" in why
+
+
+def test_beside_another_training_of_the_process_nothing_is_drawn_again(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr("pinn_ntk.callbacks.step.step_again.trains_alone", lambda: False)
+    assert "another training runs in this process" in monitored(make(Pinn)).why[0]
+
+
+def test_what_trains_beside_is_known():
+    from pinn_ntk.callbacks.step.measuring import trains_alone
+
+    here = object.__new__(type("Here", (), {}))
+    fit_begins(here)
+    assert trains_alone()
+    fit_is_over(here)
+
+
+def test_untrained_terms_are_told_in_words():
+    class Detached(Pinn):
+        def losses(self, residuals: Any) -> Any:
+            return super().losses({n: r.detach() if n == "bc" else r for n, r in residuals.items()})
+
+    asks = Asks()
+    monitor = NTKMonitor(diagnostics=["verdict", asks])
+    with pytest.warns(UserWarning, match="'bc' has no gradient") as warned:
+        fit(make(Detached), monitor, steps=2)
+    assert asks.untrained.startswith("'bc' has no gradient")
+    assert len([w for w in warned if "no gradient" in str(w.message)]) == 1
+
+
+def test_without_the_verdict_nothing_is_copied(monkeypatch: pytest.MonkeyPatch):
+    def fails(*_: Any, **__: Any) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("pinn_ntk.callbacks.step.step_again.Rerun", fails)
+    monkeypatch.setattr("pinn_ntk.looks.progress.Progress.loss", fails)
+    asks = Asks()
+    fit(make(Pinn), NTKMonitor(diagnostics=["traces", asks]), calling(), steps=3)
+    assert asks.why == ["", ""]
