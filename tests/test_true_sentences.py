@@ -162,7 +162,7 @@ def loss_of(run: Run, terms: dict[str, Tensor]) -> Tensor:
 def train(run: Run) -> End:
     torch.manual_seed(0)
     net = run.network()
-    optimizer, panel = run.optimizer(net), Panel(chosen())
+    optimizer, panel = run.optimizer(net), Panel(one for one in chosen() if one.name != "verdict")
     for step in range(run.steps):
 
         def closure(step: int = step) -> Tensor:
