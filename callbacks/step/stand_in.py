@@ -65,6 +65,6 @@ class Settings(Optimizer):
         groups = optimizer.param_groups
         self.param_groups = [{k: v for k, v in g.items() if k != "params"} for g in groups]
 
-    def step(self, *_: Any, **__: Any) -> None:
+    def step(self, closure: Any = None) -> Any:
         """None is taken."""
         raise AttributeError("no optimizer moves when a step is run again")
