@@ -52,7 +52,11 @@ if TYPE_CHECKING:
     from pinn_ntk.limit.parametrization import NTKLinear, ntk_mlp, to_ntk_parametrization
     from pinn_ntk.looks.look import Look
     from pinn_ntk.looks.make import look
+    from pinn_ntk.looks.progress import Progress
     from pinn_ntk.taps import tap
+    from pinn_ntk.verdict.cause import Cause
+    from pinn_ntk.verdict.diagnose import diagnose
+    from pinn_ntk.verdict.verdict import Evidence, Verdict
     from pinn_ntk.weights.loss_weights import LossWeights
     from pinn_ntk.weights.trace import trace_weights
 
@@ -61,10 +65,12 @@ __version__ = "0.1.0"
 __all__ = [
     "NTK",
     "ArgumentError",
+    "Cause",
     "Decay",
     "Definiteness",
     "Drift",
     "EarlyStopping",
+    "Evidence",
     "FactoredJacobian",
     "GradientError",
     "History",
@@ -79,11 +85,14 @@ __all__ = [
     "NTKLinear",
     "NTKWarning",
     "OpaqueLossError",
+    "Progress",
     "ResidualError",
     "Spectrum",
     "Term",
+    "Verdict",
     "curvature",
     "definiteness",
+    "diagnose",
     "distance_to_limit",
     "early_stopping",
     "eigenfunction_figure",
@@ -133,7 +142,11 @@ _MODULES = publish(
         "limit.parametrization": "NTKLinear ntk_mlp to_ntk_parametrization",
         "looks.look": "Look",
         "looks.make": "look",
+        "looks.progress": "Progress",
         "taps": "tap",
+        "verdict.cause": "Cause",
+        "verdict.diagnose": "diagnose",
+        "verdict.verdict": "Evidence Verdict",
         "weights.loss_weights": "LossWeights",
         "weights.trace": "trace_weights",
     },

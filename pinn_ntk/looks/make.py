@@ -14,6 +14,7 @@ from pinn_ntk.graph.terms.find import find_terms
 from pinn_ntk.graph.terms.term import Term
 from pinn_ntk.kernel.bounds import MAX_POINTS, MEMORY_BUDGET, Bounds
 from pinn_ntk.looks.look import Look
+from pinn_ntk.looks.progress import Progress
 from pinn_ntk.looks.step_terms import StepTerms
 
 
@@ -25,6 +26,7 @@ def look(
     residuals: Mapping[str, Tensor] | None = None,
     weights: Mapping[str, float] | None = None,
     optimizer: Optimizer | None = None,
+    progress: Progress | None = None,
     step: int = 0,
     certify: bool = True,
     max_points: int = MAX_POINTS,
@@ -44,6 +46,7 @@ def look(
             the loss that are called the same weigh them.
         weights: Term -> weight put on its gradient besides those in the loss.
         optimizer: The optimizer, for its learning rate.
+        progress: What was kept of the steps before, for `pinn_ntk.diagnose`.
         step: Step of the training.
         certify: Whether the kernel is checked against ordinary backward passes.
         max_points: Rows of a term above which blocks are formed of evenly strided rows only.
@@ -87,6 +90,7 @@ def look(
         module=model if isinstance(model, nn.Module) else None,
         loss=loss,
         optimizers=() if optimizer is None else (optimizer,),
+        progress=progress,
         balanced=lambda: {found.terms[name].head: weight for name, weight in put.items()},
         certify=certify,
         max_points=max_points,

@@ -12,8 +12,8 @@ from pinn_ntk.verdict.network import Network
 from pinn_ntk.verdict.parameters import Parameters
 from pinn_ntk.verdict.parts import Parts
 from pinn_ntk.verdict.points import Points
-from pinn_ntk.verdict.reruns import Reruns
 from pinn_ntk.verdict.quantity import nothing, quantity
+from pinn_ntk.verdict.reruns import Reruns
 from pinn_ntk.verdict.smoothness import Smoothness
 from pinn_ntk.verdict.terms import Terms, rms
 from pinn_ntk.verdict.training import Training

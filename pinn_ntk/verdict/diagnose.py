@@ -8,11 +8,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from pinn_ntk.errors import UnavailableError
 from pinn_ntk.looks.look import Look
 from pinn_ntk.looks.rerun import Rerun
 from pinn_ntk.verdict.case import Case
-from pinn_ntk.verdict.quantity import CannotBeLookedAtError
 from pinn_ntk.verdict.rules import balance, numbers, scales, solution, steps
 from pinn_ntk.verdict.verdict import FACT, Verdict
 
@@ -70,7 +68,38 @@ def diagnose(
     points: Any = None,
     previous: Sequence[Verdict] = (),
 ) -> Verdict:
-    """Why the training that a look is of does not go on, or that nothing wrong is seen."""
+    """Why the training that a look is of does not go on, or that nothing wrong is seen.
+
+    The rules of docs/verdict.md are asked in order, facts before likelihoods, and the first that
+    reaches its threshold gives the verdict. No rule is asked for what is wrong where every term is
+    solved: its residual is below a tenth of what u = 0 leaves, or of its own largest part.
+    With nothing but a look, what takes a second run of the residuals is left out, and so is what
+    takes earlier steps; the verdict says what was not looked at.
+
+    Args:
+        look: The step, before its backward pass. ``pinn_ntk.look(..., progress=...)`` gives it what
+            is known of the steps before.
+        residuals: Function of a model and of points that gives ``{name: live residual}``, named as
+            in the look. It is called with copies of both: at u = 0, at other points, in float64,
+            with other parameters; the model of the look stays as it is.
+        points: What the function takes: a tensor, or tensors in a dict or list.
+        previous: Verdicts of earlier steps, oldest first.
+
+    Returns:
+        The verdict. ``print`` gives it in at most five lines.
+
+    Example:
+        >>> import torch
+        >>> from pinn_ntk import look
+        >>> _ = torch.manual_seed(0)
+        >>> x = torch.linspace(0, 1, 20)[:, None]
+        >>> net = nn.Sequential(nn.Linear(1, 16), nn.Tanh(), nn.Linear(16, 1))
+        >>> optimizer = torch.optim.Adam(net[2].parameters(), lr=1e-2)
+        >>> loss = (net(x) - torch.sin(6 * x)).square().mean()
+        >>> verdict = diagnose(look(loss, net, names=["data"], optimizer=optimizer))
+        >>> verdict.cause.name, verdict.confidence, verdict.about
+        ('NOT_TRAINED', 'fact', '0.weight, 0.bias')
+    """
     if residuals is not None and isinstance(look.module, nn.Module):
         look = replace(look, rerun=Rerun(look.module, points, residuals))
     return judge(Case(look, [verdict.findings for verdict in previous]))
@@ -79,7 +108,7 @@ def diagnose(
 def judge(case: Case) -> Verdict:
     """The first rule that speaks, with what else was seen and what was not looked at."""
     rules = [*ALWAYS, *(SOLVED if case.solved else UNSOLVED)]
-    verdict = next((v for v in map(lambda rule: asked(rule, case), rules) if v is not None), None)
+    verdict = next((v for v in (asked(rule, case) for rule in rules) if v is not None), None)
     verdict = verdict or solution.unknown(case)
     also: list[str] = []
     if verdict.accuses and not case.solved:
@@ -90,7 +119,7 @@ def judge(case: Case) -> Verdict:
     return replace(
         verdict,
         also=tuple(also[:2]),
-        not_looked_at=_not_looked_at(case),
+        not_looked_at=() if verdict.confidence == FACT else _not_looked_at(case),
         step=case.step,
         findings=case.findings(),
     )

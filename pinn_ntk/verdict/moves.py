@@ -37,7 +37,7 @@ def movable(run: Callable[[Change], Ran], base: Ran) -> dict[str, list[str]]:
         if _inputs_differ(ran, base):
             entering[name] = {t for t, r in ran.residuals.items() if _differs(r, base.residuals[t])}
     found: dict[str, list[str]] = {}
-    for length in set(lengths[name] for name in entering):
+    for length in {lengths[name] for name in entering}:
         group = [name for name in entering if lengths[name] == length]
         ran = _permuted(run, dict.fromkeys(group, length))
         order = _permutation(length)

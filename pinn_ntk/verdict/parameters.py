@@ -34,12 +34,12 @@ class Parameters(Measured):
             return {}
         held = {id(p) for o in self.look.optimizers for g in o.param_groups for p in g["params"]}
         module = self.look.module
-        names = {} if module is None else {id(p): n for n, p in module.named_parameters()}
-        found: dict[str, Tensor] = {}
-        for leaf in _leaves(self.look.residuals):
-            if isinstance(leaf, nn.Parameter) and id(leaf) not in held:
-                found[names.get(id(leaf), "a parameter")] = leaf
-        return found
+        leaves = {id(leaf): leaf for leaf in _leaves(self.look.residuals)}
+        outside = {i: p for i, p in leaves.items() if isinstance(p, nn.Parameter) and i not in held}
+        named = [] if module is None else list(module.named_parameters())
+        found = {name: p for name, p in named if id(p) in outside}
+        strange = [p for i, p in outside.items() if i not in {id(p) for p in found.values()}]
+        return found | {f"parameter of shape {tuple(p.shape)}": p for p in strange}
 
     @quantity("their share of the kernel", nothing)
     def unheld_share(self) -> float | None:

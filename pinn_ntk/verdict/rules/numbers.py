@@ -39,6 +39,8 @@ def detached(case: Case) -> Verdict | None:
     """A part of the loss moves no parameter."""
     if not case.untrained:
         return None
+    if case.unheld and (case.unheld_share or 0.0) > SHARE:
+        return not_trained(case)
     said, _, remedy = case.untrained.partition(". ")
     return Verdict(Cause.DETACHED, said, (), FACT, remedy)
 
@@ -118,7 +120,8 @@ def _listed(names: list[str], most: int = 3) -> str:
 def broadcast(case: Case) -> Verdict | None:
     """A residual has N N rows where its points are N."""
     for term, said in case.accidents.items():
-        evidence = (Evidence(f"rows of {term}", case.rows[term], f"{case.shapes[term]}"),)
-        remedy = f"{said.partition('). ')[2] or said}"
+        side = max(case.shapes[term])
+        evidence = (Evidence(f"rows of {term}", case.rows[term], f"for {side} points"),)
+        remedy = f"Give prediction and target one shape. {said.rpartition('. ')[2]}"
         return Verdict(Cause.BROADCAST, term, evidence, FACT, remedy)
     return None

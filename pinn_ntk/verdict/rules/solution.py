@@ -24,7 +24,6 @@ FREE = 0.2
 
 def points(case: Case) -> Verdict | None:
     """The equation holds at its points and not elsewhere, or no longer at old ones."""
-    above = "20 times more than at the points trained on"
     term, ratio = worst_of(case.fresh)
     if ratio > APART:
         evidence = (
@@ -79,7 +78,7 @@ def rounding(case: Case) -> Verdict | None:
     term, change = worst_of({t: x for t, x in case.rounding.items() if t in case.unsolved})
     if not change > ROUNDED:
         return None
-    evidence = (Evidence(f"change of {term} in float64", change, "above 0.05"),)
+    evidence = (Evidence(f"relative change of {term} in float64", change, "above 0.05"),)
     remedy = (
         "Trainer(precision='64-true') and points in float64; or no difference of large numbers."
     )

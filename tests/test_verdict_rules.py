@@ -1,0 +1,180 @@
+"""Each rule of the verdict: where it speaks, and where it must not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pinn_ntk.verdict.cause import ABOUT, Cause
+from pinn_ntk.verdict.diagnose import SOLVED as ASKED_IF_SOLVED
+from pinn_ntk.verdict.diagnose import UNSOLVED as ASKED_IF_NOT
+from pinn_ntk.verdict.diagnose import judge
+from pinn_ntk.verdict.verdict import Evidence, Verdict
+from tests.cases_of_verdicts import SOLVED, case
+
+START = {"saturated": 0.1, "size": 1.0}
+"""Findings of a first measurement."""
+
+SPEAKS: dict[str, tuple[Cause, dict[str, Any]]] = {
+    "loss not finite": (Cause.DIVERGED, {"not_finite": 300}),
+    "not finite though solved": (Cause.DIVERGED, {**SOLVED, "not_finite": 300}),
+    "a term without gradient": (Cause.DETACHED, {"untrained": "'bc' has no gradient. Write it."}),
+    "the same, others solved": (Cause.DETACHED, {**SOLVED, "untrained": "'bc' has none. Mend."}),
+    "a derivative is cut off": (Cause.DETACHED, {"cut": {"pde": 0.4}}),
+    "kinks": (Cause.DERIVATIVE_VANISHES, {"kinks": {"pde": 1.0}}),
+    "kinks though solved": (Cause.DERIVATIVE_VANISHES, {**SOLVED, "kinks": {"pde": 1.0}}),
+    "kernel zero": (Cause.DERIVATIVE_VANISHES, {"rates": {"pde": 0.0, "bc": 1.0}}),
+    "no optimizer": (Cause.NOT_TRAINED, {"unheld": ["net.0.weight"], "unheld_share": 0.4}),
+    "frozen": (Cause.NOT_TRAINED, {"frozen": ["net.0.weight"], "frozen_share": 0.8}),
+    "broadcast": (Cause.BROADCAST, {"accidents": {"pde": "it is (40, 40)). Write f[:, None]."}}),
+    "repeated": (Cause.REPEATED_POINTS, {"repeated": {"pde": (3, 40)}}),
+    "repeated though solved": (Cause.REPEATED_POINTS, {**SOLVED, "repeated": {"pde": (1, 40)}}),
+    "large inputs": (
+        Cause.INPUTS_NOT_SCALED,
+        {"inputs": {"largest": 2e3, "spread": 8.0, "offset": 200.0}},
+    ),
+    "inputs alike": (
+        Cause.INPUTS_NOT_SCALED,
+        {"inputs": {"largest": 1e-3, "spread": 1e-4, "offset": 1.0}},
+    ),
+    "saturated from the start": (Cause.SATURATED, {"saturated": 0.8}),
+    "dead": (Cause.SATURATED, {"dead": 1.0}),
+    "nothing to find": (
+        Cause.NOTHING_TO_FIND,
+        {"zero": {"pde": 0.0, "bc": 0.0}, "size": 1e-3, **SOLVED},
+    ),
+    "large outputs": (
+        Cause.OUTPUTS_NOT_SCALED,
+        {"zero": {"pde": 1e5, "bc": 1e5}, "rms": {"pde": 9e4, "bc": 9e4}},
+    ),
+    "small outputs": (
+        Cause.OUTPUTS_NOT_SCALED,
+        {"zero": {"pde": 1e-4, "bc": 1e-4}, "rms": {"pde": 1e-4, "bc": 1e-4}},
+    ),
+    "dropout": (Cause.RANDOM_OR_DECAY, {"random": {"pde": 0.3}}),
+    "decay": (Cause.RANDOM_OR_DECAY, {"decay": 0.9}),
+    "too short": (Cause.STEP_TOO_SHORT, {"reach": 0.01}),
+    "just begun": (Cause.EARLY, {"steps": 1}),
+    "still falling": (
+        Cause.EARLY,
+        {"course": {"falling": 0.3, "fallen": 1.0, "rising": 0.0, "jitter": 0.0}},
+    ),
+    "few steps of Adam": (Cause.EARLY, {"scheduled": 0.1}),
+    "between the points": (Cause.POINTS, {"fresh": {"pde": 1e4}}),
+    "between the points, solved": (Cause.POINTS, {**SOLVED, "fresh": {"pde": 1e4}}),
+    "beyond the points": (Cause.POINTS, {**SOLVED, "outside": {"pde": 1e4}}),
+    "forgotten": (Cause.POINTS, {**SOLVED, "forgotten": ("pde", 1e4)}),
+    "narrow": (Cause.TOO_NARROW, {"unreached": 0.99, "n_params": 20}),
+    "rounding": (Cause.ROUNDING, {"rounding": {"pde": 0.7}}),
+    "thrown into saturation": (Cause.STEP_TOO_LARGE, {"saturated": 0.9}),
+    "jumps": (
+        Cause.STEP_TOO_LARGE,
+        {"course": {"falling": 0.0, "fallen": 0.5, "rising": 0.5, "jitter": 0.2}},
+    ),
+    "above the bound": (Cause.STEP_TOO_LARGE, {"plain": True, "lr": 0.03}),
+    "imbalance": (Cause.IMBALANCE, {"rms": {"pde": 0.01, "bc": 0.9}, "modes": {"bc": (0.9, 0.0)}}),
+    "early times": (Cause.CAUSALITY, {"concentration": {"pde": {"share": 0.9, "early": 0.9}}}),
+    "contradiction": (
+        Cause.CONTRADICTION,
+        {"cancelling": 0.001, "modes": {"pde": (0.8, 0.0), "bc": (0.8, 0.0)}},
+    ),
+    "slow modes": (Cause.SPECTRAL_BIAS, {"modes": {"pde": (1e-5, 0.99)}}),
+    "free": (Cause.NOT_UNIQUE, {"free": 0.7}),
+    "free though solved": (Cause.NOT_UNIQUE, {**SOLVED, "free": 0.7}),
+    "all solved": (Cause.CLEAN, SOLVED),
+    "no reason": (Cause.UNKNOWN, {}),
+}
+
+BEFORE = {"thrown into saturation": (START,), "nothing to find": (START,)}
+
+
+@pytest.mark.parametrize("name", SPEAKS)
+def test_a_rule_speaks(name: str):
+    cause, known = SPEAKS[name]
+    verdict = judge(case(previous=BEFORE.get(name, ()), **known))
+    assert verdict.cause is cause
+    assert verdict.remedy
+    assert len(verdict.lines()) <= 5
+
+
+SILENT: dict[str, tuple[Cause, dict[str, Any]]] = {
+    "constant column of inputs": (Cause.INPUTS_NOT_SCALED, {"inputs": {}}),
+    "inputs, but solved": (Cause.INPUTS_NOT_SCALED, {**SOLVED, "inputs": {"largest": 50.0, "spread": 9.0, "offset": 1.0}}),
+    "a condition at one point": (Cause.REPEATED_POINTS, {"repeated": {"pde": (40, 40), "bc": (1, 100)}}),
+    "walls": (Cause.REPEATED_POINTS, {"repeated": {"pde": (40, 40), "bc": (2, 100)}}),
+    "saturated by steps": (Cause.SATURATED, {"saturated": 0.9}),
+    "u = 0 solves, but u is not 0": (Cause.NOTHING_TO_FIND, {"zero": {"pde": 0.0, "bc": 0.0}, **SOLVED}),
+    "u = 0 solves one term": (Cause.NOTHING_TO_FIND, {"zero": {"pde": 0.0, "bc": 1.0}, "size": 1e-3, **SOLVED}),
+    "jitter of mini-batches": (Cause.STEP_TOO_LARGE, {"stays": False, "course": {"falling": 0.0, "fallen": 0.5, "rising": 0.5, "jitter": 0.2}}),
+    "lr mu_max above 2 under Adam": (Cause.STEP_TOO_LARGE, {"lr": 10.0}),
+    "jumps far below the start": (Cause.STEP_TOO_LARGE, {"course": {"falling": 0.0, "fallen": 4.0, "rising": 0.5, "jitter": 0.2}}),
+    "short, but begun": (Cause.STEP_TOO_SHORT, {"reach": 0.01, "steps": 3}),
+    "noise of lr_eff": (Cause.STEP_TOO_SHORT, {"reach": -5.0}),
+    "worst term in slow modes": (Cause.IMBALANCE, {"rms": {"pde": 0.01, "bc": 0.9}, "modes": {"bc": (0.01, 0.5)}}),
+    "terms alike": (Cause.IMBALANCE, {"modes": {"pde": (0.9, 0.0), "bc": (0.9, 0.0)}}),
+    "cancels, but solved": (Cause.CONTRADICTION, {**SOLVED, "cancelling": 1e-6}),
+    "cancels in slow modes": (Cause.CONTRADICTION, {"cancelling": 1e-6}),
+    "one term solved": (Cause.CONTRADICTION, {"rms": {"pde": 0.01, "bc": 0.5}, "cancelling": 1e-6, "modes": {"pde": (0.8, 0.0), "bc": (0.8, 0.0)}}),
+    "late in time": (Cause.CAUSALITY, {"concentration": {"pde": {"share": 0.9, "early": 0.0}}}),
+    "decay, but solved": (Cause.RANDOM_OR_DECAY, {**SOLVED, "decay": 5.0}),
+    "a share of parameters too small to matter": (Cause.NOT_TRAINED, {"unheld": ["k"], "unheld_share": 0.0}),
+    "frozen features": (Cause.NOT_TRAINED, {"frozen": ["B"], "frozen_share": 0.2}),
+    "data of one size, equation of another": (Cause.OUTPUTS_NOT_SCALED, {"zero": {"pde": 5e3, "bc": 1.0}, "rms": {"pde": 4e3, "bc": 0.9}}),
+    "a residual that changes with its points": (Cause.RANDOM_OR_DECAY, {"random": {}}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SILENT)
+def test_a_rule_is_silent(name: str):
+    cause, known = SILENT[name]
+    assert judge(case(previous=(START,), **known)).cause is not cause
+
+
+def test_every_cause_is_reached_and_described():
+    assert {cause for cause, _ in SPEAKS.values()} == set(Cause)
+    assert ABOUT.keys() == set(Cause)
+    for about in ABOUT.values():
+        assert about.title
+        assert about.is_
+        assert about.seen
+        assert about.helps
+
+
+def test_a_solved_case_is_accused_of_nothing_that_needs_an_unsolved_one():
+    alarming = {name: known for name, (cause, known) in SPEAKS.items() if cause in ONLY_UNSOLVED}
+    for name, known in alarming.items():
+        verdict = judge(
+            case(previous=(START,), **{**known, **SOLVED, "zero": {"pde": 1.0, "bc": 1.0}})
+        )
+        assert verdict.cause is Cause.CLEAN, name
+
+
+ONLY_UNSOLVED = {
+    Cause.NOT_TRAINED, Cause.INPUTS_NOT_SCALED, Cause.SATURATED, Cause.OUTPUTS_NOT_SCALED,
+    Cause.RANDOM_OR_DECAY, Cause.STEP_TOO_SHORT, Cause.EARLY, Cause.TOO_NARROW, Cause.ROUNDING,
+    Cause.STEP_TOO_LARGE, Cause.IMBALANCE, Cause.CAUSALITY, Cause.CONTRADICTION,
+    Cause.SPECTRAL_BIAS,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("rule", {*ASKED_IF_SOLVED, *ASKED_IF_NOT}, ids=lambda rule: rule.__name__)
+def test_a_rule_that_fails_is_passed_over(rule: Any, monkeypatch: pytest.MonkeyPatch):
+    known = case()
+    known.known.clear()  # no quantity can be had
+    assert judge(known).cause in {Cause.UNKNOWN, Cause.EARLY}
+
+
+def test_what_could_not_be_looked_at_is_said_by_its_reason():
+    known = case()
+    known.missing = {"u = 0": "no function", "float64": "no function", "fresh points": "none"}
+    said = judge(known).not_looked_at
+    assert said == ("u = 0, float64 (no function)", "fresh points (none)")
+
+
+def test_a_verdict_goes_through_a_checkpoint():
+    seen = Evidence("rms", 0.5, "below 0.1")
+    verdict = Verdict(Cause.IMBALANCE, "bc", (seen,), also=("more",), findings={"rms": {"bc": 1.0}})
+    again = Verdict.of_state(verdict.state_dict())
+    assert again == verdict
+    assert again.findings == verdict.findings
