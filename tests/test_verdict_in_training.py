@@ -420,7 +420,6 @@ def test_manual_optimisation_has_a_verdict(raw: bool):
     monitor = NTKMonitor(every_n_steps=2)
     fit(make(Manual, raw=raw, taps=raw), monitor, steps=5)
     assert steps_of(monitor, "ntk/verdict") == [0, 2, 4]
-    assert any("moves the parameters itself" in said for said in monitor.verdict.not_looked_at)
     assert monitor.facts.progress.steps == 5
     assert monitor.facts.progress.travelled == pytest.approx(5e-3, rel=1e-9)
 
