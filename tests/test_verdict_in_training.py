@@ -24,6 +24,7 @@ from pinn_ntk.verdict.cause import Cause
 from pinn_ntk.verdict.verdict import FACT, LIKELY, Evidence, Verdict
 from tests.looks import look_at, rows
 from tests.pinn import Pinn, fit, ours, trainer
+from tests.scripts import python
 from tests.written import events, summaries
 from tests.zoo import CutOff, Manual, Noted, Stream, make, steps_of
 
@@ -434,3 +435,31 @@ def test_a_rule_that_fails_and_a_diagnosis_that_fails(monkeypatch: pytest.Monkey
     assert re.search("the verdict failed with RuntimeError: no such luck", warning)
     assert monitor.verdicts == []
     assert steps_of(monitor, "ntk/trace/pde") == [0, 2, 4]
+
+
+TWO_RANKS = """
+import torch
+from tests.pinn import Pinn, fit
+from pinn_ntk.callbacks import NTKMonitor
+
+if __name__ == "__main__":
+    torch.manual_seed(1)
+    module, monitor = Pinn(), NTKMonitor(every_n_steps=2)
+    run = fit(module, monitor, steps=5, devices=2, strategy="ddp")
+    number = float(run.callback_metrics["ntk/verdict"])
+    steps = monitor.facts.progress.steps
+    print("RESULT", run.global_rank, len(monitor.verdicts), number, steps, flush=True)
+    if run.is_global_zero:
+        print("WHY", monitor.verdict.not_looked_at, flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_of_two_ranks_the_first_one_judges(tmp_path: Path):
+    script = tmp_path / "two_ranks.py"
+    script.write_text(TWO_RANKS)
+    done = python(script)
+    results = sorted(re.findall(r"RESULT (.*)", done.stdout))
+    number = results[0].split()[2]
+    assert results == [f"0 3 {number} 5", f"1 0 {number} 0"]
+    assert (done.stdout + done.stderr).count("Verdict at step 4") == 1
