@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -16,13 +17,18 @@ from torch import Tensor, nn
 
 from pinn_ntk import tap
 from pinn_ntk.callbacks import NTKBalancer, NTKMonitor
-from pinn_ntk.callbacks.step.measuring import fit_begins, fit_is_over
+from pinn_ntk.callbacks.step.computes import OfStep
+from pinn_ntk.callbacks.step.kept_step import restored, state_of
+from pinn_ntk.callbacks.step.measuring import fit_begins, fit_is_over, trains_alone
+from pinn_ntk.callbacks.step.stand_in import StandIn
 from pinn_ntk.diagnostics import Diagnostic, Reading
 from pinn_ntk.looks.look import Look
 from pinn_ntk.looks.networks import zero
-from pinn_ntk.looks.rerun import Change
-from tests.pinn import Pinn, batch, calling, fit, same
-from tests.zoo import Manual, Noted, Residuals, make
+from pinn_ntk.looks.rerun import Change, Rerun
+from tests.pinn import Pinn, batch, calling, fit, same, trainer
+from tests.zoo import Manual, Noted, Residuals, Stream, make
+
+OF_STEP = OfStep({}, StandIn(pl.Trainer(logger=False)), None, 0, nullcontext)
 
 
 class Asks(Diagnostic):
@@ -264,6 +270,93 @@ def test_at_zero_the_source_is_left():
         assert at_zero == {"pde": pytest.approx(float(source)), "bc": 0.0}
 
 
+# --- After a restart
+
+
+class Old(Diagnostic):
+    """What is left at the points of steps measured before, as the network is now."""
+
+    name = "old"
+
+    def __init__(self) -> None:
+        self.left: dict[int, list[float]] = {}
+
+    def read(self, look: Look) -> None:
+        now = {name: p.detach() for name, p in look.module.named_parameters()}
+        ran = [old.with_parameters(now)().residuals["pde"] for old in look.earlier]
+        self.left[look.step] = [float(r.detach().square().mean()) for r in ran]
+
+
+class Scheduled(Counts):
+    """Points and a factor that the step itself moves on, in attributes and a buffer."""
+
+    def __init__(self, **options: Any) -> None:
+        Pinn.__init__(self, **options)
+        self.register_buffer("shift", torch.zeros(1, dtype=torch.float64))
+        self.calls, self.grid = 0, {"x": torch.linspace(-1, 1, 6, dtype=torch.float64)[:, None]}
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        self.calls += 1
+        self.shift += 0.01
+        x = (self.grid["x"] + self.shift) * 0.99**self.calls + 0.01 * self.global_step
+        return Pinn.training_step(self, batch | {"x": x}, batch_idx)
+
+
+RESUMED: dict[str, tuple[type[Pinn], dict[str, Any], bool]] = {
+    "batches": (Pinn, {}, True),
+    "function": (Pinn, {"residuals": "residuals"}, True),
+    "attributes": (Scheduled, {}, True),
+    "generators": (Counts, {}, False),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`:UserWarning")
+@pytest.mark.parametrize(("kind", "options", "known"), RESUMED.values(), ids=list(RESUMED))
+def test_old_points_are_known_after_a_restart_where_that_is_certain(
+    kind: type[Pinn], options: dict[str, Any], known: bool, tmp_path: Any
+):
+    def run(steps: int, ckpt: Any = None) -> tuple[Old, pl.Trainer]:
+        torch.manual_seed(4)
+        old, module = Old(), make(kind, optimizer="adam")
+        monitor = NTKMonitor(steps=[0, 4, 8, 12], diagnostics=["verdict", old], **options)
+        fitted = trainer(monitor, steps=steps, max_epochs=-1)
+        module.calls = 0 if ckpt is None else 6
+        fitted.fit(module, Stream(), ckpt_path=ckpt)
+        return old, fitted
+
+    whole, _ = run(14)
+    _, half = run(6)
+    half.save_checkpoint(tmp_path / "half.ckpt")
+    states = torch.load(tmp_path / "half.ckpt", weights_only=True)["callbacks"].values()
+    (progress,) = (state["progress"] for state in states)
+    resumed, _ = run(14, tmp_path / "half.ckpt")
+    assert [bool(state) for state in progress["earlier"]] == [known, known]
+    # the run that was cut off measured its last step, 5, so that the step before differs at 8
+    assert resumed.left[8][:1] == (whole.left[8][:1] if known else [])
+    assert resumed.left[12] == (whole.left[12] if known else resumed.left[12][:1])
+    assert len(set(whole.left[12])) == 2
+
+
+def test_what_does_not_fit_is_left_out():
+    rerun = Rerun(nn.Linear(1, 1), torch.zeros(1), OF_STEP)
+    state = state_of(rerun)
+    assert restored(state, rerun) is not None
+    other = nn.Linear(1, 1)
+    other.more = 1.0
+    assert restored(state, Rerun(other, torch.zeros(1), OF_STEP)) is None
+
+
+@pytest.mark.parametrize("held", [np.zeros(2), torch.Generator(), None, iter([1])])
+def test_a_module_that_holds_more_than_values_is_not_kept(held: Any):
+    module, rows = nn.Linear(1, 1), 3
+    module.more = (lambda: rows) if held is None else held
+    assert state_of(Rerun(module, torch.zeros(1), OF_STEP)) == {}
+
+
+def test_a_large_batch_is_not_kept():
+    assert state_of(Rerun(nn.Linear(1, 1), torch.zeros(2**22 + 9), OF_STEP)) == {}
+
+
 # --- Where it cannot be
 
 
@@ -354,8 +447,6 @@ def test_beside_another_training_of_the_process_nothing_is_drawn_again(
 
 
 def test_what_trains_beside_is_known():
-    from pinn_ntk.callbacks.step.measuring import trains_alone
-
     here = object.__new__(type("Here", (), {}))
     fit_begins(here)
     assert trains_alone()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +52,16 @@ class StandIn:
         self.optimizers = list(map(Settings, trainer.optimizers))
         self.strategy = SimpleNamespace(_lightning_optimizers=self.optimizers)
 
+    def state_dict(self) -> dict[str, Any]:
+        """The values."""
+        return {name: value for name, value in vars(self).items() if name in VALUES}
+
+    def of_state(self, state: Mapping[str, Any]) -> StandIn:
+        """The same with the values of a state."""
+        other: StandIn = object.__new__(StandIn)
+        vars(other).update({**vars(self), **state})
+        return other
+
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(f"trainer.{name} is not there when a step is run again")
 
@@ -65,6 +76,6 @@ class Settings(Optimizer):
         groups = optimizer.param_groups
         self.param_groups = [{k: v for k, v in g.items() if k != "params"} for g in groups]
 
-    def step(self, *_: Any, **__: Any) -> None:
+    def step(self, closure: Any = None) -> Any:
         """None is taken."""
         raise AttributeError("no optimizer moves when a step is run again")

@@ -7,22 +7,17 @@ the step has happened to it. A function of the user is run on a copy of what it 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from pinn_ntk.callbacks.step.computes import OfFunction, OfStep
 from pinn_ntk.callbacks.step.manual_backward import Backward
 from pinn_ntk.callbacks.step.measuring import trains_alone
 from pinn_ntk.callbacks.step.recorder import RecordingLog
-from pinn_ntk.callbacks.step.residual_function import residuals_of
 from pinn_ntk.callbacks.step.stand_in import StandIn
-from pinn_ntk.callbacks.step.tapped import taps_of_block
 from pinn_ntk.callbacks.step.term_finder import TermFinder
-from pinn_ntk.graph.subclasses import plain
-from pinn_ntk.graph.terms.find import find_terms
 from pinn_ntk.kernel.bounds import Bounds
 from pinn_ntk.looks.held import bytes_held
 from pinn_ntk.looks.rerun import Compute, Rerun
@@ -106,38 +101,21 @@ class StepAgain:
         return (None, self._why) if self._why else (self._copy, "")
 
     def _function(self, at: Backward, found: StepTerms) -> None:
-        probe, names = self.finder.probe, frozenset(found.residuals)
-        precision = SimpleNamespace(precision_plugin=at.trainer.precision_plugin)
-        trainer = cast("pl.Trainer", precision)
+        probe, precision = self.finder.probe, at.trainer.precision_plugin
         route = self.finder.route if probe is None else probe.seeded
         batch = self.finder.batch if probe is None else probe.batch
-
-        stand_in, said = StandIn(at.trainer), self.finder.said
-
-        def compute(module: nn.Module, batch: Any) -> Mapping[str, Tensor]:
-            owner = _before(stand_in, module)
-            every = residuals_of(route, trainer, owner, batch, said)
-            return {name: r for name, r in every.items() if name in names}
-
+        trainer = StandIn(at.trainer)
+        compute = OfFunction(_shapes(found), trainer, route, precision, self.finder.said)
         self._try_copy(at.trainer, at.module, batch, compute, states=found.states)
 
     def _step(self, at: Backward, found: StepTerms) -> Compute:
-        tapped = bool(self.finder.taps)
-        every = () if tapped else tuple(self.finder.every(at.loss))
-        shapes = {name: r.shape for name, r in found.residuals.items()}
-        context, idx = at.trainer.precision_plugin.train_step_context, self._idx
-        stand_in = self._trainer
+        names = None if self.finder.taps else tuple(self.finder.every(at.loss))
+        context, trainer = at.trainer.precision_plugin.train_step_context, self._trainer
+        return OfStep(_shapes(found), trainer or StandIn(at.trainer), names, self._idx, context)
 
-        def compute(module: nn.Module, batch: Any) -> Mapping[str, Tensor]:
-            with taps_of_block() as taps, context():
-                loss = _loss(_before(stand_in, module), batch, idx)
-            given = taps if tapped else _by_place(loss, every)
-            kept = {name: plain(given[name]) for name in shapes if name in given}
-            if {name: r.shape for name, r in kept.items()} != shapes:
-                raise ValueError("the loss has other terms when the step is run again")
-            return kept
 
-        return compute
+def _shapes(found: StepTerms) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(residual.shape) for name, residual in found.residuals.items()}
 
 
 def hindered(trainer: pl.Trainer, module: pl.LightningModule, finder: TermFinder) -> str:
@@ -161,33 +139,6 @@ def _aside(trainer: pl.Trainer, module: pl.LightningModule, stand_in: StandIn) -
     aside: dict[int, Any] = {id(callback): None for callback in callbacks}
     log = vars(module).get("log")
     return aside | {id(trainer): stand_in} | ({id(log): None} if type(log) is RecordingLog else {})
-
-
-def _before(trainer: StandIn | None, module: nn.Module) -> pl.LightningModule:
-    """A copy, which has lost its trainer, with the stand-in in that place."""
-    for part in module.modules():
-        if "_trainer" in vars(part):
-            vars(part)["_trainer"] = trainer
-    return cast("pl.LightningModule", module)
-
-
-def _loss(module: pl.LightningModule, batch: Any, idx: int) -> Tensor:
-    """The loss of a step as Lightning takes it."""
-    module.on_train_batch_start(batch, idx)
-    several = len(inspect.signature(module.training_step).parameters) > 1
-    given = module.training_step(*((batch, idx) if several else (batch,)))
-    loss = given.get("loss") if isinstance(given, Mapping) else given
-    if not isinstance(loss, Tensor):
-        raise TypeError(f"training_step gave a {type(loss).__name__} for the loss")
-    return loss
-
-
-def _by_place(loss: Tensor, names: tuple[str, ...]) -> dict[str, Tensor]:
-    """Residuals of a loss by names of its terms, which come in the same order in each run."""
-    terms = list(find_terms(plain(loss), check=False).values())
-    if len(terms) != len(names):
-        raise ValueError(f"the loss has {len(terms)} terms when it is run again, not {len(names)}")
-    return {name: term.residual for name, term in zip(names, terms, strict=True)}
 
 
 def _differs(rerun: Rerun, found: StepTerms) -> str:

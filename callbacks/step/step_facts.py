@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch.optim import Optimizer
 
+from pinn_ntk.callbacks.step.kept_step import restored, state_of
 from pinn_ntk.callbacks.step.manual_backward import Backward
 from pinn_ntk.callbacks.step.step_again import StepAgain
 from pinn_ntk.callbacks.step.term_checks import TermChecks
@@ -44,6 +45,7 @@ class StepFacts:
         self.progress = Progress()
         self._first: Rerun | None = None
         self._before: Rerun | None = None
+        self._kept: list[Mapping[str, Any]] = []  # both, of a checkpoint, until there is a module
 
     def restart(self) -> None:
         """A fit starts."""
@@ -95,11 +97,18 @@ class StepFacts:
         """Let a look have them."""
         if self.wanted:
             look.progress = self.progress
-            look.earlier = [old for old in (self._first, self._before) if old is not None]
             said = checks.remarks(at, look).get("untrained", "")
             look.untrained = said if said.endswith(CAUSES) else ""
             again = self.guard.run("the step once more", partial(self.again.of, at, look.found))
             look.rerun, look.no_rerun = again or (None, "it failed")
+            if look.rerun is not None and self._kept:
+                self.guard.run("steps of the checkpoint", partial(self._restore, look.rerun))
+            look.earlier = [old for old in (self._first, self._before) if old is not None]
+
+    def _restore(self, like: Rerun) -> None:
+        kept, self._kept = self._kept, []
+        steps = [restored(state, like) if state else None for state in kept]
+        self._first, self._before = steps
 
     def was_read(self, look: Look) -> None:
         """Keep the first step measured, and the last one, for what comes."""
@@ -110,10 +119,18 @@ class StepFacts:
                 self._before = look.rerun
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain values; steps to be run again are of this process alone."""
-        return self.progress.state_dict() if self.wanted else {}
+        """Plain values."""
+        if not self.wanted:
+            return {}
+        earlier = self._kept or self.guard.run("the state of steps measured", self._states)
+        return self.progress.state_dict() | {"earlier": earlier or []}
+
+    def _states(self) -> list[dict[str, Any]]:
+        steps = (self._first, self._before)
+        return [{} if step is None else state_of(step) for step in steps]
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from there; states of earlier versions have none."""
         if state:
             self.progress.load_state_dict(state)
+            self._kept = list(state["earlier"])

@@ -51,6 +51,24 @@ class RandomStates(NamedTuple):
         numpy = np.random.get_state(legacy=False)  # noqa: NPY002 - the user's own state
         return cls(torch.get_rng_state(), own, numpy, random.getstate())
 
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        key, position = self.numpy["state"]["key"], self.numpy["state"]["pos"]
+        rest = {name: self.numpy[name] for name in ("bit_generator", "has_gauss", "gauss")}
+        numpy = {**rest, "key": torch.from_numpy(key.astype("int64")), "pos": int(position)}
+        version, numbers, gauss = self.python
+        python = {"version": version, "numbers": list(numbers), "gauss": gauss}
+        return {"cpu": self.cpu, "own": self.accelerator, "numpy": numpy, "python": python}
+
+    @classmethod
+    def of_state(cls, state: Mapping[str, Any]) -> RandomStates:
+        """The states that gave it."""
+        numpy, python = dict(state["numpy"]), state["python"]
+        key, position = numpy.pop("key").numpy().astype("uint32"), numpy.pop("pos")
+        of_python = python["version"], tuple(python["numbers"]), python["gauss"]
+        whole = {**numpy, "state": {"key": key, "pos": position}}
+        return cls(state["cpu"], state["own"], whole, of_python)
+
     def restore(self, device: torch.device) -> None:
         """Let the generators go on from here, on the same device as before."""
         torch.set_rng_state(self.cpu)

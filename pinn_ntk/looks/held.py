@@ -1,7 +1,7 @@
-"""What an object holds: tensors in its attributes, lists and dicts, wherever they are.
+"""What an object holds: tensors, numbers and all else in its attributes, lists and dicts.
 
-Of modules, tensors that are no parameters; what belongs to torch, numpy and Lightning themselves is
-not looked into.
+Parameters of modules are left out, and what belongs to torch, numpy and Lightning themselves is not
+looked into.
 """
 
 from __future__ import annotations
@@ -13,9 +13,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-
-LEAVES = (Tensor, FunctionType, ModuleType)
-"""What is held rather than looked into."""
 
 FOREIGN = ("torch", "numpy", "pytorch_lightning", "lightning", "builtins")
 """Packages whose objects are not looked into."""
@@ -36,14 +33,14 @@ class Place(NamedTuple):
 
 
 def held(value: Any, path: str = "") -> Iterator[Place]:
-    """All places of tensors, functions and modules of Python within an object."""
+    """All places within an object of what is not looked into itself."""
     yield from _within(value, path, lambda _: None, {})
 
 
 def _within(
     value: Any, path: str, put: Callable[[Any], None], seen: dict[int, Any]
 ) -> Iterator[Place]:
-    if isinstance(value, LEAVES):
+    if not _holds(value):
         yield Place(path, value, put)
         return
     if id(value) in seen:
@@ -57,21 +54,31 @@ Entries = Iterator[tuple[Any, Any, Callable[[Any], None]]]
 """Name, value, and how another value is put in its place."""
 
 
+def _holds(value: Any) -> bool:
+    """Whether something is looked into: of objects, those of the user's own classes."""
+    if isinstance(value, list | tuple | dict):
+        return len(value) < LONG
+    if isinstance(value, nn.Module | MethodType | partial):
+        return True
+    if isinstance(value, Tensor | FunctionType | ModuleType | type):
+        return False
+    own = type(value).__module__.partition(".")[0] not in FOREIGN
+    return own and hasattr(value, "__dict__")
+
+
 def _entries(value: Any, put: Callable[[Any], None]) -> Entries:
     if isinstance(value, MethodType | partial):
         yield from _of_mapping(_bound(value))
     elif isinstance(value, tuple):
         yield from _of_tuple(value, put)
-    elif isinstance(value, list) and len(value) < LONG:
+    elif isinstance(value, list):
         for i, entry in enumerate(value):
             yield i, entry, partial(value.__setitem__, i)
-    elif isinstance(value, dict):
-        yield from _of_mapping(value)
     elif isinstance(value, nn.Module):
         own = {key: entry for key, entry in vars(value).items() if key not in OF_MODULES}
         yield from _of_mapping(vars(value), own)
-    elif hasattr(value, "__dict__") and type(value).__module__.partition(".")[0] not in FOREIGN:
-        yield from _of_mapping(vars(value))
+    else:
+        yield from _of_mapping(value if isinstance(value, dict) else vars(value))
 
 
 def _bound(value: MethodType | partial[Any]) -> dict[str, Any]:
@@ -82,7 +89,7 @@ def _bound(value: MethodType | partial[Any]) -> dict[str, Any]:
 
 def _of_mapping(mapping: MutableMapping[Any, Any], shown: Any = None) -> Entries:
     entries = mapping if shown is None else shown
-    for key, entry in list(entries.items()) if len(entries) < LONG else ():
+    for key, entry in list(entries.items()):
         name = "" if key in ("_buffers", "_modules") else key
         yield name, entry, partial(mapping.__setitem__, key)
 
@@ -95,7 +102,7 @@ def _of_tuple(value: tuple[Any, ...], put: Callable[[Any], None]) -> Entries:
         named = hasattr(value, "_fields")
         put(type(value)(*entries) if named else type(value)(entries))
 
-    for i, entry in enumerate(value if len(value) < LONG else ()):
+    for i, entry in enumerate(value):
         yield i, entry, partial(put_entry, i)
 
 
