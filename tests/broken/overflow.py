@@ -202,7 +202,7 @@ ROUNDING = [
         "ROUNDING",
         "judge",
         SlopeByDifferences,
-        {"background": 1e6, "steps": 1200, "net": {"activation": "silu"}} | DOUBLE,
+        {"background": 4e6, "steps": 1200, "net": {"activation": "silu"}} | DOUBLE,
         SINGLE,
     ),
     Run(

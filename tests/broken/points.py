@@ -228,8 +228,8 @@ POINTS = [
         "POINTS",
         "judge",
         Slope,
-        {"u": lambda t: 1 + torch.sin(3 * t), "steps": 1500, "optim": adam(5e-3)},
-        {"points": grid(0, 0.8, 40)},
+        {"u": lambda t: 1 + torch.sin(4 * t), "steps": 1500, "optim": adam(5e-3)},
+        {"points": grid(0, 0.5, 40)},
     ),
     Run(
         "points-square-clump",
