@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from pinn_ntk.verdict.cause import ABOUT, Cause
+from pinn_ntk.verdict.about import ABOUT
+from pinn_ntk.verdict.cause import Cause
 from pinn_ntk.verdict.diagnose import SOLVED as ASKED_IF_SOLVED
 from pinn_ntk.verdict.diagnose import UNSOLVED as ASKED_IF_NOT
 from pinn_ntk.verdict.diagnose import judge
@@ -133,7 +134,7 @@ def test_a_rule_is_silent(name: str):
 
 def test_every_cause_is_reached_and_described():
     assert {cause for cause, _ in SPEAKS.values()} == set(Cause)
-    assert ABOUT.keys() == set(Cause)
+    assert ABOUT.keys() == {cause.name for cause in Cause}
     for about in ABOUT.values():
         assert about.title
         assert about.is_

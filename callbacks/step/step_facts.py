@@ -125,7 +125,7 @@ class StepFacts:
         earlier = self._kept or self.guard.run("the state of steps measured", self._states)
         return self.progress.state_dict() | {"earlier": earlier or []}
 
-    def _states(self) -> list[dict[str, Any]]:
+    def _states(self) -> list[Mapping[str, Any]]:
         steps = (self._first, self._before)
         return [{} if step is None else state_of(step) for step in steps]
 
