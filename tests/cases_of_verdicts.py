@@ -54,7 +54,7 @@ UNSOLVED: dict[str, Any] = {
     "fresh": {"pde": 1.0},
     "outside": {},
     "n_points": 40,
-    "free": 1e-3,
+    "free": {"u": 1e-3},
     "unreached": None,
     "size": 1.0,
     "base": None,

@@ -74,14 +74,6 @@ def facts_of(s: Spectrum) -> dict[str, Any]:
     return {"rows": len(s.eigenvalues), **{name: getattr(s, name) for name in names}}
 
 
-def traces_of(
-    traces: dict[str, float], rates: dict[str, float], *, balanced: bool = False
-) -> dict[str, Any]:
-    """Facts of the traces; terms without a rate are moved by no parameter."""
-    moved = {term: trace for term, trace in traces.items() if term in rates}
-    return {"traces": traces, "moved": moved, "rates": rates, "balanced": balanced}
-
-
 def told(**changes: Mapping[str, Any] | None) -> dict[str, Reading]:
     """Readings of step 20: name of a diagnostic -> facts that differ; None is without them."""
     terms = {"pde": spectrum(100.0, 10.0, 1e-14), "bc": spectrum(2.0, 1.0)}
@@ -93,14 +85,13 @@ def told(**changes: Mapping[str, Any] | None) -> dict[str, Reading]:
             "dtype": "float32",
             "max_points": 4,
         },
-        "traces": traces_of({"pde": 111.0, "bc": 3.0}, {"pde": 37.0, "bc": 1.5}),
+        "traces": {"traces": {"pde": 111.0, "bc": 3.0}, "errors": {}},
         "spectrum": {"terms": {term: facts_of(s) for term, s in terms.items()}},
         "drift": {
             "drift": {"pde": 0.2, "bc": 0.01, "kernel": 0.19, "parameters": 0.05},
-            "terms": ["pde", "bc"],
             "moved_points": [],
         },
-        "step_size": {"bound": 0.004},
+        "step_size": {"bound": 0.004, "lr": 0.001},
         "certificate": {"worst": 3e-8},
     }
     gone = {name for name, change in changes.items() if change is None}

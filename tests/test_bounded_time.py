@@ -239,8 +239,8 @@ class TestLook:
         told = panel.summary()
         row = next(line for line in told.splitlines() if line.startswith("| pde"))
         assert row.count("~") == 5 - row.count("| -")
-        assert "pde (~): 8 of its 240 rows were measured" in told
-        assert "its loss, trained alone, must fall" not in told
+        assert "Rows measured (~): 8 of 240 of pde (standard error of the trace " in told
+        assert " %), 8 of 120 of bc (standard error of the trace " in told
         assert "predicted_decrease_ratio" not in read
 
     def test_nothing_is_marked_where_all_rows_are_measured(self):

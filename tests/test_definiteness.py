@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from pinn_ntk import Definiteness, Spectrum, definiteness, empirical_ntk
 from pinn_ntk.analysis.definiteness import EQUAL
 from pinn_ntk.analysis.repeated_rows import additive_form, duplicated_rows, first_alike, rounding
+from pinn_ntk.analysis.wording import number
 from pinn_ntk.kernel.rows import kernel_of_rows, thinned
 from pinn_ntk.kernel.strata import stratified_rows
 from tests.cases import CASES, Case
@@ -44,8 +45,8 @@ def test_full_rank_by_hand() -> None:
     assert full.must_decrease
     assert (full.duplicates, full.broadcast, full.cause) == ((), {}, "")
     assert full.statement == (
-        "pde: positive definite with smallest eigenvalue 1; under gradient flow its loss, trained "
-        "alone, falls by that times |dL/dr|^2 a unit of time at least."
+        "pde: positive definite with smallest eigenvalue 1; under gradient flow of this term alone "
+        "the loss falls by that times |dL/dr|^2 a unit of time at least."
     )
 
 
@@ -106,7 +107,7 @@ KNOWN: dict[str, tuple[Callable[[], Tensor], tuple[int, int, int, int], str]] = 
     "points_twice": (  # which does not explain so low a rank
         lambda: decaying(10, 20, 4).repeat(2, 1) + 0.0,
         (4, 20, 10, 0),
-        f"equal rows (10 different ones of 20; {EQUAL}) and {NOISE}",
+        f"{EQUAL} (10 different ones of 20) and {NOISE}",
     ),
     "still": (
         lambda: torch.randn(6, 8) * torch.tensor([1, 1, 1, 0, 0, 1e-18])[:, None],
@@ -161,7 +162,7 @@ def test_boundary_copies_of_poisson(net: nn.Module) -> None:
     assert (copies.rank, copies.rows, copies.distinct) == (2, 100, 2)
     assert copies.duplicates == (tuple(range(50)), tuple(range(50, 100)))
     assert (copies.broadcast, copies.must_decrease) == ({}, False)
-    assert copies.cause == f"Rank is lost by equal rows (2 different ones of 100; {EQUAL})."
+    assert copies.cause == f"Rank is lost by {EQUAL} (2 different ones of 100)."
     assert copies.statement.startswith(
         "pde: rank 2 of 100, the smallest eigenvalue above the rounding"
     )
@@ -207,7 +208,7 @@ def test_a_corner_that_two_terms_share(net: nn.Module) -> None:
     shared = definiteness(kernel)
     assert shared.duplicates == ((0, 4), (1, 3))
     assert shared.name == "the whole kernel"
-    assert "; the loss falls unless" in shared.statement
+    assert "; under gradient flow the loss falls unless" in shared.statement
 
 
 # --- Duplicated points among rows left out
@@ -222,7 +223,7 @@ def test_every_point_twice_is_seen_where_none_is_kept_twice(net: nn.Module, monk
     assert definiteness(kept, "bc").duplicates == ()
     seen = definiteness(kept, "bc", whole=whole)
     assert (seen.rows, seen.duplicates, seen.searched) == (67, (), (200, 100))
-    assert f"equal rows (100 different ones of 200; {EQUAL})" in seen.cause
+    assert f"{EQUAL} (100 different ones of 200)" in seen.cause
     assert definiteness(kept, whole=whole).searched == (200, 100)
     assert definiteness(whole, "bc", whole=whole).searched is None  # none left out
     monkeypatch.setattr("pinn_ntk.analysis.definiteness.distinct_rows", None)  # counted before
@@ -234,11 +235,25 @@ def test_full_rank_of_the_rows_kept_is_not_that_of_all() -> None:
     seen = found(rows, whole=explicit(pde=torch.cat([rows, rows])))
     assert (seen.rank, seen.rows, seen.must_decrease) == (6, 6, False)
     assert seen.statement == (
-        "pde: positive definite on the 6 rows looked at, but not on all. Rank is lost by "
-        f"equal rows (6 different ones of 12; {EQUAL})."
+        "pde on the 6 of 12 rows looked at: positive definite with smallest eigenvalue "
+        f"{number(seen.smallest)}. Rank is lost by {EQUAL} (6 different ones of 12)."
     )
     different = found(rows, whole=explicit(pde=torch.cat([rows, rows + 1e-6])))
-    assert (different.searched, different.must_decrease) == (None, True)
+    assert (different.searched, different.must_decrease) == (None, False)
+    for kept in (rows, torch.cat([rows, rows]), 0 * rows):
+        said = found(kept, whole=explicit(pde=torch.cat([kept, rows + 1e-6]))).statement
+        assert "looked at" in said
+        assert "loss" not in said  # of gradient flow a part of the rows says nothing
+
+
+def test_a_share_of_the_residual_is_given_of_a_term_and_not_of_all() -> None:
+    """That of all terms ignores their weights in the loss."""
+    kernel = explicit(pde=torch.ones(2, 3), bc=torch.ones(1, 3))
+    residuals = {"pde": torch.tensor([1.0, 0.0]), "bc": torch.ones(1)}
+    assert "50 % of |r|^2" in definiteness(kernel, "pde", residuals["pde"]).statement
+    whole = definiteness(kernel, residuals=residuals)
+    assert whole.outside is not None
+    assert "|r|^2" not in whole.statement
 
 
 def test_few_repetitions_among_many_rows_are_not_named() -> None:

@@ -21,7 +21,6 @@ from pinn_ntk.callbacks import NTKMonitor
 from pinn_ntk.diagnostics.distance_to_limit import POINTS, DistanceFromLimit, spread
 from tests.by_hand import OWN_INPUTS, Plain
 from tests.kernels import mlp
-from tests.looks import said
 from tests.networks import Lambda
 from tests.pinn import N_PDE, batch, trainer
 from tests.zoo import Stream, compare, make, series, train
@@ -442,35 +441,6 @@ def test_another_module_has_a_limit_of_its_own():
         module.net[0].weight.mul_(2)
     train(module, monitor, steps=2)
     assert distances(monitor) == module.distances(0, 1)
-
-
-# --- In words
-
-
-def at(distance: float, **drift: float) -> str:
-    return said(distance_to_limit={"distance_to_limit": distance}, drift={"drift": drift})
-
-
-@pytest.mark.parametrize(
-    ("text", "sentence", "unsaid"),
-    [
-        (at(0.2468), "the network itself is 0.25 from its limit of infinite", "Drift"),
-        (
-            at(0.06, parameters=0.0),
-            "relative to the norm of that; at this first measurement that comes of its finite",
-            "together",
-        ),
-        (
-            at(1.8, parameters=0.1),
-            "by now that is width and training together, and the distance at the first",
-            "finite width alone",
-        ),
-        (said(), "", "infinite width"),
-    ],
-)
-def test_sentences(text: str, sentence: str, unsaid: str):
-    assert sentence in text
-    assert unsaid not in text
 
 
 class Checkpointed(Plain):

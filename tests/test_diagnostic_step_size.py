@@ -1,4 +1,4 @@
-"""The largest stable step, the learning rate in use, and how many steps each mode takes."""
+"""The largest stable step, and the learning rate in use."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ import scipy.sparse.linalg
 import torch
 
 from pinn_ntk import NTK, curvature, find_terms, look
-from pinn_ntk.analysis.step_size import max_stable_lr, mode_rates
-from pinn_ntk.callbacks import NTKMonitor
+from pinn_ntk.analysis.step_size import max_stable_lr
+from pinn_ntk.callbacks import NTKBalancer, NTKMonitor
 from pinn_ntk.kernel.rows import thinned
 from pinn_ntk.kernel.spectrum import DIRECT, largest_eigenvalue
 from pinn_ntk.looks.parameters import learning_rate
 from tests.kernels import gaussian
 from tests.looks import ask, linear, look_at, rows, said, says, values
+from tests.pinn import fit
 from tests.zoo import Inverse, Noted, TwoNetworks, make, train
 
 
@@ -63,73 +64,60 @@ def test_rows_kept_stand_for_those_left_out():
     assert max_stable_lr(thinned(kernel, 3), kernel, D) == pytest.approx(exact, rel=1e-12)
 
 
-@pytest.mark.parametrize("uniform", [True, False])
-def test_rates_are_those_of_each_term_alone(uniform: bool):
-    A = rows(3)
-    D = {"pde": torch.full((3,), 0.5).double() if uniform else torch.tensor([1.0, 2.0, 5.0])}
-    step = look_at({"pde": A, "bc": rows(6, seed=1)}, known={"curvature": D})
-    operator = A @ A.mT @ D["pde"].double().diag()  # K D, not symmetric
-    eigenvalues = torch.linalg.eigvals(operator).real.sort().values
-    rates = ask(step).readings["time_scales"].facts["rates"]
-    assert rates == {"pde": pytest.approx([float(eigenvalues[-1]), float(eigenvalues[0])])}
+def step(**facts: Any) -> dict[str, Any]:
+    return {"step_size": {"bound": 0.004, **facts}}
 
 
-def test_rates_are_of_modes_above_the_noise_and_of_rows_that_stand_for_others():
-    A, D = rows(10), {"pde": torch.full((10,), 0.2, dtype=torch.float64)}  # of rank 4
-    step = look_at({"pde": A}, known={"curvature": D}, max_points=5)
-    eigenvalues = torch.linalg.eigvalsh(A[::2] @ A[::2].mT)[1:]  # 4 of 5
-    fast, slow = mode_rates(step.sampled, step.kernel, step.spectra, D)["pde"]
-    assert fast == pytest.approx(0.4 * float(eigenvalues[-1]), rel=1e-10)
-    assert slow == pytest.approx(0.4 * float(eigenvalues[0]), rel=1e-8)
-    assert ask(step).readings["time_scales"].facts["rates"] == {"pde": [fast, slow]}
-
-
-def test_a_kernel_or_a_weight_of_zero_has_no_rates():
-    D = {"pde": torch.ones(3).double(), "bc": torch.zeros(2).double()}
-    step = look_at({"pde": 0 * rows(3), "bc": rows(2)}, known={"curvature": D})
-    assert ask(step).readings["time_scales"].facts["rates"] == {}
-
-
-RATES = {"pde": [2.5, 0.01], "bc": [1.0, 0.7]}
+UNSTABLE = "Step size: by the kernel, plain gradient descent is unstable above 0.004"
 
 
 @pytest.mark.parametrize(
-    ("lr", "changes", "sentence"),
+    ("changes", "sentence"),
     [
-        (None, {}, "plain gradient descent on this loss is unstable above 0.004. Adam"),
-        (0.001, {}, "above 0.004; the learning rate in use, 0.001, is 0.25 times that. Adam"),
-        (
-            0.1,
-            {"step_size": {"bound": math.inf}},
-            "Step size: no step is too long for this loss, whose kernel is zero.",
-        ),
-        (  # 1 / -log(1 - 0.1) = 9.491; 1 / 1e-12 of what 1 - x cannot hold
-            0.01,
-            {"time_scales": {"rates": {"pde": [10.0, 1e-10]}}},
-            "pde in 9.5 steps along its fastest mode, in 1e+12 steps along the slowest above the",
-        ),
-        (  # 1 / -log(0.99) = 99.5
-            1.0,
-            {"time_scales": {"rates": RATES}},
-            (
-                "pde never (it grows) along its fastest mode, in 99 steps along the slowest above "
-                "the noise; bc in a step along its fastest mode, in a step along"
-            ),
-        ),
-        (
-            1.0,
-            {"time_scales": {"rates": {"pde": [2.0, 0.01]}}},
-            "pde never (it swings) along its fastest mode",
-        ),
-        (None, {"step_size": None}, "NOT Step size"),
-        (0.1, {"step_size": None}, "NOT Step size"),
-        (None, {}, "NOT Time scales"),
-        (0.1, {"time_scales": {"rates": {}}}, "NOT Time scales"),
-        (None, {"time_scales": {"rates": {"pde": [1.0, 0.1]}}}, "NOT Time scales"),
+        (step(lr=0.001), f"{UNSTABLE}; the learning rate in use, 0.001, is 0.25 times that.\n"),
+        (step(lr=0.004), "the learning rate in use, 0.004, is just that."),
+        (step(lr=0.01, groups=True), f"{UNSTABLE}, the largest learning rate of its groups, their"),
+        (step(lr=0.01, groups=True), "those in use, up to 0.01, are 2.5 times that."),
+        (step(lr=0.01, zero=["bc"]), f"{UNSTABLE} (without bc, whose residual is exactly zero); "),
+        (step(lr=None), "NOT Step size"),  # the step that was taken was of another rule
+        (step(lr=0.001, bound=math.inf), "NOT Step size"),
+        (step(lr=0.001, bound=0.0), "NOT Step size"),
+        ({"step_size": None, "learning_rate": {"lr": 0.1}}, "NOT Step size"),
     ],
 )
-def test_sentences(lr: float | None, changes: dict[str, Any], sentence: str):
-    assert says(said(learning_rate=None if lr is None else {"lr": lr}, **changes), sentence)
+def test_sentences(changes: dict[str, Any], sentence: str):
+    assert says(said(**changes), sentence)
+
+
+ADAM, LBFGS = torch.optim.Adam, torch.optim.LBFGS
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "options", "speaks"),
+    [
+        ("sgd", {}, True),
+        ("sgd", {"gradient_clip_val": 1e3}, True),
+        ("sgd", {"gradient_clip_val": 1e-4}, False),
+        ("sgd", {"accumulate_grad_batches": 2}, False),
+        (lambda net: torch.optim.SGD(net.parameters(), 1e-3, momentum=0.9), {}, False),
+        (lambda net: torch.optim.SGD(net.parameters(), 1e-3, weight_decay=9.0), {}, False),
+        (lambda net: ADAM(net.parameters(), 1e-3), {}, False),
+        (lambda net: LBFGS(net.parameters(), 1e-2), {}, False),
+    ],
+)
+def test_in_a_training_it_speaks_of_plain_descent_alone(
+    optimizer: Any, options: dict[str, Any], speaks: bool
+):
+    monitor = NTKMonitor(every_n_steps=1)
+    fit(make(Noted, optimizer=optimizer), monitor, steps=3, **options)
+    assert ("Step size" in monitor.panel.summary()) is speaks
+    assert len(monitor.history["ntk/max_stable_lr"]) == 3  # the number is logged in any case
+
+
+def test_a_balancer_s_weights_are_part_of_the_step():
+    monitor = NTKMonitor(every_n_steps=1)
+    fit(make(Noted), monitor, NTKBalancer(every_n_steps=1), steps=3)
+    assert "Step size" in monitor.panel.summary()
 
 
 def test_the_learning_rate_is_the_largest_of_the_groups_and_of_the_optimizer_that_steps():
@@ -235,24 +223,6 @@ def test_groups_are_stable_just_below_the_step_size_in_their_ratio_and_not_above
     assert (values(swapped)["max_stable_lr"] == pytest.approx(limit)) == (ratio == 1)
 
 
-def test_words_on_groups():
-    summary = read_split((0.1, 1e-7))[0].summary()
-    bound = values(read_split((0.1, 1e-7))[0])["max_stable_lr"]
-    assert (
-        f"unstable above {bound:.2g}, the largest learning rate of its groups, their ratios kept; "
-        f"those in use, up to 0.1, are {0.1 / bound:.2g} times that. Adam"
-    ) in summary
-    assert "groups" not in read_split((0.1, 0.1))[0].summary().split("Step size")[1]
-
-
-def test_rates_of_modes_follow_the_learning_rates_of_the_groups():
-    panel, _ = read_split((0.1, 1e-3))
-    A, S = MATRICES["bc"], torch.tensor([1.0, 1.0, 0.01, 0.01], dtype=torch.float64).diag()
-    eigenvalues = torch.linalg.eigvalsh(2 / 3 * A @ S @ A.mT)
-    expected = pytest.approx([float(eigenvalues[-1]), float(eigenvalues[0])], rel=1e-9)
-    assert panel.readings["time_scales"].facts["rates"]["bc"] == expected
-
-
 def test_a_group_that_no_residual_depends_on_does_not_matter():
     (a, b), loss = split()
     weight = torch.zeros(1, dtype=torch.float64).requires_grad_()
@@ -286,8 +256,7 @@ def test_a_residual_that_is_exactly_zero_bounds_no_step(target: str):
     both, alone = panel_of(terms()), panel_of({"pde": terms()["pde"]})
     limit = values(both)["max_stable_lr"]
     assert limit == pytest.approx(values(alone)["max_stable_lr"], rel=1e-12)
-    assert f"above {limit:.2g} (without still, whose residual is exactly zero)" in both.summary()
-    assert "still" not in both.readings["time_scales"].facts["rates"]
+    assert both.readings["step_size"].facts["zero"] == ["still"]
     for _ in range(3000):
         (gradient,) = torch.autograd.grad(sum(r.square().mean() for r in terms().values()), theta)
         theta = (theta - 0.99 * limit * gradient).detach().requires_grad_()

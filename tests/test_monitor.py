@@ -24,9 +24,7 @@ from torch import Tensor
 from pinn_ntk import NTK
 from pinn_ntk.callbacks import NTKBalancer, NTKMonitor
 from pinn_ntk.callbacks.step.recorder import Recorder
-from pinn_ntk.diagnostics.interference import TermInterference
-from pinn_ntk.diagnostics.predicted_decrease import PredictedDecrease
-from pinn_ntk.diagnostics.rank import Rank
+from pinn_ntk.diagnostics.certificate import Certificate
 from pinn_ntk.diagnostics.step_size import StepSize
 from pinn_ntk.looks.parameters import learning_rate, trained_parameters
 from tests.by_hand import D, Seen
@@ -238,20 +236,18 @@ def test_failing_diagnostic_warns_once_and_training_goes_on(monkeypatch: pytest.
 
 
 COSINE, STABLE = "ntk/interference/pde/bc", "ntk/max_stable_lr"
-FORECAST, BETWEEN, RATES = "the predicted decrease", "the interference", "the rate of each mode"
+FORECAST, BETWEEN = "the predicted decrease", "the interference"
 LR, LIMIT = "the learning rate", "the largest stable learning rate"
 BOTH = f"{BETWEEN}, {FORECAST}"
 INPUTS, TERMS_OF_STEP = "callbacks.step.step_inputs.StepInputs", "looks.step_terms.StepTerms"
 PARTS: dict[str, tuple[str, str, set[str]]] = {
     f"{TERMS_OF_STEP}.losses": ("the loss of each term", BOTH, {COSINE, JUDGED}),
-    f"{TERMS_OF_STEP}.curvature": ("the curvature of the loss", f"{LIMIT}, {RATES}", {STABLE}),
+    f"{TERMS_OF_STEP}.curvature": ("the curvature of the loss", LIMIT, {STABLE}),
     "looks.look.learning_rate": (LR, "", {"ntk/lr"}),
     "graph.terms.term_loss.TermLoss.slope": ("the slopes of the loss", BOTH, {COSINE, JUDGED}),
     "diagnostics.interference.interference_of": (BETWEEN, "", {COSINE}),
-    "diagnostics.time_scales.mode_rates": (RATES, "", set()),
     "diagnostics.step_size.max_stable_lr": (LIMIT, "", {STABLE}),
     "diagnostics.rank.definiteness": ("the definiteness", "", set()),
-    "diagnostics.repeated_points.RepeatedPoints.read": ("the count of repeated points", "", set()),
     f"{INPUTS}.drew_numbers": ("the random states", FORECAST, {JUDGED}),
     f"{INPUTS}.setting": ("the setting of the step", FORECAST, {JUDGED}),
     "diagnostics.predicted_decrease.digest": (FORECAST, "", {JUDGED}),
@@ -279,7 +275,7 @@ def test_a_part_that_fails_leaves_all_the_others(part: str, monkeypatch: pytest.
     assert len(monitor.history["ntk/trace/pde"]) == 3
 
 
-SPEAKERS = [Rank, TermInterference, StepSize, PredictedDecrease]
+SPEAKERS = [StepSize, Certificate]
 
 
 @pytest.mark.parametrize("speaker", SPEAKERS, ids=lambda speaker: speaker.name)
@@ -297,7 +293,7 @@ def test_a_sentence_that_fails_leaves_the_rest_of_the_summary(
         rest = told()
     assert set(rest) < set(whole)
     assert 1 <= len(whole) - len(rest) <= 2
-    assert len(rest) > 8
+    assert len(rest) >= 8
 
 
 @pytest.mark.parametrize(

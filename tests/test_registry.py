@@ -29,7 +29,7 @@ def names(*given: Any, **options: Any) -> list[str]:
 
 def test_all_that_there_are_in_the_order_in_which_they_read():
     assert names() == list(BY_NAME)
-    assert len(names()) == 15
+    assert len(names()) == 13
     assert names(limit=False) == [name for name in BY_NAME if name != LIMIT]
     assert names([LIMIT], limit=False) == [LIMIT]
     assert names([Own(), "drift", "spectrum"]) == ["spectrum", "drift", "own_question"]

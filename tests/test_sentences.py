@@ -16,7 +16,6 @@ from tests.looks import said
 
 NUMBERS = [0.0, 1e-300, 3e-9, 0.0456, 0.9999, 1.0, 1.004, 2.5, 99.6, 123.4, 45678.0, 1e300]
 SIGNED = [*NUMBERS, -1e-300, -0.05, -1.0, -123.4]
-COSINES = [0.0, -1e-12, 1e-12, -0.05, -0.3, 1.0, -1.0]
 
 BAD = {
     "exponent of a small number": r"\de\+0[0-5]\b",
@@ -45,10 +44,6 @@ def spectrum(rank: int, number: float) -> dict[str, Any]:
     return {"terms": {"pde": {**facts, "effective_rank": float(rank), "condition": 1.0}}}
 
 
-def cosines(a: float) -> dict[str, Any]:
-    return {"cosines": [["pde", "bc", a]], "decay": {"pde": -1.0, "bc": a}}
-
-
 def of_one(make: Callable[[float], dict[str, Any]], numbers: list[float]) -> Iterator[str]:
     return (said(**make(number)) for number in numbers)
 
@@ -58,28 +53,15 @@ def of_two(make: Callable[[float, float], dict[str, Any]]) -> Iterator[str]:
 
 
 SENTENCES: dict[str, Callable[[], Iterator[str]]] = {
-    "traces": lambda: of_two(lambda a, b: {"traces": {"traces": {"pde": a, "bc": b}}}),
-    "traces of equal rows": lambda: of_two(
-        lambda a, b: {
-            "step": {"rows": {"pde": 2, "bc": 2}},
-            "traces": {"traces": {"pde": a, "bc": b}},
-        }
-    ),
     "weights": lambda: of_two(lambda a, b: {"weights": {"weights": {"pde": a, "bc": b}}}),
     "spectrum": lambda: of_one(lambda a: {"spectrum": spectrum(min(2, int(a)), a)}, NUMBERS),
-    "drift": lambda: of_two(
-        lambda a, b: {"drift": {"drift": {"pde": a, "kernel": a, "parameters": b}}}
+    "step size": lambda: of_two(lambda a, b: {"step_size": {"bound": a, "lr": b}}),
+    "sample": lambda: of_two(
+        lambda a, b: {
+            "step": {"sampled": {"pde": [2, 3]}},
+            "traces": {"traces": {"pde": a}, "errors": {"pde": b}},
+        }
     ),
-    "distance": lambda: of_one(
-        lambda a: {"distance_to_limit": {"distance_to_limit": a}, "drift": None}, NUMBERS
-    ),
-    "step size": lambda: of_two(
-        lambda a, b: {"step_size": {"bound": a}, "learning_rate": {"lr": b}}
-    ),
-    "time scales": lambda: of_two(
-        lambda a, b: {"time_scales": {"rates": {"pde": [a, b]}}, "learning_rate": {"lr": 0.1}}
-    ),
-    "interference": lambda: of_one(lambda a: {"interference": cosines(a)}, COSINES),
     "prediction": lambda: (
         said(predicted_decrease={"step": 3, "ratio": ratio, "predicted": predicted})
         for ratio, predicted in product(SIGNED, [None, 1.0, -1.0])
@@ -93,9 +75,9 @@ SENTENCES: dict[str, Callable[[], Iterator[str]]] = {
         },
         NUMBERS,
     ),
-    "repeated": lambda: (
-        said(repeated_points={"repeated": {"pde": n}}, step={"rows": {"pde": 4, "bc": 2}})
-        for n in range(4)
+    "rows without rank": lambda: (
+        said(rank={"pde": {"broadcast": "", "still": n, "rows": 4, "searched": 4, "equal": m}})
+        for n, m in product(range(4), range(4))
     ),
     "certificate": lambda: of_one(lambda a: {"certificate": {"worst": a}}, NUMBERS[:4]),
     "definiteness": lambda: (

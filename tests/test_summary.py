@@ -11,7 +11,7 @@ from pinn_ntk.diagnostics import Diagnostic, Reading
 from pinn_ntk.diagnostics.registry import chosen
 from pinn_ntk.diagnostics.summary import summary
 from pinn_ntk.looks.step_terms import PROBE
-from tests.looks import ask, look_at, rows, said, says, told
+from tests.looks import ask, facts_of, look_at, rows, said, says, spectrum, told
 
 NINE = {"pde": 9, "bc": 2}
 
@@ -20,11 +20,15 @@ NINE = {"pde": 9, "bc": 2}
     ("changes", "sentence"),
     [
         ({}, "**Kernel at step 20** on the training batch\n"),
-        *(({}, f"NOT {unsaid}") for unsaid in ("Undefined", "Names", "evenly strided")),
+        *(({}, f"NOT {unsaid}") for unsaid in ("Undefined", "Names", "Rows")),
         ({}, "\n| pde | 3 | 111 | 100 | 1.2 | 1.0e+01 | 0.2 |\n"),
         ({}, "\n| bc | 2 | 3 | 2 | 1.8 | 2.0e+00 | 0.01 |\n"),
         ({"drift": {"drift": {}}}, "| pde | 3 | 111 | 100 | 1.2 | 1.0e+01 | - |"),
         ({"drift": {"drift": {"pde": math.nan}}}, "| pde | 3 | 111 | 100 | 1.2 | 1.0e+01 | - |"),
+        (
+            {"spectrum": {"terms": {"bc": facts_of(spectrum(0.0, 0.0, floor=0.0))}}},
+            "| bc | 2 | 3 | 0 | 0 | - | 0.01 |",
+        ),
         ({"spectrum": None, "drift": None}, "\n| pde | 3 | 111 | - | - | - | - |\n"),
         ({"traces": None}, "\n| bc | 2 | - | 2 | 1.8 | 2.0e+00 | 0.01 |\n"),
         ({"step": {"points": PROBE}}, "**Kernel at step 20** on a fixed probe"),
@@ -32,10 +36,26 @@ NINE = {"pde": 9, "bc": 2}
         ({"step": {"undefined": ["ic"]}}, "| ic | - | undefined | - | - | - | - |"),
         ({"step": {"undefined": ["term_2"]}}, "- Names: term_2 (not logged before the backward"),
         ({"step": {"rows": {"term_0": 1}}, "spectrum": None, "traces": None}, "- Names: term_0"),
-        ({"step": {"rows": NINE}}, "those of 3 of its 9 rows, evenly strided (max_points=4)"),
+        (
+            {"step": {"rows": NINE}},
+            "- Rows left out: 3 of 9 of pde are in the blocks, evenly strided (max_points=4).",
+        ),
+        ({"step": {"rows": {"pde": 9, "bc": 5}}}, "out: 3 of 9 of pde, 2 of 5 of bc are in the"),
+        ({"step": {"rows": NINE, "sampled": {"pde": [3, 9]}}}, "NOT Rows left out"),
         (
             {"step": {"rows": NINE, "points": PROBE}},
-            "are those of 3 of its 9 rows, drawn from equal strata (max_points=4)",
+            "3 of 9 of pde are in the blocks, drawn from equal strata (max_points=4)",
+        ),
+        (
+            {"step": {"sampled": {"pde": [2, 3]}}},
+            "- Rows measured (~): 2 of 3 of pde, drawn from equal strata",
+        ),
+        (
+            {
+                "step": {"sampled": {"pde": [2, 3], "bc": [1, 2]}},
+                "traces": {"errors": {"pde": 11.1}},
+            },
+            "2 of 3 of pde (standard error of the trace 10 %), 1 of 2 of bc, drawn",
         ),
     ],
 )
@@ -62,8 +82,8 @@ def test_one_s_own_diagnostic_speaks_before_the_certificate_and_may_fail_alone()
 
     every = [Own(), *chosen()]
     lines = summary(told(own={"x": 1}), every, say).splitlines()[7:]
-    starts = [line.split(":")[0].split(" since")[0] for line in lines]
-    order = ["Rates", "pde", "bc", "Drift", "Step size", "Own", "Certificate"]
+    starts = [line.split(":")[0] for line in lines]
+    order = ["Rank", "Step size", "Own", "Certificate"]
     assert starts == [f"- {said}" for said in order]
     assert failed == []
     broken = {**told(own={}), "step_size": Reading(20)}

@@ -80,8 +80,8 @@ SPEAKS: dict[str, tuple[Cause, dict[str, Any]]] = {
         {"cancelling": 0.001, "modes": {"pde": (0.8, 0.0), "bc": (0.8, 0.0)}},
     ),
     "slow modes": (Cause.SPECTRAL_BIAS, {"modes": {"pde": (1e-5, 0.99)}}),
-    "free": (Cause.NOT_UNIQUE, {"free": 0.7}),
-    "free though solved": (Cause.NOT_UNIQUE, {**SOLVED, "free": 0.7}),
+    "free": (Cause.NOT_UNIQUE, {"free": {"u": 0.7}}),
+    "free though solved": (Cause.NOT_UNIQUE, {**SOLVED, "free": {"u": 0.7}}),
     "all solved": (Cause.CLEAN, SOLVED),
     "no reason": (Cause.UNKNOWN, {}),
 }

@@ -13,7 +13,7 @@ from pinn_ntk.graph.terms.learned import learned_weights
 from pinn_ntk.looks.look import Look
 
 HARMLESS = 3.001
-"""Ratio of two weights of the loss up to which no term lags behind for them, and rounding."""
+"""Ratio of two weights of the loss up to which they change little, and rounding."""
 
 FEW = 4
 """Batches that a term may miss, where epochs are shorter than that."""

@@ -1,4 +1,4 @@
-"""Whether the kernel is positive definite, and with that whether the loss must fall.
+"""Whether the kernel is positive definite, and why rank is lost where it is not.
 
 | symbol | meaning | shape |
 | --- | --- | --- |
@@ -10,8 +10,8 @@
 Under gradient flow dL/dt = -g^T K g. If K is positive definite, the loss falls at a rate of
 lambda_min |g|^2 at least, as long as g is not zero (Jacot, Gabriel, Hongler 2018, section 3, who
 prove it in the limit of infinite width for different points on the unit sphere). If the rank is
-lower, the loss falls unless g lies in the null space of K, and for a mean of squares the share of r
-in that null space stays for ever. Numerically, what lies below the rounding noise is no rank.
+lower, the loss falls unless g lies in the null space of K, and the part of r in that null space
+stays for ever. Numerically, what lies below the rounding noise is no rank.
 
 A rank is lost for a reason, and some are mistakes: see `pinn_ntk.analysis.repeated_rows`.
 """
@@ -46,11 +46,8 @@ FULL = 0.9  # share of the rank that rows and parameters allow, from which they 
 REPEATED = 0.1
 """Share of rows left out of the kernel that have to repeat others before it is said."""
 
-EQUAL = (
-    "duplicated points, or points that the network does not tell apart, as with periodic features, "
-    "ReLU or saturated units"
-)
-"""Why rows are equal."""
+EQUAL = "rows that the parameters cannot tell apart"
+"""What equal rows of J are called; only equal inputs are repeated points."""
 
 
 @dataclass(frozen=True)
@@ -71,10 +68,11 @@ class Definiteness:
         searched: Rows of the terms and how many of them differ, where the kernel is that of some of
             them and more than `REPEATED` repeat others.
         outside: Share of |r|^2 in the directions of eigenvalues at the floor and below, where
-            nothing is learned; None where no residual was given, or one that is zero, or no
-            eigenvectors.
+            nothing is learned, whatever weights the terms have in the loss; None where no residual
+            was given, or one that is zero, or no eigenvectors.
         additive: Terms of ``broadcast`` that may be meant: all rows differ, as those of components
             that differ by a shift.
+        left_out: Rows that are not in the kernel, of which nothing is known.
     """
 
     name: str
@@ -89,11 +87,12 @@ class Definiteness:
     outside: float | None = None
     searched: tuple[int, int] | None = None
     additive: frozenset[str] = frozenset()
+    left_out: int = 0
 
     @property
     def must_decrease(self) -> bool:
-        """Whether the loss falls for whatever slopes other than zero: the rank is full."""
-        return self.rank == self.rows and self.searched is None
+        """Whether all rows are known and the rank is full: gradient flow lowers the loss."""
+        return self.rank == self.rows and not self.left_out
 
     @property
     def distinct(self) -> int:
@@ -113,7 +112,7 @@ class Definiteness:
         causes, moving = [], self.distinct - self.still
         if self.searched or self.duplicates:
             rows, different = self.searched or (self.rows, self.distinct)
-            causes.append(f"equal rows ({counted(different, 'different one')} of {rows}; {EQUAL})")
+            causes.append(f"{EQUAL} ({counted(different, 'different one')} of {rows})")
         if self.still:
             causes.append(f"{counted(self.still, 'row')} that no parameter moves")
         if self.rank < FULL * min(moving, self.parameters):
@@ -125,28 +124,37 @@ class Definiteness:
 
     @property
     def statement(self) -> str:
-        """Rank, whether the loss must fall, and the cause if not, in one to three sentences."""
-        loss = "the loss" if self.name == WHOLE else "its loss, trained alone,"
-        if not self.rank:
-            said = f"{self.name}: the kernel is zero, and {loss} does not fall."
-            return f"{said} {self.cause}".rstrip()
-        if self.must_decrease:
-            return (
-                f"{self.name}: positive definite with smallest eigenvalue {number(self.smallest)}; "
-                f"under gradient flow {loss} falls by that times |dL/dr|^2 a unit of time at least."
-            )
-        if self.rank == self.rows:
-            return (
-                f"{self.name}: positive definite on the {counted(self.rows, 'row')} looked at, but "
-                f"not on all. {self.cause}"
-            )
-        kept = "" if self.outside is None else f" ({_share(self.outside)} of |r|^2 lies there)"
-        said = (
-            f"{self.name}: rank {self.rank} of {self.rows}, the smallest eigenvalue above the "
-            f"rounding noise is {number(self.smallest)}; {loss} falls unless dL/dr lies in the "
-            f"other {counted(self.rows - self.rank, 'direction')}{kept}."
-        )
+        """Rank, what follows for gradient flow, and why it is lost, in one to three sentences."""
+        known = f" on the {self.rows} of {self.rows + self.left_out} rows looked at"
+        said = f"{self.name}{known if self.left_out else ''}: {self._said}."
         return f"{said} {self.cause}".rstrip()
+
+    @property
+    def _said(self) -> str:
+        said = (
+            f"rank {self.rank} of {self.rows}, the smallest eigenvalue above the rounding noise is "
+            f"{number(self.smallest)}"
+        )
+        if not self.rank:
+            said = "the kernel is zero"
+        elif self.rank == self.rows:
+            said = f"positive definite with smallest eigenvalue {number(self.smallest)}"
+        return said if self.left_out else f"{said}; {self._flow}"
+
+    @property
+    def _flow(self) -> str:
+        """What the loss does under gradient flow; of a part of the rows that is not known."""
+        alone = self.name != WHOLE
+        loss = f"under gradient flow{' of this term alone' if alone else ''} the loss"
+        if not self.rank:
+            return f"{loss} stays"
+        if self.rank == self.rows:
+            return f"{loss} falls by that times |dL/dr|^2 a unit of time at least"
+        others = counted(self.rows - self.rank, "direction")
+        said = f"{loss} falls unless dL/dr lies in the other {others}"
+        if not alone or self.outside is None:
+            return said
+        return f"{said} ({_share(self.outside)} of |r|^2 lies there)"
 
 
 def definiteness(
@@ -168,10 +176,10 @@ def definiteness(
         kernel: Kernel of the terms.
         term: Name of the term; the whole kernel when left out.
         residuals: Residual of the term, or term -> residual, in the shape that the loss sees,
-            which tells broadcasting from duplicated points more surely.
+            which tells broadcasting from equal rows more surely.
         spectrum: Spectrum of the block, where it is known. Without its eigenvectors the share of
             the residuals outside the range is left out.
-        whole: Kernel of all rows, where ``kernel`` is that of some. Broadcasting and repeated rows
+        whole: Kernel of all rows, where ``kernel`` is that of some. Broadcasting and equal rows
             are looked for there, the latter term by term; residuals of its rows are good for
             broadcasting only.
         distinct: Term -> `distinct_rows` of ``whole``, where they are counted already.
@@ -190,8 +198,8 @@ def definiteness(
         >>> found = definiteness(empirical_ntk({"bc": u}, [a, b]), "bc")
         >>> found.rank, found.duplicates, found.must_decrease
         (2, ((0, 1), (2, 3)), False)
-        >>> found.distinct, found.cause[:26]
-        (2, 'Rank is lost by equal rows')
+        >>> found.distinct, found.cause
+        (2, 'Rank is lost by rows that the parameters cannot tell apart (2 different ones of 4).')
     """
     names = kernel.terms if term is None else (term,)
     jacobians = [kernel.jacobian(name) for name in names]
@@ -219,6 +227,7 @@ def definiteness(
         outside=None if known is None else _outside(known, spectrum, len(kept)),
         searched=_searched(kernel, whole or kernel, names, distinct or {}),
         additive=frozenset(name for name, form in forms.items() if not form.certain),
+        left_out=sum((whole or kernel).sampled(name)[1] for name in names) - len(block),
     )
 
 

@@ -145,8 +145,8 @@ def interference_of(gradients: Mapping[str, Tensor]) -> Interference:
 def interference_figure(measured: Interference | Mapping[str, Interference]) -> Figure:
     """Cosines as coloured matrices, one panel a measurement, to be read row against column.
 
-    Blue pairs help each other, red ones work against each other; grey has no direction because a
-    gradient is zero. Needs matplotlib; pyplot is not touched.
+    Blue pairs help each other, red ones undo a part of each other's steps; grey has no direction
+    because a gradient is zero. Needs matplotlib; pyplot is not touched.
 
     ``measured`` is one measurement, or title -> measurement, such as of the first and last step;
     ValueError where there is none.

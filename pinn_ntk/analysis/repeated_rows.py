@@ -1,4 +1,4 @@
-"""Rows of a residual that the parameters move alike: duplicated points, accidental broadcasting.
+"""Rows of a residual that the parameters cannot tell apart, and accidental broadcasting.
 
 | symbol | meaning | shape |
 | --- | --- | --- |
@@ -94,8 +94,8 @@ def additive_form(
 
     Rows of J are row-major. Of a large residual a sample of `SIDE` times `SIDE` entries is looked
     at. Where the shape is not known, the residual is taken for a square if R is a square number of
-    at least 9. Where the distinct rows are not N, M or N M as for different points, they are
-    duplicated points, and there is no form.
+    at least 9. Where the distinct rows are not N, M or N M as for different points, rows are equal
+    for another reason, and there is no form.
 
     >>> from pinn_ntk import empirical_ntk
     >>> w, b = (torch.ones(n, requires_grad=True) for n in ((), (3,)))

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from pinn_ntk.kernel.ntk import NTK
 from pinn_ntk.kernel.rows import strided_by
-from pinn_ntk.kernel.spectrum import Spectrum, largest_eigenvalue
-from pinn_ntk.kernel.tsqr import factor_precision
+from pinn_ntk.kernel.spectrum import largest_eigenvalue
 
 
 def max_stable_lr(
@@ -34,36 +33,6 @@ def max_stable_lr(
     weights = _weights_kept(kept, kernel, of_kernel, rows_kept)
     top = largest_eigenvalue(kept.weighted_matrix(weights))
     return 2 / top if top else math.inf
-
-
-def mode_rates(
-    kept: NTK,
-    kernel: NTK,
-    spectra: Mapping[str, Spectrum],
-    curvature: Mapping[str, Tensor],
-    rows_kept: Mapping[str, Tensor] | None = None,
-) -> dict[str, tuple[float, float]]:
-    """Rates at which each term, taken alone, is learned: eigenvalues of D^(1/2) K_aa D^(1/2).
-
-    A mode of rate mu falls as exp(-mu t) under gradient flow, and by a factor of 1 - lr mu with
-    each step of gradient descent. Arguments as of `max_stable_lr`; ``spectra`` are those of the
-    kept blocks, used where D is the same for all rows, and terms without D are passed over.
-    Returns the rates of the fastest mode and of the slowest above the noise, in 1 / learning rate,
-    without terms that have no mode above it.
-    """
-    known = {term: D for term, D in curvature.items() if term in kernel.terms}
-    weights = _weights_kept(kept, kernel, known, rows_kept)
-    rates = {}
-    for term, weight in weights.items():
-        above, scale = spectra[term].above_floor, float(weight[0])
-        if bool((weight != weight[0]).any()):
-            root, scale = weight.sqrt().to(kept[term]), 1.0
-            precision = factor_precision([kept.jacobian(term)])
-            weighted = root[:, None] * kept[term] * root
-            above = Spectrum.of(weighted, precision=precision).above_floor
-        if len(above) and scale > 0:
-            rates[term] = (scale * float(above[0]), scale * float(above[-1]))
-    return rates
 
 
 def _weights_kept(

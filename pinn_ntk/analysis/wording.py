@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import math
 
-EVEN = 1.05
-"""Ratio below which two numbers are called equal."""
-
 
 def number(value: float, digits: int = 2) -> str:
     """A number to some digits; below a million without exponent.
@@ -31,15 +28,6 @@ def percent(share: float) -> str:
     return f"{number(100 * share)} %" if share >= 1e-4 else "under 0.01 %"
 
 
-def cosine(value: float) -> str:
-    """A number between -1 and 1, 0 where nobody would tell it from that.
-
-    >>> cosine(-0.347), cosine(0.3), cosine(-1e-9)
-    ('-0.35', '0.3', '0')
-    """
-    return number(value) if abs(value) >= 5e-4 else "0"
-
-
 def counted(count: int, noun: str) -> str:
     """A count with its noun.
 
@@ -47,28 +35,6 @@ def counted(count: int, noun: str) -> str:
     ('1 row', '2 rows')
     """
     return f"{count} {noun}{'' if count == 1 else 's'}"
-
-
-def within(ratio: float) -> str:
-    """How near numbers are whose largest is ``ratio`` times the least.
-
-    >>> within(1.01), within(2.34)
-    ('equal to within 5 %', 'within a factor of 2.3')
-    """
-    return f"within a factor of {number(ratio)}" if ratio >= EVEN else "equal to within 5 %"
-
-
-def steps(count: float) -> str:
-    """A number of steps, as an adverb.
-
-    >>> steps(0.3), steps(1.234), steps(123.4), steps(123456.0)
-    ('in a step', 'in 1.2 steps', 'in 123 steps', 'in 120000 steps')
-    """
-    if count <= 1:
-        return "in a step"
-    if 10 <= count < 10_000:
-        return f"in {count:.0f} steps"
-    return f"in {number(count)} steps" if math.isfinite(count) else "never"
 
 
 def came_true(ratio: float, predicted: float | None) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.utils.hooks import RemovableHandle
 
-from pinn_ntk.analysis.wording import number
-from pinn_ntk.diagnostics.base import Diagnostic, Reading, Readings, Tag, finite
+from pinn_ntk.diagnostics.base import Diagnostic, Reading, Tag, finite
 from pinn_ntk.graph.subclasses import plain
 from pinn_ntk.limit.distance import DistanceToLimit
 from pinn_ntk.limit.layers import PlainMLP, find_plain
@@ -99,25 +98,6 @@ class DistanceFromLimit(Diagnostic):
             self._left_out, self._plain = True, None
             self.batch_ends()
         return None if self._distance is None else self._distance(plain)
-
-    def sentences(self, readings: Readings) -> Iterator[str]:
-        distance = readings[self.name].values[self.name]
-        said = (
-            f"Width: the kernel of the network itself is {number(distance)} from its limit of "
-            "infinite width, relative to the norm of that"
-        )
-        if "drift" not in readings:
-            yield f"{said}."
-        elif readings["drift"].facts["drift"].get("parameters") == 0:
-            yield (
-                f"{said}; at this first measurement that comes of its finite width alone, unless "
-                "it was trained before."
-            )
-        else:
-            yield (
-                f"{said}; by now that is width and training together, and the distance at the "
-                "first measurement is that of the width."
-            )
 
     def batch_ends(self) -> None:
         for handle in self._handles:

@@ -21,7 +21,6 @@ from typing import Any, TypeVar
 from torch import Tensor
 
 from pinn_ntk.analysis.drift import change_of_parts
-from pinn_ntk.analysis.wording import number
 from pinn_ntk.diagnostics.base import Diagnostic, Reading, Readings, Tag, finite
 from pinn_ntk.kernel.ntk import NTK
 from pinn_ntk.looks.look import Look
@@ -29,9 +28,6 @@ from pinn_ntk.looks.step_terms import BATCH
 
 K = TypeVar("K")
 Pair = tuple[str, str]
-
-CONSTANT, MOVED = 0.1, 0.5
-"""Drift up to which the kernel passes for constant, and from which it plainly does not."""
 
 
 class KernelDrift(Diagnostic):
@@ -60,7 +56,11 @@ class KernelDrift(Diagnostic):
                 "where the points stay."
             ),
         ),
-        Tag("drift/kernel", "the same of all blocks, cross blocks included", advice="The same."),
+        Tag(
+            "drift/kernel",
+            "the same of all blocks, cross blocks included",
+            advice="That of the largest blocks: a small term may have moved by far more.",
+        ),
         Tag("drift/parameters", "the same of the parameters"),
         Tag("drift/parameters_<group>", "the same of each group, where several are trained"),
     )
@@ -89,21 +89,16 @@ class KernelDrift(Diagnostic):
             groups=look.groups,
         )
         values = finite({f"drift/{name}": value for name, value in drift.items()})
-        facts = {
-            "drift": drift,
-            "terms": list(look.sampled.terms),
-            "moved_points": list(self.moved_points),
-        }
+        facts = {"drift": drift, "moved_points": list(self.moved_points)}
         return Reading(look.step, values, facts=facts)
 
     def sentences(self, readings: Readings) -> Iterator[str]:
-        facts = readings[self.name].facts
-        yield from _verdicts(facts["drift"], facts["terms"])
-        if facts["moved_points"]:
+        moved = readings[self.name].facts["moved_points"]
+        if moved:
             yield (
-                f"Points: those of {', '.join(facts['moved_points'])} changed since the first "
-                "measurement, so the drift of their kernel is not defined. NTKMonitor(probe=...) "
-                "measures on points that stay."
+                f"Points: those of {', '.join(moved)} changed since the first measurement, so the "
+                "drift of their kernel is not defined. NTKMonitor(probe=...) measures on points "
+                "that stay."
             )
 
     @property
@@ -215,31 +210,3 @@ def _change(start: dict[K, Tensor], now: Iterable[tuple[K, Tensor, float]]) -> f
 
 def _pairs(terms: Iterable[str]) -> list[Pair]:
     return list(combinations_with_replacement(terms, 2))
-
-
-def _verdicts(drift: Mapping[str, float], terms: Iterable[str]) -> Iterator[str]:
-    """Of the whole kernel where that is known, else of its terms."""
-    moved = drift.get("parameters")
-    whole = {"the kernel": drift.get("kernel", math.nan)}
-    single = {f"the kernel of {t}": drift.get(t, math.nan) for t in terms}
-    for drifts in (whole, single):
-        known = finite(drifts)
-        if moved and known:
-            yield _verdict(known, moved, of=len(drifts))
-            return
-
-
-def _verdict(drifts: Mapping[str, float], moved: float, of: int) -> str:
-    worst = max(drifts.values())
-    verdict = "in between: the linear theory of the first kernel holds roughly"
-    if worst <= CONSTANT:
-        verdict = "nearly constant: the linear theory of the first kernel describes the training"
-    elif worst >= MOVED:
-        verdict = "changed: the linear theory of the first kernel no longer holds over the training"
-    if len(drifts) < of:
-        verdict += " of " + ", ".join(name.removeprefix("the kernel of ") for name in drifts)
-    listed = ", ".join(f"{name} {number(drift)}" for name, drift in drifts.items())
-    return (
-        f"Drift since the first measurement, relative to the norm: {listed}, the parameters "
-        f"{number(moved)}; {verdict}."
-    )

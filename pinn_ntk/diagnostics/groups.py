@@ -43,11 +43,14 @@ class Groups(Diagnostic):
 
     def sentences(self, readings: Readings) -> Iterator[str]:
         facts = readings[self.name].facts
+        listed = []
         for term, trace in facts["traces"].items():
             shares = {g: traces.get(term, 0.0) for g, traces in facts["groups"].items()}
             if shares and 0 < trace < math.inf:
                 parts = ", ".join(f"{g} {number(share / trace)}" for g, share in shares.items())
-                yield f"{term}: shares of the groups of parameters in its trace: {parts}."
+                listed.append(f"{term} {parts}")
+        if listed:
+            yield f"Shares of the groups of parameters in the trace: {'; '.join(listed)}."
 
     def _used(self, look: Look) -> list[str]:
         """Groups that residuals depend on, in the order of the parameters; none if one only."""

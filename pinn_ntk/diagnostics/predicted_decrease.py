@@ -26,8 +26,8 @@ from pinn_ntk.looks.step_terms import BATCH
 
 COPIES = 24  # bytes that parameters before a step, and their change, take each
 
-NEAR = 0.2
-"""Distance from 1 up to which a ratio of decreases is said to confirm the kernel."""
+NEAR = 0.25
+"""Distance from 1 from which the kernel is said not to explain a step."""
 
 
 class StartOfStep:
@@ -120,12 +120,12 @@ class PredictedDecrease(Diagnostic):
     """Makes a forecast of each measured step and judges it; of several losses, of the first.
 
     The ratio is that of whatever step the optimizer took, 1 where residuals are linear along it;
-    near 1 as well where the loss rises as the kernel says, and the summary gives the sign. It is
-    known when the next step has come. It is left out for points that are drawn anew (a probe has
-    points that stay), where gradients are accumulated, where the kernel is not over all parameters
-    or of a sample of the rows (``max_rows``, ``memory_budget``), and where residuals become another
-    function of the parameters between the two steps: where they draw random numbers (dropout; noise
-    on targets), or batch, buffers or frozen parameters change.
+    near 1 as well where the loss rises as the kernel says. It is known when the next step has come.
+    It is left out for points that are drawn anew (a probe has points that stay), where gradients
+    are accumulated, where the kernel is not over all parameters or of a sample of the rows
+    (``max_rows``, ``memory_budget``), and where residuals become another function of the parameters
+    between the two steps: where they draw random numbers (dropout; noise on targets), or batch,
+    buffers or frozen parameters change.
     A residual function draws the same numbers twice. Annealed attributes and generators of your own
     cannot be seen: leave the ratio aside there. Of losses such as sqrt(mean r^2) or log(mean r^2)
     it is that of the mean square with the weight that the step gives it.
@@ -209,18 +209,13 @@ class PredictedDecrease(Diagnostic):
     def sentences(self, readings: Readings) -> Iterator[str]:
         facts = readings[self.name].facts
         ratio, predicted = facts["ratio"], facts["predicted"]
-        said = f"Prediction: by the step at {facts['step']} the loss {came_true(ratio, predicted)}"
         if abs(ratio - 1) > NEAR:
             yield (
-                f"{said}: residuals are not linear along that step. It is too long for that, or a "
-                "derivative in them is cut off (create_graph=True is missing, or a detach())."
+                f"Prediction: by the step at {facts['step']} the loss "
+                f"{came_true(ratio, predicted)}. It does not explain that step, as where residuals "
+                "are not linear along it, or a derivative in them is cut off (detach(), no "
+                "create_graph=True)."
             )
-        elif predicted is None or predicted >= 0:
-            yield f"{said}; the kernel at that step explains that step."
-        elif facts.get("slope", 0) > 0:
-            yield f"{said}: that step goes uphill, as steps with momentum may."
-        else:
-            yield f"{said}: the step is too long, for linear residuals as well."
 
     def state_dict(self) -> dict[str, Any]:
         return {} if self._waiting is None else self._waiting.state_dict()

@@ -14,10 +14,8 @@ from pinn_ntk.diagnostics.interference import TermInterference
 from pinn_ntk.diagnostics.learning_rate import LearningRate
 from pinn_ntk.diagnostics.predicted_decrease import PredictedDecrease
 from pinn_ntk.diagnostics.rank import Rank
-from pinn_ntk.diagnostics.repeated_points import RepeatedPoints
 from pinn_ntk.diagnostics.spectrum import Spectra
 from pinn_ntk.diagnostics.step_size import StepSize
-from pinn_ntk.diagnostics.time_scales import TimeScales
 from pinn_ntk.diagnostics.traces import Traces
 from pinn_ntk.diagnostics.verdict import Judgement
 from pinn_ntk.diagnostics.weights_in_force import WeightsInForce
@@ -27,13 +25,11 @@ CLASSES: tuple[type[Diagnostic], ...] = (
     Traces,
     WeightsInForce,
     Rank,
-    RepeatedPoints,
     Groups,
     KernelDrift,
     DistanceFromLimit,
     StepSize,
     LearningRate,
-    TimeScales,
     TermInterference,
     PredictedDecrease,
     Certificate,

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from pinn_ntk.analysis.wording import number
 from pinn_ntk.diagnostics.base import Diagnostic, Reading, Readings, Tag, finite
 from pinn_ntk.diagnostics.figures import history_figure
 from pinn_ntk.kernel.spectrum import Spectrum
@@ -38,14 +37,15 @@ class Spectra(Diagnostic):
             "effective_rank/<term>",
             "directions that carry K_aa, Tr^2 / Frobenius^2",
             advice=(
-                "How many directions learn at all. Near 1 with hundreds of points: spectral "
-                "bias, or points that say the same."
+                "Near 1: one direction carries nearly all of K_aa, however many points there are."
             ),
         ),
         Tag(
             "log10_condition/<term>",
             "log10 of lambda_max over the last above the noise",
-            advice="The number of decades in time between the first and the last thing learned.",
+            advice=(
+                "Under gradient flow: decades in time between the first and the last thing learned."
+            ),
         ),
     )
 
@@ -82,10 +82,14 @@ class Spectra(Diagnostic):
         return Reading(look.step, finite(values), tensors, {**facts, "terms": terms})
 
     def sentences(self, readings: Readings) -> Iterator[str]:
-        dtype = readings["step"].facts["dtype"]
-        rank = readings["rank"].facts if "rank" in readings else {}
-        for term, facts in readings[self.name].facts["terms"].items():
-            yield _resolved(term, facts, dtype, rank.get(term, {}).get("equal", 0))
+        terms = readings[self.name].facts["terms"]
+        above = {term: (facts["rank"], facts["rows"]) for term, facts in terms.items()}
+        lost = [f"{term} {rank} of {rows}" for term, (rank, rows) in above.items() if rank < rows]
+        if lost:
+            yield (
+                f"Rank: eigenvalues above the rounding noise: {', '.join(lost)}; condition is that "
+                "of these alone."
+            )
 
     def figure(self) -> tuple[str, Figure] | None:
         if not self.spectra:
@@ -104,25 +108,3 @@ class Spectra(Diagnostic):
             term: [(step, Spectrum(values, floor)) for step, values, floor in series]
             for term, series in state.get("spectra", {}).items()
         }
-
-
-def _resolved(term: str, facts: Mapping[str, Any], dtype: str, equal: int) -> str:
-    rank, size = facts["rank"], facts["rows"]
-    if not rank:
-        return f"{term}: the kernel is zero, so nothing of it is learned."
-    carrying = number(facts["effective_rank"])
-    said = (
-        f"{term}: {carrying} {'direction carries' if carrying == '1' else 'directions carry'} the "
-        f"kernel, {rank} of {size} {'stands' if rank == 1 else 'stand'} above the rounding noise"
-    )
-    if rank == size:
-        return f"{said}."
-    if rank >= size - equal:
-        return f"{said}; the rest, {size - rank}, belong to rows that are equal to others."
-    floor = number(facts["floor"])
-    finer = "" if dtype == "float64" else "; a model in float64 resolves more"
-    return (
-        f"{said}; the rest, {size - rank}, is not resolved in {dtype}: eigenvalues there are at "
-        f"most of the order of {floor}, and how slowly they are learned, if at all, is not known"
-        f"{finer}."
-    )

@@ -7,14 +7,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
+from pinn_ntk.analysis.wording import percent
 from pinn_ntk.diagnostics.base import Diagnostic, Readings
 from pinn_ntk.diagnostics.verdict import in_markdown
 from pinn_ntk.looks.step_terms import PROBE, UNNAMED
 from pinn_ntk.verdict.verdict import Verdict
 
 ORDER = (
-    "traces", "weights", "spectrum", "rank", "repeated_points", "groups", "drift",
-    "distance_to_limit", "step_size", "time_scales", "interference", "predicted_decrease",
+    "traces", "weights", "spectrum", "rank", "groups", "drift", "distance_to_limit", "step_size",
+    "interference", "predicted_decrease",
 )  # fmt: skip
 """In which diagnostics speak; others follow, and the certificate is the last to."""
 
@@ -78,12 +79,11 @@ def _cells(term: str, readings: Readings) -> Iterator[str]:
     yield _cell(spectrum.get("lambda_max"), ".3g", about)
     yield _cell(spectrum.get("effective_rank"), ".3g", about)
     yield _cell(spectrum.get("condition"), ".1e", about)
-    drift = known("drift", "drift").get(term)
-    yield _cell(drift if drift is not None and math.isfinite(drift) else None, ".3g", about)
+    yield _cell(known("drift", "drift").get(term), ".3g", about)
 
 
 def _cell(value: float | None, form: str, about: str = "") -> str:
-    return "-" if value is None else about + format(value, form)
+    return about + format(value, form) if value is not None and math.isfinite(value) else "-"
 
 
 def _undefined(facts: Mapping[str, Any]) -> Iterator[str]:
@@ -98,30 +98,42 @@ def _left_out(readings: Readings) -> Iterator[str]:
     """Terms whose spectrum is of some rows only."""
     facts = readings["step"].facts
     spectra = readings["spectrum"].facts["terms"] if "spectrum" in readings else {}
-    for term, spectrum in spectra.items():
-        rows, kept = facts["rows"][term], spectrum["rows"]
-        if rows != kept and term not in facts.get("sampled", {}):
-            chosen = "drawn from equal strata" if facts["points"] == PROBE else "evenly strided"
-            yield (
-                f"{term}: spectrum, lambda_max, ranks, condition and drift are those of {kept} of "
-                f"its {rows} rows, {chosen} (max_points={facts['max_points']}); the trace is of "
-                "all rows, the step size an estimate."
-            )
+    kept = {term: (spectrum["rows"], facts["rows"][term]) for term, spectrum in spectra.items()}
+    fewer = _of_rows(kept, facts)
+    if fewer:
+        chosen = "drawn from equal strata" if facts["points"] == PROBE else "evenly strided"
+        yield (
+            f"Rows left out: {fewer} are in the blocks, {chosen} (max_points="
+            f"{facts['max_points']}). Spectrum, lambda_max, ranks, condition and drift are of "
+            "these, traces of all; the step size is an estimate."
+        )
+
+
+def _of_rows(counts: Mapping[str, tuple[int, int]], facts: Mapping[str, Any]) -> str:
+    """How many rows of how many, of terms that lack some and that no sample stands for."""
+    sampled = facts.get("sampled", {})
+    return ", ".join(
+        f"{some} of {rows} of {term}"
+        for term, (some, rows) in counts.items()
+        if some != rows and term not in sampled
+    )
 
 
 def _sampled(readings: Readings) -> Iterator[str]:
     """Terms of which some rows stand for all."""
-    facts = readings["step"].facts
+    sampled = readings["step"].facts.get("sampled", {})
     known = readings["traces"].facts if "traces" in readings else {}
-    for term, (measured, rows) in facts.get("sampled", {}).items():
+    listed = []
+    for term, (measured, rows) in sampled.items():
         trace, error = (known.get(part, {}).get(term, 0.0) for part in ("traces", "errors"))
-        exact = f", with a standard error of {100 * error / trace:.2g} %" if error and trace else ""
+        exact = f" (standard error of the trace {percent(error / trace)})" if trace else ""
+        listed.append(f"{measured} of {rows} of {term}{exact if error else ''}")
+    if listed:
         yield (
-            f"{term} (~): {measured} of its {rows} rows were measured, drawn from equal strata, as "
-            f"all would take too long or too much memory (max_rows, memory_budget). The trace is "
-            f"estimated from them{exact}; spectrum, lambda_max, ranks, condition and drift are of "
-            "them or fewer; shares, weights and step size that follow are estimates; no decrease "
-            "is predicted."
+            f"Rows measured (~): {', '.join(listed)}, drawn from equal strata, as all would take "
+            "too long or too much memory (max_rows, memory_budget). Traces are estimated from "
+            "them, and so is what follows from traces; spectrum, lambda_max, ranks, condition and "
+            "drift are of them or fewer; no decrease is predicted."
         )
 
 

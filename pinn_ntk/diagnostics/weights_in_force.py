@@ -34,7 +34,7 @@ class WeightsInForce(Diagnostic):
         return Reading(look.step, values, facts={"weights": dict(weights)})
 
     def sentences(self, readings: Readings) -> Iterator[str]:
-        weights = readings[self.name].facts["weights"]
+        weights = finite(readings[self.name].facts["weights"])
         if not all(math.isclose(weight, 1.0, rel_tol=1e-5) for weight in weights.values()):
             listed = ", ".join(f"{term} {number(weight, 3)}" for term, weight in weights.items())
             yield f"Weights in force, where 1 is a plain mean over the rows: {listed}."

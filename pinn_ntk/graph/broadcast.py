@@ -13,7 +13,7 @@ from pinn_ntk.graph.points import of_points
 from pinn_ntk.graph.walk import Graph
 
 SMALLEST = 3
-"""Side from which a residual may be called broadcast; smaller ones look like duplicated points."""
+"""Side from which a residual may be called broadcast; smaller ones may be anything."""
 
 
 def by_accident(n: int, m: int) -> str:

@@ -27,19 +27,21 @@ class NetworkCall:
         inputs: Tensors that it was called with.
         output: What it gave, alive.
         leaf: Whether it has no module inside, as a layer that is called by itself.
+        last: Name of the last module with parameters of its own that was called within it.
     """
 
     name: str
     inputs: tuple[Tensor, ...]
     output: Tensor
     leaf: bool
+    last: str = ""
 
 
 @contextmanager
 def called(module: nn.Module, output: Output | None = None) -> Iterator[list[NetworkCall]]:
     """Listen to calls of networks within a module; ``output`` takes the place of what they give."""
     calls: list[NetworkCall] = []
-    depth = 0
+    depth, last = 0, ""
 
     def before(*_: Any) -> None:
         nonlocal depth
@@ -47,15 +49,18 @@ def called(module: nn.Module, output: Output | None = None) -> Iterator[list[Net
 
     def after(name: str) -> Callable[..., Any]:
         def hook(part: nn.Module, args: Any, kwargs: Any, given: Any) -> Any:
-            nonlocal depth
+            nonlocal depth, last
             depth -= 1
+            if any(True for _ in part.parameters(recurse=False)):
+                last = name
             if depth or not isinstance(given, Tensor):
                 return None
             tensors = [a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)]
             inputs = tuple(t for t in tensors if t.is_floating_point())
             put = given if output is None else output(inputs, given)
             leaf = not any(True for _ in part.children())
-            calls.append(NetworkCall(name, tuple(map(_outermost, inputs)), _outermost(put), leaf))
+            seen = tuple(map(_outermost, inputs))
+            calls.append(NetworkCall(name, seen, _outermost(put), leaf, last))
             return put
 
         return hook
@@ -90,18 +95,21 @@ def constant(value: float) -> Output:
 
 
 def power(order: int, axis: int | None = None) -> Output:
-    """A field with no derivative but those of one order, at every point: u = sum (x - x0)^order.
+    """A field with no derivative but those of one order, at every point: sum w_j (x_j - x_0j)^order.
 
-    Value and derivatives are taken at x = x0, so that a residual that it changes holds a derivative
-    of that order; by one coordinate where an ``axis`` is given.
+    Value and derivatives are taken at x = x_0, so that a residual that it changes holds a derivative
+    of that order; by one coordinate where an ``axis`` is given. The w_j are 1, 1.3, 1.6, ..., so that
+    derivatives by several coordinates do not cancel, as those of a wave equation would.
     """
 
     def output(inputs: tuple[Tensor, ...], given: Tensor) -> Tensor:
         field = given * 0
         fitting = [x for x in inputs if x.shape[:-1] == given.shape[:-1]]
         columns = [column for x in fitting for column in x.split(1, -1)]
-        for column in columns if axis is None else columns[axis : axis + 1]:
-            field = field + (column - column.detach()) ** order
+        for place, column in enumerate(columns):
+            weight = 1 + 0.3 * place if axis is None else float(place == axis)
+            if weight:
+                field = field + weight * (column - column.detach()) ** order
         return field
 
     return output

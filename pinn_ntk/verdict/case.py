@@ -21,6 +21,12 @@ from pinn_ntk.verdict.training import Training
 SOLVED = 0.1
 """Root mean square of a residual over its baseline below which a term is solved."""
 
+STANDS = 0.02
+"""Decades in the last tenth of the steps below which a loss stands."""
+
+FELL = 0.9
+"""Residual over that of the last measurement from which a term still falls."""
+
 ZERO = 1e-6
 """Residual at u = 0, over the largest so far, below which a term is homogeneous."""
 
@@ -110,6 +116,17 @@ class Case(Terms, Training, Network, Parameters, Points, Parts, Directions, Smoo
         """The term of which most is left."""
         left = self.left
         return max(left, key=left.__getitem__, default="")
+
+    @property
+    def stationary(self) -> bool:
+        """Whether the loss stands, as far as it is known."""
+        return abs(self.course.get("falling", 0.0)) < STANDS
+
+    @property
+    def worst_falls(self) -> bool:
+        """Whether the worst term fell since the last measurement, as far as it is known."""
+        before = self.previous[-1].get("rms", {}).get(self.worst) if self.previous else None
+        return before is None or self.rms[self.worst] < FELL * before
 
     def findings(self) -> dict[str, Any]:
         """All that was computed, as plain values."""

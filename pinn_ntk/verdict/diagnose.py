@@ -33,15 +33,17 @@ UNSOLVED: tuple[Rule, ...] = (
     numbers.derivative_vanishes,
     scales.repeated_points,
     numbers.broadcast,
+    steps.random,
     numbers.derivative_vanishes,
     numbers.not_trained,
     scales.repeated_points,
     scales.inputs_not_scaled,
     scales.saturated,
+    solution.between,
     scales.nothing_to_find,
     scales.outputs_not_scaled,
     steps.begun,
-    steps.random_or_decay,
+    steps.decay,
     solution.rounding,
     numbers.cut_off,
     steps.step_too_short,
@@ -49,15 +51,15 @@ UNSOLVED: tuple[Rule, ...] = (
     steps.early,
     solution.points,
     solution.too_narrow,
+    balance.contradiction,
     balance.imbalance,
     balance.causality,
-    balance.contradiction,
     solution.spectral_bias,
     solution.not_unique,
 )
 """Asked in this order where a term is not solved: facts before likelihoods."""
 
-FURTHER: tuple[Rule, ...] = UNSOLVED[:8]
+FURTHER: tuple[Rule, ...] = UNSOLVED[:9]
 """Asked besides, for what else was seen."""
 
 

@@ -12,15 +12,15 @@ Williams 2006, eq. 2.26): near diag(K_uu) where u may change while no residual d
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
 
 from pinn_ntk.graph.jacobian.empirical import empirical_ntk
+from pinn_ntk.kernel.ntk import NTK
 from pinn_ntk.looks.look import Look
 from pinn_ntk.looks.rerun import Change, Rerun
 from pinn_ntk.verdict.quantity import Measured, nothing, quantity
+from pinn_ntk.verdict.terms import rms
 
 NOISE = 1e-6
 """Variance of the noise on residuals, over that of their mean K_ii."""
@@ -30,6 +30,9 @@ VALUES = 48
 
 ROWS = 160
 """Rows of a term that are taken as known."""
+
+FEW = 8
+"""Numbers of a coefficient, at most."""
 
 LARGEST = 1500
 """Rows of all terms up to which the range of J is looked at."""
@@ -42,20 +45,36 @@ class Directions(Measured):
     rerun: Rerun
     equations: list[str]
 
-    @quantity("the variance of u that the terms leave", nothing)
-    def free(self) -> float | None:
-        """Largest v over the prior variance, at points of the equation."""
+    @quantity("what the terms leave free", dict)
+    def free(self) -> dict[str, float]:
+        """Largest v at points of the equation: over the prior variance, and over u^2.
+
+        Of each coefficient that is trained its own variance, where 1 is the prior one.
+        """
         ran = self.rerun(Change(double=True))
-        names = self.look.trained.keys() & ran.params.keys()
-        params = {n: ran.params[n] for n in ran.params if n in names}
+        params = {n: p for n, p in ran.params.items() if n in self.look.trained}
         outputs = [c.output for c in ran.calls if not c.leaf and c.output.requires_grad]
         if not outputs or not params:
-            return None
-        u = _some(max(outputs, key=Tensor.numel), VALUES)
+            return {}
+        u = max(outputs, key=Tensor.numel)
+        asked = {" u": _some(u, VALUES)}
+        asked |= {f" {n}": params[n].flatten() + 0 for n in self._coefficients() if n in params}
         rows = {t: _some(r, ROWS) for t, r in ran.residuals.items() if r.requires_grad}
-        kernel = empirical_ntk({**rows, " u": u}, params, certify=False)
+        kernel = empirical_ntk({**rows, **asked}, params, certify=False)
         terms = [term for term in rows if kernel.trace(term) > 0]
-        return _left(kernel, terms, " u") if terms else None
+        if not terms:
+            return {}
+        prior, left = _left(kernel, terms, " u")
+        found = {"u": float((left / prior).max()), "size": float(left.max()) / rms(u) ** 2}
+        for name in asked.keys() - {" u"}:
+            found[name[1:]] = float(_left(kernel, terms, name)[1].max())
+        return found
+
+    def _coefficients(self) -> list[str]:
+        """Names of the inverse parameters, a few numbers each."""
+        groups, trained = self.look.groups, self.look.trained
+        few = [n for n, p in trained.items() if p.numel() <= FEW and groups.get(n) == "inverse"]
+        return few if any(group == "network" for group in groups.values()) else []
 
     @quantity("the range of J", nothing)
     def unreached(self) -> float | None:
@@ -81,14 +100,14 @@ def _some(tensor: Tensor, most: int) -> Tensor:
     return flat[torch.linspace(0, len(flat) - 1, min(most, len(flat))).round().long()]
 
 
-def _left(kernel: Mapping[tuple[str, str], Tensor], terms: list[str], u: str) -> float:
-    """Largest share of the variance of u that the residuals leave."""
+def _left(kernel: NTK, terms: list[str], asked: str) -> tuple[Tensor, Tensor]:
+    """Prior variance of what is asked, and v, (M,) each."""
     scale = {t: kernel[t, t].diagonal().mean().rsqrt() for t in terms}
     known = torch.cat(
         [torch.cat([scale[a] * scale[b] * kernel[a, b] for b in terms], 1) for a in terms]
     )
-    cross = torch.cat([scale[t] * kernel[u, t] for t in terms], 1)
-    prior = kernel[u, u].diagonal()
+    cross = torch.cat([scale[t] * kernel[asked, t] for t in terms], 1)
+    prior = kernel[asked, asked].diagonal()
     noisy = known + NOISE * torch.eye(len(known), dtype=known.dtype, device=known.device)
     taken = (cross * torch.linalg.solve(noisy, cross.mT).mT).sum(1)
-    return float(((prior - taken) / prior).max())
+    return prior, prior - taken

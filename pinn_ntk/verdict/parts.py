@@ -12,8 +12,6 @@ The largest part is what the residual would be if the others did not balance it.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -35,6 +33,7 @@ class Parts(Measured):
     homogeneous: list[str]
     size: float | None
     calls_of: dict[str, NetworkCall]
+    equations: list[str]
 
     @quantity("parts of homogeneous terms", dict)
     def parts(self) -> dict[str, float]:
@@ -45,19 +44,26 @@ class Parts(Measured):
         if conditions and self.size:
             ran = self.rerun(Change(output=constant(self.size)))
             found = {term: rms(ran.residuals[term]) for term in conditions}
-        equations = [t for t in wanted if self.order.get(t) and t in self.calls_of]
-        highest = max((self.order[term] for term in equations), default=0)
+        calls = {t: self._typical(t) for t in wanted if self.order.get(t) and t in self.calls_of}
+        highest = max((self.order[term] for term in calls), default=0)
         for k in range(1, highest + 1):
-            for axis in range(self._axes(equations)):
+            for axis in range(min(max(map(_axes, calls.values())), MOST)):
                 ran = self.rerun(Change(output=power(k, axis)))
-                for term in equations:
-                    part = _part(ran.residuals[term], self.calls_of[term], k, axis)
+                for term, call in calls.items():
+                    part = _part(ran.residuals[term], call, k, axis)
                     found[term] = max(part, found.get(term, 0.0))
         return {term: part for term, part in found.items() if part > 0}
 
-    def _axes(self, terms: Sequence[str]) -> int:
-        counts = [sum(x.shape[-1] for x in self.calls_of[t].inputs if x.ndim) for t in terms]
-        return min(max(counts, default=0), MOST)
+    def _typical(self, term: str) -> NetworkCall:
+        """The call whose derivatives are typical: a condition may hold them at zero at its own."""
+        own = self.calls_of[term]
+        alike = [c for c in self.calls_of.values() if c.name == own.name and _axes(c) == _axes(own)]
+        return own if term in self.equations else max(alike, key=lambda c: c.output.numel())
+
+
+def _axes(call: NetworkCall) -> int:
+    """Coordinates of the points of a call."""
+    return sum(x.shape[-1] for x in call.inputs if x.ndim)
 
 
 def _part(answer: Tensor, call: NetworkCall, order: int, axis: int) -> float:

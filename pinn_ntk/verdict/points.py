@@ -60,10 +60,11 @@ class Points(Measured):
         """Equation -> share of r^2 in the worst tenth of its points, and how early these are."""
         found = {}
         for term in self.equations:
-            r = self.look.residuals[term].detach().abs().double().flatten()
+            r = self.look.residuals[term].detach().abs().double()
             x = self.points.get(term)
-            if x is None or len(x) != len(r) or not float(r.norm()):
+            if x is None or not r.ndim or len(x) != len(r) or not float(r.norm()):
                 continue
+            r = r.reshape(len(r), -1).norm(dim=1)  # of all components
             worst = r.square().sort(descending=True)
             count = max(1, len(r) // 10)
             found[term] = {"share": float(worst.values[:count].sum() / worst.values.sum())}

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -50,11 +51,19 @@ class Reruns(Measured):
 
     @quantity("u = 0", dict)
     def zero(self) -> dict[str, float]:
-        """Term -> root mean square of its residual at u = 0."""
-        ran = self.rerun(Change(output=zero))
-        if not ran.calls:
+        """Term -> root mean square of its residual with the last layer of each network zeroed."""
+        base = self.base
+        if base is None or not base.calls:
             raise CannotBeLookedAtError("no call of a network was seen")
-        return {term: rms(r) for term, r in ran.residuals.items()}
+        layers = tuple(f"{call.last}." for call in base.calls if call.last)
+        if layers:
+            found = self._at_zero(Change(parameters=lambda n, p: p * (not n.startswith(layers))))
+            if all(map(math.isfinite, found.values())):
+                return found
+        return self._at_zero(Change(output=zero))
+
+    def _at_zero(self, change: Change) -> dict[str, float]:
+        return {term: rms(r) for term, r in self.rerun(change).residuals.items()}
 
     @quantity("derivatives in the terms", dict)
     def order(self) -> dict[str, int]:

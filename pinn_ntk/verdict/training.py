@@ -111,21 +111,26 @@ class Training(Measured):
 
     @quantity("weight decay", nothing)
     def decay(self) -> float | None:
-        """|decay theta| over |gradient of the loss|; None where no optimizer decays."""
-        decays = {
-            id(p): float(group.get("weight_decay") or 0.0)
-            for optimizer in self.look.optimizers
-            for group in optimizer.param_groups
-            for p in group["params"]
-        }
-        squares = [
-            (decays.get(id(p), 0.0) * float(p.detach().norm())) ** 2
-            for p in self.look.trained.values()
+        """|decay theta| over |gradient of the loss|; None where no optimizer decays.
+
+        Where the decay is decoupled from the gradient, as in AdamW, over a gradient of size 1,
+        which is what its steps are scaled to.
+        """
+        pull = [
+            (_decay(g), p)
+            for o in self.look.optimizers
+            for g in o.param_groups
+            for p in g["params"]
         ]
-        if not any(squares) or not self.look.gradients:
+        squares = sum((decay * float(p.detach().norm())) ** 2 for decay, p in pull if decay)
+        if not squares:
+            return None
+        if any(_decoupled(o) for o in self.look.optimizers):
+            return math.sqrt(squares / sum(p.numel() for decay, p in pull if decay))
+        if not self.look.gradients:
             return None
         gradient = float(torch.stack(list(self.look.gradients.values())).sum(0).norm())
-        return math.sqrt(sum(squares)) / gradient if gradient else math.inf
+        return math.sqrt(squares) / gradient if gradient else None
 
     @quantity("a balancer", bool)
     def balanced(self) -> bool:
@@ -148,6 +153,17 @@ class Training(Measured):
     def n_params(self) -> int:
         """Entries of all parameters that are trained."""
         return sum(p.numel() for p in self.look.trained.values())
+
+
+def _decay(group: Mapping[str, Any]) -> float:
+    return float(group.get("weight_decay") or 0.0)
+
+
+def _decoupled(optimizer: Any) -> bool:
+    groups = optimizer.param_groups
+    return type(_inner(optimizer)).__name__ == "AdamW" or any(
+        group.get("decoupled_weight_decay") for group in groups
+    )
 
 
 def _inner(optimizer: Any) -> Any:

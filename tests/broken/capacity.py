@@ -61,7 +61,7 @@ NARROW = [
         narrow(2),
     ),
     Run(
-        "narrow-advection-bottleneck",
+        "narrow-fit-plane",
         "TOO_NARROW",
         "judge",
         Fit,

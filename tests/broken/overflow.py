@@ -66,8 +66,8 @@ DIVERGED = [
         "DIVERGED",
         "set",
         Decay,
-        {"k": 3.0, "steps": 1000, "optim": sgd(0.02)},
-        {"callbacks": balanced_often},
+        {"k": 3.0, "steps": 2000, "optim": sgd(0.02)},
+        {"callbacks": balanced_often, "steps": 300},
         note="plain descent at this rate is stable until the balancer raises the weights",
     ),
     Run(
@@ -76,7 +76,7 @@ DIVERGED = [
         "judge",
         Poisson,
         POISSON,
-        {"optim": sgd(0.05)},
+        {"optim": sgd(0.05), "steps": 300},
     ),
     Run(
         "diverged-root-of-negative",
@@ -94,14 +94,21 @@ DIVERGED = [
         {"rhs": gompertz, "start": (0.2,), "span": 2, "steps": 1200, "net": {"out": nn.Softplus()}},
         {"net": {"out": None}},
     ),
-    Run("diverged-division-by-zero", "DIVERGED", "judge", Radial, {"steps": 1500}, {"inner": 0.0}),
+    Run(
+        "diverged-division-by-zero",
+        "DIVERGED",
+        "judge",
+        Radial,
+        {"steps": 1500},
+        {"inner": 0.0, "steps": 300},
+    ),
     Run(
         "diverged-duffing-momentum",
         "DIVERGED",
         "set",
         Duffing,
         {"steps": 1500},
-        {"optim": sgd(0.3, momentum=0.9)},
+        {"optim": sgd(0.3, momentum=0.9), "steps": 300},
     ),
 ]
 
@@ -195,7 +202,7 @@ ROUNDING = [
         "ROUNDING",
         "judge",
         SlopeByDifferences,
-        {"background": 1e5, "steps": 1200, "net": {"activation": "silu"}} | DOUBLE,
+        {"background": 4e6, "steps": 1200, "net": {"activation": "silu"}} | DOUBLE,
         SINGLE,
     ),
     Run(
@@ -240,7 +247,7 @@ ROUNDING = [
         "ROUNDING",
         "set",
         SlopeByDifferences,
-        {"h": 1e-8, "steps": 1200, "batch": 20} | DOUBLE,
+        {"h": 1e-7, "steps": 1200, "batch": 20} | DOUBLE,
         SINGLE,
     ),
     Run(

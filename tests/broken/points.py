@@ -117,7 +117,7 @@ BROADCAST = [
         "BROADCAST",
         "judge",
         Heat,
-        {"steps": 1000, "optim": adam(4e-3)},
+        {"steps": 1000, "optim": adam(4e-3), "kappa": 0.03},
         {"problem": FlatStart},
     ),
     Run(
@@ -168,7 +168,7 @@ REPEATED = [
         {"points": whole(40, 1.0)},
     ),
     Run(
-        "repeated-one-drawn-anew",
+        "repeated-two-values",
         "REPEATED_POINTS",
         "judge",
         Slope,
@@ -228,8 +228,8 @@ POINTS = [
         "POINTS",
         "judge",
         Slope,
-        {"u": lambda t: 1 + torch.sin(3 * t), "steps": 1500, "optim": adam(5e-3)},
-        {"points": grid(0, 0.8, 40)},
+        {"u": lambda t: 1 + torch.sin(4 * t), "steps": 1500, "optim": adam(5e-3)},
+        {"points": grid(0, 0.5, 40)},
     ),
     Run(
         "points-square-clump",
@@ -240,7 +240,7 @@ POINTS = [
         {"points": uniform(150, (0.0, 0.2), (0.0, 0.2))},
     ),
     Run(
-        "points-square-eight",
+        "points-square-three",
         "POINTS",
         "judge",
         Square,
@@ -271,21 +271,20 @@ POINTS = [
         {"points": grid(0, 1, 6)},
     ),
     Run(
-        "points-poisson-at-zeros",
+        "points-poisson-six",
         "POINTS",
         "set",
         Poisson,
-        POISSON | {"a": 2.0},
-        {"points": grid(-1, 1, 5)},
-        note="f is zero at all of them",
+        POISSON | {"a": 3.0, "steps": 2000},
+        {"points": grid(-1, 1, 6)},
     ),
     Run(
         "points-advection-gap",
         "POINTS",
         "judge",
         Advection,
-        {"steps": 2000, "optim": adam(5e-3), "net": {"depth": 3}},
-        {"points": uniform(300, (0.0, 0.15), (0.0, 1.0)), "c": 0.5},
+        {"c": 1.0, "steps": 2000, "optim": adam(5e-3), "net": {"depth": 3}},
+        {"points": uniform(300, (0.0, 0.15), (0.0, 1.0))},
     ),
 ]
 

@@ -142,9 +142,18 @@ SHORT = [
     ),
 ]
 
+CLIPPED: dict[str, Any] = {"trainer": {"gradient_clip_val": 1.0}}
 
 LARGE = [
-    Run("large-decay-descent", "STEP_TOO_LARGE", "set", Decay, DECAY, {"optim": sgd(1.0)}),
+    Run(
+        "large-decay-descent",
+        "STEP_TOO_LARGE",
+        "set",
+        Decay,
+        DECAY | CLIPPED,
+        {"optim": sgd(1.0)},
+        note="clipping keeps it from overflowing",
+    ),
     Run("large-poisson-adam", "STEP_TOO_LARGE", "judge", Poisson, POISSON, {"optim": adam(0.5)}),
     Run("large-heat-adam", "STEP_TOO_LARGE", "set", Heat, HEAT, {"optim": adam(0.2)}),
     Run(
@@ -160,8 +169,8 @@ LARGE = [
         "STEP_TOO_LARGE",
         "judge",
         Slope,
-        {"steps": 2000, "optim": sgd(0.02), "u": lambda t: 1 + torch.sin(t)},
-        {"optim": sgd(0.5, momentum=0.9)},
+        {"steps": 2000, "optim": sgd(0.02), "u": lambda t: 1 + torch.sin(t), **CLIPPED},
+        {"optim": sgd(2.0, momentum=0.9)},
     ),
     Run(
         "large-mini-batches",

@@ -7,7 +7,7 @@ from pinn_ntk.verdict.case import Case
 from pinn_ntk.verdict.cause import Cause
 from pinn_ntk.verdict.verdict import LIKELY, Evidence, Verdict
 
-WORSE = 20.0
+WORSE = 10.0
 """What is left of the worst term over that of the best one."""
 
 FAST = 0.3
@@ -64,15 +64,16 @@ def causality(case: Case) -> Verdict | None:
 
 
 def contradiction(case: Case) -> Verdict | None:
-    """No term is solved, and what helps one harms another."""
-    terms = list(case.rms)
-    if len(terms) < 2 or set(case.unsolved) != set(terms) or case.cancelling is None:
+    """Several terms are not solved, each could learn fast, and what helps one harms another."""
+    unsolved = list(case.unsolved)
+    if len(unsolved) < 2 or case.cancelling is None or not case.stationary:
         return None
-    if case.cancelling > CANCELLED or min(case.align.get(t, 0.0) for t in terms) < FAST:
+    if case.cancelling > CANCELLED or min(case.align.get(t, 0.0) for t in unsolved) < FAST:
         return None
+    least = min(case.unsolved.values())
     evidence = (
         Evidence("sum of gradients over sum of their sizes", case.cancelling, "below 0.02"),
-        Evidence("least of what is left of a term", min(case.left.values()), "below 0.1 is solved"),
+        Evidence("least of what is left of these terms", least, "below 0.1 is solved"),
     )
     remedy = "Check signs, coefficients and data, and whether conditions agree where they meet."
-    return Verdict(Cause.CONTRADICTION, ", ".join(terms[:3]), evidence, LIKELY, remedy)
+    return Verdict(Cause.CONTRADICTION, ", ".join(unsolved[:3]), evidence, LIKELY, remedy)

@@ -18,7 +18,7 @@ REPEATED = 0.5
 FEW_PLACES = 3
 """Different points up to which a condition may well hold at these alone."""
 
-LARGE_OUTPUT, SMALL_OUTPUT, LARGE_DATA = 1e3, 1e-2, 100.0
+LARGE_OUTPUT, SMALL_OUTPUT, LARGE_DATA = 1e3, 3e-3, 100.0
 """Residual at u = 0 from which outputs are not scaled; that of data, which is the data."""
 
 NEAR_ZERO = 0.1
@@ -77,9 +77,9 @@ def nothing_to_find(case: Case) -> Verdict | None:
     if not terms or case.undefined or set(case.homogeneous) != set(terms):
         return None
     size, first = case.size, case.size_first
-    if size is None or not first or size > NEAR_ZERO * first:
+    if size is None or size > NEAR_ZERO * max(first or 0.0, 1.0):
         return None
-    evidence = (Evidence("|u| over that at the start", size / first, "all terms hold at u = 0"),)
+    evidence = (Evidence("root mean square of u", size, "all terms hold at u = 0"),)
     remedy = (
         "Add the condition that excludes u = 0: an initial velocity, a source, a normalisation; "
         "or check that targets are not zero by mistake."

@@ -6,8 +6,8 @@ from pinn_ntk.verdict.case import Case, worst_of
 from pinn_ntk.verdict.cause import Cause
 from pinn_ntk.verdict.verdict import FACT, LIKELY, POSSIBLE, Evidence, Verdict
 
-APART = 20.0
-"""Mean square at other points over that at those of the training."""
+BETWEEN, APART = 100.0, 20.0
+"""Mean square between the points over that at them; the same at points further away."""
 
 UNREACHED = 0.9
 """Share of the residual outside of the range of J."""
@@ -22,19 +22,21 @@ FREE = 0.2
 """Variance of u that the terms leave, over the prior one."""
 
 
+def between(case: Case) -> Verdict | None:
+    """The equation holds at its points and not between them."""
+    term, ratio = worst_of(case.fresh)
+    if not ratio > BETWEEN:
+        return None
+    quantity = f"{term}, mean square between its points over that at them"
+    evidence = (Evidence(quantity, ratio, f"above {BETWEEN:g}"),)
+    remedy = f"More points than {case.n_points or 'these'}, or new ones at every step."
+    return Verdict(Cause.POINTS, term, evidence, FACT, remedy, "too few points")
+
+
 def points(case: Case) -> Verdict | None:
     """The equation holds at its points and not elsewhere, or no longer at old ones."""
-    term, ratio = worst_of(case.fresh)
-    if ratio > APART:
-        evidence = (
-            Evidence(
-                f"{term}, mean square between the points over that at them",
-                ratio,
-                f"above {APART:g}",
-            ),
-        )
-        remedy = f"More points than {case.n_points or 'these'}, or new ones at every step."
-        return Verdict(Cause.POINTS, term, evidence, FACT, remedy, "too few points")
+    if (few := between(case)) is not None:
+        return few
     term, ratio = worst_of(case.outside)
     if ratio > APART:
         evidence = (
@@ -103,10 +105,10 @@ def spectral_bias(case: Case) -> Verdict | None:
 
 def not_unique(case: Case) -> Verdict | None:
     """u may change somewhere while no residual does."""
-    if case.free is None or not case.free > FREE:
+    if not case.free.get("u", 0.0) > FREE:
         return None
     evidence = (
-        Evidence("variance of u that the terms leave, over the prior", case.free, "above 0.2"),
+        Evidence("variance of u that the terms leave, over the prior", case.free["u"], "above 0.2"),
     )
     remedy = "Add what fixes it: an initial value, a boundary condition, a datum."
     return Verdict(Cause.NOT_UNIQUE, "", evidence, LIKELY, remedy)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from pinn_ntk.analysis.wording import number
 from pinn_ntk.verdict.case import Case
 from pinn_ntk.verdict.cause import Cause
@@ -35,25 +37,39 @@ UNSTABLE = 2.0
 """lr mu_max from which plain descent is unstable."""
 
 
-def random_or_decay(case: Case) -> Verdict | None:
-    """Residuals change from call to call, or a decay pulls harder than the loss."""
+def random(case: Case) -> Verdict | None:
+    """Residuals change from call to call at the same points."""
     noisy = {t: x for t, x in case.random.items() if x > RANDOM and t in case.rms}
-    if noisy:
-        term = max(noisy, key=noisy.__getitem__)
-        evidence = (Evidence(f"change of {term} between two calls", noisy[term], "above 0.01"),)
-        remedy = "Take dropout and noise out of the network; derivatives do not survive them."
-        title = "the residual is random"
-        return Verdict(Cause.RANDOM_OR_DECAY, term, evidence, FACT, remedy, title)
-    if (case.decay or 0.0) > DECAY:
-        evidence = (Evidence("weight decay over gradient", case.decay or 0.0, "above 0.3"),)
-        remedy = "weight_decay=0: a PINN is held back by its equation, not by small parameters."
-        return Verdict(Cause.RANDOM_OR_DECAY, "", evidence, LIKELY, remedy, "weight decay")
-    return None
+    if not noisy:
+        return None
+    term = max(noisy, key=noisy.__getitem__)
+    evidence = (Evidence(f"change of {term} between two calls", noisy[term], "above 0.01"),)
+    remedy = "Take dropout and noise out of the network; derivatives do not survive them."
+    title = "the residual is random"
+    return Verdict(Cause.RANDOM_OR_DECAY, term, evidence, FACT, remedy, title)
+
+
+def decay(case: Case) -> Verdict | None:
+    """A decay of the parameters pulls harder than the loss."""
+    if not (case.decay or 0.0) > DECAY:
+        return None
+    evidence = (Evidence("weight decay over gradient", case.decay or 0.0, "above 0.3"),)
+    remedy = "weight_decay=0: a PINN is held by its equation, and need not have small parameters."
+    return Verdict(Cause.RANDOM_OR_DECAY, "", evidence, LIKELY, remedy, "weight decay")
 
 
 def step_too_short(case: Case) -> Verdict | None:
     """All steps together do not reach the fastest mode."""
-    if case.reach is None or not 0 <= case.reach < REACH or case.steps < BEGUN:
+    if case.steps < BEGUN:
+        return None
+    if _stopped(case):
+        evidence = (
+            Evidence("learning rate times steps", case.scheduled or 0.0, "below 0.5"),
+            Evidence("decades that the loss fell in the last tenth", case.course["falling"], ""),
+        )
+        remedy = "A schedule that falls more slowly, and not to zero; or a larger learning rate."
+        return Verdict(Cause.STEP_TOO_SHORT, "", evidence, LIKELY, remedy)
+    if case.reach is None or not 0 <= case.reach < REACH:
         return None
     evidence = (
         Evidence(
@@ -68,6 +84,17 @@ def step_too_short(case: Case) -> Verdict | None:
     return Verdict(Cause.STEP_TOO_SHORT, "", evidence, LIKELY, remedy)
 
 
+STOPPED = 0.01
+"""Decades in the last tenth of the steps below which a loss stands."""
+
+
+def _stopped(case: Case) -> bool:
+    """Whether an adaptive optimizer came to a stand before it had come far."""
+    falling = case.course.get("falling", math.nan)
+    few = case.scheduled is not None and case.scheduled < LEARNED
+    return case.adaptive and few and abs(falling) < STOPPED
+
+
 def begun(case: Case) -> Verdict | None:
     """Too few steps were taken to say how training goes."""
     if case.steps >= BEGUN:
@@ -79,7 +106,7 @@ def begun(case: Case) -> Verdict | None:
 def early(case: Case) -> Verdict | None:
     """The loss still falls."""
     falling = case.course.get("falling", 0.0)
-    if falling > FALLING:
+    if falling > FALLING and case.worst_falls:
         evidence = (Evidence("decades that the loss fell in the last tenth", falling, "above 0.1"),)
         return Verdict(Cause.EARLY, "", evidence, LIKELY, _wait(case, falling))
     if case.adaptive and case.scheduled is not None and case.scheduled < LEARNED:
@@ -97,8 +124,6 @@ def _wait(case: Case, falling: float) -> str:
 
 
 def _log10(value: float) -> float:
-    import math
-
     return math.log10(value) if value > 0 else 0.0
 
 
