@@ -112,6 +112,8 @@ class StepFacts:
 
     def was_read(self, look: Look) -> None:
         """Keep the first step measured, and the last one, for what comes."""
+        if look.rerun is not None:
+            look.rerun.forget()
         if look.rerun is not None and self.finder.probe is None:
             if self._first is None:
                 self._first = look.rerun
@@ -125,7 +127,7 @@ class StepFacts:
         earlier = self._kept or self.guard.run("the state of steps measured", self._states)
         return self.progress.state_dict() | {"earlier": earlier or []}
 
-    def _states(self) -> list[dict[str, Any]]:
+    def _states(self) -> list[Mapping[str, Any]]:
         steps = (self._first, self._before)
         return [{} if step is None else state_of(step) for step in steps]
 

@@ -2,7 +2,8 @@
 
 Subclass `Diagnostic` to ask one of your own, and give it to ``NTKMonitor(diagnostics=[...])``.
 
-May import: weights, looks, limit, analysis, graph, graph.terms, kernel, tensorboard, errors, lazy.
+May import: verdict, weights, looks, limit, analysis, graph, graph.terms, kernel, tensorboard,
+errors, lazy.
 """
 
 from __future__ import annotations
