@@ -13,7 +13,7 @@ from pinn_ntk.callbacks.report import OVERHEAD, WEIGHT, Read, Report, overhead
 from pinn_ntk.callbacks.schedule import Schedule
 from pinn_ntk.callbacks.step.manual_backward import Backward
 from pinn_ntk.callbacks.step.measuring import measuring
-from pinn_ntk.callbacks.step.probe import RENEWED, freezes
+from pinn_ntk.callbacks.step.probe import freezes
 from pinn_ntk.callbacks.step.readable import readable
 from pinn_ntk.callbacks.step.residual_function import Route
 from pinn_ntk.callbacks.step.step_facts import StepFacts
@@ -37,10 +37,11 @@ if TYPE_CHECKING:
 class NTKMonitor(Read, KernelCallback):
     """Measures the kernel of every loss term on the points that the step trains on.
 
-    It reads the live graph before the backward pass, so the module needs no edit, nothing is run
-    twice, and training goes on to the last bit as it would without. Of L-BFGS and of accumulated
-    gradients the first backward pass of a step is measured; of several losses in one step
-    (manual optimisation), each. A diagnostic that fails warns once and stays off for that fit.
+    It reads the live graph before the backward pass, so the module needs no edit, and training goes
+    on to the last bit as it would without. For the verdict the step is run again, some ten times,
+    on copies of the module; what it writes into files is written again then. Of L-BFGS and of
+    accumulated gradients the first backward pass of a step is measured; of several losses in one
+    step (manual optimisation), each. A diagnostic that fails warns once and stays off for that fit.
 
     Terms are named after the keys under which the module logs them before the backward pass, else
     ``term_0``, ``term_1``, ... (or ``names``). What a walk from the loss cannot see (a custom
@@ -295,6 +296,4 @@ class NTKMonitor(Read, KernelCallback):
         self.facts.load_state_dict(state.get("progress", {}))
         if self.finder.probe is not None:
             self.finder.probe.load_state_dict(state["probe"])
-            if not state["probe"]:
-                self.guard.warn_once("renewed", RENEWED)
-                self.panel.points_renewed()
+            self.finder.probe.renewed = not state["probe"]  # said when it is frozen

@@ -20,6 +20,7 @@ from pinn_ntk.looks.digest import RandomStates
 from pinn_ntk.looks.held import bytes_held, held
 from pinn_ntk.looks.in_double import InDouble
 from pinn_ntk.looks.networks import zero
+from pinn_ntk.looks.outside import iterators
 from pinn_ntk.looks.plain import is_plain
 from pinn_ntk.looks.rerun import Change, Rerun
 
@@ -90,6 +91,18 @@ def test_the_batch_and_the_points_that_the_step_changes_in_place_are_as_they_wer
     rerun = Rerun(nn.Linear(1, 1), batch, lambda _, b: {"r": b["y"].add_(1.0)})
     batch["y"].zero_()
     assert [rerun().residuals["r"].tolist() for _ in range(2)] == [[2.0] * 3] * 2
+
+
+def test_a_run_to_spare_is_given_once():
+    rerun = made()
+    spare = rerun.plain()
+    changed = rerun(Change(output=zero))
+    assert rerun() is spare
+    assert rerun() is not spare
+    assert not torch.equal(changed.residuals["data"], spare.residuals["data"])
+    rerun.plain()
+    assert rerun.with_parameters({}) is not rerun
+    assert torch.equal(rerun.with_parameters({})().residuals["data"], spare.residuals["data"])
 
 
 def test_a_network_that_gives_zero():
@@ -264,3 +277,68 @@ def test_what_is_held_is_counted_and_long_lists_are_data():
     assert bytes_held(module, {"y": torch.zeros(1)}) == 3 * 4 + 3 * 8 + 4
     tensors = [place.path for place in held(module) if isinstance(place.value, Tensor)]
     assert tensors == ["x", "again"]
+
+
+DRAWN: list[int] = []
+
+
+class Tallied:
+    """An object outside of the module."""
+
+    def __init__(self) -> None:
+        self.count, self.seen, self.generator = 0, [0], np.random.default_rng(0)
+
+
+TALLY, NUMBER = Tallied(), 0
+
+
+class Outward(nn.Linear):
+    calls = 0
+
+
+def outward(module: Outward, _: Any) -> dict[str, Tensor]:
+    global NUMBER  # noqa: PLW0603
+    NUMBER += 1
+    type(module).calls += 1
+    DRAWN.append(NUMBER)
+    TALLY.count += 1
+    TALLY.seen.append(NUMBER)
+    return {"r": module(torch.full((1, 1), float(TALLY.generator.random())))}
+
+
+def test_globals_and_attributes_of_classes_are_put_back():
+    lists = DRAWN, TALLY.seen
+    rerun = Rerun(Outward(1, 1), None, outward)
+    first, second = rerun().residuals["r"], rerun().residuals["r"]
+    assert torch.equal(first, second)
+    assert (NUMBER, Outward.calls, DRAWN, TALLY.count, TALLY.seen) == (0, 0, [], 0, [0])
+    assert lists[0] is DRAWN
+    assert lists[1] is TALLY.seen
+    outward(rerun.module, None)
+    assert (NUMBER, Outward.calls, DRAWN, TALLY.count, TALLY.seen) == (1, 1, [1], 1, [0, 1])
+
+
+STREAM = iter(range(9))
+BOTH = {"points": iter(range(9))}
+
+
+def streamed() -> int:
+    return next(STREAM)
+
+
+def test_iterators_that_a_module_reads_are_named():
+    class Plain(nn.Linear):
+        pass
+
+    class Reads(Plain):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x + sum(streamed() for _ in range(2)))
+
+    class Picks(Plain):
+        @property
+        def points(self) -> int:
+            return next(BOTH["points"])
+
+    assert iterators(Plain(1, 1)) == []
+    assert iterators(Reads(1, 1)) == ["STREAM"]
+    assert iterators(nn.Sequential(Picks(1, 1))) == ["BOTH"]

@@ -20,6 +20,7 @@ from pinn_ntk.callbacks.step.stand_in import StandIn
 from pinn_ntk.callbacks.step.term_finder import TermFinder
 from pinn_ntk.kernel.bounds import Bounds
 from pinn_ntk.looks.held import bytes_held
+from pinn_ntk.looks.outside import iterators
 from pinn_ntk.looks.rerun import Compute, Rerun
 from pinn_ntk.looks.step_terms import StepTerms
 
@@ -45,7 +46,7 @@ class StepAgain:
 
     def restart(self) -> None:
         """A fit starts."""
-        self._checked: dict[str, str] = {}  # signature -> why such steps cannot be run again
+        self._failed: dict[str, str] = {}  # signature -> why such steps cannot be run again
 
     def end(self) -> None:
         """The batch is over."""
@@ -95,9 +96,9 @@ class StepAgain:
             return None, self._why
         if not self.finder.by_function:
             self._copy.compute = self._step(at, found)
-        if found.signature not in self._checked:
-            self._checked[found.signature] = _differs(self._copy, found)
-        self._why = self._checked[found.signature]
+        self._why = self._failed.get(found.signature) or _differs(self._copy, found)
+        if self._why:
+            self._failed[found.signature] = self._why
         return (None, self._why) if self._why else (self._copy, "")
 
     def _function(self, at: Backward, found: StepTerms) -> None:
@@ -122,14 +123,19 @@ def hindered(trainer: pl.Trainer, module: pl.LightningModule, finder: TermFinder
     """Why no step of a training can be run again, in words; empty where nothing hinders it."""
     if not trains_alone():
         return "another training runs in this process, and both draw from the same generators"
-    if finder.by_function:
-        return ""
+    said = "" if finder.by_function else _step_hindered(trainer, module)
+    return f"{said}; {INSTEAD}" if said else ""
+
+
+def _step_hindered(trainer: pl.Trainer, module: pl.LightningModule) -> str:
     if not module.automatic_optimization:
-        return f"training_step moves the parameters itself; {INSTEAD}"
+        return "training_step moves the parameters itself"
     if trainer.world_size > 1:
-        return f"several processes train together, and one alone cannot run a step; {INSTEAD}"
+        return "several processes train together, and one alone cannot run a step"
     if "dataloader_iter" in inspect.signature(module.training_step).parameters:
-        return f"training_step takes its batches from an iterator; {INSTEAD}"
+        return "training_step takes its batches from an iterator"
+    if read := iterators(module):
+        return f"{read[0]} is an iterator outside of the module, which would move on"
     return ""
 
 
@@ -144,7 +150,7 @@ def _aside(trainer: pl.Trainer, module: pl.LightningModule, stand_in: StandIn) -
 def _differs(rerun: Rerun, found: StepTerms) -> str:
     """Why a run without any change is not the step; empty where it is."""
     try:
-        ran = rerun().residuals
+        ran = rerun.plain().residuals
     except Exception as error:  # noqa: BLE001 - whatever the user's code raises
         said = f"{type(error).__name__}: {error}".rstrip(": .")
         return f"the step cannot be run on a copy of the module ({said}); {INSTEAD}"

@@ -112,6 +112,8 @@ class StepFacts:
 
     def was_read(self, look: Look) -> None:
         """Keep the first step measured, and the last one, for what comes."""
+        if look.rerun is not None:
+            look.rerun.forget()
         if look.rerun is not None and self.finder.probe is None:
             if self._first is None:
                 self._first = look.rerun

@@ -23,6 +23,7 @@ from pinn_ntk.looks.digest import RandomStates
 from pinn_ntk.looks.held import held
 from pinn_ntk.looks.in_double import LOW, InDouble
 from pinn_ntk.looks.networks import NetworkCall, Output, called
+from pinn_ntk.looks.outside import put_back
 from pinn_ntk.looks.untouched import device_of, untouched
 
 Compute = Callable[[nn.Module, Any], Mapping[str, Tensor]]
@@ -73,8 +74,9 @@ class Ran:
 class Rerun:
     """Runs what computes the residuals of a step again.
 
-    What the user's code writes into the module, draws, logs or prints in a run has no effect. What
-    it changes elsewhere (globals, class attributes, files) cannot be undone.
+    What the user's code writes into the module, draws, logs or prints in a run has no effect, and
+    what it changes in globals and classes is put back, see `pinn_ntk.looks.outside`. What it writes
+    into files is written again.
 
     Args:
         module: The module, before the step changes it; it is copied.
@@ -92,6 +94,8 @@ class Rerun:
         ([-1.0, -1.0, -1.0], torch.Size([3, 1]))
     """
 
+    _spare: Ran | None = None
+
     def __init__(
         self,
         module: nn.Module,
@@ -105,8 +109,21 @@ class Rerun:
         self.module, self.batch = copied((module, [batch]), aside)
         self.compute = compute
 
+    def plain(self) -> Ran:
+        """The step as it was; the next run without a change gives this one, and is spared."""
+        self._spare = self(Change())
+        return self._spare
+
+    def forget(self) -> None:
+        """Let go of the graph of `plain`."""
+        self._spare = None
+
     def __call__(self, change: Change = Change()) -> Ran:
         """Residuals under a change; raises whatever the user's code raises."""
+        spare, self._spare = self._spare, None
+        if spare is not None and change == Change():
+            return spare
+        self._spare = spare
         module, batch = copied((self.module, self.batch))
         tensors = _changed(module, batch, change)
         mode = InDouble() if change.double else nullcontext()
@@ -115,6 +132,7 @@ class Rerun:
             torch.enable_grad(),
             own_functions(),
             redirect_stdout(StringIO()),
+            put_back(module),
             called(module, change.output) as calls,
         ):
             self.states.restore(self.device)
@@ -128,6 +146,7 @@ class Rerun:
         """The step as it was, with other parameters: what was learned then, is it known now?"""
         later: Rerun = object.__new__(type(self))
         later.__dict__ |= vars(self)
+        later.forget()
         later.module, later.batch = copied((self.module, self.batch))
         _put_parameters(later.module, params.get)
         return later
