@@ -8,6 +8,7 @@ from typing import Any
 
 from pinn_ntk.looks.look import Look
 from pinn_ntk.verdict.directions import Directions
+from pinn_ntk.verdict.meeting import Meeting
 from pinn_ntk.verdict.network import Network
 from pinn_ntk.verdict.parameters import Parameters
 from pinn_ntk.verdict.parts import Parts

@@ -25,6 +25,7 @@ SOLVED: tuple[Rule, ...] = (
     scales.nothing_to_find,
     solution.points,
     solution.not_unique,
+    balance.clash,
     solution.clean,
 )
 """Asked where all terms are solved: nothing else is wrong then."""
@@ -56,6 +57,7 @@ UNSOLVED: tuple[Rule, ...] = (
     steps.early,
     solution.points,
     solution.too_narrow,
+    balance.clash,
     balance.contradiction,
     balance.imbalance,
     balance.causality,
