@@ -32,7 +32,9 @@ ZERO = 1e-6
 """Residual at u = 0, over the largest so far, below which a term is homogeneous."""
 
 
-class Case(Terms, Training, Network, Parameters, Points, Parts, Directions, Smoothness, Reruns):
+class Case(
+    Terms, Training, Network, Parameters, Points, Parts, Meeting, Directions, Smoothness, Reruns
+):
     """One measured step, as rules see it.
 
     Args:
