@@ -58,19 +58,11 @@ def _accuses(one: Any) -> bool:
     return Cause[one.named] not in {Cause.CLEAN, Cause.EARLY, Cause.UNKNOWN}
 
 
-HEAD = """# The verdict: why a PINN does not train
-
-`NTKMonitor` judges at every measurement: one cause, the numbers it rests on, how sure it is, and what
-to do. It is on the terminal when a fit ends, in the text `ntk/verdict` and `ntk/summary` of
-TensorBoard, and in `monitor.verdict`; `ntk/verdict` as a scalar is the number of the cause below, so
-that its change shows. [Getting started](getting-started.md) has it in a loop without Lightning.
-
-## How often it is right
-
-{runs} small PINNs, broken on purpose (one mistake each, confirmed by a twin without it that works),
-healthy, and stopped early, trained under `NTKMonitor()` as it comes by `python -m benchmarks.verdict`,
-which writes this page. Thresholds were set on one half of them and never looked at the other.
-A broken run counts where it fails: its solution is off by more than 20 %.
+MEASURED = """{runs} small PINNs, broken on purpose (one mistake each, confirmed by a twin without it
+that works), healthy, and stopped early, trained under `NTKMonitor()` as it comes by
+`python -m benchmarks.verdict --twins`, which writes this section. Thresholds were set on one half
+of them and never on the other. A broken run counts where it fails: its solution is off by more
+than 20 %.
 
 {table}
 
@@ -78,36 +70,44 @@ Cause planted against cause named, of both halves:
 
 {confusion}
 
-## The causes
-"""
+Where another cause was named than planted:
 
-TAIL = """
-## What it cannot see
-
-- A consistent but wrong equation, a wrong sign in a source: all terms are solved, and it says so.
-  Only a solution that is known tells (a manufactured one).
-- Where the step cannot be run again (manual optimisation without `residuals=`, a module that has no
-  copy, a `training_step` that needs its Trainer): nothing is known of u = 0, of fresh points, of
-  float64, of chance, of cut derivatives, of uniqueness. The verdict says so.
-- Fresh points need points that the batch or the module hold as tensors. Of data there are none.
-- Whether a term is solved is told by a tenth of its residual at u = 0, or of the largest seen so far
-  where that is zero: an answer that is right to 5 % everywhere but in a thin layer is called solved.
-- One cause is named, the first in the order of this page that is seen. Mend it, and look again.
-"""
+{misses}"""
 
 
 def page(done: Sequence[Any], failing: Collection[str], path: str | Path) -> None:
-    """Write the page."""
+    """Write what was measured into the page, and the causes."""
     halves = {half: [one for one in done if one.half == half] for half in ("set", "judge")}
     figures = {half: counts(of, failing) for half, of in halves.items()}
     lines = ["| | thresholds set on | never looked at |", "| --- | --- | --- |"]
     lines += [f"| {n} | {figures['set'][n]} | {figures['judge'][n]} |" for n in figures["set"]]
-    head = HEAD.format(
-        runs=len([one for one in done if not one.twin]),
+    first = [one for one in done if not one.twin]
+    missed = [one for one in first if one.name in failing and one.named != one.planted]
+    measured = MEASURED.format(
+        runs=len(first),
         table="\n".join(lines),
-        confusion=confusion(one for one in done if not one.twin),
+        confusion=confusion(first),
+        misses="\n".join(f"- {one.name} ({one.half}): {_first_line(one)}" for one in missed),
     )
-    Path(path).write_text(head + "\n".join(map(_paragraph, Cause)) + TAIL)
+    text = between(Path(path).read_text(), "measured", measured)
+    Path(path).write_text(between(text, "causes", causes()))
+
+
+def between(text: str, name: str, new: str) -> str:
+    """A page with something new between two of its comments."""
+    begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
+    head, _, rest = text.partition(begin)
+    _, _, tail = rest.partition(end)
+    return f"{head}{begin}{new}\n{end}{tail}"
+
+
+def causes() -> str:
+    """A paragraph a cause, by number."""
+    return "\n".join(map(_paragraph, Cause)).strip()
+
+
+def _first_line(one: Any) -> str:
+    return str(one.sentence).partition("\n")[0]
 
 
 def _paragraph(cause: Cause) -> str:

@@ -6,10 +6,9 @@ from typing import Any
 
 import pytest
 
+from pinn_ntk.verdict import diagnose
 from pinn_ntk.verdict.about import ABOUT
 from pinn_ntk.verdict.cause import Cause
-from pinn_ntk.verdict.diagnose import SOLVED as ASKED_IF_SOLVED
-from pinn_ntk.verdict.diagnose import UNSOLVED as ASKED_IF_NOT
 from pinn_ntk.verdict.diagnose import judge
 from pinn_ntk.verdict.verdict import Evidence, Verdict
 from tests.cases_of_verdicts import SOLVED, case
@@ -109,32 +108,72 @@ def test_a_rule_speaks(name: str):
 
 SILENT: dict[str, tuple[Cause, dict[str, Any]]] = {
     "constant column of inputs": (Cause.INPUTS_NOT_SCALED, {"inputs": {}}),
-    "inputs, but solved": (Cause.INPUTS_NOT_SCALED, {**SOLVED, "inputs": {"largest": 50.0, "spread": 9.0, "offset": 1.0}}),
-    "a condition at one point": (Cause.REPEATED_POINTS, {"repeated": {"pde": (40, 40), "bc": (1, 100)}}),
+    "inputs, but solved": (
+        Cause.INPUTS_NOT_SCALED,
+        {**SOLVED, "inputs": {"largest": 50.0, "spread": 9.0, "offset": 1.0}},
+    ),
+    "a condition at one point": (
+        Cause.REPEATED_POINTS,
+        {"repeated": {"pde": (40, 40), "bc": (1, 100)}},
+    ),
     "walls": (Cause.REPEATED_POINTS, {"repeated": {"pde": (40, 40), "bc": (2, 100)}}),
     "saturated by steps": (Cause.SATURATED, {"saturated": 0.9}),
-    "u = 0 solves, but u is not 0": (Cause.NOTHING_TO_FIND, {"zero": {"pde": 0.0, "bc": 0.0}, **SOLVED}),
-    "u = 0 solves one term": (Cause.NOTHING_TO_FIND, {"zero": {"pde": 0.0, "bc": 1.0}, "size": 1e-3, **SOLVED}),
-    "jitter of mini-batches": (Cause.STEP_TOO_LARGE, {"stays": False, "course": {"falling": 0.0, "fallen": 0.5, "rising": 0.5, "jitter": 0.2}}),
+    "u = 0 solves, but u is not 0": (
+        Cause.NOTHING_TO_FIND,
+        {"zero": {"pde": 0.0, "bc": 0.0}, **SOLVED},
+    ),
+    "u = 0 solves one term": (
+        Cause.NOTHING_TO_FIND,
+        {"zero": {"pde": 0.0, "bc": 1.0}, "size": 1e-3, **SOLVED},
+    ),
+    "jitter of mini-batches": (
+        Cause.STEP_TOO_LARGE,
+        {"stays": False, "course": {"falling": 0.0, "fallen": 0.5, "rising": 0.5, "jitter": 0.2}},
+    ),
     "lr mu_max above 2 under Adam": (Cause.STEP_TOO_LARGE, {"lr": 10.0}),
-    "jumps far below the start": (Cause.STEP_TOO_LARGE, {"course": {"falling": 0.0, "fallen": 4.0, "rising": 0.5, "jitter": 0.2}}),
+    "jumps far below the start": (
+        Cause.STEP_TOO_LARGE,
+        {"course": {"falling": 0.0, "fallen": 4.0, "rising": 0.5, "jitter": 0.2}},
+    ),
     "short, but begun": (Cause.STEP_TOO_SHORT, {"reach": 0.01, "steps": 3}),
     "noise of lr_eff": (Cause.STEP_TOO_SHORT, {"reach": -5.0}),
-    "worst term in slow modes": (Cause.IMBALANCE, {"rms": {"pde": 0.01, "bc": 0.9}, "modes": {"bc": (0.01, 0.5)}}),
+    "worst term in slow modes": (
+        Cause.IMBALANCE,
+        {"rms": {"pde": 0.01, "bc": 0.9}, "modes": {"bc": (0.01, 0.5)}},
+    ),
     "terms alike": (Cause.IMBALANCE, {"modes": {"pde": (0.9, 0.0), "bc": (0.9, 0.0)}}),
     "cancels, but solved": (Cause.CONTRADICTION, {**SOLVED, "cancelling": 1e-6}),
     "cancels in slow modes": (Cause.CONTRADICTION, {"cancelling": 1e-6}),
-    "one term solved": (Cause.CONTRADICTION, {"rms": {"pde": 0.01, "bc": 0.5}, "cancelling": 1e-6, "modes": {"pde": (0.8, 0.0), "bc": (0.8, 0.0)}}),
-    "free by the prior, small beside u": (Cause.NOT_UNIQUE, {**SOLVED, "free": {"u": 0.01, "size": 1e-3}}),
+    "one term solved": (
+        Cause.CONTRADICTION,
+        {
+            "rms": {"pde": 0.01, "bc": 0.5},
+            "cancelling": 1e-6,
+            "modes": {"pde": (0.8, 0.0), "bc": (0.8, 0.0)},
+        },
+    ),
+    "free by the prior, small beside u": (
+        Cause.NOT_UNIQUE,
+        {**SOLVED, "free": {"u": 0.01, "size": 1e-3}},
+    ),
     "small u": (Cause.NOT_UNIQUE, {**SOLVED, "free": {"u": 1e-6, "size": 30.0}}),
-    "corners that nobody suffers from": (Cause.CONTRADICTION, {**SOLVED, "clash": ("ic", "bc", 0.6)}),
+    "corners that nobody suffers from": (
+        Cause.CONTRADICTION,
+        {**SOLVED, "clash": ("ic", "bc", 0.6)},
+    ),
     "late in time": (Cause.CAUSALITY, {"concentration": {"pde": {"share": 0.9, "early": 0.0}}}),
     "decay, but solved": (Cause.RANDOM_OR_DECAY, {**SOLVED, "decay": 5.0}),
-    "a share of parameters too small to matter": (Cause.NOT_TRAINED, {"unheld": ["k"], "unheld_share": 0.0}),
+    "a share of parameters too small to matter": (
+        Cause.NOT_TRAINED,
+        {"unheld": ["k"], "unheld_share": 0.0},
+    ),
     "frozen features": (Cause.NOT_TRAINED, {"frozen": ["B"], "frozen_share": 0.2}),
-    "data of one size, equation of another": (Cause.OUTPUTS_NOT_SCALED, {"zero": {"pde": 5e3, "bc": 1.0}, "rms": {"pde": 4e3, "bc": 0.9}}),
+    "data of one size, equation of another": (
+        Cause.OUTPUTS_NOT_SCALED,
+        {"zero": {"pde": 5e3, "bc": 1.0}, "rms": {"pde": 4e3, "bc": 0.9}},
+    ),
     "a residual that changes with its points": (Cause.RANDOM_OR_DECAY, {"random": {}}),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", SILENT)
@@ -170,11 +209,22 @@ ONLY_UNSOLVED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("rule", {*ASKED_IF_SOLVED, *ASKED_IF_NOT}, ids=lambda rule: rule.__name__)
-def test_a_rule_that_fails_is_passed_over(rule: Any, monkeypatch: pytest.MonkeyPatch):
+def test_a_case_of_which_nothing_is_known_is_not_accused():
     known = case()
     known.known.clear()  # no quantity can be had
-    assert judge(known).cause in {Cause.UNKNOWN, Cause.EARLY}
+    verdict = judge(known)
+    assert verdict.cause in {Cause.UNKNOWN, Cause.EARLY}
+    assert not verdict.accuses
+
+
+def test_a_rule_that_fails_is_passed_over(monkeypatch: pytest.MonkeyPatch):
+    def fails(_: object) -> None:
+        raise RuntimeError("no such luck")
+
+    monkeypatch.setattr(diagnose, "UNSOLVED", (fails, *diagnose.UNSOLVED))
+    verdict = judge(case(modes={"pde": (1e-5, 0.99)}))
+    assert verdict.cause is Cause.SPECTRAL_BIAS
+    assert verdict.not_looked_at == ("fails (RuntimeError: no such luck)",)
 
 
 def test_what_could_not_be_looked_at_is_said_by_its_reason():
