@@ -58,8 +58,8 @@ def _accuses(one: Any) -> bool:
     return Cause[one.named] not in {Cause.CLEAN, Cause.EARLY, Cause.UNKNOWN}
 
 
-MEASURED = """{runs} small PINNs, broken on purpose (one mistake each, confirmed by a twin without it
-that works), healthy, and stopped early, trained under `NTKMonitor()` as it comes by
+MEASURED = """{runs} small PINNs, broken on purpose (one mistake each, confirmed by a twin without
+it that works), healthy, and stopped early, trained under `NTKMonitor()` as it comes by
 `python -m benchmarks.verdict --twins`, which writes this section. Thresholds were set on one half
 of them and never on the other. A broken run counts where it fails: its solution is off by more
 than 20 %.

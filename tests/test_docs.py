@@ -97,3 +97,8 @@ def test_what_the_kernel_says_prints_what_it_says(tmp_path: Path):
     assert number.sub("#", printed) == number.sub("#", expected)
     values = [[float(found) for found in number.findall(one)] for one in (printed, expected)]
     assert values[0] == pytest.approx(values[1], rel=0.5)  # rounding moves what lies near the floor
+
+
+def test_the_loop_on_the_page_of_the_verdict_prints_what_it_says(tmp_path: Path):
+    (code,), (output,) = blocks("verdict"), blocks("verdict", "text")
+    assert run(sys.executable, "-c", code, cwd=tmp_path).stdout == output
