@@ -1,7 +1,7 @@
 """A checker of claims: whether what a verdict says of a run is so, asked of the run itself.
 
-It knows what was planted, and looks at module and optimizer after training; no number of the verdict
-is taken for granted where it can be had another way.
+It knows what was planted, and looks at module and optimizer after training; no number of the
+verdict is taken for granted where it can be had another way.
 """
 
 from __future__ import annotations

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from pinn_ntk.verdict.cause import ABOUT, Cause
+from pinn_ntk.verdict.about import ABOUT
+from pinn_ntk.verdict.cause import Cause
 from pinn_ntk.verdict.diagnose import SOLVED as ASKED_IF_SOLVED
 from pinn_ntk.verdict.diagnose import UNSOLVED as ASKED_IF_NOT
 from pinn_ntk.verdict.diagnose import judge
@@ -80,8 +81,16 @@ SPEAKS: dict[str, tuple[Cause, dict[str, Any]]] = {
         {"cancelling": 0.001, "modes": {"pde": (0.8, 0.0), "bc": (0.8, 0.0)}},
     ),
     "slow modes": (Cause.SPECTRAL_BIAS, {"modes": {"pde": (1e-5, 0.99)}}),
-    "free": (Cause.NOT_UNIQUE, {"free": {"u": 0.7}}),
-    "free though solved": (Cause.NOT_UNIQUE, {**SOLVED, "free": {"u": 0.7}}),
+    "free": (Cause.NOT_UNIQUE, {"free": {"u": 0.7, "size": 5.0}}),
+    "free though solved": (Cause.NOT_UNIQUE, {**SOLVED, "free": {"u": 0.7, "size": 5.0}}),
+    "a coefficient free": (
+        Cause.NOT_UNIQUE,
+        {**SOLVED, "free": {"u": 1e-6, "size": 0.0, "k": 0.5}},
+    ),
+    "corners": (
+        Cause.CONTRADICTION,
+        {**SOLVED, "rms": {"pde": 0.01, "bc": 0.08}, "clash": ("ic", "bc", 0.6)},
+    ),
     "all solved": (Cause.CLEAN, SOLVED),
     "no reason": (Cause.UNKNOWN, {}),
 }
@@ -116,6 +125,9 @@ SILENT: dict[str, tuple[Cause, dict[str, Any]]] = {
     "cancels, but solved": (Cause.CONTRADICTION, {**SOLVED, "cancelling": 1e-6}),
     "cancels in slow modes": (Cause.CONTRADICTION, {"cancelling": 1e-6}),
     "one term solved": (Cause.CONTRADICTION, {"rms": {"pde": 0.01, "bc": 0.5}, "cancelling": 1e-6, "modes": {"pde": (0.8, 0.0), "bc": (0.8, 0.0)}}),
+    "free by the prior, small beside u": (Cause.NOT_UNIQUE, {**SOLVED, "free": {"u": 0.01, "size": 1e-3}}),
+    "small u": (Cause.NOT_UNIQUE, {**SOLVED, "free": {"u": 1e-6, "size": 30.0}}),
+    "corners that nobody suffers from": (Cause.CONTRADICTION, {**SOLVED, "clash": ("ic", "bc", 0.6)}),
     "late in time": (Cause.CAUSALITY, {"concentration": {"pde": {"share": 0.9, "early": 0.0}}}),
     "decay, but solved": (Cause.RANDOM_OR_DECAY, {**SOLVED, "decay": 5.0}),
     "a share of parameters too small to matter": (Cause.NOT_TRAINED, {"unheld": ["k"], "unheld_share": 0.0}),
@@ -133,7 +145,7 @@ def test_a_rule_is_silent(name: str):
 
 def test_every_cause_is_reached_and_described():
     assert {cause for cause, _ in SPEAKS.values()} == set(Cause)
-    assert ABOUT.keys() == set(Cause)
+    assert ABOUT.keys() == {cause.name for cause in Cause}
     for about in ABOUT.values():
         assert about.title
         assert about.is_

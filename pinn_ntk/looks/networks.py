@@ -95,10 +95,10 @@ def constant(value: float) -> Output:
 
 
 def power(order: int, axis: int | None = None) -> Output:
-    """A field with no derivative but those of one order, at every point: sum w_j (x_j - x_0j)^order.
+    """A field whose only derivatives are of one order, at every point: sum w_j (x_j - x_0j)^order.
 
-    Value and derivatives are taken at x = x_0, so that a residual that it changes holds a derivative
-    of that order; by one coordinate where an ``axis`` is given. The w_j are 1, 1.3, 1.6, ..., so that
+    Value and derivatives are taken at x = x_0, so that a residual that it changes holds one of that
+    order; by one coordinate where an ``axis`` is given. The w_j are 1, 1.3, 1.6, ..., so that
     derivatives by several coordinates do not cancel, as those of a wave equation would.
     """
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from pinn_ntk.looks.look import Look
 from pinn_ntk.verdict.directions import Directions
+from pinn_ntk.verdict.meeting import Meeting
 from pinn_ntk.verdict.network import Network
 from pinn_ntk.verdict.parameters import Parameters
 from pinn_ntk.verdict.parts import Parts
@@ -31,7 +32,9 @@ ZERO = 1e-6
 """Residual at u = 0, over the largest so far, below which a term is homogeneous."""
 
 
-class Case(Terms, Training, Network, Parameters, Points, Parts, Directions, Smoothness, Reruns):
+class Case(
+    Terms, Training, Network, Parameters, Points, Parts, Meeting, Directions, Smoothness, Reruns
+):
     """One measured step, as rules see it.
 
     Args:

@@ -1,19 +1,10 @@
-"""The causes for which a PINN does not train, one paragraph each."""
+"""The causes for which a PINN does not train."""
 
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import NamedTuple
 
-
-class About(NamedTuple):
-    """What is known of a cause."""
-
-    title: str
-    is_: str  # what it is
-    seen: str  # how it is seen
-    helps: str  # what helps
-    source: str  # where to read on
+from pinn_ntk.verdict.about import ABOUT
 
 
 class Cause(IntEnum):
@@ -54,212 +45,24 @@ class Cause(IntEnum):
     @property
     def title(self) -> str:
         """The cause in a few words."""
-        return ABOUT[self].title
+        return ABOUT[self.name].title
 
     @property
     def is_(self) -> str:
         """What it is."""
-        return ABOUT[self].is_
+        return ABOUT[self.name].is_
 
     @property
     def seen(self) -> str:
         """How it is seen."""
-        return ABOUT[self].seen
+        return ABOUT[self.name].seen
 
     @property
     def helps(self) -> str:
         """What helps."""
-        return ABOUT[self].helps
+        return ABOUT[self.name].helps
 
     @property
     def source(self) -> str:
         """Where to read on."""
-        return ABOUT[self].source
-
-
-ABOUT: dict[Cause, About] = {
-    Cause.UNKNOWN: About(
-        "unknown",
-        "Something is not solved, and none of the causes below is seen.",
-        "A residual is above a tenth of what u = 0 leaves; no rule reaches its threshold.",
-        "Look at the numbers named beside it; give residuals= so that more can be looked at.",
-        "",
-    ),
-    Cause.DIVERGED: About(
-        "diverged",
-        "Loss or residuals are NaN or infinite. From there no step leads back.",
-        "A residual, the loss or a parameter is not finite, now or since the last measurement.",
-        "A learning rate below 2 / mu_max, clipping, a bound on a balancer's weights; a root, log "
-        "or quotient kept away from its singularity.",
-        "Wang, Yu, Perdikaris 2022, sec. 7",
-    ),
-    Cause.DETACHED: About(
-        "a term has no gradient",
-        "A part of the loss counts in its value but moves no parameter, or moves them wrongly.",
-        "The part has no graph; or the derivative of a residual along a direction in parameter "
-        "space is not what its graph says.",
-        "create_graph=True in every torch.autograd.grad; no detach(), .item() or no_grad().",
-        "torch.autograd.grad",
-    ),
-    Cause.DERIVATIVE_VANISHES: About(
-        "a derivative vanishes",
-        "The activation has no second derivative (ReLU and its kin), but the equation needs one.",
-        "The kernel of the term is zero, or its residual takes second derivatives of a network "
-        "that is linear between kinks.",
-        "tanh, sin, SiLU or GELU in place of ReLU.",
-        "Raissi, Perdikaris, Karniadakis 2019",
-    ),
-    Cause.NOT_TRAINED: About(
-        "parameters are not trained",
-        "Parameters that the residuals depend on are held by no optimizer, or are frozen.",
-        "They stand in the graph of the loss, and in no param_group.",
-        "Give self.parameters() to the optimizer, second networks and coefficients included.",
-        "torch.optim",
-    ),
-    Cause.BROADCAST: About(
-        "broadcast residual",
-        "A column (N, 1) minus a row (N,) is a matrix (N, N): each point is compared with the "
-        "target of every other one, and the mean of the targets is learned.",
-        "The residual has N M rows where its operands have N and M.",
-        "Give prediction and target one shape, as by f[:, None].",
-        "numpy broadcasting rules",
-    ),
-    Cause.REPEATED_POINTS: About(
-        "repeated points",
-        "Many rows of a term are at the same point, so that little is asked of the network.",
-        "Inputs of the network are equal, entry by entry.",
-        "Mend the sampler.",
-        "",
-    ),
-    Cause.INPUTS_NOT_SCALED: About(
-        "inputs are not scaled",
-        "The first layer sees numbers far from [-1, 1]: its units saturate or differ in nothing.",
-        "|x| above 20, a spread below 0.01, or a mean above ten spreads.",
-        "x -> 2 (x - min) / (max - min) - 1, inside of the network, so that derivatives stay those "
-        "with respect to x.",
-        "Glorot, Bengio 2010; LeCun et al. 1998",
-    ),
-    Cause.SATURATED: About(
-        "saturated or dead units",
-        "Most units answer with the same number at all points, and no gradient passes through.",
-        "The slope of the activation is below 0.05 for most units and points, or units of a ReLU "
-        "are zero at all points.",
-        "A smaller initialisation (Xavier for tanh), scaled inputs, a smaller learning rate.",
-        "Glorot, Bengio 2010",
-    ),
-    Cause.NOTHING_TO_FIND: About(
-        "u = 0 solves everything",
-        "All terms are homogeneous, and the network has found u = 0.",
-        "Every residual at u = 0 is zero, and the output is close to that.",
-        "A condition that excludes u = 0 is missing: a velocity, a norm, a source.",
-        "Wong et al. 2022 (trivial solutions of PINNs)",
-    ),
-    Cause.OUTPUTS_NOT_SCALED: About(
-        "outputs are not scaled",
-        "What is sought is far from 1 in size, where a network does not start and seldom gets.",
-        "Residuals at u = 0 are above 1e3 or below 1e-2 in every term that has a source.",
-        "u = scale * net(x), with the size of the data; or equations in units in which u is 1.",
-        "Wang et al. 2023 (An expert's guide), sec. 4",
-    ),
-    Cause.RANDOM_OR_DECAY: About(
-        "random residual, or weight decay",
-        "Dropout or noise makes another function each step; or a decay of the parameters pulls "
-        "harder than the loss.",
-        "Two calls at one point differ by more than 1 %; decay times parameters is above 0.3 of "
-        "the gradient.",
-        "Dropout off; weight_decay=0.",
-        "Loshchilov, Hutter 2019",
-    ),
-    Cause.STEP_TOO_SHORT: About(
-        "steps are too short",
-        "All steps together are shorter than the fastest direction of the kernel needs.",
-        "Sum of lr_eff times mu_max below 2, lr_eff = -(step . gradient) / |gradient|^2.",
-        "A larger learning rate; clipping off; a schedule that does not fall to zero.",
-        "Wang, Yu, Perdikaris 2022, eq. 3.10",
-    ),
-    Cause.EARLY: About(
-        "early",
-        "Not solved yet, and the loss still falls.",
-        "The loss fell by more than a tenth of a decade in the last tenth of the steps, or "
-        "learning rate times steps is below 0.5 under Adam.",
-        "Wait.",
-        "",
-    ),
-    Cause.POINTS: About(
-        "points are too few or badly placed",
-        "The equation holds at the points of the training and nowhere else.",
-        "Squared residual at fresh points, in the domain, over that at the points of the training "
-        "above 20.",
-        "More points, or new ones each step; old points kept beside new ones.",
-        "Daw et al. 2023; Krishnapriyan et al. 2021",
-    ),
-    Cause.TOO_NARROW: About(
-        "the network is too narrow",
-        "There are fewer parameters than the residuals need, and no direction is left.",
-        "Fewer parameters than rows, and the residual lies outside of the range of J.",
-        "A wider or deeper network.",
-        "",
-    ),
-    Cause.ROUNDING: About(
-        "rounding",
-        "The residual is a small difference of large numbers, and single precision ends it.",
-        "The residual of the same parameters in float64 differs by more than 5 %.",
-        "Trainer(precision='64-true'), or a formula without the difference.",
-        "",
-    ),
-    Cause.STEP_TOO_LARGE: About(
-        "steps are too large",
-        "The optimizer jumps over the minimum, again and again, or has thrown units into "
-        "saturation.",
-        "Units saturated since the start; or the loss rises in more than 30 % of the steps by more "
-        "than 0.05 of a decade and stays above 1 % of its start.",
-        "A smaller learning rate; under plain descent below 2 / mu_max.",
-        "Wang, Yu, Perdikaris 2022, sec. 4",
-    ),
-    Cause.IMBALANCE: About(
-        "imbalance of the terms",
-        "One term could learn fast and is not let: the others outweigh it.",
-        "It is more than 20 times further from solved than the best one, and its residual lies in "
-        "the fast modes of its own kernel.",
-        "A larger weight for it: by hand, or NTKBalancer().",
-        "Wang, Yu, Perdikaris 2022, sec. 5; Wang, Teng, Perdikaris 2021",
-    ),
-    Cause.CAUSALITY: About(
-        "early times are not solved",
-        "Later times are fitted to a solution that is not there yet.",
-        "A tenth of the points holds more than 70 % of the squared residual, early in time.",
-        "Causal weights, or windows in time one after the other.",
-        "Wang, Sankaran, Perdikaris 2024",
-    ),
-    Cause.CONTRADICTION: About(
-        "terms contradict each other",
-        "No function satisfies all terms.",
-        "Stationary, no term solved, gradients cancel, and each residual lies in fast modes of its "
-        "own kernel.",
-        "Check data, coefficients, signs, and where conditions meet (corners).",
-        "",
-    ),
-    Cause.SPECTRAL_BIAS: About(
-        "spectral bias",
-        "What is left lies in directions that the kernel learns very slowly: high frequencies.",
-        "More than 90 % of the residual lies below 1e-3 of the largest eigenvalue of its own "
-        "kernel, and the kernel hardly moves.",
-        "Fourier features, sin activations, or a second-order method.",
-        "Rahaman et al. 2019; Tancik et al. 2020; Wang, Wang, Perdikaris 2021",
-    ),
-    Cause.NOT_UNIQUE: About(
-        "the solution is not unique",
-        "The terms leave a direction free: u may change and no residual does.",
-        "The posterior variance of u, given all residuals, is above 0.2 of the prior somewhere.",
-        "A condition there: an initial value, a boundary, a datum.",
-        "Rasmussen, Williams 2006, sec. 2.2, with the kernel of the network",
-    ),
-    Cause.CLEAN: About(
-        "nothing wrong is seen",
-        "All terms are solved, at fresh points too. A consistent but wrong equation looks like "
-        "this.",
-        "Every residual is below a tenth of what u = 0 leaves.",
-        "Try a manufactured solution to check the equation itself.",
-        "Roache 2002",
-    ),
-}
+        return ABOUT[self.name].source

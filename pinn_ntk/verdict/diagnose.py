@@ -20,21 +20,24 @@ ALWAYS: tuple[Rule, ...] = (numbers.diverged, numbers.detached)
 """Asked whatever is solved."""
 
 SOLVED: tuple[Rule, ...] = (
-    numbers.derivative_vanishes,
+    numbers.kinks,
     scales.repeated_points,
     scales.nothing_to_find,
     solution.points,
     solution.not_unique,
+    balance.clash,
     solution.clean,
 )
 """Asked where all terms are solved: nothing else is wrong then."""
 
 UNSOLVED: tuple[Rule, ...] = (
-    numbers.derivative_vanishes,
+    numbers.kinks,
+    numbers.kernel_is_zero,
     scales.repeated_points,
     numbers.broadcast,
     steps.random,
-    numbers.derivative_vanishes,
+    numbers.kinks,
+    numbers.kernel_is_zero,
     numbers.not_trained,
     scales.repeated_points,
     scales.inputs_not_scaled,
@@ -47,10 +50,14 @@ UNSOLVED: tuple[Rule, ...] = (
     solution.rounding,
     numbers.cut_off,
     steps.step_too_short,
-    steps.step_too_large,
+    steps.stopped,
+    steps.thrown,
+    steps.unstable,
+    steps.jumps,
     steps.early,
     solution.points,
     solution.too_narrow,
+    balance.clash,
     balance.contradiction,
     balance.imbalance,
     balance.causality,
@@ -59,7 +66,7 @@ UNSOLVED: tuple[Rule, ...] = (
 )
 """Asked in this order where a term is not solved: facts before likelihoods."""
 
-FURTHER: tuple[Rule, ...] = UNSOLVED[:9]
+FURTHER: tuple[Rule, ...] = UNSOLVED[:10]
 """Asked besides, for what else was seen."""
 
 

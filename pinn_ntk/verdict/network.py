@@ -140,8 +140,8 @@ def _flat(node: Node) -> tuple[float, int] | None:
 
 def _scales(layers: Iterator[Tensor]) -> dict[str, float]:
     largest, spread, offset = 0.0, float("inf"), 0.0
-    for x in layers:
-        x = x.double()
+    for layer in layers:
+        x = layer.double()
         std, mean = x.std(0, correction=0), x.mean(0).abs()
         moving = std > 1e-12 * (1 + mean)
         largest = max(largest, float(x.abs().max()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -37,7 +38,7 @@ class Parameters(Measured):
         leaves = {id(leaf): leaf for leaf in _leaves(self.look.residuals)}
         outside = {i: p for i, p in leaves.items() if isinstance(p, nn.Parameter) and i not in held}
         named = [] if module is None else list(module.named_parameters())
-        found = {name: p for name, p in named if id(p) in outside}
+        found: dict[str, Tensor] = {name: p for name, p in named if id(p) in outside}
         strange = [p for i, p in outside.items() if i not in {id(p) for p in found.values()}]
         return found | {f"parameter of shape {tuple(p.shape)}": p for p in strange}
 
@@ -100,4 +101,4 @@ def _share(
 def _signs(r: Tensor, generator: torch.Generator) -> Tensor:
     """Random signs over the root of the number of rows, so that each term counts by its mean."""
     drawn = torch.randint(0, 2, r.shape, generator=generator) * 2 - 1
-    return drawn.to(r) / max(1, r.numel()) ** 0.5
+    return drawn.to(r).div(math.sqrt(max(1, r.numel())))

@@ -12,6 +12,7 @@ The largest part is what the residual would be if the others did not balance it.
 from __future__ import annotations
 
 import math
+
 import torch
 from torch import Tensor
 
@@ -30,10 +31,18 @@ class Parts(Measured):
     base: Ran | None
     rerun: Rerun
     order: dict[str, int]
-    homogeneous: list[str]
     size: float | None
-    calls_of: dict[str, NetworkCall]
     equations: list[str]
+
+    @property
+    def calls_of(self) -> dict[str, NetworkCall]:
+        """Term -> the call of a network behind it."""
+        raise NotImplementedError
+
+    @property
+    def homogeneous(self) -> list[str]:
+        """Terms that u = 0 solves."""
+        raise NotImplementedError
 
     @quantity("parts of homogeneous terms", dict)
     def parts(self) -> dict[str, float]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -120,7 +121,7 @@ class Points(Measured):
             moved = move(held, self._aligned(term, held))
             if moved is None:
                 continue
-            ran = self.rerun(Change(tensors=lambda n, old, m=moved: m.get(n, old)))
+            ran = self.rerun(Change(tensors=partial(_put, moved)))
             now = float(self.look.residuals[term].detach().abs().double().square().mean())
             after = float(ran.residuals[term].detach().abs().double().square().mean())
             if now > 0:
@@ -147,6 +148,10 @@ class Points(Measured):
         return max(counts) if counts else None
 
 
+def _put(moved: Mapping[str, Tensor], name: str, tensor: Tensor) -> Tensor:
+    return moved.get(name, tensor)
+
+
 def _calls(ran: Ran) -> dict[str, NetworkCall]:
     own = _own_nodes(ran)
     found: dict[str, NetworkCall] = {}
@@ -155,16 +160,16 @@ def _calls(ran: Ran) -> dict[str, NetworkCall]:
             continue
         behind = postorder(nodes.origin(residual)[0]).keys()
         for call, of_call in zip(ran.calls, own, strict=True):
-            x = _columns(call.inputs)
-            fits = x is not None and residual.numel() % max(1, len(x)) == 0
-            if fits and of_call & behind:
-                most = found.get(term)
-                found[term] = call if most is None or len(x) > len(most.inputs[0]) else most
+            x, most = _columns(call.inputs), found.get(term)
+            if x is None or residual.numel() % max(1, len(x)) or not of_call & behind:
+                continue
+            if most is None or len(x) > len(most.inputs[0]):
+                found[term] = call
     return found
 
 
 def _own_nodes(ran: Ran) -> list[set[Node]]:
-    """For each call the nodes that no other call has; a residual of derivatives lacks the output."""
+    """For each call the nodes that no other has; a residual of derivatives lacks the output."""
     graphs = [
         set(postorder(nodes.origin(call.output)[0])) if call.output.grad_fn is not None else set()
         for call in ran.calls

@@ -51,7 +51,7 @@ class CannotBeLookedAtError(ValueError):
     """What a quantity needs is not there."""
 
 
-def quantity(title: str, default: Callable[[], T]) -> Callable[[Callable[[Any], T]], Quantity[T]]:
+def quantity(title: str, default: Callable[[], Any]) -> Callable[[Callable[[Any], T]], Quantity[T]]:
     """Make a method a quantity that is called so in messages."""
     return lambda compute: Quantity(title, default, compute)
 

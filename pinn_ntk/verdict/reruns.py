@@ -176,7 +176,7 @@ def _direction(name: str, parameter: Tensor) -> Tensor:
     seed = sum((place + 1) * ord(letter) for place, letter in enumerate(name))
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-    return (drawn / max(1.0, float(parameter.numel())) ** 0.5).to(parameter.device)
+    return drawn.div(math.sqrt(max(1, parameter.numel()))).to(parameter.device)
 
 
 def _along(length: float) -> Any:
@@ -196,5 +196,6 @@ def _derivative(r: Tensor, params: Mapping[str, Tensor], direction: Mapping[str,
     ]
     if not pairs:
         return torch.zeros_like(r)
-    along = sum((g * d).sum() for g, d in pairs)
-    return torch.autograd.grad(along, weights)[0]
+    along = torch.stack([(g * d).sum() for g, d in pairs]).sum()
+    (found,) = torch.autograd.grad(along, weights)
+    return found

@@ -1,8 +1,8 @@
 """Whether the derivatives that autograd gives are those of the network.
 
-Between two points, a derivative of order k - 1 changes by the integral of that of order k. Where the
-network has kinks it does not: autograd sees the slopes beside them and misses the jumps, so that an
-equation can hold at every point for a function that is no solution of it.
+Between two points, a derivative of order k - 1 changes by the integral of that of order k. Where
+the network has kinks it does not: autograd sees the slopes beside them and misses the jumps, so
+that an equation can hold at every point for a function that is no solution of it.
 """
 
 from __future__ import annotations

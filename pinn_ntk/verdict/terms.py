@@ -3,7 +3,7 @@
 | symbol | meaning |
 | --- | --- |
 | rms | root mean square of the residual of a term |
-| align | r^T K r / (lambda_max r^T r): 1 where r lies in the fastest mode of the term's own kernel |
+| align | r^T K r / (lambda_max r^T r): 1 where r lies in the fastest mode of its own kernel |
 | slow | share of r^2 in modes below 1e-3 lambda_max of its own kernel |
 """
 

@@ -247,7 +247,7 @@ ROUNDING = [
         "ROUNDING",
         "set",
         SlopeByDifferences,
-        {"h": 1e-7, "steps": 1200, "batch": 20} | DOUBLE,
+        {"h": 1e-7, "u": lambda t: 1 + torch.sin(3 * t), "steps": 1200, "batch": 20} | DOUBLE,
         SINGLE,
     ),
     Run(

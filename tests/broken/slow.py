@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tests.broken.healthy import oscillating, predator_prey
-from tests.broken.networks import adam, grid, uniform
+from tests.broken.networks import adam, grid, lbfgs, uniform
 from tests.broken.odes import Decay, Inverse, Oscillator, System
 from tests.broken.pdes import Burgers, Heat, Poisson, Square, Wave
 from tests.broken.run import Run
@@ -95,14 +95,6 @@ IMBALANCE = [
 ]
 
 
-def bistable(u: Tensor) -> Tensor:
-    return 10 * (u - u**3)
-
-
-def logistic(u: Tensor) -> Tensor:
-    return 8 * u * (1 - u)
-
-
 def van_der_pol(u: Tensor) -> Tensor:
     x, v = u.split(1, dim=1)
     return torch.cat([v, 2 * (1 - x**2) * v - x], dim=1)
@@ -113,77 +105,30 @@ def pendulum(u: Tensor) -> Tensor:
     return torch.cat([rate, -9 * torch.sin(angle) - 0.2 * rate], dim=1)
 
 
-def lorenz(u: Tensor) -> Tensor:
-    x, y, z = u.split(1, dim=1)
-    return torch.cat([10 * (y - x), x * (2.8 - z) * 10 - y, 10 * x * y - 8 / 3 * z], dim=1)
-
-
-GROW: dict[str, Any] = {"steps": 5000, "grow": 3500, "optim": adam(3e-3), "points": None}
-AT_ONCE = {"grow": 0}
-SCALED = {"scaled": True}
-
-
-def long(n: int, span: float, **options: Any) -> dict[str, Any]:
-    """Points of a long time, learned from its beginning on."""
-    return {
-        "span": span,
-        "points": grid(0, span, n),
-        "steps": 5000,
-        "grow": 3500,
-        "net": {"scaled": True, "width": 40},
-        **options,
+def late(
+    name: str, half: Any, rhs: Any, start: tuple[float, ...], window: float, span: float
+) -> Run:
+    """A long time at once; the twin is the first of several windows of time."""
+    settings = {
+        "rhs": rhs,
+        "start": start,
+        "span": window,
+        "points": grid(0, window, 100),
+        "steps": 60,
+        "optim": lbfgs(),
+        "net": {"scaled": True},
     }
+    at_once = {"span": span, "points": grid(0, span, 100)}
+    return Run(f"causality-{name}", "CAUSALITY", half, System, settings, at_once)
 
 
 CAUSALITY = [
-    Run(
-        "causality-bistable",
-        "CAUSALITY",
-        "set",
-        System,
-        long(100, 2.0, rhs=bistable, start=(0.01,)),
-        AT_ONCE,
-    ),
-    Run(
-        "causality-logistic",
-        "CAUSALITY",
-        "judge",
-        System,
-        long(100, 2.0, rhs=logistic, start=(0.005,)),
-        AT_ONCE,
-    ),
-    Run(
-        "causality-van-der-pol",
-        "CAUSALITY",
-        "judge",
-        System,
-        long(150, 10.0, rhs=van_der_pol, start=(1.0, 0.0)),
-        AT_ONCE,
-    ),
-    Run(
-        "causality-pendulum",
-        "CAUSALITY",
-        "set",
-        System,
-        long(150, 8.0, rhs=pendulum, start=(2.0, 0.0)),
-        AT_ONCE,
-    ),
-    Run(
-        "causality-predator-prey",
-        "CAUSALITY",
-        "set",
-        System,
-        long(150, 20.0, rhs=predator_prey, start=(2.0, 0.5), hard=True),
-        AT_ONCE,
-    ),
-    Run(
-        "causality-oscillating",
-        "CAUSALITY",
-        "judge",
-        System,
-        long(150, 12.0, rhs=oscillating, start=(1.0, 0.0)),
-        AT_ONCE,
-    ),
+    late("van-der-pol", "set", van_der_pol, (1.0, 0.0), 1.5, 6.0),
+    late("van-der-pol-long", "judge", van_der_pol, (0.5, 0.0), 1.5, 9.0),
+    late("pendulum", "judge", pendulum, (2.0, 0.0), 1.0, 8.0),
+    late("oscillating", "set", oscillating, (1.0, 0.0), 2.0, 16.0),
+    late("predator-prey", "judge", predator_prey, (2.0, 0.5), 3.0, 25.0),
+    late("pendulum-small", "set", pendulum, (1.0, 0.0), 1.0, 10.0),
 ]
 
 SLOW = [*IMBALANCE, *CAUSALITY]

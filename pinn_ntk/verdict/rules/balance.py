@@ -7,6 +7,9 @@ from pinn_ntk.verdict.case import Case
 from pinn_ntk.verdict.cause import Cause
 from pinn_ntk.verdict.verdict import LIKELY, Evidence, Verdict
 
+BEGUN = 30
+"""Steps before which a term may not have been learned yet."""
+
 WORSE = 10.0
 """What is left of the worst term over that of the best one."""
 
@@ -61,6 +64,27 @@ def causality(case: Case) -> Verdict | None:
             remedy = "Train early times first: causal weights, or windows in time one by one."
             return Verdict(Cause.CAUSALITY, term, evidence, LIKELY, remedy)
     return None
+
+
+CLASH, NOTICED = 0.2, 0.05
+"""Difference of two values asked for at one place; what is left of a term that suffers from it."""
+
+
+def clash(case: Case) -> Verdict | None:
+    """Two conditions ask for different values where they meet."""
+    if case.clash is None or case.steps < BEGUN or not case.stationary:
+        return None
+    a, b, apart = case.clash
+    left = max(case.left.get(a, 0.0), case.left.get(b, 0.0))
+    if not apart > CLASH or not left > NOTICED:
+        return None
+    evidence = (
+        Evidence("difference asked for at one place, over the largest value", apart, "above 0.2"),
+        Evidence("what is left of the worse of the two", left, "above 0.05"),
+    )
+    remedy = "Let both agree where they meet, or leave out points near there."
+    title = "conditions contradict each other where they meet"
+    return Verdict(Cause.CONTRADICTION, f"{a}, {b}", evidence, LIKELY, remedy, title)
 
 
 def contradiction(case: Case) -> Verdict | None:

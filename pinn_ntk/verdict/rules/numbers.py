@@ -65,18 +65,22 @@ MISSED = 0.3
 """Share of the change of a derivative that the next one misses."""
 
 
-def derivative_vanishes(case: Case) -> Verdict | None:
-    """The kernel of a term is zero, or the network has kinks where a smooth one is needed."""
-    kinks = {t: x for t, x in case.kinks.items() if x > MISSED}
-    if kinks:
-        term = max(kinks, key=kinks.__getitem__)
-        order = case.order[term]
-        evidence = (
-            Evidence(f"highest derivative in {term}", order, ""),
-            Evidence("share of it that autograd misses, at kinks", kinks[term], "above 0.3"),
-        )
-        remedy = "Use tanh, sin, SiLU or GELU: ReLU and its kin have no derivative of that order."
-        return Verdict(Cause.DERIVATIVE_VANISHES, term, evidence, FACT, remedy)
+def kinks(case: Case) -> Verdict | None:
+    """The network has kinks where the equation needs it smooth."""
+    kinked = {t: x for t, x in case.kinks.items() if x > MISSED}
+    if not kinked:
+        return None
+    term = max(kinked, key=kinked.__getitem__)
+    evidence = (
+        Evidence(f"highest derivative in {term}", case.order[term], ""),
+        Evidence("share of it that autograd misses, at kinks", kinked[term], "above 0.3"),
+    )
+    remedy = "Use tanh, sin, SiLU or GELU: ReLU and its kin have no derivative of that order."
+    return Verdict(Cause.DERIVATIVE_VANISHES, term, evidence, FACT, remedy)
+
+
+def kernel_is_zero(case: Case) -> Verdict | None:
+    """No parameter moves a term, though some stand in its graph."""
     still = [t for t, rate in case.rates.items() if not rate > 0 and case.rms.get(t)]
     if not still:
         return None

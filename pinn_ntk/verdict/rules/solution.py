@@ -18,8 +18,8 @@ ROUNDED = 0.05
 SLOW = 0.9
 """Share of r^2 in slow modes."""
 
-FREE = 0.2
-"""Variance of u that the terms leave, over the prior one."""
+FREE, FREE_OF_SIZE, FREE_COEFFICIENT = 1e-4, 0.02, 0.1
+"""Variance that the terms leave: of u over the prior one and over u^2, both; of a coefficient."""
 
 
 def between(case: Case) -> Verdict | None:
@@ -104,11 +104,20 @@ def spectral_bias(case: Case) -> Verdict | None:
 
 
 def not_unique(case: Case) -> Verdict | None:
-    """u may change somewhere while no residual does."""
-    if not case.free.get("u", 0.0) > FREE:
+    """u, or a coefficient, may change while no residual does."""
+    free = dict(case.free)
+    of_prior, of_size = free.pop("u", 0.0), free.pop("size", 0.0)
+    name, variance = worst_of(free)
+    if variance > FREE_COEFFICIENT:
+        evidence = (Evidence(f"variance of {name} that the terms leave", variance, "above 0.1"),)
+        remedy = "Data that tell the coefficients apart, or fewer of them."
+        title = "coefficients are not determined"
+        return Verdict(Cause.NOT_UNIQUE, name, evidence, LIKELY, remedy, title)
+    if not of_prior > FREE or not of_size > FREE_OF_SIZE:
         return None
     evidence = (
-        Evidence("variance of u that the terms leave, over the prior", case.free["u"], "above 0.2"),
+        Evidence("variance of u that the terms leave, over u^2", of_size, "above 0.02"),
+        Evidence("the same over the prior one", of_prior, "1e-6 where nothing is free"),
     )
     remedy = "Add what fixes it: an initial value, a boundary condition, a datum."
     return Verdict(Cause.NOT_UNIQUE, "", evidence, LIKELY, remedy)

@@ -60,22 +60,10 @@ def decay(case: Case) -> Verdict | None:
 
 def step_too_short(case: Case) -> Verdict | None:
     """All steps together do not reach the fastest mode."""
-    if case.steps < BEGUN:
+    if case.steps < BEGUN or case.reach is None or not 0 <= case.reach < REACH:
         return None
-    if _stopped(case):
-        evidence = (
-            Evidence("learning rate times steps", case.scheduled or 0.0, "below 0.5"),
-            Evidence("decades that the loss fell in the last tenth", case.course["falling"], ""),
-        )
-        remedy = "A schedule that falls more slowly, and not to zero; or a larger learning rate."
-        return Verdict(Cause.STEP_TOO_SHORT, "", evidence, LIKELY, remedy)
-    if case.reach is None or not 0 <= case.reach < REACH:
-        return None
-    evidence = (
-        Evidence(
-            f"lr_eff mu_max over {case.steps} steps", case.reach, "below 2 nothing is learned"
-        ),
-    )
+    quantity = f"lr_eff mu_max over {case.steps} steps"
+    evidence = (Evidence(quantity, case.reach, "below 2 nothing is learned"),)
     factor = number(max(10.0, 100 / max(case.reach, 1e-9)), 1)
     remedy = (
         f"A learning rate larger by 10 to {factor}; and look for clipping, a schedule that falls "
@@ -88,11 +76,19 @@ STOPPED = 0.01
 """Decades in the last tenth of the steps below which a loss stands."""
 
 
-def _stopped(case: Case) -> bool:
-    """Whether an adaptive optimizer came to a stand before it had come far."""
+def stopped(case: Case) -> Verdict | None:
+    """An adaptive optimizer came to a stand before it had come far."""
     falling = case.course.get("falling", math.nan)
-    few = case.scheduled is not None and case.scheduled < LEARNED
-    return case.adaptive and few and abs(falling) < STOPPED
+    if not case.adaptive or case.steps < BEGUN or not abs(falling) < STOPPED:
+        return None
+    if case.scheduled is None or not case.scheduled < LEARNED:
+        return None
+    evidence = (
+        Evidence("learning rate times steps", case.scheduled, "below 0.5"),
+        Evidence("decades that the loss fell in the last tenth", falling, "it stands"),
+    )
+    remedy = "A schedule that falls more slowly, and not to zero; or a larger learning rate."
+    return Verdict(Cause.STEP_TOO_SHORT, "", evidence, LIKELY, remedy)
 
 
 def begun(case: Case) -> Verdict | None:
@@ -127,27 +123,41 @@ def _log10(value: float) -> float:
     return math.log10(value) if value > 0 else 0.0
 
 
-def step_too_large(case: Case) -> Verdict | None:
-    """Units were thrown into saturation, or the loss jumps up and down and stays high."""
-    remedy = "A learning rate smaller by 10"
-    remedy += (
-        f", and below 2 / mu_max = {2 / case.mu_max:.1g}." if case.plain and case.mu_max else "."
-    )
+def thrown(case: Case) -> Verdict | None:
+    """Steps have thrown units into saturation."""
     grown = (case.saturated or 0.0) - case.saturated_first
-    if grown > THROWN:
-        evidence = (Evidence("growth of the share of flat units", grown, "above 0.5"),)
-        return Verdict(Cause.STEP_TOO_LARGE, "", evidence, LIKELY, remedy)
-    course = case.course
-    if case.plain and case.lr and case.curvature_now and case.lr * case.curvature_now > UNSTABLE:
-        evidence = (Evidence("lr mu_max", case.lr * case.curvature_now, "unstable above 2"),)
-        return Verdict(Cause.STEP_TOO_LARGE, "", evidence, LIKELY, remedy)
-    if not case.stays or not course:
+    if not grown > THROWN:
         return None
-    jumps = course["rising"] > RISING and course["jitter"] > JITTER
-    if jumps and course["fallen"] < STAYS_UP:
-        evidence = (
-            Evidence("share of steps at which the loss rose", course["rising"], "above 0.3"),
-            Evidence("decades from step to step", course["jitter"], "above 0.05"),
-        )
-        return Verdict(Cause.STEP_TOO_LARGE, "", evidence, LIKELY, remedy)
-    return None
+    evidence = (Evidence("growth of the share of flat units", grown, "above 0.5"),)
+    return Verdict(Cause.STEP_TOO_LARGE, "", evidence, LIKELY, _smaller(case))
+
+
+def unstable(case: Case) -> Verdict | None:
+    """Plain descent takes steps beyond its bound."""
+    if not case.plain or not case.lr or not case.curvature_now:
+        return None
+    size = case.lr * case.curvature_now
+    if not size > UNSTABLE:
+        return None
+    evidence = (Evidence("lr mu_max", size, "unstable above 2"),)
+    return Verdict(Cause.STEP_TOO_LARGE, "", evidence, LIKELY, _smaller(case))
+
+
+def jumps(case: Case) -> Verdict | None:
+    """The loss jumps up and down and stays high, at points that stay."""
+    course = case.course
+    if not course or not case.stays or not course["fallen"] < STAYS_UP:
+        return None
+    if not course["rising"] > RISING or not course["jitter"] > JITTER:
+        return None
+    evidence = (
+        Evidence("share of steps at which the loss rose", course["rising"], "above 0.3"),
+        Evidence("decades from step to step", course["jitter"], "above 0.05"),
+    )
+    return Verdict(Cause.STEP_TOO_LARGE, "", evidence, LIKELY, _smaller(case))
+
+
+def _smaller(case: Case) -> str:
+    if case.plain and case.mu_max:
+        return f"A learning rate smaller by 10, and below 2 / mu_max = {2 / case.mu_max:.1g}."
+    return "A learning rate smaller by 10."
