@@ -274,7 +274,8 @@ def test_what_is_held_is_counted_and_long_lists_are_data():
     module.data = list(range(20_000))
     module.x = torch.zeros(3, dtype=torch.float64)
     module.again = module.x
-    assert bytes_held(module, {"y": torch.zeros(1)}) == 3 * 4 + 3 * 8 + 4
+    module.array = np.zeros(5)
+    assert bytes_held(module, {"y": torch.zeros(1)}) == 3 * 4 + 3 * 8 + 4 + 5 * 8
     tensors = [place.path for place in held(module) if isinstance(place.value, Tensor)]
     assert tensors == ["x", "again"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 import re
 from collections.abc import Callable, Iterator
@@ -169,6 +170,36 @@ class LooksAround(Pinn):
         return scale * super().training_step(batch, batch_idx)
 
 
+class Layer(pl.LightningModule):
+    """A LightningModule within another one, which reads the trainer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        last = nn.utils.parametrizations.weight_norm(nn.Linear(4, 1))
+        self.layer = nn.Sequential(nn.Linear(1, 4), nn.Tanh(), last).double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert self.trainer.global_step >= 0
+        return self.layer(x)  # type: ignore[no-any-return]
+
+
+class Nested(Pinn):
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.net = Layer()
+        self.average = copy.deepcopy(self.net)
+
+    def configure_optimizers(self) -> Any:
+        self.optimizer_of_mine = torch.optim.Adam(self.parameters(), lr=0.01)
+        schedule = torch.optim.lr_scheduler.StepLR(self.optimizer_of_mine, 1)
+        return [self.optimizer_of_mine], [schedule]
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        self.log("lr", self.lr_schedulers().get_last_lr()[0])
+        assert self.trainer.callback_metrics.get("nothing") is None
+        return super().training_step(batch, batch_idx)
+
+
 class OneArgument(Pinn):
     def training_step(self, batch: Any) -> dict[str, Any]:  # type: ignore[override]
         return {"loss": super().training_step(batch, 0), "other": 1}
@@ -234,6 +265,7 @@ MODULES: dict[str, Callable[[], Any]] = {
     "tapped": lambda: make(Tapped),
     "lbfgs": lambda: make(Pinn, optimizer="lbfgs"),
     "wolfe": lambda: make(Resamples, optimizer="wolfe"),
+    "nested": lambda: make(Nested),
     "globals": lambda: make(Globals),
     "noted": lambda: make(Noted),
 }

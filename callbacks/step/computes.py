@@ -87,10 +87,10 @@ def _kept(given: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) ->
 
 
 def _before(trainer: StandIn, module: nn.Module) -> pl.LightningModule:
-    """A copy, which has lost its trainer, with the stand-in in that place."""
+    """A copy, which has lost its trainer, with the stand-in in that place; it logs nothing."""
     for part in module.modules():
         if "_trainer" in vars(part):
-            vars(part)["_trainer"] = trainer
+            vars(part).update(_trainer=trainer, log=lambda *_, **__: None)
     return cast("pl.LightningModule", module)
 
 

@@ -49,6 +49,8 @@ class StandIn:
         vars(self).update({name: value for name, value in known.items() if is_plain(value)})
         self.loggers = [Silent() for _ in trainer.loggers]
         self.logger = self.loggers[0] if self.loggers else None
+        self.callback_metrics: dict[str, Any] = {}
+        self.lr_scheduler_configs = [_rates(c.scheduler) for c in trainer.lr_scheduler_configs]
         self.optimizers = list(map(Settings, trainer.optimizers))
         self.strategy = SimpleNamespace(_lightning_optimizers=self.optimizers)
 
@@ -67,6 +69,12 @@ class StandIn:
 
     def __deepcopy__(self, _: Any) -> StandIn:
         return self
+
+
+def _rates(schedule: Any) -> SimpleNamespace:
+    """The learning rates that a schedule has set last."""
+    last = list(getattr(schedule, "_last_lr", []))
+    return SimpleNamespace(scheduler=SimpleNamespace(get_last_lr=lambda: list(last)))
 
 
 class Settings(Optimizer):

@@ -11,6 +11,7 @@ from functools import partial
 from types import FunctionType, MethodType, ModuleType
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -107,8 +108,10 @@ def _of_tuple(value: tuple[Any, ...], put: Callable[[Any], None]) -> Entries:
 
 
 def bytes_held(*objects: Any) -> int:
-    """Memory of all tensors that objects hold, parameters included."""
-    tensors = [p.value for one in objects for p in held(one) if isinstance(p.value, Tensor)]
-    tensors += [p for one in objects if isinstance(one, nn.Module) for p in one.parameters()]
-    sizes = {id(t): t.numel() * t.element_size() for t in tensors if t.layout == torch.strided}
-    return sum(sizes.values())
+    """Memory of all tensors and arrays that objects hold, parameters included."""
+    found = [place.value for one in objects for place in held(one)]
+    found += [p for one in objects if isinstance(one, nn.Module) for p in one.parameters()]
+    arrays = [a for a in found if isinstance(a, np.ndarray)]
+    tensors = [t for t in found if isinstance(t, Tensor) and t.layout == torch.strided]
+    sizes = {id(array): array.nbytes for array in arrays}
+    return sum((sizes | {id(t): t.numel() * t.element_size() for t in tensors}).values())
