@@ -22,6 +22,7 @@ from pinn_ntk.looks.copies import copied
 from pinn_ntk.looks.digest import RandomStates
 from pinn_ntk.looks.held import held
 from pinn_ntk.looks.in_double import LOW, InDouble
+from pinn_ntk.looks.made_points import MadePoints
 from pinn_ntk.looks.networks import NetworkCall, Output, called
 from pinn_ntk.looks.outside import put_back
 from pinn_ntk.looks.untouched import device_of, untouched
@@ -133,6 +134,7 @@ class Rerun:
             own_functions(),
             redirect_stdout(StringIO()),
             put_back(module),
+            MadePoints(change.tensors, tensors, list(tensors.values())),
             called(module, change.output) as calls,
         ):
             self.states.restore(self.device)

@@ -12,6 +12,12 @@ from pinn_ntk.looks.rerun import Change, Ran
 Held = Mapping[str, Tensor]
 """Name of a tensor -> coordinates of the points, (N, ...), one tensor for some of them or all."""
 
+MADE = "made."
+"""How the names of tensors begin that a step makes itself, see `pinn_ntk.looks.made_points`."""
+
+FEW = 2
+"""Points of which no permutation tells much."""
+
 MOST = 12
 """Tensors that are tried."""
 
@@ -26,10 +32,17 @@ FACES = 0.8
 
 def movable(run: Callable[[Change], Ran], base: Ran) -> dict[str, list[str]]:
     """Term -> tensors whose rows, permuted, permute its residual: its points, and all of them."""
-    candidates = [
-        name for name, tensor in base.tensors.items()
-        if tensor.is_floating_point() and tensor.ndim and len(tensor) > 2
-    ][:MOST]  # fmt: skip
+    found = _movable(run, base, lambda name: not name.startswith(MADE))
+    if found.keys() != base.residuals.keys():  # those that the step makes itself
+        found = _movable(run, base, lambda name: name.startswith(MADE)) | found
+    return found
+
+
+def _movable(
+    run: Callable[[Change], Ran], base: Ran, wanted: Callable[[str], bool]
+) -> dict[str, list[str]]:
+    floats = {n: t for n, t in base.tensors.items() if t.is_floating_point() and t.ndim}
+    candidates = [n for n, t in floats.items() if wanted(n) and len(t) > FEW][:MOST]
     lengths = {name: len(base.tensors[name]) for name in candidates}
     entering: dict[str, set[str]] = {}
     for name in candidates:
