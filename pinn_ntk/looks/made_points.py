@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
+from weakref import WeakValueDictionary
 
 from torch import Tensor, nn
 from torch._C._functorch import is_functorch_wrapped_tensor
@@ -20,16 +21,16 @@ SMALLEST = 3
 class MadePoints(TorchFunctionMode):
     """Within, tensors that begin to require a gradient are ``made.0``, ``made.1``, ... in ``seen``.
 
-    Those ``known``, which batch and module hold, are left out. What was put in the place of a tensor
-    is taken back when the block ends, since it may be a global one.
+    Those ``known``, which batch and module hold, are left out. What was put in the place of a
+    tensor that was not made within, a global one, is taken back when the block ends.
 
     >>> import torch
     >>> seen: dict[str, Tensor] = {}
     >>> with MadePoints(lambda _, x: x + 1, seen, known=()):
     ...     x = torch.linspace(0, 1, 3).requires_grad_()
     ...     y = (2 * x).tolist()
-    >>> list(seen), y, x.tolist()
-    (['made.0'], [2.0, 3.0, 4.0], [0.0, 0.5, 1.0])
+    >>> list(seen), y
+    (['made.0'], [2.0, 3.0, 4.0])
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class MadePoints(TorchFunctionMode):
         self._put, self._seen = put, seen
         self._known = {id(tensor) for tensor in known}
         self._before: list[tuple[Tensor, Tensor]] = []
+        self._made: WeakValueDictionary[int, Tensor] = WeakValueDictionary()
         self._count = 0
 
     def __exit__(self, *error: Any) -> None:
@@ -58,6 +60,8 @@ class MadePoints(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         given = function(*args, **(kwargs or {}))
+        if isinstance(given, Tensor) and function is not Tensor.requires_grad_:
+            self._made[id(given)] = given
         asked = (kwargs or {}).get("requires_grad") or _begins(function)
         if asked and (tensor := given if given is not None else args[0]) is not None:
             self._notice(tensor)
@@ -77,7 +81,8 @@ class MadePoints(TorchFunctionMode):
         self._seen[name] = tensor
         if self._put is not None:
             new = self._put(name, tensor.detach())
-            self._before.append((tensor, tensor.data))
+            if self._made.get(id(tensor)) is not tensor:
+                self._before.append((tensor, tensor.data))
             tensor.data = new.detach().clone()
 
 
