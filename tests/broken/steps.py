@@ -56,7 +56,7 @@ RANDOM = [
         "set",
         Slope,
         {"steps": 1500},
-        {"optim": decaying(3e-3, 3.0)},
+        {"optim": decaying(3e-3, 30.0)},
     ),
     Run(
         "decay-poisson-adam",
