@@ -56,6 +56,7 @@ UNSOLVED: dict[str, Any] = {
     "n_points": 40,
     "free": {"u": 1e-6, "size": 1e-5, "k": 1e-4},
     "clash": None,
+    "duration": {},
     "unreached": None,
     "size": 1.0,
     "base": None,

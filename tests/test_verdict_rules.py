@@ -75,6 +75,15 @@ SPEAKS: dict[str, tuple[Cause, dict[str, Any]]] = {
     "above the bound": (Cause.STEP_TOO_LARGE, {"plain": True, "lr": 0.03}),
     "imbalance": (Cause.IMBALANCE, {"rms": {"pde": 0.01, "bc": 0.9}, "modes": {"bc": (0.9, 0.0)}}),
     "early times": (Cause.CAUSALITY, {"concentration": {"pde": {"share": 0.9, "early": 0.9}}}),
+    "a long time, solved": (
+        Cause.CAUSALITY,
+        {
+            **SOLVED,
+            "zero": {"pde": 0.0, "bc": 1.0},
+            "parts": {"pde": 1.0},
+            "duration": {"pde": {"times": 9.0, "sum": 0.8}},
+        },
+    ),
     "contradiction": (
         Cause.CONTRADICTION,
         {"cancelling": 0.001, "modes": {"pde": (0.8, 0.0), "bc": (0.8, 0.0)}},
@@ -160,6 +169,22 @@ SILENT: dict[str, tuple[Cause, dict[str, Any]]] = {
     "corners that nobody suffers from": (
         Cause.CONTRADICTION,
         {**SOLVED, "clash": ("ic", "bc", 0.6)},
+    ),
+    "a short time": (
+        Cause.CAUSALITY,
+        {
+            **SOLVED,
+            "zero": {"pde": 0.0, "bc": 1.0},
+            "duration": {"pde": {"times": 2.0, "sum": 0.8}},
+        },
+    ),
+    "a long time that is solved well": (
+        Cause.CAUSALITY,
+        {
+            **SOLVED,
+            "zero": {"pde": 0.0, "bc": 1.0},
+            "duration": {"pde": {"times": 9.0, "sum": 0.1}},
+        },
     ),
     "late in time": (Cause.CAUSALITY, {"concentration": {"pde": {"share": 0.9, "early": 0.0}}}),
     "decay, but solved": (Cause.RANDOM_OR_DECAY, {**SOLVED, "decay": 5.0}),

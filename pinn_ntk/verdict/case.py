@@ -8,6 +8,7 @@ from typing import Any
 
 from pinn_ntk.looks.look import Look
 from pinn_ntk.verdict.directions import Directions
+from pinn_ntk.verdict.duration import Duration
 from pinn_ntk.verdict.meeting import Meeting
 from pinn_ntk.verdict.network import Network
 from pinn_ntk.verdict.parameters import Parameters
@@ -33,7 +34,17 @@ ZERO = 1e-6
 
 
 class Case(
-    Terms, Training, Network, Parameters, Points, Parts, Meeting, Directions, Smoothness, Reruns
+    Terms,
+    Training,
+    Network,
+    Parameters,
+    Points,
+    Parts,
+    Meeting,
+    Duration,
+    Directions,
+    Smoothness,
+    Reruns,
 ):
     """One measured step, as rules see it.
 

@@ -26,6 +26,7 @@ SOLVED: tuple[Rule, ...] = (
     solution.points,
     solution.not_unique,
     balance.clash,
+    balance.long_time,
     solution.clean,
 )
 """Asked where all terms are solved: nothing else is wrong then."""
@@ -61,6 +62,7 @@ UNSOLVED: tuple[Rule, ...] = (
     balance.contradiction,
     balance.imbalance,
     balance.causality,
+    balance.long_time,
     solution.spectral_bias,
     solution.not_unique,
 )

@@ -77,7 +77,7 @@ def _axes(call: NetworkCall) -> int:
 
 def _part(answer: Tensor, call: NetworkCall, order: int, axis: int) -> float:
     """Root mean square of c D, row by row where the rows of both are the same."""
-    derivative = _derivative(call, order, axis)
+    derivative = derivative(call, order, axis)
     if derivative is None:
         return 0.0
     coefficient = answer.detach().double().flatten() / math.factorial(order)
@@ -86,7 +86,7 @@ def _part(answer: Tensor, call: NetworkCall, order: int, axis: int) -> float:
     return rms(coefficient) * rms(derivative)
 
 
-def _derivative(call: NetworkCall, order: int, axis: int) -> Tensor | None:
+def derivative(call: NetworkCall, order: int, axis: int) -> Tensor | None:
     """D of the sum of the outputs by one coordinate, (N,)."""
     place = axis
     for x in call.inputs:

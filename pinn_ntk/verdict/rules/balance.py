@@ -70,6 +70,29 @@ CLASH, NOTICED = 0.2, 0.05
 """Difference of two values asked for at one place; what is left of a term that suffers from it."""
 
 
+TIMES, ADDED = 5.0, 0.3
+"""How often u changes by its own size until the end; what the residual adds up to, over |u|."""
+
+
+def long_time(case: Case) -> Verdict | None:
+    """A small residual adds up over a long time, from a start that is solved."""
+    for term, of_term in case.duration.items():
+        others = [t for t in case.unsolved if t != term]
+        autonomous = term in case.homogeneous
+        if others or not autonomous or case.steps < BEGUN:
+            continue
+        if of_term["times"] > TIMES and of_term["sum"] > ADDED:
+            evidence = (
+                Evidence(
+                    f"{term}, added up to the end, over the size of u", of_term["sum"], "above 0.3"
+                ),
+                Evidence("times that u changes by its size", of_term["times"], "above 5 is long"),
+            )
+            remedy = "Train early times first: causal weights, or windows in time one by one."
+            return Verdict(Cause.CAUSALITY, term, evidence, LIKELY, remedy)
+    return None
+
+
 def clash(case: Case) -> Verdict | None:
     """Two conditions ask for different values where they meet."""
     if case.clash is None or case.steps < BEGUN or not case.stationary:

@@ -1,0 +1,90 @@
+"""How long an equation in time runs, and what its residual adds up to until the end.
+
+| symbol | meaning |
+| --- | --- |
+| k, c | order of the highest derivative by time in an equation, and its coefficient |
+| T | from the first to the last point in time |
+| times | T |u_t| / |u|, how often u changes by its own size |
+| sum | |r| / |c| T^k / (k! |u|), what a residual of one sign does to u until the end |
+"""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor
+
+from pinn_ntk.looks.networks import NetworkCall, power
+from pinn_ntk.looks.rerun import Change, Rerun
+from pinn_ntk.verdict.parts import derivative
+from pinn_ntk.verdict.quantity import Measured, quantity
+from pinn_ntk.verdict.terms import rms
+
+AT_START = 1e-2
+"""Distance from the first time, over T, up to which a condition is one at the start."""
+
+
+class Duration(Measured):
+    """Quantities of equations in time that start from a condition."""
+
+    rerun: Rerun
+    rms: dict[str, float]
+    order: dict[str, int]
+    equations: list[str]
+
+    @property
+    def points(self) -> dict[str, Tensor]:
+        """Term -> its points, (N, d)."""
+        raise NotImplementedError
+
+    @property
+    def calls_of(self) -> dict[str, NetworkCall]:
+        """Term -> the call of a network behind it."""
+        raise NotImplementedError
+
+    @quantity("equations in time", dict)
+    def duration(self) -> dict[str, dict[str, float]]:
+        """Equation -> its ``times`` and ``sum``, where conditions hold at the start alone."""
+        found = {}
+        for term in self.equations:
+            axis = self.time(term)
+            if axis is not None and term in self.rms:
+                of_term = self._of(term, axis)
+                if of_term is not None:
+                    found[term] = of_term
+        return found
+
+    def time(self, equation: str) -> int | None:
+        """Column of the points of an equation at whose first value conditions hold, not its last."""
+        x = self.points.get(equation)
+        others = [p for t, p in self.points.items() if t not in self.equations]
+        if x is None or not others or any(p.shape[1] != x.shape[1] for p in others):
+            return None
+        low, size = x.min(0).values, x.max(0).values - x.min(0).values
+        places = [(p - low) / size.clamp(min=1e-12) for p in others]
+        first = [k for k in range(x.shape[1]) if any(_all_near(p[:, k], 0.0) for p in places)]
+        last = {k for k in range(x.shape[1]) if any(_any_near(p[:, k], 1.0) for p in places)}
+        alone = [k for k in first if k not in last] if x.shape[1] == 1 else first
+        return alone[0] if len(alone) == 1 else None
+
+    def _of(self, term: str, axis: int) -> dict[str, float] | None:
+        call, points = self.calls_of[term], self.points[term][:, axis]
+        size = rms(call.output)
+        rate = derivative(call, 1, axis)
+        for k in range(self.order[term], 0, -1):
+            answer = self.rerun(Change(output=power(k, axis))).residuals[term]
+            at_zero = self.rerun(Change(output=power(self.order[term] + 1, axis))).residuals[term]
+            c = rms(answer.detach() - at_zero.detach()) / math.factorial(k)
+            if c > 0 and size and rate is not None:
+                span = float(points.max() - points.min())
+                added = self.rms[term] / c * span**k / (math.factorial(k) * size)
+                return {"times": span * rms(rate) / size, "sum": added}
+        return None
+
+
+def _all_near(column: Tensor, place: float) -> bool:
+    return bool(((column - place).abs() <= AT_START).all())
+
+
+def _any_near(column: Tensor, place: float) -> bool:
+    return bool(((column - place).abs() <= AT_START).any())
