@@ -15,6 +15,7 @@ from pinn_ntk.errors import UnavailableError
 from pinn_ntk.graph.reference import reference_jacobian
 from pinn_ntk.looks import look as module
 from pinn_ntk.looks.step_terms import StepTerms
+from pinn_ntk.verdict.cause import Cause
 from tests.kernels import mlp
 from tests.looks import ask, look_at, rows, values
 
@@ -150,7 +151,9 @@ def test_without_a_kernel_there_are_still_parameters_and_weights():
     panel = ask(step := look(loss, {"theta": theta}.items(), names=["pde"], step=7))
     assert (step.n_params, step.traces, step.spectra) == (4, {}, {})
     found = values(panel)
-    assert found.keys() == {"trace/pde", "effective_weight/pde", "drift/parameters"}
+    known = {"trace/pde", "effective_weight/pde", "drift/parameters", "verdict"}
+    assert found.keys() == known
+    assert found["verdict"] == Cause.DIVERGED
     assert (found["drift/parameters"], found["effective_weight/pde"]) == (0.0, 3.0)
     facts = panel.readings["step"].facts
     assert (facts["rows"], facts["undefined"]) == ({}, ["pde"])
