@@ -18,6 +18,7 @@ from pinn_ntk.callbacks.step.measuring import trains_alone
 from pinn_ntk.callbacks.step.recorder import RecordingLog
 from pinn_ntk.callbacks.step.stand_in import StandIn
 from pinn_ntk.callbacks.step.term_finder import TermFinder
+from pinn_ntk.graph.walk import graph_bytes
 from pinn_ntk.kernel.bounds import Bounds
 from pinn_ntk.looks.held import bytes_held
 from pinn_ntk.looks.outside import iterators
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 
 SHARE = 8
 """Part of the memory budget that module and batch may take to be copied."""
+
+GRAPHS = 6
+"""Graphs of a step that live at once: a plain run and one in float64, differentiated once more."""
 
 CLOSE = 1e-4
 """Relative difference up to which residuals are the same on an accelerator."""
@@ -96,10 +100,21 @@ class StepAgain:
             return None, self._why
         if not self.finder.by_function:
             self._copy.compute = self._step(at, found)
-        self._why = self._failed.get(found.signature) or _differs(self._copy, found)
+        self._why = self._failed.get(found.signature) or self._too_large(found)
+        self._why = self._why or _differs(self._copy, found)
         if self._why:
             self._failed[found.signature] = self._why
         return (None, self._why) if self._why else (self._copy, "")
+
+    def _too_large(self, found: StepTerms) -> str:
+        """Why the graphs of further runs do not fit; empty where they do."""
+        needed = GRAPHS * graph_bytes(found.residuals.values())
+        if needed <= self.bounds.held:
+            return ""
+        return (
+            f"running the step again takes about {needed / 2**20:.3g} MiB, and may take "
+            f"{self.bounds.held / 2**20:.3g}; raise memory_budget"
+        )
 
     def _function(self, at: Backward, found: StepTerms) -> None:
         probe, precision = self.finder.probe, at.trainer.precision_plugin

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
 import torch
@@ -102,6 +102,20 @@ def result_of(tensor: Tensor) -> Edge:
     if tensor.grad_fn is None:
         raise ValueError("the residual is a leaf; expected the result of an operation")
     return Edge(*nodes.origin(tensor))
+
+
+def graph_bytes(tensors: Iterable[Tensor]) -> int:
+    """About what the results of all operations behind some tensors take; none is computed."""
+    found: dict[Node, Operands] = {}
+    for tensor in tensors:
+        if tensor.grad_fn is not None:
+            found |= postorder(nodes.origin(tensor)[0])
+    made = [(node, output) for operands in found.values() for node, output in operands if node]
+    return sum(
+        nodes.output_shape(node, output).numel() * nodes.output_dtype(node, output).itemsize
+        for node, output in set(made)
+        if nodes.leaf(node) is None
+    )
 
 
 def postorder(root: Node) -> dict[Node, Operands]:

@@ -12,23 +12,21 @@ class About(NamedTuple):
     is_: str  # what it is
     seen: str  # how it is seen
     helps: str  # what helps
-    source: str  # where to read on
+    source: str = ""  # where to read on
 
 
 ABOUT: dict[str, About] = {
     "UNKNOWN": About(
         "unknown",
         "Something is not solved, and none of the causes below is seen.",
-        "A residual is above a tenth of what u = 0 leaves; no rule reaches its threshold.",
+        "A term is not solved, and no rule reaches its threshold.",
         "Look at the numbers named beside it; give residuals= so that more can be looked at.",
-        "",
     ),
     "DIVERGED": About(
         "diverged",
         "Loss or residuals are NaN or infinite. From there no step leads back.",
-        "A residual, the loss or a parameter is not finite, now or since the last measurement.",
-        "A learning rate below 2 / mu_max, clipping, a bound on a balancer's weights; a root, log "
-        "or quotient kept away from its singularity.",
+        "A residual or the loss is not finite, now or at any step before.",
+        "A smaller learning rate, clipping; roots, logs, quotients kept off their singularities.",
         "Wang, Yu, Perdikaris 2022, sec. 7",
     ),
     "DETACHED": About(
@@ -42,8 +40,7 @@ ABOUT: dict[str, About] = {
     "DERIVATIVE_VANISHES": About(
         "a derivative vanishes",
         "The activation has no second derivative (ReLU and its kin), but the equation needs one.",
-        "The kernel of the term is zero, or its residual takes second derivatives of a network "
-        "that is linear between kinks.",
+        "The kernel of the term is zero, or derivatives miss what they should add up to (kinks).",
         "tanh, sin, SiLU or GELU in place of ReLU.",
         "Raissi, Perdikaris, Karniadakis 2019",
     ),
@@ -67,7 +64,6 @@ ABOUT: dict[str, About] = {
         "Many rows of a term are at the same point, so that little is asked of the network.",
         "Inputs of the network are equal, entry by entry.",
         "Mend the sampler.",
-        "",
     ),
     "INPUTS_NOT_SCALED": About(
         "inputs are not scaled",
@@ -95,7 +91,7 @@ ABOUT: dict[str, About] = {
     "OUTPUTS_NOT_SCALED": About(
         "outputs are not scaled",
         "What is sought is far from 1 in size, where a network does not start and seldom gets.",
-        "Residuals at u = 0 are above 1e3 or below 1e-2 in every term that has a source.",
+        "Residuals at u = 0 are above 1e3 or below 3e-3 in every term that has a source.",
         "u = scale * net(x), with the size of the data; or equations in units in which u is 1.",
         "Wang et al. 2023 (An expert's guide), sec. 4",
     ),
@@ -103,8 +99,7 @@ ABOUT: dict[str, About] = {
         "random residual, or weight decay",
         "Dropout or noise makes another function each step; or a decay of the parameters pulls "
         "harder than the loss.",
-        "Two calls at one point differ by more than 1 %; decay times parameters is above 0.3 of "
-        "the gradient.",
+        "Two calls at one point differ by more than 1 %; the decay is above 0.3 of the gradient.",
         "Dropout off; weight_decay=0.",
         "Loshchilov, Hutter 2019",
     ),
@@ -118,16 +113,13 @@ ABOUT: dict[str, About] = {
     "EARLY": About(
         "early",
         "Not solved yet, and the loss still falls.",
-        "The loss fell by more than a tenth of a decade in the last tenth of the steps, or "
-        "learning rate times steps is below 0.5 under Adam.",
+        "The loss fell by 0.1 decades in the last tenth; or lr times steps is below 0.5 (Adam).",
         "Wait.",
-        "",
     ),
     "POINTS": About(
         "points are too few or badly placed",
         "The equation holds at the points of the training and nowhere else.",
-        "Squared residual at fresh points, in the domain, over that at the points of the training "
-        "above 20.",
+        "Squared residual between the points over that at them above 100; elsewhere above 20.",
         "More points, or new ones each step; old points kept beside new ones.",
         "Daw et al. 2023; Krishnapriyan et al. 2021",
     ),
@@ -136,46 +128,41 @@ ABOUT: dict[str, About] = {
         "There are fewer parameters than the residuals need, and no direction is left.",
         "Fewer parameters than rows, and the residual lies outside of the range of J.",
         "A wider or deeper network.",
-        "",
     ),
     "ROUNDING": About(
         "rounding",
         "The residual is a small difference of large numbers, and single precision ends it.",
         "The residual of the same parameters in float64 differs by more than 5 %.",
         "Trainer(precision='64-true'), or a formula without the difference.",
-        "",
     ),
     "STEP_TOO_LARGE": About(
         "steps are too large",
-        "The optimizer jumps over the minimum, again and again, or has thrown units into "
-        "saturation.",
-        "Units saturated since the start; or the loss rises in more than 30 % of the steps by more "
-        "than 0.05 of a decade and stays above 1 % of its start.",
+        "The optimizer jumps over the minimum, or has thrown units into saturation.",
+        "Units saturated since the start; or the loss jumps by 0.05 decades and stays high.",
         "A smaller learning rate; under plain descent below 2 / mu_max.",
         "Wang, Yu, Perdikaris 2022, sec. 4",
     ),
     "IMBALANCE": About(
         "imbalance of the terms",
         "One term could learn fast and is not let: the others outweigh it.",
-        "It is more than 20 times further from solved than the best one, and its residual lies in "
-        "the fast modes of its own kernel.",
+        "It is 10 times further from solved than the best, and its residual lies in fast modes.",
         "A larger weight for it: by hand, or NTKBalancer().",
         "Wang, Yu, Perdikaris 2022, sec. 5; Wang, Teng, Perdikaris 2021",
     ),
     "CAUSALITY": About(
         "early times are not solved",
         "Later times are fitted to a solution that is not there yet.",
-        "A tenth of the points holds more than 70 % of the squared residual, early in time.",
+        "A tenth of the points holds 70 % of the squared residual, early in time; or a residual "
+        "that is small everywhere adds up to more than 0.3 of u over a long time.",
         "Causal weights, or windows in time one after the other.",
         "Wang, Sankaran, Perdikaris 2024",
     ),
     "CONTRADICTION": About(
         "terms contradict each other",
         "No function satisfies all terms.",
-        "Stationary, no term solved, gradients cancel, and each residual lies in fast modes of its "
-        "own kernel.",
+        "Stationary, several terms unsolved in fast modes, gradients cancel; or conditions differ "
+        "where they meet.",
         "Check data, coefficients, signs, and where conditions meet (corners).",
-        "",
     ),
     "SPECTRAL_BIAS": About(
         "spectral bias",
@@ -188,7 +175,7 @@ ABOUT: dict[str, About] = {
     "NOT_UNIQUE": About(
         "the solution is not unique",
         "The terms leave a direction free: u may change and no residual does.",
-        "The posterior variance of u, given all residuals, is above 0.2 of the prior somewhere.",
+        "The posterior variance of u given all residuals is above 0.02 u^2, of a coefficient 0.1.",
         "A condition there: an initial value, a boundary, a datum.",
         "Rasmussen, Williams 2006, sec. 2.2, with the kernel of the network",
     ),

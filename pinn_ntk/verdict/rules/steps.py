@@ -51,9 +51,11 @@ def random(case: Case) -> Verdict | None:
 
 def decay(case: Case) -> Verdict | None:
     """A decay of the parameters pulls harder than the loss."""
-    if not (case.decay or 0.0) > DECAY:
+    first = case.previous[0].get("decay") if case.previous else None
+    pull = max(case.decay or 0.0, (first or 0.0) * ("AdamW" in case.optimizers))
+    if not pull > DECAY:
         return None
-    evidence = (Evidence("weight decay over gradient", case.decay or 0.0, "above 0.3"),)
+    evidence = (Evidence("weight decay over gradient", pull, "above 0.3"),)
     remedy = "weight_decay=0: a PINN is held by its equation, and need not have small parameters."
     return Verdict(Cause.RANDOM_OR_DECAY, "", evidence, LIKELY, remedy, "weight decay")
 
