@@ -1,7 +1,7 @@
 """Points that a step makes itself: tensors that begin to require a gradient while it runs.
 
-``x = torch.linspace(0, 1, 50)[:, None].requires_grad_()`` in the middle of a step is held by nothing
-but the step; here it can be seen, and others put in its place, before anything is computed from it.
+Nothing else holds ``x = torch.linspace(0, 1, 50)[:, None].requires_grad_()`` of a step. Here it is
+seen, and another one put in its place before anything is computed from it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class MadePoints(TorchFunctionMode):
         self._count = 0
 
     def __exit__(self, *error: Any) -> None:
-        super().__exit__(*error)
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
         for tensor, data in self._before:
             tensor.data = data
         self._before.clear()

@@ -181,8 +181,7 @@ ABOUT: dict[str, About] = {
     ),
     "CLEAN": About(
         "nothing wrong is seen",
-        "All terms are solved, at fresh points too. A consistent but wrong equation looks like "
-        "this.",
+        "All terms are solved, at fresh points too. A wrong equation may look like this.",
         "Every residual is below a tenth of what u = 0 leaves.",
         "Try a manufactured solution to check the equation itself.",
         "Roache 2002",

@@ -23,6 +23,9 @@ from pinn_ntk.verdict.training import Training
 SOLVED = 0.1
 """Root mean square of a residual over its baseline below which a term is solved."""
 
+BARELY = 0.3
+"""The same where the baseline is not known but as the largest residual so far."""
+
 STANDS = 0.02
 """Decades in the last tenth of the steps below which a loss stands."""
 
@@ -117,7 +120,9 @@ class Case(
     @property
     def unsolved(self) -> dict[str, float]:
         """Terms that are not solved, the worst first -> what is left of them."""
-        left = {t: x for t, x in self.left.items() if not x <= SOLVED}
+        known = self.zero.keys() - set(self.homogeneous) | self.parts.keys()
+        bound = {term: SOLVED if term in known else BARELY for term in self.rms}
+        left = {t: x for t, x in self.left.items() if not x <= bound[t]}
         return dict(sorted(left.items(), key=lambda item: -item[1]))
 
     @property

@@ -55,7 +55,7 @@ class Duration(Measured):
         return found
 
     def time(self, equation: str) -> int | None:
-        """Column of the points of an equation at whose first value conditions hold, not its last."""
+        """Column of the points at whose first value conditions hold, and not at its last."""
         x = self.points.get(equation)
         others = [p for t, p in self.points.items() if t not in self.equations]
         if x is None or not others or any(p.shape[1] != x.shape[1] for p in others):

@@ -77,13 +77,13 @@ def _axes(call: NetworkCall) -> int:
 
 def _part(answer: Tensor, call: NetworkCall, order: int, axis: int) -> float:
     """Root mean square of c D, row by row where the rows of both are the same."""
-    derivative = derivative(call, order, axis)
-    if derivative is None:
+    found = derivative(call, order, axis)
+    if found is None:
         return 0.0
     coefficient = answer.detach().double().flatten() / math.factorial(order)
-    if coefficient.shape == derivative.shape:
-        return rms(coefficient * derivative)
-    return rms(coefficient) * rms(derivative)
+    if coefficient.shape == found.shape:
+        return rms(coefficient * found)
+    return rms(coefficient) * rms(found)
 
 
 def derivative(call: NetworkCall, order: int, axis: int) -> Tensor | None:

@@ -115,12 +115,12 @@ def not_unique(case: Case) -> Verdict | None:
         return Verdict(Cause.NOT_UNIQUE, name, evidence, LIKELY, remedy, title)
     if not of_prior > FREE or not of_size > FREE_OF_SIZE:
         return None
-    evidence = (
+    seen = (
         Evidence("variance of u that the terms leave, over u^2", of_size, "above 0.02"),
         Evidence("the same over the prior one", of_prior, "1e-6 where nothing is free"),
     )
     remedy = "Add what fixes it: an initial value, a boundary condition, a datum."
-    return Verdict(Cause.NOT_UNIQUE, "", evidence, LIKELY, remedy)
+    return Verdict(Cause.NOT_UNIQUE, "", seen, LIKELY, remedy)
 
 
 def clean(case: Case) -> Verdict | None:
