@@ -24,6 +24,7 @@ UNSOLVED: dict[str, Any] = {
     "plain": False,
     "lr": 1e-3,
     "curvature_now": 100.0,
+    "curvature_unbalanced": None,
     "steps": 2000,
     "reach": 1e3,
     "scheduled": 2.0,

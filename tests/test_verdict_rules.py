@@ -115,6 +115,27 @@ def test_a_rule_speaks(name: str):
     assert len(verdict.lines()) <= 5
 
 
+WEIGHED = {"lr": 0.01, "curvature_now": 1e4, "curvature_unbalanced": 50.0}
+
+
+@pytest.mark.parametrize(
+    ("findings", "known", "title"),
+    [
+        (WEIGHED, {"balanced": True}, "diverged by the weights of the balancer"),
+        (WEIGHED, {"balanced": True, "plain": True}, "diverged by the weights of the balancer"),
+        (WEIGHED, {"balanced": False}, "diverged"),
+        ({**WEIGHED, "curvature_unbalanced": 9e3}, {"balanced": True}, "diverged"),
+        ({**WEIGHED, "curvature_unbalanced": 300.0}, {"balanced": True, "plain": True}, "diverged"),
+        ({}, {"balanced": True}, "diverged"),
+    ],
+)
+def test_a_balancer_is_the_cause_where_steps_were_bearable_without_it(
+    findings: dict[str, float], known: dict[str, Any], title: str
+):
+    verdict = judge(case(previous=(findings,), not_finite=300, **known))
+    assert (verdict.cause, verdict.title) == (Cause.DIVERGED, title)
+
+
 SILENT: dict[str, tuple[Cause, dict[str, Any]]] = {
     "constant column of inputs": (Cause.INPUTS_NOT_SCALED, {"inputs": {}}),
     "inputs, but solved": (

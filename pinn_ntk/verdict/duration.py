@@ -20,9 +20,6 @@ from pinn_ntk.verdict.parts import derivative
 from pinn_ntk.verdict.quantity import Measured, quantity
 from pinn_ntk.verdict.terms import rms
 
-AT_START = 1e-2
-"""Distance from the first time, over T, up to which a condition is one at the start."""
-
 
 class Duration(Measured):
     """Quantities of equations in time that start from a condition."""
@@ -55,17 +52,8 @@ class Duration(Measured):
         return found
 
     def time(self, equation: str) -> int | None:
-        """Column of the points at whose first value conditions hold, and not at its last."""
-        x = self.points.get(equation)
-        others = [p for t, p in self.points.items() if t not in self.equations]
-        if x is None or not others or any(p.shape[1] != x.shape[1] for p in others):
-            return None
-        low, size = x.min(0).values, x.max(0).values - x.min(0).values
-        places = [(p - low) / size.clamp(min=1e-12) for p in others]
-        first = [k for k in range(x.shape[1]) if any(_all_near(p[:, k], 0.0) for p in places)]
-        last = {k for k in range(x.shape[1]) if any(_any_near(p[:, k], 1.0) for p in places)}
-        alone = [k for k in first if k not in last] if x.shape[1] == 1 else first
-        return alone[0] if len(alone) == 1 else None
+        """Column of the points that is time."""
+        raise NotImplementedError
 
     def _of(self, term: str, axis: int) -> dict[str, float] | None:
         call, points = self.calls_of[term], self.points[term][:, axis]
@@ -80,11 +68,3 @@ class Duration(Measured):
                 added = self.rms[term] / c * span**k / (math.factorial(k) * size)
                 return {"times": span * rms(rate) / size, "sum": added}
         return None
-
-
-def _all_near(column: Tensor, place: float) -> bool:
-    return bool(((column - place).abs() <= AT_START).all())
-
-
-def _any_near(column: Tensor, place: float) -> bool:
-    return bool(((column - place).abs() <= AT_START).any())

@@ -24,6 +24,9 @@ from pinn_ntk.looks.rerun import Change, Ran
 from pinn_ntk.verdict.moves import between, beyond, movable
 from pinn_ntk.verdict.quantity import CannotBeLookedAtError, Measured, nothing, quantity
 
+AT_START = 0.05
+"""Distance from the first time, over all of it, up to which a condition is one at the start."""
+
 EARLY = 0.3
 """Share of the time that is early."""
 
@@ -69,26 +72,25 @@ class Points(Measured):
             worst = r.square().sort(descending=True)
             count = max(1, len(r) // 10)
             found[term] = {"share": float(worst.values[:count].sum() / worst.values.sum())}
-            time = self._time(term)
+            time = self.time(term)
             if time is not None:
                 t = x[:, time].double()
                 early = t[worst.indices[:count]] <= t.min() + EARLY * (t.max() - t.min())
                 found[term]["early"] = float(early.double().mean())
         return found
 
-    def _time(self, equation: str) -> int | None:
-        """Column of the points of an equation that is time: a condition holds at its start."""
-        x = self.points[equation]
-        low, high = x.min(0).values, x.max(0).values
-        if x.shape[1] == 1:
-            return 0
-        found = set()
-        for term, other in self.points.items():
-            if term in self.equations or other.shape[1] != x.shape[1]:
-                continue
-            near = (other - low).abs() <= 1e-2 * (high - low)
-            found |= {k for k in range(x.shape[1]) if bool(near[:, k].all())}
-        return found.pop() if len(found) == 1 else None
+    def time(self, equation: str) -> int | None:
+        """Column of the points at whose first value conditions hold, and not at its last."""
+        x = self.points.get(equation)
+        others = [p for t, p in self.points.items() if t not in self.equations]
+        if x is None or not others or any(p.shape[1] != x.shape[1] for p in others):
+            return None
+        low, size = x.min(0).values, x.max(0).values - x.min(0).values
+        places = [(p - low) / size.clamp(min=1e-12) for p in others]
+        first = [k for k in range(x.shape[1]) if any(_near(p[:, k], 0.0).all() for p in places)]
+        last = {k for k in range(x.shape[1]) if any(_near(p[:, k], 1.0).any() for p in places)}
+        alone = [k for k in first if k not in last] if x.shape[1] == 1 else first
+        return alone[0] if len(alone) == 1 else None
 
     @quantity("tensors that hold the points", dict)
     def holders(self) -> dict[str, list[str]]:
@@ -111,6 +113,7 @@ class Points(Measured):
         return self._ratios(beyond)
 
     def _ratios(self, move: Any) -> dict[str, float]:
+        _ = self.rerun
         if not self.equations:
             raise CannotBeLookedAtError("the equation could not be told from conditions")
         if not self.holders:
@@ -146,6 +149,10 @@ class Points(Measured):
         """Points of the equations."""
         counts = [len(self.points[t]) for t in self.equations if t in self.points]
         return max(counts) if counts else None
+
+
+def _near(column: Tensor, place: float) -> Tensor:
+    return (column - place).abs() <= AT_START
 
 
 def _put(moved: Mapping[str, Tensor], name: str, tensor: Tensor) -> Tensor:

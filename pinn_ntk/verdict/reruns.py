@@ -52,7 +52,7 @@ class Reruns(Measured):
     @quantity("u = 0", dict)
     def zero(self) -> dict[str, float]:
         """Term -> root mean square of its residual with the last layer of each network zeroed."""
-        base = self.base
+        _, base = self.rerun, self.base
         if base is None or not base.calls:
             raise CannotBeLookedAtError("no call of a network was seen")
         layers = tuple(f"{call.last}." for call in base.calls if call.last)

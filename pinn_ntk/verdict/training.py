@@ -62,6 +62,17 @@ class Training(Measured):
         bound = max_stable_lr(look.sampled, look.kernel, look.curvature, look.rows_kept)
         return 2 / bound if bound else None
 
+    @quantity("the largest curvature without a balancer", nothing)
+    def curvature_unbalanced(self) -> float | None:
+        """mu_max at this step, were the weights of a balancer not there."""
+        look = self.look
+        if not self.balanced or self.curvature_now is None:
+            return None
+        plain = look.finite.curvature(dict.fromkeys(look.factors, look.scale))
+        if plain is None:
+            return None
+        return 2 / max_stable_lr(look.sampled, look.kernel, plain, look.rows_kept)
+
     @property
     def mu_max(self) -> float | None:
         """The largest mu_max of all measurements."""

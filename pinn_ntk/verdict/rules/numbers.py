@@ -2,33 +2,61 @@
 
 from __future__ import annotations
 
+from pinn_ntk.analysis.wording import number
 from pinn_ntk.verdict.case import Case
 from pinn_ntk.verdict.cause import Cause
 from pinn_ntk.verdict.verdict import FACT, LIKELY, Evidence, Verdict
 
+UNSTABLE = 2.0
+"""lr mu_max from which plain descent is unstable."""
+
 CUT = 0.05
 """|J d - dr/dd| over |dr/dd| from which a derivative is cut off."""
+
+
+HARMLESS = 3.0
+"""Growth of mu_max by a balancer's weights up to which they are not the cause."""
 
 
 def diverged(case: Case) -> Verdict | None:
     """A loss or a residual is NaN or infinite."""
     if case.not_finite is None:
         return None
+    if (balancer := _by_balancer(case)) is not None:
+        return balancer
     about = ", ".join(case.undefined)
     evidence = (Evidence("first step that was not finite", case.not_finite, ""),)
+    remedy = f"A smaller learning rate{_bound(case)}, or gradient_clip_val=1 in the Trainer."
     if case.not_finite <= 1:
         remedy = (
             "It began so: look for a root, a logarithm, a quotient or a power at a point where it "
             "has no value or no slope."
         )
-    elif case.balanced:
-        remedy = (
-            "A balancer's weights multiply the step: give it max_weight=100, or a smaller learning "
-            "rate."
-        )
-    else:
-        remedy = f"A smaller learning rate{_bound(case)}, or gradient_clip_val=1 in the Trainer."
     return Verdict(Cause.DIVERGED, about, evidence, FACT, remedy)
+
+
+def _by_balancer(case: Case) -> Verdict | None:
+    """Whether steps were bearable but for the weights of a balancer, when they were last seen."""
+    seen = [one for one in case.previous if one.get("curvature_unbalanced")]
+    if not case.balanced or not seen or not seen[-1].get("lr"):
+        return None
+    lr, mu = seen[-1]["lr"], seen[-1]["curvature_now"]
+    without = seen[-1]["curvature_unbalanced"]
+    bearable = case.plain and lr * without > UNSTABLE  # they did not do it alone
+    if not mu > HARMLESS * without or bearable:
+        return None
+    evidence = (
+        Evidence("first step that was not finite", case.not_finite or 0, ""),
+        Evidence("lr mu_max with the weights of the balancer", lr * mu, "unstable above 2"),
+        Evidence("lr mu_max without them", lr * without, ""),
+    )
+    remedy = (
+        f"The balancer is the cause: a learning rate smaller by {number(mu / without, 1)} beside "
+        "it, or NTKBalancer(max_weight=...) below its largest weight."
+    )
+    title = "diverged by the weights of the balancer"
+    about = ", ".join(case.undefined)
+    return Verdict(Cause.DIVERGED, about, evidence, LIKELY, remedy, title)
 
 
 def _bound(case: Case) -> str:

@@ -1,0 +1,267 @@
+"""What rules are given: each quantity against values that are known without it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pinn_ntk import empirical_ntk, look
+from pinn_ntk.looks.rerun import Change, Rerun
+from pinn_ntk.verdict.case import Case
+
+Residuals = Callable[[nn.Module, Any], Mapping[str, Tensor]]
+
+
+def network(inputs: int = 1, activation: type[nn.Module] = nn.Tanh, width: int = 16) -> nn.Module:
+    torch.manual_seed(0)
+    layers = [nn.Linear(inputs, width), activation(), nn.Linear(width, width), activation()]
+    return nn.Sequential(*layers, nn.Linear(width, 1)).double()
+
+
+def d(u: Tensor, x: Tensor) -> Tensor:
+    return torch.autograd.grad(u.sum(), x, create_graph=True)[0]
+
+
+def grid(n: int = 20, dim: int = 1) -> Tensor:
+    generator = torch.Generator().manual_seed(1)
+    if dim == 1:
+        return torch.linspace(0, 1, n, dtype=torch.float64)[:, None]
+    return torch.rand(n, dim, generator=generator, dtype=torch.float64)
+
+
+def case_of(residuals: Residuals, model: nn.Module, points: Any, **options: Any) -> Case:
+    found = residuals(model, points)
+    loss = torch.stack([r.square().mean() for r in found.values()]).sum()
+    seen = look(loss, model, residuals=found, **options)
+    return Case(replace(seen, rerun=Rerun(model, points, residuals)))
+
+
+def heat(model: nn.Module, points: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """u_t = 0.1 u_xx, u(0, x) = sin(pi x), walls at 0."""
+    p = points["pde"].clone().requires_grad_()
+    u = model(p)
+    first = d(u, p)
+    u_xx = d(first[:, 1:], p)[:, 1:]
+    start = points["ic"]
+    return {
+        "pde": first[:, :1] - 0.1 * u_xx,
+        "ic": model(start) - torch.sin(math.pi * start[:, 1:]),
+        "bc": model(points["bc"]),
+    }
+
+
+def heat_points(corner: float = 0.0) -> dict[str, Tensor]:
+    t = torch.linspace(0, 1, 11, dtype=torch.float64)[:, None]
+    walls = torch.cat([torch.cat([t, 0 * t], 1), torch.cat([t, 0 * t + 1], 1)])
+    return {"pde": grid(60, 2), "ic": torch.cat([0 * t, t], 1), "bc": walls}
+
+
+def slope(model: nn.Module, points: Tensor) -> dict[str, Tensor]:
+    """u' = cos 3x, u(0) = 0."""
+    x = points.clone().requires_grad_()
+    return {"ode": d(model(x), x) - torch.cos(3 * x.detach()), "start": model(0 * points[:1])}
+
+
+def test_residuals_at_u_0_are_the_sources():
+    points = heat_points()
+    zero = case_of(heat, network(2), points).zero
+    start = torch.sin(math.pi * points["ic"][:, 1:])
+    assert zero == {"pde": 0.0, "ic": pytest.approx(float(start.square().mean().sqrt())), "bc": 0.0}
+
+
+def wave(model: nn.Module, points: Tensor) -> dict[str, Tensor]:
+    p = points.clone().requires_grad_()
+    first = d(model(p), p)
+    return {"wave": d(first[:, :1], p)[:, :1] - d(first[:, 1:], p)[:, 1:]}
+
+
+def third(model: nn.Module, points: Tensor) -> dict[str, Tensor]:
+    x = points.clone().requires_grad_()
+    u = model(x)
+    return {"dispersion": d(d(d(u, x), x), x) + u * d(u, x), "value": model(points) - 1}
+
+
+def differences(model: nn.Module, points: Tensor) -> dict[str, Tensor]:
+    return {"slope": (model(points + 0.01) - model(points)) / 0.01}
+
+
+@pytest.mark.parametrize(
+    ("residuals", "dim", "order"),
+    [
+        (wave, 2, {"wave": 2}),  # with equal coefficients, which must not cancel
+        (third, 1, {"dispersion": 3, "value": 0}),
+        (slope, 1, {"ode": 1, "start": 0}),
+        (differences, 1, {}),
+    ],
+)
+def test_the_order_of_a_term_is_that_of_its_highest_derivative(
+    residuals: Residuals, dim: int, order: dict[str, int]
+):
+    assert case_of(residuals, network(dim), grid(dim=dim)).order == order
+
+
+def test_parts_of_a_homogeneous_equation_are_those_of_its_derivatives():
+    model, points = network(2), heat_points()
+    p = points["pde"].clone().requires_grad_()
+    first = d(model(p), p)
+    parts = first[:, :1], first[:, 1:] * 0, 0.1 * d(first[:, 1:], p)[:, 1:]
+    largest = max(float(part.detach().square().mean().sqrt()) for part in parts)
+    found = case_of(heat, model, points).parts
+    assert found["pde"] == pytest.approx(largest)
+    assert found["bc"] == pytest.approx(case_of(heat, model, points).size)
+
+
+@pytest.mark.parametrize(
+    ("activation", "low", "high"),
+    [(nn.Tanh, 0, 1e-8), (nn.SiLU, 0, 1e-8), (nn.ReLU, 0.99, 1.01), (nn.LeakyReLU, 0.9, 1.1)],
+)
+def test_kinks_are_what_derivatives_miss(activation: type[nn.Module], low: float, high: float):
+    share = case_of(heat, network(2, activation), heat_points()).kinks["pde"]
+    assert low <= share <= high
+
+
+def test_a_steep_network_has_no_kinks():
+    model = network(2)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(5)
+    assert case_of(heat, model, heat_points()).kinks["pde"] < 0.3
+
+
+def test_a_detached_factor_is_seen_along_a_direction():
+    def partly(model: nn.Module, points: Tensor) -> dict[str, Tensor]:
+        x = points.clone().requires_grad_()
+        u = model(x)
+        return {"ode": u.detach() * d(u, x) - 1, "start": model(0 * points[:1])}
+
+    cut = case_of(partly, network(), grid()).cut
+    assert cut["ode"] > 0.1
+    assert cut["start"] < 1e-6
+
+
+def test_fresh_points_move_the_points_of_the_equation_alone():
+    case = case_of(heat, network(2), heat_points())
+    assert set(case.holders) == {"pde"}
+    (name,) = case.holders["pde"]
+    ran = case.rerun(Change(tensors=lambda n, old: old / 2 if n == name else old))
+    moved = heat(network(2), {**heat_points(), "pde": heat_points()["pde"] / 2})["pde"]
+    assert torch.equal(ran.residuals["pde"], moved)
+
+
+def test_targets_of_the_points_keep_them_where_they_are():
+    def data(model: nn.Module, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+        x = batch[0].clone().requires_grad_()
+        return {"ode": d(model(x), x) - batch[1]}
+
+    points = grid()
+    assert case_of(data, network(), (points, torch.cos(points))).holders == {}
+    assert case_of(data, network(), (points, torch.zeros(20, 1))).holders != {}
+
+
+def test_points_that_a_step_makes_are_moved_and_global_ones_put_back():
+    kept = torch.linspace(0, 1, 5, dtype=torch.float64)[:, None]
+
+    def made(model: nn.Module, _: Any) -> dict[str, Tensor]:
+        x = torch.linspace(0, 1, 7, dtype=torch.float64)[:, None].requires_grad_()
+        y = kept.requires_grad_()
+        return {"ode": d(model(x), x) - torch.cos(x), "other": d(model(y), y)}
+
+    case = case_of(made, network(), 0)
+    assert case.holders == {"ode": ["made.0"]}  # what is read of global ones is as it was
+    assert torch.equal(kept, torch.linspace(0, 1, 5, dtype=torch.float64)[:, None])
+
+
+def test_a_value_that_nothing_fixes_is_free():
+    def no_start(model: nn.Module, points: Tensor) -> dict[str, Tensor]:
+        return {"ode": slope(model, points)["ode"]}
+
+    fixed, free = (case_of(r, network(), grid()).free for r in (slope, no_start))
+    assert fixed["u"] < 1e-5
+    assert free["u"] > 1e-3
+    assert free["size"] > 100 * fixed["size"]
+
+
+def test_conditions_clash_by_what_they_ask_for():
+    def clashing(model: nn.Module, points: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {**heat(model, points), "ic": model(points["ic"]) - 2}
+
+    assert case_of(heat, network(2), heat_points()).clash == (
+        "ic",
+        "bc",
+        pytest.approx(0, abs=1e-12),
+    )
+    assert case_of(clashing, network(2), heat_points()).clash == ("ic", "bc", pytest.approx(1.0))
+
+
+def test_modes_are_those_of_the_block():
+    model, points = network(), grid()
+    residuals = slope(model, points)
+    case = case_of(slope, model, points)
+    K = empirical_ntk(residuals, model)["ode"]
+    r = residuals["ode"].detach().flatten()
+    values, vectors = torch.linalg.eigh(K)
+    energy = (vectors.mT @ r).square() / r.square().sum()
+    align, slow = case.modes["ode"]
+    assert align == pytest.approx(float(r @ K @ r / (values[-1] * (r @ r))))
+    assert slow == pytest.approx(float(energy[values < 1e-3 * values[-1]].sum()))
+
+
+def test_repeated_points_are_counted():
+    points = heat_points()
+    points["pde"] = points["pde"][:3].repeat(20, 1)
+    assert case_of(heat, network(2), points).repeated["pde"] == (3, 60)
+
+
+def test_a_long_time_adds_up():
+    def decay(model: nn.Module, points: Tensor) -> dict[str, Tensor]:
+        x = points.clone().requires_grad_()
+        u = model(x)
+        return {"ode": d(u, x) + 2 * u, "start": model(points[:1]) - 1}
+
+    points = 6 * grid()
+    model = network()
+    case = case_of(decay, model, points)
+    x = points.clone().requires_grad_()
+    u, u_x = model(x), d(model(x), x)
+    size = float(u.detach().square().mean().sqrt())
+    added = case.rms["ode"] * 6 / size
+    times = 6 * float(u_x.detach().square().mean().sqrt()) / size
+    assert case.duration == {"ode": {"times": pytest.approx(times), "sum": pytest.approx(added)}}
+    assert case_of(heat, network(2), heat_points()).duration["pde"]["times"] > 0
+
+
+def test_two_point_problems_have_no_time():
+    def poisson(model: nn.Module, points: Tensor) -> dict[str, Tensor]:
+        x = points.clone().requires_grad_()
+        return {"pde": d(d(model(x), x), x), "bc": model(points[[0, -1]])}
+
+    assert case_of(poisson, network(), grid()).duration == {}
+
+
+def test_parameters_that_no_optimizer_holds_by_name_and_share():
+    model = network()
+    optimizer = torch.optim.Adam(model[4].parameters())
+    case = case_of(slope, model, grid(), optimizer=optimizer)
+    assert case.unheld == ["0.weight", "0.bias", "2.weight", "2.bias"]
+    J = torch.cat(
+        [
+            empirical_ntk(slope(model, grid()), model).jacobian(t).dense() / n**0.5
+            for t, n in (("ode", 20), ("start", 1))
+        ]
+    )
+    inside = J[:, -17:].square().sum() / J.square().sum()
+    assert case.unheld_share == pytest.approx(1 - float(inside), rel=0.5)  # by four random probes
+
+
+def test_what_cannot_be_looked_at_has_a_reason():
+    found = slope(network(), grid())
+    case = Case(look(None, network(), residuals=found))
+    assert case.zero == {}
+    assert case.fresh == {}
+    assert set(case.missing.values()) == {"there is no residual function"}
