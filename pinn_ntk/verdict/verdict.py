@@ -72,7 +72,8 @@ class Verdict:
     @property
     def worthless(self) -> bool:
         """Whether training on is of no use: a fact that no further step mends."""
-        return self.confidence == FACT and self.cause in WORTHLESS
+        certain = self.confidence == FACT or self.cause is Cause.DIVERGED
+        return certain and self.cause in WORTHLESS
 
     @property
     def sentence(self) -> str:

@@ -56,7 +56,8 @@ def _by_balancer(case: Case) -> Verdict | None:
     )
     title = "diverged by the weights of the balancer"
     about = ", ".join(case.undefined)
-    return Verdict(Cause.DIVERGED, about, evidence, LIKELY, remedy, title)
+    confidence = FACT if case.plain else LIKELY
+    return Verdict(Cause.DIVERGED, about, evidence, confidence, remedy, title)
 
 
 def _bound(case: Case) -> str:
