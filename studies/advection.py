@@ -142,7 +142,7 @@ class Advection(report.Solved):
         self.enter(batch)
         residuals = self.residuals(batch)
         losses = {n: self.weights[n] * r.square().mean() for n, r in residuals.items()}
-        self.log_dict({f"loss_{name}": value for name, value in losses.items()})
+        self.log_dict(losses)
         adam, descent = self.optimizers()
         descends = len(self.targets) > 1 and self.taken < self.descent
         optimizer = descent if descends else adam

@@ -136,6 +136,15 @@ def test_a_balancer_is_the_cause_where_steps_were_bearable_without_it(
     assert (verdict.cause, verdict.title) == (Cause.DIVERGED, title)
 
 
+@pytest.mark.parametrize(
+    ("before", "steps", "cause"),
+    [(0.1, 500, Cause.EARLY), (0.1, 1, Cause.UNKNOWN), (0.4, 500, Cause.UNKNOWN)],
+)
+def test_a_residual_that_has_just_grown_is_waited_for(before: float, steps: int, cause: Cause):
+    findings = {"rms": {"pde": before, "bc": before}, "steps": steps}
+    assert judge(case(previous=(START, findings))).cause is cause
+
+
 SILENT: dict[str, tuple[Cause, dict[str, Any]]] = {
     "constant column of inputs": (Cause.INPUTS_NOT_SCALED, {"inputs": {}}),
     "inputs, but solved": (

@@ -150,7 +150,7 @@ class Case(
     def findings(self) -> dict[str, Any]:
         """All that was computed, as plain values."""
         _ = self.rms, self.rates, self.prints, self.curvature_now, self.saturated, self.size
-        _ = self.decay, self.balanced, self.curvature_unbalanced, self.lr
+        _ = self.steps, self.decay, self.balanced, self.curvature_unbalanced, self.lr
         return {name: plain(v) for name, v in self.known.items() if is_plain_value(v)}
 
 

@@ -55,6 +55,7 @@ UNSOLVED: tuple[Rule, ...] = (
     steps.thrown,
     steps.unstable,
     steps.jumps,
+    steps.just_grown,
     steps.early,
     solution.points,
     solution.too_narrow,

@@ -13,6 +13,9 @@ BEGUN = 30
 WORSE = 10.0
 """What is left of the worst term over that of the best one."""
 
+LEAST = 1e-3
+"""What is left of a term below which it does not count how much less."""
+
 FAST = 0.3
 """r^T K r / (lambda_max r^T r) from which a term could learn fast."""
 
@@ -30,7 +33,7 @@ def imbalance(case: Case) -> Verdict | None:
     if len(left) < 2 or term not in case.unsolved:
         return None
     best = min(left, key=left.__getitem__)
-    ratio = left[term] / left[best] if left[best] else float("inf")
+    ratio = left[term] / max(left[best], LEAST)
     if not ratio > WORSE or not case.align.get(term, 0.0) > FAST:
         return None
     evidence = (

@@ -101,6 +101,25 @@ def begun(case: Case) -> Verdict | None:
     return Verdict(Cause.EARLY, "", evidence, FACT, "Wait: training has just begun.")
 
 
+GROWN = 3.0
+"""Residual of the worst term over that of the last measurement from which it has just grown."""
+
+
+def just_grown(case: Case) -> Verdict | None:
+    """The worst term was much smaller at the last measurement: what follows is not known yet."""
+    last = case.previous[-1] if case.previous else {}
+    before = last.get("rms", {}).get(case.worst)
+    if not before or last.get("steps", 0) < BEGUN or case.rms[case.worst] < GROWN * before:
+        return None
+    growth = case.rms[case.worst] / before
+    quantity = f"{case.worst} over that of the last measurement"
+    remedy = "Wait: points, windows or weights may be new. If they are not, steps are too large."
+    title = "early: a residual has just grown"
+    return Verdict(
+        Cause.EARLY, case.worst, (Evidence(quantity, growth, "above 3"),), LIKELY, remedy, title
+    )
+
+
 def early(case: Case) -> Verdict | None:
     """The loss still falls."""
     falling = case.course.get("falling", 0.0)
