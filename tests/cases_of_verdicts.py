@@ -58,6 +58,7 @@ UNSOLVED: dict[str, Any] = {
     "free": {"u": 1e-6, "size": 1e-5, "k": 1e-4},
     "clash": None,
     "duration": {},
+    "explained": {},
     "unreached": None,
     "size": 1.0,
     "base": None,

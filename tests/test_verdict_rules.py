@@ -73,6 +73,19 @@ SPEAKS: dict[str, tuple[Cause, dict[str, Any]]] = {
         {"course": {"falling": 0.0, "fallen": 0.5, "rising": 0.5, "jitter": 0.2}},
     ),
     "above the bound": (Cause.STEP_TOO_LARGE, {"plain": True, "lr": 0.03}),
+    "hardly any weight": (
+        Cause.IMBALANCE,
+        {
+            "rms": {"pde": 0.3, "bc": 0.9},
+            "weights": {"pde": 1.0, "bc": 1e-4},
+            "rates": {"pde": 1.0, "bc": 1.0},
+        },
+    ),
+    "very few parameters": (Cause.TOO_NARROW, {"unreached": 0.7, "n_params": 7}),
+    "contradiction, hardly slow": (
+        Cause.CONTRADICTION,
+        {"cancelling": 0.001, "modes": {"pde": (0.8, 0.0), "bc": (0.2, 0.01)}},
+    ),
     "imbalance": (Cause.IMBALANCE, {"rms": {"pde": 0.01, "bc": 0.9}, "modes": {"bc": (0.9, 0.0)}}),
     "early times": (Cause.CAUSALITY, {"concentration": {"pde": {"share": 0.9, "early": 0.9}}}),
     "a long time, solved": (
@@ -175,6 +188,10 @@ SILENT: dict[str, tuple[Cause, dict[str, Any]]] = {
         {"course": {"falling": 0.0, "fallen": 4.0, "rising": 0.5, "jitter": 0.2}},
     ),
     "short, but begun": (Cause.STEP_TOO_SHORT, {"reach": 0.01, "steps": 3}),
+    "short, but falling": (
+        Cause.STEP_TOO_SHORT,
+        {"reach": 0.5, "course": {"falling": 0.3, "fallen": 0.3, "rising": 0.0, "jitter": 0.0}},
+    ),
     "noise of lr_eff": (Cause.STEP_TOO_SHORT, {"reach": -5.0}),
     "worst term in slow modes": (
         Cause.IMBALANCE,
@@ -215,6 +232,21 @@ SILENT: dict[str, tuple[Cause, dict[str, Any]]] = {
             "zero": {"pde": 0.0, "bc": 1.0},
             "duration": {"pde": {"times": 9.0, "sum": 0.1}},
         },
+    ),
+    "noise of data": (
+        Cause.SPECTRAL_BIAS,
+        {"rms": {"pde": 0.01, "bc": 0.2}, "modes": {"bc": (1e-4, 1.0)}, "explained": {"bc": 0.05}},
+    ),
+    "slow, and falling": (
+        Cause.SPECTRAL_BIAS,
+        {
+            "modes": {"pde": (1e-5, 0.99)},
+            "course": {"falling": 0.08, "fallen": 1.0, "rising": 0.0, "jitter": 0.0},
+        },
+    ),
+    "small weight, but solved by half": (
+        Cause.IMBALANCE,
+        {"rms": {"pde": 0.01, "bc": 0.2}, "weights": {"pde": 1.0, "bc": 1e-4}},
     ),
     "late in time": (Cause.CAUSALITY, {"concentration": {"pde": {"share": 0.9, "early": 0.0}}}),
     "decay, but solved": (Cause.RANDOM_OR_DECAY, {**SOLVED, "decay": 5.0}),

@@ -11,6 +11,7 @@ from pinn_ntk.verdict.directions import Directions
 from pinn_ntk.verdict.duration import Duration
 from pinn_ntk.verdict.meeting import Meeting
 from pinn_ntk.verdict.network import Network
+from pinn_ntk.verdict.noise import Noise
 from pinn_ntk.verdict.parameters import Parameters
 from pinn_ntk.verdict.parts import Parts
 from pinn_ntk.verdict.points import Points
@@ -45,6 +46,7 @@ class Case(
     Parts,
     Meeting,
     Duration,
+    Noise,
     Directions,
     Smoothness,
     Reruns,

@@ -32,21 +32,18 @@ SOLVED: tuple[Rule, ...] = (
 """Asked where all terms are solved: nothing else is wrong then."""
 
 UNSOLVED: tuple[Rule, ...] = (
-    numbers.kinks,
-    numbers.kernel_is_zero,
-    scales.repeated_points,
     numbers.broadcast,
     steps.random,
     numbers.kinks,
     numbers.kernel_is_zero,
     numbers.not_trained,
     scales.repeated_points,
+    scales.nothing_to_find,
+    steps.begun,
     scales.inputs_not_scaled,
     scales.saturated,
     solution.between,
-    scales.nothing_to_find,
     scales.outputs_not_scaled,
-    steps.begun,
     steps.decay,
     solution.rounding,
     numbers.cut_off,
@@ -62,6 +59,7 @@ UNSOLVED: tuple[Rule, ...] = (
     balance.clash,
     balance.contradiction,
     balance.imbalance,
+    balance.outweighed,
     balance.causality,
     balance.long_time,
     solution.spectral_bias,
@@ -69,7 +67,14 @@ UNSOLVED: tuple[Rule, ...] = (
 )
 """Asked in this order where a term is not solved: facts before likelihoods."""
 
-FURTHER: tuple[Rule, ...] = UNSOLVED[:10]
+FURTHER: tuple[Rule, ...] = (
+    numbers.broadcast,
+    numbers.kinks,
+    numbers.not_trained,
+    scales.repeated_points,
+    scales.inputs_not_scaled,
+    scales.saturated,
+)
 """Asked besides, for what else was seen."""
 
 

@@ -28,7 +28,7 @@ NOISE = 1e-6
 VALUES = 48
 """Points at which the variance of u is taken."""
 
-ROWS = 160
+ROWS = 300
 """Rows of a term that are taken as known."""
 
 FEW = 8
@@ -54,7 +54,7 @@ class Directions(Measured):
         ran = self.rerun(Change(double=True))
         params = {n: p for n, p in ran.params.items() if n in self.look.trained}
         outputs = [c.output for c in ran.calls if not c.leaf and c.output.requires_grad]
-        if not outputs or not params:
+        if not outputs or not params or not self.equations:
             return {}
         u = max(outputs, key=Tensor.numel)
         asked = {" u": _some(u, VALUES)}

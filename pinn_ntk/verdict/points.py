@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.graph import Node
 
 from pinn_ntk.graph import nodes
@@ -151,6 +151,13 @@ class Points(Measured):
         return max(counts) if counts else None
 
 
+def _computed(x: Tensor) -> bool:
+    """Whether a tensor depends on parameters."""
+    if x.grad_fn is None:
+        return False
+    return any(isinstance(nodes.leaf(n), nn.Parameter) for n in postorder(nodes.origin(x)[0]))
+
+
 def _near(column: Tensor, place: float) -> Tensor:
     return (column - place).abs() <= AT_START
 
@@ -168,6 +175,8 @@ def _calls(ran: Ran) -> dict[str, NetworkCall]:
         behind = postorder(nodes.origin(residual)[0]).keys()
         for call, of_call in zip(ran.calls, own, strict=True):
             x, most = _columns(call.inputs), found.get(term)
+            if any(_computed(one) for one in call.inputs):  # a layer's, by what came before it
+                continue
             if x is None or residual.numel() % max(1, len(x)) or not of_call & behind:
                 continue
             if most is None or len(x) > len(most.inputs[0]):

@@ -13,11 +13,20 @@ BEGUN = 30
 WORSE = 10.0
 """What is left of the worst term over that of the best one."""
 
+LARGE = 0.3
+"""What is left of a term from which its small weight may be the cause."""
+
 LEAST = 1e-3
 """What is left of a term below which it does not count how much less."""
 
 FAST = 0.3
 """r^T K r / (lambda_max r^T r) from which a term could learn fast."""
+
+HARDLY = 0.05
+"""Share of r^2 in slow modes below which none of it is slow."""
+
+OUTWEIGHED = 100.0
+"""Rate 2 w mean(K_ii) of the fastest term over that of an unsolved one."""
 
 CONCENTRATED, AT_START = 0.7, 0.5
 """Share of r^2 in a tenth of the points; share of these that are early in time."""
@@ -40,6 +49,23 @@ def imbalance(case: Case) -> Verdict | None:
         Evidence(f"{term}, rms over its baseline", left[term], "below 0.1 is solved"),
         Evidence(f"times worse than {best}", ratio, f"above {WORSE:g}"),
         Evidence("its part in fast modes", case.align[term], f"above {FAST:g}: it could learn"),
+    )
+    return Verdict(Cause.IMBALANCE, term, evidence, LIKELY, _weight(case, term, best))
+
+
+def outweighed(case: Case) -> Verdict | None:
+    """A term has hardly any weight beside another."""
+    term = case.worst
+    rates = {t: case.weights.get(t, 1.0) * rate for t, rate in case.rates.items() if t in case.rms}
+    if len(rates) < 2 or case.unsolved.get(term, 0.0) < LARGE or not rates.get(term):
+        return None
+    best = max(rates, key=rates.__getitem__)
+    ratio = rates[best] / rates[term]
+    if not ratio > OUTWEIGHED:
+        return None
+    evidence = (
+        Evidence(f"{term}, rms over its baseline", case.left[term], "below 0.1 is solved"),
+        Evidence(f"rate of {best} over its own, weights in force", ratio, f"above {OUTWEIGHED:g}"),
     )
     return Verdict(Cause.IMBALANCE, term, evidence, LIKELY, _weight(case, term, best))
 
@@ -113,12 +139,17 @@ def clash(case: Case) -> Verdict | None:
     return Verdict(Cause.CONTRADICTION, f"{a}, {b}", evidence, LIKELY, remedy, title)
 
 
+def _learnable(case: Case, term: str) -> bool:
+    """Whether what is left of a term lies in modes that are learned fast."""
+    return case.align.get(term, 0.0) > FAST or case.slow.get(term, 1.0) < HARDLY
+
+
 def contradiction(case: Case) -> Verdict | None:
     """Several terms are not solved, each could learn fast, and what helps one harms another."""
     unsolved = list(case.unsolved)
     if len(unsolved) < 2 or case.cancelling is None or not case.stationary:
         return None
-    if case.cancelling > CANCELLED or min(case.align.get(t, 0.0) for t in unsolved) < FAST:
+    if case.cancelling > CANCELLED or not all(_learnable(case, t) for t in unsolved):
         return None
     least = min(case.unsolved.values())
     evidence = (

@@ -9,8 +9,8 @@ from pinn_ntk.verdict.verdict import FACT, LIKELY, POSSIBLE, Evidence, Verdict
 BETWEEN, APART = 100.0, 20.0
 """Mean square between the points over that at them; the same at points further away."""
 
-UNREACHED = 0.9
-"""Share of the residual outside of the range of J."""
+UNREACHED, MOSTLY = 0.9, 0.5
+"""Share of the residual outside of the range of J; the same with very few parameters."""
 
 ROUNDED = 0.05
 """Relative change of a residual when it is computed in float64."""
@@ -18,7 +18,13 @@ ROUNDED = 0.05
 SLOW = 0.9
 """Share of r^2 in slow modes."""
 
-FREE, FREE_OF_SIZE, FREE_COEFFICIENT = 1e-4, 0.02, 0.1
+FALLS = 0.07
+"""Decades in the last tenth of the steps by which a loss falls that is not held up yet."""
+
+EXPLAINED, LITTLE = 0.25, 0.4
+"""R^2 of data by their neighbours, and what is left of them, below which that is like noise."""
+
+FREE, FREE_OF_SIZE, FREE_COEFFICIENT = 5e-4, 0.1, 0.1
 """Variance that the terms leave: of u over the prior one and over u^2, both; of a coefficient."""
 
 
@@ -64,11 +70,14 @@ def points(case: Case) -> Verdict | None:
 
 def too_narrow(case: Case) -> Verdict | None:
     """No direction of the parameters is left along which the residual falls."""
-    if case.unreached is None or case.unreached < UNREACHED:
-        return None
     rows = sum(case.rows.values())
+    bound = MOSTLY if case.n_params < rows / 4 else UNREACHED
+    if case.unreached is None or case.unreached < bound:
+        return None
     evidence = (
-        Evidence("share of the residual outside of the range of J", case.unreached, "above 0.9"),
+        Evidence(
+            "share of the residual outside of the range of J", case.unreached, f"above {bound:g}"
+        ),
         Evidence("parameters", case.n_params, f"for {rows} rows"),
     )
     remedy = "A wider or deeper network: several times as many parameters as rows do no harm."
@@ -87,11 +96,21 @@ def rounding(case: Case) -> Verdict | None:
     return Verdict(Cause.ROUNDING, term, evidence, FACT, remedy)
 
 
+def noisy(case: Case, term: str) -> bool:
+    """Whether what is left of a term without derivatives is little, and like noise."""
+    explained = case.explained.get(term)
+    return explained is not None and explained < EXPLAINED and case.left[term] < LITTLE
+
+
 def spectral_bias(case: Case) -> Verdict | None:
     """What is left lies in slow modes of its own kernel."""
     slow = {t: x for t, x in case.slow.items() if t in case.unsolved}
     term = case.worst
-    if not slow.get(term, 0.0) > SLOW:
+    if (
+        not slow.get(term, 0.0) > SLOW
+        or case.course.get("falling", 0.0) > FALLS
+        or noisy(case, term)
+    ):
         return None
     evidence = (
         Evidence(f"share of {term} in modes below 1e-3 of the fastest", slow[term], "above 0.9"),
@@ -116,7 +135,7 @@ def not_unique(case: Case) -> Verdict | None:
     if not of_prior > FREE or not of_size > FREE_OF_SIZE:
         return None
     seen = (
-        Evidence("variance of u that the terms leave, over u^2", of_size, "above 0.02"),
+        Evidence("variance of u that the terms leave, over u^2", of_size, "above 0.1"),
         Evidence("the same over the prior one", of_prior, "1e-6 where nothing is free"),
     )
     remedy = "Add what fixes it: an initial value, a boundary condition, a datum."
@@ -147,4 +166,8 @@ def unknown(case: Case) -> Verdict:
     if case.cancelling is not None:
         seen.append(Evidence("sum of gradients over sum of their sizes", case.cancelling, ""))
     remedy = "No cause that is known here; look at this term first."
+    if noisy(case, term):
+        remedy = (
+            f"What is left of {term} looks like noise; if its data have that, nothing is wrong."
+        )
     return Verdict(Cause.UNKNOWN, term, tuple(seen[:3]), POSSIBLE, remedy)

@@ -64,6 +64,8 @@ def step_too_short(case: Case) -> Verdict | None:
     """All steps together do not reach the fastest mode."""
     if case.steps < BEGUN or case.reach is None or not 0 <= case.reach < REACH:
         return None
+    if case.course.get("falling", 0.0) > FALLING:
+        return None
     quantity = f"lr_eff mu_max over {case.steps} steps"
     evidence = (Evidence(quantity, case.reach, "below 2 nothing is learned"),)
     factor = number(max(10.0, 100 / max(case.reach, 1e-9)), 1)
