@@ -22,6 +22,10 @@ SPEAKS: dict[str, tuple[Cause, dict[str, Any]]] = {
     "a term without gradient": (Cause.DETACHED, {"untrained": "'bc' has no gradient. Write it."}),
     "the same, others solved": (Cause.DETACHED, {**SOLVED, "untrained": "'bc' has none. Mend."}),
     "a derivative is cut off": (Cause.DETACHED, {"cut": {"pde": 0.4}}),
+    "jumps of a derivative": (
+        Cause.DERIVATIVE_VANISHES,
+        {"cut": {"pde": 0.4}, "activations": ["ReluBackward0"]},
+    ),
     "kinks": (Cause.DERIVATIVE_VANISHES, {"kinks": {"pde": 1.0}}),
     "kinks though solved": (Cause.DERIVATIVE_VANISHES, {**SOLVED, "kinks": {"pde": 1.0}}),
     "kernel zero": (Cause.DERIVATIVE_VANISHES, {"rates": {"pde": 0.0, "bc": 1.0}}),
@@ -247,6 +251,10 @@ SILENT: dict[str, tuple[Cause, dict[str, Any]]] = {
     "small weight, but solved by half": (
         Cause.IMBALANCE,
         {"rms": {"pde": 0.01, "bc": 0.2}, "weights": {"pde": 1.0, "bc": 1e-4}},
+    ),
+    "between the points, solved there too": (
+        Cause.POINTS,
+        {**SOLVED, "rms": {"pde": 1e-4, "bc": 0.01}, "fresh": {"pde": 1e4}},
     ),
     "late in time": (Cause.CAUSALITY, {"concentration": {"pde": {"share": 0.9, "early": 0.0}}}),
     "decay, but solved": (Cause.RANDOM_OR_DECAY, {**SOLVED, "decay": 5.0}),

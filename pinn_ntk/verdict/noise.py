@@ -1,7 +1,7 @@
 """Whether what is left of data looks like noise: its rows say nothing of their neighbours.
 
-Each row is fitted by the mean of its two nearest neighbours and that of the next two, as a sine is on
-a grid at whatever frequency; R^2 is the share of the variance that this explains.
+Each row is fitted by the mean of its two nearest neighbours and that of the next two, as a sine is
+on a grid at whatever frequency; R^2 is the share of the variance that this explains.
 """
 
 from __future__ import annotations

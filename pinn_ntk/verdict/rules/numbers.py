@@ -80,6 +80,10 @@ def cut_off(case: Case) -> Verdict | None:
     if not wrong or case.kinks.get(max(wrong, key=wrong.__getitem__), 0.0) > MISSED:
         return None
     term = max(wrong, key=wrong.__getitem__)
+    if case.piecewise_linear:
+        evidence = (Evidence(f"error of the derivative of {term}", wrong[term], "it has jumps"),)
+        remedy = "Use tanh, sin, SiLU or GELU: derivatives of ReLU and its kin have jumps."
+        return Verdict(Cause.DERIVATIVE_VANISHES, term, evidence, LIKELY, remedy)
     evidence = (Evidence(f"error of the derivative of {term}", wrong[term], "exact below 0.05"),)
     remedy = (
         "Part of the residual is cut off from the parameters: create_graph=True in every "

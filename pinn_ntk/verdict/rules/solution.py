@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pinn_ntk.verdict.case import Case, worst_of
+import math
+
+from pinn_ntk.verdict.case import SOLVED, Case, worst_of
 from pinn_ntk.verdict.cause import Cause
 from pinn_ntk.verdict.verdict import FACT, LIKELY, POSSIBLE, Evidence, Verdict
 
@@ -31,7 +33,7 @@ FREE, FREE_OF_SIZE, FREE_COEFFICIENT = 5e-4, 0.1, 0.1
 def between(case: Case) -> Verdict | None:
     """The equation holds at its points and not between them."""
     term, ratio = worst_of(case.fresh)
-    if not ratio > BETWEEN:
+    if not ratio > BETWEEN or not _matters(case, term, ratio):
         return None
     quantity = f"{term}, mean square between its points over that at them"
     evidence = (Evidence(quantity, ratio, f"above {BETWEEN:g}"),)
@@ -39,29 +41,26 @@ def between(case: Case) -> Verdict | None:
     return Verdict(Cause.POINTS, term, evidence, FACT, remedy, "too few points")
 
 
+def _matters(case: Case, term: str, ratio: float) -> bool:
+    """Whether a term that is solved at its points is not so elsewhere."""
+    return case.left.get(term, 0.0) * math.sqrt(ratio) > SOLVED
+
+
 def points(case: Case) -> Verdict | None:
     """The equation holds at its points and not elsewhere, or no longer at old ones."""
     if (few := between(case)) is not None:
         return few
     term, ratio = worst_of(case.outside)
-    if ratio > APART:
-        evidence = (
-            Evidence(
-                f"{term}, mean square where it has no points over that at them",
-                ratio,
-                f"above {APART:g}",
-            ),
-        )
+    if ratio > APART and _matters(case, term, ratio):
+        quantity = f"{term}, mean square where it has no points over that at them"
+        evidence = (Evidence(quantity, ratio, f"above {APART:g}"),)
         remedy = "Draw points from the whole domain, up to where the other terms have theirs."
-        return Verdict(
-            Cause.POINTS, term, evidence, FACT, remedy, "points miss a part of the domain"
-        )
-    if case.forgotten is not None and case.forgotten[1] > APART:
-        term, ratio = case.forgotten
+        title = "points miss a part of the domain"
+        return Verdict(Cause.POINTS, term, evidence, FACT, remedy, title)
+    term, ratio = case.forgotten or ("", 0.0)
+    if ratio > APART and _matters(case, term, ratio):
         evidence = (
-            Evidence(
-                f"{term}, mean square at old points over that at today's", ratio, f"above {APART:g}"
-            ),
+            Evidence(f"{term}, mean square at old points over that at today's", ratio, "above 20"),
         )
         remedy = "Keep old points beside the new ones."
         return Verdict(Cause.POINTS, term, evidence, FACT, remedy, "old points are forgotten")
