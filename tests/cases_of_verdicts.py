@@ -59,6 +59,7 @@ UNSOLVED: dict[str, Any] = {
     "clash": None,
     "duration": {},
     "explained": {},
+    "wrapped": 0,
     "unreached": None,
     "size": 1.0,
     "base": None,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from pytorch_lightning import Trainer
 
 from benchmarks import components, measure, overhead, peers
 from benchmarks import kernel as bench
@@ -362,6 +363,8 @@ def test_clock_runs_from_the_first_step_to_the_last_but_one(
     step = wave.Wave.training_step
 
     def training_step(model: object, batch: object) -> torch.Tensor:
+        if not isinstance(model.trainer, Trainer):  # of a step that is run again
+            return step(model, batch)
         ticks["now"] += 1.0
         for callback in overhead.ntk_callbacks(model.trainer):
             callback.guard.seconds += 0.25

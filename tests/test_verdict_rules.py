@@ -21,6 +21,7 @@ SPEAKS: dict[str, tuple[Cause, dict[str, Any]]] = {
     "not finite though solved": (Cause.DIVERGED, {**SOLVED, "not_finite": 300}),
     "a term without gradient": (Cause.DETACHED, {"untrained": "'bc' has no gradient. Write it."}),
     "the same, others solved": (Cause.DETACHED, {**SOLVED, "untrained": "'bc' has none. Mend."}),
+    "a number made a tensor anew": (Cause.DETACHED, {**SOLVED, "wrapped": 1}),
     "a derivative is cut off": (Cause.DETACHED, {"cut": {"pde": 0.4}}),
     "jumps of a derivative": (
         Cause.DERIVATIVE_VANISHES,
@@ -255,6 +256,26 @@ SILENT: dict[str, tuple[Cause, dict[str, Any]]] = {
     "between the points, solved there too": (
         Cause.POINTS,
         {**SOLVED, "rms": {"pde": 1e-4, "bc": 0.01}, "fresh": {"pde": 1e4}},
+    ),
+    "early, where conditions clash": (
+        Cause.CAUSALITY,
+        {
+            "concentration": {"pde": {"share": 0.9, "early": 0.9}},
+            "clash": ("ic", "bc", 0.9),
+            "course": {"falling": 0.05, "fallen": 1.0, "rising": 0.0, "jitter": 0.0},
+        },
+    ),
+    "worst term on its way": (
+        Cause.IMBALANCE,
+        {
+            "rms": {"pde": 0.01, "bc": 0.9},
+            "modes": {"bc": (0.9, 0.0)},
+            "course": {"falling": 0.08, "fallen": 1.0, "rising": 0.0, "jitter": 0.0},
+        },
+    ),
+    "features of frozen layers": (
+        Cause.INPUTS_NOT_SCALED,
+        {"frozen": ["b"], "inputs": {"largest": 50.0, "spread": 9.0, "offset": 1.0}},
     ),
     "late in time": (Cause.CAUSALITY, {"concentration": {"pde": {"share": 0.9, "early": 0.0}}}),
     "decay, but solved": (Cause.RANDOM_OR_DECAY, {**SOLVED, "decay": 5.0}),

@@ -104,12 +104,24 @@ def power(order: int, axis: int | None = None) -> Output:
 
     def output(inputs: tuple[Tensor, ...], given: Tensor) -> Tensor:
         field = given * 0
-        fitting = [x for x in inputs if x.shape[:-1] == given.shape[:-1]]
-        columns = [column for x in fitting for column in x.split(1, -1)]
-        for place, column in enumerate(columns):
+        for place, column in enumerate(_columns(inputs, given)):
             weight = 1 + 0.3 * place if axis is None else float(place == axis)
             if weight:
                 field = field + weight * (column - column.detach()) ** order
         return field
 
     return output
+
+
+def _columns(inputs: tuple[Tensor, ...], given: Tensor) -> list[Tensor]:
+    """Coordinates of the points, each of a shape that can be added to the output ``given``."""
+    shape = (len(given), *[1] * (given.ndim - 1)) if given.ndim else ()
+    columns = []
+    for x in inputs:
+        if given.ndim and x.ndim and len(x) == len(given) and x.numel() == len(x):
+            columns.append(x.reshape(shape))
+        elif x.ndim and x.shape[:-1] == given.shape[: x.ndim - 1] and x.ndim == 2:
+            columns += [column.reshape(shape) for column in x.split(1, -1)]
+        elif x.ndim and x.shape[:-1] == given.shape[:-1]:
+            columns += x.split(1, -1)
+    return columns

@@ -16,7 +16,7 @@ from pinn_ntk.verdict.verdict import FACT, Verdict
 
 Rule = Callable[[Case], Verdict | None]
 
-ALWAYS: tuple[Rule, ...] = (numbers.diverged, numbers.detached)
+ALWAYS: tuple[Rule, ...] = (numbers.diverged, numbers.detached, numbers.wrapped)
 """Asked whatever is solved."""
 
 SOLVED: tuple[Rule, ...] = (

@@ -42,6 +42,19 @@ class Parameters(Measured):
         strange = [p for i, p in outside.items() if i not in {id(p) for p in found.values()}]
         return found | {f"parameter of shape {tuple(p.shape)}": p for p in strange}
 
+    @quantity("numbers wrapped anew", int)
+    def wrapped(self) -> int:
+        """Single numbers with a gradient in the loss that are no parameters and no points."""
+        if self.look.loss is None:
+            return 0
+        known = {id(p) for p in self.look.trained.values()}
+        known |= {id(leaf) for leaf in _leaves(self.look.residuals)}
+        leaves = _leaves({"loss": self.look.loss})
+        return sum(
+            leaf.numel() == 1 and not isinstance(leaf, nn.Parameter) and id(leaf) not in known
+            for leaf in leaves
+        )
+
     @quantity("their share of the kernel", nothing)
     def unheld_share(self) -> float | None:
         """Share of what no optimizer holds in the trace of the kernel of all parameters."""

@@ -72,7 +72,12 @@ class Parts(Measured):
 
 def _axes(call: NetworkCall) -> int:
     """Coordinates of the points of a call."""
-    return sum(x.shape[-1] for x in call.inputs if x.ndim)
+    return sum(_width(x) for x in call.inputs if x.ndim)
+
+
+def _width(x: Tensor) -> int:
+    """Coordinates of one input, (N,) or (N, d)."""
+    return 1 if x.ndim == 1 else x.shape[-1]
 
 
 def _part(answer: Tensor, call: NetworkCall, order: int, axis: int) -> float:
@@ -90,9 +95,9 @@ def derivative(call: NetworkCall, order: int, axis: int) -> Tensor | None:
     """D of the sum of the outputs by one coordinate, (N,)."""
     place = axis
     for x in call.inputs:
-        if place < x.shape[-1]:
+        if place < _width(x):
             return _by(call.output, x, place, order)
-        place -= x.shape[-1]
+        place -= _width(x)
     return None
 
 

@@ -13,6 +13,10 @@ FACT, LIKELY, POSSIBLE = "fact", "likely", "possible"
 """How sure a verdict is: proved by what was measured; seldom wrong; worth a try."""
 
 
+NOTHING = 1e-12
+"""Size below which a number is said to be 0, unless it is compared with such."""
+
+
 class Evidence(NamedTuple):
     """One number that a verdict rests on."""
 
@@ -22,7 +26,9 @@ class Evidence(NamedTuple):
 
     def __str__(self) -> str:
         compared = f" ({self.threshold})" if self.threshold else ""
-        return f"{self.quantity} {number(self.value)}{compared}"
+        exact = float(self.value).is_integer() and abs(self.value) < 1e6
+        value = 0.0 if abs(self.value) < NOTHING else self.value
+        return f"{self.quantity} {int(value) if exact else number(value)}{compared}"
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,41 @@ from pinn_ntk.verdict.case import Case
 from pinn_ntk.verdict.cause import Cause
 from pinn_ntk.verdict.verdict import LIKELY, Evidence, Verdict
 
+CLASH, NOTICED = 0.2, 0.05
+"""Difference of two values asked for at one place; what is left of a term that suffers from it."""
+
+
+TIMES, ADDED = 5.0, 0.3
+"""How often u changes by its own size until the end; what the residual adds up to, over |u|."""
+
+
+def long_time(case: Case) -> Verdict | None:
+    """A small residual adds up over a long time, from a start that is solved."""
+    for term, of_term in case.duration.items():
+        others = [t for t in case.unsolved if t != term]
+        autonomous = term in case.homogeneous
+        if others or not autonomous or case.steps < BEGUN:
+            continue
+        if of_term["times"] > TIMES and of_term["sum"] > ADDED:
+            evidence = (
+                Evidence(
+                    f"{term}, added up to the end, over the size of u", of_term["sum"], "above 0.3"
+                ),
+                Evidence("times that u changes by its size", of_term["times"], "above 5 is long"),
+            )
+            remedy = "Train early times first: causal weights, or windows in time one by one."
+            return Verdict(Cause.CAUSALITY, term, evidence, LIKELY, remedy)
+    return None
+
+
 BEGUN = 30
 """Steps before which a term may not have been learned yet."""
 
 WORSE = 10.0
 """What is left of the worst term over that of the best one."""
+
+FALLS = 0.07
+"""Decades in the last tenth of the steps by which a loss falls that is not held up yet."""
 
 LARGE = 0.3
 """What is left of a term from which its small weight may be the cause."""
@@ -39,7 +69,7 @@ def imbalance(case: Case) -> Verdict | None:
     """A term could learn fast and is outweighed."""
     left = {t: x for t, x in case.left.items() if t in case.rms}
     term = case.worst
-    if len(left) < 2 or term not in case.unsolved:
+    if len(left) < 2 or term not in case.unsolved or _on_its_way(case):
         return None
     best = min(left, key=left.__getitem__)
     ratio = left[term] / max(left[best], LEAST)
@@ -53,11 +83,18 @@ def imbalance(case: Case) -> Verdict | None:
     return Verdict(Cause.IMBALANCE, term, evidence, LIKELY, _weight(case, term, best))
 
 
+def _on_its_way(case: Case) -> bool:
+    """Whether the worst term falls with the loss: it may be learned yet."""
+    return case.course.get("falling", 0.0) > FALLS and case.worst_falls
+
+
 def outweighed(case: Case) -> Verdict | None:
     """A term has hardly any weight beside another."""
     term = case.worst
     rates = {t: case.weights.get(t, 1.0) * rate for t, rate in case.rates.items() if t in case.rms}
-    if len(rates) < 2 or case.unsolved.get(term, 0.0) < LARGE or not rates.get(term):
+    if len(rates) < 2 or not rates.get(term) or _on_its_way(case):
+        return None
+    if case.unsolved.get(term, 0.0) < LARGE:
         return None
     best = max(rates, key=rates.__getitem__)
     ratio = rates[best] / rates[term]
@@ -83,39 +120,14 @@ def _weight(case: Case, term: str, best: str) -> str:
 
 def causality(case: Case) -> Verdict | None:
     """What is left of an equation sits in a few points, early in time."""
+    if case.clash is not None and case.clash[2] > CLASH:
+        return None  # it sits where conditions meet
     for term, where in case.concentration.items():
         early = where.get("early", 0.0)
         if term in case.unsolved and where["share"] > CONCENTRATED and early > AT_START:
             evidence = (
                 Evidence(f"share of {term} in a tenth of its points", where["share"], "above 0.7"),
                 Evidence("of these in the first 30 % of time", early, "above 0.5"),
-            )
-            remedy = "Train early times first: causal weights, or windows in time one by one."
-            return Verdict(Cause.CAUSALITY, term, evidence, LIKELY, remedy)
-    return None
-
-
-CLASH, NOTICED = 0.2, 0.05
-"""Difference of two values asked for at one place; what is left of a term that suffers from it."""
-
-
-TIMES, ADDED = 5.0, 0.3
-"""How often u changes by its own size until the end; what the residual adds up to, over |u|."""
-
-
-def long_time(case: Case) -> Verdict | None:
-    """A small residual adds up over a long time, from a start that is solved."""
-    for term, of_term in case.duration.items():
-        others = [t for t in case.unsolved if t != term]
-        autonomous = term in case.homogeneous
-        if others or not autonomous or case.steps < BEGUN:
-            continue
-        if of_term["times"] > TIMES and of_term["sum"] > ADDED:
-            evidence = (
-                Evidence(
-                    f"{term}, added up to the end, over the size of u", of_term["sum"], "above 0.3"
-                ),
-                Evidence("times that u changes by its size", of_term["times"], "above 5 is long"),
             )
             remedy = "Train early times first: causal weights, or windows in time one by one."
             return Verdict(Cause.CAUSALITY, term, evidence, LIKELY, remedy)

@@ -68,10 +68,19 @@ def detached(case: Case) -> Verdict | None:
     """A part of the loss moves no parameter."""
     if not case.untrained:
         return None
-    if case.unheld and (case.unheld_share or 0.0) > SHARE:
-        return not_trained(case)
+    if case.unheld and (others := not_trained(case)) is not None:
+        return others
     said, _, remedy = case.untrained.partition(". ")
     return Verdict(Cause.DETACHED, said, (), FACT, remedy)
+
+
+def wrapped(case: Case) -> Verdict | None:
+    """A part of the loss is a number that was made a tensor anew."""
+    if not case.wrapped:
+        return None
+    evidence = (Evidence("numbers in the loss with no parameter behind", case.wrapped, ""),)
+    remedy = "Add the tensor itself: torch.tensor(loss.item(), requires_grad=True) has no graph."
+    return Verdict(Cause.DETACHED, "", evidence, FACT, remedy)
 
 
 def cut_off(case: Case) -> Verdict | None:

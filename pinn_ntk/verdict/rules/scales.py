@@ -39,7 +39,7 @@ def repeated_points(case: Case) -> Verdict | None:
 def inputs_not_scaled(case: Case) -> Verdict | None:
     """The first layer sees numbers far from [-1, 1]."""
     seen = case.inputs
-    if not seen:
+    if not seen or case.frozen:  # behind frozen layers, the first that is trained sees features
         return None
     said = [
         ("largest |x| that the first layer sees", seen["largest"], LARGE_INPUT),

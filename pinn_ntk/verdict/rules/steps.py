@@ -24,6 +24,9 @@ FALLING = 0.1
 LEARNED = 0.5
 """Sum of the learning rates below which Adam has not come far."""
 
+ENOUGH = 200
+"""Steps from which all of them together can be called too short."""
+
 BEGUN = 30
 """Steps before which nothing is said of how training goes."""
 
@@ -62,7 +65,7 @@ def decay(case: Case) -> Verdict | None:
 
 def step_too_short(case: Case) -> Verdict | None:
     """All steps together do not reach the fastest mode."""
-    if case.steps < BEGUN or case.reach is None or not 0 <= case.reach < REACH:
+    if case.steps < ENOUGH or case.reach is None or not 0 <= case.reach < REACH:
         return None
     if case.course.get("falling", 0.0) > FALLING:
         return None
@@ -83,7 +86,7 @@ STOPPED = 0.01
 def stopped(case: Case) -> Verdict | None:
     """An adaptive optimizer came to a stand before it had come far."""
     falling = case.course.get("falling", math.nan)
-    if not case.adaptive or case.steps < BEGUN or not abs(falling) < STOPPED:
+    if not case.adaptive or case.steps < ENOUGH or not abs(falling) < STOPPED:
         return None
     if case.scheduled is None or not case.scheduled < LEARNED:
         return None
