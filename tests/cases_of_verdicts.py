@@ -60,6 +60,7 @@ UNSOLVED: dict[str, Any] = {
     "duration": {},
     "explained": {},
     "wrapped": 0,
+    "moved": {},
     "unreached": None,
     "size": 1.0,
     "base": None,

@@ -30,8 +30,12 @@ FACES = 0.8
 """Share of points on faces of their box from which they are taken for a boundary."""
 
 
-def movable(run: Callable[[Change], Ran], base: Ran) -> dict[str, list[str]]:
-    """Term -> tensors whose rows, permuted, permute its residual: its points, and all of them."""
+def movable(run: Callable[[Change], Ran]) -> dict[str, list[str]]:
+    """Term -> tensors whose rows, permuted, permute its residual: its points, and all of them.
+
+    In float64: a residual that is solved is rounding in any other dtype.
+    """
+    base = run(Change(double=True))
     found = _movable(run, base, lambda name: not name.startswith(MADE))
     if found.keys() != base.residuals.keys():  # those that the step makes itself
         found = _movable(run, base, lambda name: name.startswith(MADE)) | found
@@ -66,7 +70,7 @@ def _permuted(run: Callable[[Change], Ran], lengths: Mapping[str, int]) -> Ran:
     def put(name: str, tensor: Tensor) -> Tensor:
         return tensor[_permutation(lengths[name])] if name in lengths else tensor
 
-    return run(Change(tensors=put))
+    return run(Change(tensors=put, double=True))
 
 
 def _permutation(length: int) -> Tensor:
@@ -93,6 +97,14 @@ def _rows(r: Tensor, length: int) -> bool:
 def _close(r: Tensor, old: Tensor) -> bool:
     size = float(old.abs().max()) if old.numel() else 0.0
     return r.shape == old.shape and float((r - old).abs().max()) <= 1e-3 * size
+
+
+def outside_of(old: Tensor, new: Tensor) -> float:
+    """Share of some points (N, d) outside of the box of others, a tenth of it larger."""
+    low, high = _box(new)
+    margin = 0.1 * (high - low)
+    out = (old < low - margin - 1e-9) | (old > high + margin + 1e-9)
+    return float(out.any(1).double().mean())
 
 
 def between(held: Held, _: Sequence[Tensor]) -> dict[str, Tensor] | None:

@@ -21,11 +21,15 @@ from pinn_ntk.graph.walk import postorder
 from pinn_ntk.looks.look import Look
 from pinn_ntk.looks.networks import NetworkCall
 from pinn_ntk.looks.rerun import Change, Ran
-from pinn_ntk.verdict.moves import between, beyond, movable
+from pinn_ntk.verdict.moves import between, beyond, movable, outside_of
 from pinn_ntk.verdict.quantity import CannotBeLookedAtError, Measured, nothing, quantity
+from pinn_ntk.verdict.terms import rms
 
 AT_START = 0.05
 """Distance from the first time, over all of it, up to which a condition is one at the start."""
+
+ELSEWHERE = 0.3
+"""Share of old points outside of the new ones from which they lie elsewhere."""
 
 EARLY = 0.3
 """Share of the time that is early."""
@@ -39,6 +43,7 @@ class Points(Measured):
     order: dict[str, int]
     equations: list[str]
     rerun: Any
+    rms: dict[str, float]
     previous: Sequence[Mapping[str, Any]]
 
     @property
@@ -97,10 +102,8 @@ class Points(Measured):
         """Equation -> names of the tensors whose rows are its points."""
         if self.previous and self.previous[-1].get("holders"):
             return dict(self.previous[-1]["holders"])
-        base = self.base
-        if base is None:
-            return {}
-        return {t: names for t, names in movable(self.rerun, base).items() if t in self.equations}
+        found = movable(self.rerun)
+        return {term: names for term, names in found.items() if term in self.equations}
 
     @quantity("fresh points", dict)
     def fresh(self) -> dict[str, float]:
@@ -129,6 +132,41 @@ class Points(Measured):
             after = float(ran.residuals[term].detach().abs().double().square().mean())
             if now > 0:
                 found[term] = after / now
+        return found
+
+    @quantity("old points", nothing)
+    def forgotten(self) -> tuple[str, float] | None:
+        """Term and ratio of its mean square at points of earlier measurements to that of now.
+
+        Of points that lie elsewhere: those drawn anew from the same place are not old.
+        """
+        if not self.look.earlier or self.look.module is None:
+            return None
+        now = {name: p.detach() for name, p in self.look.module.named_parameters()}
+        ratios: dict[str, float] = {}
+        for old in self.look.earlier:
+            ran = old.with_parameters(now)()
+            for term in ran.residuals.keys() & self.rms.keys() & self.points.keys():
+                x = _columns(_calls(ran)[term].inputs) if term in _calls(ran) else None
+                new = self.points[term]
+                if x is None or x.shape[1] != new.shape[1] or outside_of(x, new) < ELSEWHERE:
+                    continue
+                ratio = (rms(ran.residuals[term]) / self.rms[term]) ** 2
+                ratios[term] = max(ratio, ratios.get(term, 0.0))
+        worst = max(ratios, key=ratios.__getitem__, default=None)
+        return None if worst is None else (worst, ratios[worst])
+
+    @quantity("points that moved", dict)
+    def moved(self) -> dict[str, float]:
+        """Term -> share of its points of the last measurement that lie outside of those of now."""
+        if not self.look.earlier:
+            return {}
+        before = _calls(self.look.earlier[-1]())
+        found = {}
+        for term in before.keys() & self.points.keys():
+            old, new = _columns(before[term].inputs), self.points[term]
+            if old is not None and old.shape[1] == new.shape[1]:
+                found[term] = outside_of(old, new)
         return found
 
     def _aligned(self, term: str, held: Mapping[str, Tensor]) -> list[Tensor]:

@@ -120,23 +120,6 @@ class Reruns(Measured):
                 found[term] /= float(slope.norm())
         return found
 
-    @quantity("old points", nothing)
-    def forgotten(self) -> tuple[str, float] | None:
-        """Term and ratio of its mean square at points of earlier measurements to that of now."""
-        if not self.look.earlier:
-            return None
-        now = {name: p.detach() for name, p in self.look.module.named_parameters()}  # type: ignore[union-attr]
-        ratios: dict[str, float] = {}
-        for old in self.look.earlier:
-            ran = old.with_parameters(now)()
-            if self.base is None or _same_points(ran, self.base):
-                continue
-            for term in ran.residuals.keys() & self.rms.keys():  # type: ignore[attr-defined]
-                ratio = (rms(ran.residuals[term]) / self.rms[term]) ** 2  # type: ignore[attr-defined]
-                ratios[term] = max(ratio, ratios.get(term, 0.0))
-        worst = max(ratios, key=ratios.__getitem__, default=None)
-        return None if worst is None else (worst, ratios[worst])
-
 
 def _differ(r: Tensor, other: Tensor) -> bool:
     change, size = float((r - other).detach().abs().max()), float(other.detach().abs().max())

@@ -11,7 +11,7 @@ CLASH, NOTICED = 0.2, 0.05
 """Difference of two values asked for at one place; what is left of a term that suffers from it."""
 
 
-TIMES, ADDED = 5.0, 0.3
+TIMES, ADDED = 5.0, 1.0
 """How often u changes by its own size until the end; what the residual adds up to, over |u|."""
 
 
@@ -22,10 +22,10 @@ def long_time(case: Case) -> Verdict | None:
         autonomous = term in case.homogeneous
         if others or not autonomous or case.steps < BEGUN:
             continue
-        if of_term["times"] > TIMES and of_term["sum"] > ADDED:
+        if of_term.get("times", 0.0) > TIMES and of_term["sum"] > ADDED:
             evidence = (
                 Evidence(
-                    f"{term}, added up to the end, over the size of u", of_term["sum"], "above 0.3"
+                    f"{term}, added up to the end, over the size of u", of_term["sum"], "above 1"
                 ),
                 Evidence("times that u changes by its size", of_term["times"], "above 5 is long"),
             )

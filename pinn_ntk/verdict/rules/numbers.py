@@ -139,13 +139,10 @@ def kernel_is_zero(case: Case) -> Verdict | None:
 SHARE = 0.5
 """Share of the kernel from which frozen parameters are the cause."""
 
-SMALL = 1e-6
-"""Share of the kernel below which forgotten parameters do not matter."""
-
 
 def not_trained(case: Case) -> Verdict | None:
     """Parameters in the graph that no optimizer holds, or that are frozen."""
-    if case.unheld and (case.unheld_share or 0.0) > SMALL:
+    if case.unheld and (case.unheld_share or 0.0) > 0:
         evidence = (
             Evidence("share of the kernel that no optimizer holds", case.unheld_share or 0.0, ""),
         )

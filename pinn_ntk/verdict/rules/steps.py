@@ -106,6 +106,12 @@ def begun(case: Case) -> Verdict | None:
     return Verdict(Cause.EARLY, "", evidence, FACT, "Wait: training has just begun.")
 
 
+MOVED = 0.3
+"""Share of the last points outside of the new ones from which these are elsewhere."""
+
+ALL = 1.0
+"""Error of u over u that a residual may add up to, from which nothing is said to be solved."""
+
 GROWN = 3.0
 """Residual of the worst term over that of the last measurement from which it has just grown."""
 
@@ -116,13 +122,29 @@ def just_grown(case: Case) -> Verdict | None:
     before = last.get("rms", {}).get(case.worst)
     if not before or last.get("steps", 0) < BEGUN or case.rms[case.worst] < GROWN * before:
         return None
+    if not max(case.moved.values(), default=0.0) > MOVED:
+        return None
     growth = case.rms[case.worst] / before
     quantity = f"{case.worst} over that of the last measurement"
-    remedy = "Wait: points, windows or weights may be new. If they are not, steps are too large."
-    title = "early: a residual has just grown"
+    remedy = "Wait: its points are new, and lie where the last ones did not."
+    title = "early at new points"
     return Verdict(
         Cause.EARLY, case.worst, (Evidence(quantity, growth, "above 3"),), LIKELY, remedy, title
     )
+
+
+def adds_up(case: Case) -> Verdict | None:
+    """Terms are solved, the loss still falls, and what is left may add up to all of u."""
+    falling = case.course.get("falling", 0.0)
+    added = {t: of_term["sum"] for t, of_term in case.duration.items()}
+    term = max(added, key=added.__getitem__, default="")
+    if not falling > FALLING or not added.get(term, 0.0) > ALL:
+        return None
+    evidence = (
+        Evidence(f"error of u that {term} may add up to, over u", added[term], "above 1"),
+        Evidence("decades that the loss fell in the last tenth", falling, "above 0.1"),
+    )
+    return Verdict(Cause.EARLY, term, evidence, LIKELY, _wait(case, falling))
 
 
 def early(case: Case) -> Verdict | None:
