@@ -43,6 +43,9 @@ WORSE = 10.0
 FALLS = 0.07
 """Decades in the last tenth of the steps by which a loss falls that is not held up yet."""
 
+HEAVY = 10.0
+"""Weight in force from which a larger one is tried in small steps."""
+
 LARGE = 0.3
 """What is left of a term from which its small weight may be the cause."""
 
@@ -76,9 +79,9 @@ def imbalance(case: Case) -> Verdict | None:
     if not ratio > WORSE or not case.align.get(term, 0.0) > FAST:
         return None
     evidence = (
-        Evidence(f"{term}, rms over its baseline", left[term], "below 0.1 is solved"),
+        Evidence(f"what is left of {term}", left[term], "1 at u = 0, below 0.1 is solved"),
         Evidence(f"times worse than {best}", ratio, f"above {WORSE:g}"),
-        Evidence("its part in fast modes", case.align[term], f"above {FAST:g}: it could learn"),
+        Evidence("share of that which it could learn fast", case.align[term], f"above {FAST:g}"),
     )
     return Verdict(Cause.IMBALANCE, term, evidence, LIKELY, _weight(case, term, best))
 
@@ -101,8 +104,10 @@ def outweighed(case: Case) -> Verdict | None:
     if not ratio > OUTWEIGHED:
         return None
     evidence = (
-        Evidence(f"{term}, rms over its baseline", case.left[term], "below 0.1 is solved"),
-        Evidence(f"rate of {best} over its own, weights in force", ratio, f"above {OUTWEIGHED:g}"),
+        Evidence(f"what is left of {term}", case.left[term], "1 at u = 0, below 0.1 is solved"),
+        Evidence(
+            f"times that {best} learns faster, weights in force", ratio, f"above {OUTWEIGHED:g}"
+        ),
     )
     return Verdict(Cause.IMBALANCE, term, evidence, LIKELY, _weight(case, term, best))
 
@@ -112,10 +117,11 @@ def _weight(case: Case, term: str, best: str) -> str:
     factor = 100.0
     if rates.get(term, 0.0) > 0 and rates.get(best, 0.0) > rates[term]:
         factor = min(1e4, max(10.0, rates[best] / rates[term]))
-    said = f"Give {term} a larger weight: {number(weight * factor, 1)}"
+    factor = min(factor, 10.0) if weight > HEAVY else factor
+    said = f"Give {term} a larger weight in the loss: {number(weight * factor, 1)}"
     if case.balanced:
         return f"{said}, by hand: the balancer in use leaves it at {number(weight, 2)}."
-    return f"{said} in place of {number(weight, 2)}, or NTKBalancer()."
+    return f"{said} in place of {number(weight, 2)}, or callbacks=[NTKBalancer(), ...]."
 
 
 def causality(case: Case) -> Verdict | None:

@@ -146,9 +146,10 @@ def clean(case: Case) -> Verdict | None:
     if not case.solved:
         return None
     term, left = case.worst, case.left[case.worst]
-    evidence = (Evidence(f"{term}, rms over its baseline", left, "below 0.1 is solved"),)
+    evidence = (Evidence(f"what is left of {term}", left, "1 at u = 0, below 0.1 is solved"),)
     remedy = (
-        "Nothing. A consistent but wrong equation looks like this: try one whose solution is known."
+        "Nothing: residuals are small. Whether the equation is the right one they cannot tell; an "
+        "equation whose solution is known can."
     )
     return Verdict(Cause.CLEAN, "", evidence, LIKELY, remedy)
 
@@ -156,12 +157,10 @@ def clean(case: Case) -> Verdict | None:
 def unknown(case: Case) -> Verdict:
     """No rule reaches its threshold: the most unusual numbers."""
     term = case.worst
-    seen = [
-        Evidence(f"{term}, rms over its baseline", case.left.get(term, 1.0), "below 0.1 is solved")
-    ]
+    seen = [Evidence(f"what is left of {term}", case.left.get(term, 1.0), "below 0.1 is solved")]
     if term in case.align:
-        seen.append(Evidence("its part in fast modes", case.align[term], "of 1"))
-        seen.append(Evidence("its part in slow modes", case.slow[term], "of 1"))
+        seen.append(Evidence("share of that in fast modes of its kernel", case.align[term], ""))
+        seen.append(Evidence("share of that in slow ones", case.slow[term], ""))
     if case.cancelling is not None:
         seen.append(Evidence("sum of gradients over sum of their sizes", case.cancelling, ""))
     remedy = "No cause that is known here; look at this term first."

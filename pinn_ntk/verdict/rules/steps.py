@@ -69,7 +69,7 @@ def step_too_short(case: Case) -> Verdict | None:
         return None
     if case.course.get("falling", 0.0) > FALLING:
         return None
-    quantity = f"lr_eff mu_max over {case.steps} steps"
+    quantity = f"progress along the fastest mode, lr_eff mu_max over {case.steps} steps"
     evidence = (Evidence(quantity, case.reach, "below 2 nothing is learned"),)
     factor = number(max(10.0, 100 / max(case.reach, 1e-9)), 1)
     remedy = (
