@@ -82,6 +82,8 @@ class Directions(Measured):
         look, kernel = self.look, self.look.kernel
         rows = sum(kernel.rows(term) for term in kernel.terms)
         n_params = sum(p.numel() for p in look.trained.values())
+        if any(r.is_complex() for r in look.residuals.values()):
+            return None
         if look.curvature is None or look.left_out or n_params >= rows or rows > LARGEST:
             return None
         root = torch.cat([look.curvature[t].double().cpu() for t in kernel.terms]).sqrt()

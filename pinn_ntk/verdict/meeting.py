@@ -49,6 +49,8 @@ class Meeting(Measured):
         at_0, at_1 = (self.rerun(Change(output=u)).residuals for u in (zero, constant(1.0)))
         found = {}
         for term in conditions:
+            if at_0[term].is_complex():
+                continue
             low, high = (r[term].detach().double().flatten() for r in (at_0, at_1))
             slope = high - low
             if len(low) == len(self.points[term]) and bool((slope.abs() > 1e-6).all()):

@@ -85,7 +85,7 @@ def _part(answer: Tensor, call: NetworkCall, order: int, axis: int) -> float:
     found = derivative(call, order, axis)
     if found is None:
         return 0.0
-    coefficient = answer.detach().double().flatten() / math.factorial(order)
+    coefficient = answer.detach().abs().double().flatten() / math.factorial(order)
     if coefficient.shape == found.shape:
         return rms(coefficient * found)
     return rms(coefficient) * rms(found)

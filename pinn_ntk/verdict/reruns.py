@@ -130,7 +130,11 @@ def _change(r: Tensor, other: Tensor) -> float:
     if r.shape != other.shape:
         return 0.0
     size = rms(other)
-    return rms(r.detach().double() - other.detach().double()) / size if size else 0.0
+    return rms(_wide(r) - _wide(other)) / size if size else 0.0
+
+
+def _wide(r: Tensor) -> Tensor:
+    return r.detach().to(torch.complex128 if r.is_complex() else torch.float64)
 
 
 def _same_points(first: Ran, second: Ran) -> bool:
