@@ -92,6 +92,7 @@ MAKE: dict[str, Callable[[], Tensor]] = {
     "NormBackward3": lambda: torch.ops.aten.norm(live(2), 2, [0], False, dtype=torch.float64),
     "CoshBackward0": lambda: live(2).cosh(),
     "DotBackward0": lambda: live(2) @ live(2),
+    "ReluBackward0": lambda: live(2).relu(),
     "SqrtBackward0": lambda: live(2).sqrt(),
     "RsqrtBackward0": lambda: live(2).rsqrt(),
     "ReciprocalBackward0": lambda: live(2).reciprocal(),
