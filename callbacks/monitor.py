@@ -83,7 +83,7 @@ class NTKMonitor(Read, KernelCallback):
 
     Cost of a measurement, in backward passes of the loss: about one for factors and traces, one
     for ``certify``, two for interference and prediction, three to check new terms, up to one to
-    look for duplicated points among more than ``max_points`` rows. The rest grows with the rows R
+    look for rows that are alike among more than ``max_points``. The rest grows with the rows R
     that are kept: R^2 times the width of the network for the blocks, R^3 for the eigenvalues.
     Factors are held until the batch is over. What ``diagnostics`` does not name costs nothing.
 
