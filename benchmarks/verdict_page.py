@@ -12,6 +12,10 @@ from pinn_ntk import Cause
 
 PAGE = ROOT / "docs" / "verdict.md"
 
+BY_NAME = ("rounding-heat-differences", "points-fit-few", "outputs-square-large")
+IN_DETAIL = ("points-first-half-only", "repeated-dataset", "untrained-coefficient-of-its-own")
+"""Runs of the half to judge by that were looked at before the last changes, all of them misses."""
+
 
 class Judged(Protocol):
     """A run and what was said of it, see `benchmarks.verdict`."""
@@ -39,12 +43,14 @@ def confusion(done: Iterable[Any]) -> str:
     return "\n".join(lines)
 
 
-def counts(done: Sequence[Any], failing: Collection[str]) -> dict[str, str]:
-    """The figures that are to be reached."""
+def counts(
+    done: Sequence[Any], failing: Collection[str], missed: Collection[str] = ()
+) -> dict[str, str]:
+    """The figures that are to be reached; those ``missed`` count as such, whatever was named."""
     broken = [one for one in done if one.name in failing and not one.twin]
     healthy = [one for one in done if one.planted in {"CLEAN", "EARLY"} and not one.twin]
     twins = [one for one in done if one.twin]
-    right = sum(one.named == one.planted for one in broken)
+    right = sum(one.named == one.planted and one.name not in missed for one in broken)
     accused = sum(bool(one.accused) or _accuses(one) for one in healthy)
     return {
         "cause named": f"{right} of {len(broken)}",
@@ -60,10 +66,16 @@ def _accuses(one: Any) -> bool:
 
 MEASURED = """{runs} small PINNs, broken on purpose (one mistake each, confirmed by a twin without
 it that works), healthy, and stopped early, trained under `NTKMonitor()` as it comes by
-`python -m benchmarks.verdict --twins`, which writes this section. Thresholds were set on one half
-of them, and on 71 modules of another hand that are not in this repository. The names of eight runs
-of the other half that were missed were seen once; after that, points of residuals that are solved
-are looked for in float64, and any share of forgotten parameters counts. A broken run counts where
+`python -m benchmarks.verdict`, which writes this section. Thresholds were set on one half
+of them, and on 71 modules of another hand that are not in this repository.
+
+The other half was not kept apart to the end. Six of its runs were seen to be missed before the last
+changes, three of them by name ({named}), three with all their
+quantities ({detail}).
+After that tensors that hold points are looked for in float64, modules without parameters are no
+networks, any share of forgotten parameters counts, and so do single numbers that a module holds
+unregistered. So the last column counts these six as missed, whatever is said of them now; that is
+the one to judge by. A broken run counts where
 it fails: its solution is off by more than 20 %.
 
 {table}
@@ -81,12 +93,17 @@ def page(done: Sequence[Any], failing: Collection[str], path: str | Path) -> Non
     """Write what was measured into the page, and the causes."""
     halves = {half: [one for one in done if one.half == half] for half in ("set", "judge")}
     figures = {half: counts(of, failing) for half, of in halves.items()}
-    lines = ["| | thresholds set on | the other half |", "| --- | --- | --- |"]
-    lines += [f"| {n} | {figures['set'][n]} | {figures['judge'][n]} |" for n in figures["set"]]
+    figures["strict"] = counts(halves["judge"], failing, (*BY_NAME, *IN_DETAIL))
+    lines = ["| | thresholds set on | the other half | the six seen counted as missed |"]
+    lines += ["| --- | --- | --- | --- |"]
+    columns = ("set", "judge", "strict")
+    lines += [f"| {n} | {' | '.join(figures[c][n] for c in columns)} |" for n in figures["set"]]
     first = [one for one in done if not one.twin]
     missed = [one for one in first if one.name in failing and one.named != one.planted]
     measured = MEASURED.format(
         runs=len(first),
+        named=", ".join(BY_NAME),
+        detail=", ".join(IN_DETAIL),
         table="\n".join(lines),
         confusion=confusion(first),
         misses="\n".join(f"- {one.name} ({one.half}): {_first_line(one)}" for one in missed),

@@ -267,3 +267,25 @@ def test_what_cannot_be_looked_at_has_a_reason():
     assert case.zero == {}
     assert case.fresh == {}
     assert set(case.missing.values()) == {"there is no residual function"}
+
+
+def test_a_number_that_the_module_holds_and_nobody_trains():
+    class Inverse(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = network()
+            self.k = torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
+            self.start = torch.zeros(1, 1, dtype=torch.float64, requires_grad=True)
+            self.error = nn.MSELoss()
+
+    def residuals(model: Any, points: Tensor) -> dict[str, Tensor]:
+        x = points.clone().requires_grad_()
+        u_0 = model.net(model.start)
+        _ = model.error(u_0, torch.zeros_like(u_0))  # which is no network
+        return {"ode": d(model.net(x), x) + model.k * model.net(x), "start": d(u_0, model.start)}
+
+    model = Inverse()
+    optimizer = torch.optim.Adam(model.net.parameters())
+    case = case_of(residuals, model, grid(), optimizer=optimizer)
+    assert case.unheld == ["k"]
+    assert case.order == {"ode": 1, "start": 1}

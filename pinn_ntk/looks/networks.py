@@ -53,7 +53,8 @@ def called(module: nn.Module, output: Output | None = None) -> Iterator[list[Net
             depth -= 1
             if any(True for _ in part.parameters(recurse=False)):
                 last = name
-            if depth or not isinstance(given, Tensor):
+            bare = not any(True for _ in part.parameters())  # a loss, an activation
+            if depth or bare or not isinstance(given, Tensor):
                 return None
             tensors = [a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)]
             inputs = tuple(t for t in tensors if t.is_floating_point())

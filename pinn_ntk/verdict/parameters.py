@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pinn_ntk.graph import nodes
 from pinn_ntk.graph.walk import postorder
 from pinn_ntk.looks.look import Look
-from pinn_ntk.looks.rerun import Change
+from pinn_ntk.looks.rerun import Change, Ran
 from pinn_ntk.verdict.quantity import Measured, nothing, quantity
 
 PROBES = 4
@@ -24,6 +24,7 @@ class Parameters(Measured):
     """Quantities of parameters beside those that are trained."""
 
     look: Look
+    base: Ran | None
 
     @quantity("parameters without an optimizer", list)
     def unheld(self) -> list[str]:
@@ -39,8 +40,24 @@ class Parameters(Measured):
         outside = {i: p for i, p in leaves.items() if isinstance(p, nn.Parameter) and i not in held}
         named = [] if module is None else list(module.named_parameters())
         found: dict[str, Tensor] = {name: p for name, p in named if id(p) in outside}
+        found |= self._numbers(leaves, held)
         strange = [p for i, p in outside.items() if i not in {id(p) for p in found.values()}]
         return found | {f"parameter of shape {tuple(p.shape)}": p for p in strange}
+
+    def _numbers(self, leaves: Mapping[int, Tensor], held: set[int]) -> dict[str, Tensor]:
+        """Single numbers that the module holds unregistered, and that no network sees."""
+        module = self.look.module
+        if module is None or self.look.rerun is None or self.base is None:
+            return {}
+        single = {
+            name: tensor
+            for name, tensor in vars(module).items()
+            if isinstance(tensor, Tensor) and tensor.numel() == 1 and id(tensor) in leaves
+        }
+        inputs = {str(i): x for i, x in enumerate(x for c in self.base.calls for x in c.inputs)}
+        seen = {id(leaf) for leaf in (*inputs.values(), *_leaves(inputs))}
+        copies = {name: self.base.tensors.get(name) for name in single}
+        return {n: t for n, t in single.items() if id(t) not in held and id(copies[n]) not in seen}
 
     @quantity("numbers wrapped anew", int)
     def wrapped(self) -> int:
