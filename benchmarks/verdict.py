@@ -3,9 +3,9 @@
     python -m benchmarks.verdict
 
 Trains the runs of ``tests/broken`` (about 20 minutes on two cores) with `NTKMonitor()` as it comes,
-and compares what each verdict names at the end with what was planted. Thresholds were set on one half of the
-runs ("set"); six of the other ("judge") were looked at before the last changes, and the page gives its
-figures with these counted as missed as well. Prints the confusion table and writes
+and compares what each verdict names at the end with what was planted. Thresholds were set on one
+half of the runs ("set"); six of the other ("judge") were looked at before the last changes, and the
+page gives its figures with these counted as missed as well. Prints the confusion table and writes
 docs/verdict.md and a JSON with all verdicts.
 
 | count | of |
