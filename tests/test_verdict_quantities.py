@@ -289,3 +289,22 @@ def test_a_number_that_the_module_holds_and_nobody_trains():
     case = case_of(residuals, model, grid(), optimizer=optimizer)
     assert case.unheld == ["k"]
     assert case.order == {"ode": 1, "start": 1}
+
+
+def test_a_number_wrapped_anew_is_no_point_and_no_weight():
+    model, weight = network(), torch.ones((), requires_grad=True)
+    x = torch.zeros(
+        1, 1, dtype=torch.float64, requires_grad=True
+    )  # of one point, differentiated by
+    at_0 = (d(model(x), x) - 1).square().mean()
+    data = (model(grid()) - 1).square().mean()
+    anew = torch.tensor(float(data.detach()), requires_grad=True)
+    elsewhere = {"data": model(grid()) - 1}  # residuals that are not those of the loss
+
+    def wrapped(loss: Tensor) -> int:
+        return Case(look(loss, model, residuals=elsewhere)).wrapped
+
+    assert wrapped(data + 3 * at_0) == 0
+    assert wrapped(weight * data + at_0) == 0
+    assert wrapped(at_0 + anew) == 1
+    assert wrapped(at_0 + 2 * anew) == 1

@@ -7,12 +7,17 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import Node
 
 from pinn_ntk.graph import nodes
+from pinn_ntk.graph.operations import operation
 from pinn_ntk.graph.walk import postorder
 from pinn_ntk.looks.look import Look
 from pinn_ntk.looks.rerun import Change, Ran
 from pinn_ntk.verdict.quantity import Measured, nothing, quantity
+
+SUMS = {"Add", "Sub", "Neg", "Sum", "Mean", "Stack", "View", "Unsqueeze", "Squeeze"}
+"""Operations that put a loss together from its parts."""
 
 PROBES = 4
 """Random probes of which the share of a trace is estimated."""
@@ -61,16 +66,14 @@ class Parameters(Measured):
 
     @quantity("numbers wrapped anew", int)
     def wrapped(self) -> int:
-        """Single numbers with a gradient in the loss that are no parameters and no points."""
-        if self.look.loss is None:
+        """Single numbers with a gradient that are added to the loss, and are no parameters."""
+        if self.look.loss is None or self.look.loss.grad_fn is None:
             return 0
         known = {id(p) for p in self.look.trained.values()}
-        known |= {id(leaf) for leaf in _leaves(self.look.residuals)}
-        leaves = _leaves({"loss": self.look.loss})
-        return sum(
-            leaf.numel() == 1 and not isinstance(leaf, nn.Parameter) and id(leaf) not in known
-            for leaf in leaves
-        )
+        start = nodes.origin(self.look.loss)[0]
+        leaves = [nodes.leaf(node) for node in nodes.reachable([start], _summed)]
+        strange = [x for x in leaves if x is not None and not isinstance(x, nn.Parameter)]
+        return sum(x.numel() == 1 and id(x) not in known for x in strange)
 
     @quantity("their share of the kernel", nothing)
     def unheld_share(self) -> float | None:
@@ -97,6 +100,13 @@ class Parameters(Measured):
         outside = {n: p for n, p in thawed.params.items() if n in names}
         inside = {n: p for n, p in thawed.params.items() if n not in names}
         return _share(thawed.residuals, outside, inside)
+
+
+def _summed(node: Node) -> list[Node]:
+    """What a sum adds up, and what is weighed by a constant; nothing of any other operation."""
+    operands = [child for _, child, _ in nodes.inputs(node)]
+    name = operation(node).name
+    return operands if name in SUMS or (name in {"Mul", "Div"} and len(operands) == 1) else []
 
 
 def _leaves(residuals: Mapping[str, Tensor]) -> list[Tensor]:
