@@ -55,7 +55,9 @@ def counts(
     return {
         "cause named": f"{right} of {len(broken)}",
         "accused though healthy or early": f"{accused} of {len(healthy)}",
-        "accused though cured": f"{sum(map(_accuses, twins))} of {len(twins)}",
+        "accused though cured": f"{sum(map(_accuses, twins))} of {len(twins)}"
+        if twins
+        else "not run",
         "with a false sentence": f"{sum(bool(one.false) for one in done)} of {len(done)}",
     }
 

@@ -34,6 +34,10 @@ SPEAKS: dict[str, tuple[Cause, dict[str, Any]]] = {
     "frozen": (Cause.NOT_TRAINED, {"frozen": ["net.0.weight"], "frozen_share": 0.8}),
     "broadcast": (Cause.BROADCAST, {"accidents": {"pde": "it is (40, 40)). Write f[:, None]."}}),
     "repeated": (Cause.REPEATED_POINTS, {"repeated": {"pde": (3, 40)}}),
+    "data at one point alone": (
+        Cause.REPEATED_POINTS,
+        {"rms": {"data": 0.0}, "zero": {"data": 1.0}, "order": {}, "repeated": {"data": (1, 60)}},
+    ),
     "repeated though solved": (Cause.REPEATED_POINTS, {**SOLVED, "repeated": {"pde": (1, 40)}}),
     "large inputs": (
         Cause.INPUTS_NOT_SCALED,

@@ -28,7 +28,8 @@ NEAR_ZERO = 0.1
 def repeated_points(case: Case) -> Verdict | None:
     """Inputs of the network are equal, entry by entry."""
     for term, (different, every) in case.repeated.items():
-        condition = term not in case.equations and different <= FEW_PLACES
+        others = term not in case.equations and len(case.rms) > 1
+        condition = others and different <= FEW_PLACES
         if every >= 4 and different < (1 - REPEATED) * every and not condition:
             evidence = (Evidence(f"different points of {term}", different, f"of {every}"),)
             remedy = "Mend the sampler: draw points that differ, or each of them once."
