@@ -17,8 +17,6 @@ docs/verdict.md and a JSON with all verdicts.
 
 from __future__ import annotations
 
-import logging
-import warnings
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
@@ -28,14 +26,13 @@ from multiprocessing import get_context
 from time import process_time
 from typing import Any
 
-import torch
-
 from benchmarks.claims import false_claims
 from benchmarks.report import FOLDER, begun, parser, write
 from benchmarks.verdict_page import PAGE, confusion, counts, page
 from pinn_ntk import Cause
 from pinn_ntk.callbacks import NTKMonitor
 from tests.broken.cases import RUNS
+from tests.broken.measure import quiet
 from tests.broken.run import FAILS, Run
 
 RESULTS = FOLDER / "verdict.json"
@@ -62,9 +59,6 @@ class Judged:
 
 def judged(name: str, seed: int, *, twin: bool) -> Judged:
     """Train one run with the monitor."""
-    torch.set_num_threads(1)
-    logging.disable(logging.WARNING)
-    warnings.simplefilter("ignore")
     run, start = BY_NAME[name], process_time()
     setup = run.cured(seed) if twin else run.build(seed)
     assert setup is not None
@@ -100,7 +94,7 @@ def all_judged(runs: Iterable[Run], seed: int, jobs: int, *, twins: bool) -> lis
     if twins:
         tasks += [partial(judged, run.name, seed, twin=True) for run in runs if run.mistake]
     done = []
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(jobs, get_context("spawn"), initializer=quiet) as pool:
         for task in as_completed([pool.submit(task) for task in tasks]):
             one = task.result()
             done.append(one)

@@ -15,6 +15,8 @@ from benchmarks.verdict_page import PAGE, between, causes
 from pinn_ntk import Cause, Evidence, Verdict
 from tests.broken.measure import BY_NAME
 
+pytestmark = pytest.mark.filterwarnings("ignore")  # of what a run was broken by
+
 QUICK = [
     "broadcast-fit",
     "untrained-network-replaced",

@@ -12,7 +12,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from fnmatch import fnmatch
 from multiprocessing import get_context
 
-from tests.broken.measure import BY_NAME, Measured, measure
+from tests.broken.measure import BY_NAME, Measured, measure, quiet
 from tests.broken.run import Run
 
 
@@ -39,7 +39,7 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     asked = arguments()
     runs = {run.name: run for run in chosen(asked.patterns, asked.half)}
-    with ProcessPoolExecutor(asked.jobs, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(asked.jobs, get_context("spawn"), initializer=quiet) as pool:
         tasks = {pool.submit(measure, n, asked.seed, not asked.no_cured): n for n in runs}
         done = []
         for task in as_completed(tasks):

@@ -37,11 +37,15 @@ class Measured:
         return f"{run} {self.error:9.2g} {twin:>9} {self.seconds:5.1f} s{mark}"
 
 
-def measure(name: str, seed: int, with_cured: bool) -> tuple[float, float | None, float]:
-    """Error, error of the cured twin, and seconds of a run given by name."""
+def quiet() -> None:
+    """Begin a process of a pool: one thread, and nothing said by Lightning."""
     torch.set_num_threads(1)
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")
+
+
+def measure(name: str, seed: int, with_cured: bool) -> tuple[float, float | None, float]:
+    """Error, error of the cured twin, and seconds of a run given by name."""
     run, start = BY_NAME[name], process_time()
     error = run.build(seed).fit()
     seconds = process_time() - start
