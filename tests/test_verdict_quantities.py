@@ -75,6 +75,34 @@ def test_residuals_at_u_0_are_the_sources():
     assert zero == {"pde": 0.0, "ic": pytest.approx(float(start.square().mean().sqrt())), "bc": 0.0}
 
 
+@pytest.mark.parametrize("k", [3, 12])
+@pytest.mark.parametrize("size", [0.01, 500.0])
+def test_what_a_source_asks_for_is_the_size_of_its_solution(k: int, size: float):
+    """u_xx + u_yy = f, u = size sin(k x) sin(k y); by its source alone, by its value elsewhere."""
+
+    def source(model: nn.Module, points: Tensor) -> dict[str, Tensor]:
+        p = points.clone().requires_grad_()
+        first, u = d(model(p), p), size * torch.sin(k * points).prod(1, keepdim=True)
+        second = d(first[:, :1], p)[:, :1] + d(first[:, 1:], p)[:, 1:]
+        return {"pde": second + 2 * k**2 * u, "data": model(points) - u}
+
+    points = math.pi * grid(400, 2)
+    demand = case_of(source, network(2), points).demand
+    assert demand["data"] == pytest.approx(size / 2, rel=0.1)
+    assert demand["pde"] == pytest.approx(size / 2, rel=0.6)
+
+
+def test_what_an_equation_without_conditions_asks_of_data():
+    x = grid(8)
+
+    def data(k: float) -> Residuals:
+        return lambda model, points: {"data": model(points) - torch.sin(k * points)}
+
+    assert case_of(data(3.0), network(), x).told["data"] > 0.9
+    assert case_of(data(30.0), network(), x).told["data"] < 0.1
+    assert case_of(slope, network(), x).told == {}  # an equation tells what lies between
+
+
 def wave(model: nn.Module, points: Tensor) -> dict[str, Tensor]:
     p = points.clone().requires_grad_()
     first = d(model(p), p)

@@ -5,6 +5,7 @@
 | g | gradient of the loss before clipping, (P,) |
 | s | step of the parameters, (P,) |
 | lr_eff | -(s . g) / |g|^2, the learning rate of plain descent that goes as far along g |
+| leap | |s| / |theta|, theta before the step |
 
 Nothing waits for an accelerator: numbers stay where they are until many are read at once.
 """
@@ -12,8 +13,9 @@ Nothing waits for an accelerator: numbers stay where they are until many are rea
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -30,6 +32,9 @@ EACH = 16
 
 EVERY = 16
 """Steps after which one is looked at, at least."""
+
+WARM = 8
+"""First steps whose leap does not count: adaptive optimizers begin with longer ones."""
 
 
 class _Begun(NamedTuple):
@@ -68,7 +73,8 @@ class Progress:
         self._steps = 0
         self._travelled = self._scheduled = 0.0
         self._lr_eff = self._lr = math.nan
-        self._held: list[tuple[Tensor | None, float, float]] = []  # loss or lr_eff, see `_read`
+        self._leap = 0.0
+        self._held: list[tuple[Tensor | None, Callable[[Any], None]]] = []  # numbers, their takers
         self._begun: _Begun | None = None
 
     @contextmanager
@@ -84,7 +90,8 @@ class Progress:
     def loss(self, loss: Tensor | None, scale: float = 1.0) -> None:
         """A step, and its loss where it is known; ``scale`` times the number that is kept."""
         self._steps += 1
-        self._held.append((None if loss is None else loss.detach(), scale, math.nan))
+        take = partial(self._counted, scale)
+        self._held.append((None if loss is None else loss.detach(), take))
         if len(self._held) >= HELD:
             self._read()
 
@@ -105,35 +112,37 @@ class Progress:
         """The optimizer has moved."""
         begun, self._begun = self._begun, None
         if begun is not None:
-            g = begun.gradient
-            went = -torch.dot(_joined(begun.tensors) - begun.before, g) / torch.dot(g, g)
-            self._held.append((went, 0.0, math.nan if begun.lr is None else begun.lr))
+            g, s = begun.gradient, _joined(begun.tensors) - begun.before
+            lr = math.nan if begun.lr is None else begun.lr
+            went = -torch.dot(s, g) / torch.dot(g, g)
+            self._held.append((went, partial(self._looked_at, lr)))
+            if self._steps > WARM:
+                self._held.append((s.norm() / begun.before.norm(), self._leapt))
 
     def _read(self) -> None:
-        """Take the numbers held, in their order: of a loss the scale is not 0."""
+        """Take the numbers held, in their order."""
         held, self._held = self._held, []
-        known = [number for number, _, _ in held if number is not None]
-        read = iter(_numbers(known))
-        for number, scale, lr in held:
-            value = None if number is None else next(read)
-            if scale:
-                self._counted(None if value is None else value / scale)
-            elif value is not None:
-                self._looked_at(value, lr)
+        read = iter(_numbers([number for number, _ in held if number is not None]))
+        for number, take in held:
+            take(None if number is None else next(read))
 
-    def _counted(self, loss: float | None) -> None:
+    def _counted(self, scale: float, loss: float | None) -> None:
         """A step goes as far as the last one that was looked at, until it is looked at itself."""
-        self.losses.add(loss)
+        self.losses.add(None if loss is None else loss / scale)
         self._travelled += _ahead(self._lr_eff)
         self._scheduled += _ahead(self._lr)
 
-    def _looked_at(self, lr_eff: float, lr: float) -> None:
+    def _looked_at(self, lr: float, lr_eff: float) -> None:
         if math.isfinite(lr_eff):
             self._travelled += _ahead(lr_eff) - _ahead(self._lr_eff)
             self._lr_eff = lr_eff
         if math.isfinite(lr):
             self._scheduled += lr - _ahead(self._lr)
             self._lr = lr
+
+    def _leapt(self, leap: float) -> None:
+        if math.isfinite(leap):
+            self._leap = max(self._leap, leap)
 
     @property
     def steps(self) -> int:
@@ -157,6 +166,12 @@ class Progress:
         """That of the last step that was looked at; NaN before the first."""
         self._read()
         return self._lr_eff
+
+    @property
+    def leap(self) -> float:
+        """Largest step over the size of the parameters, of those that were looked at."""
+        self._read()
+        return self._leap
 
     @property
     def first(self) -> float:
@@ -195,7 +210,7 @@ class Progress:
         """Plain numbers, from which another one goes on as if there had been no break."""
         self._read()
         went = {"travelled": self._travelled, "scheduled": self._scheduled}
-        rates = {"lr_eff": self._lr_eff, "lr": self._lr}
+        rates = {"lr_eff": self._lr_eff, "lr": self._lr, "leap": self._leap}
         return {"steps": self._steps, **went, **rates, "losses": self.losses.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -204,6 +219,7 @@ class Progress:
         self._steps = int(state["steps"])
         self._travelled, self._scheduled = float(state["travelled"]), float(state["scheduled"])
         self._lr_eff, self._lr = float(state["lr_eff"]), float(state["lr"])
+        self._leap = float(state["leap"])
         self.losses = LossBins()
         self.losses.load_state_dict(state["losses"])
 

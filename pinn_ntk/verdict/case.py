@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pinn_ntk.looks.look import Look
+from pinn_ntk.verdict.demand import Demand
 from pinn_ntk.verdict.directions import Directions
 from pinn_ntk.verdict.duration import Duration
 from pinn_ntk.verdict.meeting import Meeting
@@ -14,11 +15,7 @@ from pinn_ntk.verdict.network import Network
 from pinn_ntk.verdict.noise import Noise
 from pinn_ntk.verdict.parameters import Parameters
 from pinn_ntk.verdict.parts import Parts
-from pinn_ntk.verdict.points import Points
-from pinn_ntk.verdict.quantity import nothing, quantity
-from pinn_ntk.verdict.reruns import Reruns
 from pinn_ntk.verdict.smoothness import Smoothness
-from pinn_ntk.verdict.terms import Terms, rms
 from pinn_ntk.verdict.training import Training
 
 SOLVED = 0.1
@@ -33,23 +30,18 @@ STANDS = 0.02
 FELL = 0.9
 """Residual over that of the last measurement from which a term still falls."""
 
-ZERO = 1e-6
-"""Residual at u = 0, over the largest so far, below which a term is homogeneous."""
-
 
 class Case(
-    Terms,
     Training,
     Network,
     Parameters,
-    Points,
     Parts,
     Meeting,
+    Demand,
     Duration,
     Noise,
     Directions,
     Smoothness,
-    Reruns,
 ):
     """One measured step, as rules see it.
 
@@ -80,32 +72,10 @@ class Case(
         first = self.previous[0].get("saturated") if self.previous else self.saturated
         return first or 0.0
 
-    @quantity("the size of u", nothing)
-    def size(self) -> float | None:
-        """Root mean square of what the networks give."""
-        outputs = [] if self.base is None else [call.output for call in self.base.calls]
-        return max((rms(output) for output in outputs), default=None)
-
     @property
     def size_first(self) -> float | None:
         """The same at the first measurement."""
         return self.previous[0].get("size") if self.previous else self.size
-
-    @property
-    def peak(self) -> dict[str, float]:
-        """Term -> largest rms of its residual at any measurement so far."""
-        found = dict(self.rms)
-        for one in self.previous:
-            for term, size in one.get("rms", {}).items():
-                if term in found:
-                    found[term] = max(found[term], size)
-        return found
-
-    @property
-    def homogeneous(self) -> list[str]:
-        """Terms that u = 0 solves."""
-        zero = self.zero
-        return [t for t, peak in self.peak.items() if t in zero and zero[t] <= ZERO * peak]
 
     @property
     def baseline(self) -> dict[str, float]:

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from pinn_ntk.graph.jacobian.empirical import empirical_ntk
 from pinn_ntk.kernel.ntk import NTK
-from pinn_ntk.looks.look import Look
-from pinn_ntk.looks.rerun import Change, Rerun
-from pinn_ntk.verdict.quantity import Measured, nothing, quantity
+from pinn_ntk.looks.rerun import Change
+from pinn_ntk.verdict.quantity import nothing, quantity
+from pinn_ntk.verdict.reruns import Reruns
 from pinn_ntk.verdict.terms import rms
 
 NOISE = 1e-6
@@ -38,12 +38,8 @@ LARGEST = 1500
 """Rows of all terms up to which the range of J is looked at."""
 
 
-class Directions(Measured):
+class Directions(Reruns):
     """Quantities of the joint kernel of all terms."""
-
-    look: Look
-    rerun: Rerun
-    equations: list[str]
 
     @quantity("what the terms leave free", dict)
     def free(self) -> dict[str, float]:

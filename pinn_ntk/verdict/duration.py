@@ -14,32 +14,16 @@ from __future__ import annotations
 
 import math
 
-from torch import Tensor
-
-from pinn_ntk.looks.networks import NetworkCall, power
-from pinn_ntk.looks.rerun import Change, Rerun
+from pinn_ntk.looks.networks import power
+from pinn_ntk.looks.rerun import Change
 from pinn_ntk.verdict.parts import derivative
-from pinn_ntk.verdict.quantity import Measured, quantity
+from pinn_ntk.verdict.points import Points
+from pinn_ntk.verdict.quantity import quantity
 from pinn_ntk.verdict.terms import rms
 
 
-class Duration(Measured):
+class Duration(Points):
     """Quantities of equations in time that start from a condition."""
-
-    rerun: Rerun
-    rms: dict[str, float]
-    order: dict[str, int]
-    equations: list[str]
-
-    @property
-    def points(self) -> dict[str, Tensor]:
-        """Term -> its points, (N, d)."""
-        raise NotImplementedError
-
-    @property
-    def calls_of(self) -> dict[str, NetworkCall]:
-        """Term -> the call of a network behind it."""
-        raise NotImplementedError
 
     @quantity("equations in time", dict)
     def duration(self) -> dict[str, dict[str, float]]:
@@ -53,10 +37,6 @@ class Duration(Measured):
             if of_term is not None:
                 found[term] = of_term if axis is not None else {"sum": of_term["sum"] / 4}
         return found
-
-    def time(self, equation: str) -> int | None:
-        """Column of the points that is time."""
-        raise NotImplementedError
 
     def _shortest(self, term: str) -> int:
         """Column of the points along which their box is shortest."""

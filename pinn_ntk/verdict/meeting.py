@@ -12,23 +12,16 @@ import torch
 from torch import Tensor
 
 from pinn_ntk.looks.networks import constant, zero
-from pinn_ntk.looks.rerun import Change, Rerun
-from pinn_ntk.verdict.quantity import Measured, nothing, quantity
+from pinn_ntk.looks.rerun import Change
+from pinn_ntk.verdict.points import Points
+from pinn_ntk.verdict.quantity import nothing, quantity
 
 NEAR = 0.02
 """Distance over the size of the box up to which two points are one place."""
 
 
-class Meeting(Measured):
+class Meeting(Points):
     """Quantities of conditions that meet."""
-
-    rerun: Rerun
-    order: dict[str, int]
-
-    @property
-    def points(self) -> dict[str, Tensor]:
-        """Term -> its points, (N, d)."""
-        raise NotImplementedError
 
     @quantity("where conditions meet", nothing)
     def clash(self) -> tuple[str, str, float] | None:

@@ -1,7 +1,8 @@
 """Whether what is left of data looks like noise: its rows say nothing of their neighbours.
 
 Each row is fitted by the mean of its two nearest neighbours and that of the next two, as a sine is
-on a grid at whatever frequency; R^2 is the share of the variance that this explains.
+on a grid at whatever frequency; R^2 is the share of the variance that this explains. What data ask
+for between few points is told by straight lines instead: a sine with 4 points a period, R^2 = 0.
 """
 
 from __future__ import annotations
@@ -9,25 +10,20 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pinn_ntk.looks.look import Look
-from pinn_ntk.looks.rerun import Ran
-from pinn_ntk.verdict.quantity import Measured, quantity
+from pinn_ntk.looks.networks import zero
+from pinn_ntk.looks.rerun import Change
+from pinn_ntk.verdict.points import Points
+from pinn_ntk.verdict.quantity import quantity
 
 FEWEST, MOST = 16, 2000
 """Rows from which, and up to which, noise is looked for."""
 
+LEAST = 5
+"""Data from which they can say anything of each other."""
 
-class Noise(Measured):
+
+class Noise(Points):
     """Quantities of residuals of data."""
-
-    look: Look
-    base: Ran | None
-    order: dict[str, int]
-
-    @property
-    def points(self) -> dict[str, Tensor]:
-        """Term -> its points, (N, d)."""
-        raise NotImplementedError
 
     @quantity("noise of the data", dict)
     def explained(self) -> dict[str, float]:
@@ -39,6 +35,38 @@ class Noise(Measured):
             if fits and not self.order.get(term) and len(r) == len(x):  # type: ignore[arg-type]
                 found[term] = explained_by_neighbours(x, r)  # type: ignore[arg-type]
         return found
+
+    @quantity("what data say of each other", dict)
+    def told(self) -> dict[str, float]:
+        """Data that no equation joins -> R^2 of their values by those of their neighbours."""
+        base = self.base
+        if self.order or base is None or any(call.leaf for call in base.calls):
+            return {}
+        found = {}
+        for term, r in self.rerun(Change(output=zero)).residuals.items():
+            x, asked = self.points.get(term), r.detach().flatten()
+            if x is not None and len(x) == len(asked) >= LEAST and not asked.is_complex():
+                found[term] = told_by_neighbours(x, asked)
+        return found
+
+
+def told_by_neighbours(x: Tensor, y: Tensor) -> float:
+    """R^2 of y (N,) by straight lines between neighbours, or by the mean of near ones in (N, d).
+
+    >>> x = torch.linspace(0, 1, 9)[:, None]
+    >>> round(told_by_neighbours(x, torch.sin(3 * x[:, 0])), 2)
+    0.98
+    >>> told_by_neighbours(x, torch.sin(30 * x[:, 0])) < 0
+    True
+    """
+    if x.shape[1] > 1:
+        return explained_by_neighbours(x, y) if FEWEST <= len(x) <= MOST else 1.0
+    order = x[:, 0].argsort()
+    x, y = x[order, 0].double(), y[order].double()
+    share = (x[1:-1] - x[:-2]) / (x[2:] - x[:-2]).clamp(min=1e-12)
+    line = y[:-2] + share * (y[2:] - y[:-2])
+    total = float((y - y.mean()).square().sum())
+    return 1 - float((y[1:-1] - line).square().sum()) / total if total else 1.0
 
 
 def explained_by_neighbours(x: Tensor, r: Tensor) -> float:

@@ -12,9 +12,9 @@ from torch.autograd.graph import Node
 from pinn_ntk.graph import nodes
 from pinn_ntk.graph.operations import operation
 from pinn_ntk.graph.walk import postorder
-from pinn_ntk.looks.look import Look
-from pinn_ntk.looks.rerun import Change, Ran
-from pinn_ntk.verdict.quantity import Measured, nothing, quantity
+from pinn_ntk.looks.rerun import Change
+from pinn_ntk.verdict.quantity import nothing, quantity
+from pinn_ntk.verdict.reruns import Reruns
 
 SUMS = {"Add", "Sub", "Neg", "Sum", "Mean", "Stack", "View", "Unsqueeze", "Squeeze"}
 """Operations that put a loss together from its parts."""
@@ -25,11 +25,8 @@ PROBES = 4
 SEED = 0x5EED
 
 
-class Parameters(Measured):
+class Parameters(Reruns):
     """Quantities of parameters beside those that are trained."""
-
-    look: Look
-    base: Ran | None
 
     @quantity("parameters without an optimizer", list)
     def unheld(self) -> list[str]:

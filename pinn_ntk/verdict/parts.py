@@ -17,32 +17,17 @@ import torch
 from torch import Tensor
 
 from pinn_ntk.looks.networks import NetworkCall, constant, power
-from pinn_ntk.looks.rerun import Change, Ran, Rerun
-from pinn_ntk.verdict.quantity import Measured, quantity
+from pinn_ntk.looks.rerun import Change
+from pinn_ntk.verdict.points import Points
+from pinn_ntk.verdict.quantity import quantity
 from pinn_ntk.verdict.terms import rms
 
 MOST = 4
 """Coordinates of the points up to which parts are looked at."""
 
 
-class Parts(Measured):
+class Parts(Points):
     """Quantities of what homogeneous terms are made of."""
-
-    base: Ran | None
-    rerun: Rerun
-    order: dict[str, int]
-    size: float | None
-    equations: list[str]
-
-    @property
-    def calls_of(self) -> dict[str, NetworkCall]:
-        """Term -> the call of a network behind it."""
-        raise NotImplementedError
-
-    @property
-    def homogeneous(self) -> list[str]:
-        """Terms that u = 0 solves."""
-        raise NotImplementedError
 
     @quantity("parts of homogeneous terms", dict)
     def parts(self) -> dict[str, float]:

@@ -8,7 +8,7 @@ points, if those are found: permuted, they permute the residual, and nothing els
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -18,11 +18,11 @@ from torch.autograd.graph import Node
 
 from pinn_ntk.graph import nodes
 from pinn_ntk.graph.walk import postorder
-from pinn_ntk.looks.look import Look
 from pinn_ntk.looks.networks import NetworkCall
 from pinn_ntk.looks.rerun import Change, Ran
 from pinn_ntk.verdict.moves import between, beyond, movable, outside_of
-from pinn_ntk.verdict.quantity import CannotBeLookedAtError, Measured, nothing, quantity
+from pinn_ntk.verdict.quantity import CannotBeLookedAtError, nothing, quantity
+from pinn_ntk.verdict.reruns import Reruns
 from pinn_ntk.verdict.terms import rms
 
 AT_START = 0.05
@@ -35,16 +35,8 @@ EARLY = 0.3
 """Share of the time that is early."""
 
 
-class Points(Measured):
+class Points(Reruns):
     """Quantities of the points."""
-
-    look: Look
-    base: Ran | None
-    order: dict[str, int]
-    equations: list[str]
-    rerun: Any
-    rms: dict[str, float]
-    previous: Sequence[Mapping[str, Any]]
 
     @property
     def calls_of(self) -> dict[str, NetworkCall]:

@@ -16,11 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pinn_ntk.looks.look import Look
 from pinn_ntk.looks.networks import power, zero
 from pinn_ntk.looks.rerun import Change, Ran, Rerun
-from pinn_ntk.verdict.quantity import CannotBeLookedAtError, Measured, nothing, quantity
-from pinn_ntk.verdict.terms import rms
+from pinn_ntk.verdict.quantity import CannotBeLookedAtError, nothing, quantity
+from pinn_ntk.verdict.terms import Terms, rms
 
 ORDERS = (4, 3, 2, 1)
 """Derivatives that are looked for."""
@@ -31,10 +30,13 @@ LENGTH = 1e-4
 """Length of the direction d over that of the parameters, for central differences in float64."""
 
 
-class Reruns(Measured):
+ZERO, OF_ALL = 1e-6, 1e-7
+"""Residual at u = 0, over the largest so far or that of all terms, of a homogeneous term."""
+
+
+class Reruns(Terms):
     """Quantities that take the step a second time."""
 
-    look: Look
     previous: Sequence[Mapping[str, Any]]
 
     @property
@@ -64,6 +66,31 @@ class Reruns(Measured):
 
     def _at_zero(self, change: Change) -> dict[str, float]:
         return {term: rms(r) for term, r in self.rerun(change).residuals.items()}
+
+    @property
+    def peak(self) -> dict[str, float]:
+        """Term -> largest rms of its residual at any measurement so far."""
+        found = dict(self.rms)
+        for one in self.previous:
+            for term, size in one.get("rms", {}).items():
+                if term in found:
+                    found[term] = max(found[term], size)
+        return found
+
+    @property
+    def homogeneous(self) -> list[str]:
+        """Terms that u = 0 solves."""
+        zero = self.zero
+        least = OF_ALL * max(zero.values(), default=0.0)  # the rounding of sin(pi), say
+        return [
+            t for t, peak in self.peak.items() if t in zero and zero[t] <= max(least, ZERO * peak)
+        ]
+
+    @quantity("the size of u", nothing)
+    def size(self) -> float | None:
+        """Root mean square of what the networks give."""
+        outputs = [] if self.base is None else [call.output for call in self.base.calls]
+        return max((rms(output) for output in outputs), default=None)
 
     @quantity("derivatives in the terms", dict)
     def order(self) -> dict[str, int]:

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from pinn_ntk.looks.copies import copied
 from pinn_ntk.looks.networks import NetworkCall
-from pinn_ntk.looks.rerun import Ran, Rerun
-from pinn_ntk.verdict.quantity import Measured, quantity
+from pinn_ntk.verdict.quantity import quantity
+from pinn_ntk.verdict.reruns import Reruns
 
 STARTS = 32
 """Places at which a way begins."""
@@ -34,12 +34,8 @@ ENOUGH = 0.1
 """Share that is missed where one panel does."""
 
 
-class Smoothness(Measured):
+class Smoothness(Reruns):
     """Quantities of the derivatives."""
-
-    base: Ran | None
-    rerun: Rerun
-    order: dict[str, int]
 
     @quantity("kinks of the network", dict)
     def kinks(self) -> dict[str, float]:

@@ -98,6 +98,11 @@ class Training(Measured):
         """Sum of the learning rates over all steps."""
         return None if self.look.progress is None else self.look.progress.scheduled
 
+    @quantity("the largest step", nothing)
+    def leap(self) -> float | None:
+        """Largest |step| / |parameters| but for the first few steps."""
+        return None if self.look.progress is None else self.look.progress.leap
+
     @quantity("the course of the loss", dict)
     def course(self) -> dict[str, float]:
         """Of the loss: decades fallen in all and in the last tenth, share of rises, jitter."""

@@ -11,8 +11,9 @@ CLASH, NOTICED = 0.2, 0.05
 """Difference of two values asked for at one place; what is left of a term that suffers from it."""
 
 
-TIMES, ADDED = 5.0, 1.0
-"""How often u changes by its own size until the end; what the residual adds up to, over |u|."""
+TIMES, ADDED, ADDED_EARLY = 5.0, 1.0, 0.5
+"""How often u changes by its own size until the end; what the residual adds up to, over |u|, in all
+and where most of it is early."""
 
 
 def long_time(case: Case) -> Verdict | None:
@@ -22,10 +23,14 @@ def long_time(case: Case) -> Verdict | None:
         autonomous = term in case.homogeneous
         if others or not autonomous or case.steps < BEGUN:
             continue
-        if of_term.get("times", 0.0) > TIMES and of_term["sum"] > ADDED:
+        early = case.concentration.get(term, {}).get("early", 0.0) > MOSTLY_EARLY
+        added = ADDED_EARLY if early else ADDED
+        if of_term.get("times", 0.0) > TIMES and of_term["sum"] > added:
             evidence = (
                 Evidence(
-                    f"{term}, added up to the end, over the size of u", of_term["sum"], "above 1"
+                    f"{term}, added up to the end, over the size of u",
+                    of_term["sum"],
+                    f"above {added:g}",
                 ),
                 Evidence("times that u changes by its size", of_term["times"], "above 5 is long"),
             )
@@ -58,11 +63,15 @@ FAST = 0.3
 HARDLY = 0.05
 """Share of r^2 in slow modes below which none of it is slow."""
 
-OUTWEIGHED = 100.0
-"""Rate 2 w mean(K_ii) of the fastest term over that of an unsolved one."""
+OUTWEIGHED, ALSO_WORSE = 100.0, 20.0
+"""Rate 2 w mean(K_ii) of the fastest term over that of an unsolved one, by itself; both this and
+what is left of them."""
 
-CONCENTRATED, AT_START = 0.7, 0.5
-"""Share of r^2 in a tenth of the points; share of these that are early in time."""
+NOT_SLOW = 0.6
+"""Share of r^2 in slow modes below which weights help."""
+
+CONCENTRATED, AT_START, MOSTLY_EARLY = 0.7, 0.5, 0.7
+"""Share of r^2 in a tenth of the points; share of these that are early in time, and mostly so."""
 
 CANCELLED = 0.02
 """|sum of gradients| over the sum of their sizes where terms hold each other."""
@@ -97,16 +106,19 @@ def outweighed(case: Case) -> Verdict | None:
     rates = {t: case.weights.get(t, 1.0) * rate for t, rate in case.rates.items() if t in case.rms}
     if len(rates) < 2 or not rates.get(term) or _on_its_way(case):
         return None
-    if case.unsolved.get(term, 0.0) < LARGE:
-        return None
     best = max(rates, key=rates.__getitem__)
     ratio = rates[best] / rates[term]
-    if not ratio > OUTWEIGHED:
+    worse = case.left[term] / max(case.left[best], LEAST)
+    alone = ratio > OUTWEIGHED and case.unsolved.get(term, 0.0) >= LARGE
+    both = min(ratio, worse) > ALSO_WORSE and case.slow.get(term, 1.0) < NOT_SLOW
+    if term not in case.unsolved or not (alone or both):
         return None
     evidence = (
         Evidence(f"what is left of {term}", case.left[term], "1 at u = 0, below 0.1 is solved"),
         Evidence(
-            f"times that {best} learns faster, weights in force", ratio, f"above {OUTWEIGHED:g}"
+            f"times that {best} learns faster, weights in force",
+            ratio,
+            f"above {OUTWEIGHED if alone else ALSO_WORSE:g}",
         ),
     )
     return Verdict(Cause.IMBALANCE, term, evidence, LIKELY, _weight(case, term, best))

@@ -124,7 +124,8 @@ def kinks(case: Case) -> Verdict | None:
 def kernel_is_zero(case: Case) -> Verdict | None:
     """No parameter moves a term, though some stand in its graph."""
     still = [t for t, rate in case.rates.items() if not rate > 0 and case.rms.get(t)]
-    if not still:
+    moved = {t for one in case.previous for t, rate in one.get("rates", {}).items() if rate > 0}
+    if not still or still[0] in moved:
         return None
     evidence = (Evidence(f"kernel of {still[0]}", 0.0, "no parameter moves it"),)
     remedy = (

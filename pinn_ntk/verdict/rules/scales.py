@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pinn_ntk.verdict.case import Case
+from pinn_ntk.verdict.case import Case, worst_of
 from pinn_ntk.verdict.cause import Cause
 from pinn_ntk.verdict.verdict import FACT, LIKELY, Evidence, Verdict
 
@@ -18,8 +18,8 @@ REPEATED = 0.5
 FEW_PLACES = 3
 """Different points up to which a condition may well hold at these alone."""
 
-LARGE_OUTPUT, SMALL_OUTPUT, LARGE_DATA = 1e3, 3e-3, 100.0
-"""Residual at u = 0 from which outputs are not scaled; that of data, which is the data."""
+LARGE, SMALL = 100.0, 3e-3
+"""Size of u that the terms ask for, from which outputs are not scaled."""
 
 NEAR_ZERO = 0.1
 """|u| over its size at the first measurement below which the network is zero."""
@@ -91,17 +91,14 @@ def nothing_to_find(case: Case) -> Verdict | None:
 def outputs_not_scaled(case: Case) -> Verdict | None:
     """What is sought is far from 1 in size."""
     driven = {t: z for t, z in case.zero.items() if t not in case.homogeneous and t in case.rms}
-    if not driven:
+    if not driven or SMALL <= min(driven.values()) <= max(driven.values()) <= LARGE:
         return None
-    data = {t: z for t, z in driven.items() if case.order.get(t) == 0 and z > LARGE_DATA}
-    large, small = min(driven.values()) > LARGE_OUTPUT, max(driven.values()) < SMALL_OUTPUT
-    if not (data or large or small):
+    asked = {t: x for t, x in case.demand.items() if t in driven}
+    term, most = worst_of(asked)
+    if not (most > LARGE or most < SMALL):
         return None
-    term = max(data or driven, key=driven.__getitem__)
-    threshold = (
-        f"below {SMALL_OUTPUT:g}" if small else f"above {LARGE_DATA if data else LARGE_OUTPUT:g}"
-    )
-    evidence = (Evidence(f"{term} at u = 0", driven[term], threshold),)
+    threshold = f"above {LARGE:g}" if most > LARGE else f"below {SMALL:g}"
+    evidence = (Evidence(f"size of u that {term} asks for", most, threshold),)
     remedy = (
         "u = scale * net(x), with a scale near the size of the solution; or write the equations "
         "in units in which u is near 1, and divide each residual by its size."

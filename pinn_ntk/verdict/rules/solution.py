@@ -17,8 +17,11 @@ UNREACHED, MOSTLY = 0.9, 0.5
 ROUNDED = 0.05
 """Relative change of a residual when it is computed in float64."""
 
-SLOW = 0.9
-"""Share of r^2 in slow modes."""
+COUNTS = 0.1
+"""Share of the loss from which rounding in a term is in the way of others."""
+
+SLOW, MUCH = 0.9, 0.2
+"""Share of r^2 in slow modes; what is left of a term, from which that is a bias."""
 
 FALLS = 0.07
 """Decades in the last tenth of the steps by which a loss falls that is not held up yet."""
@@ -67,6 +70,21 @@ def points(case: Case) -> Verdict | None:
     return None
 
 
+TOLD = 0.25
+"""R^2 of data by straight lines between their neighbours, below which these are too few."""
+
+
+def too_few_data(case: Case) -> Verdict | None:
+    """Data that the network meets say nothing of what lies between them."""
+    told = {t: x for t, x in case.told.items() if x < TOLD}
+    if not told:
+        return None
+    term = min(told, key=told.__getitem__)
+    evidence = (Evidence(f"R^2 of {term} by their neighbours", told[term], "below 0.25"),)
+    remedy = "More data, or an equation: between these the network may do anything."
+    return Verdict(Cause.POINTS, term, evidence, POSSIBLE, remedy, "too few data")
+
+
 def too_narrow(case: Case) -> Verdict | None:
     """No direction of the parameters is left along which the residual falls."""
     rows = sum(case.rows.values())
@@ -85,7 +103,8 @@ def too_narrow(case: Case) -> Verdict | None:
 
 def rounding(case: Case) -> Verdict | None:
     """The same parameters give another residual in float64."""
-    term, change = worst_of({t: x for t, x in case.rounding.items() if t in case.unsolved})
+    hurt = {t: x for t, x in case.rounding.items() if t in case.unsolved or _all_of_it(case, t)}
+    term, change = worst_of(hurt)
     if not change > ROUNDED:
         return None
     evidence = (Evidence(f"relative change of {term} in float64", change, "above 0.05"),)
@@ -93,6 +112,12 @@ def rounding(case: Case) -> Verdict | None:
         "Trainer(precision='64-true') and points in float64; or no difference of large numbers."
     )
     return Verdict(Cause.ROUNDING, term, evidence, FACT, remedy)
+
+
+def _all_of_it(case: Case, term: str) -> bool:
+    """Whether a term is nothing but rounding, and counts in the loss."""
+    parts = {t: case.weights.get(t, 1.0) * x**2 for t, x in case.rms.items()}
+    return case.rounding[term] > 1 and parts.get(term, 0.0) > COUNTS * sum(parts.values())
 
 
 def noisy(case: Case, term: str) -> bool:
@@ -107,6 +132,7 @@ def spectral_bias(case: Case) -> Verdict | None:
     term = case.worst
     if (
         not slow.get(term, 0.0) > SLOW
+        or not case.left[term] > MUCH
         or case.course.get("falling", 0.0) > FALLS
         or noisy(case, term)
     ):

@@ -33,8 +33,8 @@ BEGUN = 30
 RISING, JITTER, STAYS_UP = 0.3, 0.05, 2.0
 """Share of rising steps, decades by which, and decades that the loss fell in all."""
 
-THROWN = 0.5
-"""Share of units that steps have thrown into saturation."""
+THROWN, LEAP = 0.5, 0.1
+"""Share of units thrown into saturation; longest step over the parameters that does so."""
 
 UNSTABLE = 2.0
 """lr mu_max from which plain descent is unstable."""
@@ -174,10 +174,13 @@ def _log10(value: float) -> float:
 def thrown(case: Case) -> Verdict | None:
     """Steps have thrown units into saturation."""
     grown = (case.saturated or 0.0) - case.saturated_first
-    if not grown > THROWN:
+    if not grown > THROWN or (case.leap is not None and not case.leap > LEAP):
         return None
-    evidence = (Evidence("growth of the share of flat units", grown, "above 0.5"),)
-    return Verdict(Cause.STEP_TOO_LARGE, "", evidence, LIKELY, _smaller(case))
+    evidence = [Evidence("growth of the share of flat units", grown, "above 0.5")]
+    if case.leap is not None:
+        quantity = "longest step over the size of the parameters"
+        evidence.append(Evidence(quantity, case.leap, "above 0.1"))
+    return Verdict(Cause.STEP_TOO_LARGE, "", tuple(evidence), LIKELY, _smaller(case))
 
 
 def unstable(case: Case) -> Verdict | None:
