@@ -60,6 +60,8 @@ UNSOLVED: dict[str, Any] = {
     "duration": {},
     "explained": {},
     "told": {},
+    "torn": {},
+    "exact": {},
     "demand": {"pde": 0.5, "bc": 1.0},
     "leap": 0.02,
     "wrapped": 0,

@@ -92,6 +92,49 @@ def test_what_a_source_asks_for_is_the_size_of_its_solution(k: int, size: float)
     assert demand["pde"] == pytest.approx(size / 2, rel=0.6)
 
 
+class Pair(nn.Module):
+    """Two networks side by side, of which the step calls the pair."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = network(1), network(1, nn.SiLU)
+        self.scale = nn.Parameter(torch.tensor(2.0, dtype=torch.float64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([x + x * self.a(x), self.scale * self.b(x)], 1)
+
+
+def test_all_branches_of_a_network_are_zero_at_u_0():
+    """What stands around them stays: here u = (x, 0)."""
+    model, x = Pair(), grid()
+    zero = case_of(lambda m, x: {"a": m(x)[:, :1], "b": m(x)[:, 1:] - 3}, model, x).zero
+    assert zero == {"a": pytest.approx(float(x.square().mean().sqrt())), "b": 3.0}
+
+
+def test_rows_that_a_mask_leaves_out_do_not_count():
+    model, x = network(), grid()
+    mask = (x < 0.5).double()
+    r = model(x) - 1e3 * (1 - mask)
+    seen = look((mask * r.square()).mean(), model, names=["data"])
+    kept = (r * mask).detach()
+    expected = float((kept.square().sum() / mask.sum()).sqrt())
+    assert Case(seen).rms == {"data": pytest.approx(expected)}
+
+
+@pytest.mark.parametrize(("second", "share"), [(1.0, 0.0), (2.0, 1.0)])
+def test_values_asked_for_twice_at_a_point_are_torn(second: float, share: float):
+    """u = 1 and u = 1 or 2 at the same places: with u = 1.5 all of r differs at equal points."""
+    x = grid(12)
+    asked = torch.cat([torch.full_like(x, 1.0), torch.full_like(x, second)])
+    both = torch.cat([x, x])
+    model = network()
+    torch.nn.init.zeros_(model[-1].weight)
+    torch.nn.init.constant_(model[-1].bias, (1 + second) / 2)
+    case = case_of(lambda m, p: {"data": m(p) - asked}, model, both)
+    assert case.torn == {"data": pytest.approx(share)}
+    assert case.exact["data"] == pytest.approx((second - 1) / 2)
+
+
 def test_what_an_equation_without_conditions_asks_of_data():
     x = grid(8)
 

@@ -89,6 +89,21 @@ SPEAKS: dict[str, tuple[Cause, dict[str, Any]]] = {
         Cause.STEP_TOO_LARGE,
         {"saturated": 0.9, "leap": 0.4, "rates": {"pde": 0.0, "bc": 1.0}, "cut": {"pde": 0.4}},
     ),
+    "data torn at equal points": (Cause.CONTRADICTION, {"torn": {"bc": 0.99}}),
+    "rounded to nothing": (
+        Cause.ROUNDING,
+        {"rms": {"pde": 0.01, "bc": 0.0}, "exact": {"pde": 0.01, "bc": 0.1}},
+    ),
+    "no optimizer, and so no kernel": (
+        Cause.NOT_TRAINED,
+        {"unheld": ["b"], "unheld_share": 0.4, "rates": {"pde": 0.0, "bc": 1.0}},
+    ),
+    "nothing but u = 0 has a weight": (
+        Cause.NOTHING_TO_FIND,
+        {"rms": {"pde": 1e-3, "bc": 0.9}, "zero": {"pde": 0.0, "bc": 1.0}, "size": 1e-3}
+        | {"weights": {"pde": 1.0, "bc": 0.0}},
+    ),
+    "a term without weight": (Cause.IMBALANCE, {"weights": {"pde": 1.0, "bc": 0.0}}),
     "too few data, solved": (Cause.POINTS, {**SOLVED, "told": {"bc": -0.5}}),
     "rounding alone, in the way of another term": (
         Cause.ROUNDING,
@@ -170,6 +185,7 @@ BEFORE = {
     "thrown into saturation": (START,),
     "thrown until nothing moves": (MOVED,),
     "nothing to find": (START,),
+    "nothing but u = 0 has a weight": (START,),
 }
 
 
@@ -225,6 +241,24 @@ SILENT: dict[str, tuple[Cause, dict[str, Any]]] = {
     ),
     "walls": (Cause.REPEATED_POINTS, {"repeated": {"pde": (40, 40), "bc": (2, 100)}}),
     "saturated by steps": (Cause.SATURATED, {"saturated": 0.9}),
+    "measured more than once": (
+        Cause.REPEATED_POINTS,
+        {"repeated": {"pde": (40, 40), "bc": (10, 40)}, "torn": {"bc": 0.2}},
+    ),
+    "noise of repeated measurements": (Cause.CONTRADICTION, {"torn": {"bc": 0.4}}),
+    "zero as it should be": (
+        Cause.ROUNDING,
+        {"rms": {"pde": 0.01, "bc": 0.0}, "exact": {"pde": 0.01, "bc": 1e-9}},
+    ),
+    "hardly any weight, in slow modes": (
+        Cause.IMBALANCE,
+        {
+            "rms": {"pde": 0.3, "bc": 0.9},
+            "weights": {"pde": 1.0, "bc": 1e-4},
+            "modes": {"bc": (1e-4, 0.99)},
+        },
+    ),
+    "as good as kinks": (Cause.DERIVATIVE_VANISHES, {"saturated": 0.9, "kinks": {"pde": 3.0}}),
     "saturated in small steps": (Cause.STEP_TOO_LARGE, {"saturated": 0.9}),
     "a source of a high frequency": (
         Cause.OUTPUTS_NOT_SCALED,

@@ -27,21 +27,19 @@ class NetworkCall:
         inputs: Tensors that it was called with.
         output: What it gave, alive.
         leaf: Whether it has no module inside, as a layer that is called by itself.
-        last: Name of the last module with parameters of its own that was called within it.
     """
 
     name: str
     inputs: tuple[Tensor, ...]
     output: Tensor
     leaf: bool
-    last: str = ""
 
 
 @contextmanager
 def called(module: nn.Module, output: Output | None = None) -> Iterator[list[NetworkCall]]:
     """Listen to calls of networks within a module; ``output`` takes the place of what they give."""
     calls: list[NetworkCall] = []
-    depth, last = 0, ""
+    depth = 0
 
     def before(*_: Any) -> None:
         nonlocal depth
@@ -49,10 +47,8 @@ def called(module: nn.Module, output: Output | None = None) -> Iterator[list[Net
 
     def after(name: str) -> Callable[..., Any]:
         def hook(part: nn.Module, args: Any, kwargs: Any, given: Any) -> Any:
-            nonlocal depth, last
+            nonlocal depth
             depth -= 1
-            if any(True for _ in part.parameters(recurse=False)):
-                last = name
             bare = not any(True for _ in part.parameters())  # a loss, an activation
             if depth or bare or not isinstance(given, Tensor):
                 return None
@@ -61,7 +57,7 @@ def called(module: nn.Module, output: Output | None = None) -> Iterator[list[Net
             put = given if output is None else output(inputs, given)
             leaf = not any(True for _ in part.children())
             seen = tuple(map(_outermost, inputs))
-            calls.append(NetworkCall(name, seen, _outermost(put), leaf, last))
+            calls.append(NetworkCall(name, seen, _outermost(put), leaf))
             return put
 
         return hook

@@ -5,7 +5,7 @@
 | g | gradient of the loss before clipping, (P,) |
 | s | step of the parameters, (P,) |
 | lr_eff | -(s . g) / |g|^2, the learning rate of plain descent that goes as far along g |
-| leap | |s| / |theta|, theta before the step |
+| leap | |s| / |theta|, theta being the parameters before the step |
 
 Nothing waits for an accelerator: numbers stay where they are until many are read at once.
 """
@@ -33,8 +33,8 @@ EACH = 16
 EVERY = 16
 """Steps after which one is looked at, at least."""
 
-WARM = 8
-"""First steps whose leap does not count: adaptive optimizers begin with longer ones."""
+WARM, LONGER = 8, 10.0
+"""First steps, and how much longer those of RMSprop are than later ones: 1 / sqrt(1 - 0.99)."""
 
 
 class _Begun(NamedTuple):
@@ -116,8 +116,8 @@ class Progress:
             lr = math.nan if begun.lr is None else begun.lr
             went = -torch.dot(s, g) / torch.dot(g, g)
             self._held.append((went, partial(self._looked_at, lr)))
-            if self._steps > WARM:
-                self._held.append((s.norm() / begun.before.norm(), self._leapt))
+            allowed = LONGER if self._steps <= WARM else 1.0
+            self._held.append((s.norm() / begun.before.norm() / allowed, self._leapt))
 
     def _read(self) -> None:
         """Take the numbers held, in their order."""
@@ -169,7 +169,7 @@ class Progress:
 
     @property
     def leap(self) -> float:
-        """Largest step over the size of the parameters, of those that were looked at."""
+        """Largest |s| / |theta| of the steps that were looked at; of the first 8 a tenth of it."""
         self._read()
         return self._leap
 

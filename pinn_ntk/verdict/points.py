@@ -56,6 +56,16 @@ class Points(Reruns):
         """Term -> different points, and all."""
         return {t: (len(torch.unique(x, dim=0)), len(x)) for t, x in self.points.items()}
 
+    @quantity("residuals at equal points", dict)
+    def torn(self) -> dict[str, float]:
+        """Term -> share of r^2 that no u can do anything about: rows differ at equal points."""
+        found = {}
+        for term, x in self.points.items():
+            r = self.look.residuals[term].detach().flatten()
+            if not self.order.get(term) and len(r) == len(x) and not r.is_complex():
+                found[term] = differing(x, r.double())
+        return found
+
     @quantity("where the residual is large", dict)
     def concentration(self) -> dict[str, dict[str, float]]:
         """Equation -> share of r^2 in the worst tenth of its points, and how early these are."""
@@ -179,6 +189,21 @@ class Points(Reruns):
         """Points of the equations."""
         counts = [len(self.points[t]) for t in self.equations if t in self.points]
         return max(counts) if counts else None
+
+
+def differing(x: Tensor, r: Tensor) -> float:
+    """Share of r^2, r (N,), that is left of the means over equal rows of x (N, d).
+
+    >>> x = torch.tensor([[0.0], [0.0], [1.0]])
+    >>> differing(x, torch.tensor([1.0, -1.0, 0.0])), differing(x, torch.tensor([1.0, 1.0, 2.0]))
+    (1.0, 0.0)
+    """
+    different, place, count = torch.unique(x, dim=0, return_inverse=True, return_counts=True)
+    total = float(r.square().sum())
+    if len(different) == len(x) or not total:
+        return 0.0
+    mean = torch.zeros(len(different), dtype=r.dtype, device=r.device).index_add_(0, place, r)
+    return float((r - (mean / count)[place]).square().sum()) / total
 
 
 def _computed(x: Tensor) -> bool:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pinn_ntk.looks.last_layer import last_parameters
 from pinn_ntk.looks.networks import power, zero
 from pinn_ntk.looks.rerun import Change, Ran, Rerun
 from pinn_ntk.verdict.quantity import CannotBeLookedAtError, nothing, quantity
@@ -57,15 +58,17 @@ class Reruns(Terms):
         _, base = self.rerun, self.base
         if base is None or not base.calls:
             raise CannotBeLookedAtError("no call of a network was seen")
-        layers = tuple(f"{call.last}." for call in base.calls if call.last)
-        if layers:
-            found = self._at_zero(Change(parameters=lambda n, p: p * (not n.startswith(layers))))
+        last = [last_parameters(call.output, base.params) for call in base.calls]
+        if all(last):
+            names = set().union(*last)
+            found = self._at_zero(Change(parameters=lambda n, p: p * (n not in names)))
             if all(map(math.isfinite, found.values())):
                 return found
         return self._at_zero(Change(output=zero))
 
     def _at_zero(self, change: Change) -> dict[str, float]:
-        return {term: rms(r) for term, r in self.rerun(change).residuals.items()}
+        ran = self.rerun(change)
+        return {term: rms(self.counted(term, r)) for term, r in ran.residuals.items()}
 
     @property
     def peak(self) -> dict[str, float]:
@@ -128,6 +131,11 @@ class Reruns(Terms):
         wide = self.rerun(Change(double=True))
         narrow = self.look.residuals
         return {t: _change(narrow[t], r) for t, r in wide.residuals.items() if t in narrow}
+
+    @quantity("residuals in float64", dict)
+    def exact(self) -> dict[str, float]:
+        """Term -> root mean square of its residual when it is computed in float64."""
+        return {t: rms(r) for t, r in self.rerun(Change(double=True)).residuals.items()}
 
     @quantity("the derivative along a direction", dict)
     def cut(self) -> dict[str, float]:

@@ -30,7 +30,15 @@ class Terms(Measured):
     @quantity("residuals", dict)
     def rms(self) -> dict[str, float]:
         """Term -> root mean square of its residual; finite ones only."""
-        return {term: rms(r) for term, r in self.look.residuals.items()}
+        return {term: rms(self.counted(term, r)) for term, r in self.look.residuals.items()}
+
+    def counted(self, term: str, residual: Tensor) -> Tensor:
+        """Entries of a residual that count in the loss: where a mask is 0 they may be anything."""
+        weights = (self.look.curvature or {}).get(term)
+        if weights is None or weights.numel() != residual.numel():
+            return residual
+        held = weights.flatten() > 0
+        return residual if held.all() or not held.any() else residual.flatten()[held]
 
     @quantity("number of rows", dict)
     def rows(self) -> dict[str, int]:

@@ -100,7 +100,7 @@ class Training(Measured):
 
     @quantity("the largest step", nothing)
     def leap(self) -> float | None:
-        """Largest |step| / |parameters| but for the first few steps."""
+        """Largest |step| / |parameters|; of the first few steps a tenth of it."""
         return None if self.look.progress is None else self.look.progress.leap
 
     @quantity("the course of the loss", dict)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pinn_ntk.analysis.wording import number
 from pinn_ntk.verdict.case import Case
 from pinn_ntk.verdict.cause import Cause
-from pinn_ntk.verdict.verdict import LIKELY, Evidence, Verdict
+from pinn_ntk.verdict.verdict import FACT, LIKELY, Evidence, Verdict
 
 CLASH, NOTICED = 0.2, 0.05
 """Difference of two values asked for at one place; what is left of a term that suffers from it."""
@@ -67,8 +67,8 @@ OUTWEIGHED, ALSO_WORSE = 100.0, 20.0
 """Rate 2 w mean(K_ii) of the fastest term over that of an unsolved one, by itself; both this and
 what is left of them."""
 
-NOT_SLOW = 0.6
-"""Share of r^2 in slow modes below which weights help."""
+SLOW, NOT_SLOW = 0.9, 0.6
+"""Share of r^2 in slow modes above which weights do not help, and below which they do."""
 
 CONCENTRATED, AT_START, MOSTLY_EARLY = 0.7, 0.5, 0.7
 """Share of r^2 in a tenth of the points; share of these that are early in time, and mostly so."""
@@ -100,6 +100,18 @@ def _on_its_way(case: Case) -> bool:
     return case.course.get("falling", 0.0) > FALLS and case.worst_falls
 
 
+def left_out(case: Case) -> Verdict | None:
+    """A term has the weight 0."""
+    out = [t for t in case.unsolved if case.weights.get(t, 1.0) == 0]
+    if not out:
+        return None
+    evidence = (
+        Evidence(f"weight of {out[0]}", 0.0, "it is left out"),
+        Evidence(f"what is left of {out[0]}", case.left[out[0]], "below 0.1 is solved"),
+    )
+    return Verdict(Cause.IMBALANCE, out[0], evidence, LIKELY, f"Give {out[0]} a weight.")
+
+
 def outweighed(case: Case) -> Verdict | None:
     """A term has hardly any weight beside another."""
     term = case.worst
@@ -109,7 +121,8 @@ def outweighed(case: Case) -> Verdict | None:
     best = max(rates, key=rates.__getitem__)
     ratio = rates[best] / rates[term]
     worse = case.left[term] / max(case.left[best], LEAST)
-    alone = ratio > OUTWEIGHED and case.unsolved.get(term, 0.0) >= LARGE
+    slow = case.slow.get(term, 0.0)
+    alone = ratio > OUTWEIGHED and case.unsolved.get(term, 0.0) >= LARGE and slow < SLOW
     both = min(ratio, worse) > ALSO_WORSE and case.slow.get(term, 1.0) < NOT_SLOW
     if term not in case.unsolved or not (alone or both):
         return None
@@ -167,6 +180,25 @@ def clash(case: Case) -> Verdict | None:
     remedy = "Let both agree where they meet, or leave out points near there."
     title = "conditions contradict each other where they meet"
     return Verdict(Cause.CONTRADICTION, f"{a}, {b}", evidence, LIKELY, remedy, title)
+
+
+TORN = 0.8
+"""Share of r^2 that differs at equal points, from which data contradict each other."""
+
+
+def torn(case: Case) -> Verdict | None:
+    """Data ask for several values at one point."""
+    shares = {t: x for t, x in case.torn.items() if t in case.unsolved and x > TORN}
+    if not shares:
+        return None
+    term = max(shares, key=shares.__getitem__)
+    evidence = (
+        Evidence(f"share of {term} that differs at equal points", shares[term], "above 0.8"),
+        Evidence(f"what is left of {term}", case.left[term], "below 0.1 is solved"),
+    )
+    remedy = "No u has two values at one point: look for exchanged or double data, or for noise."
+    title = "data contradict each other at equal points"
+    return Verdict(Cause.CONTRADICTION, term, evidence, FACT, remedy, title)
 
 
 def _learnable(case: Case, term: str) -> bool:

@@ -103,6 +103,9 @@ def cut_off(case: Case) -> Verdict | None:
     )
 
 
+STEEP = 0.5
+"""Share of flat units from which smooth ones are as good as steps."""
+
 MISSED = 0.3
 """Share of the change of a derivative that the next one misses."""
 
@@ -110,7 +113,7 @@ MISSED = 0.3
 def kinks(case: Case) -> Verdict | None:
     """The network has kinks where the equation needs it smooth."""
     kinked = {t: x for t, x in case.kinks.items() if x > MISSED}
-    if not kinked:
+    if not kinked or (case.saturated or 0.0) > STEEP:
         return None
     term = max(kinked, key=kinked.__getitem__)
     evidence = (

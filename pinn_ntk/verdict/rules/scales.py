@@ -15,6 +15,9 @@ FLAT, DEAD = 0.5, 0.9
 REPEATED = 0.5
 """Share of the points that repeat others."""
 
+MEASURED = 0.01
+"""Share of r^2 that differs at equal points, from which these were measured more than once."""
+
 FEW_PLACES = 3
 """Different points up to which a condition may well hold at these alone."""
 
@@ -29,6 +32,8 @@ def repeated_points(case: Case) -> Verdict | None:
     """Inputs of the network are equal, entry by entry."""
     for term, (different, every) in case.repeated.items():
         others = term not in case.equations and len(case.rms) > 1
+        if case.torn.get(term, 0.0) > MEASURED:
+            continue
         condition = others and different <= FEW_PLACES
         if every >= 4 and different < (1 - REPEATED) * every and not condition:
             evidence = (Evidence(f"different points of {term}", different, f"of {every}"),)
@@ -74,18 +79,21 @@ def saturated(case: Case) -> Verdict | None:
 
 def nothing_to_find(case: Case) -> Verdict | None:
     """u = 0 solves all terms, and the network has found it."""
-    terms = case.rms
-    if not terms or case.undefined or set(case.homogeneous) != set(terms):
+    terms = {t for t in case.rms if case.weights.get(t, 1.0)}
+    if not terms or case.undefined or not terms <= set(case.homogeneous):
         return None
     size, first = case.size, case.size_first
     if size is None or size > NEAR_ZERO * max(first or 0.0, 1.0):
         return None
-    evidence = (Evidence("root mean square of u", size, "all terms hold at u = 0"),)
+    evidence = [Evidence("root mean square of u", size, "all terms hold at u = 0")]
+    evidence += [
+        Evidence(f"weight of {t}", 0.0, "it is left out") for t in case.rms if t not in terms
+    ]
     remedy = (
         "Add the condition that excludes u = 0: an initial velocity, a source, a normalisation; "
         "or check that targets are not zero by mistake."
     )
-    return Verdict(Cause.NOTHING_TO_FIND, "", evidence, FACT, remedy)
+    return Verdict(Cause.NOTHING_TO_FIND, "", tuple(evidence), FACT, remedy)
 
 
 def outputs_not_scaled(case: Case) -> Verdict | None:

@@ -114,6 +114,24 @@ def rounding(case: Case) -> Verdict | None:
     return Verdict(Cause.ROUNDING, term, evidence, FACT, remedy)
 
 
+SWALLOWED = 1e-3
+"""Residual in float64, over the size of u, that is 0 in the dtype of the training."""
+
+
+def swallowed(case: Case) -> Verdict | None:
+    """A residual that was never anything but 0 is not 0 in float64."""
+    gone = {t: case.exact.get(t, 0.0) for t, peak in case.peak.items() if peak == 0}
+    term, exact = worst_of(gone)
+    if not exact > SWALLOWED * (case.size or math.inf):
+        return None
+    evidence = (
+        Evidence(f"{term}, root mean square", 0.0, "at every measurement"),
+        Evidence("the same in float64", exact, ""),
+    )
+    remedy = "Trainer(precision='64-true'), or take the large number off before it is added."
+    return Verdict(Cause.ROUNDING, term, evidence, FACT, remedy, "rounded to nothing")
+
+
 def _all_of_it(case: Case, term: str) -> bool:
     """Whether a term is nothing but rounding, and counts in the loss."""
     parts = {t: case.weights.get(t, 1.0) * x**2 for t, x in case.rms.items()}

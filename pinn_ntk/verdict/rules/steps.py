@@ -12,7 +12,7 @@ from pinn_ntk.verdict.verdict import FACT, LIKELY, Evidence, Verdict
 RANDOM = 0.01
 """Relative change of a residual from call to call."""
 
-DECAY = 0.3
+DECAY = 0.2
 """Pull of a weight decay over that of the loss."""
 
 REACH = 2.0
@@ -58,7 +58,7 @@ def decay(case: Case) -> Verdict | None:
     pull = max(case.decay or 0.0, (first or 0.0) * ("AdamW" in case.optimizers))
     if not pull > DECAY:
         return None
-    evidence = (Evidence("weight decay over gradient", pull, "above 0.3"),)
+    evidence = (Evidence("weight decay over gradient", pull, "above 0.2"),)
     remedy = "weight_decay=0: a PINN is held by its equation, and need not have small parameters."
     return Verdict(Cause.RANDOM_OR_DECAY, "", evidence, LIKELY, remedy, "weight decay")
 
