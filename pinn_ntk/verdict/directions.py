@@ -1,14 +1,4 @@
-"""Directions that the terms leave free, and residuals that no direction reaches.
-
-| symbol | meaning | shape |
-| --- | --- | --- |
-| K_rr | kernel of all residuals, each term over its mean K_ii | (R, R) |
-| K_ur | kernel of u at some points and the residuals | (M, R) |
-| v | diag(K_uu - K_ur (K_rr + e)^-1 K_ru), variance of u that the residuals leave | (M,) |
-
-v is the posterior variance of a Gaussian process with the kernel of the network (Rasmussen and
-Williams 2006, eq. 2.26): near diag(K_uu) where u may change while no residual does.
-"""
+"""Directions that the terms leave free, residuals that no direction reaches, and the error of u."""
 
 from __future__ import annotations
 
@@ -16,14 +6,11 @@ import torch
 from torch import Tensor
 
 from pinn_ntk.graph.jacobian.empirical import empirical_ntk
-from pinn_ntk.kernel.ntk import NTK
 from pinn_ntk.looks.rerun import Change
+from pinn_ntk.verdict.joint import Joint
 from pinn_ntk.verdict.quantity import nothing, quantity
 from pinn_ntk.verdict.reruns import Reruns
 from pinn_ntk.verdict.terms import rms
-
-NOISE = 1e-6
-"""Variance of the noise on residuals, over that of their mean K_ii."""
 
 VALUES = 48
 """Points at which the variance of u is taken."""
@@ -41,30 +28,50 @@ LARGEST = 1500
 class Directions(Reruns):
     """Quantities of the joint kernel of all terms."""
 
+    @property
+    def _joint(self) -> tuple[Joint, Tensor] | None:
+        """The kernel of residuals, u and coefficients, and u itself, (M,)."""
+        if "_joint" not in self.__dict__:
+            self.__dict__["_joint"] = self._joined()
+        return self.__dict__["_joint"]  # type: ignore[no-any-return]
+
+    def _joined(self) -> tuple[Joint, Tensor] | None:
+        ran = self.rerun(Change(double=True))
+        params = {n: p for n, p in ran.params.items() if n in self.look.trained}
+        outputs = [c.output for c in ran.calls if not c.leaf and c.output.requires_grad]
+        if not outputs or not params or not self.equations:
+            return None
+        u = _some(max(outputs, key=Tensor.numel), VALUES)
+        asked = {" u": u}
+        asked |= {f" {n}": params[n].flatten() + 0 for n in self._coefficients() if n in params}
+        rows = {t: _some(r, ROWS) for t, r in ran.residuals.items() if r.requires_grad}
+        kernel = empirical_ntk({**rows, **asked}, params, certify=False)
+        moved = {t: r for t, r in rows.items() if kernel.trace(t) > 0}
+        return (Joint(kernel, moved), u.detach()) if moved else None
+
     @quantity("what the terms leave free", dict)
     def free(self) -> dict[str, float]:
         """Largest v at points of the equation: over the prior variance, and over u^2.
 
         Of each coefficient that is trained its own variance, where 1 is the prior one.
         """
-        ran = self.rerun(Change(double=True))
-        params = {n: p for n, p in ran.params.items() if n in self.look.trained}
-        outputs = [c.output for c in ran.calls if not c.leaf and c.output.requires_grad]
-        if not outputs or not params or not self.equations:
+        if self._joint is None:
             return {}
-        u = max(outputs, key=Tensor.numel)
-        asked = {" u": _some(u, VALUES)}
-        asked |= {f" {n}": params[n].flatten() + 0 for n in self._coefficients() if n in params}
-        rows = {t: _some(r, ROWS) for t, r in ran.residuals.items() if r.requires_grad}
-        kernel = empirical_ntk({**rows, **asked}, params, certify=False)
-        terms = [term for term in rows if kernel.trace(term) > 0]
-        if not terms:
-            return {}
-        prior, left = _left(kernel, terms, " u")
+        joint, u = self._joint
+        prior, left = joint.variance(" u")
         found = {"u": float((left / prior).max()), "size": float(left.max()) / rms(u) ** 2}
-        for name in asked.keys() - {" u"}:
-            found[name[1:]] = float(_left(kernel, terms, name)[1].max())
+        for name in joint.kernel.terms:
+            if name.startswith(" ") and name != " u":
+                found[name[1:]] = float(joint.variance(name)[1].max())
         return found
+
+    @quantity("the error of u", nothing)
+    def error(self) -> float | None:
+        """Root mean square of du over that of u: how wrong u is, as far as residuals tell."""
+        if self._joint is None:
+            return None
+        joint, u = self._joint
+        return rms(joint.change(" u")) / rms(u) if rms(u) else None
 
     def _coefficients(self) -> list[str]:
         """Names of the inverse parameters, a few numbers each."""
@@ -96,16 +103,3 @@ def _some(tensor: Tensor, most: int) -> Tensor:
     """Evenly strided entries of a live tensor."""
     flat = tensor.flatten()
     return flat[torch.linspace(0, len(flat) - 1, min(most, len(flat))).round().long()]
-
-
-def _left(kernel: NTK, terms: list[str], asked: str) -> tuple[Tensor, Tensor]:
-    """Prior variance of what is asked, and v, (M,) each."""
-    scale = {t: kernel[t, t].diagonal().mean().rsqrt() for t in terms}
-    known = torch.cat(
-        [torch.cat([scale[a] * scale[b] * kernel[a, b] for b in terms], 1) for a in terms]
-    )
-    cross = torch.cat([scale[t] * kernel[asked, t] for t in terms], 1)
-    prior = kernel[asked, asked].diagonal()
-    noisy = known + NOISE * torch.eye(len(known), dtype=known.dtype, device=known.device)
-    taken = (cross * torch.linalg.solve(noisy, cross.mT).mT).sum(1)
-    return prior, prior - taken

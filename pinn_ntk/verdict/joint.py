@@ -1,0 +1,62 @@
+"""What all residuals together say of u, by the kernel of both.
+
+| symbol | meaning | shape |
+| --- | --- | --- |
+| K_rr | kernel of all residuals, each term over its mean K_ii, and e on its diagonal | (R, R) |
+| K_ur | kernel of u at some points and the residuals | (M, R) |
+| v | diag(K_uu - K_ur K_rr^-1 K_ru), variance of u that the residuals leave | (M,) |
+| du | -K_ur K_rr^-1 r, change of u by the least step of the parameters that solves all | (M,) |
+
+v is the posterior variance of a Gaussian process with the kernel of the network (Rasmussen and
+Williams 2006, eq. 2.26): near diag(K_uu) where u may change while no residual does. du is the step
+of Gauss and Newton.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from pinn_ntk.kernel.ntk import NTK
+
+NOISE = 1e-6
+"""Variance e of the noise on residuals, over that of their mean K_ii."""
+
+
+@dataclass
+class Joint:
+    """The kernel of residuals and of what else is asked, in float64."""
+
+    kernel: NTK
+    residuals: dict[str, Tensor]  # those that the parameters move
+
+    @cached_property
+    def _scale(self) -> dict[str, Tensor]:
+        return {t: self.kernel[t, t].diagonal().mean().rsqrt() for t in self.residuals}
+
+    @cached_property
+    def _known(self) -> Tensor:
+        scale, terms = self._scale, list(self.residuals)
+        rows = [
+            torch.cat([scale[a] * scale[b] * self.kernel[a, b] for b in terms], 1) for a in terms
+        ]
+        known = torch.cat(rows)
+        return known + NOISE * torch.eye(len(known), dtype=known.dtype, device=known.device)
+
+    def _cross(self, asked: str) -> Tensor:
+        return torch.cat([self._scale[t] * self.kernel[asked, t] for t in self.residuals], 1)
+
+    def variance(self, asked: str) -> tuple[Tensor, Tensor]:
+        """That of what is asked before and after all residuals are known, (M,) each."""
+        cross, prior = self._cross(asked), self.kernel[asked, asked].diagonal()
+        taken = (cross * torch.linalg.solve(self._known, cross.mT).mT).sum(1)
+        return prior, prior - taken
+
+    def change(self, asked: str) -> Tensor:
+        """du of what is asked, (M,)."""
+        r = torch.cat([self._scale[t] * x.detach().flatten() for t, x in self.residuals.items()])
+        du: Tensor = -self._cross(asked) @ torch.linalg.solve(self._known, r)
+        return du
