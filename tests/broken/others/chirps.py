@@ -45,12 +45,10 @@ class Chirp(Graded):
 class Phasor(Graded):
     """z' = (i w - a) z, z(0) = 1: real and imaginary part from two nets with an optimizer each."""
 
-    def __init__(
-        self, w: float = 4.0, lr: float = 4e-3, both: bool = True, net: Any = None
-    ) -> None:
+    def __init__(self, w: float = 4.0, a: float = 1.0, lr: float = 4e-3, net: Any = None) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.rate, self.lr, self.both = torch.tensor(complex(-1.0, w)), lr, both
+        self.rate, self.lr = torch.tensor(complex(-a, w)), lr
         self.re, self.im = dense(1, 20, 20, 1), dense(1, 20, 20, 1)
 
     def forward(self, t: Tensor) -> Tensor:
@@ -66,13 +64,13 @@ class Phasor(Graded):
             [torch.autograd.grad(v.sum(), t, create_graph=True)[0][:, 0] for v in parts.T], dim=1
         )
         wanted = torch.view_as_real(self.rate * torch.view_as_complex(parts.contiguous()))
-        rotation = (slope - wanted).abs().square().mean()
+        rotation = (slope - wanted).abs().square().mean() / self.rate.abs() ** 2
         one = (self(torch.zeros(1, 1)) - torch.tensor([[1.0, 0.0]])).square().sum()
         optimizers: Any = self.optimizers()
         for optimizer in optimizers:
             optimizer.zero_grad()
-        self.manual_backward(rotation + 10 * one)
-        for optimizer in optimizers if self.both else optimizers[:1]:
+        self.manual_backward(rotation + one)
+        for optimizer in optimizers:
             optimizer.step()
         self.log_dict({"rotation": rotation, "one": one})
 

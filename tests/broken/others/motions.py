@@ -107,12 +107,12 @@ class Epidemic(Graded):
     b, g = 1.6, 0.6
 
     def __init__(
-        self, people: float = 1.0, unit: float = 1.0, ic: float = 20.0, optim: Any = None,
+        self, people: float = 1.0, unit: float = 1.0, ic: float = 1.0, optim: Any = None,
         hidden: int = 20, clip: bool = False, net: Any = None,
     ) -> None:  # fmt: skip
         super().__init__()
         self.box, self.people, self.unit, self.ic = ((0.0, 6.0),), people, unit, ic
-        self.optim = optim or partial(torch.optim.AdamW, lr=5e-3)
+        self.optim = optim or partial(torch.optim.AdamW, lr=1e-2)
         self.S, self.I = dense(1, hidden, hidden, 1), dense(1, hidden, hidden, 1)
 
     def forward(self, t: Tensor) -> Tensor:

@@ -155,9 +155,7 @@ class Column(Graded):
     listed = False
     k, s = 0.5, 2.0
 
-    def __init__(
-        self, at_wall: tuple[float, float] = (1.0, 0.0), flux: Any = None, net: Any = None
-    ):
+    def __init__(self, at_wall: tuple[float, ...] = (1.0, 0.0), flux: Any = None, net: Any = None):
         super().__init__()
         self.at_wall, self.flux = at_wall, flux
         nets = [dense(1, 16, 16, 1), dense(1, 16, 16, 1)]
@@ -181,7 +179,7 @@ class Column(Graded):
         darcy = nn.functional.mse_loss(q, -self.k * dp)
         mass = (dq - self.s).pow(2).mean()
         walls = self(torch.tensor([[0.0], [1.0]]))
-        bc = (walls[:, 0] - torch.tensor(self.at_wall)).pow(2).mean()
+        bc = (walls[: len(self.at_wall), 0] - torch.tensor(self.at_wall)).pow(2).mean()
         if self.flux is not None:
             bc = bc + (walls[:, 1] - torch.tensor(self.flux)).pow(2).mean()
         self.log_dict({"darcy": darcy, "mass": mass, "bc": bc})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import torch
@@ -22,6 +21,10 @@ def ringing(x: Any) -> Any:
     return torch.sin(60 * x) * (1 + 0.3 * x)
 
 
+def tones(x: Any) -> Any:
+    return 0.5 * torch.sin(2 * x) + torch.sin(55 * x) - 0.5 * torch.cos(70 * x)
+
+
 def barometer(h: Any) -> Any:
     """Deviation of the pressure from its mean over heights in metres."""
     return torch.exp(-h / 3000) - 0.5 + 0.3 * torch.sin(h / 900)
@@ -30,6 +33,13 @@ def barometer(h: Any) -> Any:
 CURVE: dict[str, Any] = {"curve": wavy, "steps": 2000}
 
 FITS: list[Run] = [
+    case(
+        "tones",
+        "SPECTRAL_BIAS",
+        fits.Curve,
+        {"curve": tones, "octaves": 6, "act": nn.SiLU, "steps": 2000},
+        {"octaves": 0},
+    ),
     case(
         "ringing",
         "SPECTRAL_BIAS",
@@ -72,8 +82,8 @@ FITS: list[Run] = [
         "curve-momentum",
         "STEP_TOO_LARGE",
         fits.Curve,
-        CURVE | {"optim": sgd(0.05, momentum=0.9)},
-        {"optim": sgd(2.0, momentum=0.9), "trainer": {"gradient_clip_val": 0.5}},
+        CURVE | {"optim": sgd(0.05, momentum=0.9), "trainer": {"gradient_clip_val": 0.5}},
+        {"optim": sgd(2.0, momentum=0.9)},
     ),
     case(
         "curve-decay",
@@ -81,11 +91,5 @@ FITS: list[Run] = [
         fits.Curve,
         CURVE | {"optim": sgd(0.05, momentum=0.9)},
         {"optim": sgd(0.05, momentum=0.9, weight_decay=0.05)},
-    ),
-    case(
-        "curve",
-        "CLEAN",
-        fits.Curve,
-        CURVE | {"act": nn.GELU, "optim": partial(torch.optim.RMSprop, lr=1e-3)},
     ),
 ]

@@ -18,7 +18,6 @@ ROD: dict[str, Any] = {"steps": 1500}
 RODS: list[Run] = [
     case("rod-no-graph", "DETACHED", rods.Rod, ROD, {"problem": rods.RodWithoutGraph}),
     case("rod-tiny-h", "ROUNDING", rods.RodByDifferences, ROD, {"h": 2e-5}),
-    case("rod-dropout", "RANDOM_OR_DECAY", rods.Rod, ROD, {"drop": 0.4}),
     case("rod-leaky", "DERIVATIVE_VANISHES", rods.Rod, ROD, {"act": nn.functional.leaky_relu}),
     case(
         "rod-four-points",
@@ -70,5 +69,5 @@ RODS: list[Run] = [
         "column-list", "NOT_TRAINED", rods.Column, {"steps": 1500}, {"problem": rods.ListedColumn}
     ),
     case("column-flux", "CONTRADICTION", rods.Column, {"steps": 1500}, {"flux": (2.0, -2.0)}),
-    case("column", "CLEAN", rods.Column, {"steps": 1500, "at_wall": (1.0, 0.0)}),
+    case("column-one-wall", "NOT_UNIQUE", rods.Column, {"steps": 1500}, {"at_wall": (1.0,)}),
 ]
