@@ -6,6 +6,7 @@ from tests.broken.capacity import CAPACITY
 from tests.broken.conditions import CONDITIONS
 from tests.broken.graph import GRAPH
 from tests.broken.healthy import HEALTHY
+from tests.broken.others import OTHERS
 from tests.broken.overflow import NUMBERS
 from tests.broken.points import PLACES
 from tests.broken.run import Run
@@ -16,5 +17,5 @@ from tests.broken.vanishing import VANISHES
 
 RUNS: list[Run] = [
     *(*NUMBERS, *GRAPH, *VANISHES, *PLACES, *SCALES, *CONDITIONS),
-    *(*STEPS, *CAPACITY, *SLOW, *HEALTHY),
+    *(*STEPS, *CAPACITY, *SLOW, *HEALTHY, *OTHERS),
 ]
