@@ -60,6 +60,7 @@ UNSOLVED: dict[str, Any] = {
     "duration": {},
     "explained": {},
     "told": {},
+    "error": 0.3,
     "torn": {},
     "exact": {},
     "demand": {"pde": 0.5, "bc": 1.0},
@@ -71,7 +72,7 @@ UNSOLVED: dict[str, Any] = {
     "base": None,
 }
 
-SOLVED = {"rms": {"pde": 0.01, "bc": 0.01}}
+SOLVED = {"rms": {"pde": 0.01, "bc": 0.01}, "error": 0.01}
 """What is different where all is well."""
 
 

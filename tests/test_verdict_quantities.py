@@ -135,6 +135,33 @@ def test_values_asked_for_twice_at_a_point_are_torn(second: float, share: float)
     assert case.exact["data"] == pytest.approx((second - 1) / 2)
 
 
+class Cubic(nn.Module):
+    """u = t_0 + t_1 x + t_2 x^2 + t_3 x^3, linear in its parameters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.t = nn.Linear(4, 1, bias=False).double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.t(torch.cat([x**k for k in range(4)], 1))
+
+
+def test_the_error_of_u_is_the_true_one_where_u_is_linear_in_its_parameters():
+    """u' + 2 u = f, u(0) = 1 with u = 1 - x + 2 x^3."""
+
+    def equation(model: nn.Module, points: Tensor) -> dict[str, Tensor]:
+        x = points.clone().requires_grad_()
+        u, f = model(x), -1 + 6 * points**2 + 2 * (1 - points + 2 * points**3)
+        return {"ode": d(u, x) + 2 * u - f, "start": model(points[:1] * 0) - 1}
+
+    torch.manual_seed(0)
+    model, x = Cubic(), grid()
+    u = model(x).detach()
+    true = float((u - (1 - x + 2 * x**3)).norm() / u.norm())
+    assert case_of(equation, model, x).error == pytest.approx(true, rel=1e-3)
+    assert case_of(lambda m, p: {"data": m(p) - 1}, model, x).error is None  # no equation
+
+
 def test_what_an_equation_without_conditions_asks_of_data():
     x = grid(8)
 

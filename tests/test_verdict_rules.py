@@ -113,16 +113,6 @@ SPEAKS: dict[str, tuple[Cause, dict[str, Any]]] = {
         Cause.IMBALANCE,
         {"rms": {"pde": 0.002, "bc": 0.16}, "rates": {"pde": 50.0, "bc": 1.0}},
     ),
-    "a long time, barely solved early in it": (
-        Cause.CAUSALITY,
-        {
-            **SOLVED,
-            "zero": {"pde": 0.0, "bc": 1.0},
-            "parts": {"pde": 1.0},
-            "duration": {"pde": {"times": 9.0, "sum": 0.8}},
-            "concentration": {"pde": {"share": 0.4, "early": 0.9}},
-        },
-    ),
     "jumps": (
         Cause.STEP_TOO_LARGE,
         {"course": {"falling": 0.0, "fallen": 0.5, "rising": 0.5, "jitter": 0.2}},
@@ -149,7 +139,8 @@ SPEAKS: dict[str, tuple[Cause, dict[str, Any]]] = {
             **SOLVED,
             "zero": {"pde": 0.0, "bc": 1.0},
             "parts": {"pde": 1.0},
-            "duration": {"pde": {"times": 9.0, "sum": 1.8}},
+            "duration": {"pde": {"times": 9.0, "sum": 0.8}},
+            "error": 0.06,
         },
     ),
     "contradiction": (
@@ -168,12 +159,24 @@ SPEAKS: dict[str, tuple[Cause, dict[str, Any]]] = {
         {**SOLVED, "rms": {"pde": 0.01, "bc": 0.08}, "clash": ("ic", "bc", 0.6)},
     ),
     "all solved": (Cause.CLEAN, SOLVED),
-    "adds up, and falls": (
+    "barely solved, but u is right": (
+        Cause.CLEAN,
+        {"rms": {"pde": 0.15, "bc": 0.2}, "error": 0.02},
+    ),
+    "solved, but u is not right yet": (
         Cause.EARLY,
         {
             **SOLVED,
-            "duration": {"pde": {"sum": 1.5}},
-            "course": {"falling": 0.3, "fallen": 1.0, "rising": 0.0, "jitter": 0.0},
+            "error": 0.3,
+            "course": {"falling": 0.05, "fallen": 1.0, "rising": 0.0, "jitter": 0.0},
+        },
+    ),
+    "solved, but u is not right, and nothing moves": (
+        Cause.UNKNOWN,
+        {
+            **SOLVED,
+            "error": 0.3,
+            "course": {"falling": 0.001, "fallen": 1.0, "rising": 0.0, "jitter": 0.0},
         },
     ),
     "no reason": (Cause.UNKNOWN, {}),
@@ -347,6 +350,19 @@ SILENT: dict[str, tuple[Cause, dict[str, Any]]] = {
             "zero": {"pde": 0.0, "bc": 1.0},
             "duration": {"pde": {"times": 9.0, "sum": 0.1}},
         },
+    ),
+    "a long time in which u is right": (
+        Cause.CAUSALITY,
+        {
+            **SOLVED,
+            "zero": {"pde": 0.0, "bc": 1.0},
+            "parts": {"pde": 1.0},
+            "duration": {"pde": {"times": 9.0, "sum": 0.8}},
+        },
+    ),
+    "far from solved, whatever u seems to be": (
+        Cause.CLEAN,
+        {"rms": {"pde": 0.5, "bc": 0.2}, "error": 0.02},
     ),
     "noise of data": (
         Cause.SPECTRAL_BIAS,

@@ -24,6 +24,13 @@ SOLVED = 0.1
 BARELY = 0.3
 """The same where the baseline is not known but as the largest residual so far."""
 
+RIGHT, WRONG = 0.03, 0.1
+"""Error of u that residuals amount to, up to which barely solved terms are solved, and above which
+solved ones are not enough."""
+
+ERROR = "error of u that the residuals amount to, over u"
+"""What `Case.error` is called in evidence."""
+
 STANDS = 0.02
 """Decades in the last tenth of the steps below which a loss stands."""
 
@@ -99,8 +106,15 @@ class Case(
 
     @property
     def solved(self) -> bool:
-        """Whether every term is solved, and all are finite."""
-        return bool(self.rms) and not self.unsolved and not self.undefined
+        """Whether every term is solved, or barely and u is right; and all are finite."""
+        if not self.rms or self.undefined:
+            return False
+        return not self.unsolved or (max(self.unsolved.values()) < BARELY and self.right)
+
+    @property
+    def right(self) -> bool:
+        """Whether residuals amount to next to no error of u."""
+        return self.error is not None and self.error < RIGHT
 
     @property
     def worst(self) -> str:

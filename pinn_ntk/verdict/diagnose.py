@@ -29,7 +29,7 @@ SOLVED: tuple[Rule, ...] = (
     solution.not_unique,
     balance.clash,
     balance.long_time,
-    steps.adds_up,
+    steps.on_its_way,
     solution.clean,
 )
 """Asked where all terms are solved: nothing else is wrong then."""

@@ -11,26 +11,23 @@ CLASH, NOTICED = 0.2, 0.05
 """Difference of two values asked for at one place; what is left of a term that suffers from it."""
 
 
-TIMES, ADDED, ADDED_EARLY = 5.0, 1.0, 0.5
-"""How often u changes by its own size until the end; what the residual adds up to, over |u|, in all
-and where most of it is early."""
+TIMES, ADDED, WRONG = 5.0, 0.5, 0.05
+"""How often u changes by its own size until the end; what the residual adds up to, over |u|; the
+error of u that residuals amount to."""
 
 
 def long_time(case: Case) -> Verdict | None:
     """A small residual adds up over a long time, from a start that is solved."""
+    wrong = case.error is None or case.error > WRONG
     for term, of_term in case.duration.items():
         others = [t for t in case.unsolved if t != term]
         autonomous = term in case.homogeneous
         if others or not autonomous or case.steps < BEGUN:
             continue
-        early = case.concentration.get(term, {}).get("early", 0.0) > MOSTLY_EARLY
-        added = ADDED_EARLY if early else ADDED
-        if of_term.get("times", 0.0) > TIMES and of_term["sum"] > added:
+        if of_term.get("times", 0.0) > TIMES and of_term["sum"] > ADDED and wrong:
             evidence = (
                 Evidence(
-                    f"{term}, added up to the end, over the size of u",
-                    of_term["sum"],
-                    f"above {added:g}",
+                    f"{term}, added up to the end, over the size of u", of_term["sum"], "above 0.5"
                 ),
                 Evidence("times that u changes by its size", of_term["times"], "above 5 is long"),
             )
@@ -70,8 +67,8 @@ what is left of them."""
 SLOW, NOT_SLOW = 0.9, 0.6
 """Share of r^2 in slow modes above which weights do not help, and below which they do."""
 
-CONCENTRATED, AT_START, MOSTLY_EARLY = 0.7, 0.5, 0.7
-"""Share of r^2 in a tenth of the points; share of these that are early in time, and mostly so."""
+CONCENTRATED, AT_START = 0.7, 0.5
+"""Share of r^2 in a tenth of the points; share of these that are early in time."""
 
 CANCELLED = 0.02
 """|sum of gradients| over the sum of their sizes where terms hold each other."""

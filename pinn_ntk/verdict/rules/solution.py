@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from pinn_ntk.verdict.case import SOLVED, Case, worst_of
+from pinn_ntk.verdict.case import ERROR, SOLVED, WRONG, Case, worst_of
 from pinn_ntk.verdict.cause import Cause
 from pinn_ntk.verdict.verdict import FACT, LIKELY, POSSIBLE, Evidence, Verdict
 
@@ -187,21 +187,25 @@ def not_unique(case: Case) -> Verdict | None:
 
 def clean(case: Case) -> Verdict | None:
     """All terms are solved."""
-    if not case.solved:
+    if not case.solved or (case.error or 0.0) > WRONG:
         return None
     term, left = case.worst, case.left[case.worst]
-    evidence = (Evidence(f"what is left of {term}", left, "1 at u = 0, below 0.1 is solved"),)
+    evidence = [Evidence(f"what is left of {term}", left, "1 at u = 0, below 0.1 is solved")]
+    if case.error is not None:
+        evidence.append(Evidence(ERROR, case.error, ""))
     remedy = (
         "Nothing: residuals are small. Whether the equation is the right one they cannot tell; an "
         "equation whose solution is known can."
     )
-    return Verdict(Cause.CLEAN, "", evidence, LIKELY, remedy)
+    return Verdict(Cause.CLEAN, "", tuple(evidence), LIKELY, remedy)
 
 
 def unknown(case: Case) -> Verdict:
     """No rule reaches its threshold: the most unusual numbers."""
     term = case.worst
     seen = [Evidence(f"what is left of {term}", case.left.get(term, 1.0), "below 0.1 is solved")]
+    if case.error is not None:
+        seen.append(Evidence(ERROR, case.error, ""))
     if term in case.align:
         seen.append(Evidence("share of that in fast modes of its kernel", case.align[term], ""))
         seen.append(Evidence("share of that in slow ones", case.slow[term], ""))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from pinn_ntk.analysis.wording import number
-from pinn_ntk.verdict.case import Case
+from pinn_ntk.verdict.case import ERROR, STANDS, WRONG, Case
 from pinn_ntk.verdict.cause import Cause
 from pinn_ntk.verdict.verdict import FACT, LIKELY, Evidence, Verdict
 
@@ -109,9 +109,6 @@ def begun(case: Case) -> Verdict | None:
 MOVED = 0.3
 """Share of the last points outside of the new ones from which these are elsewhere."""
 
-ALL = 1.0
-"""Error of u over u that a residual may add up to, from which nothing is said to be solved."""
-
 GROWN = 3.0
 """Residual of the worst term over that of the last measurement from which it has just grown."""
 
@@ -133,18 +130,16 @@ def just_grown(case: Case) -> Verdict | None:
     )
 
 
-def adds_up(case: Case) -> Verdict | None:
-    """Terms are solved, the loss still falls, and what is left may add up to all of u."""
+def on_its_way(case: Case) -> Verdict | None:
+    """Terms are solved, u is not right yet, and the loss still falls."""
     falling = case.course.get("falling", 0.0)
-    added = {t: of_term["sum"] for t, of_term in case.duration.items()}
-    term = max(added, key=added.__getitem__, default="")
-    if not falling > FALLING or not added.get(term, 0.0) > ALL:
+    if case.error is None or not case.error > WRONG or not falling > STANDS:
         return None
     evidence = (
-        Evidence(f"error of u that {term} may add up to, over u", added[term], "above 1"),
-        Evidence("decades that the loss fell in the last tenth", falling, "above 0.1"),
+        Evidence(ERROR, case.error, f"above {WRONG:g}"),
+        Evidence("decades that the loss fell in the last tenth", falling, f"above {STANDS:g}"),
     )
-    return Verdict(Cause.EARLY, term, evidence, LIKELY, _wait(case, falling))
+    return Verdict(Cause.EARLY, "", evidence, LIKELY, _wait(case, falling))
 
 
 def early(case: Case) -> Verdict | None:
