@@ -44,7 +44,8 @@ class Directions(Reruns):
         u = _some(max(outputs, key=Tensor.numel), VALUES)
         asked = {" u": u}
         asked |= {f" {n}": params[n].flatten() + 0 for n in self._coefficients() if n in params}
-        rows = {t: _some(r, ROWS) for t, r in ran.residuals.items() if r.requires_grad}
+        live = {t: r for t, r in ran.residuals.items() if r.requires_grad}
+        rows = {t: _some(self.counted(t, r), ROWS) for t, r in live.items()}
         kernel = empirical_ntk({**rows, **asked}, params, certify=False)
         moved = {t: r for t, r in rows.items() if kernel.trace(t) > 0}
         return (Joint(kernel, moved), u.detach()) if moved else None

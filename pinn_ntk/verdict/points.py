@@ -130,10 +130,9 @@ class Points(Reruns):
             if moved is None:
                 continue
             ran = self.rerun(Change(tensors=partial(_put, moved)))
-            now = float(self.look.residuals[term].detach().abs().double().square().mean())
-            after = float(ran.residuals[term].detach().abs().double().square().mean())
-            if now > 0:
-                found[term] = after / now
+            before = self.rms[term]
+            if before > 0:
+                found[term] = (rms(self.counted(term, ran.residuals[term])) / before) ** 2
         return found
 
     @quantity("old points", nothing)

@@ -135,7 +135,8 @@ class Reruns(Terms):
     @quantity("residuals in float64", dict)
     def exact(self) -> dict[str, float]:
         """Term -> root mean square of its residual when it is computed in float64."""
-        return {t: rms(r) for t, r in self.rerun(Change(double=True)).residuals.items()}
+        ran = self.rerun(Change(double=True))
+        return {t: rms(self.counted(t, r)) for t, r in ran.residuals.items()}
 
     @quantity("the derivative along a direction", dict)
     def cut(self) -> dict[str, float]:
