@@ -36,7 +36,7 @@ NARROW = [
     Run(
         "narrow-poisson",
         "TOO_NARROW",
-        "judge",
+        "set",
         Poisson,
         {
             "a": 2.0,
@@ -63,7 +63,7 @@ NARROW = [
     Run(
         "narrow-fit-plane",
         "TOO_NARROW",
-        "judge",
+        "set",
         Fit,
         {
             "u": lambda x: torch.sin(6 * x[:, :1]) * torch.cos(5 * x[:, 1:]),
@@ -89,7 +89,7 @@ NARROW = [
     Run(
         "narrow-oscillator",
         "TOO_NARROW",
-        "judge",
+        "set",
         Oscillator,
         {"omega": 3.0, "span": 4.0, "points": grid(0, 4, 80), "steps": 40, "optim": lbfgs()},
         narrow(2, depth=1),
@@ -110,7 +110,7 @@ SPECTRAL = [
     Run(
         "spectral-slope",
         "SPECTRAL_BIAS",
-        "judge",
+        "set",
         Slope,
         {
             "u": waves(10, amplitude=1.0),
@@ -124,7 +124,7 @@ SPECTRAL = [
     Run(
         "spectral-poisson",
         "SPECTRAL_BIAS",
-        "judge",
+        "set",
         Poisson,
         {
             "a": 16.0,
@@ -138,7 +138,7 @@ SPECTRAL = [
     Run(
         "spectral-fit-image",
         "SPECTRAL_BIAS",
-        "judge",
+        "set",
         Fit,
         {
             "u": lambda x: torch.sin(25 * x[:, :1]) * torch.sin(25 * x[:, 1:]),

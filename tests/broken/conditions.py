@@ -36,7 +36,7 @@ NOTHING = [
     Run(
         "nothing-heat-no-start",
         "NOTHING_TO_FIND",
-        "judge",
+        "set",
         Heat,
         {"steps": 1200, "optim": adam(4e-3)},
         {"without": ("ic",)},
@@ -45,7 +45,7 @@ NOTHING = [
     Run(
         "nothing-poisson-no-source",
         "NOTHING_TO_FIND",
-        "judge",
+        "set",
         Poisson,
         POISSON,
         {"problem": SourceForgotten},
@@ -53,7 +53,7 @@ NOTHING = [
     Run(
         "nothing-system-no-start",
         "NOTHING_TO_FIND",
-        "judge",
+        "set",
         System,
         {"rhs": oscillating, "start": (1, 0), "steps": 1500, "batch": 20},
         {"without": ("start",)},
@@ -69,7 +69,7 @@ NOTHING = [
     Run(
         "nothing-wave-no-profile",
         "NOTHING_TO_FIND",
-        "judge",
+        "set",
         Wave,
         {"steps": 25, "optim": lbfgs(), "weights": {"u0": 10, "walls": 10}},
         {"without": ("u0",)},
@@ -177,7 +177,7 @@ CONTRADICTION = [
     Run(
         "contradiction-two-starts",
         "CONTRADICTION",
-        "judge",
+        "set",
         Decay,
         {"steps": 1500},
         {"problem": Opposed},
@@ -185,7 +185,7 @@ CONTRADICTION = [
     Run(
         "contradiction-wrong-sign",
         "CONTRADICTION",
-        "judge",
+        "set",
         RightSign,
         {"steps": 1500, "optim": adam(4e-3), "kappa": 0.2},
         {"problem": WrongSign},
@@ -209,7 +209,7 @@ CONTRADICTION = [
     Run(
         "contradiction-walls",
         "CONTRADICTION",
-        "judge",
+        "set",
         WallsOf,
         {"steps": 1500, "points": uniform(150, *UNIT)},
         {"wall": 1.0},
@@ -246,7 +246,7 @@ NOT_UNIQUE = [
     Run(
         "not-unique-oscillator-no-velocity",
         "NOT_UNIQUE",
-        "judge",
+        "set",
         Oscillator,
         {"start": (1.0, 1.5), "steps": 1500},
         {"without": ("velocity",)},
@@ -255,7 +255,7 @@ NOT_UNIQUE = [
     Run(
         "not-unique-square-one-wall",
         "NOT_UNIQUE",
-        "judge",
+        "set",
         Square,
         {"steps": 1500, "weights": {"walls": 100}, "points": uniform(150, *UNIT)},
         {"walls": (0,)},
@@ -271,7 +271,7 @@ NOT_UNIQUE = [
     Run(
         "not-unique-two-networks-no-ends",
         "NOT_UNIQUE",
-        "judge",
+        "set",
         Mixed,
         {"steps": 1500, "weights": {"ends": 10}},
         {"without": ("ends",)},
@@ -279,7 +279,7 @@ NOT_UNIQUE = [
     Run(
         "not-unique-advection-no-inflow",
         "NOT_UNIQUE",
-        "judge",
+        "set",
         Advection,
         {"steps": 2000, "optim": adam(5e-3), "net": {"depth": 3}, "c": 1.0},
         {"without": ("inflow",)},

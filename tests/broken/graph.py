@@ -101,7 +101,7 @@ DETACHED = [
         POISSON,
         {"problem": SecondWithoutGraph},
     ),
-    Run("detached-walls-item", "DETACHED", "judge", Poisson, POISSON, {"problem": WallsAsNumber}),
+    Run("detached-walls-item", "DETACHED", "set", Poisson, POISSON, {"problem": WallsAsNumber}),
     Run(
         "detached-data-no-grad",
         "DETACHED",
@@ -110,16 +110,14 @@ DETACHED = [
         {"steps": 1500},
         {"problem": PredictionWithoutGrad},
     ),
-    Run(
-        "detached-start-data", "DETACHED", "judge", Heat, {"steps": 1000}, {"problem": StartOfData}
-    ),
+    Run("detached-start-data", "DETACHED", "set", Heat, {"steps": 1000}, {"problem": StartOfData}),
     Run(
         "detached-start-numpy", "DETACHED", "set", Decay, {"steps": 800}, {"problem": ThroughNumpy}
     ),
     Run(
         "detached-burgers-residual",
         "DETACHED",
-        "judge",
+        "set",
         Burgers,
         {"steps": 1500, "optim": adam(5e-3)},
         {"problem": DetachedInside},
@@ -197,7 +195,7 @@ NOT_TRAINED = [
     Run(
         "untrained-second-network",
         "NOT_TRAINED",
-        "judge",
+        "set",
         Mixed,
         {"steps": 1500, "weights": {"ends": 10}},
         {"trained": network},
@@ -210,11 +208,11 @@ NOT_TRAINED = [
         {"steps": 1500},
         {"trained": network},
     ),
-    Run("untrained-frozen", "NOT_TRAINED", "judge", Heat, {"steps": 1200}, {"problem": Frozen}),
+    Run("untrained-frozen", "NOT_TRAINED", "set", Heat, {"steps": 1200}, {"problem": Frozen}),
     Run(
         "untrained-coefficient-of-its-own",
         "NOT_TRAINED",
-        "judge",
+        "set",
         Inverse,
         {"steps": 40, "optim": lbfgs(max_iter=10), "k": 3.0},
         {"problem": CoefficientOfItsOwn},

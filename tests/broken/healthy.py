@@ -38,7 +38,7 @@ SQUARE = ((0.0, 1.0), (0.0, 1.0))
 
 CLEAN = [
     Run("clean-heat-adam", "CLEAN", "set", Heat, {"steps": 1200, "optim": adam(4e-3)}),
-    Run("clean-decay-mini-batches", "CLEAN", "judge", Decay, {"steps": 1200, "batch": 10}),
+    Run("clean-decay-mini-batches", "CLEAN", "set", Decay, {"steps": 1200, "batch": 10}),
     Run(
         "clean-poisson-lbfgs",
         "CLEAN",
@@ -49,14 +49,14 @@ CLEAN = [
     Run(
         "clean-oscillator-lbfgs-float64",
         "CLEAN",
-        "judge",
+        "set",
         Oscillator,
         {"steps": 30, "optim": lbfgs(), "dtype": torch.float64, "net": {"activation": "sin"}},
     ),
     Run(
         "clean-heat-resampled",
         "CLEAN",
-        "judge",
+        "set",
         Heat,
         {
             "steps": 1500,
@@ -71,7 +71,7 @@ CLEAN = [
     Run(
         "clean-predator-prey-hard",
         "CLEAN",
-        "judge",
+        "set",
         System,
         {
             "rhs": predator_prey,
@@ -88,14 +88,12 @@ CLEAN = [
         Inverse,
         {"steps": 1500, "trained": two_rates},
     ),
-    Run(
-        "clean-inverse-lbfgs", "CLEAN", "judge", Inverse, {"steps": 25, "optim": lbfgs(max_iter=10)}
-    ),
+    Run("clean-inverse-lbfgs", "CLEAN", "set", Inverse, {"steps": 25, "optim": lbfgs(max_iter=10)}),
     Run("clean-two-networks", "CLEAN", "set", Mixed, {"steps": 2000, "weights": {"ends": 10}}),
     Run(
         "clean-poisson-balanced",
         "CLEAN",
-        "judge",
+        "set",
         Poisson,
         {"a": 2, "steps": 2000, "net": {"width": 50}, "callbacks": balancing},
     ),
@@ -116,7 +114,7 @@ CLEAN = [
     Run(
         "clean-burgers-scheduled",
         "CLEAN",
-        "judge",
+        "set",
         Burgers,
         {
             "steps": 1500,
@@ -134,7 +132,7 @@ CLEAN = [
     Run(
         "clean-advection",
         "CLEAN",
-        "judge",
+        "set",
         Advection,
         {"steps": 2000, "optim": adam(5e-3), "net": {"depth": 3, "init": xavier}},
     ),
@@ -145,7 +143,7 @@ CLEAN = [
         Decay,
         {"steps": 2500, "optim": sgd(0.005), "net": {"width": 64, "depth": 1}},
     ),
-    Run("clean-slope-adamw", "CLEAN", "judge", Slope, {"steps": 1500, "optim": torch.optim.AdamW}),
+    Run("clean-slope-adamw", "CLEAN", "set", Slope, {"steps": 1500, "optim": torch.optim.AdamW}),
 ]
 
 EARLY = [
@@ -160,7 +158,7 @@ EARLY = [
     Run(
         "early-square",
         "EARLY",
-        "judge",
+        "set",
         Square,
         {"steps": 2000, "weights": {"walls": 100}},
         {"steps": 50},
@@ -176,7 +174,7 @@ EARLY = [
     Run(
         "early-advection",
         "EARLY",
-        "judge",
+        "set",
         Advection,
         {"steps": 2000, "optim": adam(5e-3), "net": {"depth": 3, "init": xavier}},
         {"steps": 100},
@@ -192,7 +190,7 @@ EARLY = [
     Run(
         "early-oscillator-batches",
         "EARLY",
-        "judge",
+        "set",
         Oscillator,
         {"steps": 1500, "batch": 20, "omega": 3.0},
         {"steps": 60},

@@ -73,7 +73,7 @@ DIVERGED = [
     Run(
         "diverged-poisson-descent",
         "DIVERGED",
-        "judge",
+        "set",
         Poisson,
         POISSON,
         {"optim": sgd(0.05), "steps": 300},
@@ -89,7 +89,7 @@ DIVERGED = [
     Run(
         "diverged-logarithm-of-negative",
         "DIVERGED",
-        "judge",
+        "set",
         System,
         {"rhs": gompertz, "start": (0.2,), "span": 2, "steps": 1200, "net": {"out": nn.Softplus()}},
         {"net": {"out": None}},
@@ -97,7 +97,7 @@ DIVERGED = [
     Run(
         "diverged-division-by-zero",
         "DIVERGED",
-        "judge",
+        "set",
         Radial,
         {"steps": 1500},
         {"inner": 0.0, "steps": 300},
@@ -200,7 +200,7 @@ ROUNDING = [
     Run(
         "rounding-pressure-differences",
         "ROUNDING",
-        "judge",
+        "set",
         SlopeByDifferences,
         {"background": 4e6, "steps": 1200, "net": {"activation": "silu"}} | DOUBLE,
         SINGLE,
@@ -208,7 +208,7 @@ ROUNDING = [
     Run(
         "rounding-heat-differences",
         "ROUNDING",
-        "judge",
+        "set",
         HeatByDifferences,
         {
             "steps": 1200,
@@ -230,7 +230,7 @@ ROUNDING = [
     Run(
         "rounding-differences-lbfgs",
         "ROUNDING",
-        "judge",
+        "set",
         Differences,
         {
             "steps": 40,

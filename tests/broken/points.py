@@ -95,11 +95,11 @@ class FlatVarying(Varying):
 
 BROADCAST = [
     Run("broadcast-forcing", "BROADCAST", "set", Poisson, POISSON, {"problem": FlatForcing}),
-    Run("broadcast-data", "BROADCAST", "judge", Inverse, {"steps": 1500}, {"problem": FlatData}),
+    Run("broadcast-data", "BROADCAST", "set", Inverse, {"steps": 1500}, {"problem": FlatData}),
     Run(
         "broadcast-mini-batches",
         "BROADCAST",
-        "judge",
+        "set",
         Slope,
         {"steps": 1500, "batch": 20},
         {"problem": FlatSlope},
@@ -115,7 +115,7 @@ BROADCAST = [
     Run(
         "broadcast-initial-profile",
         "BROADCAST",
-        "judge",
+        "set",
         Heat,
         {"steps": 1000, "optim": adam(4e-3), "kappa": 0.03},
         {"problem": FlatStart},
@@ -170,7 +170,7 @@ REPEATED = [
     Run(
         "repeated-two-values",
         "REPEATED_POINTS",
-        "judge",
+        "set",
         Slope,
         {"steps": 1000, "points": grid(0, 2, 40)},
         {"points": few_of(grid(1.0, 2.0, 3), 2, 20)},
@@ -186,7 +186,7 @@ REPEATED = [
     Run(
         "repeated-three-values",
         "REPEATED_POINTS",
-        "judge",
+        "set",
         Poisson,
         POISSON | {"a": 2.0},
         {"fresh": True, "points": choice([-0.7, 0.1, 0.4], 40)},
@@ -194,7 +194,7 @@ REPEATED = [
     Run(
         "repeated-dataset",
         "REPEATED_POINTS",
-        "judge",
+        "set",
         Fit,
         {"u": waves(1), "steps": 1500, "batch": 20, "net": {"scaled": True, "activation": "sin"}},
         {"points": one_of(uniform(1, (0, 1)), 60)},
@@ -226,7 +226,7 @@ POINTS = [
     Run(
         "points-first-half-only",
         "POINTS",
-        "judge",
+        "set",
         Slope,
         {"u": lambda t: 1 + torch.sin(4 * t), "steps": 1500, "optim": adam(5e-3)},
         {"points": grid(0, 0.5, 40)},
@@ -242,7 +242,7 @@ POINTS = [
     Run(
         "points-square-three",
         "POINTS",
-        "judge",
+        "set",
         Square,
         {"steps": 1500, "weights": {"walls": 100}, "points": uniform(150, *UNIT)},
         {"points": uniform(3, *UNIT)},
@@ -259,7 +259,7 @@ POINTS = [
     Run(
         "points-fit-few",
         "POINTS",
-        "judge",
+        "set",
         Fit,
         {
             "u": waves(2),
@@ -281,7 +281,7 @@ POINTS = [
     Run(
         "points-advection-gap",
         "POINTS",
-        "judge",
+        "set",
         Advection,
         {"c": 1.0, "steps": 2000, "optim": adam(5e-3), "net": {"depth": 3}},
         {"points": uniform(300, (0.0, 0.15), (0.0, 1.0))},

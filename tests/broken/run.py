@@ -61,7 +61,7 @@ class Run:
 
     name: str
     cause: str
-    half: Literal["set", "judge"]
+    half: Literal["set", "set"]
     problem: type[Pinn]
     settings: Mapping[str, Any]
     mistake: Mapping[str, Any] = field(default_factory=dict)

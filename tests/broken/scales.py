@@ -34,7 +34,7 @@ INPUTS = [
     Run(
         "inputs-metres",
         "INPUTS_NOT_SCALED",
-        "judge",
+        "set",
         Heat,
         {"length": 500.0, "steps": 1500, "optim": adam(4e-3), "net": {"scaled": True}},
         RAW,
@@ -50,7 +50,7 @@ INPUTS = [
     Run(
         "inputs-kelvin",
         "INPUTS_NOT_SCALED",
-        "judge",
+        "set",
         Decay,
         {
             "start": 273.0,
@@ -65,7 +65,7 @@ INPUTS = [
     Run(
         "inputs-micrometres",
         "INPUTS_NOT_SCALED",
-        "judge",
+        "set",
         Decay,
         {"start": 0.0, "span": 2e-6, "k": 3.0, "steps": 1000, "batch": 20, "net": {"scaled": True}},
         RAW,
@@ -119,7 +119,7 @@ SATURATED = [
     Run(
         "saturated-biases",
         "SATURATED",
-        "judge",
+        "set",
         Decay,
         {"steps": 1000},
         initialised(biased(15.0, 25.0)),
@@ -127,7 +127,7 @@ SATURATED = [
     Run(
         "saturated-heat-uniform",
         "SATURATED",
-        "judge",
+        "set",
         Heat,
         {"steps": 1200, "optim": adam(4e-3)},
         initialised(normal(12.0)),
@@ -143,7 +143,7 @@ SATURATED = [
     Run(
         "saturated-dead-relu",
         "SATURATED",
-        "judge",
+        "set",
         Fit,
         {"u": waves(), "steps": 1500, "net": {"activation": "relu"}},
         initialised(biased(-6.0, -3.0)),
@@ -176,7 +176,7 @@ OUTPUTS = [
     Run(
         "outputs-displacement",
         "OUTPUTS_NOT_SCALED",
-        "judge",
+        "set",
         Poisson,
         {
             "size": 1e-6,
@@ -189,7 +189,7 @@ OUTPUTS = [
     Run(
         "outputs-square-large",
         "OUTPUTS_NOT_SCALED",
-        "judge",
+        "set",
         Square,
         {
             "size": 1e4,
@@ -230,7 +230,7 @@ OUTPUTS = [
     Run(
         "outputs-current",
         "OUTPUTS_NOT_SCALED",
-        "judge",
+        "set",
         Decay,
         {
             "size": 1e6,

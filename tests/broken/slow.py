@@ -34,7 +34,7 @@ IMBALANCE = [
     Run(
         "imbalance-wave",
         "IMBALANCE",
-        "judge",
+        "set",
         Wave,
         {
             "c": 2.0,
@@ -55,7 +55,7 @@ IMBALANCE = [
     Run(
         "imbalance-data",
         "IMBALANCE",
-        "judge",
+        "set",
         Inverse,
         {"steps": 1500},
         {"weights": {"data": 1e-5}},
@@ -63,7 +63,7 @@ IMBALANCE = [
     Run(
         "imbalance-heat-equation",
         "IMBALANCE",
-        "judge",
+        "set",
         Heat,
         {"kappa": 0.3, "steps": 1500, "optim": adam(4e-3)},
         {"weights": {"pde": 1e-5}},
@@ -87,7 +87,7 @@ IMBALANCE = [
     Run(
         "imbalance-oscillator-position",
         "IMBALANCE",
-        "judge",
+        "set",
         Oscillator,
         {"steps": 1500, "start": (1.0, 0.3)},
         {"weights": {"position": 1e-5}},
@@ -124,10 +124,10 @@ def late(
 
 CAUSALITY = [
     late("van-der-pol", "set", van_der_pol, (1.0, 0.0), 1.5, 6.0),
-    late("van-der-pol-long", "judge", van_der_pol, (0.5, 0.0), 1.5, 9.0),
-    late("pendulum", "judge", pendulum, (2.0, 0.0), 1.0, 8.0),
+    late("van-der-pol-long", "set", van_der_pol, (0.5, 0.0), 1.5, 9.0),
+    late("pendulum", "set", pendulum, (2.0, 0.0), 1.0, 8.0),
     late("oscillating", "set", oscillating, (1.0, 0.0), 2.0, 16.0),
-    late("predator-prey", "judge", predator_prey, (2.0, 0.5), 3.0, 25.0),
+    late("predator-prey", "set", predator_prey, (2.0, 0.5), 3.0, 25.0),
     late("pendulum-small", "set", pendulum, (1.0, 0.0), 1.0, 10.0),
 ]
 

@@ -37,7 +37,7 @@ RANDOM = [
     Run(
         "random-heat-dropout",
         "RANDOM_OR_DECAY",
-        "judge",
+        "set",
         Heat,
         {**HEAT, "kappa": 0.3},
         {"net": {"dropout": 0.4}},
@@ -45,7 +45,7 @@ RANDOM = [
     Run(
         "random-oscillator-noise",
         "RANDOM_OR_DECAY",
-        "judge",
+        "set",
         Oscillator,
         {"steps": 1500, "omega": 4.0},
         {"net": {"noise": 0.3}},
@@ -61,7 +61,7 @@ RANDOM = [
     Run(
         "decay-poisson-adam",
         "RANDOM_OR_DECAY",
-        "judge",
+        "set",
         Poisson,
         POISSON,
         {"optim": adam(3e-3, weight_decay=1.0)},
@@ -77,7 +77,7 @@ RANDOM = [
     Run(
         "decay-mini-batches",
         "RANDOM_OR_DECAY",
-        "judge",
+        "set",
         System,
         {"rhs": oscillating, "start": (1, 0), "steps": 1500, "batch": 20},
         {"optim": adam(3e-3, weight_decay=0.1)},
@@ -99,7 +99,7 @@ SHORT = [
         DECAY,
         {"trainer": {"gradient_clip_val": 1e-4}},
     ),
-    Run("short-poisson-adam", "STEP_TOO_SHORT", "judge", Poisson, POISSON, {"optim": adam(1e-7)}),
+    Run("short-poisson-adam", "STEP_TOO_SHORT", "set", Poisson, POISSON, {"optim": adam(1e-7)}),
     Run(
         "short-schedule",
         "STEP_TOO_SHORT",
@@ -111,7 +111,7 @@ SHORT = [
     Run(
         "short-warmup",
         "STEP_TOO_SHORT",
-        "judge",
+        "set",
         Oscillator,
         {"steps": 1500},
         {"schedule": partial(lr_scheduler.LambdaLR, lr_lambda=warmup)},
@@ -119,7 +119,7 @@ SHORT = [
     Run(
         "short-step-schedule",
         "STEP_TOO_SHORT",
-        "judge",
+        "set",
         Square,
         SQUARE,
         {"schedule": partial(lr_scheduler.StepLR, step_size=10, gamma=0.5)},
@@ -154,12 +154,12 @@ LARGE = [
         {"optim": sgd(1.0)},
         note="clipping keeps it from overflowing",
     ),
-    Run("large-poisson-adam", "STEP_TOO_LARGE", "judge", Poisson, POISSON, {"optim": adam(0.5)}),
+    Run("large-poisson-adam", "STEP_TOO_LARGE", "set", Poisson, POISSON, {"optim": adam(0.5)}),
     Run("large-heat-adam", "STEP_TOO_LARGE", "set", Heat, HEAT, {"optim": adam(0.2)}),
     Run(
         "large-rmsprop",
         "STEP_TOO_LARGE",
-        "judge",
+        "set",
         Oscillator,
         {"steps": 1500, "omega": 3.0},
         {"optim": partial(torch.optim.RMSprop, lr=0.1)},
@@ -167,7 +167,7 @@ LARGE = [
     Run(
         "large-momentum",
         "STEP_TOO_LARGE",
-        "judge",
+        "set",
         Slope,
         {"steps": 2000, "optim": sgd(0.02), "u": lambda t: 1 + torch.sin(t), **CLIPPED},
         {"optim": sgd(2.0, momentum=0.9)},
@@ -183,7 +183,7 @@ LARGE = [
     Run(
         "large-burgers-adamw",
         "STEP_TOO_LARGE",
-        "judge",
+        "set",
         Burgers,
         {"steps": 1200, "optim": adam(5e-3)},
         {"optim": partial(torch.optim.AdamW, lr=0.3)},

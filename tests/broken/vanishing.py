@@ -52,7 +52,7 @@ VANISHES = [
     Run(
         "vanishes-heat-leaky-relu",
         "DERIVATIVE_VANISHES",
-        "judge",
+        "set",
         Heat,
         {"steps": 1000},
         {"net": {"activation": "leaky_relu"}},
@@ -66,11 +66,11 @@ VANISHES = [
         relu,
         note="u'' + u: the term still trains through u",
     ),
-    Run("vanishes-square-relu", "DERIVATIVE_VANISHES", "judge", Square, SQUARE, relu),
+    Run("vanishes-square-relu", "DERIVATIVE_VANISHES", "set", Square, SQUARE, relu),
     Run(
         "vanishes-screened-prelu",
         "DERIVATIVE_VANISHES",
-        "judge",
+        "set",
         Poisson,
         POISSON | {"reaction": 4.0},
         {"net": {"activation": "prelu"}},
