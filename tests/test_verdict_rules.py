@@ -287,6 +287,18 @@ SILENT: dict[str, tuple[Cause, dict[str, Any]]] = {
         Cause.IMBALANCE,
         {"rms": {"pde": 0.02, "bc": 0.16}, "rates": {"pde": 50.0, "bc": 1.0}},
     ),
+    "a batch of data": (Cause.POINTS, {**SOLVED, "told": {"bc": -0.5}, "stays": False}),
+    "a long time that is on its way": (
+        Cause.CAUSALITY,
+        {
+            **SOLVED,
+            "zero": {"pde": 0.0, "bc": 1.0},
+            "parts": {"pde": 1.0},
+            "duration": {"pde": {"times": 9.0, "sum": 0.8}},
+            "error": 0.06,
+            "course": {"falling": 0.2, "fallen": 1.0, "rising": 0.0, "jitter": 0.0},
+        },
+    ),
     "data that say each other": (Cause.POINTS, {**SOLVED, "told": {"bc": 0.9}}),
     "u = 0 solves, but u is not 0": (
         Cause.NOTHING_TO_FIND,

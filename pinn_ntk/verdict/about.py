@@ -91,8 +91,7 @@ ABOUT: dict[str, About] = {
     "OUTPUTS_NOT_SCALED": About(
         "outputs are not scaled",
         "What is sought is far from 1 in size, where a network does not start and seldom gets.",
-        "The size of u that a term asks for, by what it leaves at u = 0 and what it answers to u, "
-        "is above 100, or in every term below 3e-3.",
+        "The u that a term asks for is above 100 in size, or below 3e-3 in every term.",
         "u = scale * net(x), with the size of the data; or equations in units in which u is 1.",
         "Wang et al. 2023 (An expert's guide), sec. 4",
     ),
@@ -121,8 +120,8 @@ ABOUT: dict[str, About] = {
     "POINTS": About(
         "points are too few or badly placed",
         "The equation holds at the points of the training and nowhere else.",
-        "Squared residual between the points over that at them above 100; elsewhere above 20; or "
-        "data of which straight lines between neighbours explain less than a quarter.",
+        "Squared residual between the points over that at them above 100, elsewhere above 20; or "
+        "data that explain less than a quarter of each other.",
         "More points, or new ones each step; old points kept beside new ones.",
         "Daw et al. 2023; Krishnapriyan et al. 2021",
     ),
@@ -135,23 +134,20 @@ ABOUT: dict[str, About] = {
     "ROUNDING": About(
         "rounding",
         "The residual is a small difference of large numbers, and single precision ends it.",
-        "In float64 the residual of the same parameters differs by more than 5 %, or is not 0 and "
-        "always 0 before.",
+        "In float64 the residual differs by more than 5 %, or is not 0 where it always was 0.",
         "Trainer(precision='64-true'), or a formula without the difference.",
     ),
     "STEP_TOO_LARGE": About(
         "steps are too large",
         "The optimizer jumps over the minimum, or has thrown units into saturation.",
-        "Units saturated by steps longer than a tenth of the parameters; or the loss jumps by 0.05 "
-        "decades and stays high.",
+        "Steps above a tenth of the parameters saturate units; or the loss jumps and stays high.",
         "A smaller learning rate; under plain descent below 2 / mu_max.",
         "Wang, Yu, Perdikaris 2022, sec. 4",
     ),
     "IMBALANCE": About(
         "imbalance of the terms",
         "One term could learn fast and is not let: the others outweigh it.",
-        "It is 10 times further from solved than the best, and its residual lies in fast modes; or "
-        "its rate, weight in force, is 20 to 100 times smaller.",
+        "It is 10 times less solved than the best, in fast modes; or its rate 20 to 100 times less.",
         "A larger weight for it: by hand, or NTKBalancer().",
         "Wang, Yu, Perdikaris 2022, sec. 5; Wang, Teng, Perdikaris 2021",
     ),
@@ -166,15 +162,13 @@ ABOUT: dict[str, About] = {
     "CONTRADICTION": About(
         "terms contradict each other",
         "No function satisfies all terms.",
-        "Stationary, several terms unsolved in fast modes, gradients cancel; or conditions differ "
-        "where they meet, or data at equal points.",
+        "Gradients of unsolved terms cancel, in fast modes; or values differ where points meet.",
         "Check data, coefficients, signs, and where conditions meet (corners).",
     ),
     "SPECTRAL_BIAS": About(
         "spectral bias",
         "What is left lies in directions that the kernel learns very slowly: high frequencies.",
-        "More than 0.2 is left of a term, 90 % of it below 1e-3 of the largest eigenvalue of its "
-        "own kernel, and the loss stands.",
+        "90 % of what is left of a term lies below 1e-3 of the largest eigenvalue of its kernel.",
         "Fourier features, sin activations, or a second-order method.",
         "Rahaman et al. 2019; Tancik et al. 2020; Wang, Wang, Perdikaris 2021",
     ),

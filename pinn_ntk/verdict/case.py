@@ -10,6 +10,7 @@ from pinn_ntk.looks.look import Look
 from pinn_ntk.verdict.demand import Demand
 from pinn_ntk.verdict.directions import Directions
 from pinn_ntk.verdict.duration import Duration
+from pinn_ntk.verdict.elsewhere import Elsewhere
 from pinn_ntk.verdict.meeting import Meeting
 from pinn_ntk.verdict.network import Network
 from pinn_ntk.verdict.noise import Noise
@@ -24,7 +25,7 @@ SOLVED = 0.1
 BARELY = 0.3
 """The same where the baseline is not known but as the largest residual so far."""
 
-RIGHT, WRONG = 0.03, 0.1
+RIGHT, WRONG = 0.05, 0.1
 """Error of u that residuals amount to, up to which barely solved terms are solved, and above which
 solved ones are not enough."""
 
@@ -42,6 +43,7 @@ class Case(
     Training,
     Network,
     Parameters,
+    Elsewhere,
     Parts,
     Meeting,
     Demand,

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from pinn_ntk.graph.jacobian.empirical import empirical_ntk
+from pinn_ntk.graph.terms.learned import set_aside
 from pinn_ntk.looks.rerun import Change
 from pinn_ntk.verdict.joint import Joint
 from pinn_ntk.verdict.quantity import nothing, quantity
@@ -75,10 +76,14 @@ class Directions(Reruns):
         return rms(joint.change(" u")) / rms(u) if rms(u) else None
 
     def _coefficients(self) -> list[str]:
-        """Names of the inverse parameters, a few numbers each."""
+        """Names of the inverse parameters, a few numbers each, that are bound by terms alone."""
         groups, trained = self.look.groups, self.look.trained
         few = [n for n, p in trained.items() if p.numel() <= FEW and groups.get(n) == "inverse"]
-        return few if any(group == "network" for group in groups.values()) else []
+        if not few or not any(group == "network" for group in groups.values()):
+            return []
+        loss = self.look.loss
+        bound = {id(p) for p in set_aside(loss)} if loss is not None and loss.requires_grad else ()
+        return [name for name in few if id(trained[name]) not in bound]
 
     @quantity("the range of J", nothing)
     def unreached(self) -> float | None:

@@ -28,6 +28,18 @@ def learned_weights(loss: Tensor) -> list[Tensor]:
     return [tensor for key, tensor in weighing.items() if key not in used]
 
 
+def set_aside(loss: Tensor) -> list[Tensor]:
+    """Leaves on which the loss depends by themselves: in penalties, and in weights of its terms.
+
+    >>> import torch
+    >>> theta, k = (torch.tensor(2.0, requires_grad=True) for _ in range(2))
+    >>> loss = (k * theta * torch.ones(3) - 1).square().mean() + k.square()
+    >>> [found is k for found in set_aside(loss)]
+    [True]
+    """
+    return list(_leaves(trace(origin(loss)[0]).asides).values())
+
+
 def _leaves(roots: Iterable[Node]) -> dict[int, Tensor]:
     found = map(leaf, nodes_below(roots))
     return {id(tensor): tensor for tensor in found if tensor is not None}

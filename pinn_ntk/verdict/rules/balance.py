@@ -11,13 +11,15 @@ CLASH, NOTICED = 0.2, 0.05
 """Difference of two values asked for at one place; what is left of a term that suffers from it."""
 
 
-TIMES, ADDED, WRONG = 5.0, 0.5, 0.05
+TIMES, ADDED, WRONG = 7.0, 0.5, 0.05
 """How often u changes by its own size until the end; what the residual adds up to, over |u|; the
 error of u that residuals amount to."""
 
 
 def long_time(case: Case) -> Verdict | None:
     """A small residual adds up over a long time, from a start that is solved."""
+    if case.course.get("falling", 0.0) > FALLS:
+        return None
     wrong = case.error is None or case.error > WRONG
     for term, of_term in case.duration.items():
         others = [t for t in case.unsolved if t != term]
@@ -29,7 +31,7 @@ def long_time(case: Case) -> Verdict | None:
                 Evidence(
                     f"{term}, added up to the end, over the size of u", of_term["sum"], "above 0.5"
                 ),
-                Evidence("times that u changes by its size", of_term["times"], "above 5 is long"),
+                Evidence("times that u changes by its size", of_term["times"], "above 7 is long"),
             )
             remedy = "Train early times first: causal weights, or windows in time one by one."
             return Verdict(Cause.CAUSALITY, term, evidence, LIKELY, remedy)

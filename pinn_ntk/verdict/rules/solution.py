@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 
-from pinn_ntk.verdict.case import ERROR, SOLVED, WRONG, Case, worst_of
+from pinn_ntk.verdict.case import BARELY, ERROR, SOLVED, WRONG, Case, worst_of
 from pinn_ntk.verdict.cause import Cause
 from pinn_ntk.verdict.verdict import FACT, LIKELY, POSSIBLE, Evidence, Verdict
 
 BETWEEN, APART = 100.0, 20.0
 """Mean square between the points over that at them; the same at points further away."""
 
-UNREACHED, MOSTLY = 0.9, 0.5
+UNREACHED, MOSTLY = 0.9, 0.4
 """Share of the residual outside of the range of J; the same with very few parameters."""
 
 ROUNDED = 0.05
@@ -36,7 +36,7 @@ FREE, FREE_OF_SIZE, FREE_COEFFICIENT = 5e-4, 0.1, 0.1
 def between(case: Case) -> Verdict | None:
     """The equation holds at its points and not between them."""
     term, ratio = worst_of(case.fresh)
-    if not ratio > BETWEEN or not _matters(case, term, ratio):
+    if not ratio > BETWEEN or not _left_there(case, term, ratio) > BARELY:
         return None
     quantity = f"{term}, mean square between its points over that at them"
     evidence = (Evidence(quantity, ratio, f"above {BETWEEN:g}"),)
@@ -44,9 +44,9 @@ def between(case: Case) -> Verdict | None:
     return Verdict(Cause.POINTS, term, evidence, FACT, remedy, "too few points")
 
 
-def _matters(case: Case, term: str, ratio: float) -> bool:
-    """Whether a term that is solved at its points is not so elsewhere."""
-    return case.left.get(term, 0.0) * math.sqrt(ratio) > SOLVED
+def _left_there(case: Case, term: str, ratio: float) -> float:
+    """What is left of a term elsewhere."""
+    return case.left.get(term, 0.0) * math.sqrt(ratio)
 
 
 def points(case: Case) -> Verdict | None:
@@ -54,14 +54,14 @@ def points(case: Case) -> Verdict | None:
     if (few := between(case)) is not None:
         return few
     term, ratio = worst_of(case.outside)
-    if ratio > APART and _matters(case, term, ratio):
+    if ratio > APART and _left_there(case, term, ratio) > SOLVED:
         quantity = f"{term}, mean square where it has no points over that at them"
         evidence = (Evidence(quantity, ratio, f"above {APART:g}"),)
         remedy = "Draw points from the whole domain, up to where the other terms have theirs."
         title = "points miss a part of the domain"
         return Verdict(Cause.POINTS, term, evidence, FACT, remedy, title)
     term, ratio = case.forgotten or ("", 0.0)
-    if ratio > APART and _matters(case, term, ratio):
+    if ratio > APART and _left_there(case, term, ratio) > SOLVED:
         evidence = (
             Evidence(f"{term}, mean square at old points over that at today's", ratio, "above 20"),
         )
@@ -75,9 +75,9 @@ TOLD = 0.25
 
 
 def too_few_data(case: Case) -> Verdict | None:
-    """Data that the network meets say nothing of what lies between them."""
+    """Data that the network meets say nothing of what lies between them; all data, no batch."""
     told = {t: x for t, x in case.told.items() if x < TOLD}
-    if not told:
+    if not told or not case.stays:
         return None
     term = min(told, key=told.__getitem__)
     evidence = (Evidence(f"R^2 of {term} by their neighbours", told[term], "below 0.25"),)
