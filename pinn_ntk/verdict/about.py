@@ -147,7 +147,7 @@ ABOUT: dict[str, About] = {
     "IMBALANCE": About(
         "imbalance of the terms",
         "One term could learn fast and is not let: the others outweigh it.",
-        "It is 10 times less solved than the best, in fast modes; or its rate 20 to 100 times less.",
+        "It is 10 times less solved than the best, in fast modes; or its rate is 20 times less.",
         "A larger weight for it: by hand, or NTKBalancer().",
         "Wang, Yu, Perdikaris 2022, sec. 5; Wang, Teng, Perdikaris 2021",
     ),
@@ -175,15 +175,14 @@ ABOUT: dict[str, About] = {
     "NOT_UNIQUE": About(
         "the solution is not unique",
         "The terms leave a direction free: u may change and no residual does.",
-        "The posterior variance of u given all residuals is above 0.02 u^2, of a coefficient 0.1.",
+        "The variance of u given all residuals is above 0.1 u^2, that of a coefficient 0.1.",
         "A condition there: an initial value, a boundary, a datum.",
         "Rasmussen, Williams 2006, sec. 2.2, with the kernel of the network",
     ),
     "CLEAN": About(
         "nothing wrong is seen",
         "All terms are solved, at fresh points too. A wrong equation may look like this.",
-        "Every residual is below a tenth of what u = 0 leaves, and all of them amount to an error "
-        "of u below 0.1: the step of Gauss and Newton that would end them, as the kernel has it.",
+        "Every residual is below a tenth of what u = 0 leaves, all amount to an error of u below 0.1.",
         "Try a manufactured solution to check the equation itself.",
         "Roache 2002",
     ),
