@@ -113,7 +113,7 @@ ABOUT: dict[str, About] = {
     "EARLY": About(
         "early",
         "Not solved yet, and the loss still falls.",
-        "The loss fell by 0.1 decades in the last tenth; or lr times steps is below 0.5 (Adam); or "
+        "The loss fell by 0.1 decades in the last tenth; or lr times steps is below 0.6 (Adam); or "
         "terms are solved, but what is left of them amounts to an error of u above 0.1.",
         "Wait.",
     ),
@@ -175,14 +175,14 @@ ABOUT: dict[str, About] = {
     "NOT_UNIQUE": About(
         "the solution is not unique",
         "The terms leave a direction free: u may change and no residual does.",
-        "The variance of u given all residuals is above 0.1 u^2, that of a coefficient 0.1.",
+        "The variance of u given all residuals is above 0.05 u^2, that of a coefficient 0.1.",
         "A condition there: an initial value, a boundary, a datum.",
         "Rasmussen, Williams 2006, sec. 2.2, with the kernel of the network",
     ),
     "CLEAN": About(
         "nothing wrong is seen",
         "All terms are solved, at fresh points too. A wrong equation may look like this.",
-        "Every residual is below a tenth of what u = 0 leaves, all amount to an error of u below 0.1.",
+        "Residuals are below a tenth of what u = 0 leaves, and amount to an error of u below 0.1.",
         "Try a manufactured solution to check the equation itself.",
         "Roache 2002",
     ),

@@ -59,8 +59,8 @@ LEAST = 1e-3
 FAST = 0.3
 """r^T K r / (lambda_max r^T r) from which a term could learn fast."""
 
-HARDLY = 0.05
-"""Share of r^2 in slow modes below which none of it is slow."""
+HARDLY = 0.5
+"""Share of r^2 in slow modes up to which a term is not held up by these."""
 
 OUTWEIGHED, ALSO_WORSE = 100.0, 20.0
 """Rate 2 w mean(K_ii) of the fastest term over that of an unsolved one, by itself; both this and
@@ -166,7 +166,7 @@ def causality(case: Case) -> Verdict | None:
 
 def clash(case: Case) -> Verdict | None:
     """Two conditions ask for different values where they meet."""
-    if case.clash is None or case.steps < BEGUN or not case.stationary:
+    if case.clash is None or case.steps < BEGUN or case.course.get("falling", 0.0) > FALLS:
         return None
     a, b, apart = case.clash
     left = max(case.left.get(a, 0.0), case.left.get(b, 0.0))
@@ -200,17 +200,14 @@ def torn(case: Case) -> Verdict | None:
     return Verdict(Cause.CONTRADICTION, term, evidence, FACT, remedy, title)
 
 
-def _learnable(case: Case, term: str) -> bool:
-    """Whether what is left of a term lies in modes that are learned fast."""
-    return case.align.get(term, 0.0) > FAST or case.slow.get(term, 1.0) < HARDLY
-
-
 def contradiction(case: Case) -> Verdict | None:
     """Several terms are not solved, each could learn fast, and what helps one harms another."""
     unsolved = list(case.unsolved)
     if len(unsolved) < 2 or case.cancelling is None or not case.stationary:
         return None
-    if case.cancelling > CANCELLED or not all(_learnable(case, t) for t in unsolved):
+    fast = any(case.align.get(t, 0.0) > FAST for t in unsolved)
+    slow = any(case.slow.get(t, 1.0) > HARDLY for t in unsolved)
+    if case.cancelling > CANCELLED or not fast or slow:
         return None
     least = min(case.unsolved.values())
     evidence = (

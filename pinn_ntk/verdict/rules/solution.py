@@ -29,7 +29,7 @@ FALLS = 0.07
 EXPLAINED, LITTLE = 0.25, 0.4
 """R^2 of data by their neighbours, and what is left of them, below which that is like noise."""
 
-FREE, FREE_OF_SIZE, FREE_COEFFICIENT = 5e-4, 0.1, 0.1
+FREE, FREE_OF_SIZE, FREE_COEFFICIENT = 5e-4, 0.05, 0.1
 """Variance that the terms leave: of u over the prior one and over u^2, both; of a coefficient."""
 
 
@@ -178,7 +178,7 @@ def not_unique(case: Case) -> Verdict | None:
     if not of_prior > FREE or not of_size > FREE_OF_SIZE:
         return None
     seen = (
-        Evidence("variance of u that the terms leave, over u^2", of_size, "above 0.1"),
+        Evidence("variance of u that the terms leave, over u^2", of_size, "above 0.05"),
         Evidence("the same over the prior one", of_prior, "1e-6 where nothing is free"),
     )
     remedy = "Add what fixes it: an initial value, a boundary condition, a datum."

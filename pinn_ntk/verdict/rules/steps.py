@@ -21,7 +21,7 @@ REACH = 2.0
 FALLING = 0.1
 """Decades by which a loss that still falls does so in the last tenth of the steps."""
 
-LEARNED = 0.5
+LEARNED = 0.6
 """Sum of the learning rates below which Adam has not come far."""
 
 ENOUGH = 200
@@ -91,7 +91,7 @@ def stopped(case: Case) -> Verdict | None:
     if case.scheduled is None or not case.scheduled < LEARNED:
         return None
     evidence = (
-        Evidence("learning rate times steps", case.scheduled, "below 0.5"),
+        Evidence("learning rate times steps", case.scheduled, "below 0.6"),
         Evidence("decades that the loss fell in the last tenth", falling, "it stands"),
     )
     remedy = "A schedule that falls more slowly, and not to zero; or a larger learning rate."
@@ -149,7 +149,7 @@ def early(case: Case) -> Verdict | None:
         evidence = (Evidence("decades that the loss fell in the last tenth", falling, "above 0.1"),)
         return Verdict(Cause.EARLY, "", evidence, LIKELY, _wait(case, falling))
     if case.adaptive and case.scheduled is not None and case.scheduled < LEARNED:
-        evidence = (Evidence("learning rate times steps", case.scheduled, "below 0.5"),)
+        evidence = (Evidence("learning rate times steps", case.scheduled, "below 0.6"),)
         remedy = f"Wait, or a larger learning rate: {case.steps} steps so far are few for it."
         return Verdict(Cause.EARLY, "", evidence, LIKELY, remedy)
     return None
@@ -169,7 +169,8 @@ def _log10(value: float) -> float:
 def thrown(case: Case) -> Verdict | None:
     """Steps have thrown units into saturation."""
     grown = (case.saturated or 0.0) - case.saturated_first
-    if not grown > THROWN or (case.leap is not None and not case.leap > LEAP):
+    long = case.leap is None or case.leap > LEAP
+    if not grown > THROWN or not long or "LBFGS" in case.optimizers:  # whose steps may be long
         return None
     evidence = [Evidence("growth of the share of flat units", grown, "above 0.5")]
     if case.leap is not None:
