@@ -10,5 +10,16 @@ from tests.broken.unseen.memory import MEMORY
 from tests.broken.unseen.plates import PLATES
 from tests.broken.unseen.rod import ROD
 from tests.broken.unseen.sensors import SENSORS
+from tests.broken.unseen.transport import TRANSPORT
 
-UNSEEN: list[Run] = [*KINETICS, *EPIDEMIC, *MECHANICS, *PLATES, *ROD, *SENSORS, *LEVELS, *MEMORY]
+UNSEEN: list[Run] = [
+    *KINETICS,
+    *EPIDEMIC,
+    *MECHANICS,
+    *PLATES,
+    *ROD,
+    *SENSORS,
+    *LEVELS,
+    *MEMORY,
+    *TRANSPORT,
+]

@@ -54,7 +54,8 @@ class Swing(pl.LightningModule):
 
     def forward(self, t: Tensor) -> tuple[Tensor, Tensor]:
         s = 2 * t / self.span - 1
-        return self.angle + t * self.theta_net(s), t * self.speed_nets[0](s)
+        near = torch.tanh(t)
+        return self.angle + near * self.theta_net(s), near * self.speed_nets[0](s)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         now = min(1.0, 0.1 + self.global_step / self.grow) if self.grow else 1.0
@@ -187,7 +188,7 @@ class String(pl.LightningModule):
         return relative(self.u(t, x), torch.cos(torch.pi * t) * torch.sin(torch.pi * x))
 
 
-LONG = {"g": 1.0, "span": 14.0, "angle": 2.0, "grow": 2000, "steps": 2800, "width": 40}
+LONG = {"g": 1.0, "span": 10.0, "angle": 1.5, "grow": 2000, "steps": 2600, "width": 40}
 
 MECHANICS = [
     judged("swing-list", "NOT_TRAINED", Swing, {"steps": 1500}, {"plain_list": True}),
@@ -196,19 +197,25 @@ MECHANICS = [
     judged("swing-long", "CAUSALITY", Swing, LONG, {"grow": 0}),
     judged("swing-clean", "CLEAN", Swing, {"steps": 1600, "angle": 1.5, "span": 2.5}),
     judged("swing-early", "EARLY", Swing, {"steps": 60, "lr": 1e-3}),
-    judged("beam-parabolas", "DERIVATIVE_VANISHES", Beam, {"steps": 1500, "acts": (nn.Tanh, nn.Identity)}, {"acts": (Cubic, nn.Identity)}),
+    judged(
+        "beam-parabolas",
+        "DERIVATIVE_VANISHES",
+        Beam,
+        {"steps": 1500, "acts": (nn.Tanh, nn.Identity)},
+        {"acts": (Cubic, nn.Identity)},
+    ),
     judged(
         "beam-in-metres",
         "OUTPUTS_NOT_SCALED",
         Beam,
-        {"steps": 1200, "deflection": 4e-4, "stiffness": 2500.0, "size": 4e-4},
+        {"steps": 1200, "deflection": 1e-4, "stiffness": 1e4, "size": 1e-4},
         {"size": 1.0},
     ),
     judged(
         "beam-newtons",
         "IMBALANCE",
         Beam,
-        {"steps": 1200, "stiffness": 300.0, "w_load": 1e-5},
+        {"steps": 1200, "stiffness": 2000.0, "w_load": 2.5e-7},
         {"w_load": 1.0},
     ),
     judged("beam-clean", "CLEAN", Beam, {"steps": 1500, "lr": 1.5e-3, "points": 25}),

@@ -127,7 +127,12 @@ class Rotor(pl.LightningModule):
     """
 
     def __init__(
-        self, w: float = 2.0, span: float = 3.0, window: str = "all", pace: int = 1500, net: Any = None
+        self,
+        w: float = 2.0,
+        span: float = 3.0,
+        window: str = "all",
+        pace: int = 1500,
+        net: Any = None,
     ) -> None:
         super().__init__()
         self.w, self.span, self.window, self.pace = w, span, window, pace
@@ -174,7 +179,9 @@ class Takeover(pl.LightningModule):
     ``causal``: weight of a time by what is unsolved before it (Wang et al. 2022), 0 for none.
     """
 
-    def __init__(self, r: float = 10.0, causal: float = 0.0, lr: float = 3e-3, net: Any = None) -> None:
+    def __init__(
+        self, r: float = 10.0, causal: float = 0.0, lr: float = 3e-3, net: Any = None
+    ) -> None:
         super().__init__()
         self.r, self.causal, self.lr = r, causal, lr
         self.dense = nn.Sequential(nn.Linear(1, 32), nn.Tanh(), nn.Linear(32, 32), nn.Tanh())
@@ -207,13 +214,37 @@ class Takeover(pl.LightningModule):
 
 
 MEMORY = [
-    judged("volterra-thousands", "OUTPUTS_NOT_SCALED", Volterra, {"steps": 1500, "size": 4000.0, "unit": 4000.0}, {"unit": 1.0}),
-    judged("volterra-sum", "DIVERGED", Volterra, {"steps": 2500, "sgd": 0.02}, {"summed": True, "sgd": 0.5}),
+    judged(
+        "volterra-thousands",
+        "OUTPUTS_NOT_SCALED",
+        Volterra,
+        {"steps": 1500, "size": 4000.0, "unit": 4000.0},
+        {"unit": 1.0},
+    ),
+    judged(
+        "volterra-sum",
+        "DIVERGED",
+        Volterra,
+        {"steps": 2500, "sgd": 0.02},
+        {"summed": True, "sgd": 0.5},
+    ),
     judged("volterra-clean", "CLEAN", Volterra, {"steps": 1200, "n": 41}),
     judged("delay-squeezed", "BROADCAST", Delay, {"steps": 1500}, {"squeezed": True}),
-    judged("delay-clipped", "STEP_TOO_SHORT", Delay, {"steps": 2500, "optimizer": "SGD", "lr": 0.02}, {"trainer": {"gradient_clip_val": 1e-5}}),
+    judged(
+        "delay-clipped",
+        "STEP_TOO_SHORT",
+        Delay,
+        {"steps": 2500, "optimizer": "SGD", "lr": 0.02},
+        {"trainer": {"gradient_clip_val": 1e-5}},
+    ),
     judged("delay-clean", "CLEAN", Delay, {"steps": 1500, "optimizer": "NAdam", "lr": 2e-3}),
-    judged("rotor-long", "CAUSALITY", Rotor, {"steps": 2800, "w": 2.0, "span": 12.0, "window": "grows", "pace": 2200}, {"window": "all"}),
+    judged(
+        "rotor-long",
+        "CAUSALITY",
+        Rotor,
+        {"steps": 2800, "w": 2.0, "span": 12.0, "window": "grows", "pace": 2200},
+        {"window": "all"},
+    ),
     judged("rotor-slides", "POINTS", Rotor, {"steps": 1500, "pace": 1400}, {"window": "slides"}),
     judged("takeover", "CAUSALITY", Takeover, {"steps": 2500, "causal": 10.0}, {"causal": 0.0}),
 ]

@@ -214,8 +214,8 @@ PLATES = [
         "distance-inside",
         "NOT_UNIQUE",
         Distance,
-        {"steps": 1200},
-        {"outside": False, "turned": -1.0},
+        {"steps": 1200, "turned": -1.0},
+        {"outside": False},
     ),
     judged("distance-clean", "CLEAN", Distance, {"steps": 1000}),
 ]
