@@ -135,9 +135,9 @@ class Tank(pl.LightningModule):
         return relative(self.height(t), torch.relu(1 - t / 2) ** 2)
 
 
-HOUR = {"tau": 1200.0, "span": 3600.0, "first": 1.0, "rest": 0.25, "clock": 1800.0, "steps": 1500}
-YEARS = {"tau": 20.0, "begin": 1950.0, "span": 60.0, "shift": 1980.0, "clock": 30.0, "steps": 1500}
-AIR = {"first": 101325.0, "unit": 1e5, "steps": 1500, "lr": 3e-3}
+HOUR = {"tau": 1200.0, "span": 3600.0, "first": 1.0, "rest": 0.25, "clock": 1800.0, "steps": 900}
+YEARS = {"tau": 20.0, "begin": 1950.0, "span": 60.0, "shift": 1980.0, "clock": 30.0, "steps": 900}
+AIR = {"first": 101325.0, "unit": 1e5, "steps": 900, "lr": 3e-3}
 
 KINETICS = [
     judged("tea-in-seconds", "INPUTS_NOT_SCALED", Relaxation, HOUR, {"clock": 1.0}),
@@ -150,15 +150,15 @@ KINETICS = [
         {"steps": 3000, "optimizer": "SGD", "lr": 0.03},
         {"lr": 1e-7},
     ),
-    judged("gompertz", "DIVERGED", Gompertz, {"steps": 1500}, {"positive": nn.Identity()}),
+    judged("gompertz", "DIVERGED", Gompertz, {"steps": 900}, {"positive": nn.Identity()}),
     judged("tank", "DIVERGED", Tank, {"steps": 1200}, {"floor": 0.0}),
-    judged("cooling-clean", "CLEAN", Relaxation, {"steps": 1500, "tau": 0.8, "rest": 0.5}),
+    judged("cooling-clean", "CLEAN", Relaxation, {"steps": 900, "tau": 0.8, "rest": 0.5}),
     judged("relaxation-early", "EARLY", Relaxation, {"steps": 45, "tau": 0.7, "lr": 1e-3}),
     judged(
         "relaxation-rmsprop",
         "STEP_TOO_LARGE",
         Relaxation,
-        {"steps": 1500, "optimizer": "RMSprop", "lr": 5e-4},
+        {"steps": 900, "optimizer": "RMSprop", "lr": 5e-4},
         {"lr": 0.3},
     ),
 ]

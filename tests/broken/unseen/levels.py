@@ -212,19 +212,19 @@ class Mode(pl.LightningModule):
 
 
 LEVELS = [
-    judged("rabi-state", "DETACHED", Rabi, {"steps": 1500}, {"known": torch.no_grad}),
+    judged("rabi-state", "DETACHED", Rabi, {"steps": 1000}, {"known": torch.no_grad}),
     judged(
         "rabi-nanoseconds",
         "INPUTS_NOT_SCALED",
         Rabi,
-        {"steps": 1500, "second": 1e-4},
+        {"steps": 1000, "second": 1e-4},
         {"scaled": False},
     ),
     judged("rabi-clean", "CLEAN", Rabi, {"steps": 1400, "w": 2.5, "lr": 4e-3}),
-    judged("steady-graph", "DETACHED", Steady, {"steps": 1500, "lbfgs": False}, {"twice": False}),
+    judged("steady-graph", "DETACHED", Steady, {"steps": 1000, "lbfgs": False}, {"twice": False}),
     judged("steady-anchor", "NOT_UNIQUE", Steady, {"steps": 100}, {"anchored": False}),
     judged(
-        "steady-flux", "CONTRADICTION", Steady, {"steps": 1500, "lbfgs": False}, {"flux": -12.0}
+        "steady-flux", "CONTRADICTION", Steady, {"steps": 1000, "lbfgs": False}, {"flux": -12.0}
     ),
     judged("steady-clean", "CLEAN", Steady, {"steps": 120}),
     judged("room", "SPECTRAL_BIAS", Room, {"steps": 2500}, {"sine": 0.0}),

@@ -64,7 +64,7 @@ class Membrane(pl.LightningModule):
         self,
         modes: tuple[int, int] = (1, 1),
         sampler: Callable[[int], Tensor] = sobol,
-        n: int = 128,
+        n: int = 64,
         width: int = 24,
         activation: type[nn.Module] = nn.Tanh,
         hard: bool = True,
@@ -179,7 +179,7 @@ def steep(layer: nn.Module) -> None:
         nn.init.normal_(layer.weight, std=12.0)
 
 
-SOFT = {"hard": False, "steps": 1300, "n": 96}
+SOFT = {"hard": False, "steps": 900, "n": 64}
 
 PLATES = [
     judged(
@@ -214,7 +214,7 @@ PLATES = [
         "distance-inside",
         "NOT_UNIQUE",
         Distance,
-        {"steps": 1200, "turned": -1.0},
+        {"steps": 1000, "turned": -1.0},
         {"outside": False},
     ),
     judged("distance-clean", "CLEAN", Distance, {"steps": 1000}),

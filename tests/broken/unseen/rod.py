@@ -130,24 +130,30 @@ class Rod(pl.LightningModule):
 
 
 ROD = [
-    judged("rod-table", "BROADCAST", Rod, {"steps": 1200}, {"flat": True}),
-    judged("rod-forgotten", "NOTHING_TO_FIND", Rod, {"steps": 1200}, {"with_start": False}),
-    judged("rod-dropout", "RANDOM_OR_DECAY", Rod, {"steps": 1200}, {"middle": nn.Dropout(0.3)}),
     judged(
-        "rod-jitter", "RANDOM_OR_DECAY", Rod, {"steps": 1200, "a": 0.3}, {"middle": Jitter(0.5)}
+        "rod-table",
+        "BROADCAST",
+        Rod,
+        {"steps": 700, "a": 0.05, "weights": (1.0, 20.0, 1.0)},
+        {"flat": True},
+    ),
+    judged("rod-forgotten", "NOTHING_TO_FIND", Rod, {"steps": 700}, {"with_start": False}),
+    judged("rod-dropout", "RANDOM_OR_DECAY", Rod, {"steps": 700}, {"middle": nn.Dropout(0.7)}),
+    judged(
+        "rod-jitter", "RANDOM_OR_DECAY", Rod, {"steps": 700, "a": 0.3}, {"middle": Jitter(0.5)}
     ),
     judged(
         "rod-decay",
         "RANDOM_OR_DECAY",
         Rod,
-        {"steps": 1200, "a": 0.15},
+        {"steps": 700, "a": 0.15},
         {"optimizer": (torch.optim.AdamW, {"lr": 3e-3, "weight_decay": 20.0})},
     ),
-    judged("rod-probe", "CONTRADICTION", Rod, {"steps": 1200, "read": 1.0}, {"read": 3.0}),
-    judged("rod-weights", "IMBALANCE", Rod, {"steps": 1200}, {"weights": (1.0, 1e-5, 1.0)}),
-    judged("rod-gamma", "STEP_TOO_SHORT", Rod, {"steps": 1200}, {"gamma": 0.8}),
-    judged("rod-relu", "DERIVATIVE_VANISHES", Rod, {"steps": 1200}, {"activation": nn.ReLU}),
-    judged("rod-early-hours", "POINTS", Rod, {"steps": 1200, "a": 0.1}, {"until": 0.05}),
-    judged("rod-clean", "CLEAN", Rod, {"steps": 1200, "a": 0.25, "weights": (1.0, 5.0, 2.0)}),
+    judged("rod-probe", "CONTRADICTION", Rod, {"steps": 700, "read": 1.0}, {"read": 3.0}),
+    judged("rod-weights", "IMBALANCE", Rod, {"steps": 700}, {"weights": (1.0, 1e-5, 1.0)}),
+    judged("rod-gamma", "STEP_TOO_SHORT", Rod, {"steps": 700}, {"gamma": 0.8}),
+    judged("rod-relu", "DERIVATIVE_VANISHES", Rod, {"steps": 700}, {"activation": nn.ReLU}),
+    judged("rod-early-hours", "POINTS", Rod, {"steps": 700, "a": 0.1}, {"until": 0.05}),
+    judged("rod-clean", "CLEAN", Rod, {"steps": 700, "a": 0.25, "weights": (1.0, 5.0, 2.0)}),
     judged("rod-early", "EARLY", Rod, {"steps": 50, "optimizer": (torch.optim.Adam, {"lr": 1e-3})}),
 ]
