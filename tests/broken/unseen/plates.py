@@ -115,7 +115,7 @@ class Membrane(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         optimizer = torch.optim.Adam(self.net.parameters(), lr=self.lr)
-        return [optimizer], [torch.optim.lr_scheduler.StepLR(optimizer, 500)]
+        return [optimizer], [torch.optim.lr_scheduler.StepLR(optimizer, 1000)]
 
     def loader(self, steps: int) -> Any:
         return ticks(steps)
@@ -179,7 +179,7 @@ def steep(layer: nn.Module) -> None:
         nn.init.normal_(layer.weight, std=12.0)
 
 
-SOFT = {"hard": False, "steps": 900, "n": 64}
+SOFT = {"hard": False, "steps": 600, "n": 64}
 
 PLATES = [
     judged(
@@ -194,22 +194,22 @@ PLATES = [
         "membrane-one",
         "REPEATED_POINTS",
         Membrane,
-        {"steps": 800, "modes": (2, 1)},
+        {"steps": 500, "modes": (2, 1)},
         {"sampler": one_repeated},
     ),
     judged(
         "membrane-corner",
         "POINTS",
         Membrane,
-        {"steps": 900, "modes": (2, 1), "sampler": latin},
+        {"steps": 500, "modes": (2, 1), "sampler": latin},
         {"sampler": corner},
     ),
     judged("membrane-steep", "SATURATED", Membrane, SOFT, {"prepare": steep}),
     judged(
-        "membrane-narrow", "TOO_NARROW", Membrane, {"steps": 1500, "modes": (2, 2)}, {"width": 1}
+        "membrane-narrow", "TOO_NARROW", Membrane, {"steps": 700, "modes": (2, 1)}, {"width": 1}
     ),
     judged("membrane-large", "STEP_TOO_LARGE", Membrane, SOFT, {"lr": 0.5}),
-    judged("membrane-clean", "CLEAN", Membrane, {"steps": 800, "sampler": latin, "width": 32}),
+    judged("membrane-clean", "CLEAN", Membrane, {"steps": 500, "sampler": latin, "width": 32}),
     judged(
         "distance-inside",
         "NOT_UNIQUE",
