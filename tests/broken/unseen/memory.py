@@ -120,34 +120,37 @@ class Delay(pl.LightningModule):
 
 
 class Rotor(pl.LightningModule):
-    """x' = w y, y' = -w x with (x, y) = (0, 1) at t = 0 by construction, on [0, span].
+    """A rotor that swings up to radius 1: z' = (k (1 - |z|^2) - i w) z, z = x + i y, on [0, span].
 
-    ``window``: "all" times in each step, times up to a limit that "grows", or a window that
-    "slides" on and leaves what lies behind; ``turns`` of the limit take ``pace`` steps.
+    It is (0, first) at t = 0 by construction. ``window``: "all" times in each step, or a tenth
+    of them that "slides" on for ``pace`` steps and leaves what lies behind. ``causal``: as in
+    `Takeover`.
     """
 
     def __init__(
         self,
         w: float = 2.0,
+        k: float = 0.0,
+        first: float = 1.0,
         span: float = 3.0,
         window: str = "all",
         pace: int = 1500,
+        causal: float = 0.0,
         net: Any = None,
     ) -> None:
         super().__init__()
-        self.w, self.span, self.window, self.pace = w, span, window, pace
+        self.w, self.k, self.first, self.span = w, k, first, span
+        self.window, self.pace, self.causal = window, pace, causal
         self.flow = nn.Sequential(
             nn.Linear(1, 48), nn.Tanh(), nn.Linear(48, 48), nn.Tanh(), nn.Linear(48, 2)
         )
 
     def state(self, t: Tensor) -> Tensor:
-        return torch.tensor([0.0, 1.0]) + torch.tanh(t) * self.flow(2 * t / self.span - 1)
+        return torch.tensor([0.0, self.first]) + torch.tanh(t) * self.flow(2 * t / self.span - 1)
 
     def times(self) -> Tensor:
-        t = torch.rand(120, 1)
+        t = torch.rand(120, 1).sort(dim=0).values
         part = min(1.0, self.global_step / self.pace)
-        if self.window == "grows":
-            t = t * max(part, 0.05)
         if self.window == "slides":
             t = 0.1 * t + 0.9 * part
         return self.span * t
@@ -156,8 +159,11 @@ class Rotor(pl.LightningModule):
         t = self.times().requires_grad_()
         x, y = self.state(t).unbind(1)
         x_t, y_t = (torch.autograd.grad(z.sum(), t, create_graph=True)[0][:, 0] for z in (x, y))
-        loss_x = torch.mean((x_t / self.w - y) ** 2)
-        loss_y = torch.mean((y_t / self.w + x) ** 2)
+        up = self.k / self.w * (1 - x**2 - y**2)
+        r_x, r_y = (x_t / self.w - y - up * x) ** 2, (y_t / self.w + x - up * y) ** 2
+        before = torch.cumsum((r_x + r_y).detach(), 0) - (r_x + r_y).detach()
+        weight = torch.exp(-self.causal * before)
+        loss_x, loss_y = torch.mean(weight * r_x), torch.mean(weight * r_y)
         self.log("eq/x", loss_x)
         self.log("eq/y", loss_y)
         return loss_x + loss_y
@@ -170,20 +176,22 @@ class Rotor(pl.LightningModule):
 
     def error(self) -> float:
         t = line(0, self.span, 400)
-        return relative(self.state(t), torch.cat([torch.sin(self.w * t), torch.cos(self.w * t)], 1))
+        radius = (1 + (self.first**-2 - 1) * torch.exp(-2 * self.k * t)) ** -0.5
+        z = torch.cat([torch.sin(self.w * t), torch.cos(self.w * t)], 1)
+        return relative(self.state(t), radius * z)
 
 
 class Takeover(pl.LightningModule):
-    """u' = r u (1 - u) from u(0) = 0.02 by construction: nearly nothing, then all at once.
+    """u' = r u (1 - u^p) from u(0) = 0.02 by construction: nearly nothing, then all at once.
 
     ``causal``: weight of a time by what is unsolved before it (Wang et al. 2022), 0 for none.
     """
 
     def __init__(
-        self, r: float = 10.0, causal: float = 0.0, lr: float = 3e-3, net: Any = None
+        self, r: float = 10.0, p: int = 1, causal: float = 0.0, lr: float = 3e-3, net: Any = None
     ) -> None:
         super().__init__()
-        self.r, self.causal, self.lr = r, causal, lr
+        self.r, self.p, self.causal, self.lr = r, p, causal, lr
         self.dense = nn.Sequential(nn.Linear(1, 32), nn.Tanh(), nn.Linear(32, 32), nn.Tanh())
         self.dense.append(nn.Linear(32, 1))
         self.register_buffer("grid", line(0, 1, 100))
@@ -195,7 +203,7 @@ class Takeover(pl.LightningModule):
         t = self.grid.clone().requires_grad_()
         u = self.share(t)
         u_t = torch.autograd.grad(u, t, torch.ones_like(u), create_graph=True)[0]
-        r = (u_t / self.r - u * (1 - u)).pow(2)
+        r = (u_t / self.r - u * (1 - u**self.p)).pow(2)
         if self.causal:
             before = torch.cumsum(r.detach(), 0) - r.detach()
             r = torch.exp(-self.causal * before) * r
@@ -210,7 +218,8 @@ class Takeover(pl.LightningModule):
 
     def error(self) -> float:
         t = line(0, 1, 300)
-        return relative(self.share(t), 1 / (1 + 49 * torch.exp(-self.r * t)))
+        fading = (0.02**-self.p - 1) * torch.exp(-self.p * self.r * t)
+        return relative(self.share(t), (1 + fading) ** (-1 / self.p))
 
 
 MEMORY = [
@@ -238,13 +247,20 @@ MEMORY = [
         {"trainer": {"gradient_clip_val": 1e-5}},
     ),
     judged("delay-clean", "CLEAN", Delay, {"steps": 1000, "optimizer": "NAdam", "lr": 2e-3}),
+    judged("rotor-slides", "POINTS", Rotor, {"steps": 1000, "pace": 900}, {"window": "slides"}),
     judged(
-        "rotor-long",
+        "rotor-up",
         "CAUSALITY",
         Rotor,
-        {"steps": 2800, "w": 2.0, "span": 12.0, "window": "grows", "pace": 2200},
-        {"window": "all"},
+        {"steps": 2500, "k": 3.0, "first": 0.03, "span": 3.0, "causal": 1e3},
+        {"causal": 0.0},
     ),
-    judged("rotor-slides", "POINTS", Rotor, {"steps": 1000, "pace": 900}, {"window": "slides"}),
-    judged("takeover", "CAUSALITY", Takeover, {"steps": 2500, "causal": 10.0}, {"causal": 0.0}),
+    judged("takeover", "CAUSALITY", Takeover, {"steps": 2000, "causal": 1e3}, {"causal": 0.0}),
+    judged(
+        "double-well",
+        "CAUSALITY",
+        Takeover,
+        {"steps": 2000, "p": 2, "r": 8.0, "causal": 3e3},
+        {"causal": 0.0},
+    ),
 ]

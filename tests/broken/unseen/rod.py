@@ -139,9 +139,7 @@ ROD = [
     ),
     judged("rod-forgotten", "NOTHING_TO_FIND", Rod, {"steps": 700}, {"with_start": False}),
     judged("rod-dropout", "RANDOM_OR_DECAY", Rod, {"steps": 700}, {"middle": nn.Dropout(0.7)}),
-    judged(
-        "rod-jitter", "RANDOM_OR_DECAY", Rod, {"steps": 700, "a": 0.3}, {"middle": Jitter(0.5)}
-    ),
+    judged("rod-jitter", "RANDOM_OR_DECAY", Rod, {"steps": 700, "a": 0.3}, {"middle": Jitter(0.5)}),
     judged(
         "rod-decay",
         "RANDOM_OR_DECAY",
