@@ -132,13 +132,13 @@ class Steady(pl.LightningModule):
 
 
 class Room(pl.LightningModule):
-    """u'' + k^2 u = -3 k^2 sin(2 k x) on [0, 1], held at the ends by a factor."""
+    """u'' / m^2 + 0.16 u = -0.84 sin(m x) on [0, 1], held at the ends by a factor."""
 
     def __init__(
-        self, k: float = 8 * math.pi, sine: float = 15.0, width: int = 48, net: Any = None
+        self, m: float = 16 * math.pi, sine: float = 15.0, width: int = 48, net: Any = None
     ) -> None:
         super().__init__()
-        self.k = k
+        self.m = m
         first = nn.Linear(1, width)
         act: list[nn.Module] = [Sine(sine), Sine()] if sine else [nn.Tanh(), nn.Tanh()]
         if sine:
@@ -154,7 +154,7 @@ class Room(pl.LightningModule):
         p = self(x)
         for _ in range(2):
             (p,) = torch.autograd.grad(p.sum(), x, create_graph=True)
-        r = p / self.k**2 + self(x) + 3 * torch.sin(2 * self.k * x)
+        r = p / self.m**2 + 0.16 * self(x) + 0.84 * torch.sin(self.m * x)
         loss = r.pow(2).mean()
         self.log("helmholtz", loss)
         return loss
@@ -167,7 +167,7 @@ class Room(pl.LightningModule):
 
     def error(self) -> float:
         x = line(0, 1, 500)
-        return relative(self(x), torch.sin(2 * self.k * x))
+        return relative(self(x), torch.sin(self.m * x))
 
 
 class Mode(pl.LightningModule):

@@ -234,7 +234,7 @@ MEMORY = [
         "volterra-sum",
         "DIVERGED",
         Volterra,
-        {"steps": 2500, "sgd": 0.03},
+        {"steps": 3000, "sgd": 0.01},
         {"summed": True},
     ),
     judged("volterra-clean", "CLEAN", Volterra, {"steps": 1200, "n": 41}),
