@@ -135,7 +135,7 @@ class Room(pl.LightningModule):
     """u'' / m^2 + 0.16 u = -0.84 sin(m x) on [0, 1], held at the ends by a factor."""
 
     def __init__(
-        self, m: float = 16 * math.pi, sine: float = 15.0, width: int = 48, net: Any = None
+        self, m: float = 12 * math.pi, sine: float = 8.0, width: int = 48, net: Any = None
     ) -> None:
         super().__init__()
         self.m = m

@@ -151,7 +151,7 @@ ROD = [
     judged("rod-weights", "IMBALANCE", Rod, {"steps": 700}, {"weights": (1.0, 1e-5, 1.0)}),
     judged("rod-gamma", "STEP_TOO_SHORT", Rod, {"steps": 700}, {"gamma": 0.8}),
     judged("rod-relu", "DERIVATIVE_VANISHES", Rod, {"steps": 700}, {"activation": nn.ReLU}),
-    judged("rod-early-hours", "POINTS", Rod, {"steps": 700, "a": 0.1}, {"until": 0.05}),
+    judged("rod-early-hours", "POINTS", Rod, {"steps": 700, "a": 0.4}, {"until": 0.05}),
     judged("rod-clean", "CLEAN", Rod, {"steps": 700, "a": 0.25, "weights": (1.0, 5.0, 2.0)}),
     judged("rod-early", "EARLY", Rod, {"steps": 50, "optimizer": (torch.optim.Adam, {"lr": 1e-3})}),
 ]

@@ -211,7 +211,7 @@ SENSORS = [
         "sensor-level",
         "ROUNDING",
         Sensor,
-        {"steps": 1500, "offset": 300.0},
+        {"steps": 1500, "offset": 602.0},
         {"kind": torch.bfloat16},
     ),
     judged(
@@ -222,6 +222,6 @@ SENSORS = [
         {"optimizer": partial(torch.optim.SGD, lr=1.5, momentum=0.9)},
     ),
     judged("sensor-clean", "CLEAN", Sensor, {"steps": 1500, "optimizer": ADAMW, "readings": 96}),
-    judged("difference-first", "ROUNDING", Classic, {"steps": 1500}, {"h": 1e-7, "level": 10.0}),
+    judged("difference-first", "ROUNDING", Classic, {"steps": 1500, "level": 1e3}, {"h": 1e-7}),
     judged("difference-second", "ROUNDING", Classic, {"steps": 1500, "second": True}, {"h": 1e-4}),
 ]
