@@ -120,36 +120,31 @@ class Delay(pl.LightningModule):
 
 
 class Rotor(pl.LightningModule):
-    """A rotor that swings up to radius 1: z' = (k (1 - |z|^2) - i w) z, z = x + i y, on [0, span].
+    """x' = w y, y' = -w x with (x, y) = (0, 1) at t = 0 by construction, on [0, span].
 
-    It is (0, first) at t = 0 by construction. ``window``: "all" times in each step, or a tenth
-    of them that "slides" on for ``pace`` steps and leaves what lies behind. ``causal``: as in
-    `Takeover`.
+    ``window``: "all" times in each step, or a tenth of them that "slides" on for ``pace`` steps
+    and leaves what lies behind.
     """
 
     def __init__(
         self,
         w: float = 2.0,
-        k: float = 0.0,
-        first: float = 1.0,
         span: float = 3.0,
         window: str = "all",
         pace: int = 1500,
-        causal: float = 0.0,
         net: Any = None,
     ) -> None:
         super().__init__()
-        self.w, self.k, self.first, self.span = w, k, first, span
-        self.window, self.pace, self.causal = window, pace, causal
+        self.w, self.span, self.window, self.pace = w, span, window, pace
         self.flow = nn.Sequential(
             nn.Linear(1, 48), nn.Tanh(), nn.Linear(48, 48), nn.Tanh(), nn.Linear(48, 2)
         )
 
     def state(self, t: Tensor) -> Tensor:
-        return torch.tensor([0.0, self.first]) + torch.tanh(t) * self.flow(2 * t / self.span - 1)
+        return torch.tensor([0.0, 1.0]) + torch.tanh(t) * self.flow(2 * t / self.span - 1)
 
     def times(self) -> Tensor:
-        t = torch.rand(120, 1).sort(dim=0).values
+        t = torch.rand(120, 1)
         part = min(1.0, self.global_step / self.pace)
         if self.window == "slides":
             t = 0.1 * t + 0.9 * part
@@ -159,11 +154,8 @@ class Rotor(pl.LightningModule):
         t = self.times().requires_grad_()
         x, y = self.state(t).unbind(1)
         x_t, y_t = (torch.autograd.grad(z.sum(), t, create_graph=True)[0][:, 0] for z in (x, y))
-        up = self.k / self.w * (1 - x**2 - y**2)
-        r_x, r_y = (x_t / self.w - y - up * x) ** 2, (y_t / self.w + x - up * y) ** 2
-        before = torch.cumsum((r_x + r_y).detach(), 0) - (r_x + r_y).detach()
-        weight = torch.exp(-self.causal * before)
-        loss_x, loss_y = torch.mean(weight * r_x), torch.mean(weight * r_y)
+        loss_x = torch.mean((x_t / self.w - y) ** 2)
+        loss_y = torch.mean((y_t / self.w + x) ** 2)
         self.log("eq/x", loss_x)
         self.log("eq/y", loss_y)
         return loss_x + loss_y
@@ -176,9 +168,8 @@ class Rotor(pl.LightningModule):
 
     def error(self) -> float:
         t = line(0, self.span, 400)
-        radius = (1 + (self.first**-2 - 1) * torch.exp(-2 * self.k * t)) ** -0.5
         z = torch.cat([torch.sin(self.w * t), torch.cos(self.w * t)], 1)
-        return relative(self.state(t), radius * z)
+        return relative(self.state(t), z)
 
 
 class Takeover(pl.LightningModule):
@@ -248,13 +239,6 @@ MEMORY = [
     ),
     judged("delay-clean", "CLEAN", Delay, {"steps": 1000, "optimizer": "NAdam", "lr": 2e-3}),
     judged("rotor-slides", "POINTS", Rotor, {"steps": 1000, "pace": 900}, {"window": "slides"}),
-    judged(
-        "rotor-up",
-        "CAUSALITY",
-        Rotor,
-        {"steps": 2500, "k": 3.0, "first": 0.03, "span": 3.0, "causal": 1e3},
-        {"causal": 0.0},
-    ),
     judged("takeover", "CAUSALITY", Takeover, {"steps": 2000, "causal": 1e3}, {"causal": 0.0}),
     judged(
         "double-well",
