@@ -152,7 +152,6 @@ KINETICS = [
     ),
     judged("gompertz", "DIVERGED", Gompertz, {"steps": 1500}, {"positive": nn.Identity()}),
     judged("tank", "DIVERGED", Tank, {"steps": 1200}, {"floor": None}),
-    judged("cooling-clean", "CLEAN", Relaxation, {"steps": 1500, "tau": 0.8, "rest": 0.5}),
     judged("relaxation-early", "EARLY", Relaxation, {"steps": 45, "tau": 0.7, "lr": 1e-3}),
     judged(
         "relaxation-rmsprop",

@@ -229,5 +229,4 @@ LEVELS = [
     judged("steady-clean", "CLEAN", Steady, {"steps": 120}),
     judged("room", "SPECTRAL_BIAS", Room, {"steps": 1500}, {"sine": 0.0}),
     judged("mode", "NOTHING_TO_FIND", Mode, {"steps": 1500}, {"normed": False}),
-    judged("mode-clean", "CLEAN", Mode, {"steps": 1500, "guess": 3.6}),
 ]

@@ -206,7 +206,7 @@ PLATES = [
     ),
     judged("membrane-steep", "SATURATED", Membrane, SOFT, {"prepare": steep}),
     judged(
-        "membrane-narrow", "TOO_NARROW", Membrane, {"steps": 700, "modes": (2, 1)}, {"width": 1}
+        "membrane-narrow", "TOO_NARROW", Membrane, {"steps": 500, "modes": (2, 2)}, {"width": 1}
     ),
     judged("membrane-large", "STEP_TOO_LARGE", Membrane, SOFT, {"lr": 0.5}),
     judged("membrane-clean", "CLEAN", Membrane, {"steps": 500, "sampler": latin, "width": 32}),
