@@ -47,7 +47,7 @@ class Rabi(pl.LightningModule):
         self.amplitudes = nn.Sequential(
             nn.Linear(1, 32), nn.GELU(), nn.Linear(32, 32), nn.GELU(), nn.Linear(32, 4)
         )
-        times = qmc.LatinHypercube(1, rng=11).random(80)
+        times = qmc.LatinHypercube(1, seed=11).random(80)
         self.times = torch.from_numpy(2 * second * times).float()
 
     def psi(self, t: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ def sobol(n: int) -> Tensor:
 
 
 def latin(n: int) -> Tensor:
-    return torch.tensor(qmc.LatinHypercube(2, rng=3).random(n)).float()
+    return torch.tensor(qmc.LatinHypercube(2, seed=3).random(n)).float()
 
 
 def corner(n: int) -> Tensor:
