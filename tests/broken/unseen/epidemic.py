@@ -24,6 +24,10 @@ class Epidemic(pl.LightningModule):
     ``counted``: what one person counts as in the data. ``known``: rates that are given instead.
     """
 
+    t: Tensor
+    days: Tensor
+    cases: Tensor
+
     def __init__(
         self,
         trained: str = "all",

@@ -104,6 +104,8 @@ class Gompertz(pl.LightningModule):
 class Tank(pl.LightningModule):
     """Torricelli: h' = -sqrt(h), h(0) = 1; the tank is empty from t = 2."""
 
+    t: Tensor
+
     def __init__(self, floor: float | None = 1e-4, net: Any = None) -> None:
         super().__init__()
         self.floor = floor

@@ -54,7 +54,7 @@ class Rabi(pl.LightningModule):
         return self.amplitudes(self.factor * t)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        c, c_t = jvp(self.psi, (self.times,), (torch.ones_like(self.times),))
+        c, c_t = jvp(self.psi, (self.times,), (torch.ones_like(self.times),))[:2]
         re_1, im_1, re_2, im_2 = c.T
         right = self.w / 2 * torch.stack([im_2, -re_2, im_1, -re_1], dim=1)
         schroedinger = 0.5 * ((self.second * c_t - right) ** 2).mean()
@@ -173,6 +173,8 @@ class Room(pl.LightningModule):
 class Mode(pl.LightningModule):
     """u'' + e^2 u = 0, u(0) = u(1) = 0 with unknown e; ``normed``: the mean of u^2 is a half."""
 
+    x: Tensor
+
     def __init__(self, normed: bool = True, guess: float = 2.6, net: Any = None) -> None:
         super().__init__()
         self.normed = normed
@@ -195,13 +197,13 @@ class Mode(pl.LightningModule):
             loss["norm"] = 5 * (u.pow(2).mean() - 0.5) ** 2
             loss["sign"] = torch.relu(-u[25:26]).pow(2).mean()
         self.log_dict(loss)
-        self.log("loss", sum(loss.values()))
-        return sum(loss.values())  # type: ignore[return-value]
+        total = torch.stack([*loss.values()]).sum()
+        self.log("loss", total)
+        return total
 
     def configure_optimizers(self) -> Any:
-        return torch.optim.Adam(
-            [{"params": self.mode.parameters()}, {"params": [self.e], "lr": 1e-2}], lr=4e-3
-        )
+        groups: list[dict[str, Any]] = [{"params": self.mode.parameters()}]
+        return torch.optim.Adam([*groups, {"params": [self.e], "lr": 1e-2}], lr=4e-3)
 
     def loader(self, steps: int) -> Any:
         return ticks(steps)

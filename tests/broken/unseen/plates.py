@@ -60,6 +60,9 @@ class Membrane(pl.LightningModule):
     ``hard``: u vanishes on the walls by a factor; otherwise by a term with weight ``w_walls``.
     """
 
+    interior: Tensor
+    border: Tensor
+
     def __init__(
         self,
         modes: tuple[int, int] = (1, 1),
@@ -71,14 +74,13 @@ class Membrane(pl.LightningModule):
         w_walls: float = 20.0,
         lr: float = 4e-3,
         prepare: Callable[[nn.Module], Any] | None = None,
-        features: bool = False,
         net: Any = None,
     ) -> None:
         super().__init__()
         self.m, self.n = modes
-        self.hard, self.w_walls, self.lr, self.features = hard, w_walls, lr, features
+        self.hard, self.w_walls, self.lr = hard, w_walls, lr
         self.net = nn.Sequential(
-            nn.Linear(6 if features else 2, width),
+            nn.Linear(2, width),
             activation(),
             Residual(width, activation),
             nn.Linear(width, 1),
@@ -90,15 +92,11 @@ class Membrane(pl.LightningModule):
 
     def raw(self, weights: dict[str, Tensor], x: Tensor) -> Tensor:
         """At one point."""
-        inputs = 2 * x - 1
-        if self.features:
-            phase = 2 * torch.pi * x
-            inputs = torch.cat([inputs, phase.sin(), phase.cos()])
-        u = functional_call(self.net, weights, (inputs,)).squeeze()
+        u = functional_call(self.net, weights, (2 * x - 1,)).squeeze()
         return 16 * u * (x * (1 - x)).prod() if self.hard else u
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        weights = dict(self.net.named_parameters())
+        weights: dict[str, Tensor] = dict(self.net.named_parameters())
         curvature = vmap(hessian(self.raw, argnums=1), in_dims=(None, 0))
         laplace = curvature(weights, self.interior).diagonal(dim1=1, dim2=2).sum(1)
         size = torch.pi**2 * (self.m**2 + self.n**2)
@@ -122,9 +120,8 @@ class Membrane(pl.LightningModule):
 
     def error(self) -> float:
         x = torch.cartesian_prod(torch.linspace(0, 1, 30), torch.linspace(0, 1, 30))
-        return relative(
-            vmap(self.raw, in_dims=(None, 0))(dict(self.net.named_parameters()), x), self.exact(x)
-        )
+        weights: dict[str, Tensor] = dict(self.net.named_parameters())
+        return relative(vmap(self.raw, in_dims=(None, 0))(weights, x), self.exact(x))
 
 
 class Distance(pl.LightningModule):

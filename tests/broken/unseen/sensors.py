@@ -48,6 +48,8 @@ class Samples(Dataset[Any]):
 
 
 class Fourier(nn.Module):
+    k: Tensor
+
     def __init__(self, octaves: int) -> None:
         super().__init__()
         self.register_buffer("k", 2.0 ** torch.arange(octaves))

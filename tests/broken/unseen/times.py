@@ -70,6 +70,8 @@ class Takeover(pl.LightningModule):
     ``causal``: weight of a time by what is unsolved before it (Wang et al. 2022), 0 for none.
     """
 
+    grid: Tensor
+
     def __init__(
         self, r: float = 10.0, p: int = 1, causal: float = 0.0, lr: float = 3e-3, net: Any = None
     ) -> None:

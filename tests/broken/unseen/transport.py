@@ -14,6 +14,8 @@ from tests.broken.unseen.tools import judged, relative, ticks
 class Ring(nn.Module):
     """x on a ring of length 1 by the harmonics up to the given one; t in [0, 1] as it is."""
 
+    k: Tensor
+
     def __init__(self, harmonics: int) -> None:
         super().__init__()
         self.register_buffer("k", 2 * torch.pi * torch.arange(1.0, harmonics + 1))
