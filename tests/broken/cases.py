@@ -13,9 +13,10 @@ from tests.broken.run import Run
 from tests.broken.scales import SCALES
 from tests.broken.slow import SLOW
 from tests.broken.steps import STEPS
+from tests.broken.unseen import UNSEEN
 from tests.broken.vanishing import VANISHES
 
 RUNS: list[Run] = [
     *(*NUMBERS, *GRAPH, *VANISHES, *PLACES, *SCALES, *CONDITIONS),
-    *(*STEPS, *CAPACITY, *SLOW, *HEALTHY, *OTHERS),
+    *(*STEPS, *CAPACITY, *SLOW, *HEALTHY, *OTHERS, *UNSEEN),
 ]
