@@ -46,17 +46,25 @@ class Joint:
         known = torch.cat(rows)
         return known + NOISE * torch.eye(len(known), dtype=known.dtype, device=known.device)
 
+    @cached_property
+    def _factored(self) -> tuple[Tensor, Tensor]:
+        factors, pivots = torch.linalg.lu_factor(self._known)
+        return factors, pivots
+
+    def _solved(self, columns: Tensor) -> Tensor:
+        """K_rr^-1 times columns, (R, n)."""
+        return torch.linalg.lu_solve(*self._factored, columns)
+
     def _cross(self, asked: str) -> Tensor:
         return torch.cat([self._scale[t] * self.kernel[asked, t] for t in self.residuals], 1)
 
     def variance(self, asked: str) -> tuple[Tensor, Tensor]:
         """That of what is asked before and after all residuals are known, (M,) each."""
         cross, prior = self._cross(asked), self.kernel[asked, asked].diagonal()
-        taken = (cross * torch.linalg.solve(self._known, cross.mT).mT).sum(1)
+        taken = (cross * self._solved(cross.mT).mT).sum(1)
         return prior, prior - taken
 
     def change(self, asked: str) -> Tensor:
         """du of what is asked, (M,)."""
         r = torch.cat([self._scale[t] * x.detach().flatten() for t, x in self.residuals.items()])
-        du: Tensor = -self._cross(asked) @ torch.linalg.solve(self._known, r)
-        return du
+        return (-self._cross(asked) @ self._solved(r[:, None])).flatten()
