@@ -53,7 +53,8 @@ class Joint:
 
     def _solved(self, columns: Tensor) -> Tensor:
         """K_rr^-1 times columns, (R, n)."""
-        return torch.linalg.lu_solve(*self._factored, columns)
+        found: Tensor = torch.linalg.lu_solve(*self._factored, columns)
+        return found
 
     def _cross(self, asked: str) -> Tensor:
         return torch.cat([self._scale[t] * self.kernel[asked, t] for t in self.residuals], 1)
