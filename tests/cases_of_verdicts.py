@@ -43,6 +43,7 @@ UNSOLVED: dict[str, Any] = {
     "unheld_share": None,
     "frozen": [],
     "frozen_share": None,
+    "frozen_network": False,
     "order": {"pde": 2, "bc": 0},
     "random": {"pde": 0.0, "bc": 0.0},
     "rounding": {"pde": 1e-6, "bc": 1e-6},

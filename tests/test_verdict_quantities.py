@@ -42,6 +42,10 @@ def case_of(residuals: Residuals, model: nn.Module, points: Any, **options: Any)
     return Case(replace(seen, rerun=Rerun(model, points, residuals)))
 
 
+def rms(x: Tensor) -> float:
+    return float(x.detach().square().mean().sqrt())
+
+
 def heat(model: nn.Module, points: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """u_t = 0.1 u_xx, u(0, x) = sin(pi x), walls at 0."""
     p = points["pde"].clone().requires_grad_()
@@ -209,10 +213,57 @@ def test_parts_of_a_homogeneous_equation_are_those_of_its_derivatives():
     p = points["pde"].clone().requires_grad_()
     first = d(model(p), p)
     parts = first[:, :1], first[:, 1:] * 0, 0.1 * d(first[:, 1:], p)[:, 1:]
-    largest = max(float(part.detach().square().mean().sqrt()) for part in parts)
     found = case_of(heat, model, points).parts
-    assert found["pde"] == pytest.approx(largest)
+    asked = float(torch.sin(math.pi * points["ic"][:, 1:]).square().mean().sqrt())
+    varying = asked / float(p.detach()[:, 0].max() - p.detach()[:, 0].min())  # over the time
+    assert found["pde"] == pytest.approx(max(*map(rms, parts), varying))
     assert found["bc"] == pytest.approx(case_of(heat, model, points).size)
+
+
+def test_parts_are_those_of_every_output():
+    """u + v = 1, as of susceptible and recovered people: their derivatives cancel, and count."""
+    model, x = network(), grid()
+
+    class Both(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.u = model
+
+        def forward(self, x: Tensor) -> Tensor:
+            u = 20 * self.u(x)
+            return torch.cat([u, 1 - u], 1)
+
+    def rates(both: nn.Module, points: Tensor) -> dict[str, Tensor]:
+        p = points.clone().requires_grad_()
+        return {"u": d(both(p)[:, :1], p) + both(p)[:, :1]}
+
+    p = x.clone().requires_grad_()
+    slope = 20 * d(model(p), p)
+    found = case_of(rates, Both().double(), x).parts["u"]
+    assert found == pytest.approx(max(math.sqrt(2) * rms(slope), found))
+    assert found > rms(slope)
+
+
+def test_time_is_where_u_holds_by_construction():
+    """u = 1 + t net: the low end of t, and of no other coordinate; between walls there is none."""
+    points = grid(60, 2)
+
+    def slope_in_t(model: nn.Module, points: Tensor) -> dict[str, Tensor]:
+        p = points.clone().requires_grad_()
+        return {"ode": d(model(p), p)[:, :1]}
+
+    class Held(nn.Module):
+        def __init__(self, factor: Callable[[Tensor], Tensor]) -> None:
+            super().__init__()
+            self.net, self.factor = network(2), factor
+
+        def forward(self, x: Tensor) -> Tensor:
+            return 1 + self.factor(x) * self.net(x)
+
+    started = case_of(slope_in_t, Held(lambda x: x[:, :1]), points)
+    walled = case_of(slope_in_t, Held(lambda x: (x * (1 - x))[:, :1]), points)
+    assert started.time("ode") == 0
+    assert walled.time("ode") is None
 
 
 @pytest.mark.parametrize(

@@ -111,6 +111,8 @@ class Case(
         """Whether every term is solved, or barely and u is right; and all are finite."""
         if not self.rms or self.undefined:
             return False
+        if any(self.left.get(t, 0.0) ** 2 * ratio > BARELY**2 for t, ratio in self.fresh.items()):
+            return False
         return not self.unsolved or (max(self.unsolved.values()) < BARELY and self.right)
 
     @property

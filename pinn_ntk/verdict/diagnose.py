@@ -59,6 +59,7 @@ UNSOLVED: tuple[Rule, ...] = (
     steps.early,
     solution.points,
     solution.too_narrow,
+    solution.few_parameters,
     balance.torn,
     balance.clash,
     balance.causality,

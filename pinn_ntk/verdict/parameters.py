@@ -87,6 +87,16 @@ class Parameters(Reruns):
             return []
         return [n for n, p in self.look.module.named_parameters() if not p.requires_grad]
 
+    @quantity("networks that are frozen", bool)
+    def frozen_network(self) -> bool:
+        """Whether a part of the module of two layers or more is frozen, and others are not."""
+        parts = {name.rpartition(".")[0].rpartition(".")[0] for name in self.frozen} - {""}
+        for part in parts:
+            layers = {n.rpartition(".")[0] for n in self.frozen if n.startswith(f"{part}.")}
+            if len(layers) > 1 and not any(n.startswith(f"{part}.") for n in self.look.trained):
+                return True
+        return False
+
     @quantity("the share of frozen parameters", nothing)
     def frozen_share(self) -> float | None:
         """Share of frozen parameters in the trace of the kernel of all parameters."""

@@ -4,9 +4,11 @@
 | --- | --- |
 | c_kj | what r answers to u = (x_j - x_0j)^k / k!: coefficient of the k-th derivative by x_j |
 | D_kj | k-th derivative of the network by x_j |
-| part | root mean square of c_kj D_kj; for a term without derivatives, of r at u = rms of u |
+| U | size of u: of what the networks give, or of what values are asked for, if that is more |
+| part | root mean square of c_kj D_kj, or c_kj U / L_j^k; without derivatives, of r at u = U |
 
-The largest part is what the residual would be if the others did not balance it.
+The largest part is what the residual would be if the others did not balance it; L_j is the length
+of the box, so that a u that is constant by mistake is held against one that would vary over it.
 """
 
 from __future__ import annotations
@@ -18,12 +20,13 @@ from torch import Tensor
 
 from pinn_ntk.looks.networks import NetworkCall, constant, power
 from pinn_ntk.looks.rerun import Change
+from pinn_ntk.verdict.calls import columns
 from pinn_ntk.verdict.points import Points
 from pinn_ntk.verdict.quantity import quantity
 from pinn_ntk.verdict.terms import rms
 
 MOST = 4
-"""Coordinates of the points up to which parts are looked at."""
+"""Coordinates of the points, and outputs, up to which each is looked at."""
 
 
 class Parts(Points):
@@ -44,7 +47,7 @@ class Parts(Points):
             for axis in range(min(max(map(_axes, calls.values())), MOST)):
                 ran = self.rerun(Change(output=power(k, axis)))
                 for term, call in calls.items():
-                    part = _part(ran.residuals[term], call, k, axis)
+                    part = self._part(ran.residuals[term], call, k, axis)
                     found[term] = max(part, found.get(term, 0.0))
         return {term: part for term, part in found.items() if part > 0}
 
@@ -53,6 +56,23 @@ class Parts(Points):
         own = self.calls_of[term]
         alike = [c for c in self.calls_of.values() if c.name == own.name and _axes(c) == _axes(own)]
         return own if term in self.equations else max(alike, key=lambda c: c.output.numel())
+
+    def _part(self, answer: Tensor, call: NetworkCall, order: int, axis: int) -> float:
+        """Of one derivative, row by row where the rows of both are the same."""
+        found, x = derivative(call, order, axis), columns(call.inputs)
+        if found is None or x is None:
+            return 0.0
+        c = answer.detach().abs().double().flatten() / math.factorial(order)
+        length = float(x[:, axis].max() - x[:, axis].min())
+        alike = c.shape == found.shape
+        varying = rms(c) * self._to_be / length**order if length else 0.0
+        return max(varying, rms(c * found) if alike else rms(c) * rms(found))
+
+    @property
+    def _to_be(self) -> float:
+        """U."""
+        values = [zero for term, zero in self.zero.items() if not self.order.get(term)]
+        return max(self.size or 0.0, *values) if values else self.size or 0.0
 
 
 def _axes(call: NetworkCall) -> int:
@@ -65,19 +85,8 @@ def _width(x: Tensor) -> int:
     return 1 if x.ndim == 1 else x.shape[-1]
 
 
-def _part(answer: Tensor, call: NetworkCall, order: int, axis: int) -> float:
-    """Root mean square of c D, row by row where the rows of both are the same."""
-    found = derivative(call, order, axis)
-    if found is None:
-        return 0.0
-    coefficient = answer.detach().abs().double().flatten() / math.factorial(order)
-    if coefficient.shape == found.shape:
-        return rms(coefficient * found)
-    return rms(coefficient) * rms(found)
-
-
 def derivative(call: NetworkCall, order: int, axis: int) -> Tensor | None:
-    """D of the sum of the outputs by one coordinate, (N,)."""
+    """D by one coordinate, the norm over all outputs, (N,)."""
     place = axis
     for x in call.inputs:
         if place < _width(x):
@@ -89,7 +98,14 @@ def derivative(call: NetworkCall, order: int, axis: int) -> Tensor | None:
 def _by(output: Tensor, x: Tensor, column: int, order: int) -> Tensor | None:
     if not x.requires_grad:
         return None
-    values = output.reshape(len(x), -1).sum(1)
+    outputs = output.reshape(len(x), -1)
+    each = outputs.unbind(1) if outputs.shape[1] <= MOST else (outputs.sum(1),)
+    found = [_of_one(values, x, column, order) for values in each]
+    known = [one for one in found if one is not None]
+    return torch.stack(known).norm(dim=0) if known else None
+
+
+def _of_one(values: Tensor, x: Tensor, column: int, order: int) -> Tensor | None:
     for _ in range(order):
         if values.grad_fn is None:
             return None

@@ -16,6 +16,10 @@ from pinn_ntk.verdict.reruns import Reruns
 AT_START = 0.05
 """Distance from the first time, over all of it, up to which a condition is one at the start."""
 
+HELD, OPEN = 0.3, 0.8
+"""Mean change of u that parameters bring about at one end of a coordinate, over that everywhere:
+where u holds by construction, and where it does not."""
+
 EARLY = 0.3
 """Share of the time that is early."""
 
@@ -75,6 +79,8 @@ class Points(Reruns):
         """Column of the points at whose first value conditions hold, and not at its last."""
         x = self.points.get(equation)
         others = [p for t, p in self.points.items() if t not in self.equations]
+        if x is not None and set(self.rms) <= set(self.equations):
+            return self._held_at_start(equation, x)
         if x is None or not others or any(p.shape[1] != x.shape[1] for p in others):
             return None
         low, size = x.min(0).values, x.max(0).values - x.min(0).values
@@ -83,6 +89,23 @@ class Points(Reruns):
         last = {k for k in range(x.shape[1]) if any(_near(p[:, k], 1.0).any() for p in places)}
         alone = [k for k in first if k not in last] if x.shape[1] == 1 else first
         return alone[0] if len(alone) == 1 else None
+
+    def _held_at_start(self, equation: str, x: Tensor) -> int | None:
+        """Column at whose first value u holds by construction: parameters do not move it there."""
+        lifted = {} if self.lifted is None else calls_of(self.lifted)
+        if equation not in lifted:
+            return None
+        here, there = self.calls_of[equation].output.detach(), lifted[equation].output.detach()
+        if here.shape != there.shape or len(here) != len(x):
+            return None
+        free = (here - there).double().abs().reshape(len(x), -1).sum(1)
+        mean = float(free.mean())
+        size = (x.max(0).values - x.min(0).values).clamp(min=1e-12)
+        place = (x - x.min(0).values) / size
+        bound = [float(free[_near(column, 0.0)].mean()) < HELD * mean for column in place.T]
+        open_ = [float(free[_near(column, 1.0)].mean()) > OPEN * mean for column in place.T]
+        held = [k for k, (low, high) in enumerate(zip(bound, open_, strict=True)) if low and high]
+        return held[0] if len(held) == 1 else None
 
     @quantity("number of points", nothing)
     def n_points(self) -> int | None:

@@ -58,16 +58,26 @@ class Reruns(Terms):
         _, base = self.rerun, self.base
         if base is None or not base.calls:
             raise CannotBeLookedAtError("no call of a network was seen")
-        last = [last_parameters(call.output, base.params) for call in base.calls]
-        if all(last):
-            names = set().union(*last)
-            found = self._at_zero(Change(parameters=lambda n, p: p * (n not in names)))
+        if self.lifted is not None:
+            found = self._sizes(self.lifted)
             if all(map(math.isfinite, found.values())):
                 return found
-        return self._at_zero(Change(output=zero))
+        return self._sizes(self.rerun(Change(output=zero)))
 
-    def _at_zero(self, change: Change) -> dict[str, float]:
-        ran = self.rerun(change)
+    @property
+    def lifted(self) -> Ran | None:
+        """The step with the last layer of each network zeroed: what holds by construction stays."""
+        if "lifted" not in self.__dict__:
+            base = self.base
+            last = (
+                [] if base is None else [last_parameters(c.output, base.params) for c in base.calls]
+            )
+            names = set().union(*last)
+            change = Change(parameters=lambda n, p: p * (n not in names))
+            self.__dict__["lifted"] = self.rerun(change) if last and all(last) else None
+        return self.__dict__["lifted"]  # type: ignore[no-any-return]
+
+    def _sizes(self, ran: Ran) -> dict[str, float]:
         return {term: rms(self.counted(term, r)) for term, r in ran.residuals.items()}
 
     @property
@@ -143,10 +153,11 @@ class Reruns(Terms):
         """Term -> |J d - dr/dd| / |dr/dd|, J d of the graph and dr/dd of differences in float64."""
         here = self.rerun(Change(double=True))
         length = LENGTH * _norm(here.params)
+        direction = {n: _direction(n, p) for n, p in here.params.items() if p.requires_grad}
         forward, backward = (
-            self.rerun(Change(double=True, parameters=_along(sign * length))) for sign in (1, -1)
+            self.rerun(Change(double=True, parameters=_along(sign * length, direction)))
+            for sign in (1, -1)
         )
-        direction = {n: _direction(n, p) for n, p in here.params.items()}
         found = {}
         for term, r in here.residuals.items():
             after, before = forward.residuals[term], backward.residuals[term]
@@ -202,8 +213,13 @@ def _direction(name: str, parameter: Tensor) -> Tensor:
     return drawn.div(math.sqrt(max(1, parameter.numel()))).to(parameter.device)
 
 
-def _along(length: float) -> Any:
-    return lambda name, parameter: parameter + length * _direction(name, parameter).to(parameter)
+def _along(length: float, direction: Mapping[str, Tensor]) -> Any:
+    def put(name: str, parameter: Tensor) -> Tensor:
+        if name not in direction:  # frozen
+            return parameter
+        return parameter + length * direction[name].to(parameter)
+
+    return put
 
 
 def _derivative(r: Tensor, params: Mapping[str, Tensor], direction: Mapping[str, Tensor]) -> Tensor:

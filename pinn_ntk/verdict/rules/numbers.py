@@ -70,8 +70,20 @@ def detached(case: Case) -> Verdict | None:
         return None
     if case.unheld and (others := not_trained(case)) is not None:
         return others
+    if case.piecewise_linear:
+        return _flat(case)
     said, _, remedy = case.untrained.partition(". ")
     return Verdict(Cause.DETACHED, said, (), FACT, remedy)
+
+
+SMOOTH = "Use tanh, sin, SiLU or GELU: ReLU and its kin have no derivative of that order."
+
+
+def _flat(case: Case) -> Verdict:
+    """A network of straight pieces leaves nothing of a second derivative to be trained."""
+    said, _, _ = case.untrained.partition(". ")
+    evidence = (Evidence("smooth activations", 0, "all are like ReLU"),)
+    return Verdict(Cause.DERIVATIVE_VANISHES, said, evidence, LIKELY, SMOOTH)
 
 
 def wrapped(case: Case) -> Verdict | None:
@@ -112,16 +124,19 @@ MISSED = 0.3
 
 def kinks(case: Case) -> Verdict | None:
     """The network has kinks where the equation needs it smooth."""
-    kinked = {t: x for t, x in case.kinks.items() if x > MISSED}
+    kinked = {t: x for t, x in case.kinks.items() if x > MISSED or case.piecewise_linear}
     if not kinked or (case.saturated or 0.0) > STEEP:
         return None
     term = max(kinked, key=kinked.__getitem__)
     evidence = (
         Evidence(f"highest derivative in {term}", case.order[term], ""),
-        Evidence("share of it that autograd misses, at kinks", kinked[term], "above 0.3"),
+        Evidence(
+            "share of it that autograd misses, at kinks",
+            kinked[term],
+            "all units are like ReLU" if case.piecewise_linear else "above 0.3",
+        ),
     )
-    remedy = "Use tanh, sin, SiLU or GELU: ReLU and its kin have no derivative of that order."
-    return Verdict(Cause.DERIVATIVE_VANISHES, term, evidence, FACT, remedy)
+    return Verdict(Cause.DERIVATIVE_VANISHES, term, evidence, FACT, SMOOTH)
 
 
 def kernel_is_zero(case: Case) -> Verdict | None:
@@ -140,8 +155,8 @@ def kernel_is_zero(case: Case) -> Verdict | None:
     return Verdict(Cause.DERIVATIVE_VANISHES, still[0], evidence, confidence, remedy)
 
 
-SHARE = 0.5
-"""Share of the kernel from which frozen parameters are the cause."""
+SHARE, OF_NETWORK = 0.5, 0.05
+"""Share of the kernel from which frozen parameters are the cause; those of a whole network."""
 
 
 def not_trained(case: Case) -> Verdict | None:
@@ -152,7 +167,8 @@ def not_trained(case: Case) -> Verdict | None:
         )
         remedy = "Give these to the optimizer as well: torch.optim.Adam(self.parameters(), ...)."
         return Verdict(Cause.NOT_TRAINED, _listed(case.unheld), evidence, FACT, remedy)
-    if case.frozen and (case.frozen_share or 0.0) > SHARE:
+    share = OF_NETWORK if case.frozen_network else SHARE
+    if case.frozen and (case.frozen_share or 0.0) > share:
         evidence = (Evidence("share of the kernel that is frozen", case.frozen_share or 0.0, ""),)
         remedy = "Let them be trained: requires_grad_(True), and give them to the optimizer."
         return Verdict(Cause.NOT_TRAINED, _listed(case.frozen), evidence, LIKELY, remedy)

@@ -20,7 +20,7 @@ ROUNDED = 0.05
 COUNTS = 0.1
 """Share of the loss from which rounding in a term is in the way of others."""
 
-SLOW, MUCH = 0.9, 0.2
+SLOW, MUCH = 0.65, 0.2
 """Share of r^2 in slow modes; what is left of a term, from which that is a bias."""
 
 FALLS = 0.07
@@ -101,6 +101,20 @@ def too_narrow(case: Case) -> Verdict | None:
     return Verdict(Cause.TOO_NARROW, case.worst, evidence, LIKELY, remedy)
 
 
+FEW_PARAMETERS = 30
+"""Parameters of a network, beside four times as many rows, that are few for any solution."""
+
+
+def few_parameters(case: Case) -> Verdict | None:
+    """A network of a handful of parameters has not solved its terms."""
+    rows = sum(case.rows.values())
+    if case.n_params > FEW_PARAMETERS or case.n_params >= rows / 4 or not case.activations:
+        return None
+    evidence = (Evidence("parameters", case.n_params, f"for {rows} rows"),)
+    remedy = "A wider or deeper network: several times as many parameters as rows do no harm."
+    return Verdict(Cause.TOO_NARROW, case.worst, evidence, LIKELY, remedy)
+
+
 def rounding(case: Case) -> Verdict | None:
     """The same parameters give another residual in float64."""
     hurt = {t: x for t, x in case.rounding.items() if t in case.unsolved or _all_of_it(case, t)}
@@ -115,17 +129,18 @@ def rounding(case: Case) -> Verdict | None:
 
 
 SWALLOWED = 1e-3
-"""Residual in float64, over the size of u, that is 0 in the dtype of the training."""
+"""Residual in float64, over the size of u, that was never anything but 0."""
 
 
 def swallowed(case: Case) -> Verdict | None:
-    """A residual that was never anything but 0 is not 0 in float64."""
-    gone = {t: case.exact.get(t, 0.0) for t, peak in case.peak.items() if peak == 0}
+    """A residual that is exactly 0 is not so in float64."""
+    gone = {t: case.exact.get(t, 0.0) for t, x in case.rms.items() if x == 0}
     term, exact = worst_of(gone)
-    if not exact > SWALLOWED * (case.size or math.inf):
+    size = case.baseline.get(term, 0.0)
+    if not exact > (SOLVED * size if size else SWALLOWED * (case.size or math.inf)):
         return None
     evidence = (
-        Evidence(f"{term}, root mean square", 0.0, "at every measurement"),
+        Evidence(f"{term}, root mean square", 0.0, ""),
         Evidence("the same in float64", exact, ""),
     )
     remedy = "Trainer(precision='64-true'), or take the large number off before it is added."
@@ -156,7 +171,7 @@ def spectral_bias(case: Case) -> Verdict | None:
     ):
         return None
     evidence = (
-        Evidence(f"share of {term} in modes below 1e-3 of the fastest", slow[term], "above 0.9"),
+        Evidence(f"share of {term} in modes below 1e-3 of the fastest", slow[term], "above 0.65"),
     )
     remedy = (
         "Fourier features or sin activations with the frequency of the solution, or a second-order "
