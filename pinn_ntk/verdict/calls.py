@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 
 import torch
@@ -23,12 +24,12 @@ def calls_of(ran: Ran) -> dict[str, NetworkCall]:
             continue
         behind = postorder(nodes.origin(residual)[0]).keys()
         for call, of_call in zip(ran.calls, own, strict=True):
-            x, most = columns(call.inputs), found.get(term)
+            x, most = columns(call), found.get(term)
             if any(_computed(one) for one in call.inputs):  # a layer's, by what came before it
                 continue
             if x is None or residual.numel() % max(1, len(x)) or not of_call & behind:
                 continue
-            if most is None or len(x) > len(most.inputs[0]):
+            if most is None or call.output.numel() > most.output.numel():
                 found[term] = call
     return found
 
@@ -43,12 +44,18 @@ def _own_nodes(ran: Ran) -> list[set[Node]]:
     return [{n for n in g if shared[n] == 1 and nodes.leaf(n) is None} for g in graphs]
 
 
-def columns(inputs: tuple[Tensor, ...]) -> Tensor | None:
-    """Inputs side by side, (N, d)."""
-    flat = [x.detach().reshape(len(x), -1) for x in inputs if x.ndim]
+def columns(call: NetworkCall) -> Tensor | None:
+    """Points of a call, coordinates side by side, (N, d); those of a grid one by one."""
+    flat = [x.detach().reshape(-1, width(x, call)) for x in call.inputs if x.ndim]
     if not flat or any(len(x) != len(flat[0]) for x in flat):
         return None
     return torch.cat([x.to(flat[0]) for x in flat], 1)
+
+
+def width(x: Tensor, call: NetworkCall) -> int:
+    """Coordinates of one input: (N,), (N, d), or of the shape of the output, as a grid has it."""
+    grid = len(call.inputs) > 1 and x.shape == call.output.shape
+    return 1 if x.ndim == 1 or grid else math.prod(x.shape[1:])
 
 
 def _computed(x: Tensor) -> bool:

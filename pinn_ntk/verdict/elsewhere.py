@@ -77,7 +77,7 @@ class Elsewhere(Points):
         for old in self.look.earlier:
             ran = old.with_parameters(now)()
             for term in ran.residuals.keys() & self.rms.keys() & self.points.keys():
-                x = columns(calls_of(ran)[term].inputs) if term in calls_of(ran) else None
+                x = columns(calls_of(ran)[term]) if term in calls_of(ran) else None
                 new = self.points[term]
                 if x is None or x.shape[1] != new.shape[1] or outside_of(x, new) < ELSEWHERE:
                     continue
@@ -94,7 +94,7 @@ class Elsewhere(Points):
         before = calls_of(self.look.earlier[-1]())
         found = {}
         for term in before.keys() & self.points.keys():
-            old, new = columns(before[term].inputs), self.points[term]
+            old, new = columns(before[term]), self.points[term]
             if old is not None and old.shape[1] == new.shape[1]:
                 found[term] = outside_of(old, new)
         return found

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from pinn_ntk.looks.networks import NetworkCall, constant, power
 from pinn_ntk.looks.rerun import Change
-from pinn_ntk.verdict.calls import columns
+from pinn_ntk.verdict.calls import columns, width
 from pinn_ntk.verdict.points import Points
 from pinn_ntk.verdict.quantity import quantity
 from pinn_ntk.verdict.terms import rms
@@ -59,14 +59,21 @@ class Parts(Points):
 
     def _part(self, answer: Tensor, call: NetworkCall, order: int, axis: int) -> float:
         """Of one derivative, row by row where the rows of both are the same."""
-        found, x = derivative(call, order, axis), columns(call.inputs)
-        if found is None or x is None:
+        found = derivative(call, order, axis)
+        if found is None:
             return 0.0
         c = answer.detach().abs().double().flatten() / math.factorial(order)
-        length = float(x[:, axis].max() - x[:, axis].min())
+        length = self._length(call, axis)
         alike = c.shape == found.shape
         varying = rms(c) * self._to_be / length**order if length else 0.0
         return max(varying, rms(c * found) if alike else rms(c) * rms(found))
+
+    def _length(self, call: NetworkCall, axis: int) -> float:
+        """Of the box of all points along a coordinate."""
+        own = columns(call)
+        alike = [x for x in self.points.values() if own is not None and x.shape[1] == own.shape[1]]
+        places = torch.cat([x[:, axis].double() for x in alike]) if alike else torch.zeros(1)
+        return float(places.max() - places.min())
 
     @property
     def _to_be(self) -> float:
@@ -77,28 +84,24 @@ class Parts(Points):
 
 def _axes(call: NetworkCall) -> int:
     """Coordinates of the points of a call."""
-    return sum(_width(x) for x in call.inputs if x.ndim)
-
-
-def _width(x: Tensor) -> int:
-    """Coordinates of one input, (N,) or (N, d)."""
-    return 1 if x.ndim == 1 else x.shape[-1]
+    return sum(width(x, call) for x in call.inputs if x.ndim)
 
 
 def derivative(call: NetworkCall, order: int, axis: int) -> Tensor | None:
     """D by one coordinate, the norm over all outputs, (N,)."""
     place = axis
     for x in call.inputs:
-        if place < _width(x):
-            return _by(call.output, x, place, order)
-        place -= _width(x)
+        if place < width(x, call):
+            return _by(call, x, place, order)
+        place -= width(x, call)
     return None
 
 
-def _by(output: Tensor, x: Tensor, column: int, order: int) -> Tensor | None:
+def _by(call: NetworkCall, x: Tensor, column: int, order: int) -> Tensor | None:
     if not x.requires_grad:
         return None
-    outputs = output.reshape(len(x), -1)
+    rows = x.numel() // width(x, call)
+    outputs = call.output.reshape(rows, -1)
     each = outputs.unbind(1) if outputs.shape[1] <= MOST else (outputs.sum(1),)
     found = [_of_one(values, x, column, order) for values in each]
     known = [one for one in found if one is not None]
@@ -112,5 +115,5 @@ def _of_one(values: Tensor, x: Tensor, column: int, order: int) -> Tensor | None
         (gradient,) = torch.autograd.grad(
             values.sum(), x, create_graph=True, allow_unused=True, materialize_grads=True
         )
-        values = gradient.reshape(len(x), -1)[:, column]
+        values = gradient.reshape(len(values), -1)[:, column]
     return values.detach().double()

@@ -37,7 +37,7 @@ class Points(Reruns):
     @property
     def points(self) -> dict[str, Tensor]:
         """Term -> points of that call, (N, d)."""
-        every = {term: columns(call.inputs) for term, call in self.calls_of.items()}
+        every = {term: columns(call) for term, call in self.calls_of.items()}
         return {term: x for term, x in every.items() if x is not None}
 
     @quantity("repeated points", dict)
@@ -62,9 +62,9 @@ class Points(Reruns):
         for term in self.equations:
             r = self.look.residuals[term].detach().abs().double()
             x = self.points.get(term)
-            if x is None or not r.ndim or len(x) != len(r) or not float(r.norm()):
+            if x is None or r.numel() % len(x) or not float(r.norm()):
                 continue
-            r = r.reshape(len(r), -1).norm(dim=1)  # of all components
+            r = r.reshape(len(x), -1).norm(dim=1)  # of all components
             worst = r.square().sort(descending=True)
             count = max(1, len(r) // 10)
             found[term] = {"share": float(worst.values[:count].sum() / worst.values.sum())}
@@ -91,12 +91,17 @@ class Points(Reruns):
         return alone[0] if len(alone) == 1 else None
 
     def _held_at_start(self, equation: str, x: Tensor) -> int | None:
-        """Column at whose first value u holds by construction: parameters do not move it there."""
+        """Column at whose first value u holds by construction: parameters do not move it there.
+
+        Along a line an equation of first order that has no condition can be held nowhere else.
+        """
+        if x.shape[1] == 1 and self.order.get(equation) == 1:
+            return 0
         lifted = {} if self.lifted is None else calls_of(self.lifted)
         if equation not in lifted:
             return None
         here, there = self.calls_of[equation].output.detach(), lifted[equation].output.detach()
-        if here.shape != there.shape or len(here) != len(x):
+        if here.shape != there.shape or here.numel() % len(x):
             return None
         free = (here - there).double().abs().reshape(len(x), -1).sum(1)
         mean = float(free.mean())

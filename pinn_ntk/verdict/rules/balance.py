@@ -69,7 +69,7 @@ what is left of them."""
 SLOW, NOT_SLOW = 0.9, 0.6
 """Share of r^2 in slow modes above which weights do not help, and below which they do."""
 
-CONCENTRATED, AT_START = 0.7, 0.5
+CONCENTRATED, AT_START = 0.65, 0.5
 """Share of r^2 in a tenth of the points; share of these that are early in time."""
 
 CANCELLED = 0.02
@@ -156,7 +156,7 @@ def causality(case: Case) -> Verdict | None:
         early = where.get("early", 0.0)
         if term in case.unsolved and where["share"] > CONCENTRATED and early > AT_START:
             evidence = (
-                Evidence(f"share of {term} in a tenth of its points", where["share"], "above 0.7"),
+                Evidence(f"share of {term} in a tenth of its points", where["share"], "above 0.65"),
                 Evidence("of these in the first 30 % of time", early, "above 0.5"),
             )
             remedy = "Train early times first: causal weights, or windows in time one by one."
