@@ -12,9 +12,11 @@ from tests.broken.run import Run
 from tests.broken.scales import SCALES
 from tests.broken.slow import SLOW
 from tests.broken.steps import STEPS
+from tests.broken.third import THIRD
 from tests.broken.vanishing import VANISHES
 
 RUNS: list[Run] = [
     *(*NUMBERS, *GRAPH, *VANISHES, *PLACES, *SCALES, *CONDITIONS),
     *(*STEPS, *CAPACITY, *SLOW, *HEALTHY),
+    *THIRD,
 ]
