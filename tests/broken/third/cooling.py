@@ -30,7 +30,7 @@ class Coffee(pl.LightningModule):
         lr: float = 3e-3,
         unit: float = 75.0,
         optim: Any = torch.optim.Adam,
-        clock: float = 0.0,
+        room: float = 0.0,
     ):
         super().__init__()
         width = net.get("width", 32)
@@ -40,14 +40,13 @@ class Coffee(pl.LightningModule):
         self.r = nn.Parameter(torch.tensor([1.0]))
         self.r_trained, self.lr, self.unit, self.optim = r_trained, lr, unit, optim
         self.end = 1.0 if minutes else 1000.0
-        self.clock = clock
-        self.t_data = clock + torch.linspace(0, 0.6, 10)[:, None] * self.end
+        self.t_data = torch.linspace(0, 0.6, 10)[:, None] * self.end
         noise = 0.3 * torch.randn(10, 1)
-        self.T_data = (self.temperature(self.t_data) + noise) / unit
-        self.t_phys = clock + self.end * torch.linspace(0, 1, 60)[:, None]
+        self.T_data = (self.temperature(self.t_data) + room + noise) / unit
+        self.t_phys = self.end * torch.linspace(0, 1, 60)[:, None]
 
     def temperature(self, t: Tensor) -> Tensor:
-        return 75.0 * torch.exp(-3.0 * (t - self.clock) / self.end)
+        return 75.0 * torch.exp(-3.0 * t / self.end)
 
     def training_step(self, batch, batch_idx):
         data = mse_loss(self.net(self.t_data), self.T_data)
@@ -69,7 +68,7 @@ class Coffee(pl.LightningModule):
 
     @torch.no_grad()
     def error(self):
-        t = self.clock + torch.linspace(0, 1, 200)[:, None] * self.end
+        t = torch.linspace(0, 1, 200)[:, None] * self.end
         u = rel_l2(self.unit * self.net(t), self.temperature(t))
         return max(u, rel_l2(self.r, torch.tensor([3.0])))
 
@@ -82,7 +81,7 @@ class Town(pl.LightningModule):
         net: Mapping[str, Any] = NO_NET,
         years: bool = False,
         persons: float = 1.0,
-        growth: float = 5.0,
+        growth: float = 3.0,
         lr: float = 5e-3,
         causal: float = 0.0,
         p0: float = 0.3,
@@ -199,6 +198,7 @@ COOLING = [
     Run("third-coffee-seconds", "INPUTS_NOT_SCALED", "set", Coffee, CUP, {"minutes": False}),
     Run("third-coffee-descent", "DIVERGED", "set", Coffee,
         {"steps": 1500, "optim": SGD, "lr": 0.02}, {"unit": 0.1}),
+    Run("third-coffee-thermometer", "CONTRADICTION", "set", Coffee, CUP, {"room": 25.0}),
     Run("third-coffee", "CLEAN", "set", Coffee, {**CUP, "net": {"width": 20}}),
     Run("third-town-years", "INPUTS_NOT_SCALED", "set", Town, {"steps": 800}, {"years": True}),
     Run("third-town-persons", "OUTPUTS_NOT_SCALED", "set", Town, {"steps": 800},
@@ -206,11 +206,11 @@ COOLING = [
     Run("third-town-descent", "STEP_TOO_SHORT", "set", Town,
         {"steps": 1500, "lr": 2e-3, "momentum": 0.9, "growth": 3.0}, {"lr": 1e-6}),
     Run("third-town-causal", "CAUSALITY", "set", Town,
-        {"steps": 1500, "growth": 15.0, "p0": 0.05, "causal": 5.0}, {"causal": 0.0}),
+        {"steps": 1500, "growth": 5.0, "causal": 20.0}, {"causal": 0.0}),
     Run("third-epidemic-people", "OUTPUTS_NOT_SCALED", "set", Epidemic, SIR, {"people": 5000.0}),
     Run("third-epidemic-day", "REPEATED_POINTS", "set", Epidemic, SIR, {"day": [30] * 60}),
     Run("third-epidemic-wrong-rate", "CONTRADICTION", "set", Epidemic,
         {**SIR, "known_beta": 8.0}, {"known_beta": 1.5}),
     Run("third-epidemic-rates-only", "NOT_TRAINED", "set", Epidemic, SIR, {"trained": "mlp.4"}),
-    Run("third-epidemic", "CLEAN", "set", Epidemic, {"steps": 1600, "lr": 4e-3}),
+    Run("third-epidemic", "CLEAN", "set", Epidemic, {"steps": 1300, "lr": 8e-3}),
 ]  # fmt: skip

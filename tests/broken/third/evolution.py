@@ -100,7 +100,7 @@ class Pendulum(pl.LightningModule):
         with torch.no_grad():
             for j in range(k):
                 start = self.within(j, torch.ones(1, 1), start)
-        s = torch.rand(60, 1)
+        s = torch.rand(50, 1)
         y, dy = jvp(lambda s: self.within(k, s, start), (s,), (torch.ones_like(s),))
         rhs = torch.stack([y[:, 1], -torch.sin(y[:, 0])], dim=1)
         loss = mse_loss(dy / length, rhs)
@@ -221,7 +221,7 @@ class WaveFunction(pl.LightningModule):
 EVOLUTION = [
     Run("third-star-centre", "DIVERGED", "set", LaneEmden, {"steps": 900}, {"first": 0.0}),
     Run("third-pendulum-windows", "CAUSALITY", "set", Pendulum,
-        {"steps": 2000, "windows": 4, "stages": 2000}, {"windows": 1}),
+        {"steps": 1200, "span": 16.0, "windows": 4, "stages": 1200}, {"windows": 1}),
     Run("third-rod", "CLEAN", "set", Rod, {"steps": 900}),
     Run("third-rod-flux", "DETACHED", "set", Rod, {"steps": 900, "a": 1.0},
         {"insulate": "detached"}),

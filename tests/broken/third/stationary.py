@@ -77,16 +77,13 @@ class Membrane(pl.LightningModule):
         flat: bool = False,
         whole: bool = False,
         bias: float = 0.0,
-        dropout: float = 0.0,
         n: int = 128,
         lr: float = 5e-3,
         source: bool = True,
         height: float = 1.0,
     ):
         super().__init__()
-        self.trunk = nn.Sequential(
-            nn.Linear(2, 24), nn.Tanh(), nn.Dropout(dropout), nn.Linear(24, 1)
-        )
+        self.trunk = nn.Sequential(nn.Linear(2, 24), nn.Tanh(), nn.Linear(24, 1))
         if bias:
             nn.init.constant_(self.trunk[0].bias, bias)
         self.flat, self.whole, self.n, self.lr = flat, whole, n, lr
@@ -105,7 +102,7 @@ class Membrane(pl.LightningModule):
         p = torch.tensor(self.sampler.random(self.n), dtype=torch.float32)
         if self.whole:
             p = p.long().float()
-        H = vmap(hessian(self.u), randomness="different")(p)
+        H = vmap(hessian(self.u))(p)
         lap = H[:, 0, 0] + H[:, 1, 1]
         f = self.forcing(p)
         r = lap + f if self.flat else lap + f.squeeze(-1)
@@ -123,15 +120,13 @@ class Membrane(pl.LightningModule):
     def error(self):
         line = torch.linspace(0, 1, 40)
         p = torch.cartesian_prod(line, line)
-        self.eval()
         pred = self.u(p)
-        self.train()
         true = self.height * torch.sin(PI * p[:, 0]) * torch.sin(2 * PI * p[:, 1])
         return rel_l2(pred, true)
 
 
 class Line(pl.LightningModule):
-    """-u'' = f on [0, 1], of u = sin(k pi x) + 1 or of a cosine with Neumann ends."""
+    """-u'' + c u = f on [0, 1], scaled, of u = sin(k pi x) + 1 or of a cosine with Neumann ends."""
 
     def __init__(
         self,
@@ -142,12 +137,11 @@ class Line(pl.LightningModule):
         points: int = 64,
         ends: str = "dirichlet",
         mean: bool = True,
-        extra: float = 0.0,
+        react: float = 0.0,
         second_graph: bool = True,
         lr: float = 5e-3,
         schedule: float = 1.0,
-        clip: float | None = None,
-        same: int = 0,
+        dropout: float = 0.0,
     ):
         super().__init__()
         width = net.get("width", 32)
@@ -155,21 +149,22 @@ class Line(pl.LightningModule):
         self.B = PI * torch.arange(1, fourier + 1)[None].float() if fourier else None
         self.hidden = nn.ModuleList([nn.Linear(n_in, width), nn.Linear(width, width)])
         self.out = nn.Linear(width, 1)
+        self.drop = nn.Dropout(dropout)
         self.k, self.h, self.ends, self.mean = k, h, ends, mean
-        self.extra, self.second_graph, self.lr, self.schedule = extra, second_graph, lr, schedule
+        self.react, self.second_graph, self.lr, self.schedule = react, second_graph, lr, schedule
         x = torch.tensor(qmc.LatinHypercube(1, seed=0).random(points), dtype=torch.float32)
-        self.register_buffer("x", x[same].repeat(points, 1) if same else x)
+        self.register_buffer("x", x)
 
     def forward(self, x):
         if self.B is not None:
             x = torch.cat([torch.sin(x * self.B), torch.cos(x * self.B)], dim=1)
         for layer in self.hidden:
-            x = torch.tanh(layer(x))
+            x = self.drop(torch.tanh(layer(x)))
         return self.out(x)
 
     def true(self, x):
         if self.ends == "neumann":
-            return torch.cos(self.k * PI * x)
+            return torch.cos(self.k * PI * x) + 1
         return torch.sin(self.k * PI * x) + 1
 
     def second(self, x):
@@ -181,8 +176,9 @@ class Line(pl.LightningModule):
     def training_step(self, batch, batch_idx):
         x = self.x.clone().requires_grad_()
         s = (self.k * PI) ** 2
-        wave = self.true(x) - float(self.ends != "neumann")
-        interior = torch.mean((self.second(x) / s + wave + self.extra) ** 2)
+        wave = self.true(x) - 1
+        known = wave + self.react * self.true(x)
+        interior = torch.mean((self.second(x) / s - self.react * self(x) + known) ** 2)
         e = torch.tensor([[0.0], [1.0]], requires_grad=True)
         if self.ends == "neumann":
             edge = torch.mean(diff(self(e), e) ** 2)
@@ -208,7 +204,10 @@ class Line(pl.LightningModule):
     @torch.no_grad()
     def error(self):
         x = torch.linspace(0, 1, 300)[:, None]
-        return rel_l2(self(x), self.true(x))
+        self.eval()
+        pred = self(x)
+        self.train()
+        return rel_l2(pred, self.true(x))
 
 
 class Samples(pl.LightningModule):
@@ -225,10 +224,12 @@ class Samples(pl.LightningModule):
         act: Callable[[], nn.Module] = nn.Tanh,
         width: int = 32,
         offset: float = 0.0,
+        amplitude: float = 1.0,
         lr: float = 5e-3,
     ):
         super().__init__()
         self.fourier, self.freq, self.offset, self.lr = fourier, freq, offset, lr
+        self.amplitude = amplitude
         first = nn.Linear(16 if fourier else 1, width)
         if bias is not None:
             nn.init.constant_(first.bias, bias)
@@ -240,11 +241,11 @@ class Samples(pl.LightningModule):
         self.data = TensorDataset(x, y if column else y.flatten())
 
     def signal(self, x):
-        return torch.sin(PI * self.freq * x) + 0.5 * x
+        return self.amplitude * (torch.sin(PI * self.freq * x) + 0.5 * x)
 
     def forward(self, x):
         if self.fourier:
-            phase = PI * x * torch.arange(3, 27, 3).float()
+            phase = PI * x * torch.arange(1, 25, 3).float()
             x = torch.cat([phase.sin(), phase.cos()], 1)
         return self.head(self.body(x))
 
