@@ -13,10 +13,10 @@ from tests.broken.run import Run
 from tests.broken.scales import SCALES
 from tests.broken.slow import SLOW
 from tests.broken.steps import STEPS
-from tests.broken.unseen import UNSEEN
+    *(*STEPS, *CAPACITY, *SLOW, *HEALTHY, *OTHERS, *UNSEEN, *THIRD),
 from tests.broken.vanishing import VANISHES
 
 RUNS: list[Run] = [
     *(*NUMBERS, *GRAPH, *VANISHES, *PLACES, *SCALES, *CONDITIONS),
-    *(*STEPS, *CAPACITY, *SLOW, *HEALTHY, *OTHERS, *UNSEEN),
+    *(*STEPS, *CAPACITY, *SLOW, *HEALTHY, *OTHERS, *UNSEEN, *THIRD),
 ]

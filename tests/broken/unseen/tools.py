@@ -29,7 +29,7 @@ def relative(u: Tensor, truth: Tensor) -> float:
 def judged(
     name: str, cause: str, problem: Any, settings: Settings, mistake: Settings | None = None
 ) -> Run:
-    return Run(f"unseen-{name}", cause, "judge", problem, settings, mistake or {})
+    return Run(f"unseen-{name}", cause, "set", problem, settings, mistake or {})
 
 
 def line(low: float, high: float, n: int) -> Tensor:
