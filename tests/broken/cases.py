@@ -13,7 +13,8 @@ from tests.broken.run import Run
 from tests.broken.scales import SCALES
 from tests.broken.slow import SLOW
 from tests.broken.steps import STEPS
-    *(*STEPS, *CAPACITY, *SLOW, *HEALTHY, *OTHERS, *UNSEEN, *THIRD),
+from tests.broken.third import THIRD
+from tests.broken.unseen import UNSEEN
 from tests.broken.vanishing import VANISHES
 
 RUNS: list[Run] = [
