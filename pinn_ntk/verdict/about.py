@@ -133,7 +133,7 @@ ABOUT: dict[str, About] = {
     ),
     "ROUNDING": About(
         "rounding",
-        "The residual is a small difference of large numbers, and single precision ends it.",
+        "The residual is a difference of nearly equal numbers, and single precision ends it.",
         "In float64 the residual differs by more than 5 %, or is not 0 where it always was 0.",
         "Trainer(precision='64-true'), or a formula without the difference.",
     ),

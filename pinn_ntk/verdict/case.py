@@ -29,7 +29,7 @@ RIGHT, WRONG = 0.05, 0.1
 """Error of u that residuals amount to, up to which barely solved terms are solved, and above which
 solved ones are not enough."""
 
-ERROR = "error of u that the residuals amount to, over u"
+ERROR = "error of u that residuals amount to, for the equation as written"
 """What `Case.error` is called in evidence."""
 
 STANDS = 0.02

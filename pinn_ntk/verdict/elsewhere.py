@@ -49,7 +49,7 @@ class Elsewhere(Points):
     def _ratios(self, move: Any) -> dict[str, float]:
         _ = self.rerun
         if not self.equations:
-            raise CannotBeLookedAtError("the equation could not be told from conditions")
+            raise CannotBeLookedAtError("which term is the equation could not be told")
         if not self.holders:
             raise CannotBeLookedAtError("no tensor of batch or module holds its points")
         found = {}

@@ -159,16 +159,26 @@ SHARE, OF_NETWORK = 0.5, 0.05
 """Share of the kernel from which frozen parameters are the cause; those of a whole network."""
 
 
+STRANGE = "parameter of shape"
+"""How parameters are called that the module does not find."""
+
+
 def not_trained(case: Case) -> Verdict | None:
     """Parameters in the graph that no optimizer holds, or that are frozen."""
     if case.unheld and (case.unheld_share or 0.0) > 0:
-        evidence = (
-            Evidence("share of the kernel that no optimizer holds", case.unheld_share or 0.0, ""),
+        share = Evidence(
+            "share of the kernel that no optimizer holds", case.unheld_share or 0.0, "any"
         )
+        evidence = (share,)
         remedy = "Give these to the optimizer as well: torch.optim.Adam(self.parameters(), ...)."
+        if any(name.startswith(STRANGE) for name in case.unheld):
+            remedy = (
+                "The module does not find these, so self.parameters() leaves them out: hold them "
+                "in an nn.ParameterList, nn.ModuleList or nn.ParameterDict, not in a list or dict."
+            )
         return Verdict(Cause.NOT_TRAINED, _listed(case.unheld), evidence, FACT, remedy)
-    share = OF_NETWORK if case.frozen_network else SHARE
-    if case.frozen and (case.frozen_share or 0.0) > share:
+    bound = OF_NETWORK if case.frozen_network else SHARE
+    if case.frozen and (case.frozen_share or 0.0) > bound:
         evidence = (Evidence("share of the kernel that is frozen", case.frozen_share or 0.0, ""),)
         remedy = "Let them be trained: requires_grad_(True), and give them to the optimizer."
         return Verdict(Cause.NOT_TRAINED, _listed(case.frozen), evidence, LIKELY, remedy)

@@ -123,7 +123,8 @@ def rounding(case: Case) -> Verdict | None:
         return None
     evidence = (Evidence(f"relative change of {term} in float64", change, "above 0.05"),)
     remedy = (
-        "Trainer(precision='64-true') and points in float64; or no difference of large numbers."
+        "Trainer(precision='64-true'), with points in float64 there and wherever the model is "
+        "called later; or a larger step in a difference quotient, or autograd in its place."
     )
     return Verdict(Cause.ROUNDING, term, evidence, FACT, remedy)
 
@@ -209,8 +210,8 @@ def clean(case: Case) -> Verdict | None:
     if case.error is not None:
         evidence.append(Evidence(ERROR, case.error, ""))
     remedy = (
-        "Nothing: residuals are small. Whether the equation is the right one they cannot tell; an "
-        "equation whose solution is known can."
+        "Nothing in the training. If u is wrong all the same, the equation as written is another "
+        "one: put a known solution in the place of the network, each residual must then be near 0."
     )
     return Verdict(Cause.CLEAN, "", tuple(evidence), LIKELY, remedy)
 
