@@ -68,9 +68,9 @@ def _accuses(one: Any) -> bool:
 MEASURED = """{runs} small PINNs, broken on purpose (one mistake each, confirmed by a twin without
 it that works), healthy, and stopped early, trained under `NTKMonitor()` as it comes by
 `python -m benchmarks.verdict --twins`, which writes this section. A broken run counts where it
-fails: its solution is off by more than 20 %. Thresholds were set on {set} of them; the other
-{judge} were written by a hand that had seen neither the rules nor the first ones, and nothing was
-changed after they had been judged.
+fails: its solution is off by more than 20 %. Thresholds were set on {set} of them, of three
+hands; the other {judge} were written by a hand that had seen neither the rules nor the first ones,
+and judged before anybody looked at them. **The right column is what to expect of a run of your own.**
 
 {table}
 

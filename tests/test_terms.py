@@ -286,3 +286,10 @@ def test_deep_graphs_need_no_recursion(problem: Problem):
     terms = find_terms(loss + (r**2).sum())
     assert len(terms) == 1201
     assert terms["term_1200"].residual is r
+
+
+def test_a_plain_number_by_the_scalar_overload_is_a_weight():
+    """Its node keeps no tensor to tell a 0 by."""
+    theta = torch.ones(3, dtype=torch.float64, requires_grad=True)
+    loss = torch.ops.aten.mul.Scalar((2 * theta - 1).square().mean(), 3.0)
+    assert find_terms(loss)["term_0"].weight.tolist() == [1.0] * 3

@@ -29,7 +29,20 @@ SPEAKS: dict[str, tuple[Cause, dict[str, Any]]] = {
     ),
     "kinks": (Cause.DERIVATIVE_VANISHES, {"kinks": {"pde": 1.0}}),
     "kinks though solved": (Cause.DERIVATIVE_VANISHES, {**SOLVED, "kinks": {"pde": 1.0}}),
-    "kernel zero": (Cause.DERIVATIVE_VANISHES, {"rates": {"pde": 0.0, "bc": 1.0}}),
+    "kernel zero": (Cause.DETACHED, {"rates": {"pde": 0.0, "bc": 1.0}}),
+    "kernel zero, straight pieces": (
+        Cause.DERIVATIVE_VANISHES,
+        {"rates": {"pde": 0.0, "bc": 1.0}, "activations": ["ReluBackward0"], "kinks": {}},
+    ),
+    "kernel zero, of polynomials": (
+        Cause.DERIVATIVE_VANISHES,
+        {"rates": {"pde": 0.0, "bc": 1.0}, "activations": []},
+    ),
+    "steps that lead nowhere": (Cause.STEP_TOO_SHORT, {"leap": 1e-5}),
+    "early times, not all of it": (
+        Cause.CAUSALITY,
+        {"concentration": {"pde": {"share": 0.55, "early": 1.0}}},
+    ),
     "no optimizer": (Cause.NOT_TRAINED, {"unheld": ["net.0.weight"], "unheld_share": 0.4}),
     "frozen": (Cause.NOT_TRAINED, {"frozen": ["net.0.weight"], "frozen_share": 0.8}),
     "a network frozen": (
@@ -439,6 +452,10 @@ SILENT: dict[str, tuple[Cause, dict[str, Any]]] = {
         Cause.INPUTS_NOT_SCALED,
         {"frozen": ["b"], "inputs": {"largest": 50.0, "spread": 9.0, "offset": 1.0}},
     ),
+    "more or less early": (
+        Cause.CAUSALITY,
+        {"concentration": {"pde": {"share": 0.55, "early": 0.7}}},
+    ),
     "late in time": (Cause.CAUSALITY, {"concentration": {"pde": {"share": 0.9, "early": 0.0}}}),
     "decay, but solved": (Cause.RANDOM_OR_DECAY, {**SOLVED, "decay": 5.0}),
     "a share of parameters too small to matter": (
@@ -451,7 +468,7 @@ SILENT: dict[str, tuple[Cause, dict[str, Any]]] = {
         {"zero": {"pde": 5e3, "bc": 1.0}, "rms": {"pde": 4e3, "bc": 0.9}},
     ),
     "a kernel that was not zero before": (
-        Cause.DERIVATIVE_VANISHES,
+        Cause.DETACHED,
         {"rates": {"pde": 0.0, "bc": 1.0}},
     ),
     "a residual that changes with its points": (Cause.RANDOM_OR_DECAY, {"random": {}}),

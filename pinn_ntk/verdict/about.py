@@ -106,7 +106,7 @@ ABOUT: dict[str, About] = {
     "STEP_TOO_SHORT": About(
         "steps are too short",
         "All steps together are shorter than the fastest direction of the kernel needs.",
-        "Sum of lr_eff times mu_max below 2, lr_eff = -(step . gradient) / |gradient|^2.",
+        "Sum of lr_eff mu_max below 2, or all steps together below a tenth of the parameters.",
         "A larger learning rate; clipping off; a schedule that does not fall to zero.",
         "Wang, Yu, Perdikaris 2022, eq. 3.10",
     ),

@@ -113,6 +113,11 @@ class Network(Measured):
         return sorted(kind for kind in kinds if kind in PIECEWISE | SMOOTH)
 
     @property
+    def kinked(self) -> bool:
+        """Whether there are activations with kinks, or none that is known, as powers are not."""
+        return not self.activations or bool(set(self.activations) & PIECEWISE)
+
+    @property
     def piecewise_linear(self) -> bool:
         """Whether all activations are linear between kinks."""
         return bool(self.activations) and set(self.activations) <= PIECEWISE

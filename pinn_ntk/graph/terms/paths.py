@@ -66,7 +66,8 @@ def _is_times_zero(node: Node) -> bool:
     made_by, used = operation(node), [position for position, _, _ in inputs(node)]
     if made_by.name != "Mul" or len(used) != 1 or missing(node):
         return False
-    factor = saved(node, made_by.partners[used[0]])
+    partner = made_by.partners.get(used[0])  # a plain number is not kept
+    factor = saved(node, partner) if partner else None
     return isinstance(factor, Tensor) and factor.numel() == 1 and float(factor.detach()) == 0.0
 
 

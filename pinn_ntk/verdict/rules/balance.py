@@ -69,8 +69,11 @@ what is left of them."""
 SLOW, NOT_SLOW = 0.9, 0.6
 """Share of r^2 in slow modes above which weights do not help, and below which they do."""
 
-CONCENTRATED, AT_START = 0.65, 0.5
-"""Share of r^2 in a tenth of the points; share of these that are early in time."""
+CONCENTRATED, LESS = 0.65, 0.5
+"""Share of r^2 in a tenth of the points; the same where all of these are early."""
+
+AT_START, ALL_EARLY = 0.5, 0.9
+"""Share of these points that are early in time; all of them."""
 
 CANCELLED = 0.02
 """|sum of gradients| over the sum of their sizes where terms hold each other."""
@@ -154,9 +157,12 @@ def causality(case: Case) -> Verdict | None:
         return None  # it sits where conditions meet
     for term, where in case.concentration.items():
         early = where.get("early", 0.0)
-        if term in case.unsolved and where["share"] > CONCENTRATED and early > AT_START:
+        share = LESS if early > ALL_EARLY else CONCENTRATED
+        if term in case.unsolved and where["share"] > share and early > AT_START:
             evidence = (
-                Evidence(f"share of {term} in a tenth of its points", where["share"], "above 0.65"),
+                Evidence(
+                    f"share of {term} in a tenth of its points", where["share"], f"above {share:g}"
+                ),
                 Evidence("of these in the first 30 % of time", early, "above 0.5"),
             )
             remedy = "Train early times first: causal weights, or windows in time one by one."

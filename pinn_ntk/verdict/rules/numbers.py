@@ -76,7 +76,7 @@ def detached(case: Case) -> Verdict | None:
     return Verdict(Cause.DETACHED, said, (), FACT, remedy)
 
 
-SMOOTH = "Use tanh, sin, SiLU or GELU: ReLU and its kin have no derivative of that order."
+SMOOTH = "Use tanh, sin, SiLU or GELU: this activation has no derivative of that order."
 
 
 def _flat(case: Case) -> Verdict:
@@ -146,13 +146,12 @@ def kernel_is_zero(case: Case) -> Verdict | None:
     if not still or still[0] in moved:
         return None
     evidence = (Evidence(f"kernel of {still[0]}", 0.0, "no parameter moves it"),)
-    remedy = (
-        "Use tanh, sin, SiLU or GELU: the second derivative of ReLU and its kin is zero."
-        if case.piecewise_linear
-        else "Look for a derivative that is zero for this activation, or for a detached part."
-    )
-    confidence = FACT if case.piecewise_linear else LIKELY
-    return Verdict(Cause.DERIVATIVE_VANISHES, still[0], evidence, confidence, remedy)
+    if case.kinked:
+        confidence = FACT if case.piecewise_linear else LIKELY
+        return Verdict(Cause.DERIVATIVE_VANISHES, still[0], evidence, confidence, SMOOTH)
+    remedy = "Look for detach(), .data or no_grad() on the way, or a derivative that is zero."
+    title = "no parameter moves a term"
+    return Verdict(Cause.DETACHED, still[0], evidence, LIKELY, remedy, title)
 
 
 SHARE, OF_NETWORK = 0.5, 0.05

@@ -102,13 +102,13 @@ def too_narrow(case: Case) -> Verdict | None:
 
 
 FEW_PARAMETERS = 30
-"""Parameters of a network, beside four times as many rows, that are few for any solution."""
+"""Parameters of a network, fewer than rows, that are few for any solution."""
 
 
 def few_parameters(case: Case) -> Verdict | None:
     """A network of a handful of parameters has not solved its terms."""
     rows = sum(case.rows.values())
-    if case.n_params > FEW_PARAMETERS or case.n_params >= rows / 4 or not case.activations:
+    if case.n_params > FEW_PARAMETERS or case.n_params >= rows or not case.activations:
         return None
     evidence = (Evidence("parameters", case.n_params, f"for {rows} rows"),)
     remedy = "A wider or deeper network: several times as many parameters as rows do no harm."

@@ -24,6 +24,9 @@ FALLING = 0.1
 LEARNED = 0.6
 """Sum of the learning rates below which Adam has not come far."""
 
+WAY = 0.1
+"""Longest step times the steps, over the parameters, below which these have hardly moved."""
+
 ENOUGH = 200
 """Steps from which all of them together can be called too short."""
 
@@ -65,13 +68,19 @@ def decay(case: Case) -> Verdict | None:
 
 def step_too_short(case: Case) -> Verdict | None:
     """All steps together do not reach the fastest mode."""
-    if case.steps < ENOUGH or case.reach is None or not 0 <= case.reach < REACH:
+    if case.steps < ENOUGH or case.course.get("falling", 0.0) > FALLING:
         return None
-    if case.course.get("falling", 0.0) > FALLING:
+    way = case.steps * case.leap if case.leap else math.inf
+    if case.reach is not None and 0 <= case.reach < REACH:
+        quantity = f"progress along the fastest mode, lr_eff mu_max over {case.steps} steps"
+        evidence = (Evidence(quantity, case.reach, "below 2 nothing is learned"),)
+        factor = number(max(10.0, 100 / max(case.reach, 1e-9)), 1)
+    elif way < WAY:
+        quantity = f"way of {case.steps} steps at most, over the size of the parameters"
+        evidence = (Evidence(quantity, way, f"below {WAY:g}"),)
+        factor = number(10 / way, 1)
+    else:
         return None
-    quantity = f"progress along the fastest mode, lr_eff mu_max over {case.steps} steps"
-    evidence = (Evidence(quantity, case.reach, "below 2 nothing is learned"),)
-    factor = number(max(10.0, 100 / max(case.reach, 1e-9)), 1)
     remedy = (
         f"A learning rate larger by 10 to {factor}; and look for clipping, a schedule that falls "
         "to zero, or a tiny factor before the loss."
