@@ -70,7 +70,7 @@ it that works), healthy, and stopped early, trained under `NTKMonitor()` as it c
 `python -m benchmarks.verdict --twins`, which writes this section. A broken run counts where it
 fails: its solution is off by more than 20 %. Thresholds were set on {set} of them, of three
 hands; the other {judge} were written by a hand that had seen neither the rules nor the first ones,
-and judged before anybody looked at them. **The right column is what to expect of a run of your own.**
+and judged before anybody looked at them: the right column is what to expect of a run of your own.
 
 {table}
 
