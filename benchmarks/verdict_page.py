@@ -9,8 +9,12 @@ from typing import Any, Protocol
 
 from benchmarks.report import ROOT
 from pinn_ntk import Cause
+from tests.broken.cases import RUNS
 
 PAGE = ROOT / "docs" / "verdict.md"
+
+TITLES = {"set": "thresholds set on", "judge": "judged on"}
+"""Half -> what it is called on the page."""
 
 NEAR = 2.0
 """Factor within which an estimate of the error is near."""
@@ -65,16 +69,16 @@ def _accuses(one: Any) -> bool:
     return Cause[one.named] not in {Cause.CLEAN, Cause.EARLY, Cause.UNKNOWN}
 
 
-MEASURED = """{runs} small PINNs, broken on purpose (one mistake each, confirmed by a twin without
-it that works), healthy, and stopped early, trained under `NTKMonitor()` as it comes by
-`python -m benchmarks.verdict --twins`, which writes this section. A broken run counts where it
-fails: its solution is off by more than 20 %. Thresholds were set on {set} of them, of three
-hands; the other {judge} were written by a hand that had seen neither the rules nor the first ones,
-and judged before anybody looked at them: the right column is what to expect of a run of your own.
+MEASURED = """Small PINNs, broken on purpose (one mistake each, confirmed by a twin without it that
+works), healthy, and stopped early, trained under `NTKMonitor()` as it comes by
+`python -m benchmarks.verdict`, which writes this section. A broken run counts where it fails: its
+solution is off by more than 20 %. Thresholds were set on {set} of them, of three hands; {judge}
+were written by a hand that had seen neither the rules nor the first ones, and were judged before
+anybody looked at them: that is what to expect of a run of your own.
 
 {table}
 
-Cause planted against cause named, of both:
+Cause planted against cause named:
 
 {confusion}
 
@@ -89,17 +93,20 @@ included."""
 
 def page(done: Sequence[Any], failing: Collection[str], path: str | Path) -> None:
     """Write what was measured into the page, and the causes."""
-    halves = {half: [one for one in done if one.half == half] for half in ("set", "judge")}
-    figures = {half: counts(of, failing) for half, of in halves.items()}
-    lines = ["| | thresholds set on | judged on |", "| --- | --- | --- |"]
-    lines += [f"| {n} | {figures['set'][n]} | {figures['judge'][n]} |" for n in figures["set"]]
+    figures = {
+        title: counts(of, failing)
+        for half, title in TITLES.items()
+        if (of := [one for one in done if one.half == half])
+    }
+    lines = [f"| | {' | '.join(figures)} |", f"| --- |{' --- |' * len(figures)}"]
+    names = next(iter(figures.values()))
+    lines += [f"| {n} | {' | '.join(of[n] for of in figures.values())} |" for n in names]
     first = [one for one in done if not one.twin]
     missed = [one for one in first if one.name in failing and one.named != one.planted]
     close, estimated = estimates(done)
     measured = MEASURED.format(
-        runs=len(first),
-        set=sum(one.half == "set" for one in first),
-        judge=sum(one.half == "judge" for one in first),
+        set=sum(run.half == "set" for run in RUNS),
+        judge=sum(run.half == "judge" for run in RUNS),
         table="\n".join(lines),
         confusion=confusion(first),
         misses="\n".join(f"- {one.name} ({one.half}): {_first_line(one)}" for one in missed),
