@@ -17,7 +17,7 @@ from tests.broken.fourth.base import Task, dense, slope
 class Call(Task):
     """Black-Scholes equation of a call with strike 100, a year to go, price in units of it.
 
-    `raw`: the network gets the price of the share itself; `weights`: of equation, payoff, edges.
+    `raw`: the network gets the price of the share in cents; `weights`: of equation, payoff, edges.
     """
 
     rate, sigma, strike = 0.05, 0.3, 100.0
@@ -35,7 +35,7 @@ class Call(Task):
         self.s = torch.linspace(0, 200, 41)[:, None]
 
     def value(self, s: Tensor, t: Tensor) -> Tensor:
-        return self.price(torch.cat([s if self.raw else s / 100 - 1, t], 1))
+        return self.price(torch.cat([100 * s if self.raw else s / 100 - 1, t], 1))
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         s = (200 * torch.rand(128, 1)).requires_grad_()

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 from scipy.stats import qmc
-from torch import Tensor
-from torch.func import hessian, jacrev, vmap
+from torch import Tensor, nn
+from torch.func import jacfwd, jacrev, vmap
 from torch.nn.functional import mse_loss
 
 from tests.broken.fourth.base import Task, dense, slope
@@ -34,7 +34,7 @@ class Fin(Task):
         super().__init__(**training)
         self.m, self.base, self.unit, self.omit, self.hot_tip = m, base, unit, omit, hot_tip
         self.theta = dense(1, 1, **self.options)
-        self.register_buffer("xc", torch.linspace(0, 1, 40).reshape(-1, 1))
+        self.xc = nn.Buffer(torch.linspace(0, 1, 40).reshape(-1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.unit * self.theta(x)
@@ -92,7 +92,8 @@ class Slab(Task):
 
     def pde(self, z: Tensor) -> Tensor:
         u_t = vmap(jacrev(self.u), randomness="different")(z)[:, 1]
-        u_xx = vmap(hessian(self.u), randomness="different")(z)[:, 0, 0]
+        second = jacfwd(jacrev(self.u), randomness="same")
+        u_xx = vmap(second, randomness="different")(z)[:, 0, 0]
         return u_t - 0.1 * u_xx
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:

@@ -139,7 +139,8 @@ class Pendulum(Task):
 class Membrane(Task):
     """-lap u = f on the unit square; the edges hold by construction; Sobol points in batches.
 
-    `modes`: (wave numbers in x and y, amplitude) of the solution; `place`: moves the points.
+    `modes`: (wave numbers in x and y, amplitude) of the solution; `place`: moves the points;
+    `flat`: the load comes without a column.
     """
 
     def __init__(
@@ -147,18 +148,20 @@ class Membrane(Task):
         *,
         modes: tuple[tuple[int, int, float], ...] = ((1, 1, 1.0), (2, 1, 0.5)),
         place: Callable[[Tensor], Tensor] | None = None,
+        flat: bool = False,
         n: int = 256,
         batch: int = 64,
         **training: Any,
     ) -> None:
         super().__init__(**training)
-        self.modes, self.batch = modes, batch
+        self.modes, self.batch, self.flat = modes, batch, flat
         self.net = dense(2, 1, **self.options)
         points = torch.tensor(qmc.Sobol(2, seed=1).random(n)).float()
         self.points = place(points) if place else points
 
     def loader(self, steps: int) -> DataLoader[Any]:
-        data = TensorDataset(self.points, self.load(self.points))
+        load = self.load(self.points)
+        data = TensorDataset(self.points, load.flatten() if self.flat else load)
         return DataLoader(data, self.batch, shuffle=True)
 
     def shape(self, xy: Tensor) -> Tensor:

@@ -136,8 +136,7 @@ class Settling(Task):
 class Kinetics(Task):
     """A -> B -> C in a batch reactor with unknown rates and measured concentrations of A and B.
 
-    `fit_rates`: the rates go to the optimizer; `flat`: measurements of A as a row;
-    `shift`: a wrong zero of the concentration of A.
+    `fit_rates`: the rates go to the optimizer; `guess`: where they begin.
     """
 
     def __init__(
@@ -145,13 +144,11 @@ class Kinetics(Task):
         *,
         rates: tuple[float, float] = (2.0, 1.0),
         fit_rates: bool = True,
-        flat: bool = False,
-        shift: float = 0.0,
         guess: float = 1.0,
         **training: Any,
     ) -> None:
         super().__init__(**training)
-        self.rates, self.fit_rates, self.flat, self.shift = rates, fit_rates, flat, shift
+        self.rates, self.fit_rates = rates, fit_rates
         self.net = dense(1, 2, **self.options)
         self.log_k = nn.Parameter(math.log(guess) * torch.ones(2))
         self.samples = torch.linspace(0, 2, 32)[:, None]
@@ -177,9 +174,8 @@ class Kinetics(Task):
         a, b = self.net(t).split(1, 1)
         k, m = self.log_k.exp()
         reaction = (slope(a, t) + k * a) ** 2 + (slope(b, t) - k * a + m * b) ** 2
-        data_a = measured[:, 0] if self.flat else measured[:, :1]
-        data = ((a - data_a) ** 2).mean() + ((b - measured[:, 1:]) ** 2).mean()
-        begin = self.net(torch.zeros(1, 1)) - torch.tensor([1.0 + self.shift, 0.0])
+        data = ((a - measured[:, :1]) ** 2).mean() + ((b - measured[:, 1:]) ** 2).mean()
+        begin = self.net(torch.zeros(1, 1)) - torch.tensor([1.0, 0.0])
         self.log_dict({"rate_law": reaction.mean(), "data/mse": data, "feed": begin.pow(2).sum()})
         return reaction.mean() + 5 * data + begin.pow(2).sum()
 

@@ -12,7 +12,7 @@ from tests.broken.fourth.base import Task, dense, slope
 
 
 class Epidemic(Task):
-    """SI model in a calendar year: y' = b y (1 - y / N), y at the beginning is N / 10.
+    """SI model in a calendar year: y' = b y (1 - y / N), y at the beginning is 3 N / 10.
 
     `centred`: whether the network gets the time since the middle in half years, or the date;
     `people`: N, and `unit`: people per unit of the network's output;
@@ -22,7 +22,7 @@ class Epidemic(Task):
     def __init__(
         self,
         *,
-        b: float = 5.0,
+        b: float = 4.0,
         year: float = 2020.0,
         centred: bool = True,
         people: float = 1.0,
@@ -42,7 +42,7 @@ class Epidemic(Task):
         date = (self.year + torch.linspace(0, 1, 50)).view(-1, 1).requires_grad_()
         y = self.infected(date)
         growth = slope(y, date) - self.b * y * (1 - y / self.people)
-        first = y[0] - 0.1 * self.people
+        first = y[0] - 0.3 * self.people
         mse_growth = growth.pow(2).mean() / self.people**2
         mse_first = 20 * first.pow(2).mean() / self.people**2
         self.log("mse_growth", mse_growth)
@@ -57,7 +57,7 @@ class Epidemic(Task):
 
     def compare(self) -> tuple[Tensor, Tensor]:
         t = torch.linspace(0, 1, 200)[:, None]
-        return self.infected(self.year + t), self.people / (1 + 9 * torch.exp(-self.b * t))
+        return self.infected(self.year + t), self.people / (1 + 7 / 3 * torch.exp(-self.b * t))
 
 
 class Hunters(Task):

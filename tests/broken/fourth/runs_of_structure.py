@@ -16,7 +16,7 @@ from tests.broken.run import Run
 
 FIN: dict[str, Any] = {"steps": 1200}
 SLAB: dict[str, Any] = {"steps": 600, "opt": adam(8e-3), "net": {"width": 20}}
-CIRCUIT: dict[str, Any] = {"steps": 1200, "opt": adam(5e-3)}
+CIRCUIT: dict[str, Any] = {"steps": 1300, "opt": adam(1e-2), "net": {"width": 32}}
 BEAM: dict[str, Any] = {"steps": 700, "opt": adam(5e-3), "net": {"width": 16}}
 MIXED: dict[str, Any] = {"steps": 1200}
 KINETICS: dict[str, Any] = {"steps": 1500, "opt": adam(5e-3)}
@@ -54,8 +54,8 @@ GRAPH = [
         net={"act": CubicRelu},
     ),
     broken("beam-moment", "NOT_TRAINED", MixedBeam, MIXED, only="deflection"),
-    broken("kinetics-rates", "NOT_TRAINED", Kinetics, KINETICS, fit_rates=False, guess=0.4),
-    broken("kinetics-row", "BROADCAST", Kinetics, KINETICS, flat=True),
+    broken("kinetics-rates", "NOT_TRAINED", Kinetics, KINETICS | {"guess": 0.4}, fit_rates=False),
+    broken("membrane-row", "BROADCAST", Membrane, MEMBRANE, flat=True),
     broken("signal-row", "BROADCAST", Signal, SIGNAL | {"net": {"act": Sine}}, row=True),
 ]
 

@@ -51,7 +51,7 @@ def dead(layer: nn.Module) -> None:
 
 SCALES = [
     broken("epidemic-dates", "INPUTS_NOT_SCALED", Epidemic, EPIDEMIC, centred=False),
-    broken("call-dollars", "INPUTS_NOT_SCALED", Call, CALL, raw=True),
+    broken("call-cents", "INPUTS_NOT_SCALED", Call, CALL, raw=True),
     broken("epidemic-people", "OUTPUTS_NOT_SCALED", Epidemic, BIG, unit=1.0),
     broken("fin-kelvin", "OUTPUTS_NOT_SCALED", Fin, HOT, unit=1.0),
     broken("guide-steep", "SATURATED", Guide, GUIDE, net={"init": steep}),
@@ -86,10 +86,10 @@ STEPS = [
 
 ABILITY = [
     broken(
-        "circuit-narrow",
+        "signal-narrow",
         "TOO_NARROW",
-        Circuit,
-        CIRCUIT | {"omega": 4.0, "steps": 2000},
+        Signal,
+        SIGNAL,
         net={"width": 2, "depth": 1},
     ),
     broken(
