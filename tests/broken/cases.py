@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.broken.capacity import CAPACITY
 from tests.broken.conditions import CONDITIONS
+from tests.broken.fourth import FOURTH
 from tests.broken.graph import GRAPH
 from tests.broken.healthy import HEALTHY
 from tests.broken.others import OTHERS
@@ -19,5 +20,5 @@ from tests.broken.vanishing import VANISHES
 
 RUNS: list[Run] = [
     *(*NUMBERS, *GRAPH, *VANISHES, *PLACES, *SCALES, *CONDITIONS),
-    *(*STEPS, *CAPACITY, *SLOW, *HEALTHY, *OTHERS, *UNSEEN, *THIRD),
+    *(*STEPS, *CAPACITY, *SLOW, *HEALTHY, *OTHERS, *UNSEEN, *THIRD, *FOURTH),
 ]

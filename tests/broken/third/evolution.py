@@ -219,11 +219,11 @@ class WaveFunction(pl.LightningModule):
 
 
 EVOLUTION = [
-    Run("third-star-centre", "DIVERGED", "judge", LaneEmden, {"steps": 900}, {"first": 0.0}),
-    Run("third-pendulum-windows", "CAUSALITY", "judge", Pendulum,
+    Run("third-star-centre", "DIVERGED", "set", LaneEmden, {"steps": 900}, {"first": 0.0}),
+    Run("third-pendulum-windows", "CAUSALITY", "set", Pendulum,
         {"steps": 1200, "span": 16.0, "windows": 4, "stages": 1200}, {"windows": 1}),
-    Run("third-rod", "CLEAN", "judge", Rod, {"steps": 900}),
-    Run("third-rod-flux", "DETACHED", "judge", Rod, {"steps": 900, "a": 1.0},
+    Run("third-rod", "CLEAN", "set", Rod, {"steps": 900}),
+    Run("third-rod-flux", "DETACHED", "set", Rod, {"steps": 900, "a": 1.0},
         {"insulate": "detached"}),
-    Run("third-wave-function", "CLEAN", "judge", WaveFunction, {"steps": 40}),
+    Run("third-wave-function", "CLEAN", "set", WaveFunction, {"steps": 40}),
 ]  # fmt: skip
