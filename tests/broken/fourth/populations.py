@@ -12,11 +12,12 @@ from tests.broken.fourth.base import Task, dense, slope
 
 
 class Epidemic(Task):
-    """SI model in a calendar year: y' = b y (1 - y / N), y at the beginning is 3 N / 10.
+    """SI model in a calendar year: y' = b y (1 - y / N), y at the beginning is `first` N.
 
     `centred`: whether the network gets the time since the middle in half years, or the date;
     `people`: N, and `unit`: people per unit of the network's output;
-    `second`: a share of infected that is reported for the end.
+    `second`: a share of infected that is reported for the end;
+    `ramp`: steps over which the points spread from January to the whole year.
     """
 
     def __init__(
@@ -27,11 +28,13 @@ class Epidemic(Task):
         centred: bool = True,
         people: float = 1.0,
         unit: float = 1.0,
+        first: float = 0.3,
         second: float | None = None,
+        ramp: int = 0,
         **training: Any,
     ) -> None:
         super().__init__(**training)
-        self.b, self.year, self.centred = b, year, centred
+        self.b, self.year, self.centred, self.first, self.ramp = b, year, centred, first, ramp
         self.people, self.unit, self.second = people, unit, second
         self.net = dense(1, 1, **self.options)
 
@@ -39,12 +42,13 @@ class Epidemic(Task):
         return self.unit * self.net(2 * (date - self.year) - 1 if self.centred else date)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        date = (self.year + torch.linspace(0, 1, 50)).view(-1, 1).requires_grad_()
+        part = min(1.0, 0.1 + self.global_step / self.ramp) if self.ramp else 1.0
+        date = (self.year + part * torch.linspace(0, 1, 50)).view(-1, 1).requires_grad_()
         y = self.infected(date)
         growth = slope(y, date) - self.b * y * (1 - y / self.people)
-        first = y[0] - 0.3 * self.people
+        first = y[0] - self.first * self.people
         mse_growth = growth.pow(2).mean() / self.people**2
-        mse_first = 20 * first.pow(2).mean() / self.people**2
+        mse_first = 2 * (first / self.first / self.people).pow(2).mean()
         self.log("mse_growth", mse_growth)
         self.log("mse_first", mse_first)
         total = mse_growth + mse_first
@@ -57,7 +61,9 @@ class Epidemic(Task):
 
     def compare(self) -> tuple[Tensor, Tensor]:
         t = torch.linspace(0, 1, 200)[:, None]
-        return self.infected(self.year + t), self.people / (1 + 7 / 3 * torch.exp(-self.b * t))
+        return self.infected(self.year + t), self.people / (
+            1 + (1 / self.first - 1) * torch.exp(-self.b * t)
+        )
 
 
 class Hunters(Task):

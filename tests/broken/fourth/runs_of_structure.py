@@ -15,7 +15,7 @@ from tests.broken.fourth.populations import Delay, Epidemic
 from tests.broken.run import Run
 
 FIN: dict[str, Any] = {"steps": 1200}
-SLAB: dict[str, Any] = {"steps": 600, "opt": adam(8e-3), "net": {"width": 20}}
+SLAB: dict[str, Any] = {"steps": 500, "n": 120, "opt": adam(8e-3), "net": {"width": 20}}
 CIRCUIT: dict[str, Any] = {"steps": 1300, "opt": adam(1e-2), "net": {"width": 32}}
 BEAM: dict[str, Any] = {"steps": 700, "opt": adam(5e-3), "net": {"width": 16}}
 MIXED: dict[str, Any] = {"steps": 1200}

@@ -31,7 +31,6 @@ CALL: dict[str, Any] = {"steps": 800, "opt": adam(5e-3)}
 GUIDE: dict[str, Any] = {"steps": 1500}
 TANK: dict[str, Any] = {"steps": 1200}
 PENDULUM: dict[str, Any] = {"steps": 1500}
-LONG: dict[str, Any] = {"steps": 3000, "span": 18.0, "angle": 1.5, "opt": adam(5e-3)}
 BIG: dict[str, Any] = {"people": 5e4, "unit": 5e4, "steps": 1500}
 HOT: dict[str, Any] = {"base": 900.0, "unit": 900.0, "steps": 1200}
 
@@ -63,7 +62,7 @@ SCALES = [
 STEPS = [
     broken("tank-root", "DIVERGED", Tank, TANK, guard=None),
     broken("kinetics-descent", "DIVERGED", Kinetics, KINETICS, opt=partial(SGD, lr=1.0)),
-    broken("slab-dropout", "RANDOM_OR_DECAY", Slab, SLAB, net={"drop": 0.3}),
+    broken("slab-dropout", "RANDOM_OR_DECAY", Slab, SLAB, net={"drop": 0.5}),
     broken(
         "membrane-decay",
         "RANDOM_OR_DECAY",
@@ -101,13 +100,19 @@ ABILITY = [
     ),
     broken("settling-differences", "ROUNDING", Settling, {"steps": 1500}, h=5e-5),
     broken("signal-barometer", "ROUNDING", Signal, SIGNAL | {"offset": 3e7}, remove=False),
-    broken("pendulum-long", "CAUSALITY", Pendulum, LONG | {"ramp": 2200}, ramp=0),
     broken(
-        "hunters-long",
+        "epidemic-town",
         "CAUSALITY",
-        Hunters,
-        {"span": 14.0, "steps": 3000, "opt": adam(5e-3), "causal": 5.0},
-        causal=0.0,
+        Epidemic,
+        {**BIG, "steps": 1800, "b": 7.0, "first": 0.08, "net": {"act": Sine}, "ramp": 1300},
+        ramp=0,
+    ),
+    broken(
+        "epidemic-slow-start",
+        "CAUSALITY",
+        Epidemic,
+        {"steps": 1800, "b": 6.0, "first": 0.1, "opt": adam(5e-3), "ramp": 1200},
+        ramp=0,
     ),
     broken(
         "signal-carrier",
@@ -120,7 +125,7 @@ ABILITY = [
         "guide-optical",
         "SPECTRAL_BIAS",
         Guide,
-        GUIDE | {"k": 40.0, "net": {"embed": 45.0}},
+        {"steps": 1300, "k": 20.0, "opt": adam(4e-3), "net": {"embed": 22.0}},
         net={"embed": 0.0},
     ),
 ]
@@ -137,8 +142,8 @@ def early(name: str, problem: Any, **settings: Any) -> Run:
 CLEAN = [
     healthy("fin", Fin, m=2.0, steps=1000, opt=adam(4e-3)),
     healthy("fin-softplus", Fin, **HOT, net={"act": nn.Softplus, "width": 32}),
-    healthy("slab", Slab, steps=700, opt=adam(8e-3), net={"act": nn.SiLU}),
-    healthy("circuit", Circuit, steps=1500, damping=0.5, omega=3.0, opt=partial(NAdam, lr=4e-3)),
+    healthy("slab", Slab, steps=500, n=100, opt=adam(8e-3), net={"act": nn.SiLU}),
+    healthy("circuit", Circuit, steps=1200, damping=0.4, opt=adam(1e-2), net={"embed": 3.0}),
     healthy("mixed-beam", MixedBeam, steps=1300, opt=partial(AdamW, lr=4e-3)),
     healthy("beam", Beam, steps=600, opt=adam(6e-3), net={"act": Sine, "width": 16}),
     healthy("kinetics", Kinetics, steps=1500, opt=partial(RMSprop, lr=1e-3), rates=(1.5, 0.7)),
@@ -150,7 +155,7 @@ CLEAN = [
         opt=partial(torch.optim.LBFGS, lr=1.0, max_iter=10, line_search_fn="strong_wolfe"),
     ),
     healthy("call", Call, steps=900, opt=adam(6e-3), net={"act": nn.SiLU}),
-    healthy("guide", Guide, steps=1500, k=3.0, anneal=1500, opt=adam(6e-3)),
+    healthy("guide", Guide, steps=1200, k=3.0, anneal=1200, opt=adam(6e-3)),
     healthy("signal", Signal, steps=1200, opt=adam(5e-3), trainer={"gradient_clip_val": 1.0}),
     healthy("delay", Delay, steps=1000),
     healthy("membrane", Membrane, steps=1200, opt=adam(6e-3), net={"act": nn.GELU}),
@@ -158,9 +163,9 @@ CLEAN = [
 ]
 
 EARLY = [
-    early("slab-early", Slab, steps=60, opt=adam(3e-3)),
-    early("pendulum-early", Pendulum, steps=150, opt=adam(2e-3)),
-    early("membrane-early", Membrane, steps=60, opt=adam(1e-3)),
-    early("call-early", Call, steps=80, opt=adam(2e-3)),
+    early("slab-early", Slab, steps=300, n=100, opt=adam(7e-4)),
+    early("pendulum-early", Pendulum, steps=300, opt=adam(1e-3)),
+    early("membrane-early", Membrane, steps=300, opt=adam(1e-3), modes=((2, 2, 1.0), (3, 1, 0.5))),
+    early("call-early", Call, steps=300, opt=adam(1e-3)),
 ]
 TRAINING: list[Run] = [*SCALES, *STEPS, *ABILITY, *CLEAN, *EARLY]
