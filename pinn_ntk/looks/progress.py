@@ -219,7 +219,7 @@ class Progress:
         self._steps = int(state["steps"])
         self._travelled, self._scheduled = float(state["travelled"]), float(state["scheduled"])
         self._lr_eff, self._lr = float(state["lr_eff"]), float(state["lr"])
-        self._leap = float(state["leap"])
+        self._leap = float(state.get("leap", 0.0))
         self.losses = LossBins()
         self.losses.load_state_dict(state["losses"])
 

@@ -106,7 +106,7 @@ ABOUT: dict[str, About] = {
     "STEP_TOO_SHORT": About(
         "steps are too short",
         "All steps together are shorter than the fastest direction of the kernel needs.",
-        "Sum of lr_eff mu_max below 2, or all steps together below a tenth of the parameters.",
+        "Sum of lr_eff mu_max below 2, or a way of all steps below a tenth of the parameters.",
         "A larger learning rate; clipping off; a schedule that does not fall to zero.",
         "Wang, Yu, Perdikaris 2022, eq. 3.10",
     ),
@@ -114,7 +114,7 @@ ABOUT: dict[str, About] = {
         "early",
         "Not solved yet, and the loss still falls.",
         "The loss fell by 0.1 decades in the last tenth; or lr times steps is below 0.6 (Adam); or "
-        "terms are solved, but what is left of them amounts to an error of u above 0.1.",
+        "terms are solved, but what is left of them amounts to an error above a tenth of u.",
         "Wait.",
     ),
     "POINTS": About(
@@ -134,20 +134,20 @@ ABOUT: dict[str, About] = {
     "ROUNDING": About(
         "rounding",
         "The residual is a difference of nearly equal numbers, and single precision ends it.",
-        "In float64 the residual differs by more than 5 %, or is not 0 where it always was 0.",
+        "In float64 the residual differs by more than 5 %, or is not 0 where it is 0 otherwise.",
         "Trainer(precision='64-true'), or a formula without the difference.",
     ),
     "STEP_TOO_LARGE": About(
         "steps are too large",
         "The optimizer jumps over the minimum, or has thrown units into saturation.",
-        "Steps above a tenth of the parameters saturate units; or the loss jumps and stays high.",
+        "Steps of a tenth of the parameters saturate units; or the loss jumps and stays high.",
         "A smaller learning rate; under plain descent below 2 / mu_max.",
         "Wang, Yu, Perdikaris 2022, sec. 4",
     ),
     "IMBALANCE": About(
         "imbalance of the terms",
         "One term could learn fast and is not let: the others outweigh it.",
-        "It is 10 times less solved than the best, in fast modes; or its rate is 20 times less.",
+        "It is 10 times less solved than the best, in fast modes; or learns 20 times slower.",
         "A larger weight for it: by hand, or NTKBalancer().",
         "Wang, Yu, Perdikaris 2022, sec. 5; Wang, Teng, Perdikaris 2021",
     ),
@@ -182,7 +182,7 @@ ABOUT: dict[str, About] = {
     "CLEAN": About(
         "nothing wrong is seen",
         "All terms are solved, at fresh points too. A wrong equation may look like this.",
-        "Residuals are below a tenth of what u = 0 leaves, and amount to an error of u below 0.1.",
+        "Residuals are below a tenth of what u = 0 leaves, and amount to an error below a tenth of u.",
         "Try a manufactured solution to check the equation itself.",
         "Roache 2002",
     ),

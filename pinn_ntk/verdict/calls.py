@@ -15,7 +15,7 @@ from pinn_ntk.looks.networks import NetworkCall
 from pinn_ntk.looks.rerun import Ran
 
 
-def calls_of(ran: Ran) -> dict[str, NetworkCall]:
+def calls_behind(ran: Ran) -> dict[str, NetworkCall]:
     """Term -> the call of a network behind it that has most of its rows."""
     own = _own_nodes(ran)
     found: dict[str, NetworkCall] = {}

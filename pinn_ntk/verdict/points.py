@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pinn_ntk.looks.networks import NetworkCall
-from pinn_ntk.verdict.calls import calls_of, columns
+from pinn_ntk.verdict.calls import calls_behind, columns
 from pinn_ntk.verdict.quantity import nothing, quantity
 from pinn_ntk.verdict.reruns import Reruns
 
@@ -31,7 +31,7 @@ class Points(Reruns):
     def calls_of(self) -> dict[str, NetworkCall]:
         """Term -> the call of a network behind it that has most of its rows."""
         if "calls_of" not in self.__dict__:
-            self.__dict__["calls_of"] = {} if self.base is None else calls_of(self.base)
+            self.__dict__["calls_of"] = {} if self.base is None else calls_behind(self.base)
         return self.__dict__["calls_of"]  # type: ignore[no-any-return]
 
     @property
@@ -97,7 +97,7 @@ class Points(Reruns):
         """
         if x.shape[1] == 1 and self.order.get(equation) == 1:
             return 0
-        lifted = {} if self.lifted is None else calls_of(self.lifted)
+        lifted = {} if self.lifted is None else calls_behind(self.lifted)
         if equation not in lifted:
             return None
         here, there = self.calls_of[equation].output.detach(), lifted[equation].output.detach()

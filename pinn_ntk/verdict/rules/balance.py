@@ -11,7 +11,7 @@ CLASH, NOTICED = 0.2, 0.05
 """Difference of two values asked for at one place; what is left of a term that suffers from it."""
 
 
-TIMES, ADDED, WRONG = 7.0, 0.5, 0.05
+TIMES, ADDED, OFF = 7.0, 0.5, 0.05
 """How often u changes by its own size until the end; what the residual adds up to, over |u|; the
 error of u that residuals amount to."""
 
@@ -20,13 +20,13 @@ def long_time(case: Case) -> Verdict | None:
     """A small residual adds up over a long time, from a start that is solved."""
     if case.course.get("falling", 0.0) > FALLS:
         return None
-    wrong = case.error is None or case.error > WRONG
+    off = case.error is None or case.error > OFF
     for term, of_term in case.duration.items():
         others = [t for t in case.unsolved if t != term]
         autonomous = term in case.homogeneous
         if others or not autonomous or case.steps < BEGUN:
             continue
-        if of_term.get("times", 0.0) > TIMES and of_term["sum"] > ADDED and wrong:
+        if of_term.get("times", 0.0) > TIMES and of_term["sum"] > ADDED and off:
             evidence = (
                 Evidence(
                     f"{term}, added up to the end, over the size of u", of_term["sum"], "above 0.5"

@@ -79,11 +79,14 @@ def detached(case: Case) -> Verdict | None:
 SMOOTH = "Use tanh, sin, SiLU or GELU: this activation has no derivative of that order."
 
 
+STRAIGHT = Evidence("smooth activations", 0, "all are like ReLU")
+
+
 def _flat(case: Case) -> Verdict:
     """A network of straight pieces leaves nothing of a second derivative to be trained."""
     said, _, _ = case.untrained.partition(". ")
-    evidence = (Evidence("smooth activations", 0, "all are like ReLU"),)
-    return Verdict(Cause.DERIVATIVE_VANISHES, said, evidence, LIKELY, SMOOTH)
+    remedy = f"{SMOOTH} If the term has no second derivative, look for detach() or .item() in it."
+    return Verdict(Cause.DERIVATIVE_VANISHES, said, (STRAIGHT,), LIKELY, remedy)
 
 
 def wrapped(case: Case) -> Verdict | None:
@@ -128,13 +131,10 @@ def kinks(case: Case) -> Verdict | None:
     if not kinked or (case.saturated or 0.0) > STEEP:
         return None
     term = max(kinked, key=kinked.__getitem__)
+    missed = Evidence("share of it that autograd misses, at kinks", kinked[term], "above 0.3")
     evidence = (
         Evidence(f"highest derivative in {term}", case.order[term], ""),
-        Evidence(
-            "share of it that autograd misses, at kinks",
-            kinked[term],
-            "all units are like ReLU" if case.piecewise_linear else "above 0.3",
-        ),
+        STRAIGHT if case.piecewise_linear else missed,
     )
     return Verdict(Cause.DERIVATIVE_VANISHES, term, evidence, FACT, SMOOTH)
 
