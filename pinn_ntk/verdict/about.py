@@ -182,7 +182,7 @@ ABOUT: dict[str, About] = {
     "CLEAN": About(
         "nothing wrong is seen",
         "All terms are solved, at fresh points too. A wrong equation may look like this.",
-        "Residuals are below a tenth of what u = 0 leaves, and amount to an error below a tenth of u.",
+        "Residuals are a tenth of what u = 0 leaves, or less, and amount to an error below 0.1 u.",
         "Try a manufactured solution to check the equation itself.",
         "Roache 2002",
     ),
