@@ -23,6 +23,7 @@ SPEAKS: dict[str, tuple[Cause, dict[str, Any]]] = {
     "the same, others solved": (Cause.DETACHED, {**SOLVED, "untrained": "'bc' has none. Mend."}),
     "a number made a tensor anew": (Cause.DETACHED, {**SOLVED, "wrapped": 1}),
     "a derivative is cut off": (Cause.DETACHED, {"cut": {"pde": 0.4}}),
+    "a small part of a derivative is cut off": (Cause.DETACHED, {"cut": {"pde": 0.008}}),
     "jumps of a derivative": (
         Cause.DERIVATIVE_VANISHES,
         {"cut": {"pde": 0.4}, "activations": ["ReluBackward0"]},
@@ -281,6 +282,7 @@ SILENT: dict[str, tuple[Cause, dict[str, Any]]] = {
     ),
     "walls": (Cause.REPEATED_POINTS, {"repeated": {"pde": (40, 40), "bc": (2, 100)}}),
     "saturated by steps": (Cause.SATURATED, {"saturated": 0.9}),
+    "differences of float64": (Cause.DETACHED, {"cut": {"pde": 3e-4}}),
     "measured more than once": (
         Cause.REPEATED_POINTS,
         {"repeated": {"pde": (40, 40), "bc": (10, 40)}, "torn": {"bc": 0.2}},

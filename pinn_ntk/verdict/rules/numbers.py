@@ -10,7 +10,7 @@ from pinn_ntk.verdict.verdict import FACT, LIKELY, Evidence, Verdict
 UNSTABLE = 2.0
 """lr mu_max from which plain descent is unstable."""
 
-CUT = 0.05
+CUT = 0.003
 """|J d - dr/dd| over |dr/dd| from which a derivative is cut off."""
 
 
@@ -108,7 +108,7 @@ def cut_off(case: Case) -> Verdict | None:
         evidence = (Evidence(f"error of the derivative of {term}", wrong[term], "it has jumps"),)
         remedy = "Use tanh, sin, SiLU or GELU: derivatives of ReLU and its kin have jumps."
         return Verdict(Cause.DERIVATIVE_VANISHES, term, evidence, LIKELY, remedy)
-    evidence = (Evidence(f"error of the derivative of {term}", wrong[term], "exact below 0.05"),)
+    evidence = (Evidence(f"error of the derivative of {term}", wrong[term], "exact below 0.003"),)
     remedy = (
         "Part of the residual is cut off from the parameters: create_graph=True in every "
         "torch.autograd.grad, and no detach(), .data or no_grad() on the way."
