@@ -96,6 +96,22 @@ def test_what_a_source_asks_for_is_the_size_of_its_solution(k: int, size: float)
     assert demand["pde"] == pytest.approx(size / 2, rel=0.6)
 
 
+def test_the_error_is_that_of_u_at_the_points_of_the_equation():
+    """More points on a wall, where u is to be 0 and any error is all of it, than inside."""
+
+    def equation(model: nn.Module, points: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        x = points["ode"].clone().requires_grad_()
+        u = model(x)
+        return {"ode": d(u, x) - 1 + 1e-3, "wall": model(points["wall"])}
+
+    model, x = Cubic(), grid(10)
+    with torch.no_grad():
+        model.t.weight.copy_(torch.tensor([[1e-3, 1.0, 0.0, 0.0]]))
+    case = case_of(equation, model, {"ode": x, "wall": torch.zeros(50, 1).double()})
+    assert case.error is not None
+    assert case.error < 0.01
+
+
 class Pair(nn.Module):
     """Two networks side by side, of which the step calls the pair."""
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from pinn_ntk.graph.jacobian.empirical import empirical_ntk
 from pinn_ntk.graph.terms.learned import set_aside
 from pinn_ntk.looks.rerun import Change
+from pinn_ntk.verdict.calls import calls_behind
 from pinn_ntk.verdict.joint import Joint
 from pinn_ntk.verdict.quantity import nothing, quantity
 from pinn_ntk.verdict.reruns import Reruns
@@ -39,7 +40,9 @@ class Directions(Reruns):
     def _joined(self) -> tuple[Joint, Tensor] | None:
         ran = self.rerun(Change(double=True))
         params = {n: p for n, p in ran.params.items() if n in self.look.trained}
-        outputs = [c.output for c in ran.calls if not c.leaf and c.output.requires_grad]
+        behind = calls_behind(ran)
+        calls = [behind[term] for term in self.equations if term in behind]
+        outputs = [c.output for c in calls if not c.leaf and c.output.requires_grad]
         if not outputs or not params or not self.equations:
             return None
         u = _some(max(outputs, key=Tensor.numel), VALUES)
