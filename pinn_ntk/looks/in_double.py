@@ -11,6 +11,11 @@ from torch.overrides import TorchFunctionMode
 
 LOW = (torch.float32, torch.float16, torch.bfloat16)
 CASTS = ("float", "half", "bfloat16", "to", "type", "type_as")
+DRAWS = {
+    *("uniform_", "normal_", "exponential_", "log_normal_", "cauchy_", "random_", "bernoulli_"),
+    *("rand_like", "randn_like"),
+}
+"""Random numbers in place of those that a tensor holds, or of its shape; another dtype has others."""
 
 
 class InDouble(TorchFunctionMode):
@@ -29,6 +34,8 @@ class InDouble(TorchFunctionMode):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
+        if getattr(function, "__name__", "") in DRAWS and args[0].dtype == torch.float64:
+            return _drawn(function, args, kwargs or {})
         made = function(*args, **(kwargs or {}))
         if not isinstance(made, Tensor) or made.dtype not in LOW:
             return made
@@ -39,3 +46,12 @@ class InDouble(TorchFunctionMode):
             source = given if given.requires_grad and given.dtype == torch.float64 else made
             return source.to(made.device, torch.float64)
         return made
+
+
+def _drawn(function: Callable[..., Any], args: Sequence[Any], options: Mapping[str, Any]) -> Any:
+    """The random numbers that a tensor of the default dtype would get."""
+    if function.__name__.endswith("_like"):
+        drawn: Tensor = function(args[0].to(torch.get_default_dtype()), *args[1:], **options)
+        return drawn.detach().double().requires_grad_(drawn.requires_grad)
+    drawn = torch.empty_like(args[0], dtype=torch.get_default_dtype(), requires_grad=False)
+    return args[0].copy_(function(drawn, *args[1:], **options))

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch._C._functorch import get_unwrapped, is_functorch_wrapped_tensor
 
@@ -86,9 +87,17 @@ def zero(_: tuple[Tensor, ...], given: Tensor) -> Tensor:
     return given * 0
 
 
-def constant(value: float) -> Output:
-    """u = value."""
-    return lambda _, given: given * 0 + value
+def constant(value: float, component: int | None = None) -> Output:
+    """u = value; of several outputs one alone, where a component is given, and the others 0."""
+
+    def output(_: tuple[Tensor, ...], given: Tensor) -> Tensor:
+        field = given * 0 + value
+        if component is None or not given.ndim or given.shape[-1] <= component:
+            return field
+        chosen = torch.arange(given.shape[-1], device=given.device) == component
+        return torch.where(chosen, field, given * 0)
+
+    return output
 
 
 def power(order: int, axis: int | None = None) -> Output:

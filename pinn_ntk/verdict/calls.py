@@ -13,6 +13,7 @@ from pinn_ntk.graph import nodes
 from pinn_ntk.graph.walk import postorder
 from pinn_ntk.looks.networks import NetworkCall
 from pinn_ntk.looks.rerun import Ran
+from pinn_ntk.verdict.slices import rows_taken
 
 
 def calls_behind(ran: Ran) -> dict[str, NetworkCall]:
@@ -32,6 +33,25 @@ def calls_behind(ran: Ran) -> dict[str, NetworkCall]:
             if most is None or call.output.numel() > most.output.numel():
                 found[term] = call
     return found
+
+
+def points_behind(ran: Ran) -> dict[str, Tensor]:
+    """Term -> its points, (N, d): those of the call behind it, or the rows of one that it takes."""
+    found = {term: columns(call) for term, call in calls_behind(ran).items()}
+    for term, residual in ran.residuals.items():
+        if term not in found and residual.grad_fn is not None:
+            found[term] = _of_slice(residual, ran)
+    return {term: x for term, x in found.items() if x is not None}
+
+
+def _of_slice(residual: Tensor, ran: Ran) -> Tensor | None:
+    for call in sorted(ran.calls, key=lambda call: -call.output.numel()):
+        x = columns(call)
+        if x is None or not len(x) or any(_computed(one) for one in call.inputs):
+            continue
+        if (rows := rows_taken(residual, call, len(x))) is not None:
+            return x[rows.to(x.device)]
+    return None
 
 
 def _own_nodes(ran: Ran) -> list[set[Node]]:

@@ -13,14 +13,15 @@ acts as a wave of half that length, so k is pi / L at least.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
-from pinn_ntk.looks.networks import constant, power, zero
+from pinn_ntk.looks.networks import Output, constant, power, zero
 from pinn_ntk.looks.rerun import Change
 from pinn_ntk.verdict.points import Points
-from pinn_ntk.verdict.quantity import quantity
+from pinn_ntk.verdict.quantity import nothing, quantity
 from pinn_ntk.verdict.terms import rms
 
 NEAR = 1e-9
@@ -33,10 +34,10 @@ class Demand(Points):
     @quantity("the size of u that the terms ask for", dict)
     def demand(self) -> dict[str, float]:
         """Term that u = 0 does not solve -> rms of u that would."""
-        at_zero = self.rerun(Change(output=zero)).residuals
+        at_zero = self._under(zero)
         highest = max(self.order.values(), default=0)
         fields = [constant(1.0), *(power(m) for m in range(1, highest + 1))]
-        answers = [self.rerun(Change(output=u)).residuals for u in fields]
+        answers = [self._under(u) for u in fields]
         found = {}
         for term, r in at_zero.items():
             k, axes = self._wave(term, r.detach())
@@ -47,6 +48,33 @@ class Demand(Points):
             if rms(r) > 0 and symbol > 0:
                 found[term] = rms(r) / symbol
         return found
+
+    def _under(self, field: Output) -> Mapping[str, Tensor]:
+        """Residuals where u is a field, beside what holds by construction."""
+        last = self.last
+        if not last:
+            return self.rerun(Change(output=field, double=True)).residuals
+        lifted = Change(
+            parameters=lambda n, p: p * (n not in last),
+            output=lambda inputs, given: given + field(inputs, given),
+            double=True,
+        )
+        return self.rerun(lifted).residuals
+
+    @quantity("the size that u has by itself", nothing)
+    def unit(self) -> float | None:
+        """Change of u, rms, where the bias of the last layer changes by 1; the largest of all."""
+        base = self.base
+        if base is None:
+            return None
+        biases = {n for n in self.last if base.params[n].ndim == 1}
+        here, there = (
+            self.rerun(Change(parameters=lambda n, p, by=by: p + by * (n in biases), double=True))
+            for by in (0.0, 1.0)
+        )
+        pairs = zip(here.calls, there.calls, strict=True)
+        moved = [rms(b.output.detach() - a.output.detach()) for a, b in pairs]
+        return max(moved, default=0.0) or None
 
     def _wave(self, term: str, r: Tensor) -> tuple[float, int]:
         """k of a residual, and the number of coordinates of its points."""

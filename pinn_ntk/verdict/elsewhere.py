@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from pinn_ntk.looks.rerun import Change
-from pinn_ntk.verdict.calls import calls_behind, columns
+from pinn_ntk.verdict.calls import points_behind
 from pinn_ntk.verdict.moves import between, beyond, movable, outside_of
 from pinn_ntk.verdict.points import Points
 from pinn_ntk.verdict.quantity import CannotBeLookedAtError, nothing, quantity
@@ -76,9 +76,9 @@ class Elsewhere(Points):
         ratios: dict[str, float] = {}
         for old in self.look.earlier:
             ran = old.with_parameters(now)()
+            old_points = points_behind(ran)
             for term in ran.residuals.keys() & self.rms.keys() & self.points.keys():
-                x = columns(calls_behind(ran)[term]) if term in calls_behind(ran) else None
-                new = self.points[term]
+                x, new = old_points.get(term), self.points[term]
                 if x is None or x.shape[1] != new.shape[1] or outside_of(x, new) < ELSEWHERE:
                     continue
                 ratio = (rms(ran.residuals[term]) / self.rms[term]) ** 2
@@ -91,11 +91,11 @@ class Elsewhere(Points):
         """Term -> share of its points of the last measurement that lie outside of those of now."""
         if not self.look.earlier:
             return {}
-        before = calls_behind(self.look.earlier[-1]())
+        before = points_behind(self.look.earlier[-1]())
         found = {}
         for term in before.keys() & self.points.keys():
-            old, new = columns(before[term]), self.points[term]
-            if old is not None and old.shape[1] == new.shape[1]:
+            old, new = before[term], self.points[term]
+            if old.shape[1] == new.shape[1]:
                 found[term] = outside_of(old, new)
         return found
 

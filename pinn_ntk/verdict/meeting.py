@@ -1,7 +1,7 @@
 """Whether two conditions ask for different values at one place.
 
 A condition without derivatives is r = s (u - g), from which r at u = 0 and at u = 1 give s and g,
-whatever the network has learned.
+whatever the network has learned. Of several outputs it asks for the one that it answers to.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ from pinn_ntk.looks.rerun import Change
 from pinn_ntk.verdict.points import Points
 from pinn_ntk.verdict.quantity import nothing, quantity
 
+MOST = 6
+"""Outputs of a network up to which each is looked at."""
+
 NEAR = 0.02
 """Distance over the size of the box up to which two points are one place."""
 
@@ -29,10 +32,28 @@ class Meeting(Points):
         asked = self._asked()
         found: tuple[str, str, float] | None = None
         for a, b in combinations(asked, 2):
+            if self._outputs[a] != self._outputs[b]:
+                continue
             difference = _apart(self.points[a], asked[a], self.points[b], asked[b])
             if difference and (found is None or difference > found[2]):
                 found = a, b, difference
         return found
+
+    @property
+    def _outputs(self) -> dict[str, tuple[bool, ...]]:
+        """Term -> whether it answers to each output."""
+        if "_outputs" not in self.__dict__:
+            self.__dict__["_outputs"] = self._answering()
+        return self.__dict__["_outputs"]  # type: ignore[no-any-return]
+
+    def _answering(self) -> dict[str, tuple[bool, ...]]:
+        widths = [c.output.shape[-1] for c in self.calls_of.values() if c.output.ndim > 1]
+        at_0 = self.rerun(Change(output=zero)).residuals
+        answers = [
+            self.rerun(Change(output=constant(1.0, k))).residuals
+            for k in range(min(max(widths, default=1), MOST))
+        ]
+        return {t: tuple(bool((a[t] != r).any()) for a in answers) for t, r in at_0.items()}
 
     def _asked(self) -> dict[str, Tensor]:
         """Term -> values g that it asks for at its points, (N,)."""

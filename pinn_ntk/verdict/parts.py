@@ -41,7 +41,7 @@ class Parts(Points):
         if conditions and self.size:
             ran = self.rerun(Change(output=constant(self.size)))
             found = {term: rms(ran.residuals[term]) for term in conditions}
-        calls = {t: self._typical(t) for t in wanted if self.order.get(t) and t in self.calls_of}
+        calls = {t: self._typical(t) for t in wanted if self.order.get(t) and self.calls_of}
         highest = max((self.order[term] for term in calls), default=0)
         for k in range(1, highest + 1):
             for axis in range(min(max(map(_axes, calls.values())), MOST)):
@@ -53,19 +53,19 @@ class Parts(Points):
 
     def _typical(self, term: str) -> NetworkCall:
         """The call whose derivatives are typical: a condition may hold them at zero at its own."""
-        own = self.calls_of[term]
+        own = self.calls_of.get(term) or max(self.calls_of.values(), key=_rows)
         alike = [c for c in self.calls_of.values() if c.name == own.name and _axes(c) == _axes(own)]
-        return own if term in self.equations else max(alike, key=lambda c: c.output.numel())
+        return own if term in self.equations else max(alike, key=_rows)
 
     def _part(self, answer: Tensor, call: NetworkCall, order: int, axis: int) -> float:
         """Of one derivative, row by row where the rows of both are the same."""
         found = derivative(call, order, axis)
-        if found is None:
-            return 0.0
         c = answer.detach().abs().double().flatten() / math.factorial(order)
         length = self._length(call, axis)
-        alike = c.shape == found.shape
         varying = rms(c) * self._to_be / length**order if length else 0.0
+        if found is None:  # by points that vmap hands to the network one by one
+            return varying
+        alike = c.shape == found.shape
         return max(varying, rms(c * found) if alike else rms(c) * rms(found))
 
     def _length(self, call: NetworkCall, axis: int) -> float:
@@ -80,6 +80,10 @@ class Parts(Points):
         """U."""
         values = [zero for term, zero in self.zero.items() if not self.order.get(term)]
         return max(self.size or 0.0, *values) if values else self.size or 0.0
+
+
+def _rows(call: NetworkCall) -> int:
+    return call.output.numel()
 
 
 def _axes(call: NetworkCall) -> int:

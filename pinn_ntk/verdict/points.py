@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pinn_ntk.looks.networks import NetworkCall
-from pinn_ntk.verdict.calls import calls_behind, columns
+from pinn_ntk.verdict.calls import calls_behind, points_behind
 from pinn_ntk.verdict.quantity import nothing, quantity
 from pinn_ntk.verdict.reruns import Reruns
 
@@ -36,9 +36,10 @@ class Points(Reruns):
 
     @property
     def points(self) -> dict[str, Tensor]:
-        """Term -> points of that call, (N, d)."""
-        every = {term: columns(call) for term, call in self.calls_of.items()}
-        return {term: x for term, x in every.items() if x is not None}
+        """Term -> its points, (N, d)."""
+        if "points" not in self.__dict__:
+            self.__dict__["points"] = {} if self.base is None else points_behind(self.base)
+        return self.__dict__["points"]  # type: ignore[no-any-return]
 
     @quantity("repeated points", dict)
     def repeated(self) -> dict[str, tuple[int, int]]:

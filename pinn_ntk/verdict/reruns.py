@@ -31,6 +31,9 @@ LENGTH = 1e-4
 """Length of the direction d over that of the parameters, for central differences in float64."""
 
 
+ALIKE = 1e-3
+"""Distance of two inputs, over their size, that rounding may bring about."""
+
 ZERO, OF_ALL = 1e-6, 1e-7
 """Residual at u = 0, over the largest so far or that of all terms, of a homogeneous term."""
 
@@ -68,14 +71,17 @@ class Reruns(Terms):
     def lifted(self) -> Ran | None:
         """The step with the last layer of each network zeroed: what holds by construction stays."""
         if "lifted" not in self.__dict__:
-            base = self.base
-            last = (
-                [] if base is None else [last_parameters(c.output, base.params) for c in base.calls]
-            )
-            names = set().union(*last)
+            names = self.last
             change = Change(parameters=lambda n, p: p * (n not in names))
-            self.__dict__["lifted"] = self.rerun(change) if last and all(last) else None
+            self.__dict__["lifted"] = self.rerun(change) if names else None
         return self.__dict__["lifted"]  # type: ignore[no-any-return]
+
+    @property
+    def last(self) -> set[str]:
+        """Names of the parameters of the last layers; empty where one network has none."""
+        base = self.base
+        each = [] if base is None else [last_parameters(c.output, base.params) for c in base.calls]
+        return set().union(*each) if all(each) else set()
 
     def _sizes(self, ran: Ran) -> dict[str, float]:
         return {term: rms(self.counted(term, r)) for term, r in ran.residuals.items()}
@@ -139,7 +145,9 @@ class Reruns(Terms):
     def rounding(self) -> dict[str, float]:
         """Term -> relative change of its residual when it is computed in float64."""
         wide = self.rerun(Change(double=True))
-        narrow = self.look.residuals
+        if self.base is None or not _same_points(self.base, wide):
+            raise CannotBeLookedAtError("other points are drawn in float64")
+        narrow = self.base.residuals
         return {t: _change(narrow[t], r) for t, r in wide.residuals.items() if t in narrow}
 
     @quantity("residuals in float64", dict)
@@ -185,7 +193,7 @@ def _wide(r: Tensor) -> Tensor:
 
 
 def _same_points(first: Ran, second: Ran) -> bool:
-    """Whether the networks saw the same inputs."""
+    """Whether the networks saw the same inputs, up to rounding."""
     pairs = list(zip(first.calls, second.calls, strict=False))
     return (
         bool(pairs)
@@ -193,12 +201,18 @@ def _same_points(first: Ran, second: Ran) -> bool:
         and all(
             len(a.inputs) == len(b.inputs)
             and all(
-                x.shape == y.shape and bool((x == y).all())
-                for x, y in zip(a.inputs, b.inputs, strict=True)
+                x.shape == y.shape and _equal(x, y) for x, y in zip(a.inputs, b.inputs, strict=True)
             )
             for a, b in pairs
         )
     )
+
+
+def _equal(x: Tensor, y: Tensor) -> bool:
+    if x.dtype == y.dtype:
+        return bool((x == y).all())
+    apart = (x.detach().double() - y.detach().double()).abs().max() if x.numel() else 0.0
+    return float(apart) <= ALIKE * max(rms(x), rms(y))
 
 
 def _norm(params: Mapping[str, Tensor]) -> float:

@@ -29,7 +29,7 @@ def chosen(patterns: list[str], half: str | None) -> list[Run]:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("patterns", nargs="*", help="part of the name or of the cause")
-    parser.add_argument("--half", choices=["set", "set"])
+    parser.add_argument("--half", choices=["set", "judge"])
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--no-cured", action="store_true", help="leave the cured twins out")

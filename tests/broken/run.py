@@ -61,7 +61,7 @@ class Run:
 
     name: str
     cause: str
-    half: Literal["set", "set"]
+    half: Literal["set", "judge"]
     problem: type[Pinn]
     settings: Mapping[str, Any]
     mistake: Mapping[str, Any] = field(default_factory=dict)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pinn_ntk.analysis.wording import number
 from pinn_ntk.verdict.case import Case, worst_of
 from pinn_ntk.verdict.cause import Cause
 from pinn_ntk.verdict.verdict import FACT, LIKELY, Evidence, Verdict
@@ -23,6 +24,9 @@ FEW_PLACES = 3
 
 LARGE, SMALL = 100.0, 3e-3
 """Size of u that the terms ask for, from which outputs are not scaled."""
+
+COMMON = 0.2
+"""Size of u by itself, from which it is near 1."""
 
 NEAR_ZERO = 0.1
 """|u| over its size at the first measurement below which the network is zero."""
@@ -101,12 +105,16 @@ def outputs_not_scaled(case: Case) -> Verdict | None:
     driven = {t: z for t, z in case.zero.items() if t not in case.homogeneous and t in case.rms}
     if not driven:
         return None
-    asked = {t: x for t, x in case.demand.items() if t in driven}
+    unit = case.unit or 1.0
+    asked = {t: x / unit for t, x in case.demand.items() if t in driven}
     term, most = worst_of(asked)
     if not (most > LARGE or most < SMALL):
         return None
     threshold = f"above {LARGE:g}" if most > LARGE else f"below {SMALL:g}"
-    evidence = (Evidence(f"size of u that {term} asks for", most, threshold),)
+    quantity = f"size of u that {term} asks for"
+    if not COMMON < unit < 1 / COMMON:
+        quantity += f", over the {number(unit, 2)} that the network gives for 1"
+    evidence = (Evidence(quantity, most, threshold),)
     remedy = (
         "u = scale * net(x), with a scale near the size of the solution; or write the equations "
         "in units in which u is near 1, and divide each residual by its size."
