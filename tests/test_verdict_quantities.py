@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pinn_ntk import empirical_ntk, look
-from pinn_ntk.looks.rerun import Change, Rerun
+from pinn_ntk.looks.rerun import Change
 from pinn_ntk.verdict.case import Case
 from tests.cases_of_residuals import Residuals, case_of, d, grid, network, rms
 

@@ -15,7 +15,7 @@ DRAWS = {
     *("uniform_", "normal_", "exponential_", "log_normal_", "cauchy_", "random_", "bernoulli_"),
     *("rand_like", "randn_like"),
 }
-"""Random numbers in place of those that a tensor holds, or of its shape; another dtype has others."""
+"""Functions that draw numbers into a tensor, or of its shape: of another dtype they are others."""
 
 
 class InDouble(TorchFunctionMode):

@@ -68,10 +68,8 @@ class Demand(Points):
         if base is None:
             return None
         biases = {n for n in self.last if base.params[n].ndim == 1}
-        here, there = (
-            self.rerun(Change(parameters=lambda n, p, by=by: p + by * (n in biases), double=True))
-            for by in (0.0, 1.0)
-        )
+        here = self.rerun(Change(double=True))
+        there = self.rerun(Change(parameters=lambda n, p: p + (n in biases), double=True))
         pairs = zip(here.calls, there.calls, strict=True)
         moved = [rms(b.output.detach() - a.output.detach()) for a, b in pairs]
         return max(moved, default=0.0) or None
