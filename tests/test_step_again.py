@@ -27,7 +27,7 @@ from pinn_ntk.looks.look import Look
 from pinn_ntk.looks.networks import zero
 from pinn_ntk.looks.rerun import Change, Rerun
 from tests.pinn import Pinn, batch, calling, fit, same, trainer
-from tests.zoo import Manual, Noted, Residuals, Stream, make
+from tests.zoo import Manual, Noted, Residuals, SelfAdaptive, Stream, make
 
 OF_STEP = OfStep({}, StandIn(pl.Trainer(logger=False)), None, 0, nullcontext)
 
@@ -476,9 +476,45 @@ class ByCallback(Pinn):
         return super().training_step(batch | {"x": self.points}, batch_idx)
 
 
+class Closing(Manual):
+    """Moves the parameters by closures, of L-BFGS, behind a toggle."""
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.LBFGS(self.parameters(), lr=0.1, max_iter=2)
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
+        optimizer: Any = self.optimizers()
+
+        def closure() -> Tensor:
+            losses = self.losses(self.residuals(batch))
+            loss = self.total(losses)
+            optimizer.zero_grad()
+            self.manual_backward(loss)
+            return loss
+
+        self.toggle_optimizer(optimizer)
+        optimizer.step(closure)
+        self.untoggle_optimizer(optimizer)
+
+
+MANUAL: list[Callable[[], Any]] = [
+    lambda: make(Manual),
+    lambda: make(Manual, raw=True, taps=True),
+    lambda: make(SelfAdaptive),
+    lambda: make(Closing),
+]
+
+
+@pytest.mark.parametrize("new", MANUAL)
+def test_a_step_that_moves_the_parameters_itself_is_run_to_its_first_backward_pass(new: Any):
+    module, plain = new(), new()
+    assert monitored(module).why[0] == ""
+    fit(plain, steps=6)
+    assert same(module, plain)
+
+
 OTHERS = "other residuals.*residuals='method'"
 REASONS: dict[str, tuple[Callable[[], Any], str]] = {
-    "manual": (lambda: make(Manual), "moves the parameters itself.*residuals='method'"),
     "generator": (lambda: make(Iterates), "no copy.*generator.*residuals='method'"),
     "trainer": (lambda: make(UsesLoops), "trainer.fit_loop is not there.*residuals='method'"),
     "outside": (lambda: make(Outside), "POOL is an iterator outside.*residuals='method'"),

@@ -6,22 +6,27 @@ Both are plain values beside what the fit has anyway, so that another run may go
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from pinn_ntk.callbacks.step.residual_function import Route, residuals_of
-from pinn_ntk.callbacks.step.stand_in import StandIn
+from pinn_ntk.callbacks.step.stand_in import ReachedError, StandIn
 from pinn_ntk.callbacks.step.tapped import taps_of_block
 from pinn_ntk.graph.subclasses import plain
 from pinn_ntk.graph.terms.find import find_terms
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
+
+
+TOGGLES = ("toggle_optimizer", "untoggle_optimizer")
+"""What a step that moves the parameters itself calls before and after."""
 
 
 @dataclass(frozen=True)
@@ -94,19 +99,44 @@ def _before(trainer: StandIn, module: nn.Module) -> pl.LightningModule:
     return cast("pl.LightningModule", module)
 
 
-def _loss(module: pl.LightningModule, batch: Any, idx: int) -> Tensor:
-    """The loss of a step as Lightning takes it."""
+class UntilBackward(TorchFunctionMode):
+    """Within, a backward pass ends the step."""
+
+    def __torch_function__(
+        self,
+        function: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        if function is Tensor.backward:
+            raise ReachedError(args[0])
+        return function(*args, **(kwargs or {}))
+
+
+def _reached(loss: Tensor, *_: Any, **__: Any) -> None:
+    raise ReachedError(loss)
+
+
+def _loss(module: pl.LightningModule, batch: Any, idx: int) -> Any:
+    """What a step gives Lightning for the loss; the first one where it takes that itself."""
+    until = nullcontext() if module.automatic_optimization else UntilBackward()
+    if not module.automatic_optimization:
+        vars(module).update(dict.fromkeys(TOGGLES, lambda *_, **__: None), manual_backward=_reached)
     module.on_train_batch_start(batch, idx)
     several = len(inspect.signature(module.training_step).parameters) > 1
-    given = module.training_step(*((batch, idx) if several else (batch,)))
-    loss = given.get("loss") if isinstance(given, Mapping) else given
+    try:
+        with until:
+            given = module.training_step(*((batch, idx) if several else (batch,)))
+    except ReachedError as reached:
+        given = reached.loss
+    return given.get("loss") if isinstance(given, Mapping) else given
+
+
+def _by_place(loss: Any, names: tuple[str, ...]) -> dict[str, Tensor]:
+    """Residuals of a loss by names of its terms, which come in the same order in each run."""
     if not isinstance(loss, Tensor):
         raise TypeError(f"training_step gave a {type(loss).__name__} for the loss")
-    return loss
-
-
-def _by_place(loss: Tensor, names: tuple[str, ...]) -> dict[str, Tensor]:
-    """Residuals of a loss by names of its terms, which come in the same order in each run."""
     terms = list(find_terms(plain(loss), check=False).values())
     if len(terms) != len(names):
         raise ValueError(f"the loss has {len(terms)} terms when it is run again, not {len(names)}")

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from torch import Tensor
 from torch.optim import Optimizer
 
 from pinn_ntk.looks.plain import is_plain
@@ -77,6 +78,14 @@ def _rates(schedule: Any) -> SimpleNamespace:
     return SimpleNamespace(scheduler=SimpleNamespace(get_last_lr=lambda: list(last)))
 
 
+class ReachedError(BaseException):
+    """A step that moves the parameters itself has come to where it does so."""
+
+    def __init__(self, loss: Tensor | None = None) -> None:
+        super().__init__("no optimizer moves when a step is run again")
+        self.loss = loss
+
+
 class Settings(Optimizer):
     """The settings of an optimizer, without what it trains."""
 
@@ -84,6 +93,11 @@ class Settings(Optimizer):
         groups = optimizer.param_groups
         self.param_groups = [{k: v for k, v in g.items() if k != "params"} for g in groups]
 
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """There is nothing to be zeroed."""
+
     def step(self, closure: Any = None) -> Any:
-        """None is taken."""
-        raise AttributeError("no optimizer moves when a step is run again")
+        """None is taken; a closure is called, which may come to a backward pass."""
+        if closure is not None:
+            return closure()
+        raise ReachedError

@@ -145,8 +145,6 @@ def hindered(trainer: pl.Trainer, module: pl.LightningModule, finder: TermFinder
 
 
 def _step_hindered(trainer: pl.Trainer, module: pl.LightningModule) -> str:
-    if not module.automatic_optimization:
-        return "training_step moves the parameters itself"
     if trainer.world_size > 1:
         return "several processes train together, and one alone cannot run a step"
     if "dataloader_iter" in inspect.signature(module.training_step).parameters:

@@ -18,6 +18,8 @@ from pinn_ntk.verdict.parameters import Parameters
 from pinn_ntk.verdict.parts import Parts
 from pinn_ntk.verdict.smoothness import Smoothness
 from pinn_ntk.verdict.training import Training
+from pinn_ntk.verdict.walls import Walls
+from pinn_ntk.verdict.waves import Waves
 
 SOLVED = 0.1
 """Root mean square of a residual over its baseline below which a term is solved."""
@@ -48,6 +50,8 @@ class Case(
     Meeting,
     Demand,
     Duration,
+    Waves,
+    Walls,
     Noise,
     Directions,
     Smoothness,
@@ -125,6 +129,10 @@ class Case(
         """The term of which most is left."""
         left = self.left
         return max(left, key=left.__getitem__, default="")
+
+    def timed(self, equation: str) -> bool:
+        """Whether an equation runs in time from a condition, as far as is known."""
+        return "early" in self.concentration.get(equation, {})
 
     @property
     def stationary(self) -> bool:

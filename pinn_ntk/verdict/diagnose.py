@@ -30,6 +30,7 @@ SOLVED: tuple[Rule, ...] = (
     balance.clash,
     balance.long_time,
     steps.on_its_way,
+    solution.fine,
     solution.clean,
 )
 """Asked where all terms are solved: nothing else is wrong then."""
@@ -64,12 +65,14 @@ UNSOLVED: tuple[Rule, ...] = (
     balance.clash,
     balance.causality,
     balance.contradiction,
+    balance.incompatible,
     balance.left_out,
     balance.imbalance,
     balance.outweighed,
     balance.long_time,
     solution.spectral_bias,
     solution.not_unique,
+    solution.fine,
 )
 """Asked in this order where a term is not solved: facts before likelihoods."""
 

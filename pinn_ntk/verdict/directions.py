@@ -78,6 +78,14 @@ class Directions(Reruns):
         joint, u = self._joint
         return rms(joint.change(" u")) / rms(u) if rms(u) else None
 
+    @quantity("what the best step leaves", dict)
+    def apart(self) -> dict[str, tuple[float, float]]:
+        """Term -> share that is left by the least step that would end all residuals, and alone.
+
+        Near 1 and near 0 where the term could be solved by itself and not beside the others.
+        """
+        return {} if self._joint is None else self._joint[0].left_over()
+
     def _coefficients(self) -> list[str]:
         """Names of the inverse parameters, a few numbers each, that are bound by terms alone."""
         groups, trained = self.look.groups, self.look.trained

@@ -6,6 +6,7 @@
 | K_ur | kernel of u at some points and the residuals | (M, R) |
 | v | diag(K_uu - K_ur K_rr^-1 K_ru), variance of u that the residuals leave | (M,) |
 | du | -K_ur K_rr^-1 r, change of u by the least step of the parameters that solves all | (M,) |
+| s | e (K + e)^-1 r, what that step leaves of r; rows over the root of their number | (R,) |
 
 v is the posterior variance of a Gaussian process with the kernel of the network (Rasmussen and
 Williams 2006, eq. 2.26): near diag(K_uu) where u may change while no residual does. du is the step
@@ -14,6 +15,7 @@ of Gauss and Newton.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -69,3 +71,27 @@ class Joint:
         """du of what is asked, (M,)."""
         r = torch.cat([self._scale[t] * x.detach().flatten() for t, x in self.residuals.items()])
         return (-self._cross(asked) @ self._solved(r[:, None])).flatten()
+
+    def left_over(self) -> dict[str, tuple[float, float]]:
+        """Term -> |s| / |r| of its rows by a step for all terms, and by one for it alone."""
+        even = {t: self._scale[t] / math.sqrt(r.numel()) for t, r in self.residuals.items()}
+        r = {t: even[t] * x.detach().flatten() for t, x in self.residuals.items()}
+        rows = [torch.cat([even[a] * even[b] * self.kernel[a, b] for b in r], 1) for a in r]
+        together = _left(torch.cat(rows), torch.cat(list(r.values())))
+        parts = dict(zip(r, together.split([len(x) for x in r.values()]), strict=True))
+        return {
+            t: (_share(parts[t], x), _share(_left(even[t] ** 2 * self.kernel[t, t], x), x))
+            for t, x in r.items()
+        }
+
+
+def _left(kernel: Tensor, r: Tensor) -> Tensor:
+    """e (K + e)^-1 r."""
+    known = kernel + NOISE * torch.eye(len(kernel), dtype=kernel.dtype, device=kernel.device)
+    left: Tensor = NOISE * torch.linalg.solve(known, r)
+    return left
+
+
+def _share(left: Tensor, r: Tensor) -> float:
+    size = float(r.norm())
+    return float(left.norm()) / size if size else 0.0

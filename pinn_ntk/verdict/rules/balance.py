@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pinn_ntk.analysis.wording import number
-from pinn_ntk.verdict.case import Case
+from pinn_ntk.verdict.case import Case, worst_of
 from pinn_ntk.verdict.cause import Cause
 from pinn_ntk.verdict.verdict import FACT, LIKELY, Evidence, Verdict
 
@@ -72,6 +72,9 @@ SLOW, NOT_SLOW = 0.9, 0.6
 CONCENTRATED, LESS = 0.65, 0.5
 """Share of r^2 in a tenth of the points; the same where all of these are early."""
 
+LEAST_SHARE = 0.3
+"""The same where no step for all terms solves the equation."""
+
 AT_START, ALL_EARLY = 0.5, 0.9
 """Share of these points that are early in time; all of them."""
 
@@ -83,7 +86,7 @@ def imbalance(case: Case) -> Verdict | None:
     """A term could learn fast and is outweighed."""
     left = {t: x for t, x in case.left.items() if t in case.rms}
     term = case.worst
-    if len(left) < 2 or term not in case.unsolved or _on_its_way(case):
+    if len(left) < 2 or term not in case.unsolved or _on_its_way(case) or _at_odds(case):
         return None
     best = min(left, key=left.__getitem__)
     ratio = left[term] / max(left[best], LEAST)
@@ -126,7 +129,7 @@ def outweighed(case: Case) -> Verdict | None:
     slow = case.slow.get(term, 0.0)
     alone = ratio > OUTWEIGHED and case.unsolved.get(term, 0.0) >= LARGE and slow < SLOW
     both = min(ratio, worse) > ALSO_WORSE and case.slow.get(term, 1.0) < NOT_SLOW
-    if term not in case.unsolved or not (alone or both):
+    if term not in case.unsolved or not (alone or both) or _at_odds(case):
         return None
     evidence = (
         Evidence(f"what is left of {term}", case.left[term], "1 at u = 0, below 0.1 is solved"),
@@ -158,6 +161,8 @@ def causality(case: Case) -> Verdict | None:
     for term, where in case.concentration.items():
         early = where.get("early", 0.0)
         share = LESS if early > ALL_EARLY else CONCENTRATED
+        if early > ALL_EARLY and stuck(case)[0] == term:
+            share = LEAST_SHARE
         if term in case.unsolved and where["share"] > share and early > AT_START:
             evidence = (
                 Evidence(
@@ -206,6 +211,40 @@ def torn(case: Case) -> Verdict | None:
     return Verdict(Cause.CONTRADICTION, term, evidence, FACT, remedy, title)
 
 
+STUCK, ALONE, CALM = 0.2, 0.25, 0.2
+"""What is left of a term after the best step for all terms; share that one for it alone leaves;
+|sum of gradients| over the sum of their sizes of a loss at rest."""
+
+
+def stuck(case: Case) -> tuple[str, float]:
+    """Term that could be solved by itself, and what the best step for all terms leaves of it."""
+    left = case.left
+    after = {t: both * left[t] for t, (both, alone) in case.apart.items() if alone < ALONE}
+    term, most = worst_of({t: x for t, x in after.items() if t in case.rms})
+    return (term, most) if most > STUCK else ("", 0.0)
+
+
+def _at_odds(case: Case) -> bool:
+    """Whether the loss is at rest where no step helps all terms."""
+    calm = (1.0 if case.cancelling is None else case.cancelling) < CALM
+    return calm and case.stationary and bool(stuck(case)[0])
+
+
+def incompatible(case: Case) -> Verdict | None:
+    """What a term asks for is not to be had with what the others ask for."""
+    if len(case.rms) < 2 or not _at_odds(case):
+        return None
+    term, after = stuck(case)
+    evidence = (
+        Evidence(f"what the best step for all terms would leave of {term}", after, "above 0.2"),
+        Evidence(f"share that one for {term} alone would leave", case.apart[term][1], "below 0.25"),
+    )
+    return Verdict(Cause.CONTRADICTION, term, evidence, LIKELY, CHECK)
+
+
+CHECK = "Check signs, coefficients and data, and whether conditions agree where they meet."
+
+
 def contradiction(case: Case) -> Verdict | None:
     """Several terms are not solved, each could learn fast, and what helps one harms another."""
     unsolved = list(case.unsolved)
@@ -220,5 +259,4 @@ def contradiction(case: Case) -> Verdict | None:
         Evidence("sum of gradients over sum of their sizes", case.cancelling, "below 0.02"),
         Evidence("least of what is left of these terms", least, "below 0.1 is solved"),
     )
-    remedy = "Check signs, coefficients and data, and whether conditions agree where they meet."
-    return Verdict(Cause.CONTRADICTION, ", ".join(unsolved[:3]), evidence, LIKELY, remedy)
+    return Verdict(Cause.CONTRADICTION, ", ".join(unsolved[:3]), evidence, LIKELY, CHECK)

@@ -33,6 +33,10 @@ FREE, FREE_OF_SIZE, FREE_COEFFICIENT = 5e-4, 0.05, 0.1
 """Variance that the terms leave: of u over the prior one and over u^2, both; of a coefficient."""
 
 
+FREE_IN_BATCH, FEW_POINTS = 0.3, 100
+"""Variance over u^2 that so few points leave, which are others at the next step."""
+
+
 def between(case: Case) -> Verdict | None:
     """The equation holds at its points and not between them."""
     term, ratio = worst_of(case.fresh)
@@ -174,11 +178,36 @@ def spectral_bias(case: Case) -> Verdict | None:
     evidence = (
         Evidence(f"share of {term} in modes below 1e-3 of the fastest", slow[term], "above 0.65"),
     )
-    remedy = (
-        "Fourier features or sin activations with the frequency of the solution, or a second-order "
-        "method; weights do not help."
+    return Verdict(Cause.SPECTRAL_BIAS, term, evidence, LIKELY, FEATURES)
+
+
+FINE = 15.0
+"""Phase of an equation across its domain, from which a plain network hardly finds the solution."""
+
+
+def fine(case: Case) -> Verdict | None:
+    """u is wrong, the loss stands, and the equation asks for many oscillations or a thin layer."""
+    falls = case.course.get("falling", 0.0) > FALLS
+    if falls or case.error is None or not case.error > WRONG:
+        return None
+    largest = {t: max(phases, default=0.0) for t, phases in case.phase.items()}
+    term, phase = worst_of(largest)
+    if not phase > FINE:
+        return None
+    evidence = (
+        Evidence(f"phase by which {term} turns or falls off across its domain", phase, "above 15"),
+        Evidence(ERROR, case.error, f"above {WRONG:g}"),
     )
-    return Verdict(Cause.SPECTRAL_BIAS, term, evidence, LIKELY, remedy)
+    if case.timed(term):
+        remedy = "Train early times first: causal weights, or windows in time one by one."
+        return Verdict(Cause.CAUSALITY, term, evidence, POSSIBLE, remedy)
+    return Verdict(Cause.SPECTRAL_BIAS, term, evidence, POSSIBLE, FEATURES)
+
+
+FEATURES = (
+    "Fourier features or sin activations with the frequency of the solution, or a second-order "
+    "method; weights do not help."
+)
 
 
 def not_unique(case: Case) -> Verdict | None:
@@ -191,14 +220,30 @@ def not_unique(case: Case) -> Verdict | None:
         remedy = "Data that tell the coefficients apart, or fewer of them."
         title = "coefficients are not determined"
         return Verdict(Cause.NOT_UNIQUE, name, evidence, LIKELY, remedy, title)
-    if not of_prior > FREE or not of_size > FREE_OF_SIZE:
+    few = not case.stays and (case.n_points or FEW_POINTS) < FEW_POINTS
+    if not of_prior > FREE or not of_size > (FREE_IN_BATCH if few else FREE_OF_SIZE):
         return None
+    if (ended := _ended(case)) is not None:
+        return ended
     seen = (
         Evidence("variance of u that the terms leave, over u^2", of_size, "above 0.05"),
         Evidence("the same over the prior one", of_prior, "1e-6 where nothing is free"),
     )
     remedy = "Add what fixes it: an initial value, a boundary condition, a datum."
     return Verdict(Cause.NOT_UNIQUE, "", seen, LIKELY, remedy)
+
+
+def _ended(case: Case) -> Verdict | None:
+    """u is free where an ansatz reaches beyond the points."""
+    for term, (axis, end, wall) in case.walled.items():
+        evidence = (
+            Evidence(f"last point of {term} along coordinate {axis}", end, ""),
+            Evidence("where u holds by construction behind it", wall, ""),
+        )
+        remedy = "Draw points from the whole domain, up to where u holds by construction."
+        title = "points miss a part of the domain"
+        return Verdict(Cause.POINTS, term, evidence, LIKELY, remedy, title)
+    return None
 
 
 def clean(case: Case) -> Verdict | None:
