@@ -16,6 +16,12 @@ from tests.cases_of_verdicts import SOLVED, case
 START = {"saturated": 0.1, "size": 1.0}
 """Findings of a first measurement."""
 
+AT_ODDS: dict[str, Any] = {
+    "cancelling": 0.05,
+    "apart": {"pde": (0.9, 0.01), "bc": (0.1, 0.0)},
+}
+"""No step helps both terms, each could be solved alone."""
+
 SPEAKS: dict[str, tuple[Cause, dict[str, Any]]] = {
     "loss not finite": (Cause.DIVERGED, {"not_finite": 300}),
     "not finite though solved": (Cause.DIVERGED, {**SOLVED, "not_finite": 300}),
@@ -218,6 +224,24 @@ SPEAKS: dict[str, tuple[Cause, dict[str, Any]]] = {
         },
     ),
     "no reason": (Cause.UNKNOWN, {}),
+    "terms at odds": (Cause.CONTRADICTION, AT_ODDS),
+    "at odds, though one outweighs the other": (
+        Cause.CONTRADICTION,
+        {**AT_ODDS, "rms": {"pde": 0.9, "bc": 0.01}, "modes": {"pde": (0.9, 0.0)}},
+    ),
+    "at odds from early times on": (
+        Cause.CAUSALITY,
+        {**AT_ODDS, "concentration": {"pde": {"share": 0.35, "early": 1.0}}},
+    ),
+    "many oscillations": (
+        Cause.SPECTRAL_BIAS,
+        {"phase": {"pde": [40.0]}, "concentration": {"pde": {"share": 0.3}}},
+    ),
+    "many oscillations in time": (Cause.CAUSALITY, {"phase": {"pde": [40.0]}}),
+    "points that end before a wall": (
+        Cause.POINTS,
+        {**SOLVED, "free": {"u": 0.7, "size": 5.0}, "walled": {"pde": (0, 0.25, 1.0)}},
+    ),
 }
 
 MOVED = {**START, "rates": {"pde": 5.0, "bc": 1.0}}
@@ -271,6 +295,32 @@ def test_a_residual_that_has_just_grown_is_waited_for(before: float, steps: int,
 
 
 SILENT: dict[str, tuple[Cause, dict[str, Any]]] = {
+    "at odds, but it falls": (
+        Cause.CONTRADICTION,
+        {**AT_ODDS, "course": {"falling": 0.05, "fallen": 1.0, "rising": 0.0, "jitter": 0.0}},
+    ),
+    "at odds, but gradients do not cancel": (Cause.CONTRADICTION, {**AT_ODDS, "cancelling": 0.6}),
+    "a term that cannot be solved alone": (
+        Cause.CONTRADICTION,
+        {"cancelling": 0.05, "apart": {"pde": (0.9, 0.9), "bc": (0.1, 0.0)}},
+    ),
+    "the best step leaves hardly anything": (
+        Cause.CONTRADICTION,
+        {**AT_ODDS, "rms": {"pde": 0.12, "bc": 0.01}},
+    ),
+    "many oscillations, but u is right": (
+        Cause.SPECTRAL_BIAS,
+        {**SOLVED, "phase": {"pde": [40.0]}, "concentration": {"pde": {"share": 0.3}}},
+    ),
+    "a wall, but nothing is free": (Cause.POINTS, {**SOLVED, "walled": {"pde": (0, 0.25, 1.0)}}),
+    "few points of a batch": (
+        Cause.NOT_UNIQUE,
+        {**SOLVED, "free": {"u": 0.01, "size": 0.16}, "stays": False, "n_points": 64},
+    ),
+    "kelvin, of a network that gives kelvin": (
+        Cause.OUTPUTS_NOT_SCALED,
+        {"demand": {"pde": 900.0, "bc": 1.0}, "unit": 900.0},
+    ),
     "constant column of inputs": (Cause.INPUTS_NOT_SCALED, {"inputs": {}}),
     "inputs, but solved": (
         Cause.INPUTS_NOT_SCALED,
