@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pinn_ntk.looks.look import Look
 from pinn_ntk.looks.rerun import Rerun
 from pinn_ntk.verdict.case import Case
-from pinn_ntk.verdict.rules import balance, numbers, scales, solution, steps
+from pinn_ntk.verdict.rules import balance, numbers, places, scales, solution, steps
 from pinn_ntk.verdict.verdict import FACT, Verdict
 
 Rule = Callable[[Case], Verdict | None]
@@ -24,9 +24,9 @@ SOLVED: tuple[Rule, ...] = (
     scales.repeated_points,
     scales.nothing_to_find,
     solution.swallowed,
-    solution.points,
-    solution.too_few_data,
-    solution.not_unique,
+    places.points,
+    places.too_few_data,
+    places.not_unique,
     balance.clash,
     balance.long_time,
     steps.on_its_way,
@@ -47,7 +47,7 @@ UNSOLVED: tuple[Rule, ...] = (
     scales.inputs_not_scaled,
     scales.saturated,
     steps.thrown,
-    solution.between,
+    places.between,
     scales.outputs_not_scaled,
     steps.decay,
     solution.rounding,
@@ -58,7 +58,7 @@ UNSOLVED: tuple[Rule, ...] = (
     steps.jumps,
     steps.just_grown,
     steps.early,
-    solution.points,
+    places.points,
     solution.too_narrow,
     solution.few_parameters,
     balance.torn,
@@ -71,7 +71,7 @@ UNSOLVED: tuple[Rule, ...] = (
     balance.outweighed,
     balance.long_time,
     solution.spectral_bias,
-    solution.not_unique,
+    places.not_unique,
     solution.fine,
 )
 """Asked in this order where a term is not solved: facts before likelihoods."""

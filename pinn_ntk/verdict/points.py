@@ -113,6 +113,15 @@ class Points(Reruns):
         held = [k for k, (low, high) in enumerate(zip(bound, open_, strict=True)) if low and high]
         return held[0] if len(held) == 1 else None
 
+    @quantity("ranges of the points", dict)
+    def ranges(self) -> dict[str, list[tuple[float, float]]]:
+        """Equation -> smallest and largest value of each coordinate of its points."""
+        known = {t: self.points[t] for t in self.equations if t in self.points}
+        return {
+            t: list(zip(x.amin(0).tolist(), x.amax(0).tolist(), strict=True))
+            for t, x in known.items()
+        }
+
     @quantity("number of points", nothing)
     def n_points(self) -> int | None:
         """Points of the equations."""

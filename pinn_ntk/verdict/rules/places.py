@@ -1,0 +1,107 @@
+"""Rules on the points of the terms, and on what they leave free."""
+
+from __future__ import annotations
+
+import math
+
+from pinn_ntk.verdict.case import BARELY, SOLVED, Case, worst_of
+from pinn_ntk.verdict.cause import Cause
+from pinn_ntk.verdict.verdict import FACT, LIKELY, POSSIBLE, Evidence, Verdict
+
+BETWEEN, APART = 100.0, 20.0
+"""Mean square between the points over that at them; the same at points further away."""
+
+FREE, FREE_OF_SIZE, FREE_COEFFICIENT = 5e-4, 0.05, 0.1
+"""Variance that the terms leave: of u over the prior one and over u^2, both; of a coefficient."""
+
+
+FREE_IN_BATCH, FEW_POINTS = 0.3, 100
+"""Variance over u^2 that so few points leave, which are others at the next step."""
+
+
+def between(case: Case) -> Verdict | None:
+    """The equation holds at its points and not between them."""
+    term, ratio = worst_of(case.fresh)
+    if not ratio > BETWEEN or not _left_there(case, term, ratio) > BARELY:
+        return None
+    quantity = f"{term}, mean square between its points over that at them"
+    evidence = (Evidence(quantity, ratio, f"above {BETWEEN:g}"),)
+    remedy = f"More points than {case.n_points or 'these'}, or new ones at every step."
+    return Verdict(Cause.POINTS, term, evidence, FACT, remedy, "too few points")
+
+
+def _left_there(case: Case, term: str, ratio: float) -> float:
+    """What is left of a term elsewhere."""
+    return case.left.get(term, 0.0) * math.sqrt(ratio)
+
+
+def points(case: Case) -> Verdict | None:
+    """The equation holds at its points and not elsewhere, or no longer at old ones."""
+    if (few := between(case)) is not None:
+        return few
+    term, ratio = worst_of(case.outside)
+    if ratio > APART and _left_there(case, term, ratio) > SOLVED:
+        quantity = f"{term}, mean square where it has no points over that at them"
+        evidence = (Evidence(quantity, ratio, f"above {APART:g}"),)
+        remedy = "Draw points from the whole domain, up to where the other terms have theirs."
+        title = "points miss a part of the domain"
+        return Verdict(Cause.POINTS, term, evidence, FACT, remedy, title)
+    term, ratio = case.forgotten or ("", 0.0)
+    if ratio > APART and _left_there(case, term, ratio) > SOLVED:
+        evidence = (
+            Evidence(f"{term}, mean square at old points over that at today's", ratio, "above 20"),
+        )
+        remedy = "Keep old points beside the new ones."
+        return Verdict(Cause.POINTS, term, evidence, FACT, remedy, "old points are forgotten")
+    return None
+
+
+TOLD = 0.25
+"""R^2 of data by straight lines between their neighbours, below which these are too few."""
+
+
+def too_few_data(case: Case) -> Verdict | None:
+    """Data that the network meets say nothing of what lies between them; all data, no batch."""
+    told = {t: x for t, x in case.told.items() if x < TOLD}
+    if not told or not case.stays:
+        return None
+    term = min(told, key=told.__getitem__)
+    evidence = (Evidence(f"R^2 of {term} by their neighbours", told[term], "below 0.25"),)
+    remedy = "More data, or an equation: between these the network may do anything."
+    return Verdict(Cause.POINTS, term, evidence, POSSIBLE, remedy, "too few data")
+
+
+def not_unique(case: Case) -> Verdict | None:
+    """u, or a coefficient, may change while no residual does."""
+    free = dict(case.free)
+    of_prior, of_size = free.pop("u", 0.0), free.pop("size", 0.0)
+    name, variance = worst_of(free)
+    if variance > FREE_COEFFICIENT:
+        evidence = (Evidence(f"variance of {name} that the terms leave", variance, "above 0.1"),)
+        remedy = "Data that tell the coefficients apart, or fewer of them."
+        title = "coefficients are not determined"
+        return Verdict(Cause.NOT_UNIQUE, name, evidence, LIKELY, remedy, title)
+    few = not case.stays and (case.n_points or FEW_POINTS) < FEW_POINTS
+    if not of_prior > FREE or not of_size > (FREE_IN_BATCH if few else FREE_OF_SIZE):
+        return None
+    if (ended := _ended(case)) is not None:
+        return ended
+    seen = (
+        Evidence("variance of u that the terms leave, over u^2", of_size, "above 0.05"),
+        Evidence("the same over the prior one", of_prior, "1e-6 where nothing is free"),
+    )
+    remedy = "Add what fixes it: an initial value, a boundary condition, a datum."
+    return Verdict(Cause.NOT_UNIQUE, "", seen, LIKELY, remedy)
+
+
+def _ended(case: Case) -> Verdict | None:
+    """u is free where an ansatz reaches beyond the points."""
+    for term, (axis, end, wall) in case.walled.items():
+        evidence = (
+            Evidence(f"last point of {term} along coordinate {axis}", end, ""),
+            Evidence("where u holds by construction behind it", wall, ""),
+        )
+        remedy = "Draw points from the whole domain, up to where u holds by construction."
+        title = "points miss a part of the domain"
+        return Verdict(Cause.POINTS, term, evidence, LIKELY, remedy, title)
+    return None
