@@ -71,6 +71,14 @@ UNSOLVED: dict[str, Any] = {
     "unreached": None,
     "size": 1.0,
     "base": None,
+    "constant": 0.0,
+    "apart": {},
+    "phase": {},
+    "walled": {},
+    "loose": False,
+    "beginnings": False,
+    "unit": 1.0,
+    "ranges": {"pde": [(0.0, 1.0)]},
 }
 
 SOLVED = {"rms": {"pde": 0.01, "bc": 0.01}, "error": 0.01}

@@ -238,19 +238,47 @@ SPEAKS: dict[str, tuple[Cause, dict[str, Any]]] = {
         {"phase": {"pde": [40.0]}, "concentration": {"pde": {"share": 0.3}}},
     ),
     "many oscillations in time": (Cause.CAUSALITY, {"phase": {"pde": [40.0]}}),
+    "at odds, but there are initial values alone": (
+        Cause.CAUSALITY,
+        {**AT_ODDS, "order": {"pde": 1, "bc": 0}, "beginnings": True},
+    ),
+    "no condition at all": (
+        Cause.NOT_UNIQUE,
+        {**SOLVED, "free": {"u": 1e-4, "size": 2e-3}, "loose": True},
+    ),
+    "part of the loss changes, and no parameter moves it": (Cause.DETACHED, {"constant": 5.0}),
+    "it falls slowly, and nothing is in its way": (
+        Cause.EARLY,
+        {
+            "apart": {"pde": (0.1, 0.0), "bc": (0.2, 0.0)},
+            "course": {"falling": 0.04, "fallen": 1.0, "rising": 0.0, "jitter": 0.0},
+        },
+    ),
+    "hardly any weight, while others fall": (
+        Cause.IMBALANCE,
+        {
+            "rms": {"pde": 0.999, "bc": 1e-5},
+            "zero": {"pde": 1.0, "bc": 0.0},
+            "parts": {"bc": 1e-5},
+            "weights": {"pde": 1e-9, "bc": 1.0},
+            "course": {"falling": 0.12, "fallen": 5.0, "rising": 0.0, "jitter": 0.0},
+        },
+    ),
     "points that end before a wall": (
         Cause.POINTS,
         {**SOLVED, "free": {"u": 0.7, "size": 5.0}, "walled": {"pde": (0, 0.25, 1.0)}},
     ),
 }
 
-MOVED = {**START, "rates": {"pde": 5.0, "bc": 1.0}}
+MOVED = {**START, "rates": {"pde": 5.0, "bc": 1.0}, "constant": 7.0}
 
 BEFORE = {
     "thrown into saturation": (START,),
     "thrown until nothing moves": (MOVED,),
     "nothing to find": (START,),
     "nothing but u = 0 has a weight": (START,),
+    "part of the loss changes, and no parameter moves it": ({**START, "constant": 7.0},),
+    "hardly any weight, while others fall": ({**START, "rms": {"pde": 1.0, "bc": 0.1}},),
 }
 
 
@@ -311,6 +339,26 @@ SILENT: dict[str, tuple[Cause, dict[str, Any]]] = {
     "many oscillations, but u is right": (
         Cause.SPECTRAL_BIAS,
         {**SOLVED, "phase": {"pde": [40.0]}, "concentration": {"pde": {"share": 0.3}}},
+    ),
+    "at odds in a boundary value problem": (
+        Cause.CAUSALITY,
+        {**AT_ODDS, "order": {"pde": 2, "bc": 0}, "beginnings": True},
+    ),
+    "early times that the best step solves": (
+        Cause.CAUSALITY,
+        {
+            "concentration": {"pde": {"share": 0.9, "early": 1.0}},
+            "apart": {"pde": (0.2, 0.0), "bc": (0.5, 0.0)},
+        },
+    ),
+    "no condition, but an equation that needs none": (
+        Cause.NOT_UNIQUE,
+        {**SOLVED, "free": {"u": 1e-6, "size": 1e-5}, "loose": True},
+    ),
+    "a constant in the loss": (Cause.DETACHED, {"constant": 7.0}),
+    "a loss that stands, though a step would solve all": (
+        Cause.EARLY,
+        {"apart": {"pde": (0.1, 0.0), "bc": (0.2, 0.0)}},
     ),
     "a wall, but nothing is free": (Cause.POINTS, {**SOLVED, "walled": {"pde": (0, 0.25, 1.0)}}),
     "few points of a batch": (

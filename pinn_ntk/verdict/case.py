@@ -34,6 +34,12 @@ solved ones are not enough."""
 ERROR = "error of u that residuals amount to, for the equation as written"
 """What `Case.error` is called in evidence."""
 
+SOLVABLE = 0.3
+"""Share of a term that the best step leaves, below which nothing but time is lacking."""
+
+HALF = 0.5
+"""What is left of a term with a source, from which others come after it."""
+
 STANDS = 0.02
 """Decades in the last tenth of the steps below which a loss stands."""
 
@@ -126,8 +132,9 @@ class Case(
 
     @property
     def worst(self) -> str:
-        """The term of which most is left."""
-        left = self.left
+        """The term of which most is left; one that u = 0 does not solve, if half of that is."""
+        driven = {t: x for t, x in self.left.items() if t in self.zero and x > HALF}
+        left = {t: x for t, x in driven.items() if t not in self.homogeneous} or self.left
         return max(left, key=left.__getitem__, default="")
 
     def timed(self, equation: str) -> bool:

@@ -16,7 +16,7 @@ from pinn_ntk.verdict.verdict import FACT, Verdict
 
 Rule = Callable[[Case], Verdict | None]
 
-ALWAYS: tuple[Rule, ...] = (numbers.diverged, numbers.detached, numbers.wrapped)
+ALWAYS: tuple[Rule, ...] = (numbers.diverged, numbers.detached, numbers.wrapped, numbers.lost)
 """Asked whatever is solved."""
 
 SOLVED: tuple[Rule, ...] = (
@@ -27,6 +27,7 @@ SOLVED: tuple[Rule, ...] = (
     places.points,
     places.too_few_data,
     places.not_unique,
+    places.unconditioned,
     balance.clash,
     balance.long_time,
     steps.on_its_way,
@@ -72,7 +73,9 @@ UNSOLVED: tuple[Rule, ...] = (
     balance.long_time,
     solution.spectral_bias,
     places.not_unique,
+    places.unconditioned,
     solution.fine,
+    steps.going,
 )
 """Asked in this order where a term is not solved: facts before likelihoods."""
 

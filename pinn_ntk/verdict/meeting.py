@@ -40,20 +40,23 @@ class Meeting(Points):
         return found
 
     @property
-    def _outputs(self) -> dict[str, tuple[bool, ...]]:
-        """Term -> whether it answers to each output."""
+    def _outputs(self) -> dict[str, tuple[object, ...]]:
+        """Term -> the network behind it, and whether it answers to each output."""
         if "_outputs" not in self.__dict__:
             self.__dict__["_outputs"] = self._answering()
         return self.__dict__["_outputs"]  # type: ignore[no-any-return]
 
-    def _answering(self) -> dict[str, tuple[bool, ...]]:
+    def _answering(self) -> dict[str, tuple[object, ...]]:
+        names = {term: call.name for term, call in self.calls_of.items()}
         widths = [c.output.shape[-1] for c in self.calls_of.values() if c.output.ndim > 1]
         at_0 = self.rerun(Change(output=zero)).residuals
         answers = [
             self.rerun(Change(output=constant(1.0, k))).residuals
             for k in range(min(max(widths, default=1), MOST))
         ]
-        return {t: tuple(bool((a[t] != r).any()) for a in answers) for t, r in at_0.items()}
+        return {
+            t: (names.get(t), *(bool((a[t] != r).any()) for a in answers)) for t, r in at_0.items()
+        }
 
     def _asked(self) -> dict[str, Tensor]:
         """Term -> values g that it asks for at its points, (N,)."""

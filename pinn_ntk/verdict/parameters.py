@@ -11,6 +11,7 @@ from torch.autograd.graph import Node
 
 from pinn_ntk.graph import nodes
 from pinn_ntk.graph.operations import operation
+from pinn_ntk.graph.terms.constant import constant_part
 from pinn_ntk.graph.walk import postorder
 from pinn_ntk.looks.rerun import Change
 from pinn_ntk.verdict.quantity import nothing, quantity
@@ -71,6 +72,15 @@ class Parameters(Reruns):
         leaves = [nodes.leaf(node) for node in nodes.reachable([start], _summed)]
         strange = [x for x in leaves if x is not None and not isinstance(x, nn.Parameter)]
         return sum(x.numel() == 1 and id(x) not in known for x in strange)
+
+    @quantity("what of the loss depends on no parameter", float)
+    def constant(self) -> float:
+        """That part of the value of the loss; 0 where there is none, or where it is not known."""
+        loss = self.look.loss
+        if loss is None or loss.grad_fn is None:
+            return 0.0
+        found = constant_part(loss)
+        return found.value if found is not None and found.seen else 0.0
 
     @quantity("their share of the kernel", nothing)
     def unheld_share(self) -> float | None:

@@ -113,6 +113,20 @@ class Points(Reruns):
         held = [k for k, (low, high) in enumerate(zip(bound, open_, strict=True)) if low and high]
         return held[0] if len(held) == 1 else None
 
+    @quantity("whether conditions are initial values", bool)
+    def beginnings(self) -> bool:
+        """Whether equations run along a line, and all other terms hold at its beginning."""
+        lines = [self.points[t] for t in self.equations if t in self.points]
+        if not lines or any(x.shape[1] > 1 for x in lines):
+            return False
+        every = torch.cat(lines)
+        low, size = every.min(), (every.max() - every.min()).clamp(min=1e-12)
+        others = [self.points.get(t) for t in self.rms if t not in self.equations]
+        return all(
+            x is not None and x.shape[1] == 1 and bool(_near((x - low) / size, 0.0).all())
+            for x in others
+        )
+
     @quantity("ranges of the points", dict)
     def ranges(self) -> dict[str, list[tuple[float, float]]]:
         """Equation -> smallest and largest value of each coordinate of its points."""

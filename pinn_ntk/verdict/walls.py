@@ -26,6 +26,9 @@ REACH, SAMPLES = 10.0, 800
 ZERO = 0.01
 """D over its mean at the points, below which it is 0."""
 
+SAME = 1e-4
+"""Difference over size, below which two values are one."""
+
 GAP, SPACINGS = 0.3, 3.0
 """Distance of a wall from the points, over the side of their box and over their spacing."""
 
@@ -46,6 +49,25 @@ class Walls(Points):
             if wall is not None:
                 found[term] = wall
         return found
+
+    @quantity("whether anything holds u", bool)
+    def loose(self) -> bool:
+        """Whether there is nothing but equations along one coordinate, and no ansatz."""
+        if not self.rms or not set(self.rms) <= set(self.equations):
+            return False
+        calls = [(self.calls_of.get(t), self.points.get(t)) for t in self.equations]
+        return all(c is not None and x is not None and self._is_loose(c, x) for c, x in calls)
+
+    def _is_loose(self, call: NetworkCall, x: Tensor) -> bool:
+        """Whether D is the same at all points, and u is not periodic."""
+        lifting = None if call.leaf or x.shape[1] > 1 else self._lifting(call)
+        if lifting is None or call.output.shape[:1] != x.shape[:1]:
+            return False
+        moved = lifting(x.double()).abs()
+        ends = call.output.detach()[[int(x[:, 0].argmin()), int(x[:, 0].argmax())]].double()
+        apart = float((ends[0] - ends[1]).abs().max())
+        alike = float(moved.max() - moved.min()) <= SAME * float(moved.max())
+        return alike and float(moved.max()) > 0 and apart > SAME * float(ends.abs().max())
 
     def _lifting(self, call: NetworkCall) -> Callable[[Tensor], Tensor] | None:
         """Points (N, d) -> D (N,), summed over the outputs."""

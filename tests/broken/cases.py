@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.broken.capacity import CAPACITY
 from tests.broken.conditions import CONDITIONS
+from tests.broken.fifth import FIFTH
 from tests.broken.fourth import FOURTH
 from tests.broken.graph import GRAPH
 from tests.broken.healthy import HEALTHY
@@ -20,5 +21,5 @@ from tests.broken.vanishing import VANISHES
 
 RUNS: list[Run] = [
     *(*NUMBERS, *GRAPH, *VANISHES, *PLACES, *SCALES, *CONDITIONS),
-    *(*STEPS, *CAPACITY, *SLOW, *HEALTHY, *OTHERS, *UNSEEN, *THIRD, *FOURTH),
+    *(*STEPS, *CAPACITY, *SLOW, *HEALTHY, *OTHERS, *UNSEEN, *THIRD, *FOURTH, *FIFTH),
 ]

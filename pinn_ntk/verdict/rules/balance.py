@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pinn_ntk.analysis.wording import number
-from pinn_ntk.verdict.case import Case, worst_of
+from pinn_ntk.verdict.case import SOLVABLE, Case, worst_of
 from pinn_ntk.verdict.cause import Cause
+from pinn_ntk.verdict.remedies import EARLY_FIRST
 from pinn_ntk.verdict.verdict import FACT, LIKELY, Evidence, Verdict
 
 CLASH, NOTICED = 0.2, 0.05
@@ -33,8 +34,7 @@ def long_time(case: Case) -> Verdict | None:
                 ),
                 Evidence("times that u changes by its size", of_term["times"], "above 7 is long"),
             )
-            remedy = "Train early times first: causal weights, or windows in time one by one."
-            return Verdict(Cause.CAUSALITY, term, evidence, LIKELY, remedy)
+            return Verdict(Cause.CAUSALITY, term, evidence, LIKELY, EARLY_FIRST)
     return None
 
 
@@ -163,6 +163,8 @@ def causality(case: Case) -> Verdict | None:
         share = LESS if early > ALL_EARLY else CONCENTRATED
         if early > ALL_EARLY and stuck(case)[0] == term:
             share = LEAST_SHARE
+        if case.apart.get(term, (1.0, 0.0))[0] < SOLVABLE:
+            continue
         if term in case.unsolved and where["share"] > share and early > AT_START:
             evidence = (
                 Evidence(
@@ -170,8 +172,7 @@ def causality(case: Case) -> Verdict | None:
                 ),
                 Evidence("of these in the first 30 % of time", early, "above 0.5"),
             )
-            remedy = "Train early times first: causal weights, or windows in time one by one."
-            return Verdict(Cause.CAUSALITY, term, evidence, LIKELY, remedy)
+            return Verdict(Cause.CAUSALITY, term, evidence, LIKELY, EARLY_FIRST)
     return None
 
 
@@ -235,11 +236,20 @@ def incompatible(case: Case) -> Verdict | None:
     if len(case.rms) < 2 or not _at_odds(case):
         return None
     term, after = stuck(case)
-    evidence = (
+    seen = (
         Evidence(f"what the best step for all terms would leave of {term}", after, "above 0.2"),
         Evidence(f"share that one for {term} alone would leave", case.apart[term][1], "below 0.25"),
     )
-    return Verdict(Cause.CONTRADICTION, term, evidence, LIKELY, CHECK)
+    if _from_the_start(case):
+        return Verdict(Cause.CAUSALITY, term, seen, LIKELY, EARLY_FIRST)
+    return Verdict(Cause.CONTRADICTION, term, seen, LIKELY, CHECK)
+
+
+def _from_the_start(case: Case) -> bool:
+    """Whether there are equations of first order in time and their initial values: no conflict."""
+    first = all(case.order.get(t, 0) <= 1 for t in case.rms)
+    timed = [t for t in case.concentration if case.timed(t)]
+    return first and bool(timed) and case.beginnings
 
 
 CHECK = "Check signs, coefficients and data, and whether conditions agree where they meet."

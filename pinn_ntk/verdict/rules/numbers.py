@@ -98,6 +98,26 @@ def wrapped(case: Case) -> Verdict | None:
     return Verdict(Cause.DETACHED, "", evidence, FACT, remedy)
 
 
+CHANGED, COUNTS = 0.02, 0.01
+"""Change of what of the loss depends on no parameter, over itself; its share of the loss."""
+
+
+def lost(case: Case) -> Verdict | None:
+    """A part of the loss that depends on no parameter changes all the same."""
+    before = next((one["constant"] for one in case.previous if one.get("constant")), None)
+    now, size = case.constant, abs(case.constant)
+    if before is None or abs(now - before) <= CHANGED * max(size, abs(before)):
+        return None
+    if size <= COUNTS * sum(case.weights.get(t, 1.0) * x**2 for t, x in case.rms.items()):
+        return None
+    evidence = (
+        Evidence("part of the loss that depends on no parameter", now, "counts in its value alone"),
+        Evidence("the same at an earlier measurement", before, "so it is computed from u"),
+    )
+    remedy = "Add the tensor itself to the loss, not .item() of it, and not one of no_grad()."
+    return Verdict(Cause.DETACHED, "", evidence, LIKELY, remedy)
+
+
 def cut_off(case: Case) -> Verdict | None:
     """The graph of a residual does not give its derivative."""
     wrong = {t: x for t, x in case.cut.items() if x > CUT and t in case.unsolved}

@@ -15,6 +15,11 @@ FREE, FREE_OF_SIZE, FREE_COEFFICIENT = 5e-4, 0.05, 0.1
 """Variance that the terms leave: of u over the prior one and over u^2, both; of a coefficient."""
 
 
+LOOSE = 1e-3
+"""Variance over u^2 from which u is free where there are equations alone."""
+
+FIX = "Add what fixes it: an initial value, a boundary condition, a datum."
+
 FREE_IN_BATCH, FEW_POINTS = 0.3, 100
 """Variance over u^2 that so few points leave, which are others at the next step."""
 
@@ -71,6 +76,18 @@ def too_few_data(case: Case) -> Verdict | None:
     return Verdict(Cause.POINTS, term, evidence, POSSIBLE, remedy, "too few data")
 
 
+def unconditioned(case: Case) -> Verdict | None:
+    """There are equations along a line, and nothing says where u begins."""
+    of_size = case.free.get("size", 0.0)
+    if not of_size > LOOSE or not case.loose:
+        return None
+    evidence = (
+        Evidence("terms beside the equations", 0, "and no ansatz"),
+        Evidence("variance of u that the equations leave, over u^2", of_size, "above 0.001"),
+    )
+    return Verdict(Cause.NOT_UNIQUE, "", evidence, LIKELY, FIX)
+
+
 def not_unique(case: Case) -> Verdict | None:
     """u, or a coefficient, may change while no residual does."""
     free = dict(case.free)
@@ -90,8 +107,7 @@ def not_unique(case: Case) -> Verdict | None:
         Evidence("variance of u that the terms leave, over u^2", of_size, "above 0.05"),
         Evidence("the same over the prior one", of_prior, "1e-6 where nothing is free"),
     )
-    remedy = "Add what fixes it: an initial value, a boundary condition, a datum."
-    return Verdict(Cause.NOT_UNIQUE, "", seen, LIKELY, remedy)
+    return Verdict(Cause.NOT_UNIQUE, "", seen, LIKELY, FIX)
 
 
 def _ended(case: Case) -> Verdict | None:

@@ -7,6 +7,7 @@ import math
 from pinn_ntk.analysis.wording import number
 from pinn_ntk.verdict.case import ERROR, SOLVED, WRONG, Case, worst_of
 from pinn_ntk.verdict.cause import Cause
+from pinn_ntk.verdict.remedies import EARLY_FIRST
 from pinn_ntk.verdict.verdict import FACT, LIKELY, POSSIBLE, Evidence, Verdict
 
 UNREACHED, MOSTLY = 0.9, 0.4
@@ -138,8 +139,7 @@ def fine(case: Case) -> Verdict | None:
         Evidence(ERROR, case.error, f"above {WRONG:g}"),
     )
     if case.timed(term):
-        remedy = "Train early times first: causal weights, or windows in time one by one."
-        return Verdict(Cause.CAUSALITY, term, evidence, POSSIBLE, remedy)
+        return Verdict(Cause.CAUSALITY, term, evidence, POSSIBLE, EARLY_FIRST)
     return Verdict(Cause.SPECTRAL_BIAS, term, evidence, POSSIBLE, FEATURES)
 
 

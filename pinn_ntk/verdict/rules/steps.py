@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from pinn_ntk.analysis.wording import number
-from pinn_ntk.verdict.case import ERROR, STANDS, WRONG, Case
+from pinn_ntk.verdict.case import ERROR, SOLVABLE, STANDS, WRONG, Case
 from pinn_ntk.verdict.cause import Cause
 from pinn_ntk.verdict.verdict import FACT, LIKELY, Evidence, Verdict
 
@@ -162,6 +162,19 @@ def early(case: Case) -> Verdict | None:
         remedy = f"Wait, or a larger learning rate: {case.steps} steps so far are few for it."
         return Verdict(Cause.EARLY, "", evidence, LIKELY, remedy)
     return None
+
+
+def going(case: Case) -> Verdict | None:
+    """The loss falls slowly, and nothing is in its way: one step would solve all terms."""
+    falling = case.course.get("falling", 0.0)
+    most = max((both for both, _ in case.apart.values()), default=1.0)
+    if not falling > STANDS or not most < SOLVABLE:
+        return None
+    evidence = (
+        Evidence("decades that the loss fell in the last tenth", falling, f"above {STANDS:g}"),
+        Evidence("largest share of a term that the best step would leave", most, "below 0.3"),
+    )
+    return Verdict(Cause.EARLY, "", evidence, LIKELY, _wait(case, falling))
 
 
 def _wait(case: Case, falling: float) -> str:

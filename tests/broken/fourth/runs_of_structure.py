@@ -25,7 +25,7 @@ SIGNAL: dict[str, Any] = {"steps": 1500, "opt": adam(5e-3)}
 
 
 def broken(name: str, cause: str, problem: Any, settings: Any, **mistake: Any) -> Run:
-    return Run(f"fourth-{name}", cause, "judge", problem, settings, mistake)
+    return Run(f"fourth-{name}", cause, "set", problem, settings, mistake)
 
 
 def strip(points: Tensor) -> Tensor:

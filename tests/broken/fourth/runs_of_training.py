@@ -132,11 +132,11 @@ ABILITY = [
 
 
 def healthy(name: str, problem: Any, **settings: Any) -> Run:
-    return Run(f"fourth-{name}", "CLEAN", "judge", problem, settings)
+    return Run(f"fourth-{name}", "CLEAN", "set", problem, settings)
 
 
 def early(name: str, problem: Any, **settings: Any) -> Run:
-    return Run(f"fourth-{name}", "EARLY", "judge", problem, settings)
+    return Run(f"fourth-{name}", "EARLY", "set", problem, settings)
 
 
 CLEAN = [
