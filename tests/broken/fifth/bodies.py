@@ -6,8 +6,8 @@ import math
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional as fn
 
 from tests.broken.networks import mlp
 from tests.broken.pinn import Pinn, d
@@ -74,8 +74,8 @@ class MixedBeam(Beam):
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         x = self.collocation(batch)
         w, m = self.predict(x), 4 * x * (1 - x) * self.moment(x)
-        bending = F.mse_loss(d(d(w, x), x) / 10, -m)
-        loading = F.mse_loss(d(d(m, x), x), torch.full_like(m, -self.load / 10))
+        bending = fn.mse_loss(d(d(w, x), x) / 10, -m)
+        loading = fn.mse_loss(d(d(m, x), x), torch.full_like(m, -self.load / 10))
         self.log_dict({"bending": bending, "loading": loading})
         return bending + self.weights.get("loading", 1.0) * loading
 
@@ -148,7 +148,7 @@ class Bar(Pinn):
 
 
 class Rod(Pinn):
-    """u_t = u_xx / pi^2 + s, walls at 0; alpha trained where there is a record; ``flat``: s (N,)."""
+    """u_t = u_xx / pi^2 + s, 0 at walls; alpha trained where there is a record; ``flat``: (N,)."""
 
     def __init__(
         self, span: float = 1.0, heat: float = 0.0, flat: bool = False, record: int = 0,
@@ -184,11 +184,11 @@ class Rod(Pinn):
         heat = ut - self.alpha * uxx / math.pi**2 - self.source(x.detach())
         terms = {
             "heat": torch.mean(heat**2),
-            "ic": 5 * F.mse_loss(self.net(self.initial), self.truth(self.initial)),
+            "ic": 5 * fn.mse_loss(self.net(self.initial), self.truth(self.initial)),
             "walls": 5 * self.net(self.walls).square().mean(),
         }
         if self.recorded:
-            terms["record"] = 5 * F.mse_loss(self.net(self.where), self.truth(self.where))
+            terms["record"] = 5 * fn.mse_loss(self.net(self.where), self.truth(self.where))
         return self.total(**terms)
 
     def error(self) -> float:

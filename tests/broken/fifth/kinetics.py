@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from scipy.integrate import solve_ivp
 from torch import Tensor, nn
+from torch.nn import functional as fn
 
 from tests.broken.networks import mlp
 from tests.broken.pinn import Pinn, d
@@ -116,8 +116,8 @@ class Infusion(Pinn):
         t = self.collocation(batch)
         c = self.net(t)
         r = d(c, t) + self.ke * c - self.rate / self.volume
-        losses = {"physics": F.mse_loss(r, torch.zeros_like(r))}
-        losses["samples"] = F.mse_loss(self.net(self.times), self.samples)
+        losses = {"physics": fn.mse_loss(r, torch.zeros_like(r))}
+        losses["samples"] = fn.mse_loss(self.net(self.times), self.samples)
         self.log_dict(losses)
         weighted = {k: self.weights.get(k, 1.0) * v for k, v in losses.items()}
         return {"loss": sum(weighted.values())}
@@ -230,5 +230,5 @@ class Circuit(Pinn):
             "off": self.net(self.at(0.0)).pow(2).sum(),
         }
         if self.measured:
-            terms["record"] = F.mse_loss(self.net(self.times), self.record)
+            terms["record"] = fn.mse_loss(self.net(self.times), self.record)
         return self.total(**terms)

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional as fn
 
 from tests.broken.fifth.kinetics import solved
 from tests.broken.pinn import Pinn, d
@@ -38,8 +38,8 @@ class Pipe(Pinn):
         carried = (ut + self.v * ux).pow(2).mean()
         return self.total(
             carried=carried,
-            joined=10 * F.mse_loss(self.net(self.left), self.net(self.right)),
-            initial=10 * F.mse_loss(self.net(self.initial), torch.sin(self.initial[:, :1])),
+            joined=10 * fn.mse_loss(self.net(self.left), self.net(self.right)),
+            initial=10 * fn.mse_loss(self.net(self.initial), torch.sin(self.initial[:, :1])),
         )
 
 
@@ -47,18 +47,18 @@ class Tissue(Pinn):
     """Oxygen: laplacian u - phi^2 u = -f on a square; ``hard``: u = 0 on the walls as built."""
 
     def __init__(
-        self, k: int = 1, l: int = 1, phi: float = 2.0, hard: bool = True, flat: bool = False,
+        self, k: int = 1, m: int = 1, phi: float = 2.0, hard: bool = True, flat: bool = False,
         size: float = 1.0, **o: Any,
     ) -> None:  # fmt: skip
         super().__init__(((0.0, 1.0), (0.0, 1.0)), **o)
-        self.k, self.l, self.phi, self.hard = k, l, phi, hard
+        self.k, self.m, self.phi, self.hard = k, m, phi, hard
         self.flat, self.size = flat, size
         s = torch.linspace(0, 1, 25, dtype=self.dtype)[:, None]
         sides = [(s, 0 * s), (s, 0 * s + 1), (0 * s, s), (0 * s + 1, s)]
         self.register_buffer("sides", torch.cat([torch.cat(side, 1) for side in sides]))
 
     def truth(self, x: Tensor) -> Tensor:
-        a, b = torch.sin(self.k * math.pi * x[:, :1]), torch.sin(self.l * math.pi * x[:, 1:])
+        a, b = torch.sin(self.k * math.pi * x[:, :1]), torch.sin(self.m * math.pi * x[:, 1:])
         return self.size * a * b
 
     def predict(self, x: Tensor) -> Tensor:
@@ -70,7 +70,7 @@ class Tissue(Pinn):
         u = self.predict(x)
         g = d(u, x)
         laplacian = sum(d(g[:, [i]], x)[:, [i]] for i in (0, 1))
-        unit = math.pi**2 * (self.k**2 + self.l**2) + self.phi**2
+        unit = math.pi**2 * (self.k**2 + self.m**2) + self.phi**2
         f = unit * self.truth(x.detach())
         r = (laplacian - self.phi**2 * u + (f.squeeze(1) if self.flat else f)) / unit
         terms = {"tissue": torch.mean(r.square())}
@@ -116,7 +116,7 @@ class Epidemic(Pinn):
         t = t.requires_grad_()
         s, i = self.predict(t).split(1, dim=1)
         met = self.beta * s * i
-        loss = F.mse_loss(d(s, t), -met) + F.mse_loss(d(i, t), met - self.gamma * i)
+        loss = fn.mse_loss(d(s, t), -met) + fn.mse_loss(d(i, t), met - self.gamma * i)
         self.log("rates", loss)
         begin = self.predict(self.at(0.0)) - torch.tensor([[1 - self.first, self.first]])
         return loss + 10 * begin.pow(2).sum()

@@ -28,7 +28,8 @@ SOUND = [
     run("pipe-brief", "EARLY", Pipe,
         {**SCALED, "v": 2.0, "steps": 50, "optim": adam(5e-3),
          "points": uniform(250, (0, 6.28), (0, 1))}, {}),
-    run("nerve-brief", "EARLY", Nerve, {**SCALED, "span": 2.0, "steps": 60, "batch": 20, "weights": {"rest": 10.0}}, {}),
+    run("nerve-brief", "EARLY", Nerve, {**SCALED, "span": 2.0, "steps": 60, "batch": 20,
+         "weights": {"rest": 10.0}}, {}),
     run("oral-brief", "EARLY", Oral,
         {**SCALED, "steps": 100, "optim": sgd(0.01, momentum=0.9)}, {}),
 ]  # fmt: skip

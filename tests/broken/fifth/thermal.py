@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional as fn
 
 from tests.broken.fifth.kinetics import solved
 from tests.broken.pinn import Pinn, d
@@ -159,8 +159,8 @@ class Pressure(Pinn):
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         t = self.collocation(batch)
         p = self.net(t)
-        vessel = F.mse_loss(d(p, t) + p, self.flow(t))
-        record = F.mse_loss(self.net(self.times), self.truth(self.times))
+        vessel = fn.mse_loss(d(p, t) + p, self.flow(t))
+        record = fn.mse_loss(self.net(self.times), self.truth(self.times))
         self.log("vessel", vessel)
         self.log("record", record)
         return self.physics * vessel + record
