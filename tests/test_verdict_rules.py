@@ -363,7 +363,11 @@ SILENT: dict[str, tuple[Cause, dict[str, Any]]] = {
     "a wall, but nothing is free": (Cause.POINTS, {**SOLVED, "walled": {"pde": (0, 0.25, 1.0)}}),
     "few points of a batch": (
         Cause.NOT_UNIQUE,
-        {**SOLVED, "free": {"u": 0.01, "size": 0.16}, "stays": False, "n_points": 64},
+        {**SOLVED, "free": {"u": 0.01, "size": 0.03}, "stays": False, "n_points": 64},
+    ),
+    "what is free is noise between points": (
+        Cause.NOT_UNIQUE,
+        {**SOLVED, "free": {"u": 0.3, "size": 1.0, "mode": 0.3}},
     ),
     "kelvin, of a network that gives kelvin": (
         Cause.OUTPUTS_NOT_SCALED,

@@ -1,19 +1,26 @@
 """Calls of networks while a module runs: what goes into each, what comes out, what takes its place.
 
 A network is a module that is called, in a step, by nothing but the step itself: ``self.net(x)``, or
-``self(x)`` where the LightningModule is the network.
+``self(x)`` where the LightningModule is the network; or it is a chain of layers that are called
+one by one, see `pinn_ntk.looks.chains`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch._C._functorch import get_unwrapped, is_functorch_wrapped_tensor
+
+from pinn_ntk.looks.chains import Chain, Ends
+
+NO_ENDS = Ends(frozenset(), frozenset())
+"""Where each layer is looked at by itself."""
 
 Output = Callable[[tuple[Tensor, ...], Tensor], Tensor]
 """Inputs and output of a network -> what takes the place of the output, of the same shape."""
@@ -28,51 +35,79 @@ class NetworkCall:
         inputs: Tensors that it was called with.
         output: What it gave, alive.
         leaf: Whether it has no module inside, as a layer that is called by itself.
+        chained: Whether it is the last of such layers, and ``inputs`` are those of the first.
     """
 
     name: str
     inputs: tuple[Tensor, ...]
     output: Tensor
     leaf: bool
+    chained: bool = False
 
 
 @contextmanager
-def called(module: nn.Module, output: Output | None = None) -> Iterator[list[NetworkCall]]:
-    """Listen to calls of networks within a module; ``output`` takes the place of what they give."""
-    calls: list[NetworkCall] = []
-    depth = 0
+def called(
+    module: nn.Module, output: Output | None = None, chain: Chain | None = None
+) -> Iterator[list[NetworkCall]]:
+    """Listen to calls of networks within a module; ``output`` takes the place of what they give.
 
-    def before(*_: Any) -> None:
-        nonlocal depth
-        depth += 1
-
-    def after(name: str) -> Callable[..., Any]:
-        def hook(part: nn.Module, args: Any, kwargs: Any, given: Any) -> Any:
-            nonlocal depth
-            depth -= 1
-            bare = not any(True for _ in part.parameters())  # a loss, an activation
-            if depth or bare or not isinstance(given, Tensor):
-                return None
-            tensors = [a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)]
-            inputs = tuple(t for t in tensors if t.is_floating_point())
-            put = given if output is None else output(inputs, given)
-            leaf = not any(True for _ in part.children())
-            seen = tuple(map(_outermost, inputs))
-            calls.append(NetworkCall(name, seen, _outermost(put), leaf))
-            return put
-
-        return hook
-
+    Chains of layers are networks where a ``chain`` knows their ends from a run before this one,
+    or finds them in this one, which changes nothing then.
+    """
+    listener = Listener(output, chain or Chain(NO_ENDS))
     handles = []
     for name, part in module.named_modules():
-        handles.append(part.register_forward_pre_hook(before))
-        hook = after(name)
+        handles.append(part.register_forward_pre_hook(listener.before))
+        hook = partial(listener.after, name)
         handles.append(part.register_forward_hook(hook, with_kwargs=True, always_call=True))
     try:
-        yield calls
+        yield listener.calls
     finally:
         for handle in handles:
             handle.remove()
+        listener.end()
+
+
+class Listener:
+    """What `called` attaches to the modules."""
+
+    def __init__(self, output: Output | None, chain: Chain) -> None:
+        self.output, self.chain = output, chain
+        self.calls: list[NetworkCall] = []
+        self._depth = 0
+
+    def before(self, *_: Any) -> None:
+        """A module is called."""
+        self._depth += 1
+
+    def after(self, name: str, part: nn.Module, args: Any, kwargs: Any, given: Any) -> Any:
+        """It has given an output; gives what takes the place of that, or None."""
+        self._depth -= 1
+        bare = not any(True for _ in part.parameters())  # a loss, an activation
+        if self._depth or bare or not isinstance(given, Tensor):
+            return None
+        tensors = [a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)]
+        inputs = tuple(t for t in tensors if t.is_floating_point())
+        leaf, ends = not any(True for _ in part.children()), self.chain.ends
+        start = self.chain.passes(name, inputs, given, layer=leaf)
+        if ends is not None and name in ends.before:
+            return None
+        chained = leaf and (ends is None or name in ends.last)
+        inputs = start if chained else inputs
+        put = given if self.output is None else self.output(inputs, given)
+        seen = tuple(map(_outermost, inputs))
+        self.calls.append(NetworkCall(name, seen, _outermost(put), leaf, chained))
+        return put
+
+    def end(self) -> None:
+        """The run is over: layers before the last of a chain are no networks."""
+        ends = self.chain.found() if self.chain.ends is None else self.chain.ends
+        self.calls[:] = [_of_chain(c, ends) for c in self.calls if c.name not in ends.before]
+
+
+def _of_chain(call: NetworkCall, ends: Ends) -> NetworkCall:
+    last = call.chained and call.name in ends.last
+    return replace(call, leaf=call.leaf and not last, chained=last)
 
 
 def _outermost(tensor: Tensor) -> Tensor:

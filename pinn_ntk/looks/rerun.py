@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from pinn_ntk.graph.subclasses import copied as copied_tensor
 from pinn_ntk.graph.subclasses import own_functions
+from pinn_ntk.looks.chains import Chain, Ends
 from pinn_ntk.looks.copies import copied
 from pinn_ntk.looks.digest import RandomStates
 from pinn_ntk.looks.held import held
@@ -96,6 +97,7 @@ class Rerun:
     """
 
     _spare: Ran | None = None
+    _ends: Ends | None = None  # of chains of layers, as the first run has them
 
     def __init__(
         self,
@@ -125,6 +127,10 @@ class Rerun:
         if spare is not None and change == Change():
             return spare
         self._spare = spare
+        if self._ends is None and change.output is not None:
+            self.forget()
+            self(Change())
+        chain = Chain(self._ends)
         module, batch = copied((self.module, self.batch))
         tensors = _changed(module, batch, change)
         mode = InDouble() if change.double else nullcontext()
@@ -135,13 +141,14 @@ class Rerun:
             redirect_stdout(StringIO()),
             put_back(module),
             MadePoints(change.tensors, tensors, list(tensors.values())),
-            called(module, change.output) as calls,
+            called(module, change.output, chain) as calls,
         ):
             self.states.restore(self.device)
             if change.seed is not None:
                 torch.manual_seed(change.seed)
             with mode:
                 residuals = dict(self.compute(module, batch[0]))
+        self._ends = chain.found() if self._ends is None else self._ends
         return Ran(residuals, calls, tensors, dict(module.named_parameters()))
 
     def with_parameters(self, params: Mapping[str, Tensor]) -> Rerun:

@@ -37,6 +37,9 @@ ERROR = "error of u that residuals amount to, for the equation as written"
 SOLVABLE = 0.3
 """Share of a term that the best step leaves, below which nothing but time is lacking."""
 
+WHOLE = 0.003
+"""|J d - dr/dd| over |dr/dd| from which a derivative is cut off."""
+
 HALF = 0.5
 """What is left of a term with a source, from which others come after it."""
 
@@ -127,8 +130,9 @@ class Case(
 
     @property
     def right(self) -> bool:
-        """Whether residuals amount to next to no error of u."""
-        return self.error is not None and self.error < RIGHT
+        """Whether residuals amount to next to no error of u, as far as derivatives are whole."""
+        whole = all(cut <= WHOLE for cut in self.cut.values())
+        return self.error is not None and self.error < RIGHT and whole
 
     @property
     def worst(self) -> str:

@@ -56,15 +56,18 @@ class Directions(Reruns):
 
     @quantity("what the terms leave free", dict)
     def free(self) -> dict[str, float]:
-        """Largest v at points of the equation: over the prior variance, and over u^2.
+        """Largest v at points of the equation over the prior one; v of its largest mode over u^2.
 
-        Of each coefficient that is trained its own variance, where 1 is the prior one.
+        ``mode`` is the share of that mode: large where a condition is missing, small where points
+        are few for what the network may do between them. Of each coefficient that is trained its
+        own variance, where 1 is the prior one.
         """
         if self._joint is None:
             return {}
         joint, u = self._joint
         prior, left = joint.variance(" u")
-        found = {"u": float((left / prior).max()), "size": float(left.max()) / rms(u) ** 2}
+        largest, share = joint.leading(" u")
+        found = {"u": float((left / prior).max()), "size": largest / rms(u) ** 2, "mode": share}
         for name in joint.kernel.terms:
             if name.startswith(" ") and name != " u":
                 found[name[1:]] = float(joint.variance(name)[1].max())

@@ -67,6 +67,14 @@ class Joint:
         taken = (cross * self._solved(cross.mT).mT).sum(1)
         return prior, prior - taken
 
+    def leading(self, asked: str) -> tuple[float, float]:
+        """Mean variance in the largest mode of what residuals leave, and its share in all of it."""
+        cross = self._cross(asked)
+        left = self.kernel[asked, asked] - cross @ self._solved(cross.mT)
+        values = torch.linalg.eigvalsh((left + left.mT) / 2).clamp(min=0)
+        total = float(values.sum())
+        return float(values[-1]) / len(values), float(values[-1]) / total if total else 0.0
+
     def change(self, asked: str) -> Tensor:
         """du of what is asked, (M,)."""
         r = torch.cat([self._scale[t] * x.detach().flatten() for t, x in self.residuals.items()])

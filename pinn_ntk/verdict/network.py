@@ -110,7 +110,8 @@ class Network(Measured):
     def activations(self) -> list[str]:
         """Activations of the networks, as autograd calls them."""
         kinds = {nodes.kind(node) for node in self._nodes}
-        return sorted(kind for kind in kinds if kind in PIECEWISE | SMOOTH)
+        found = {kind for kind in kinds if kind in PIECEWISE | SMOOTH}
+        return sorted(found | {nodes.kind(node) for node in self._nodes if _is_power(node)})
 
     @property
     def kinked(self) -> bool:
@@ -121,6 +122,13 @@ class Network(Measured):
     def piecewise_linear(self) -> bool:
         """Whether all activations are linear between kinks."""
         return bool(self.activations) and set(self.activations) <= PIECEWISE
+
+
+def _is_power(node: Node) -> bool:
+    """Whether a node makes a power or a product of activations with kinks: that may be smooth."""
+    behind = [child for child, _ in node.next_functions if child is not None]
+    kinked = bool(behind) and all(nodes.kind(child) in PIECEWISE for child in behind)
+    return kinked and nodes.kind(node) in {"PowBackward0", "MulBackward0"}
 
 
 def _saved(node: Node, operand: str) -> Tensor | None:

@@ -45,7 +45,8 @@ class Smoothness(Reruns):
         """Term with derivatives of order 2 or more -> share of their integral that is missed."""
         if self.base is None:
             return {}
-        alone = [call for call in self.base.calls if len(call.inputs) == 1 and call.inputs[0].ndim]
+        whole = [call for call in self.base.calls if not call.chained]
+        alone = [call for call in whole if len(call.inputs) == 1 and call.inputs[0].ndim]
         calls = {call.name: call for call in sorted(alone, key=lambda call: len(call.inputs[0]))}
         orders = {t: k for t, k in self.order.items() if k >= 2}
         found: dict[str, float] = {}

@@ -42,7 +42,7 @@ class Walls(Points):
         found = {}
         for term in self.equations:
             call, x = self.calls_of.get(term), self.points.get(term)
-            if call is None or x is None or call.leaf or len(x) < 2:
+            if call is None or x is None or call.leaf or call.chained or len(x) < 2:
                 continue
             lifting = self._lifting(call)
             wall = None if lifting is None else next_wall(lifting, x.double())
@@ -71,7 +71,7 @@ class Walls(Points):
 
     def _lifting(self, call: NetworkCall) -> Callable[[Tensor], Tensor] | None:
         """Points (N, d) -> D (N,), summed over the outputs."""
-        if self.base is None:
+        if self.base is None or call.chained:
             return None
         biases = {n for n in self.last if self.base.params[n].ndim == 1}
         here, there = (copied(self.rerun.module).double().eval() for _ in range(2))

@@ -62,6 +62,9 @@ FAST = 0.3
 HARDLY = 0.5
 """Share of r^2 in slow modes up to which a term is not held up by these."""
 
+FAR_SLOWER = 1000.0
+"""The same from which a term is held up though it falls."""
+
 OUTWEIGHED, ALSO_WORSE = 100.0, 20.0
 """Rate 2 w mean(K_ii) of the fastest term over that of an unsolved one, by itself; both this and
 what is left of them."""
@@ -100,9 +103,9 @@ def imbalance(case: Case) -> Verdict | None:
     return Verdict(Cause.IMBALANCE, term, evidence, LIKELY, _weight(case, term, best))
 
 
-def _on_its_way(case: Case) -> bool:
-    """Whether the worst term falls with the loss: it may be learned yet."""
-    return case.course.get("falling", 0.0) > FALLS and case.worst_falls
+def _on_its_way(case: Case, ratio: float = 0.0) -> bool:
+    """Whether the worst term falls with the loss: it may be learned yet, if not far slower."""
+    return ratio < FAR_SLOWER and case.course.get("falling", 0.0) > FALLS and case.worst_falls
 
 
 def left_out(case: Case) -> Verdict | None:
@@ -121,10 +124,12 @@ def outweighed(case: Case) -> Verdict | None:
     """A term has hardly any weight beside another."""
     term = case.worst
     rates = {t: case.weights.get(t, 1.0) * rate for t, rate in case.rates.items() if t in case.rms}
-    if len(rates) < 2 or not rates.get(term) or _on_its_way(case):
+    if len(rates) < 2 or not rates.get(term):
         return None
     best = max(rates, key=rates.__getitem__)
     ratio = rates[best] / rates[term]
+    if _on_its_way(case, ratio):
+        return None
     worse = case.left[term] / max(case.left[best], LEAST)
     slow = case.slow.get(term, 0.0)
     alone = ratio > OUTWEIGHED and case.unsolved.get(term, 0.0) >= LARGE and slow < SLOW

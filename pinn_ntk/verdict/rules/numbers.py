@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from pinn_ntk.analysis.wording import number
-from pinn_ntk.verdict.case import Case
+from pinn_ntk.verdict.case import WHOLE, Case
 from pinn_ntk.verdict.cause import Cause
 from pinn_ntk.verdict.verdict import FACT, LIKELY, Evidence, Verdict
 
 UNSTABLE = 2.0
 """lr mu_max from which plain descent is unstable."""
 
-CUT = 0.003
-"""|J d - dr/dd| over |dr/dd| from which a derivative is cut off."""
 
+DEAD = 0.9
+"""Share of dead units from which these are the cause."""
 
 HARMLESS = 3.0
 """Growth of mu_max by a balancer's weights up to which they are not the cause."""
@@ -120,7 +120,7 @@ def lost(case: Case) -> Verdict | None:
 
 def cut_off(case: Case) -> Verdict | None:
     """The graph of a residual does not give its derivative."""
-    wrong = {t: x for t, x in case.cut.items() if x > CUT and t in case.unsolved}
+    wrong = {t: x for t, x in case.cut.items() if x > WHOLE and t in case.unsolved}
     if not wrong or case.kinks.get(max(wrong, key=wrong.__getitem__), 0.0) > MISSED:
         return None
     term = max(wrong, key=wrong.__getitem__)
@@ -163,7 +163,7 @@ def kernel_is_zero(case: Case) -> Verdict | None:
     """No parameter moves a term, though some stand in its graph."""
     still = [t for t, rate in case.rates.items() if not rate > 0 and case.rms.get(t)]
     moved = {t for one in case.previous for t, rate in one.get("rates", {}).items() if rate > 0}
-    if not still or still[0] in moved:
+    if not still or still[0] in moved or (case.dead or 0.0) > DEAD:
         return None
     evidence = (Evidence(f"kernel of {still[0]}", 0.0, "no parameter moves it"),)
     if case.kinked:

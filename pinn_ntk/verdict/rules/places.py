@@ -11,16 +11,19 @@ from pinn_ntk.verdict.verdict import FACT, LIKELY, POSSIBLE, Evidence, Verdict
 BETWEEN, APART = 100.0, 20.0
 """Mean square between the points over that at them; the same at points further away."""
 
-FREE, FREE_OF_SIZE, FREE_COEFFICIENT = 5e-4, 0.05, 0.1
+FREE, FREE_OF_SIZE, FREE_COEFFICIENT = 5e-4, 0.012, 0.1
 """Variance that the terms leave: of u over the prior one and over u^2, both; of a coefficient."""
 
 
-LOOSE = 1e-3
+ONE_MODE = 0.5
+"""Share of the largest mode in what is free, above which it is a function and not noise."""
+
+LOOSE = 2e-4
 """Variance over u^2 from which u is free where there are equations alone."""
 
 FIX = "Add what fixes it: an initial value, a boundary condition, a datum."
 
-FREE_IN_BATCH, FEW_POINTS = 0.3, 100
+FREE_IN_BATCH, FEW_POINTS = 0.05, 100
 """Variance over u^2 that so few points leave, which are others at the next step."""
 
 
@@ -83,7 +86,7 @@ def unconditioned(case: Case) -> Verdict | None:
         return None
     evidence = (
         Evidence("terms beside the equations", 0, "and no ansatz"),
-        Evidence("variance of u that the equations leave, over u^2", of_size, "above 0.001"),
+        Evidence("variance of u that the equations leave, over u^2", of_size, "above 2e-4"),
     )
     return Verdict(Cause.NOT_UNIQUE, "", evidence, LIKELY, FIX)
 
@@ -92,6 +95,7 @@ def not_unique(case: Case) -> Verdict | None:
     """u, or a coefficient, may change while no residual does."""
     free = dict(case.free)
     of_prior, of_size = free.pop("u", 0.0), free.pop("size", 0.0)
+    mode = free.pop("mode", 1.0)
     name, variance = worst_of(free)
     if variance > FREE_COEFFICIENT:
         evidence = (Evidence(f"variance of {name} that the terms leave", variance, "above 0.1"),)
@@ -101,10 +105,12 @@ def not_unique(case: Case) -> Verdict | None:
     few = not case.stays and (case.n_points or FEW_POINTS) < FEW_POINTS
     if not of_prior > FREE or not of_size > (FREE_IN_BATCH if few else FREE_OF_SIZE):
         return None
+    if not mode > ONE_MODE:
+        return None
     if (ended := _ended(case)) is not None:
         return ended
     seen = (
-        Evidence("variance of u that the terms leave, over u^2", of_size, "above 0.05"),
+        Evidence("variance of u that the terms leave, over u^2", of_size, "above 0.012"),
         Evidence("the same over the prior one", of_prior, "1e-6 where nothing is free"),
     )
     return Verdict(Cause.NOT_UNIQUE, "", seen, LIKELY, FIX)

@@ -27,7 +27,7 @@ positive = nn.functional.softplus
 
 
 def run(name: str, cause: str, problem: Any, settings: Any, mistake: Any, note: str = "") -> Run:
-    return Run(f"fifth-{name}", cause, "judge", problem, settings, mistake, note)
+    return Run(f"fifth-{name}", cause, "set", problem, settings, mistake, note)
 
 
 def one_draw(n: int, *box: tuple[float, float]) -> Any:
