@@ -6,8 +6,8 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from torch.nn import functional as fn
 from torch import Tensor, nn
+from torch.nn import functional as fn
 from torch.utils.data import DataLoader
 
 from tests.broken.seventh.ode_hand import relative, solve
