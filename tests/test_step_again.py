@@ -58,8 +58,10 @@ class Asks(Diagnostic):
         self.at_zero.append({n: float(r.detach().square().mean()) for n, r in at_zero.items()})
         for old in look.earlier:
             old.with_parameters(dict(look.module.named_parameters()))()
+        with torch.enable_grad():  # which is off in a raw backward pass
+            total = sum(r.square().sum() for r in ran.residuals.values())
         torch.autograd.grad(
-            sum(r.square().sum() for r in ran.residuals.values()),
+            total,
             list(ran.params.values()),
             allow_unused=True,
         )

@@ -32,8 +32,7 @@ ABOUT: dict[str, About] = {
     "DETACHED": About(
         "a term has no gradient",
         "A part of the loss counts in its value but moves no parameter, or moves them wrongly.",
-        "The part has no graph; or a number in the loss changes that no parameter moves; or the "
-        "derivative of a residual along a direction is not what its graph says.",
+        "It has no graph, though it changes; or a derivative is not what its graph says.",
         "create_graph=True in every torch.autograd.grad; no detach(), .item() or no_grad().",
         "torch.autograd.grad",
     ),
@@ -169,8 +168,7 @@ ABOUT: dict[str, About] = {
     "SPECTRAL_BIAS": About(
         "spectral bias",
         "What is left lies in directions that the kernel learns very slowly: high frequencies.",
-        "65 % of what is left of a term lies below 1e-3 of the top eigenvalue of its kernel; or u "
-        "is wrong, and the equation turns by 15 radians across its domain.",
+        "65 % of what is left lies below 1e-3 of the top eigenvalue; or the phase is above 15.",
         "Fourier features, sin activations, or a second-order method.",
         "Rahaman et al. 2019; Tancik et al. 2020; Wang, Wang, Perdikaris 2021",
     ),

@@ -34,6 +34,13 @@ solved ones are not enough."""
 ERROR = "error of u that residuals amount to, for the equation as written"
 """What `Case.error` is called in evidence."""
 
+CLASH = 0.2
+"""Difference of two values that are asked for at one place, over the largest, that counts."""
+
+STUCK, ALONE, CALM = 0.2, 0.25, 0.2
+"""What is left of a term after the best step for all terms; share that one for it alone leaves;
+|sum of gradients| over the sum of their sizes of a loss at rest."""
+
 SOLVABLE = 0.3
 """Share of a term that the best step leaves, below which nothing but time is lacking."""
 
@@ -140,6 +147,20 @@ class Case(
         driven = {t: x for t, x in self.left.items() if t in self.zero and x > HALF}
         left = {t: x for t, x in driven.items() if t not in self.homogeneous} or self.left
         return max(left, key=left.__getitem__, default="")
+
+    @property
+    def stuck(self) -> tuple[str, float]:
+        """Term that could be solved by itself, and what the best step for all leaves of it."""
+        left = self.left
+        after = {t: both * left[t] for t, (both, alone) in self.apart.items() if alone < ALONE}
+        term, most = worst_of({t: x for t, x in after.items() if t in self.rms})
+        return (term, most) if most > STUCK else ("", 0.0)
+
+    @property
+    def at_odds(self) -> bool:
+        """Whether the loss is at rest where no step helps all terms."""
+        calm = (1.0 if self.cancelling is None else self.cancelling) < CALM
+        return calm and self.stationary and bool(self.stuck[0])
 
     def timed(self, equation: str) -> bool:
         """Whether an equation runs in time from a condition, as far as is known."""

@@ -6,12 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from pinn_ntk.looks.look import Look
 from pinn_ntk.looks.rerun import Rerun
 from pinn_ntk.verdict.case import Case
-from pinn_ntk.verdict.rules import balance, numbers, places, scales, solution, steps
+from pinn_ntk.verdict.rules import balance, conflict, numbers, places, scales, solution, steps
 from pinn_ntk.verdict.verdict import FACT, Verdict
 
 Rule = Callable[[Case], Verdict | None]
@@ -28,7 +29,7 @@ SOLVED: tuple[Rule, ...] = (
     places.too_few_data,
     places.not_unique,
     places.unconditioned,
-    balance.clash,
+    conflict.clash,
     balance.long_time,
     steps.on_its_way,
     solution.fine,
@@ -62,11 +63,11 @@ UNSOLVED: tuple[Rule, ...] = (
     places.points,
     solution.too_narrow,
     solution.few_parameters,
-    balance.torn,
-    balance.clash,
+    conflict.torn,
+    conflict.clash,
     balance.causality,
-    balance.contradiction,
-    balance.incompatible,
+    conflict.contradiction,
+    conflict.incompatible,
     balance.left_out,
     balance.imbalance,
     balance.outweighed,
@@ -134,6 +135,7 @@ def diagnose(
     return judge(Case(look, [verdict.findings for verdict in previous]))
 
 
+@torch.enable_grad()
 def judge(case: Case) -> Verdict:
     """The first rule that speaks, with what else was seen and what was not looked at."""
     rules = [*ALWAYS, *(SOLVED if case.solved else UNSOLVED)]

@@ -14,6 +14,7 @@ from tests.broken.points import PLACES
 from tests.broken.run import Run
 from tests.broken.scales import SCALES
 from tests.broken.seventh import SEVENTH
+from tests.broken.sixth import SIXTH
 from tests.broken.slow import SLOW
 from tests.broken.steps import STEPS
 from tests.broken.third import THIRD
@@ -22,5 +23,17 @@ from tests.broken.vanishing import VANISHES
 
 RUNS: list[Run] = [
     *(*NUMBERS, *GRAPH, *VANISHES, *PLACES, *SCALES, *CONDITIONS),
-    *(*STEPS, *CAPACITY, *SLOW, *HEALTHY, *OTHERS, *UNSEEN, *THIRD, *FOURTH, *FIFTH, *SEVENTH),
+    *(
+        *STEPS,
+        *CAPACITY,
+        *SLOW,
+        *HEALTHY,
+        *OTHERS,
+        *UNSEEN,
+        *THIRD,
+        *FOURTH,
+        *FIFTH,
+        *SEVENTH,
+        *SIXTH,
+    ),
 ]

@@ -1,16 +1,12 @@
-"""Rules on the terms beside each other: imbalance, causality, contradiction."""
+"""Rules on the terms beside each other: imbalance, and early times."""
 
 from __future__ import annotations
 
 from pinn_ntk.analysis.wording import number
-from pinn_ntk.verdict.case import SOLVABLE, Case, worst_of
+from pinn_ntk.verdict.case import CLASH, SOLVABLE, Case
 from pinn_ntk.verdict.cause import Cause
 from pinn_ntk.verdict.remedies import EARLY_FIRST
-from pinn_ntk.verdict.verdict import FACT, LIKELY, Evidence, Verdict
-
-CLASH, NOTICED = 0.2, 0.05
-"""Difference of two values asked for at one place; what is left of a term that suffers from it."""
-
+from pinn_ntk.verdict.verdict import LIKELY, Evidence, Verdict
 
 TIMES, ADDED, OFF = 7.0, 0.5, 0.05
 """How often u changes by its own size until the end; what the residual adds up to, over |u|; the
@@ -59,9 +55,6 @@ LEAST = 1e-3
 FAST = 0.3
 """r^T K r / (lambda_max r^T r) from which a term could learn fast."""
 
-HARDLY = 0.5
-"""Share of r^2 in slow modes up to which a term is not held up by these."""
-
 FAR_SLOWER = 1000.0
 """The same from which a term is held up though it falls."""
 
@@ -81,15 +74,12 @@ LEAST_SHARE = 0.3
 AT_START, ALL_EARLY = 0.5, 0.9
 """Share of these points that are early in time; all of them."""
 
-CANCELLED = 0.02
-"""|sum of gradients| over the sum of their sizes where terms hold each other."""
-
 
 def imbalance(case: Case) -> Verdict | None:
     """A term could learn fast and is outweighed."""
     left = {t: x for t, x in case.left.items() if t in case.rms}
     term = case.worst
-    if len(left) < 2 or term not in case.unsolved or _on_its_way(case) or _at_odds(case):
+    if len(left) < 2 or term not in case.unsolved or _on_its_way(case) or case.at_odds:
         return None
     best = min(left, key=left.__getitem__)
     ratio = left[term] / max(left[best], LEAST)
@@ -134,7 +124,7 @@ def outweighed(case: Case) -> Verdict | None:
     slow = case.slow.get(term, 0.0)
     alone = ratio > OUTWEIGHED and case.unsolved.get(term, 0.0) >= LARGE and slow < SLOW
     both = min(ratio, worse) > ALSO_WORSE and case.slow.get(term, 1.0) < NOT_SLOW
-    if term not in case.unsolved or not (alone or both) or _at_odds(case):
+    if term not in case.unsolved or not (alone or both) or case.at_odds:
         return None
     evidence = (
         Evidence(f"what is left of {term}", case.left[term], "1 at u = 0, below 0.1 is solved"),
@@ -166,7 +156,7 @@ def causality(case: Case) -> Verdict | None:
     for term, where in case.concentration.items():
         early = where.get("early", 0.0)
         share = LESS if early > ALL_EARLY else CONCENTRATED
-        if early > ALL_EARLY and stuck(case)[0] == term:
+        if early > ALL_EARLY and case.stuck[0] == term:
             share = LEAST_SHARE
         if case.apart.get(term, (1.0, 0.0))[0] < SOLVABLE:
             continue
@@ -179,99 +169,3 @@ def causality(case: Case) -> Verdict | None:
             )
             return Verdict(Cause.CAUSALITY, term, evidence, LIKELY, EARLY_FIRST)
     return None
-
-
-def clash(case: Case) -> Verdict | None:
-    """Two conditions ask for different values where they meet."""
-    if case.clash is None or case.steps < BEGUN or case.course.get("falling", 0.0) > FALLS:
-        return None
-    a, b, apart = case.clash
-    left = max(case.left.get(a, 0.0), case.left.get(b, 0.0))
-    if not apart > CLASH or not left > NOTICED:
-        return None
-    evidence = (
-        Evidence("difference asked for at one place, over the largest value", apart, "above 0.2"),
-        Evidence("what is left of the worse of the two", left, "above 0.05"),
-    )
-    remedy = "Let both agree where they meet, or leave out points near there."
-    title = "conditions contradict each other where they meet"
-    return Verdict(Cause.CONTRADICTION, f"{a}, {b}", evidence, LIKELY, remedy, title)
-
-
-TORN = 0.8
-"""Share of r^2 that differs at equal points, from which data contradict each other."""
-
-
-def torn(case: Case) -> Verdict | None:
-    """Data ask for several values at one point."""
-    shares = {t: x for t, x in case.torn.items() if t in case.unsolved and x > TORN}
-    if not shares:
-        return None
-    term = max(shares, key=shares.__getitem__)
-    evidence = (
-        Evidence(f"share of {term} that differs at equal points", shares[term], "above 0.8"),
-        Evidence(f"what is left of {term}", case.left[term], "below 0.1 is solved"),
-    )
-    remedy = "No u has two values at one point: look for exchanged or double data, or for noise."
-    title = "data contradict each other at equal points"
-    return Verdict(Cause.CONTRADICTION, term, evidence, FACT, remedy, title)
-
-
-STUCK, ALONE, CALM = 0.2, 0.25, 0.2
-"""What is left of a term after the best step for all terms; share that one for it alone leaves;
-|sum of gradients| over the sum of their sizes of a loss at rest."""
-
-
-def stuck(case: Case) -> tuple[str, float]:
-    """Term that could be solved by itself, and what the best step for all terms leaves of it."""
-    left = case.left
-    after = {t: both * left[t] for t, (both, alone) in case.apart.items() if alone < ALONE}
-    term, most = worst_of({t: x for t, x in after.items() if t in case.rms})
-    return (term, most) if most > STUCK else ("", 0.0)
-
-
-def _at_odds(case: Case) -> bool:
-    """Whether the loss is at rest where no step helps all terms."""
-    calm = (1.0 if case.cancelling is None else case.cancelling) < CALM
-    return calm and case.stationary and bool(stuck(case)[0])
-
-
-def incompatible(case: Case) -> Verdict | None:
-    """What a term asks for is not to be had with what the others ask for."""
-    if len(case.rms) < 2 or not _at_odds(case):
-        return None
-    term, after = stuck(case)
-    seen = (
-        Evidence(f"what the best step for all terms would leave of {term}", after, "above 0.2"),
-        Evidence(f"share that one for {term} alone would leave", case.apart[term][1], "below 0.25"),
-    )
-    if _from_the_start(case):
-        return Verdict(Cause.CAUSALITY, term, seen, LIKELY, EARLY_FIRST)
-    return Verdict(Cause.CONTRADICTION, term, seen, LIKELY, CHECK)
-
-
-def _from_the_start(case: Case) -> bool:
-    """Whether there are equations of first order in time and their initial values: no conflict."""
-    first = all(case.order.get(t, 0) <= 1 for t in case.rms)
-    timed = [t for t in case.concentration if case.timed(t)]
-    return first and bool(timed) and case.beginnings
-
-
-CHECK = "Check signs, coefficients and data, and whether conditions agree where they meet."
-
-
-def contradiction(case: Case) -> Verdict | None:
-    """Several terms are not solved, each could learn fast, and what helps one harms another."""
-    unsolved = list(case.unsolved)
-    if len(unsolved) < 2 or case.cancelling is None or not case.stationary:
-        return None
-    fast = any(case.align.get(t, 0.0) > FAST for t in unsolved)
-    slow = any(case.slow.get(t, 1.0) > HARDLY for t in unsolved)
-    if case.cancelling > CANCELLED or not fast or slow:
-        return None
-    least = min(case.unsolved.values())
-    evidence = (
-        Evidence("sum of gradients over sum of their sizes", case.cancelling, "below 0.02"),
-        Evidence("least of what is left of these terms", least, "below 0.1 is solved"),
-    )
-    return Verdict(Cause.CONTRADICTION, ", ".join(unsolved[:3]), evidence, LIKELY, CHECK)
