@@ -224,6 +224,11 @@ SPEAKS: dict[str, tuple[Cause, dict[str, Any]]] = {
         },
     ),
     "no reason": (Cause.UNKNOWN, {}),
+    "solved in single precision alone": (
+        Cause.ROUNDING,
+        {**SOLVED, "exact": {"pde": 1.0, "bc": 0.01}, "rounding": {"pde": 0.99, "bc": 0.0}},
+    ),
+    "saturated from the first": (Cause.SATURATED, {"saturated": 0.45}),
     "terms at odds": (Cause.CONTRADICTION, AT_ODDS),
     "at odds, though one outweighs the other": (
         Cause.CONTRADICTION,
@@ -277,6 +282,7 @@ BEFORE = {
     "thrown until nothing moves": (MOVED,),
     "nothing to find": (START,),
     "nothing but u = 0 has a weight": (START,),
+    "saturated from the first": ({**START, "saturated": 0.48},),
     "part of the loss changes, and no parameter moves it": ({**START, "constant": 7.0},),
     "hardly any weight, while others fall": ({**START, "rms": {"pde": 1.0, "bc": 0.1}},),
 }
@@ -323,6 +329,15 @@ def test_a_residual_that_has_just_grown_is_waited_for(before: float, steps: int,
 
 
 SILENT: dict[str, tuple[Cause, dict[str, Any]]] = {
+    "other points in float64": (
+        Cause.ROUNDING,
+        {**SOLVED, "exact": {"pde": 1.0, "bc": 0.01}, "rounding": {}},
+    ),
+    "solved in both precisions": (
+        Cause.ROUNDING,
+        {**SOLVED, "exact": {"pde": 0.012, "bc": 0.01}, "rounding": {"pde": 0.2, "bc": 0.0}},
+    ),
+    "saturated a little by steps": (Cause.SATURATED, {"saturated": 0.45}),
     "at odds, but it falls": (
         Cause.CONTRADICTION,
         {**AT_ODDS, "course": {"falling": 0.05, "fallen": 1.0, "rising": 0.0, "jitter": 0.0}},

@@ -168,3 +168,20 @@ def test_steep_inputs_are_not_kinks():
     loss = torch.stack([r.square().mean() for r in found.values()]).sum()
     verdict = diagnose(look(loss, model, residuals=found), residuals=residuals, points=points)
     assert verdict.cause != Cause.DERIVATIVE_VANISHES
+
+
+def test_the_order_is_found_beside_u_where_u_0_has_no_logarithm():
+    class Positive(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = network()
+
+        def forward(self, t: Tensor) -> Tensor:
+            return nn.functional.softplus(self.net(t))
+
+    def growth(model: nn.Module, points: Tensor) -> dict[str, Tensor]:
+        t = points.clone().requires_grad_()
+        u = model(t)
+        return {"ode": d(u, t) + u * u.log(), "start": model(torch.zeros(1, 1).to(t)) - 0.1}
+
+    assert case_of(growth, Positive(), grid()).order == {"ode": 1, "start": 0}

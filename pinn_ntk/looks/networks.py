@@ -154,6 +154,11 @@ def power(order: int, axis: int | None = None) -> Output:
     return output
 
 
+def beside(field: Output) -> Output:
+    """A field added to what a network gives."""
+    return lambda inputs, given: given + field(inputs, given)
+
+
 def _columns(inputs: tuple[Tensor, ...], given: Tensor) -> list[Tensor]:
     """Coordinates of the points, each of a shape that can be added to the output ``given``."""
     shape = (len(given), *[1] * (given.ndim - 1)) if given.ndim else ()

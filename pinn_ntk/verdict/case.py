@@ -37,7 +37,7 @@ ERROR = "error of u that residuals amount to, for the equation as written"
 CLASH = 0.2
 """Difference of two values that are asked for at one place, over the largest, that counts."""
 
-STUCK, ALONE, CALM = 0.2, 0.25, 0.2
+STUCK, ALONE, CALM = 0.2, 0.1, 0.2
 """What is left of a term after the best step for all terms; share that one for it alone leaves;
 |sum of gradients| over the sum of their sizes of a loss at rest."""
 

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from pinn_ntk.looks.networks import Output, constant, power, zero
+from pinn_ntk.looks.networks import Output, beside, constant, power, zero
 from pinn_ntk.looks.rerun import Change
 from pinn_ntk.verdict.points import Points
 from pinn_ntk.verdict.quantity import nothing, quantity
@@ -56,7 +56,7 @@ class Demand(Points):
             return self.rerun(Change(output=field, double=True)).residuals
         lifted = Change(
             parameters=lambda n, p: p * (n not in last),
-            output=lambda inputs, given: given + field(inputs, given),
+            output=beside(field),
             double=True,
         )
         return self.rerun(lifted).residuals

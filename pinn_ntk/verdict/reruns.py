@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from pinn_ntk.looks.last_layer import last_parameters
-from pinn_ntk.looks.networks import power, zero
+from pinn_ntk.looks.networks import beside, power, zero
 from pinn_ntk.looks.rerun import Change, Ran, Rerun
 from pinn_ntk.verdict.quantity import CannotBeLookedAtError, nothing, quantity
 from pinn_ntk.verdict.terms import Terms, rms
@@ -116,14 +116,16 @@ class Reruns(Terms):
         """Term -> highest derivative of u in it; empty where networks are not called as a whole."""
         if self.previous and self.previous[-1].get("order"):
             return dict(self.previous[-1]["order"])
-        at_zero = self.rerun(Change(output=zero))
-        if not at_zero.calls or any(call.leaf for call in at_zero.calls):
+        start, fields = self.rerun(Change(output=zero)), [power(order) for order in ORDERS]
+        if not start.calls or any(call.leaf for call in start.calls):
             return {}
-        found = dict.fromkeys(at_zero.residuals, 0)
-        for order in ORDERS:
-            ran = self.rerun(Change(output=power(order)))
+        if not all(bool(r.isfinite().all()) for r in start.residuals.values()):  # log u, say
+            start, fields = self.rerun(Change(output=beside(zero))), list(map(beside, fields))
+        found = dict.fromkeys(start.residuals, 0)
+        for order, field in zip(ORDERS, fields, strict=True):
+            ran = self.rerun(Change(output=field))
             for term, r in ran.residuals.items():
-                if not found[term] and _differ(r, at_zero.residuals[term]):
+                if not found[term] and _differ(r, start.residuals[term]):
                     found[term] = order
         return found if any(found.values()) else {}
 

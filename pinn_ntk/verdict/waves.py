@@ -16,7 +16,7 @@ import math
 
 from torch import Tensor
 
-from pinn_ntk.looks.networks import Output, constant, power
+from pinn_ntk.looks.networks import Output, beside, constant, power
 from pinn_ntk.looks.rerun import Change, Ran
 from pinn_ntk.verdict.points import Points
 from pinn_ntk.verdict.quantity import quantity
@@ -48,8 +48,7 @@ class Waves(Points):
 
     def _beside(self, field: Output) -> Ran:
         """The step with a field added to u."""
-        change = Change(double=True, output=lambda inputs, given: given + field(inputs, given))
-        return self.rerun(change)
+        return self.rerun(Change(double=True, output=beside(field)))
 
     def _along_axes(self, term: str, base: Ran, constant_part: float) -> list[float]:
         x = self.points[term]

@@ -10,8 +10,8 @@ from pinn_ntk.verdict.verdict import FACT, LIKELY, Evidence, Verdict
 LARGE_INPUT, SMALL_SPREAD, FAR_MEAN = 20.0, 0.01, 10.0
 """|x|, standard deviation, and |mean| over that, from which inputs are not scaled."""
 
-FLAT, DEAD = 0.5, 0.9
-"""Share of units at which no gradient passes."""
+FLAT, FLAT_AT_FIRST, DEAD = 0.5, 0.4, 0.9
+"""Share of units at which no gradient passes; the same from the first measurement on."""
 
 REPEATED = 0.5
 """Share of the points that repeat others."""
@@ -70,8 +70,10 @@ def inputs_not_scaled(case: Case) -> Verdict | None:
 def saturated(case: Case) -> Verdict | None:
     """Most units are flat at most points, or dead at all of them; not if steps have made it so."""
     flat, dead = case.saturated or 0.0, case.dead or 0.0
-    if flat > FLAT and flat - case.saturated_first <= FLAT:
-        evidence = (Evidence("share of flat units", flat, f"above {FLAT:g}"),)
+    begun_so = min(flat, case.saturated_first)
+    if begun_so > FLAT_AT_FIRST or (flat > FLAT and flat - case.saturated_first <= FLAT):
+        least = FLAT_AT_FIRST if begun_so > FLAT_AT_FIRST else FLAT
+        evidence = (Evidence("share of flat units", flat, f"above {least:g}"),)
         remedy = "A smaller initialisation (torch.nn.init.xavier_normal_ for tanh), scaled inputs."
         return Verdict(Cause.SATURATED, "", evidence, FACT, remedy, "saturated units")
     if dead > DEAD:

@@ -73,23 +73,33 @@ def rounding(case: Case) -> Verdict | None:
     return Verdict(Cause.ROUNDING, term, evidence, FACT, remedy)
 
 
-SWALLOWED = 1e-3
-"""Residual in float64, over the size of u, that was never anything but 0."""
+SWALLOWED, HIDDEN = 1e-3, 0.5
+"""Residual in float64, over the size of u, that was never anything but 0; residual over that in
+float64, below which rounding hides it."""
 
 
 def swallowed(case: Case) -> Verdict | None:
-    """A residual that is exactly 0 is not so in float64."""
-    gone = {t: case.exact.get(t, 0.0) for t, x in case.rms.items() if x == 0}
-    term, exact = worst_of(gone)
+    """A residual that is solved is not so in float64."""
+    hidden = {t: case.exact.get(t, 0.0) for t, x in case.rms.items() if _hidden(case, t, x)}
+    term, exact = worst_of(hidden)
     size = case.baseline.get(term, 0.0)
     if not exact > (SOLVED * size if size else SWALLOWED * (case.size or math.inf)):
         return None
     evidence = (
-        Evidence(f"{term}, root mean square", 0.0, ""),
+        Evidence(f"{term}, root mean square", case.rms[term], ""),
         Evidence("the same in float64", exact, ""),
     )
     remedy = "Trainer(precision='64-true'), or take the large number off before it is added."
-    return Verdict(Cause.ROUNDING, term, evidence, FACT, remedy, "rounded to nothing")
+    title = "rounded to nothing" if case.rms[term] == 0 else ""
+    return Verdict(Cause.ROUNDING, term, evidence, FACT, remedy, title)
+
+
+def _hidden(case: Case, term: str, rms: float) -> bool:
+    """Whether a residual is much larger in float64, at the same points."""
+    if rms == 0:
+        return True
+    same = case.rounding.get(term, 0.0) > ROUNDED
+    return same and rms < HIDDEN * case.exact.get(term, 0.0)
 
 
 def _all_of_it(case: Case, term: str) -> bool:
