@@ -75,6 +75,7 @@ UNSOLVED: dict[str, Any] = {
     "apart": {},
     "phase": {},
     "walled": {},
+    "redrawn": {},
     "loose": False,
     "beginnings": False,
     "unit": 1.0,

@@ -269,6 +269,10 @@ SPEAKS: dict[str, tuple[Cause, dict[str, Any]]] = {
             "course": {"falling": 0.12, "fallen": 5.0, "rising": 0.0, "jitter": 0.0},
         },
     ),
+    "a generator that is seeded at each step": (
+        Cause.REPEATED_POINTS,
+        {**SOLVED, "free": {"u": 0.7, "size": 5.0}, "redrawn": {"pde": 6}},
+    ),
     "points that end before a wall": (
         Cause.POINTS,
         {**SOLVED, "free": {"u": 0.7, "size": 5.0}, "walled": {"pde": (0, 0.25, 1.0)}},
@@ -374,6 +378,10 @@ SILENT: dict[str, tuple[Cause, dict[str, Any]]] = {
     "a loss that stands, though a step would solve all": (
         Cause.EARLY,
         {"apart": {"pde": (0.1, 0.0), "bc": (0.2, 0.0)}},
+    ),
+    "points drawn again that are enough": (
+        Cause.REPEATED_POINTS,
+        {**SOLVED, "redrawn": {"pde": 100}},
     ),
     "a wall, but nothing is free": (Cause.POINTS, {**SOLVED, "walled": {"pde": (0, 0.25, 1.0)}}),
     "few points of a batch": (
@@ -614,7 +622,7 @@ def test_a_solved_case_is_accused_of_nothing_that_needs_an_unsolved_one():
     alarming = {
         name: known
         for name, (cause, known) in SPEAKS.items()
-        if cause in ONLY_UNSOLVED and "fresh" not in known  # solved at its points alone
+        if cause in ONLY_UNSOLVED and not {"fresh", "exact"} & set(known)  # solved there alone
     }
     for name, known in alarming.items():
         verdict = judge(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from pinn_ntk import diagnose, look
 from pinn_ntk.looks.in_double import InDouble
+from pinn_ntk.looks.rerun import Rerun
 from pinn_ntk.verdict.cause import Cause
 from tests.cases_of_residuals import case_of, d, grid, network
 
@@ -185,3 +187,39 @@ def test_the_order_is_found_beside_u_where_u_0_has_no_logarithm():
         return {"ode": d(u, t) + u * u.log(), "start": model(torch.zeros(1, 1).to(t)) - 0.1}
 
     assert case_of(growth, Positive(), grid()).order == {"ode": 1, "start": 0}
+
+
+class Seeded(nn.Module):
+    """Draws points from a generator; held points, or a grid, on demand."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.net, self.kind = network(), kind
+        self.held = torch.rand(12, 1).double()
+        self.generator = torch.Generator().manual_seed(7)
+
+    def sample(self) -> Tensor:
+        if self.kind == "grid":
+            return torch.linspace(0, 1, 12).double()[:, None]
+        if self.kind == "held":
+            return self.held
+        anew = torch.Generator().manual_seed(7)
+        generator = anew if self.kind == "seeded" else self.generator
+        return torch.rand(12, 1, generator=generator).double()
+
+
+@pytest.mark.parametrize(("kind", "count"), [("seeded", 12), ("grid", 0), ("held", 0), ("own", 0)])
+def test_points_from_a_generator_seeded_at_each_step_are_drawn_again(kind: str, count: int):
+    def residuals(model: Seeded, points: Tensor) -> dict[str, Tensor]:
+        x = model.sample().clone().requires_grad_()
+        return {"ode": d(model.net(x), x)}
+
+    before, after = Seeded(kind), Seeded(kind)
+    if kind == "own":
+        after.sample()
+    if kind == "held":
+        after.held = before.held
+    case = case_of(residuals, after, grid())  # type: ignore[arg-type]
+    earlier = Rerun(before, grid(), residuals)  # type: ignore[arg-type]
+    case.look = replace(case.look, earlier=(earlier,))
+    assert case.redrawn == ({"ode": count} if count else {})

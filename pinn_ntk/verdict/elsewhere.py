@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pinn_ntk.looks.rerun import Change
 from pinn_ntk.verdict.calls import points_behind
-from pinn_ntk.verdict.moves import between, beyond, movable, outside_of
+from pinn_ntk.verdict.moves import MADE, between, beyond, movable, outside_of, scattered
 from pinn_ntk.verdict.points import Points
 from pinn_ntk.verdict.quantity import CannotBeLookedAtError, nothing, quantity
 from pinn_ntk.verdict.terms import rms
@@ -99,6 +99,23 @@ class Elsewhere(Points):
                 found[term] = outside_of(old, new)
         return found
 
+    @quantity("points that are drawn anew, and are the old ones", dict)
+    def redrawn(self) -> dict[str, int]:
+        """Equation whose points the step makes, scattered and equal to the last -> how many."""
+        if not self.look.earlier:
+            return {}
+        before = points_behind(self.look.earlier[-1]())
+        shaken = points_behind(self.rerun(Change(tensors=_shaken)))
+        found = {}
+        for term in self.equations:
+            x, old, held = (each.get(term) for each in (self.points, before, shaken))
+            if x is None or old is None or held is None:
+                continue
+            same = x.shape == old.shape == held.shape and bool(((x == old) & (x == held)).all())
+            if same and scattered(x):
+                found[term] = len(x)
+        return found
+
     def _aligned(self, term: str, held: Mapping[str, Tensor]) -> list[Tensor]:
         """Points of the other terms, columns as in the tensors held; none where these differ."""
         own = self.points.get(term)
@@ -115,3 +132,9 @@ class Elsewhere(Points):
 
 def _put(moved: Mapping[str, Tensor], name: str, tensor: Tensor) -> Tensor:
     return moved.get(name, tensor)
+
+
+def _shaken(name: str, tensor: Tensor) -> Tensor:
+    """Another tensor in the place of one that is held."""
+    held = tensor.is_floating_point() and not name.startswith(MADE)
+    return tensor * 1.01 + 0.01 if held else tensor

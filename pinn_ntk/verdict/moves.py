@@ -24,6 +24,9 @@ MOST = 12
 NEIGHBOURS = 1024
 """Points among which the nearest one is looked for."""
 
+FEWEST = 5
+"""Points from which it can be told whether they are scattered."""
+
 SEED = 0x5EED
 
 FACES = 0.8
@@ -158,3 +161,27 @@ def _split(held: Held, points: Tensor) -> dict[str, Tensor]:
     return {
         n: part.reshape(t.shape).to(t) for (n, t), part in zip(held.items(), parts, strict=True)
     }
+
+
+IRREGULAR, RELATED = 0.3, 0.5
+"""Spread of the gaps between points over their mean; correlation of a gap with the next one."""
+
+
+def scattered(x: Tensor) -> bool:
+    """Whether points (N, d) lie as random ones do, and not as those of a grid.
+
+    >>> line = torch.linspace(0, 1, 30)[:, None]
+    >>> scattered(line), scattered(torch.cos(3.14 * line))
+    (False, False)
+    >>> scattered(torch.rand(30, 1, generator=torch.Generator().manual_seed(0)))
+    True
+    """
+    if len(x) < FEWEST:
+        return False
+    if x.shape[1] > 1:
+        gaps = torch.cdist(x.double(), x.double()).fill_diagonal_(torch.inf).min(1).values
+        return float(gaps.std()) > IRREGULAR * float(gaps.mean())
+    gaps = x[:, 0].double().sort().values.diff()
+    centred = gaps - gaps.mean()
+    related = float((centred[1:] * centred[:-1]).mean()) / max(float(gaps.var()), 1e-30)
+    return float(gaps.std()) > IRREGULAR * float(gaps.mean()) and related < RELATED

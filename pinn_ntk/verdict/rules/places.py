@@ -32,6 +32,8 @@ def between(case: Case) -> Verdict | None:
     term, ratio = worst_of(case.fresh)
     if not ratio > BETWEEN or not _left_there(case, term, ratio) > BARELY:
         return None
+    if (same := _redrawn(case)) is not None:
+        return same
     quantity = f"{term}, mean square between its points over that at them"
     evidence = (Evidence(quantity, ratio, f"above {BETWEEN:g}"),)
     remedy = f"More points than {case.n_points or 'these'}, or new ones at every step."
@@ -107,13 +109,25 @@ def not_unique(case: Case) -> Verdict | None:
         return None
     if not mode > ONE_MODE:
         return None
-    if (ended := _ended(case)) is not None:
-        return ended
+    if (places := _ended(case) or _redrawn(case)) is not None:
+        return places
     seen = (
         Evidence("variance of u that the terms leave, over u^2", of_size, "above 0.012"),
         Evidence("the same over the prior one", of_prior, "1e-6 where nothing is free"),
     )
     return Verdict(Cause.NOT_UNIQUE, "", seen, LIKELY, FIX)
+
+
+def _redrawn(case: Case) -> Verdict | None:
+    """Points that a step draws are the same each time."""
+    for term, count in case.redrawn.items():
+        evidence = (Evidence(f"points of {term} that are drawn again at each step", count, ""),)
+        remedy = (
+            "Mend the sampler: seed its generator once, so that each step has points of its own."
+        )
+        title = "the same points are drawn at each step"
+        return Verdict(Cause.REPEATED_POINTS, term, evidence, LIKELY, remedy, title)
+    return None
 
 
 def _ended(case: Case) -> Verdict | None:
