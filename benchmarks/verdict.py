@@ -2,7 +2,7 @@
 
     python -m benchmarks.verdict
 
-Trains the runs of ``tests/broken`` (221 of them took 7 minutes on two quiet cores) with
+Trains the runs of ``tests/broken`` (about 17 a minute on two cores) with
 `NTKMonitor()` as it comes, and compares what each verdict names at the end with what was planted.
 Thresholds were set on those of the half "set"; those of "judge" were judged once. Prints the
 confusion table and writes docs/verdict.md and a JSON with all verdicts.
