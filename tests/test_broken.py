@@ -41,7 +41,7 @@ def test_all_but_the_healthy_have_a_cured_twin_and_only_they():
     assert [run.name for run in RUNS if run.cause == "CLEAN" and run.mistake] == []
 
 
-SOME = 5
+SOME = 10
 """Every so many runs are started in CI."""
 
 
