@@ -388,6 +388,18 @@ SILENT: dict[str, tuple[Cause, dict[str, Any]]] = {
         Cause.NOT_UNIQUE,
         {**SOLVED, "free": {"u": 0.01, "size": 0.03}, "stays": False, "n_points": 64},
     ),
+    "two points of a batch": (
+        Cause.NOT_UNIQUE,
+        {**SOLVED, "free": {"u": 0.1, "size": 0.4}, "stays": False, "n_points": 2},
+    ),
+    "free between points of a network with kinks": (
+        Cause.NOT_UNIQUE,
+        {
+            **SOLVED,
+            "free": {"u": 0.1, "size": 0.4},
+            "activations": ["PowBackward0", "ReluBackward0"],
+        },
+    ),
     "what is free is noise between points": (
         Cause.NOT_UNIQUE,
         {**SOLVED, "free": {"u": 0.3, "size": 1.0, "mode": 0.3}},

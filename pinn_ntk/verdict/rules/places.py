@@ -15,6 +15,9 @@ FREE, FREE_OF_SIZE, FREE_COEFFICIENT = 5e-4, 0.012, 0.1
 """Variance that the terms leave: of u over the prior one and over u^2, both; of a coefficient."""
 
 
+FEWEST = 10
+"""Points of a batch from which it says anything of what is free."""
+
 ONE_MODE = 0.5
 """Share of the largest mode in what is free, above which it is a function and not noise."""
 
@@ -107,7 +110,8 @@ def not_unique(case: Case) -> Verdict | None:
     few = not case.stays and (case.n_points or FEW_POINTS) < FEW_POINTS
     if not of_prior > FREE or not of_size > (FREE_IN_BATCH if few else FREE_OF_SIZE):
         return None
-    if not mode > ONE_MODE:
+    kinked = case.kinked and bool(case.activations)  # which leave u free between the points
+    if not mode > ONE_MODE or kinked or (few and (case.n_points or FEWEST) < FEWEST):
         return None
     if (places := _ended(case) or _redrawn(case)) is not None:
         return places
