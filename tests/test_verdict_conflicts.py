@@ -105,3 +105,18 @@ def test_a_few_points_inside_are_not_far_from_the_walls():
         return {"pde": d(d(model(x), x), x) - 1}
 
     assert case_of(residuals, Ansatz(1), grid(7)[1:-1]).walled == {}
+
+
+@pytest.mark.parametrize(
+    ("kind", "loose"), [("plain", True), ("around", False), ("singular", False), ("within", False)]
+)
+def test_equations_alone_hold_u_by_an_ansatz_or_where_they_are_singular(kind: str, loose: bool):
+    def residuals(model: nn.Module, points: Tensor) -> Mapping[str, Tensor]:
+        x = points.clone().requires_grad_()
+        u = model(x) * (x * (1 - x) if kind == "around" else 1)
+        u_x = d(u, x)
+        factor = x if kind == "singular" else 1
+        return {"ode": d(u_x, x) * factor + 4 * u - 1}
+
+    case = case_of(residuals, Ansatz(1, kind == "within"), grid(40))
+    assert case.loose == loose

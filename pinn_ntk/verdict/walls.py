@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from pinn_ntk.looks.copies import copied
-from pinn_ntk.looks.networks import NetworkCall
+from pinn_ntk.looks.networks import NetworkCall, beside, power, zero
+from pinn_ntk.looks.rerun import Change
 from pinn_ntk.verdict.calls import width
 from pinn_ntk.verdict.points import Points
 from pinn_ntk.verdict.quantity import quantity
@@ -28,6 +29,9 @@ ZERO = 0.01
 
 SAME = 1e-4
 """Difference over size, below which two values are one."""
+
+EVEN = 0.5
+"""Least coefficient of a derivative over its mean, from which it is nowhere taken away."""
 
 GAP, SPACINGS = 0.3, 3.0
 """Distance of a wall from the points, over the side of their box and over their spacing."""
@@ -56,7 +60,22 @@ class Walls(Points):
         if not self.rms or not set(self.rms) <= set(self.equations):
             return False
         calls = [(self.calls_of.get(t), self.points.get(t)) for t in self.equations]
-        return all(c is not None and x is not None and self._is_loose(c, x) for c, x in calls)
+        free = all(c is not None and x is not None and self._is_loose(c, x) for c, x in calls)
+        return free and all(map(self._is_even, self.equations))
+
+    def _is_even(self, term: str) -> bool:
+        """Whether the highest derivative counts alike at all points.
+
+        An ansatz around the network takes it away at the walls, and so does a singular equation
+        at one end, which needs no condition there.
+        """
+        field = beside(power(self.order[term]))
+        r, base = (
+            self.rerun(Change(output=output, double=True)).residuals[term].detach()
+            for output in (field, beside(zero))
+        )
+        answer = (r - base).abs().flatten()
+        return float(answer.min()) > EVEN * float(answer.mean())
 
     def _is_loose(self, call: NetworkCall, x: Tensor) -> bool:
         """Whether D is the same at all points, and u is not periodic."""
