@@ -464,3 +464,31 @@ def test_a_number_wrapped_anew_is_no_point_and_no_weight():
     assert wrapped(weight * data + at_0) == 0
     assert wrapped(at_0 + anew) == 1
     assert wrapped(at_0 + 2 * anew) == 1
+
+
+def scaled(layer: Tensor) -> dict[str, float]:
+    """What is said of the inputs of a network whose first layer sees these."""
+    net = network(layer.shape[1])
+
+    def value(model: nn.Module, points: Tensor) -> dict[str, Tensor]:
+        return {"data": model(points) - 1}
+
+    return case_of(value, net, layer).inputs
+
+
+def test_one_input_in_years_counts():
+    """t in [1990, 2020] beside x in [0, 1]: a uniform grid of width 30 has the spread 30/sqrt(12)."""
+    at = torch.stack([torch.linspace(1990, 2020, 400), torch.rand(400)], 1).double()
+    seen = scaled(at)
+    assert seen["largest"] == 2020
+    assert seen["offset"] == pytest.approx(2005 / (30 / math.sqrt(12)), rel=0.01)
+
+
+def test_one_flat_feature_among_many_does_not():
+    """cos(b x) with a small b is nearly 1 everywhere."""
+    x = torch.linspace(0, 1, 50, dtype=torch.float64)[:, None]
+    features = torch.cos(x * torch.tensor([0.1, *range(3, 18)], dtype=torch.float64))
+    assert features.mean(0)[0] / features.std(0)[0] > 100
+    seen = scaled(features)
+    assert seen["offset"] < 1
+    assert seen["spread"] > 0.5

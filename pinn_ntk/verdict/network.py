@@ -22,6 +22,9 @@ FLAT = 0.05
 WIDE = 4
 """Columns from which a result of an activation is taken for a layer of units."""
 
+FEATURES = 8
+"""Columns from which what a first layer sees are features: half of them count, not the worst."""
+
 PIECEWISE = {"ReluBackward0", "LeakyReluBackward0", "HardtanhBackward0", "ThresholdBackward0",
              "PreluKernelBackward0"}  # fmt: skip
 
@@ -49,7 +52,8 @@ class Network(Measured):
     def inputs(self) -> dict[str, float]:
         """Largest |x|, smallest spread and largest |mean| / spread of a column of the inputs.
 
-        Columns are those of all points that a first layer sees, constant ones left out.
+        Columns are those of all points that a first layer sees, constant ones left out; of many,
+        which are features such as cos(b x) with a small b among them, the median.
         """
         return _scales(self._first_layers())
 
@@ -157,8 +161,9 @@ def _scales(layers: Iterator[Tensor]) -> dict[str, float]:
         x = layer.double()
         std, mean = x.std(0, correction=0), x.mean(0).abs()
         moving = std > 1e-12 * (1 + mean)
-        largest = max(largest, float(x.abs().max()))
+        most = 0.5 if x.shape[1] >= FEATURES else 1.0
+        largest = max(largest, float(x.abs().amax(0).quantile(most)))
         if bool(moving.any()):
-            spread = min(spread, float(std[moving].min()))
-            offset = max(offset, float((mean[moving] / std[moving]).max()))
+            spread = min(spread, float(std[moving].quantile(1 - most)))
+            offset = max(offset, float((mean[moving] / std[moving]).quantile(most)))
     return {"largest": largest, "spread": spread, "offset": offset} if largest else {}
