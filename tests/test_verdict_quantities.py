@@ -477,7 +477,7 @@ def scaled(layer: Tensor) -> dict[str, float]:
 
 
 def test_one_input_in_years_counts():
-    """t in [1990, 2020] beside x in [0, 1]: a uniform grid of width 30 has the spread 30/sqrt(12)."""
+    """t in [1990, 2020] beside x in [0, 1]; the spread of a uniform grid is 30 / sqrt(12)."""
     at = torch.stack([torch.linspace(1990, 2020, 400), torch.rand(400)], 1).double()
     seen = scaled(at)
     assert seen["largest"] == 2020

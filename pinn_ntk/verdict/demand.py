@@ -31,7 +31,7 @@ NEAR = 1e-9
 class Demand(Points):
     """Quantities of what the terms ask of u."""
 
-    @quantity("the size of u that the terms ask for", dict)
+    @quantity("the size of u that the terms ask for", dict, lasts=bool)
     def demand(self) -> dict[str, float]:
         """Term that u = 0 does not solve -> rms of u that would."""
         at_zero = self._under(zero)
@@ -61,14 +61,14 @@ class Demand(Points):
         )
         return self.rerun(lifted).residuals
 
-    @quantity("the size that u has by itself", nothing)
+    @quantity("the size that u has by itself", nothing, lasts=bool)
     def unit(self) -> float | None:
         """Change of u, rms, where the bias of the last layer changes by 1; the largest of all."""
         base = self.base
         if base is None:
             return None
         biases = {n for n in self.last if base.params[n].ndim == 1}
-        here = self.rerun(Change(double=True))
+        here = self.wide
         there = self.rerun(Change(parameters=lambda n, p: p + (n in biases), double=True))
         pairs = zip(here.calls, there.calls, strict=True)
         moved = [rms(b.output.detach() - a.output.detach()) for a, b in pairs]

@@ -7,7 +7,6 @@ from torch import Tensor
 
 from pinn_ntk.graph.jacobian.empirical import empirical_ntk
 from pinn_ntk.graph.terms.learned import set_aside
-from pinn_ntk.looks.rerun import Change
 from pinn_ntk.verdict.calls import calls_behind
 from pinn_ntk.verdict.joint import Joint
 from pinn_ntk.verdict.quantity import nothing, quantity
@@ -38,7 +37,7 @@ class Directions(Reruns):
         return self.__dict__["_joint"]  # type: ignore[no-any-return]
 
     def _joined(self) -> tuple[Joint, Tensor] | None:
-        ran = self.rerun(Change(double=True))
+        ran = self.wide
         params = {n: p for n, p in ran.params.items() if n in self.look.trained}
         behind = calls_behind(ran)
         calls = [behind[term] for term in self.equations if term in behind]

@@ -28,11 +28,9 @@ ELSEWHERE = 0.3
 class Elsewhere(Points):
     """Quantities of other points."""
 
-    @quantity("tensors that hold the points", dict)
+    @quantity("tensors that hold the points", dict, lasts=bool)
     def holders(self) -> dict[str, list[str]]:
         """Equation -> names of the tensors whose rows are its points."""
-        if self.previous and self.previous[-1].get("holders"):
-            return dict(self.previous[-1]["holders"])
         found = movable(self.rerun)
         return {term: names for term, names in found.items() if term in self.equations}
 

@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -31,6 +31,9 @@ LENGTH = 1e-4
 """Length of the direction d over that of the parameters, for central differences in float64."""
 
 
+EXACT = 1e-4
+"""|J d - dr/dd| / |dr/dd| of a derivative that is whole, and stays so."""
+
 ALIKE = 1e-3
 """Distance of two inputs, over their size, that rounding may bring about."""
 
@@ -40,8 +43,6 @@ ZERO, OF_ALL = 1e-6, 1e-7
 
 class Reruns(Terms):
     """Quantities that take the step a second time."""
-
-    previous: Sequence[Mapping[str, Any]]
 
     @property
     def rerun(self) -> Rerun:
@@ -54,6 +55,13 @@ class Reruns(Terms):
     def base(self) -> Ran | None:
         """The step once more, as it was."""
         return self.rerun()
+
+    @property
+    def wide(self) -> Ran:
+        """The step once more in float64."""
+        if "wide" not in self.__dict__:
+            self.__dict__["wide"] = self.rerun(Change(double=True))
+        return self.__dict__["wide"]  # type: ignore[no-any-return]
 
     @quantity("u = 0", dict)
     def zero(self) -> dict[str, float]:
@@ -111,11 +119,9 @@ class Reruns(Terms):
         outputs = [] if self.base is None else [call.output for call in self.base.calls]
         return max((rms(output) for output in outputs), default=None)
 
-    @quantity("derivatives in the terms", dict)
+    @quantity("derivatives in the terms", dict, lasts=bool)
     def order(self) -> dict[str, int]:
         """Term -> highest derivative of u in it; empty where networks are not called as a whole."""
-        if self.previous and self.previous[-1].get("order"):
-            return dict(self.previous[-1]["order"])
         start, fields = self.rerun(Change(output=zero)), [power(order) for order in ORDERS]
         if not start.calls or any(call.leaf for call in start.calls):
             return {}
@@ -135,7 +141,7 @@ class Reruns(Terms):
         highest = max(self.order.values(), default=0)
         return [term for term, order in self.order.items() if order == highest]
 
-    @quantity("a call with other random numbers", dict)
+    @quantity("a call with other random numbers", dict, lasts=lambda found: not any(found.values()))
     def random(self) -> dict[str, float]:
         """Term -> relative change of its residual with other random numbers, at the same points."""
         first, second = (self.rerun(Change(seed=seed)) for seed in SEEDS)
@@ -146,7 +152,7 @@ class Reruns(Terms):
     @quantity("float64", dict)
     def rounding(self) -> dict[str, float]:
         """Term -> relative change of its residual when it is computed in float64."""
-        wide = self.rerun(Change(double=True))
+        wide = self.wide
         if self.base is None or not _same_points(self.base, wide):
             raise CannotBeLookedAtError("other points are drawn in float64")
         narrow = self.base.residuals
@@ -155,13 +161,14 @@ class Reruns(Terms):
     @quantity("residuals in float64", dict)
     def exact(self) -> dict[str, float]:
         """Term -> root mean square of its residual when it is computed in float64."""
-        ran = self.rerun(Change(double=True))
-        return {t: rms(self.counted(t, r)) for t, r in ran.residuals.items()}
+        return {t: rms(self.counted(t, r)) for t, r in self.wide.residuals.items()}
 
-    @quantity("the derivative along a direction", dict)
+    @quantity(
+        "the derivative along a direction", dict, lasts=lambda found: max(found.values()) < EXACT
+    )
     def cut(self) -> dict[str, float]:
         """Term -> |J d - dr/dd| / |dr/dd|, J d of the graph and dr/dd of differences in float64."""
-        here = self.rerun(Change(double=True))
+        here = self.wide
         length = LENGTH * _norm(here.params)
         direction = {n: _direction(n, p) for n, p in here.params.items() if p.requires_grad}
         forward, backward = (
@@ -252,5 +259,5 @@ def _derivative(r: Tensor, params: Mapping[str, Tensor], direction: Mapping[str,
     if not pairs:
         return torch.zeros_like(r)
     along = torch.stack([(g * d).sum() for g, d in pairs]).sum()
-    (found,) = torch.autograd.grad(along, weights)
+    (found,) = torch.autograd.grad(along, weights, retain_graph=True)
     return found

@@ -10,6 +10,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,6 +28,14 @@ class Terms(Measured):
     """Quantities of the terms, read off a look."""
 
     look: Look
+    previous: Sequence[Mapping[str, Any]]
+
+    def remembered(self, name: str) -> Any:
+        """What the last measurement of the same terms found."""
+        same = (
+            one for one in reversed(self.previous) if one.get("rms", {}).keys() == set(self.rms)
+        )
+        return next((one[name] for one in same if one.get(name)), None)
 
     @quantity("residuals", dict)
     def rms(self) -> dict[str, float]:

@@ -42,7 +42,7 @@ class Waves(Points):
         if not equations:
             return {}
         step = SMALL * (self.size or 1.0)
-        base = self.rerun(Change(double=True))
+        base = self.wide
         shifted = self._beside(constant(step))
         return {t: self._along_axes(t, base, _answer(t, shifted, base) / step) for t in equations}
 
