@@ -41,6 +41,7 @@ UNSOLVED: dict[str, Any] = {
     "activations": ["TanhBackward0"],
     "unheld": [],
     "unheld_share": None,
+    "idle": [],
     "frozen": [],
     "frozen_share": None,
     "frozen_network": False,

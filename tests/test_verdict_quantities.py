@@ -417,6 +417,19 @@ def test_parameters_that_no_optimizer_holds_by_name_and_share():
     assert case.unheld_share == pytest.approx(1 - float(inside), rel=0.5)  # by four random probes
 
 
+@pytest.mark.parametrize(
+    ("rates", "idle"), [((1e-3, 1e-3), []), ((1e-3, 0.0), ["4.weight", "4.bias"]), ((0.0, 0.0), [])]
+)
+def test_parameters_whose_group_stands_still(rates: tuple[float, float], idle: list[str]):
+    """A warm-up from 0 has the rate of all groups at 0."""
+    model = network()
+    groups = (model[:4].parameters(), model[4].parameters())
+    optimizer = torch.optim.Adam(
+        [{"params": p, "lr": lr} for p, lr in zip(groups, rates, strict=True)]
+    )
+    assert case_of(slope, model, grid(), optimizer=optimizer).idle == idle
+
+
 def test_what_cannot_be_looked_at_has_a_reason():
     found = slope(network(), grid())
     case = Case(look(None, network(), residuals=found))

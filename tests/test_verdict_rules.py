@@ -50,6 +50,7 @@ SPEAKS: dict[str, tuple[Cause, dict[str, Any]]] = {
         Cause.CAUSALITY,
         {"concentration": {"pde": {"share": 0.55, "early": 1.0}}},
     ),
+    "a group that stands still": (Cause.NOT_TRAINED, {"idle": ["k"]}),
     "no optimizer": (Cause.NOT_TRAINED, {"unheld": ["net.0.weight"], "unheld_share": 0.4}),
     "frozen": (Cause.NOT_TRAINED, {"frozen": ["net.0.weight"], "frozen_share": 0.8}),
     "a network frozen": (

@@ -90,6 +90,15 @@ class Parameters(Reruns):
             return None
         return _share(self.look.residuals, outside, dict(self.look.trained))
 
+    @quantity("parameters with the learning rate 0", list)
+    def idle(self) -> list[str]:
+        """Parameters in groups whose learning rate is 0, where that of others is not."""
+        groups = [g for o in self.look.optimizers for g in o.param_groups]
+        if not any(float(g["lr"]) for g in groups):
+            return []
+        still = {id(p) for g in groups if not float(g["lr"]) for p in g["params"]}
+        return [name for name, p in self.look.trained.items() if id(p) in still]
+
     @quantity("frozen parameters", list)
     def frozen(self) -> list[str]:
         """Parameters of the module without a gradient."""

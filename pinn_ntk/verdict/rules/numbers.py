@@ -196,6 +196,10 @@ def not_trained(case: Case) -> Verdict | None:
                 "in an nn.ParameterList, nn.ModuleList or nn.ParameterDict, not in a list or dict."
             )
         return Verdict(Cause.NOT_TRAINED, _listed(case.unheld), evidence, FACT, remedy)
+    if case.idle:
+        evidence = (Evidence("learning rate of their group", 0.0, "that of others is not"),)
+        remedy = "Give their parameter group a learning rate."
+        return Verdict(Cause.NOT_TRAINED, _listed(case.idle), evidence, LIKELY, remedy)
     bound = OF_NETWORK if case.frozen_network else SHARE
     if case.frozen and (case.frozen_share or 0.0) > bound:
         evidence = (Evidence("share of the kernel that is frozen", case.frozen_share or 0.0, ""),)
