@@ -11,6 +11,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.functional import (
     conv1d,
     embedding,
@@ -93,6 +94,11 @@ MAKE: dict[str, Callable[[], Tensor]] = {
     "CoshBackward0": lambda: live(2).cosh(),
     "DotBackward0": lambda: live(2) @ live(2),
     "ReluBackward0": lambda: live(2).relu(),
+    "SiluBackward0": lambda: functional.silu(live(2)),
+    "GeluBackward0": lambda: functional.gelu(live(2)),
+    "SoftplusBackward0": lambda: functional.softplus(live(2), beta=0.5),
+    "EluBackward0": lambda: functional.elu(live(2)),
+    "MishBackward0": lambda: functional.mish(live(2)),
     "SqrtBackward0": lambda: live(2).sqrt(),
     "RsqrtBackward0": lambda: live(2).rsqrt(),
     "ReciprocalBackward0": lambda: live(2).reciprocal(),

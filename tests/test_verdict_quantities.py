@@ -489,6 +489,20 @@ def scaled(layer: Tensor) -> dict[str, float]:
     return case_of(value, net, layer).inputs
 
 
+@pytest.mark.parametrize("activation", [nn.ReLU, nn.SiLU, nn.GELU, nn.Softplus, nn.ELU, nn.Mish])
+def test_units_that_give_the_same_at_all_points(activation: type[nn.Module]):
+    model = network(activation=activation)
+    assert (case_of(slope, model, grid()).dead or 0.0) < 0.7  # half of those of a ReLU may be
+    nn.init.constant_(model[0].bias, -40.0)
+    assert case_of(slope, model, grid()).dead == 1.0
+
+
+def test_a_softplus_that_bends_slowly_is_not_dead():
+    model = network(activation=lambda: nn.Softplus(beta=0.1))
+    nn.init.constant_(model[0].bias, -10.0)
+    assert case_of(slope, model, grid()).dead == 0.0
+
+
 def test_one_input_in_years_counts():
     """t in [1990, 2020] beside x in [0, 1]; the spread of a uniform grid is 30 / sqrt(12)."""
     at = torch.stack([torch.linspace(1990, 2020, 400), torch.rand(400)], 1).double()

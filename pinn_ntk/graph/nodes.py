@@ -76,6 +76,11 @@ SAVED: dict[str, tuple[str, ...]] = {
     "DotBackward0": ("self", "tensor"),
     # layers of units that may be dead (verdict/network.py)
     "ReluBackward0": ("result",),
+    "SiluBackward0": ("self",),
+    "GeluBackward0": ("self",),
+    "SoftplusBackward0": ("self", "beta"),
+    "EluBackward0": ("self",),
+    "MishBackward0": ("self",),
     # what else may stand above heads, by its value (graph/terms/constant.py)
     "SqrtBackward0": ("result",),
     "RsqrtBackward0": ("result",),

@@ -5,11 +5,12 @@ Read off what autograd saved of the forward pass, so that no layer needs a hook.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node
+from torch.nn import functional
 
 from pinn_ntk.graph import nodes
 from pinn_ntk.graph.walk import postorder
@@ -24,6 +25,17 @@ WIDE = 4
 
 FEATURES = 8
 """Columns from which what a first layer sees are features: half of them count, not the worst."""
+
+DEAD = 1e-3
+"""Slope below which a unit gives the same at all points."""
+
+SMOOTH_RECTIFIERS: dict[str, Callable[[Tensor], Tensor]] = {
+    "SiluBackward0": functional.silu,
+    "GeluBackward0": functional.gelu,
+    "SoftplusBackward0": functional.softplus,
+    "EluBackward0": functional.elu,
+    "MishBackward0": functional.mish,
+}
 
 PIECEWISE = {"ReluBackward0", "LeakyReluBackward0", "HardtanhBackward0", "ThresholdBackward0",
              "PreluKernelBackward0"}  # fmt: skip
@@ -101,14 +113,10 @@ class Network(Measured):
 
     @quantity("dead units", nothing)
     def dead(self) -> float | None:
-        """Share of the units of ReLU that are zero at all points, in the deadest layer."""
-        shares = []
-        for node in self._nodes:
-            if nodes.kind(node) == "ReluBackward0":
-                result = _saved(node, "result")
-                if result is not None and result.ndim == 2 and result.shape[1] >= WIDE:
-                    shares.append(float((result == 0).all(0).double().mean()))
-        return max(shares) if shares else None
+        """Share of units of ReLU and its kin that are flat at all points, in the worst layer."""
+        slopes = [slope for slope in map(_slopes, self._nodes) if slope is not None]
+        units = [s for s in slopes if s.ndim == 2 and s.shape[1] >= WIDE]
+        return max((float((s < DEAD).all(0).double().mean()) for s in units), default=None)
 
     @quantity("activations", list)
     def activations(self) -> list[str]:
@@ -141,6 +149,22 @@ def _saved(node: Node, operand: str) -> Tensor | None:
     except (KeyError, AttributeError, RuntimeError):
         return None
     return found.detach() if isinstance(found, Tensor) else None
+
+
+def _slopes(node: Node) -> Tensor | None:
+    """Size of the slope of each entry of an activation that is flat to the left."""
+    kind = nodes.kind(node)
+    if kind == "ReluBackward0":
+        result = _saved(node, "result")
+        return None if result is None else (result > 0).double()
+    x = _saved(node, "self") if kind in SMOOTH_RECTIFIERS else None
+    if x is None:
+        return None
+    steepness = nodes.saved(node, "beta") if kind == "SoftplusBackward0" else 1.0
+    x = (steepness * x).double().requires_grad_()
+    with torch.enable_grad():
+        (slope,) = torch.autograd.grad(SMOOTH_RECTIFIERS[kind](x).sum(), x)
+    return slope.abs()
 
 
 def _flat(node: Node) -> tuple[float, int] | None:
