@@ -21,7 +21,7 @@ from torch import Tensor
 from pinn_ntk.looks.networks import NetworkCall, constant, power
 from pinn_ntk.looks.rerun import Change
 from pinn_ntk.verdict.calls import columns, width
-from pinn_ntk.verdict.points import Points
+from pinn_ntk.verdict.demand import Demand
 from pinn_ntk.verdict.quantity import quantity
 from pinn_ntk.verdict.terms import rms
 
@@ -29,7 +29,7 @@ MOST = 4
 """Coordinates of the points, and outputs, up to which each is looked at."""
 
 
-class Parts(Points):
+class Parts(Demand):
     """Quantities of what homogeneous terms are made of."""
 
     @quantity("parts of homogeneous terms", dict)
@@ -38,8 +38,8 @@ class Parts(Points):
         wanted = self.homogeneous
         found: dict[str, float] = {}
         conditions = [term for term in wanted if not self.order.get(term)]
-        if conditions and self.size:
-            ran = self.rerun(Change(output=constant(self.size)))
+        if conditions and self._to_be:
+            ran = self.rerun(Change(output=constant(self._to_be)))
             found = {term: rms(ran.residuals[term]) for term in conditions}
         calls = {t: self._typical(t) for t in wanted if self.order.get(t) and self.calls_of}
         highest = max((self.order[term] for term in calls), default=0)
@@ -78,8 +78,8 @@ class Parts(Points):
     @property
     def _to_be(self) -> float:
         """U."""
-        values = [zero for term, zero in self.zero.items() if not self.order.get(term)]
-        return max(self.size or 0.0, *values) if values else self.size or 0.0
+        asked = [size for term, size in self.demand.items() if not self.order.get(term)]
+        return max(self.size or 0.0, *asked) if asked else self.size or 0.0
 
 
 def _rows(call: NetworkCall) -> int:
