@@ -10,6 +10,8 @@ from types import SimpleNamespace
 
 # Trainings are compared bit by bit; otherwise MKL chooses its code by how memory is aligned.
 os.environ.setdefault("MKL_CBWR", "COMPATIBLE")
+if "PYTEST_XDIST_WORKER" in os.environ:  # as many workers as cores, so one thread each
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
