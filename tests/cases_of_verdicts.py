@@ -63,6 +63,7 @@ UNSOLVED: dict[str, Any] = {
     "explained": {},
     "told": {},
     "error": 0.3,
+    "off": {},
     "torn": {},
     "exact": {},
     "demand": {"pde": 0.5, "bc": 1.0},

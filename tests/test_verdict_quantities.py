@@ -82,6 +82,29 @@ def test_the_error_is_that_of_u_at_the_points_of_the_equation():
     assert case.error < 0.01
 
 
+@pytest.mark.parametrize("k", [0.5, 2.0, 8.0])
+def test_the_error_of_a_coefficient_is_its_way_to_where_the_residuals_end(k: float):
+    """u' = k and data of u = 2 t, which u meets: k is off by 2 - k."""
+
+    class Inverse(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = Cubic()
+            self.k = nn.Parameter(torch.tensor(k, dtype=torch.float64))
+
+    def slope_and_data(model: Any, points: Tensor) -> dict[str, Tensor]:
+        x = points.clone().requires_grad_()
+        return {"ode": d(model.net(x), x) - model.k, "data": model.net(points) - 2 * points}
+
+    model = Inverse()
+    with torch.no_grad():
+        model.net.t.weight.copy_(torch.tensor([[0.0, 2.0, 0.0, 0.0]]))
+    case = case_of(slope_and_data, model, grid(20))
+    assert case.off == {"k": pytest.approx(abs(2 - k) / max(2, k), abs=1e-3)}
+    assert case.error == pytest.approx(0, abs=1e-3)
+    assert case.amiss[0] == ("k" if k != 2 else case.amiss[0])
+
+
 class Pair(nn.Module):
     """Two networks side by side, of which the step calls the pair."""
 

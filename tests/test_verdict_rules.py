@@ -216,6 +216,15 @@ SPEAKS: dict[str, tuple[Cause, dict[str, Any]]] = {
             "course": {"falling": 0.05, "fallen": 1.0, "rising": 0.0, "jitter": 0.0},
         },
     ),
+    "solved, but a coefficient is not right yet": (
+        Cause.EARLY,
+        {
+            **SOLVED,
+            "off": {"k": 0.3},
+            "course": {"falling": 0.05, "fallen": 1.0, "rising": 0.0, "jitter": 0.0},
+        },
+    ),
+    "solved, and the coefficient is right": (Cause.CLEAN, {**SOLVED, "off": {"k": 0.03}}),
     "solved, but u is not right, and nothing moves": (
         Cause.UNKNOWN,
         {

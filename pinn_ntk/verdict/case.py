@@ -31,8 +31,8 @@ RIGHT, WRONG = 0.05, 0.1
 """Error of u that residuals amount to, up to which barely solved terms are solved, and above which
 solved ones are not enough."""
 
-ERROR = "error of u that residuals amount to, for the equation as written"
-"""What `Case.error` is called in evidence."""
+ERROR = "error of {} that residuals amount to, for the equation as written"
+"""What `Case.error` and `Case.off` are called in evidence."""
 
 CLASH = 0.2
 """Difference of two values that are asked for at one place, over the largest, that counts."""
@@ -137,9 +137,15 @@ class Case(
 
     @property
     def right(self) -> bool:
-        """Whether residuals amount to next to no error of u, as far as derivatives are whole."""
+        """Whether residuals amount to next to no error, as far as derivatives are whole."""
         whole = all(cut <= WHOLE for cut in self.cut.values())
-        return self.error is not None and self.error < RIGHT and whole
+        return self.error is not None and self.amiss[1] < RIGHT and whole
+
+    @property
+    def amiss(self) -> tuple[str, float]:
+        """What residuals say is most wrong, u or a coefficient, and its error; NaN if unknown."""
+        known = {} if self.error is None else {"u": self.error}
+        return worst_of({**known, **self.off})
 
     @property
     def worst(self) -> str:

@@ -80,6 +80,20 @@ class Directions(Reruns):
         joint, u = self._joint
         return rms(joint.change(" u")) / rms(u) if rms(u) else None
 
+    @quantity("the error of coefficients", dict)
+    def off(self) -> dict[str, float]:
+        """Coefficient that is trained -> its change by the same step, over its larger value."""
+        if self._joint is None:
+            return {}
+        joint, _ = self._joint
+        found = {}
+        for name in (n[1:] for n in joint.kernel.terms if n.startswith(" ") and n != " u"):
+            value = self.look.trained[name].detach().double().flatten()
+            change = joint.change(f" {name}").to(value)
+            size = max(rms(value), rms(value + change))
+            found[name] = rms(change) / size if size else 0.0
+        return found
+
     @quantity("what the best step leaves", dict)
     def apart(self) -> dict[str, tuple[float, float]]:
         """Term -> share that is left by the least step that would end all residuals, and alone.

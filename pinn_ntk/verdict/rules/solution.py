@@ -146,7 +146,7 @@ def fine(case: Case) -> Verdict | None:
         return None
     evidence = (
         Evidence(f"phase by which {term} turns or falls off across its domain", phase, "above 15"),
-        Evidence(ERROR, case.error, f"above {WRONG:g}"),
+        Evidence(ERROR.format("u"), case.error, f"above {WRONG:g}"),
     )
     if case.timed(term):
         return Verdict(Cause.CAUSALITY, term, evidence, POSSIBLE, EARLY_FIRST)
@@ -161,12 +161,13 @@ FEATURES = (
 
 def clean(case: Case) -> Verdict | None:
     """All terms are solved."""
-    if not case.solved or (case.error or 0.0) > WRONG:
+    name, error = case.amiss
+    if not case.solved or error > WRONG:
         return None
     term, left = case.worst, case.left[case.worst]
     evidence = [Evidence(f"what is left of {term}", left, "1 at u = 0, below 0.1 is solved")]
-    if case.error is not None:
-        evidence.append(Evidence(ERROR, case.error, ""))
+    if name:
+        evidence.append(Evidence(ERROR.format(name), error, ""))
     remedy = (
         f"Nothing in the training. That is said of the equation as written{_where(case)}: if u is "
         "wrong all the same, put a known solution in the place of the network, each residual must "
@@ -186,8 +187,9 @@ def unknown(case: Case) -> Verdict:
     """No rule reaches its threshold: the most unusual numbers."""
     term = case.worst
     seen = [Evidence(f"what is left of {term}", case.left.get(term, 1.0), "below 0.1 is solved")]
-    if case.error is not None:
-        seen.append(Evidence(ERROR, case.error, ""))
+    name, error = case.amiss
+    if name:
+        seen.append(Evidence(ERROR.format(name), error, ""))
     if term in case.align:
         seen.append(Evidence("share of that in fast modes of its kernel", case.align[term], ""))
         seen.append(Evidence("share of that in slow ones", case.slow[term], ""))

@@ -140,12 +140,13 @@ def just_grown(case: Case) -> Verdict | None:
 
 
 def on_its_way(case: Case) -> Verdict | None:
-    """Terms are solved, u is not right yet, and the loss still falls."""
+    """Terms are solved, u or a coefficient is not right yet, and the loss still falls."""
     falling = case.course.get("falling", 0.0)
-    if case.error is None or not case.error > WRONG or not falling > STANDS:
+    name, error = case.amiss
+    if not error > WRONG or not falling > STANDS:
         return None
     evidence = (
-        Evidence(ERROR, case.error, f"above {WRONG:g}"),
+        Evidence(ERROR.format(name), error, f"above {WRONG:g}"),
         Evidence("decades that the loss fell in the last tenth", falling, f"above {STANDS:g}"),
     )
     return Verdict(Cause.EARLY, "", evidence, LIKELY, _wait(case, falling))
