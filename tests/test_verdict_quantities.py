@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pinn_ntk import empirical_ntk, look
-from pinn_ntk.looks.rerun import Change
+from pinn_ntk.looks.rerun import Change, Rerun
 from pinn_ntk.verdict.case import Case
 from tests.cases_of_residuals import Residuals, case_of, d, grid, network, rms
 
@@ -103,6 +104,30 @@ def test_the_error_of_a_coefficient_is_its_way_to_where_the_residuals_end(k: flo
     assert case.off == {"k": pytest.approx(abs(2 - k) / max(2, k), abs=1e-3)}
     assert case.error == pytest.approx(0, abs=1e-3)
     assert case.amiss[0] == ("k" if k != 2 else case.amiss[0])
+
+
+@pytest.mark.parametrize(("penalty", "free"), [(0.0, 0.5), (1.0, 0.0)])
+def test_a_coefficient_is_determined_where_a_penalty_holds_the_other(penalty: float, free: float):
+    """u' = -(k + c) u with data: only k + c is told, half of the variance of each is left."""
+
+    class TwoRates(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = network()
+            self.k, self.c = (nn.Parameter(torch.tensor(0.5).double()) for _ in range(2))
+
+    def residuals(model: Any, points: Tensor) -> dict[str, Tensor]:
+        x = points.clone().requires_grad_()
+        u = model.net(x)
+        return {"ode": d(u, x) + (model.k + model.c) * u, "data": u - torch.exp(-x.detach())}
+
+    model, points = TwoRates(), grid()
+    found = residuals(model, points)
+    loss = torch.stack([r.square().mean() for r in found.values()]).sum()
+    loss = loss + penalty * model.c.square() if penalty else loss
+    seen = look(loss, model, residuals=found)
+    case = Case(replace(seen, rerun=Rerun(model, points, residuals)))
+    assert case.free["k"] == pytest.approx(free, abs=0.02)
 
 
 class Pair(nn.Module):

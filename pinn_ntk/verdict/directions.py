@@ -38,7 +38,9 @@ class Directions(Reruns):
 
     def _joined(self) -> tuple[Joint, Tensor] | None:
         ran = self.wide
-        params = {n: p for n, p in ran.params.items() if n in self.look.trained}
+        bound = self._bound()
+        free = self.look.trained.keys() - set(bound)
+        params = {n: p for n, p in ran.params.items() if n in free}
         behind = calls_behind(ran)
         calls = [behind[term] for term in self.equations if term in behind]
         outputs = [c.output for c in calls if not c.leaf and c.output.requires_grad]
@@ -103,14 +105,16 @@ class Directions(Reruns):
         return {} if self._joint is None else self._joint[0].left_over()
 
     def _coefficients(self) -> list[str]:
-        """Names of the inverse parameters, a few numbers each, that are bound by terms alone."""
+        """Names of the inverse parameters, a few numbers each."""
         groups, trained = self.look.groups, self.look.trained
         few = [n for n, p in trained.items() if p.numel() <= FEW and groups.get(n) == "inverse"]
-        if not few or not any(group == "network" for group in groups.values()):
-            return []
+        return few if any(group == "network" for group in groups.values()) else []
+
+    def _bound(self) -> list[str]:
+        """Those of them that a penalty holds, and that the terms need not tell."""
         loss = self.look.loss
-        bound = {id(p) for p in set_aside(loss)} if loss is not None and loss.requires_grad else ()
-        return [name for name in few if id(trained[name]) not in bound]
+        held = {id(p) for p in set_aside(loss)} if loss is not None and loss.requires_grad else ()
+        return [name for name in self._coefficients() if id(self.look.trained[name]) in held]
 
     @quantity("the range of J", nothing)
     def unreached(self) -> float | None:
