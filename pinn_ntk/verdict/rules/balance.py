@@ -58,9 +58,9 @@ FAST = 0.3
 FAR_SLOWER = 1000.0
 """The same from which a term is held up though it falls."""
 
-OUTWEIGHED, ALSO_WORSE = 100.0, 20.0
+OUTWEIGHED, ALSO_WORSE, MUCH = 100.0, 20.0, 0.15
 """Rate 2 w mean(K_ii) of the fastest term over that of an unsolved one, by itself; both this and
-what is left of them."""
+what is left of them, of which much is left."""
 
 SLOW, NOT_SLOW = 0.9, 0.6
 """Share of r^2 in slow modes above which weights do not help, and below which they do."""
@@ -124,6 +124,7 @@ def outweighed(case: Case) -> Verdict | None:
     slow = case.slow.get(term, 0.0)
     alone = ratio > OUTWEIGHED and case.unsolved.get(term, 0.0) >= LARGE and slow < SLOW
     both = min(ratio, worse) > ALSO_WORSE and case.slow.get(term, 1.0) < NOT_SLOW
+    both = both and case.left[term] > MUCH
     if term not in case.unsolved or not (alone or both) or case.at_odds:
         return None
     evidence = (
