@@ -176,14 +176,6 @@ SPEAKS: dict[str, tuple[Cause, dict[str, Any]]] = {
         Cause.CONTRADICTION,
         {"cancelling": 0.001, "modes": {"pde": (0.8, 0.0), "bc": (0.2, 0.01)}},
     ),
-    "another learns faster": (
-        Cause.IMBALANCE,
-        {
-            "rms": {"pde": 0.001, "bc": 0.18},
-            "rates": {"pde": 60.0, "bc": 1.0},
-            "modes": {"bc": (0.1, 0.5)},
-        },
-    ),
     "imbalance": (Cause.IMBALANCE, {"rms": {"pde": 0.01, "bc": 0.9}, "modes": {"bc": (0.9, 0.0)}}),
     "early times": (Cause.CAUSALITY, {"concentration": {"pde": {"share": 0.9, "early": 0.9}}}),
     "a long time, solved": (
