@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
@@ -38,9 +39,7 @@ def false_claims(verdict: Verdict, module: nn.Module, planted: str, error: float
 
 def _held_by_none(verdict: Verdict, module: nn.Module) -> bool:
     """Parameters that are said to be held by no optimizer are held by none, or are frozen."""
-    optimizers = module.configure_optimizers()  # type: ignore[operator]
-    optimizer = optimizers["optimizer"] if isinstance(optimizers, dict) else optimizers
-    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    held = {id(p) for group in _groups(module) for p in group["params"]}
     named = dict(module.named_parameters())
     said = [name.partition(" and ")[0] for name in verdict.about.split(", ")]
     known = [named[name] for name in said if name in named]
@@ -62,9 +61,17 @@ def _decays(verdict: Verdict, module: nn.Module) -> bool:
     """Where weight decay is named, some group decays; where chance is, something draws numbers."""
     if verdict.title != "weight decay":
         return True
-    optimizers = module.configure_optimizers()  # type: ignore[operator]
-    optimizer = optimizers["optimizer"] if isinstance(optimizers, dict) else optimizers
-    return any(group.get("weight_decay") for group in optimizer.param_groups)
+    return any(group.get("weight_decay") for group in _groups(module))
+
+
+def _groups(module: nn.Module) -> list[dict[str, Any]]:
+    """Parameter groups of all optimizers, in any of the shapes that Lightning takes."""
+    made = module.configure_optimizers()  # type: ignore[operator]
+    if isinstance(made, tuple) and made and isinstance(made[0], list):  # optimizers, schedulers
+        made = made[0]
+    each = made if isinstance(made, list | tuple) else [made]
+    optimizers = [one["optimizer"] if isinstance(one, dict) else one for one in each]
+    return [group for optimizer in optimizers for group in optimizer.param_groups]
 
 
 CHECKS: dict[Cause, Check] = {

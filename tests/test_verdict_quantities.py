@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from pinn_ntk import empirical_ntk, look
 from pinn_ntk.looks.rerun import Change, Rerun
-from pinn_ntk.verdict.case import Case
+from pinn_ntk.verdict.case import WHOLE, Case
+from pinn_ntk.verdict.reruns import LENGTHS, _direction
 from tests.cases_of_residuals import Residuals, case_of, d, grid, network, rms
 
 
@@ -477,6 +478,21 @@ def test_parameters_whose_group_stands_still(rates: tuple[float, float], idle: l
         [{"params": p, "lr": lr} for p, lr in zip(groups, rates, strict=True)]
     )
     assert case_of(slope, model, grid(), optimizer=optimizer).idle == idle
+
+
+def test_the_derivative_of_a_steep_network_is_whole():
+    """Central differences of the longer step are off by more than a branch that is cut off."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Linear(1, 40), nn.Tanh(), nn.Linear(40, 40), nn.Tanh(), nn.Linear(40, 40), nn.Tanh(),
+        nn.Linear(40, 1),
+    ).double()  # fmt: skip
+    for layer in model[::2]:
+        nn.init.normal_(layer.weight, std=2.0)
+    case = case_of(slope, model, grid())
+    direction = {n: _direction(n, p) for n, p in case.wide.params.items()}
+    assert case._cut(direction, LENGTHS[0])["ode"] > 3 * WHOLE
+    assert case.cut["ode"] < WHOLE
 
 
 def test_what_cannot_be_looked_at_has_a_reason():

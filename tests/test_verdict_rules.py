@@ -193,6 +193,14 @@ SPEAKS: dict[str, tuple[Cause, dict[str, Any]]] = {
         {"cancelling": 0.001, "modes": {"pde": (0.8, 0.0), "bc": (0.8, 0.0)}},
     ),
     "slow modes": (Cause.SPECTRAL_BIAS, {"modes": {"pde": (1e-5, 0.99)}}),
+    "what lies between the points is little, and much for u": (
+        Cause.POINTS,
+        {**SOLVED, "rms": {"pde": 1e-4, "bc": 0.01}, "error": 0.01, "fresh": {"pde": 1e4}},
+    ),
+    "free in a batch along a line": (
+        Cause.NOT_UNIQUE,
+        {**SOLVED, "free": {"u": 0.1, "size": 0.4}, "stays": False, "n_points": 64},
+    ),
     "free": (Cause.NOT_UNIQUE, {"free": {"u": 0.7, "size": 5.0}}),
     "free though solved": (Cause.NOT_UNIQUE, {**SOLVED, "free": {"u": 0.7, "size": 5.0}}),
     "a coefficient free": (
@@ -398,6 +406,16 @@ SILENT: dict[str, tuple[Cause, dict[str, Any]]] = {
         Cause.NOT_UNIQUE,
         {**SOLVED, "free": {"u": 0.01, "size": 0.03}, "stays": False, "n_points": 64},
     ),
+    "free between the few points of a batch in a plane": (
+        Cause.NOT_UNIQUE,
+        {
+            **SOLVED,
+            "free": {"u": 0.1, "size": 0.4},
+            "stays": False,
+            "n_points": 64,
+            "ranges": {"pde": [(0.0, 1.0), (0.0, 1.0)]},
+        },
+    ),
     "two points of a batch": (
         Cause.NOT_UNIQUE,
         {**SOLVED, "free": {"u": 0.1, "size": 0.4}, "stays": False, "n_points": 2},
@@ -587,7 +605,7 @@ SILENT: dict[str, tuple[Cause, dict[str, Any]]] = {
     ),
     "between the points, solved there too": (
         Cause.POINTS,
-        {**SOLVED, "rms": {"pde": 1e-4, "bc": 0.01}, "fresh": {"pde": 1e4}},
+        {**SOLVED, "rms": {"pde": 1e-4, "bc": 0.01}, "error": 1e-4, "fresh": {"pde": 1e4}},
     ),
     "early, where conditions clash": (
         Cause.CAUSALITY,
@@ -636,6 +654,21 @@ SILENT: dict[str, tuple[Cause, dict[str, Any]]] = {
 def test_a_rule_is_silent(name: str):
     cause, known = SILENT[name]
     assert judge(case(previous=(MOVED,), **known)).cause is not cause
+
+
+@pytest.mark.parametrize(
+    ("earlier", "terms", "cause"),
+    [
+        ({"pde": 9.0}, {}, Cause.ROUNDING),
+        ({"pde": 0.01}, {}, Cause.UNKNOWN),
+        ({"pde": 9.0}, {"rms": {"pde": 0.01, "bc": 0.4}}, Cause.UNKNOWN),  # solved since
+    ],
+)
+def test_rounding_at_an_earlier_step_is_not_forgotten(
+    earlier: dict[str, float], terms: dict[str, Any], cause: Cause
+):
+    before = {**START, "rounding": earlier}
+    assert judge(case(previous=(before, START), **terms)).cause is cause
 
 
 def test_every_cause_is_reached_and_described():

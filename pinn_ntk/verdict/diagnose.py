@@ -77,6 +77,7 @@ UNSOLVED: tuple[Rule, ...] = (
     places.unconditioned,
     solution.fine,
     steps.going,
+    solution.rounded_before,
 )
 """Asked in this order where a term is not solved: facts before likelihoods."""
 

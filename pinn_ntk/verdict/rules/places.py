@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from pinn_ntk.verdict.case import BARELY, SOLVED, Case, worst_of
+from pinn_ntk.verdict.case import BARELY, SOLVED, WRONG, Case, worst_of
 from pinn_ntk.verdict.cause import Cause
 from pinn_ntk.verdict.verdict import FACT, LIKELY, POSSIBLE, Evidence, Verdict
 
@@ -16,7 +16,7 @@ FREE, FREE_OF_SIZE, FREE_COEFFICIENT = 5e-4, 0.012, 0.1
 
 
 FEWEST = 10
-"""Points of a batch from which it says anything of what is free."""
+"""Points of a batch along each coordinate from which it says anything of what is free."""
 
 ONE_MODE = 0.5
 """Share of the largest mode in what is free, above which it is a function and not noise."""
@@ -33,7 +33,10 @@ FREE_IN_BATCH, FEW_POINTS = 0.05, 100
 def between(case: Case) -> Verdict | None:
     """The equation holds at its points and not between them."""
     term, ratio = worst_of(case.fresh)
-    if not ratio > BETWEEN or not _left_there(case, term, ratio) > BARELY:
+    if not ratio > BETWEEN:
+        return None
+    off = (case.error or 0.0) * math.sqrt(ratio)  # of u, were the residual that between the points
+    if not _left_there(case, term, ratio) > BARELY and not off > WRONG:
         return None
     if (same := _redrawn(case)) is not None:
         return same
@@ -111,7 +114,7 @@ def not_unique(case: Case) -> Verdict | None:
     if not of_prior > FREE or not of_size > (FREE_IN_BATCH if few else FREE_OF_SIZE):
         return None
     kinked = case.kinked and bool(case.activations)  # which leave u free between the points
-    if not mode > ONE_MODE or kinked or (few and (case.n_points or FEWEST) < FEWEST):
+    if not mode > ONE_MODE or kinked or (few and _sparse(case)):
         return None
     if (places := _ended(case) or _redrawn(case)) is not None:
         return places
@@ -120,6 +123,12 @@ def not_unique(case: Case) -> Verdict | None:
         Evidence("the same over the prior one", of_prior, "1e-6 where nothing is free"),
     )
     return Verdict(Cause.NOT_UNIQUE, "", seen, LIKELY, FIX)
+
+
+def _sparse(case: Case) -> bool:
+    """Whether the points of one batch lie so far apart that u is free between them."""
+    axes = max(map(len, case.ranges.values()), default=1)
+    return case.n_points is not None and case.n_points < FEWEST**axes
 
 
 def _redrawn(case: Case) -> Verdict | None:

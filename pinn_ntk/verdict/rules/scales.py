@@ -10,7 +10,7 @@ from pinn_ntk.verdict.verdict import FACT, LIKELY, Evidence, Verdict
 LARGE_INPUT, SMALL_SPREAD, FAR_MEAN = 20.0, 0.01, 10.0
 """|x|, standard deviation, and |mean| over that, from which inputs are not scaled."""
 
-FLAT, FLAT_AT_FIRST, DEAD = 0.5, 0.4, 0.9
+FLAT, FLAT_AT_FIRST, DEAD = 0.5, 0.3, 0.9
 """Share of units at which no gradient passes; the same from the first measurement on."""
 
 REPEATED = 0.5
@@ -117,8 +117,9 @@ def outputs_not_scaled(case: Case) -> Verdict | None:
     if not COMMON < unit < 1 / COMMON:
         quantity += f", over the {number(unit, 2)} that the network gives for 1"
     evidence = (Evidence(quantity, most, threshold),)
+    size = number(most * unit, 1)
     remedy = (
-        "u = scale * net(x), with a scale near the size of the solution; or write the equations "
-        "in units in which u is near 1, and divide each residual by its size."
+        f"u = scale * net(x) with a scale near {size}, and each residual over its size; or the "
+        "equations in units in which u is near 1."
     )
     return Verdict(Cause.OUTPUTS_NOT_SCALED, term, evidence, LIKELY, remedy)

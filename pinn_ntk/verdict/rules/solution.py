@@ -59,6 +59,13 @@ def few_parameters(case: Case) -> Verdict | None:
     return Verdict(Cause.TOO_NARROW, case.worst, evidence, LIKELY, remedy)
 
 
+DOUBLE = (
+    "Trainer(precision='64-true'), with points in float64 there and wherever the model is called "
+    "later; or a larger step in a difference quotient, 1e-2 of the domain say, or autograd in its "
+    "place."
+)
+
+
 def rounding(case: Case) -> Verdict | None:
     """The same parameters give another residual in float64."""
     hurt = {t: x for t, x in case.rounding.items() if t in case.unsolved or _all_of_it(case, t)}
@@ -66,11 +73,24 @@ def rounding(case: Case) -> Verdict | None:
     if not change > ROUNDED:
         return None
     evidence = (Evidence(f"relative change of {term} in float64", change, "above 0.05"),)
-    remedy = (
-        "Trainer(precision='64-true'), with points in float64 there and wherever the model is "
-        "called later; or a larger step in a difference quotient, or autograd in its place."
+    return Verdict(Cause.ROUNDING, term, evidence, FACT, DOUBLE)
+
+
+def rounded_before(case: Case) -> Verdict | None:
+    """Nothing else is known, and rounding was in the way of an unsolved term before."""
+    before = {
+        term: change
+        for one in case.previous
+        for term, change in one.get("rounding", {}).items()
+        if term in case.unsolved and change > ROUNDED
+    }
+    term, change = worst_of(before)
+    if not before:
+        return None
+    evidence = (
+        Evidence(f"relative change of {term} in float64, at an earlier step", change, "above 0.05"),
     )
-    return Verdict(Cause.ROUNDING, term, evidence, FACT, remedy)
+    return Verdict(Cause.ROUNDING, term, evidence, LIKELY, DOUBLE)
 
 
 SWALLOWED, HIDDEN = 1e-3, 0.5
