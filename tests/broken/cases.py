@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from tests.broken.capacity import CAPACITY
 from tests.broken.conditions import CONDITIONS
+from tests.broken.eighth import EIGHTH
 from tests.broken.fifth import FIFTH
 from tests.broken.fourth import FOURTH
 from tests.broken.graph import GRAPH
 from tests.broken.healthy import HEALTHY
+from tests.broken.ninth import NINTH
 from tests.broken.others import OTHERS
 from tests.broken.overflow import NUMBERS
 from tests.broken.points import PLACES
@@ -17,6 +19,7 @@ from tests.broken.seventh import SEVENTH
 from tests.broken.sixth import SIXTH
 from tests.broken.slow import SLOW
 from tests.broken.steps import STEPS
+from tests.broken.tenth import TENTH
 from tests.broken.third import THIRD
 from tests.broken.unseen import UNSEEN
 from tests.broken.vanishing import VANISHES
@@ -35,5 +38,8 @@ RUNS: list[Run] = [
         *FIFTH,
         *SEVENTH,
         *SIXTH,
+        *EIGHTH,
+        *NINTH,
+        *TENTH,
     ),
 ]

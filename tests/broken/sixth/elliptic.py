@@ -94,19 +94,19 @@ class Membrane(Pinn):
 
 
 ELLIPTIC = [
-    Run("sixth-poisson-numpy", "DETACHED", "judge", Poisson,
+    Run("sixth-poisson-numpy", "DETACHED", "set", Poisson,
         {"steps": 60, "optim": lbfgs(max_iter=15), "points": uniform(200, (0, 1), (0, 1))},
         {"problem": Numpy}),
-    Run("sixth-poisson-width", "TOO_NARROW", "judge", Poisson,
+    Run("sixth-poisson-width", "TOO_NARROW", "set", Poisson,
         {"m": 1, "n": 2, "steps": 60, "optim": lbfgs(max_iter=15)},
         {"net": {"width": 2}}),
-    Run("sixth-poisson-few", "POINTS", "judge", Poisson,
+    Run("sixth-poisson-few", "POINTS", "set", Poisson,
         {"m": 1, "n": 2, "steps": 60, "optim": lbfgs(max_iter=15)},
         {"points": uniform(10, (0, 1), (0, 1))}),
-    Run("sixth-membrane-relu", "DERIVATIVE_VANISHES", "judge", Membrane,
+    Run("sixth-membrane-relu", "DERIVATIVE_VANISHES", "set", Membrane,
         {"steps": 900, "optim": adam(5e-3), "points": uniform(200, (0, 1), (0, 1))},
         {"net": {"activation": "leaky_relu"}}),
-    Run("sixth-membrane-batches", "CLEAN", "judge", Membrane,
+    Run("sixth-membrane-batches", "CLEAN", "set", Membrane,
         {"n": 2, "hard": True, "batch": 60, "steps": 600, "optim": adam(5e-3),
          "points": uniform(600, (0, 1), (0, 1))}),
 ]  # fmt: skip

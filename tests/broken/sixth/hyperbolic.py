@@ -102,12 +102,12 @@ MESON = {"steps": 1000, "optim": adam(5e-3), "points": uniform(200, (0, 1), (0, 
 decayed = partial(torch.optim.Adam, lr=5e-3)
 
 HYPERBOLIC = [
-    Run("sixth-advection-decay", "RANDOM_OR_DECAY", "judge", Ring,
+    Run("sixth-advection-decay", "RANDOM_OR_DECAY", "set", Ring,
         {"steps": 800, "optim": partial(decayed, weight_decay=1e-5), "fresh": True},
         {"optim": partial(decayed, weight_decay=0.1)}),
-    Run("sixth-meson-start", "NOTHING_TO_FIND", "judge", KleinGordon, MESON,
+    Run("sixth-meson-start", "NOTHING_TO_FIND", "set", KleinGordon, MESON,
         {"without": ("displacement",)}),
-    Run("sixth-meson-mesh", "REPEATED_POINTS", "judge", KleinGordon,
+    Run("sixth-meson-mesh", "REPEATED_POINTS", "set", KleinGordon,
         MESON | {"points": mesh(12), "m": 3.0, "steps": 1300}, {"points": mesh(12, each=False)}),
-    Run("sixth-meson-graph", "DETACHED", "judge", KleinGordon, MESON, {"problem": Retained}),
+    Run("sixth-meson-graph", "DETACHED", "set", KleinGordon, MESON, {"problem": Retained}),
 ]  # fmt: skip

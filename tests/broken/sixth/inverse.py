@@ -180,16 +180,16 @@ class Kinetics(Pinn):
 
 OSCILLATOR = {"steps": 1300, "optim": adam(5e-3), "net": {"scaled": True}}
 INVERSE = [
-    Run("sixth-damper-parameters", "NOT_TRAINED", "judge", Damped, OSCILLATOR,
+    Run("sixth-damper-parameters", "NOT_TRAINED", "set", Damped, OSCILLATOR,
         {"trained": weights_of_u}),
-    Run("sixth-damper-spring", "CONTRADICTION", "judge", Damped, OSCILLATOR,
+    Run("sixth-damper-spring", "CONTRADICTION", "set", Damped, OSCILLATOR,
         {"problem": Spring}),
-    Run("sixth-conductivity", "NOT_TRAINED", "judge", Conductivity,
+    Run("sixth-conductivity", "NOT_TRAINED", "set", Conductivity,
         {"steps": 80, "optim": lbfgs(max_iter=15)}, {"trained": weights_of_u}),
-    Run("sixth-growth-table", "BROADCAST", "judge", Growth,
+    Run("sixth-growth-table", "BROADCAST", "set", Growth,
         {"steps": 1300, "optim": adam(8e-3)}, {"flat": True}),
-    Run("sixth-drift-both", "NOT_UNIQUE", "judge", Drift,
+    Run("sixth-drift-both", "NOT_UNIQUE", "set", Drift,
         {"steps": 1200, "optim": adam(5e-3)}, {"known": False}),
-    Run("sixth-kinetics", "CLEAN", "judge", Kinetics,
+    Run("sixth-kinetics", "CLEAN", "set", Kinetics,
         {"steps": 60, "optim": lbfgs(max_iter=10)}),
 ]  # fmt: skip
