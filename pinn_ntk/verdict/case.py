@@ -37,9 +37,12 @@ ERROR = "error of {} that residuals amount to, for the equation as written"
 CLASH = 0.2
 """Difference of two values that are asked for at one place, over the largest, that counts."""
 
-STUCK, ALONE, CALM = 0.2, 0.1, 0.2
+STUCK, ALONE, CALM = 0.15, 0.1, 0.2
 """What is left of a term after the best step for all terms; share that one for it alone leaves;
 |sum of gradients| over the sum of their sizes of a loss at rest."""
+
+HARDLY = 1e-3
+"""Rate 2 w mean(K_ii) of a term over that of the fastest, below which its weight is in its way."""
 
 SOLVABLE = 0.3
 """Share of a term that the best step leaves, below which nothing but time is lacking."""
@@ -137,9 +140,13 @@ class Case(
 
     @property
     def right(self) -> bool:
-        """Whether residuals amount to next to no error, as far as derivatives are whole."""
+        """Whether residuals amount to next to no error, as far as derivatives are whole.
+
+        That is not known where the step that it is taken from leaves most of a term.
+        """
         whole = all(cut <= WHOLE for cut in self.cut.values())
-        return self.error is not None and self.amiss[1] < RIGHT and whole
+        left = max((self.apart.get(t, (0.0, 0.0))[1] for t in self.unsolved), default=0.0)
+        return self.error is not None and self.amiss[1] < RIGHT and whole and left < HALF
 
     @property
     def amiss(self) -> tuple[str, float]:
@@ -164,9 +171,15 @@ class Case(
 
     @property
     def at_odds(self) -> bool:
-        """Whether the loss is at rest where no step helps all terms."""
+        """Whether the loss is at rest where no step helps all terms, and no weight is why."""
         calm = (1.0 if self.cancelling is None else self.cancelling) < CALM
-        return calm and self.stationary and bool(self.stuck[0])
+        term = self.stuck[0]
+        return calm and self.stationary and bool(term) and not self.hardly_counts(term)
+
+    def hardly_counts(self, term: str) -> bool:
+        """Whether another term learns far faster with the weights in force."""
+        rates = {t: self.weights.get(t, 1.0) * x for t, x in self.rates.items() if t in self.rms}
+        return rates.get(term, math.inf) < HARDLY * max(rates.values(), default=0.0)
 
     def timed(self, equation: str) -> bool:
         """Whether an equation runs in time from a condition, as far as is known."""

@@ -79,8 +79,9 @@ class Points(Reruns):
     def time(self, equation: str) -> int | None:
         """Column of the points at whose first value conditions hold, and not at its last."""
         x = self.points.get(equation)
-        others = [p for t, p in self.points.items() if t not in self.equations]
-        if x is not None and set(self.rms) <= set(self.equations):
+        conditions = self._conditions()
+        others = [p for t, p in self.points.items() if t in conditions]
+        if x is not None and not conditions:
             return self._held_at_start(equation, x)
         if x is None or not others or any(p.shape[1] != x.shape[1] for p in others):
             return None
@@ -90,6 +91,17 @@ class Points(Reruns):
         last = {k for k in range(x.shape[1]) if any(_near(p[:, k], 1.0).any() for p in places)}
         alone = [k for k in first if k not in last] if x.shape[1] == 1 else first
         return alone[0] if len(alone) == 1 else None
+
+    def _conditions(self) -> list[str]:
+        """Terms that hold elsewhere than the equations; not a sum that is to be conserved, say."""
+        inside = [self.points[t] for t in self.equations if t in self.points]
+        solved = set(self.homogeneous)
+        return [
+            t
+            for t in self.rms
+            if t not in self.equations
+            and not (t in solved and any(_same(self.points.get(t), x) for x in inside))
+        ]
 
     def _held_at_start(self, equation: str, x: Tensor) -> int | None:
         """Column at whose first value u holds by construction: parameters do not move it there.
@@ -121,7 +133,7 @@ class Points(Reruns):
             return False
         every = torch.cat(lines)
         low, size = every.min(), (every.max() - every.min()).clamp(min=1e-12)
-        others = [self.points.get(t) for t in self.rms if t not in self.equations]
+        others = [self.points.get(t) for t in self._conditions()]
         return all(
             x is not None and x.shape[1] == 1 and bool(_near((x - low) / size, 0.0).all())
             for x in others
@@ -156,6 +168,10 @@ def differing(x: Tensor, r: Tensor) -> float:
         return 0.0
     mean = torch.zeros(len(different), dtype=r.dtype, device=r.device).index_add_(0, place, r)
     return float((r - (mean / count)[place]).square().sum()) / total
+
+
+def _same(x: Tensor | None, other: Tensor) -> bool:
+    return x is not None and x.shape == other.shape and bool((x == other).all())
 
 
 def _near(column: Tensor, place: float) -> Tensor:

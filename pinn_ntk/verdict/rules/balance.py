@@ -154,6 +154,9 @@ def causality(case: Case) -> Verdict | None:
     """What is left of an equation sits in a few points, early in time."""
     if case.clash is not None and case.clash[2] > CLASH:
         return None  # it sits where conditions meet
+    along_a_line = all(len(axes) == 1 for axes in case.ranges.values())
+    if case.at_odds and along_a_line and not case.beginnings:
+        return None  # data say otherwise
     for term, where in case.concentration.items():
         early = where.get("early", 0.0)
         share = LESS if early > ALL_EARLY else CONCENTRATED

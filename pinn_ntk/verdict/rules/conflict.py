@@ -69,7 +69,7 @@ def incompatible(case: Case) -> Verdict | None:
         return None
     term, after = case.stuck
     seen = (
-        Evidence(f"what the best step for all terms would leave of {term}", after, "above 0.2"),
+        Evidence(f"what the best step for all terms would leave of {term}", after, "above 0.15"),
         Evidence(f"share that one for {term} alone would leave", case.apart[term][1], "below 0.1"),
     )
     if _from_the_start(case):

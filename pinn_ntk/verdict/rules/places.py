@@ -11,7 +11,7 @@ from pinn_ntk.verdict.verdict import FACT, LIKELY, POSSIBLE, Evidence, Verdict
 BETWEEN, APART = 100.0, 20.0
 """Mean square between the points over that at them; the same at points further away."""
 
-FREE, FREE_OF_SIZE, FREE_COEFFICIENT = 5e-4, 0.012, 0.1
+FREE, FREE_OF_SIZE, FREE_COEFFICIENT = 5e-4, 0.012, 0.02
 """Variance that the terms leave: of u over the prior one and over u^2, both; of a coefficient."""
 
 
@@ -99,6 +99,17 @@ def unconditioned(case: Case) -> Verdict | None:
     return Verdict(Cause.NOT_UNIQUE, "", evidence, LIKELY, FIX)
 
 
+SURE, SURE_OF_SIZE, ALL_OF_IT = 0.01, 0.1, 0.95
+"""The same, and the share of one mode in it, from which a loss that still falls does not matter."""
+
+
+def never_unique(case: Case) -> Verdict | None:
+    """One function may be added to u while no residual changes, however long it is waited."""
+    free = case.free
+    sure = free.get("u", 0.0) > SURE and free.get("size", 0.0) > SURE_OF_SIZE
+    return not_unique(case) if sure and free.get("mode", 0.0) > ALL_OF_IT else None
+
+
 def not_unique(case: Case) -> Verdict | None:
     """u, or a coefficient, may change while no residual does."""
     free = dict(case.free)
@@ -106,7 +117,7 @@ def not_unique(case: Case) -> Verdict | None:
     mode = free.pop("mode", 1.0)
     name, variance = worst_of(free)
     if variance > FREE_COEFFICIENT:
-        evidence = (Evidence(f"variance of {name} that the terms leave", variance, "above 0.1"),)
+        evidence = (Evidence(f"variance of {name} that the terms leave", variance, "above 0.02"),)
         remedy = "Data that tell the coefficients apart, or fewer of them."
         title = "coefficients are not determined"
         return Verdict(Cause.NOT_UNIQUE, name, evidence, LIKELY, remedy, title)
@@ -116,6 +127,8 @@ def not_unique(case: Case) -> Verdict | None:
     kinked = case.kinked and bool(case.activations)  # which leave u free between the points
     if not mode > ONE_MODE or kinked or (few and _sparse(case)):
         return None
+    if case.stays and _sparse(case):
+        return _too_few(case)
     if (places := _ended(case) or _redrawn(case)) is not None:
         return places
     seen = (
@@ -123,6 +136,15 @@ def not_unique(case: Case) -> Verdict | None:
         Evidence("the same over the prior one", of_prior, "1e-6 where nothing is free"),
     )
     return Verdict(Cause.NOT_UNIQUE, "", seen, LIKELY, FIX)
+
+
+def _too_few(case: Case) -> Verdict:
+    """u is free between points that are few for the dimension."""
+    evidence = (
+        Evidence("points of the equation", case.n_points or 0, ""),
+        Evidence("variance of u that the terms leave, over u^2", case.free["size"], "above 0.012"),
+    )
+    return Verdict(Cause.POINTS, "", evidence, LIKELY, "More points.", "too few points")
 
 
 def _sparse(case: Case) -> bool:

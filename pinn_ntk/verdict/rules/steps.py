@@ -21,7 +21,7 @@ REACH = 2.0
 FALLING = 0.1
 """Decades by which a loss that still falls does so in the last tenth of the steps."""
 
-LEARNED = 0.6
+LEARNED = 1.0
 """Sum of the learning rates below which Adam has not come far."""
 
 WAY = 0.1
@@ -100,7 +100,7 @@ def stopped(case: Case) -> Verdict | None:
     if case.scheduled is None or not case.scheduled < LEARNED:
         return None
     evidence = (
-        Evidence("learning rate times steps", case.scheduled, "below 0.6"),
+        Evidence("learning rate times steps", case.scheduled, "below 1"),
         Evidence("decades that the loss fell in the last tenth", falling, "it stands"),
     )
     remedy = "A schedule that falls more slowly, and not to zero; or a larger learning rate."
@@ -159,7 +159,7 @@ def early(case: Case) -> Verdict | None:
         evidence = (Evidence("decades that the loss fell in the last tenth", falling, "above 0.1"),)
         return Verdict(Cause.EARLY, "", evidence, LIKELY, _wait(case, falling))
     if case.adaptive and case.scheduled is not None and case.scheduled < LEARNED:
-        evidence = (Evidence("learning rate times steps", case.scheduled, "below 0.6"),)
+        evidence = (Evidence("learning rate times steps", case.scheduled, "below 1"),)
         remedy = f"Wait, or a larger learning rate: {case.steps} steps so far are few for it."
         return Verdict(Cause.EARLY, "", evidence, LIKELY, remedy)
     return None
