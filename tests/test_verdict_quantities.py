@@ -442,6 +442,22 @@ def test_a_long_time_adds_up():
     assert case_of(heat, network(2), heat_points()).duration["pde"]["times"] > 0
 
 
+@pytest.mark.parametrize(("total", "time"), [(0.0, 0), (1.0, None)])
+def test_a_sum_that_is_conserved_is_no_condition_in_time(total: float, time: int | None):
+    """u' = -u, v' = u, u(0) = 1, and u + v at all times, which u = 0 solves, or which is like data."""
+
+    def pair(model: nn.Module, points: Tensor) -> dict[str, Tensor]:
+        x = points.clone().requires_grad_()
+        u, v = model(x).split(1, 1)
+        start = model(points[:1])[:, :1] - 1
+        return {"u": d(u, x) + u, "v": d(v, x) - u, "total": u + v - total, "start": start}
+
+    model = nn.Sequential(nn.Linear(1, 16), nn.Tanh(), nn.Linear(16, 2)).double()
+    case = case_of(pair, model, grid())
+    assert case.time("u") == time
+    assert case.beginnings is (time == 0)
+
+
 def test_two_point_problems_have_no_time():
     def poisson(model: nn.Module, points: Tensor) -> dict[str, Tensor]:
         x = points.clone().requires_grad_()

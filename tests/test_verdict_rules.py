@@ -254,7 +254,59 @@ SPEAKS: dict[str, tuple[Cause, dict[str, Any]]] = {
     ),
     "at odds from early times on": (
         Cause.CAUSALITY,
-        {**AT_ODDS, "concentration": {"pde": {"share": 0.35, "early": 1.0}}},
+        {
+            **AT_ODDS,
+            "concentration": {"pde": {"share": 0.35, "early": 1.0}},
+            "ranges": {"pde": [(0.0, 1.0), (0.0, 1.0)]},
+        },
+    ),
+    "at odds with data along a line, from early times on": (
+        Cause.CONTRADICTION,
+        {**AT_ODDS, "concentration": {"pde": {"share": 0.9, "early": 1.0}}},
+    ),
+    "at odds, and the weight is a thousandth": (
+        Cause.IMBALANCE,
+        {**AT_ODDS, "rms": {"pde": 0.9, "bc": 0.01}, "weights": {"pde": 1e-5, "bc": 1.0}},
+    ),
+    "one function is free, and the loss falls": (
+        Cause.NOT_UNIQUE,
+        {
+            "free": {"u": 0.09, "size": 3.0, "mode": 0.999},
+            "course": {"falling": 0.2, "fallen": 3.0, "rising": 0.0, "jitter": 0.0},
+        },
+    ),
+    "four points in a plane": (
+        Cause.POINTS,
+        {
+            **SOLVED,
+            "free": {"u": 0.01, "size": 0.1},
+            "n_points": 4,
+            "ranges": {"pde": [(0.0, 1.0), (0.0, 1.0)]},
+        },
+    ),
+    "a coefficient hardly told": (
+        Cause.NOT_UNIQUE,
+        {**SOLVED, "free": {"u": 1e-6, "size": 0.0, "k": 0.04}},
+    ),
+    "a start that is rounded away, where u = 0 solves the rest": (
+        Cause.ROUNDING,
+        {
+            "rms": {"pde": 1e-3, "bc": 0.0},
+            "zero": {"pde": 0.0, "bc": 0.0},
+            "parts": {"pde": 0.1, "bc": 0.7},
+            "size": 0.01,
+            "exact": {"pde": 1e-3, "bc": 0.7},
+            "error": 0.01,
+        },
+    ),
+    "barely solved, by a step that leaves the rest": (
+        Cause.CAUSALITY,
+        {
+            "rms": {"pde": 0.2, "bc": 0.01},
+            "error": 0.04,
+            "apart": {"pde": (0.99, 0.99), "bc": (0.0, 0.0)},
+            "concentration": {"pde": {"share": 0.9, "early": 1.0}},
+        },
     ),
     "many oscillations": (
         Cause.SPECTRAL_BIAS,
@@ -538,6 +590,17 @@ SILENT: dict[str, tuple[Cause, dict[str, Any]]] = {
             "rates": {"pde": 60.0, "bc": 1.0},
             "modes": {"bc": (0.1, 0.5)},
         },
+    ),
+    "one function is free perhaps, and the loss falls": (
+        Cause.NOT_UNIQUE,
+        {
+            "free": {"u": 0.09, "size": 3.0, "mode": 0.7},
+            "course": {"falling": 0.2, "fallen": 3.0, "rising": 0.0, "jitter": 0.0},
+        },
+    ),
+    "a coefficient told by few data": (
+        Cause.NOT_UNIQUE,
+        {**SOLVED, "free": {"u": 1e-6, "size": 0.0, "k": 0.004}},
     ),
     "terms alike": (Cause.IMBALANCE, {"modes": {"pde": (0.9, 0.0), "bc": (0.9, 0.0)}}),
     "cancels, but solved": (Cause.CONTRADICTION, {**SOLVED, "cancelling": 1e-6}),
