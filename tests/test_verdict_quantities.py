@@ -444,7 +444,7 @@ def test_a_long_time_adds_up():
 
 @pytest.mark.parametrize(("total", "time"), [(0.0, 0), (1.0, None)])
 def test_a_sum_that_is_conserved_is_no_condition_in_time(total: float, time: int | None):
-    """u' = -u, v' = u, u(0) = 1, and u + v at all times, which u = 0 solves, or which is like data."""
+    """u' = -u, v' = u, u(0) = 1, and u + v at all times: u = 0 solves it, or it is like data."""
 
     def pair(model: nn.Module, points: Tensor) -> dict[str, Tensor]:
         x = points.clone().requires_grad_()
