@@ -72,9 +72,9 @@ def _accuses(one: Any) -> bool:
 MEASURED = """Small PINNs, broken on purpose (one mistake each, confirmed by a twin without it that
 works), healthy, and stopped early, trained under `NTKMonitor()` as it comes by
 `python -m benchmarks.verdict`, which writes this section. A broken run counts where it fails: its
-solution is off by more than 20 %. Thresholds were set on {set} of them, of seven hands; {judge}
-were written by a hand that had seen neither the rules nor the first ones, and were judged before
-anybody looked at them: that is what to expect of a run of your own.
+solution is off by more than 20 %. Thresholds were set on {set} of them, of eight hands; {judge}
+were written by three hands that had seen neither the rules nor the first ones nor each other, and
+were judged before anybody looked at them: that is what to expect of a run of your own.
 
 {table}
 
