@@ -598,6 +598,15 @@ SILENT: dict[str, tuple[Cause, dict[str, Any]]] = {
             "course": {"falling": 0.2, "fallen": 3.0, "rising": 0.0, "jitter": 0.0},
         },
     ),
+    "a coefficient hardly told by one batch": (
+        Cause.NOT_UNIQUE,
+        {
+            **SOLVED,
+            "free": {"u": 1e-6, "size": 0.0, "k": 0.04},
+            "stays": False,
+            "n_points": 20,
+        },
+    ),
     "a coefficient told by few data": (
         Cause.NOT_UNIQUE,
         {**SOLVED, "free": {"u": 1e-6, "size": 0.0, "k": 0.004}},

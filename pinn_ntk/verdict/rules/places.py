@@ -26,8 +26,8 @@ LOOSE = 2e-4
 
 FIX = "Add what fixes it: an initial value, a boundary condition, a datum."
 
-FREE_IN_BATCH, FEW_POINTS = 0.05, 100
-"""Variance over u^2 that so few points leave, which are others at the next step."""
+FREE_IN_BATCH, COEFFICIENT_IN_BATCH, FEW_POINTS = 0.05, 0.1, 100
+"""Variance over u^2, and of a coefficient, that so few points leave, others at the next step."""
 
 
 def between(case: Case) -> Verdict | None:
@@ -116,12 +116,12 @@ def not_unique(case: Case) -> Verdict | None:
     of_prior, of_size = free.pop("u", 0.0), free.pop("size", 0.0)
     mode = free.pop("mode", 1.0)
     name, variance = worst_of(free)
-    if variance > FREE_COEFFICIENT:
+    few = not case.stays and (case.n_points or FEW_POINTS) < FEW_POINTS
+    if variance > (COEFFICIENT_IN_BATCH if few else FREE_COEFFICIENT):
         evidence = (Evidence(f"variance of {name} that the terms leave", variance, "above 0.02"),)
         remedy = "Data that tell the coefficients apart, or fewer of them."
         title = "coefficients are not determined"
         return Verdict(Cause.NOT_UNIQUE, name, evidence, LIKELY, remedy, title)
-    few = not case.stays and (case.n_points or FEW_POINTS) < FEW_POINTS
     if not of_prior > FREE or not of_size > (FREE_IN_BATCH if few else FREE_OF_SIZE):
         return None
     kinked = case.kinked and bool(case.activations)  # which leave u free between the points
