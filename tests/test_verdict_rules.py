@@ -611,6 +611,13 @@ SILENT: dict[str, tuple[Cause, dict[str, Any]]] = {
         Cause.NOT_UNIQUE,
         {**SOLVED, "free": {"u": 1e-6, "size": 0.0, "k": 0.004}},
     ),
+    "jumps, and nearly solved": (
+        Cause.STEP_TOO_LARGE,
+        {
+            "rms": {"pde": 0.15, "bc": 0.12},
+            "course": {"falling": 0.0, "fallen": 1.7, "rising": 0.5, "jitter": 0.2},
+        },
+    ),
     "terms alike": (Cause.IMBALANCE, {"modes": {"pde": (0.9, 0.0), "bc": (0.9, 0.0)}}),
     "cancels, but solved": (Cause.CONTRADICTION, {**SOLVED, "cancelling": 1e-6}),
     "cancels in slow modes": (Cause.CONTRADICTION, {"cancelling": 1e-6}),

@@ -33,8 +33,8 @@ ENOUGH = 200
 BEGUN = 30
 """Steps before which nothing is said of how training goes."""
 
-RISING, JITTER, STAYS_UP = 0.3, 0.05, 2.0
-"""Share of rising steps, decades by which, and decades that the loss fell in all."""
+RISING, JITTER, STAYS_UP, HIGH = 0.3, 0.05, 2.0, 0.2
+"""Share of rising steps, decades by which, decades that the loss fell in all, what is left."""
 
 THROWN, LEAP = 0.5, 0.1
 """Share of units thrown into saturation; longest step over the parameters that does so."""
@@ -217,6 +217,8 @@ def jumps(case: Case) -> Verdict | None:
     """The loss jumps up and down and stays high, at points that stay."""
     course = case.course
     if not course or not case.stays or not course["fallen"] < STAYS_UP:
+        return None
+    if not max(case.left.values(), default=1.0) > HIGH:
         return None
     if not course["rising"] > RISING or not course["jitter"] > JITTER:
         return None
