@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from pinn_ntk import empirical_ntk, look
 from pinn_ntk.looks.rerun import Change, Rerun
 from pinn_ntk.verdict.case import WHOLE, Case
-from pinn_ntk.verdict.reruns import LENGTHS, _direction
+from pinn_ntk.verdict.wholeness import LENGTHS, _direction
 from tests.cases_of_residuals import Residuals, case_of, d, grid, network, rms
 
 

@@ -20,6 +20,7 @@ from pinn_ntk.verdict.smoothness import Smoothness
 from pinn_ntk.verdict.training import Training
 from pinn_ntk.verdict.walls import Walls
 from pinn_ntk.verdict.waves import Waves
+from pinn_ntk.verdict.wholeness import Wholeness
 
 SOLVED = 0.1
 """Root mean square of a residual over its baseline below which a term is solved."""
@@ -74,6 +75,7 @@ class Case(
     Noise,
     Directions,
     Smoothness,
+    Wholeness,
 ):
     """One measured step, as rules see it.
 

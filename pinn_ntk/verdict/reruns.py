@@ -4,14 +4,11 @@
 | --- | --- |
 | r(u = 0) | residual with the output of every network set to zero: the baseline of a term |
 | order | highest derivative of u in a term: r answers to u = (x - x0)^order at every point x0 |
-| J d | derivative of r along a direction d in parameter space, as the graph has it |
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,14 +23,6 @@ ORDERS = (4, 3, 2, 1)
 """Derivatives that are looked for."""
 
 SEEDS = (101, 202)
-
-LENGTHS = (1e-4, 1e-5)
-"""Lengths of the direction d over that of the parameters, for central differences in float64; the
-second where the first do not agree with the graph, which steep networks take a shorter one for."""
-
-
-EXACT = 1e-4
-"""|J d - dr/dd| / |dr/dd| of a derivative that is whole, and stays so."""
 
 ALIKE = 1e-3
 """Distance of two inputs, over their size, that rounding may bring about."""
@@ -164,34 +153,6 @@ class Reruns(Terms):
         """Term -> root mean square of its residual when it is computed in float64."""
         return {t: rms(self.counted(t, r)) for t, r in self.wide.residuals.items()}
 
-    @quantity(
-        "the derivative along a direction", dict, lasts=lambda found: max(found.values()) < EXACT
-    )
-    def cut(self) -> dict[str, float]:
-        """Term -> |J d - dr/dd| / |dr/dd|, J d of the graph and dr/dd of differences in float64."""
-        direction = {n: _direction(n, p) for n, p in self.wide.params.items() if p.requires_grad}
-        found = self._cut(direction, LENGTHS[0])
-        if max(found.values(), default=0.0) < EXACT:
-            return found
-        again = self._cut(direction, LENGTHS[1])
-        return {term: min(found[term], again.get(term, found[term])) for term in found}
-
-    def _cut(self, direction: Mapping[str, Tensor], relative: float) -> dict[str, float]:
-        """The same by one step of central differences."""
-        here, length = self.wide, relative * _norm(self.wide.params)
-        forward, backward = (
-            self.rerun(Change(double=True, parameters=_along(sign * length, direction)))
-            for sign in (1, -1)
-        )
-        found = {}
-        for term, r in here.residuals.items():
-            after, before = forward.residuals[term], backward.residuals[term]
-            slope = (after - before).detach() / (2 * length)
-            if r.requires_grad and float(slope.norm()) > 0:
-                found[term] = float((_derivative(r, here.params, direction) - slope).norm())
-                found[term] /= float(slope.norm())
-        return found
-
 
 def _differ(r: Tensor, other: Tensor) -> bool:
     change, size = float((r - other).detach().abs().max()), float(other.detach().abs().max())
@@ -230,42 +191,3 @@ def _equal(x: Tensor, y: Tensor) -> bool:
         return bool((x == y).all())
     apart = (x.detach().double() - y.detach().double()).abs().max() if x.numel() else 0.0
     return float(apart) <= ALIKE * max(rms(x), rms(y))
-
-
-def _norm(params: Mapping[str, Tensor]) -> float:
-    return float(torch.stack([p.detach().double().norm() for p in params.values()]).norm())
-
-
-def _direction(name: str, parameter: Tensor) -> Tensor:
-    """A random direction; of each parameter its own, whatever the others are."""
-    seed = sum((place + 1) * ord(letter) for place, letter in enumerate(name))
-    generator = torch.Generator().manual_seed(seed)
-    drawn = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-    return drawn.div(math.sqrt(max(1, parameter.numel()))).to(parameter.device)
-
-
-def _along(length: float, direction: Mapping[str, Tensor]) -> Any:
-    def put(name: str, parameter: Tensor) -> Tensor:
-        if name not in direction:  # frozen
-            return parameter
-        return parameter + length * direction[name].to(parameter)
-
-    return put
-
-
-def _derivative(r: Tensor, params: Mapping[str, Tensor], direction: Mapping[str, Tensor]) -> Tensor:
-    """J d by two backward passes."""
-    weights = torch.zeros_like(r, requires_grad=True)
-    wanted = [(n, p) for n, p in params.items() if p.requires_grad]
-    leaves = [p for _, p in wanted]
-    gradients = torch.autograd.grad(
-        r, leaves, weights, create_graph=True, retain_graph=True, allow_unused=True
-    )
-    pairs = [
-        (g, direction[n]) for (n, _), g in zip(wanted, gradients, strict=True) if g is not None
-    ]
-    if not pairs:
-        return torch.zeros_like(r)
-    along = torch.stack([(g * d).sum() for g, d in pairs]).sum()
-    (found,) = torch.autograd.grad(along, weights, retain_graph=True)
-    return found
