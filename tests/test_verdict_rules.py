@@ -468,6 +468,15 @@ SILENT: dict[str, tuple[Cause, dict[str, Any]]] = {
             "ranges": {"pde": [(0.0, 1.0), (0.0, 1.0)]},
         },
     ),
+    "few points that stay, of a problem that lacks a condition": (
+        Cause.POINTS,
+        {
+            **SOLVED,
+            "free": {"u": 0.7, "size": 5.0},
+            "n_points": 300,
+            "ranges": {"pde": 3 * [(0, 1)]},
+        },
+    ),
     "two points of a batch": (
         Cause.NOT_UNIQUE,
         {**SOLVED, "free": {"u": 0.1, "size": 0.4}, "stays": False, "n_points": 2},

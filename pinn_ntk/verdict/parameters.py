@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -94,9 +95,9 @@ class Parameters(Reruns):
     def idle(self) -> list[str]:
         """Parameters in groups whose learning rate is 0, where that of others is not."""
         groups = [g for o in self.look.optimizers for g in o.param_groups]
-        if not any(float(g["lr"]) for g in groups):
+        if not any(_rate(g) for g in groups):
             return []
-        still = {id(p) for g in groups if not float(g["lr"]) for p in g["params"]}
+        still = {id(p) for g in groups if not _rate(g) for p in g["params"]}
         return [name for name, p in self.look.trained.items() if id(p) in still]
 
     @quantity("frozen parameters", list)
@@ -126,6 +127,11 @@ class Parameters(Reruns):
         outside = {n: p for n, p in thawed.params.items() if n in names}
         inside = {n: p for n, p in thawed.params.items() if n not in names}
         return _share(thawed.residuals, outside, inside)
+
+
+def _rate(group: Mapping[str, Any]) -> float:
+    """Learning rate of a group; of an optimizer that has none, one that is not 0."""
+    return float(group.get("lr", 1.0))
 
 
 def _summed(node: Node) -> list[Node]:

@@ -16,7 +16,7 @@ FREE, FREE_OF_SIZE, FREE_COEFFICIENT = 5e-4, 0.012, 0.02
 
 
 FEWEST = 10
-"""Points of a batch along each coordinate from which it says anything of what is free."""
+"""Points, of a batch along each of two coordinates, from which these tell what is free."""
 
 ONE_MODE = 0.5
 """Share of the largest mode in what is free, above which it is a function and not noise."""
@@ -127,7 +127,7 @@ def not_unique(case: Case) -> Verdict | None:
     kinked = case.kinked and bool(case.activations)  # which leave u free between the points
     if not mode > ONE_MODE or kinked or (few and _sparse(case)):
         return None
-    if case.stays and _sparse(case):
+    if case.stays and (case.n_points or FEWEST) < FEWEST:
         return _too_few(case)
     if (places := _ended(case) or _redrawn(case)) is not None:
         return places
@@ -139,7 +139,7 @@ def not_unique(case: Case) -> Verdict | None:
 
 
 def _too_few(case: Case) -> Verdict:
-    """u is free between points that are few for the dimension."""
+    """u is free between a handful of points."""
     evidence = (
         Evidence("points of the equation", case.n_points or 0, ""),
         Evidence("variance of u that the terms leave, over u^2", case.free["size"], "above 0.012"),
@@ -150,7 +150,7 @@ def _too_few(case: Case) -> Verdict:
 def _sparse(case: Case) -> bool:
     """Whether the points of one batch lie so far apart that u is free between them."""
     axes = max(map(len, case.ranges.values()), default=1)
-    return case.n_points is not None and case.n_points < FEWEST**axes
+    return case.n_points is not None and case.n_points < FEWEST ** min(axes, 2)
 
 
 def _redrawn(case: Case) -> Verdict | None:
