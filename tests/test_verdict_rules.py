@@ -759,6 +759,21 @@ def test_rounding_at_an_earlier_step_is_not_forgotten(
     assert judge(case(previous=(before, START), **terms)).cause is cause
 
 
+@pytest.mark.parametrize(
+    ("weights", "said"),
+    [
+        ({"pde": 1.0, "bc": 1.0}, "10 in place of 1,"),
+        ({"pde": 1.0, "bc": 0.01}, "10 in place of 0.01"),
+    ],
+)
+def test_the_weight_that_is_advised_makes_the_terms_alike(weights: dict[str, float], said: str):
+    """Rates 10 and 1 by themselves: the slower term needs the weight 10, whatever it has now."""
+    left = {"rms": {"pde": 0.01, "bc": 0.9}, "modes": {"bc": (0.9, 0.0)}}
+    verdict = judge(case(previous=(START,), weights=weights, **left))
+    assert verdict.cause is Cause.IMBALANCE
+    assert said in verdict.remedy
+
+
 def test_every_cause_is_reached_and_described():
     assert {cause for cause, _ in SPEAKS.values()} == set(Cause)
     assert ABOUT.keys() == {cause.name for cause in Cause}

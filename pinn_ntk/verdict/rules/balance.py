@@ -139,7 +139,8 @@ def outweighed(case: Case) -> Verdict | None:
 
 
 def _weight(case: Case, term: str, best: str) -> str:
-    weight, rates = case.weights.get(term, 1.0), case.rates
+    weight = case.weights.get(term, 1.0)
+    rates = {t: case.weights.get(t, 1.0) * rate for t, rate in case.rates.items()}
     factor = 100.0
     if rates.get(term, 0.0) > 0 and rates.get(best, 0.0) > rates[term]:
         factor = min(1e4, max(10.0, rates[best] / rates[term]))
