@@ -58,6 +58,7 @@ UNSOLVED: dict[str, Any] = {
     "outside": {},
     "n_points": 40,
     "free": {"u": 1e-6, "size": 1e-5, "k": 1e-4},
+    "free_beside": {},
     "clash": None,
     "duration": {},
     "explained": {},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -36,6 +36,8 @@ class InDouble(TorchFunctionMode):
     ) -> Any:
         if getattr(function, "__name__", "") in DRAWS and args[0].dtype == torch.float64:
             return _drawn(function, args, kwargs or {})
+        if _mixes(function, args):
+            args = [_double(a) for a in args]
         made = function(*args, **(kwargs or {}))
         if not isinstance(made, Tensor) or made.dtype not in LOW:
             return made
@@ -46,6 +48,29 @@ class InDouble(TorchFunctionMode):
             source = given if given.requires_grad and given.dtype == torch.float64 else made
             return source.to(made.device, torch.float64)
         return made
+
+
+def _mixes(function: Callable[..., Any], args: Sequence[Any]) -> bool:
+    """Whether an operation is given float64 beside less: a tensor that no module holds."""
+    name = getattr(function, "__name__", "")
+    if function is torch.autograd.grad or name.endswith("_"):
+        return False
+    dtypes = {a.dtype for a in _tensors(args)}
+    return torch.float64 in dtypes and not dtypes.isdisjoint(LOW)
+
+
+def _tensors(args: Sequence[Any]) -> Iterator[Tensor]:
+    for a in args:
+        if isinstance(a, Tensor):
+            yield a
+        elif isinstance(a, list | tuple):
+            yield from _tensors(a)
+
+
+def _double(a: Any) -> Any:
+    if type(a) in {list, tuple}:
+        return type(a)(map(_double, a))
+    return a.double() if isinstance(a, Tensor) and a.dtype in LOW else a
 
 
 def _drawn(function: Callable[..., Any], args: Sequence[Any], options: Mapping[str, Any]) -> Any:

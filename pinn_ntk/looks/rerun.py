@@ -20,6 +20,7 @@ from pinn_ntk.graph.subclasses import copied as copied_tensor
 from pinn_ntk.graph.subclasses import own_functions
 from pinn_ntk.looks.chains import Chain, Ends
 from pinn_ntk.looks.copies import copied
+from pinn_ntk.looks.derived import Derived
 from pinn_ntk.looks.digest import RandomStates
 from pinn_ntk.looks.held import held
 from pinn_ntk.looks.in_double import LOW, InDouble
@@ -46,6 +47,7 @@ class Change:
         double: Whether all is computed in float64.
         seed: Random numbers from this seed, in place of those of the step.
         thaw: Whether frozen parameters get a gradient.
+        fields: Whether it is noted what derivatives are taken of.
     """
 
     output: Output | None = None
@@ -54,6 +56,7 @@ class Change:
     double: bool = False
     seed: int | None = None
     thaw: bool = False
+    fields: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,12 +68,14 @@ class Ran:
         calls: Calls of networks, in their order.
         tensors: Name -> tensor that batch and module held, parameters left out.
         params: Name -> parameter of the copy that was run.
+        derived: What derivatives are taken of, if that was to be noted.
     """
 
     residuals: Mapping[str, Tensor]
     calls: list[NetworkCall] = field(default_factory=list)
     tensors: dict[str, Tensor] = field(default_factory=dict)
     params: dict[str, Tensor] = field(default_factory=dict)
+    derived: list[Tensor] = field(default_factory=list)
 
 
 class Rerun:
@@ -134,6 +139,7 @@ class Rerun:
         module, batch = copied((self.module, self.batch))
         tensors = _changed(module, batch, change)
         mode = InDouble() if change.double else nullcontext()
+        derived = Derived()
         with (
             untouched(module),
             torch.enable_grad(),
@@ -146,10 +152,10 @@ class Rerun:
             self.states.restore(self.device)
             if change.seed is not None:
                 torch.manual_seed(change.seed)
-            with mode:
+            with mode, derived if change.fields else nullcontext():
                 residuals = dict(self.compute(module, batch[0]))
         self._ends = chain.found() if self._ends is None else self._ends
-        return Ran(residuals, calls, tensors, dict(module.named_parameters()))
+        return Ran(residuals, calls, tensors, dict(module.named_parameters()), derived.fields)
 
     def with_parameters(self, params: Mapping[str, Tensor]) -> Rerun:
         """The step as it was, with other parameters: what was learned then, is it known now?"""

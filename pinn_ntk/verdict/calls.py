@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ from pinn_ntk.verdict.slices import rows_taken
 
 
 def calls_behind(ran: Ran) -> dict[str, NetworkCall]:
-    """Term -> the call of a network behind it that has most of its rows."""
+    """Term -> the call of a network behind it that has most of its rows, and different ones."""
     own = _own_nodes(ran)
     found: dict[str, NetworkCall] = {}
     for term, residual in ran.residuals.items():
@@ -30,9 +31,31 @@ def calls_behind(ran: Ran) -> dict[str, NetworkCall]:
                 continue
             if x is None or residual.numel() % max(1, len(x)) or not of_call & behind:
                 continue
-            if most is None or call.output.numel() > most.output.numel():
+            if most is None or _extent(call) > _extent(most):
                 found[term] = call
     return found
+
+
+def _extent(call: NetworkCall) -> tuple[int, int]:
+    """Numbers that a call gives, and different points that it is given."""
+    x = columns(call)
+    return call.output.numel(), 0 if x is None else len(torch.unique(x, dim=0))
+
+
+def behind_any(ran: Ran, terms: Iterable[str]) -> list[NetworkCall]:
+    """Calls of networks behind any of some terms."""
+    live = [r for term in terms if (r := ran.residuals[term]).grad_fn is not None]
+    behind = set().union(*(postorder(nodes.origin(r)[0]) for r in live))
+    return [call for call in ran.calls if _within(call) & behind]
+
+
+def _within(call: NetworkCall) -> set[Node]:
+    """Nodes between the inputs of a call and what it gives."""
+    if call.output.grad_fn is None:
+        return set()
+    before = [postorder(nodes.origin(x)[0]) for x in call.inputs if x.grad_fn is not None]
+    made = set(postorder(nodes.origin(call.output)[0])).difference(*before)
+    return {node for node in made if nodes.leaf(node) is None}
 
 
 def points_behind(ran: Ran) -> dict[str, Tensor]:

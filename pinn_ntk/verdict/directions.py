@@ -7,7 +7,8 @@ from torch import Tensor
 
 from pinn_ntk.graph.jacobian.empirical import empirical_ntk
 from pinn_ntk.graph.terms.learned import set_aside
-from pinn_ntk.verdict.calls import calls_behind
+from pinn_ntk.looks.rerun import Change
+from pinn_ntk.verdict.fields import beside_networks, fields
 from pinn_ntk.verdict.joint import Joint
 from pinn_ntk.verdict.quantity import nothing, quantity
 from pinn_ntk.verdict.reruns import Reruns
@@ -30,30 +31,31 @@ class Directions(Reruns):
     """Quantities of the joint kernel of all terms."""
 
     @property
-    def _joint(self) -> tuple[Joint, Tensor] | None:
-        """The kernel of residuals, u and coefficients, and u itself, (M,)."""
+    def _joint(self) -> tuple[Joint, dict[str, Tensor]] | None:
+        """The kernel of residuals, fields and coefficients, and the fields, (M,) each."""
         if "_joint" not in self.__dict__:
             self.__dict__["_joint"] = self._joined()
         return self.__dict__["_joint"]  # type: ignore[no-any-return]
 
-    def _joined(self) -> tuple[Joint, Tensor] | None:
+    def _joined(self) -> tuple[Joint, dict[str, Tensor]] | None:
         ran = self.wide
         bound = self._bound()
         free = self.look.trained.keys() - set(bound)
         params = {n: p for n, p in ran.params.items() if n in free}
-        behind = calls_behind(ran)
-        calls = [behind[term] for term in self.equations if term in behind]
-        outputs = [c.output for c in calls if not c.leaf and c.output.requires_grad]
-        if not outputs or not params or not self.equations:
+        found = fields(ran, self.equations) if self.equations else {}
+        told = set(self._coefficients()).difference(
+            *(beside_networks(u, ran) for u in found.values())
+        )
+        if not found or not params:
             return None
-        u = _some(max(outputs, key=Tensor.numel), VALUES)
-        asked = {" u": u}
-        asked |= {f" {n}": params[n].flatten() + 0 for n in self._coefficients() if n in params}
+        some = {name: _some(u, VALUES) for name, u in found.items()}
+        asked = {_field(name): u for name, u in some.items()}
+        asked |= {f" {n}": params[n].flatten() + 0 for n in told if n in params}
         live = {t: r for t, r in ran.residuals.items() if r.requires_grad}
         rows = {t: _some(self.counted(t, r), ROWS) for t, r in live.items()}
         kernel = empirical_ntk({**rows, **asked}, params, certify=False)
         moved = {t: r for t, r in rows.items() if kernel.trace(t) > 0}
-        return (Joint(kernel, moved), u.detach()) if moved else None
+        return (Joint(kernel, moved), {n: u.detach() for n, u in some.items()}) if moved else None
 
     @quantity("what the terms leave free", dict)
     def free(self) -> dict[str, float]:
@@ -65,35 +67,46 @@ class Directions(Reruns):
         """
         if self._joint is None:
             return {}
-        joint, u = self._joint
-        prior, left = joint.variance(" u")
-        largest, share = joint.leading(" u")
-        found = {"u": float((left / prior).max()), "size": largest / rms(u) ** 2, "mode": share}
-        for name in joint.kernel.terms:
-            if name.startswith(" ") and name != " u":
-                found[name[1:]] = float(joint.variance(name)[1].max())
+        joint, of_fields = self._joint
+        found = _loose(joint, *next(iter(of_fields.items())))
+        for name in self._coefficients():
+            if f" {name}" in joint.kernel.terms:
+                found[name] = float(joint.variance(f" {name}")[1].max())
         return found
+
+    @quantity("what the terms leave free of fields beside u", dict)
+    def free_beside(self) -> dict[str, dict[str, float]]:
+        """Field -> the same of it, where there are several."""
+        if not self.free or self._joint is None:
+            return {}
+        joint, of_fields = self._joint
+        return {name: _loose(joint, name, u) for name, u in list(of_fields.items())[1:]}
 
     @quantity("the error of u", nothing)
     def error(self) -> float | None:
         """Root mean square of du over that of u: how wrong u is, as far as residuals tell."""
         if self._joint is None:
             return None
-        joint, u = self._joint
-        return rms(joint.change(" u")) / rms(u) if rms(u) else None
+        joint, found = self._joint
+        return _off(joint, *next(iter(found.items())))
 
     @quantity("the error of coefficients", dict)
     def off(self) -> dict[str, float]:
-        """Coefficient that is trained -> its change by the same step, over its larger value."""
+        """Coefficient that is trained -> its change by the same step, over its larger value.
+
+        And each field beside u -> the same as the error of u.
+        """
         if self._joint is None:
             return {}
-        joint, _ = self._joint
-        found = {}
-        for name in (n[1:] for n in joint.kernel.terms if n.startswith(" ") and n != " u"):
-            value = self.look.trained[name].detach().double().flatten()
-            change = joint.change(f" {name}").to(value)
-            size = max(rms(value), rms(value + change))
-            found[name] = rms(change) / size if size else 0.0
+        joint, of_fields = self._joint
+        beside = list(of_fields.items())[1:]
+        found = {name: x for name, u in beside if (x := _off(joint, name, u)) is not None}
+        for name in self._coefficients():
+            if f" {name}" in joint.kernel.terms:
+                value = self.look.trained[name].detach().double().flatten()
+                change = joint.change(f" {name}").to(value)
+                size = max(rms(value), rms(value + change))
+                found[name] = rms(change) / size if size else 0.0
         return found
 
     @quantity("what the best step leaves", dict)
@@ -111,10 +124,22 @@ class Directions(Reruns):
         return few if any(group == "network" for group in groups.values()) else []
 
     def _bound(self) -> list[str]:
-        """Those of them that a penalty holds, and that the terms need not tell."""
+        """Those that a penalty holds, or that scale a term, and that the terms need not tell."""
         loss = self.look.loss
         held = {id(p) for p in set_aside(loss)} if loss is not None and loss.requires_grad else ()
-        return [name for name in self._coefficients() if id(self.look.trained[name]) in held]
+        bound = [n for n in self._coefficients() if id(self.look.trained[n]) in held]
+        return [*bound, *(name for name, scales in self.scaling.items() if scales)]
+
+    @quantity("what scales whole terms", dict, lasts=bool)
+    def scaling(self) -> dict[str, bool]:
+        """Parameter outside of the networks -> whether a term vanishes with it, as a weight."""
+        groups = self.look.groups
+        outside = [n for n in self.look.trained if groups.get(n) == "inverse"][:FEW]
+        return {name: self._vanishes(name) for name in outside}
+
+    def _vanishes(self, name: str) -> bool:
+        ran = self.rerun(Change(parameters=lambda n, p: p * 0 if n == name else p))
+        return any(self.rms.get(t) and not r.any() for t, r in ran.residuals.items())
 
     @quantity("the range of J", nothing)
     def unreached(self) -> float | None:
@@ -134,6 +159,23 @@ class Directions(Reruns):
         weighted = root * r
         inside = (vectors[:, above].mT @ weighted).square().sum()
         return 1 - float(inside / (weighted @ weighted))
+
+
+def _field(name: str) -> str:
+    """Name of a field in the kernel, beside terms and coefficients."""
+    return f"  {name}"
+
+
+def _loose(joint: Joint, name: str, u: Tensor) -> dict[str, float]:
+    """What the residuals leave of a field, see `Directions.free`."""
+    prior, left = joint.variance(_field(name))
+    largest, share = joint.leading(_field(name))
+    return {"u": float((left / prior).max()), "size": largest / rms(u) ** 2, "mode": share}
+
+
+def _off(joint: Joint, name: str, u: Tensor) -> float | None:
+    """Root mean square of du over that of a field."""
+    return rms(joint.change(_field(name))) / rms(u) if rms(u) else None
 
 
 def _some(tensor: Tensor, most: int) -> Tensor:

@@ -115,7 +115,10 @@ class Elsewhere(Points):
         return found
 
     def _aligned(self, term: str, held: Mapping[str, Tensor]) -> list[Tensor]:
-        """Points of the other terms, columns as in the tensors held; none where these differ."""
+        """Points of other terms of the same networks, columns as in the tensors that are held.
+
+        None where these differ.
+        """
         own = self.points.get(term)
         columns = torch.cat([t.detach().reshape(len(t), -1) for t in held.values()], 1)
         if own is None or own.shape != columns.shape:
@@ -124,7 +127,8 @@ class Elsewhere(Points):
         for column in columns.to(own).T:
             same = [k for k in range(own.shape[1]) if bool((own[:, k] == column).all())]
             order += same[:1]
-        others = [x for t, x in self.points.items() if t != term and x.shape[1] == own.shape[1]]
+        same_u = {t for t, names in self.networks.items() if names & self.networks[term]} - {term}
+        others = [x for t, x in self.points.items() if t in same_u and x.shape[1] == own.shape[1]]
         return [x[:, order] for x in others] if len(set(order)) == own.shape[1] else []
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pinn_ntk.looks.networks import NetworkCall
-from pinn_ntk.verdict.calls import calls_behind, points_behind
+from pinn_ntk.verdict.calls import behind_any, calls_behind, points_behind
 from pinn_ntk.verdict.quantity import nothing, quantity
 from pinn_ntk.verdict.reruns import Reruns
 
@@ -40,6 +40,12 @@ class Points(Reruns):
         if "points" not in self.__dict__:
             self.__dict__["points"] = {} if self.base is None else points_behind(self.base)
         return self.__dict__["points"]  # type: ignore[no-any-return]
+
+    @property
+    def networks(self) -> dict[str, set[str]]:
+        """Term -> names of the networks behind it: each may have a part of the domain."""
+        ran = self.base
+        return {} if ran is None else {t: {c.name for c in behind_any(ran, [t])} for t in self.rms}
 
     @quantity("repeated points", dict)
     def repeated(self) -> dict[str, tuple[int, int]]:

@@ -9,12 +9,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from pinn_ntk.looks.last_layer import last_parameters
-from pinn_ntk.looks.networks import beside, power, zero
+from pinn_ntk.looks.networks import Output, beside, power, zero
 from pinn_ntk.looks.rerun import Change, Ran, Rerun
 from pinn_ntk.verdict.quantity import CannotBeLookedAtError, nothing, quantity
 from pinn_ntk.verdict.terms import Terms, rms
@@ -48,9 +49,9 @@ class Reruns(Terms):
 
     @property
     def wide(self) -> Ran:
-        """The step once more in float64."""
+        """The step once more in float64, with what it takes derivatives of."""
         if "wide" not in self.__dict__:
-            self.__dict__["wide"] = self.rerun(Change(double=True))
+            self.__dict__["wide"] = self.rerun(Change(double=True, fields=True))
         return self.__dict__["wide"]  # type: ignore[no-any-return]
 
     @quantity("u = 0", dict)
@@ -112,18 +113,25 @@ class Reruns(Terms):
     @quantity("derivatives in the terms", dict, lasts=bool)
     def order(self) -> dict[str, int]:
         """Term -> highest derivative of u in it; empty where networks are not called as a whole."""
-        start, fields = self.rerun(Change(output=zero)), [power(order) for order in ORDERS]
+        start = self.rerun(Change(output=zero))
         if not start.calls or any(call.leaf for call in start.calls):
             return {}
-        if not all(bool(r.isfinite().all()) for r in start.residuals.values()):  # log u, say
-            start, fields = self.rerun(Change(output=beside(zero))), list(map(beside, fields))
+        finite = all(bool(r.isfinite().all()) for r in start.residuals.values())  # log u is not
+        found = self._orders(start, lambda field: field) if finite else {}
+        factors = len({call.name for call in start.calls}) > 1  # branch times trunk, say
+        if not any(found.values()) and (factors or not finite):
+            found = self._orders(self.rerun(Change(output=beside(zero))), beside)
+        return found if any(found.values()) else {}
+
+    def _orders(self, start: Ran, put: Callable[[Output], Output]) -> dict[str, int]:
+        """Term -> highest derivative that answers to a field put into the run ``start``."""
         found = dict.fromkeys(start.residuals, 0)
-        for order, field in zip(ORDERS, fields, strict=True):
-            ran = self.rerun(Change(output=field))
+        for order in ORDERS:
+            ran = self.rerun(Change(output=put(power(order))))
             for term, r in ran.residuals.items():
                 if not found[term] and _differ(r, start.residuals[term]):
                     found[term] = order
-        return found if any(found.values()) else {}
+        return found
 
     @property
     def equations(self) -> list[str]:

@@ -183,7 +183,7 @@ STRANGE = "parameter of shape"
 
 
 def not_trained(case: Case) -> Verdict | None:
-    """Parameters in the graph that no optimizer holds, or that are frozen."""
+    """Parameters in the graph that no optimizer holds, or whose learning rate is 0."""
     if case.unheld and (case.unheld_share or 0.0) > 0:
         share = Evidence(
             "share of the kernel that no optimizer holds", case.unheld_share or 0.0, "any"
@@ -200,6 +200,11 @@ def not_trained(case: Case) -> Verdict | None:
         evidence = (Evidence("learning rate of their group", 0.0, "that of others is not"),)
         remedy = "Give their parameter group a learning rate."
         return Verdict(Cause.NOT_TRAINED, _listed(case.idle), evidence, LIKELY, remedy)
+    return None
+
+
+def frozen(case: Case) -> Verdict | None:
+    """Parameters without a gradient have a share in the kernel that is missed."""
     bound = OF_NETWORK if case.frozen_network else SHARE
     if case.frozen and (case.frozen_share or 0.0) > bound:
         evidence = (Evidence("share of the kernel that is frozen", case.frozen_share or 0.0, ""),)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from pinn_ntk.verdict.case import BARELY, SOLVED, WRONG, Case, worst_of
 from pinn_ntk.verdict.cause import Cause
@@ -111,31 +112,45 @@ def never_unique(case: Case) -> Verdict | None:
 
 
 def not_unique(case: Case) -> Verdict | None:
-    """u, or a coefficient, may change while no residual does."""
-    free = dict(case.free)
-    of_prior, of_size = free.pop("u", 0.0), free.pop("size", 0.0)
-    mode = free.pop("mode", 1.0)
-    name, variance = worst_of(free)
+    """u, a field beside it, or a coefficient may change while no residual does."""
     few = not case.stays and (case.n_points or FEW_POINTS) < FEW_POINTS
+    name, variance = worst_of({n: v for n, v in case.free.items() if n not in OF_FIELD})
     if variance > (COEFFICIENT_IN_BATCH if few else FREE_COEFFICIENT):
         evidence = (Evidence(f"variance of {name} that the terms leave", variance, "above 0.02"),)
         remedy = "Data that tell the coefficients apart, or fewer of them."
         title = "coefficients are not determined"
         return Verdict(Cause.NOT_UNIQUE, name, evidence, LIKELY, remedy, title)
-    if not of_prior > FREE or not of_size > (FREE_IN_BATCH if few else FREE_OF_SIZE):
-        return None
     kinked = case.kinked and bool(case.activations)  # which leave u free between the points
-    if not mode > ONE_MODE or kinked or (few and _sparse(case)):
+    if kinked or (few and _sparse(case)):
         return None
-    if case.stays and (case.n_points or FEWEST) < FEWEST:
+    bound = FREE_IN_BATCH if few else FREE_OF_SIZE
+    of_fields = {"u": case.free, **case.free_beside}
+    return next((_free(case, n) for n, free in of_fields.items() if _is_free(free, bound)), None)
+
+
+OF_FIELD = ("u", "size", "mode")
+"""What `Case.free` says of u; all else in it is of coefficients."""
+
+
+def _is_free(free: Mapping[str, float], bound: float) -> bool:
+    of_prior, of_size = free.get("u", 0.0), free.get("size", 0.0)
+    return of_prior > FREE and of_size > bound and free.get("mode", 1.0) > ONE_MODE
+
+
+def _free(case: Case, name: str) -> Verdict:
+    """Of u or another field, why it is."""
+    free = case.free if name == "u" else case.free_beside[name]
+    if name == "u" and case.stays and (case.n_points or FEWEST) < FEWEST:
         return _too_few(case)
-    if (places := _ended(case) or _redrawn(case)) is not None:
+    if name == "u" and (places := _ended(case) or _redrawn(case)) is not None:
         return places
     seen = (
-        Evidence("variance of u that the terms leave, over u^2", of_size, "above 0.012"),
-        Evidence("the same over the prior one", of_prior, "1e-6 where nothing is free"),
+        Evidence(
+            f"variance of {name} that the terms leave, over {name}^2", free["size"], "above 0.012"
+        ),
+        Evidence("the same over the prior one", free["u"], "1e-6 where nothing is free"),
     )
-    return Verdict(Cause.NOT_UNIQUE, "", seen, LIKELY, FIX)
+    return Verdict(Cause.NOT_UNIQUE, "" if name == "u" else name, seen, LIKELY, FIX)
 
 
 def _too_few(case: Case) -> Verdict:
