@@ -81,6 +81,7 @@ UNSOLVED: dict[str, Any] = {
     "redrawn": {},
     "loose": False,
     "beginnings": False,
+    "without_rate": [],
     "unit": 1.0,
     "ranges": {"pde": [(0.0, 1.0)]},
 }

@@ -38,9 +38,9 @@ ERROR = "error of {} that residuals amount to, for the equation as written"
 CLASH = 0.2
 """Difference of two values that are asked for at one place, over the largest, that counts."""
 
-STUCK, ALONE, CALM = 0.15, 0.1, 0.2
+STUCK, ALONE, CALM, KEPT = 0.15, 0.1, 0.5, 0.15
 """What is left of a term after the best step for all terms; share that one for it alone leaves;
-|sum of gradients| over the sum of their sizes of a loss at rest."""
+|sum of gradients| over the sum of their sizes of a loss at rest; share of the loss that is left."""
 
 HARDLY = 1e-3
 """Rate 2 w mean(K_ii) of a term over that of the fastest, below which its weight is in its way."""
@@ -138,7 +138,9 @@ class Case(
             return False
         if any(self.left.get(t, 0.0) ** 2 * ratio > BARELY**2 for t, ratio in self.fresh.items()):
             return False
-        return not self.unsolved or (max(self.unsolved.values()) < BARELY and self.right)
+        if not self.unsolved:
+            return True
+        return max(self.unsolved.values()) < BARELY and self.right and not self.unheld
 
     @property
     def right(self) -> bool:
@@ -176,7 +178,16 @@ class Case(
         """Whether the loss is at rest where no step helps all terms, and no weight is why."""
         calm = (1.0 if self.cancelling is None else self.cancelling) < CALM
         term = self.stuck[0]
-        return calm and self.stationary and bool(term) and not self.hardly_counts(term)
+        rests = calm and self.stationary and bool(term) and not self.hardly_counts(term)
+        return rests and self.kept > KEPT
+
+    @property
+    def kept(self) -> float:
+        """Share of the weighted loss that the best step for all terms would leave."""
+        now = {t: self.weights.get(t, 1.0) * x**2 for t, x in self.rms.items()}
+        after = {t: x * self.apart.get(t, (1.0, 0.0))[0] ** 2 for t, x in now.items()}
+        total = sum(now.values())
+        return sum(after.values()) / total if total else 0.0
 
     def hardly_counts(self, term: str) -> bool:
         """Whether another term learns far faster with the weights in force."""

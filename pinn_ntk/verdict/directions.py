@@ -55,7 +55,8 @@ class Directions(Reruns):
         rows = {t: _some(self.counted(t, r), ROWS) for t, r in live.items()}
         kernel = empirical_ntk({**rows, **asked}, params, certify=False)
         moved = {t: r for t, r in rows.items() if kernel.trace(t) > 0}
-        return (Joint(kernel, moved), {n: u.detach() for n, u in some.items()}) if moved else None
+        trained = {n: u.detach() for n, u in some.items() if kernel.trace(_field(n)) > 0}
+        return (Joint(kernel, moved), trained) if moved and trained else None
 
     @quantity("what the terms leave free", dict)
     def free(self) -> dict[str, float]:

@@ -14,10 +14,13 @@ from __future__ import annotations
 
 import math
 
+import torch
+from torch import Tensor
+
 from pinn_ntk.looks.networks import power
 from pinn_ntk.looks.rerun import Change
 from pinn_ntk.verdict.parts import derivative
-from pinn_ntk.verdict.points import Points
+from pinn_ntk.verdict.points import Points, near
 from pinn_ntk.verdict.quantity import quantity
 from pinn_ntk.verdict.terms import rms
 
@@ -27,7 +30,7 @@ class Duration(Points):
 
     @quantity("equations in time", dict)
     def duration(self) -> dict[str, dict[str, float]]:
-        """Equation -> its ``sum``, and its ``times`` where conditions hold at the start alone."""
+        """Equation -> ``sum``; ``times`` and ``order`` as well where conditions hold at the start."""
         found = {}
         for term in self.equations:
             if term not in self.rms or term not in self.points:
@@ -37,6 +40,24 @@ class Duration(Points):
             if of_term is not None:
                 found[term] = of_term if axis is not None else {"sum": of_term["sum"] / 4}
         return found
+
+    @quantity("conditions at the start", list)
+    def without_rate(self) -> list[str]:
+        """Equations of second order in time to whose start values are given and no rate."""
+        orders = {term: of_term.get("order", 0) for term, of_term in self.duration.items()}
+        return [term for term, order in orders.items() if order > 1 and self._values_alone(term)]
+
+    def _values_alone(self, equation: str) -> bool:
+        """Whether all conditions are values, at the start or at walls."""
+        axis, x, others = self.time(equation), self.points[equation], self._conditions()
+        if axis is None or not all(t in self.points for t in others):
+            return False
+        low, size = x.min(0).values, (x.max(0).values - x.min(0).values).clamp(min=1e-12)
+        places = {t: (self.points[t] - low) / size for t in others}
+        start = {t for t, place in places.items() if near(place[:, axis], 0.0).all()}
+        walls = [place for t, place in places.items() if t not in start]
+        values = all(not self.order.get(t) for t in start)
+        return bool(start) and values and all(_at_wall(place, axis) for place in walls)
 
     def _shortest(self, term: str) -> int:
         """Column of the points along which their box is shortest."""
@@ -54,5 +75,12 @@ class Duration(Points):
             if c > 0 and size and rate is not None:
                 span = float(points.max() - points.min())
                 added = self.rms[term] / c * span**k / (math.factorial(k) * size)
-                return {"times": span * rms(rate) / size, "sum": added}
+                return {"times": span * rms(rate) / size, "sum": added, "order": k}
         return None
+
+
+def _at_wall(place: Tensor, time: int) -> bool:
+    """Whether each of some points lies at an end of a coordinate that is not the time."""
+    across = [column for k, column in enumerate(place.T) if k != time]
+    ends = [near(column, 0.0) | near(column, 1.0) for column in across]
+    return bool(ends) and bool(torch.stack(ends).any(0).all())

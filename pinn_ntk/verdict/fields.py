@@ -37,6 +37,17 @@ def fields(ran: Ran, equations: Sequence[str]) -> dict[str, Tensor]:
     return {"u": max(wider or outputs, key=Tensor.numel)} if wider or outputs else {}
 
 
+def u_of(ran: Ran, equation: str) -> Tensor | None:
+    """u of an equation with all that holds by construction: what derivatives are taken of.
+
+    What a network gives where `torch.autograd.grad` is not what derives it.
+    """
+    calls = behind_any(ran, [equation])
+    whole = [field for field in ran.derived if _inside(field, calls)]
+    outputs = [call.output for call in calls]
+    return max(whole or outputs, key=Tensor.numel, default=None)
+
+
 def beside_networks(field: Tensor, ran: Ran) -> set[str]:
     """Names of parameters that a field depends on, and that no network has."""
     if field.grad_fn is None:

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from pinn_ntk.looks.networks import NetworkCall
+from pinn_ntk.looks.rerun import Change
 from pinn_ntk.verdict.calls import behind_any, calls_behind, points_behind
+from pinn_ntk.verdict.fields import u_of
 from pinn_ntk.verdict.quantity import nothing, quantity
 from pinn_ntk.verdict.reruns import Reruns
 
@@ -93,8 +95,8 @@ class Points(Reruns):
             return None
         low, size = x.min(0).values, x.max(0).values - x.min(0).values
         places = [(p - low) / size.clamp(min=1e-12) for p in others]
-        first = [k for k in range(x.shape[1]) if any(_near(p[:, k], 0.0).all() for p in places)]
-        last = {k for k in range(x.shape[1]) if any(_near(p[:, k], 1.0).any() for p in places)}
+        first = [k for k in range(x.shape[1]) if any(near(p[:, k], 0.0).all() for p in places)]
+        last = {k for k in range(x.shape[1]) if any(near(p[:, k], 1.0).any() for p in places)}
         alone = [k for k in first if k not in last] if x.shape[1] == 1 else first
         return alone[0] if len(alone) == 1 else None
 
@@ -116,20 +118,26 @@ class Points(Reruns):
         """
         if x.shape[1] == 1 and self.order.get(equation) == 1:
             return 0
-        lifted = {} if self.lifted is None else calls_behind(self.lifted)
-        if equation not in lifted:
-            return None
-        here, there = self.calls_of[equation].output.detach(), lifted[equation].output.detach()
-        if here.shape != there.shape or here.numel() % len(x):
+        here, there = self._with_and_without(equation)
+        if here is None or there is None or here.shape != there.shape or here.numel() % len(x):
             return None
         free = (here - there).double().abs().reshape(len(x), -1).sum(1)
         mean = float(free.mean())
         size = (x.max(0).values - x.min(0).values).clamp(min=1e-12)
         place = (x - x.min(0).values) / size
-        bound = [float(free[_near(column, 0.0)].mean()) < HELD * mean for column in place.T]
-        open_ = [float(free[_near(column, 1.0)].mean()) > OPEN * mean for column in place.T]
+        bound = [float(free[near(column, 0.0)].mean()) < HELD * mean for column in place.T]
+        open_ = [float(free[near(column, 1.0)].mean()) > OPEN * mean for column in place.T]
         held = [k for k, (low, high) in enumerate(zip(bound, open_, strict=True)) if low and high]
         return held[0] if len(held) == 1 else None
+
+    def _with_and_without(self, equation: str) -> tuple[Tensor | None, Tensor | None]:
+        """u as it is, and with the last layer of each network zeroed."""
+        if not self.last:
+            return None, None
+        change = Change(parameters=lambda n, p: p * (n not in self.last), double=True, fields=True)
+        each = [u_of(ran, equation) for ran in (self.wide, self.rerun(change))]
+        here, there = (None if u is None else u.detach() for u in each)
+        return here, there
 
     @quantity("whether conditions are initial values", bool)
     def beginnings(self) -> bool:
@@ -141,7 +149,7 @@ class Points(Reruns):
         low, size = every.min(), (every.max() - every.min()).clamp(min=1e-12)
         others = [self.points.get(t) for t in self._conditions()]
         return all(
-            x is not None and x.shape[1] == 1 and bool(_near((x - low) / size, 0.0).all())
+            x is not None and x.shape[1] == 1 and bool(near((x - low) / size, 0.0).all())
             for x in others
         )
 
@@ -180,5 +188,6 @@ def _same(x: Tensor | None, other: Tensor) -> bool:
     return x is not None and x.shape == other.shape and bool((x == other).all())
 
 
-def _near(column: Tensor, place: float) -> Tensor:
+def near(column: Tensor, place: float) -> Tensor:
+    """Which numbers lie at a place, within `AT_START`."""
     return (column - place).abs() <= AT_START

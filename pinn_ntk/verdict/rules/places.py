@@ -22,8 +22,8 @@ FEWEST = 10
 ONE_MODE = 0.5
 """Share of the largest mode in what is free, above which it is a function and not noise."""
 
-LOOSE = 2e-4
-"""Variance over u^2 from which u is free where there are equations alone."""
+LOOSE, LOOSE_RATE = 2e-4, 2e-3
+"""Variance over u^2 from which u is free where there are equations alone; where no u_t is given."""
 
 FIX = "Add what fixes it: an initial value, a boundary condition, a datum."
 
@@ -93,11 +93,21 @@ def unconditioned(case: Case) -> Verdict | None:
     of_size = case.free.get("size", 0.0)
     if not of_size > LOOSE or not case.loose:
         return None
-    evidence = (
-        Evidence("terms beside the equations", 0, "and no ansatz"),
-        Evidence("variance of u that the equations leave, over u^2", of_size, "above 2e-4"),
-    )
-    return Verdict(Cause.NOT_UNIQUE, "", evidence, LIKELY, FIX)
+    return _missing(of_size, LOOSE, Evidence("terms beside the equations", 0, "and no ansatz"))
+
+
+def without_rate(case: Case) -> Verdict | None:
+    """An equation is of second order in time, and nothing gives u_t at the start."""
+    of_size = case.free.get("size", 0.0)
+    if not of_size > LOOSE_RATE or not case.without_rate:
+        return None
+    seen = Evidence(f"order of {case.without_rate[0]} in time", 2, "values alone at the start")
+    return _missing(of_size, LOOSE_RATE, seen)
+
+
+def _missing(of_size: float, bound: float, seen: Evidence) -> Verdict:
+    left = Evidence("variance of u that the equations leave, over u^2", of_size, f"above {bound:g}")
+    return Verdict(Cause.NOT_UNIQUE, "", (seen, left), LIKELY, FIX)
 
 
 SURE, SURE_OF_SIZE, ALL_OF_IT = 0.01, 0.1, 0.95
