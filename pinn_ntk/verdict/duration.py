@@ -30,7 +30,7 @@ class Duration(Points):
 
     @quantity("equations in time", dict)
     def duration(self) -> dict[str, dict[str, float]]:
-        """Equation -> ``sum``; ``times`` and ``order`` as well where conditions hold at the start."""
+        """Equation -> ``sum``; ``times`` and ``order`` too, where conditions are at the start."""
         found = {}
         for term in self.equations:
             if term not in self.rms or term not in self.points:
