@@ -82,6 +82,7 @@ UNSOLVED: dict[str, Any] = {
     "loose": False,
     "beginnings": False,
     "without_rate": [],
+    "within": [],
     "unit": 1.0,
     "ranges": {"pde": [(0.0, 1.0)]},
 }

@@ -54,6 +54,9 @@ WHOLE = 0.003
 HALF = 0.5
 """What is left of a term with a source, from which others come after it."""
 
+FINE = 15.0
+"""Phase of an equation across its domain, from which a plain network hardly finds the solution."""
+
 STANDS = 0.02
 """Decades in the last tenth of the steps below which a loss stands."""
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pinn_ntk.graph.jacobian.empirical import empirical_ntk
 from pinn_ntk.graph.terms.learned import set_aside
 from pinn_ntk.looks.rerun import Change
-from pinn_ntk.verdict.fields import beside_networks, fields
+from pinn_ntk.verdict.fields import beside_networks, fields, leaves
 from pinn_ntk.verdict.joint import Joint
 from pinn_ntk.verdict.quantity import nothing, quantity
 from pinn_ntk.verdict.reruns import Reruns
@@ -43,15 +43,15 @@ class Directions(Reruns):
         free = self.look.trained.keys() - set(bound)
         params = {n: p for n, p in ran.params.items() if n in free}
         found = fields(ran, self.equations) if self.equations else {}
-        told = set(self._coefficients()).difference(
-            *(beside_networks(u, ran) for u in found.values())
-        )
         if not found or not params:
             return None
         some = {name: _some(u, VALUES) for name, u in found.items()}
         asked = {_field(name): u for name, u in some.items()}
-        asked |= {f" {n}": params[n].flatten() + 0 for n in told if n in params}
         live = {t: r for t, r in ran.residuals.items() if r.requires_grad}
+        used = set().union(*map(leaves, live.values()))
+        in_u = set().union(*(beside_networks(u, ran) for u in found.values()))
+        told = [n for n in self._coefficients() if n in params and n not in in_u]
+        asked |= {f" {n}": _numbers(params[n]) for n in told if id(params[n]) in used}
         rows = {t: _some(self.counted(t, r), ROWS) for t, r in live.items()}
         kernel = empirical_ntk({**rows, **asked}, params, certify=False)
         moved = {t: r for t, r in rows.items() if kernel.trace(t) > 0}
@@ -177,6 +177,12 @@ def _loose(joint: Joint, name: str, u: Tensor) -> dict[str, float]:
 def _off(joint: Joint, name: str, u: Tensor) -> float | None:
     """Root mean square of du over that of a field."""
     return rms(joint.change(_field(name))) / rms(u) if rms(u) else None
+
+
+def _numbers(coefficient: Tensor) -> Tensor:
+    """A coefficient as rows, by an operation whose factors are known."""
+    eye = torch.eye(coefficient.numel(), dtype=coefficient.dtype, device=coefficient.device)
+    return nn.functional.linear(eye, coefficient.reshape(1, -1)).flatten()
 
 
 def _some(tensor: Tensor, most: int) -> Tensor:

@@ -49,11 +49,10 @@ class Duration(Points):
 
     def _values_alone(self, equation: str) -> bool:
         """Whether all conditions are values, at the start or at walls."""
-        axis, x, others = self.time(equation), self.points[equation], self._conditions()
+        axis, others = self.time(equation), self._conditions()
         if axis is None or not all(t in self.points for t in others):
             return False
-        low, size = x.min(0).values, (x.max(0).values - x.min(0).values).clamp(min=1e-12)
-        places = {t: (self.points[t] - low) / size for t in others}
+        places = self.places(equation, others)
         start = {t for t, place in places.items() if near(place[:, axis], 0.0).all()}
         walls = [place for t, place in places.items() if t not in start]
         values = all(not self.order.get(t) for t in start)

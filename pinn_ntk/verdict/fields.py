@@ -52,12 +52,13 @@ def beside_networks(field: Tensor, ran: Ran) -> set[str]:
     """Names of parameters that a field depends on, and that no network has."""
     if field.grad_fn is None:
         return set()
-    inside = set().union(*(_leaves(c.output) for c in ran.calls))
-    outside = _leaves(field) - inside
+    inside = set().union(*(leaves(c.output) for c in ran.calls))
+    outside = leaves(field) - inside
     return {name for name, p in ran.params.items() if id(p) in outside}
 
 
-def _leaves(tensor: Tensor) -> set[int]:
+def leaves(tensor: Tensor) -> set[int]:
+    """Identities of the leaves of the graph behind a tensor."""
     graph = postorder(nodes.origin(tensor)[0]) if tensor.grad_fn is not None else {}
     return {id(leaf) for node in graph if (leaf := nodes.leaf(node)) is not None}
 

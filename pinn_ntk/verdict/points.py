@@ -5,6 +5,8 @@ Points are what goes into the networks.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -88,17 +90,23 @@ class Points(Reruns):
         """Column of the points at whose first value conditions hold, and not at its last."""
         x = self.points.get(equation)
         conditions = self._conditions()
-        others = [p for t, p in self.points.items() if t in conditions]
         if x is not None and not conditions:
             return self._held_at_start(equation, x)
-        if x is None or not others or any(p.shape[1] != x.shape[1] for p in others):
+        others = [t for t in conditions if t in self.points]
+        if x is None or not others or any(self.points[t].shape[1] != x.shape[1] for t in others):
             return None
-        low, size = x.min(0).values, x.max(0).values - x.min(0).values
-        places = [(p - low) / size.clamp(min=1e-12) for p in others]
+        places = list(self.places(equation, others).values())
         first = [k for k in range(x.shape[1]) if any(near(p[:, k], 0.0).all() for p in places)]
         last = {k for k in range(x.shape[1]) if any(near(p[:, k], 1.0).any() for p in places)}
         alone = [k for k in first if k not in last] if x.shape[1] == 1 else first
         return alone[0] if len(alone) == 1 else None
+
+    def places(self, equation: str, others: Sequence[str]) -> dict[str, Tensor]:
+        """Term -> its points within the box of those of an equation and its conditions, 0 to 1."""
+        own = [t for t in others if self.networks[t] & self.networks[equation]]
+        box = torch.cat([self.points[t] for t in (equation, *own)])
+        low, size = box.min(0).values, box.max(0).values - box.min(0).values
+        return {t: (self.points[t] - low) / size.clamp(min=1e-12) for t in others}
 
     def _conditions(self) -> list[str]:
         """Terms that hold elsewhere than the equations; not a sum that is to be conserved, say."""
@@ -153,6 +161,19 @@ class Points(Reruns):
             for x in others
         )
 
+    @quantity("values asked for within the domain", list)
+    def within(self) -> list[str]:
+        """Terms beside the equations that have points away from all ends of the domain."""
+        found: set[str] = set()
+        for equation in self.equations:
+            others = [t for t in self._conditions() if t in self.points]
+            alike = [
+                t for t in others if self.points[t].shape[1:] == self.points[equation].shape[1:]
+            ]
+            places = self.places(equation, alike)
+            found |= {t for t, place in places.items() if _away(place).any()}
+        return sorted(found)
+
     @quantity("ranges of the points", dict)
     def ranges(self) -> dict[str, list[tuple[float, float]]]:
         """Equation -> smallest and largest value of each coordinate of its points."""
@@ -186,6 +207,11 @@ def differing(x: Tensor, r: Tensor) -> float:
 
 def _same(x: Tensor | None, other: Tensor) -> bool:
     return x is not None and x.shape == other.shape and bool((x == other).all())
+
+
+def _away(place: Tensor) -> Tensor:
+    """Which points of a box lie at no end of it."""
+    return ~(near(place, 0.0) | near(place, 1.0)).any(1)
 
 
 def near(column: Tensor, place: float) -> Tensor:

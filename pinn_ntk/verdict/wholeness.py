@@ -39,8 +39,8 @@ class Wholeness(Reruns):
         found = self._cut(direction, LENGTHS[0])
         if max(found.values(), default=0.0) < EXACT:
             return found
-        again = self._cut(direction, LENGTHS[1])
-        return {term: min(found[term], again.get(term, found[term])) for term in found}
+        again, ratio = self._cut(direction, LENGTHS[1]), (LENGTHS[0] / LENGTHS[1]) ** 2
+        return {t: _left(x, again.get(t, x), ratio) for t, x in found.items()}
 
     def _cut(self, direction: Mapping[str, Tensor], relative: float) -> dict[str, float]:
         """The same by one step of central differences."""
@@ -57,6 +57,15 @@ class Wholeness(Reruns):
                 found[term] = float((_derivative(r, here.params, direction) - slope).norm())
                 found[term] /= float(slope.norm())
         return found
+
+
+def _left(first: float, second: float, ratio: float) -> float:
+    """What differences of two lengths leave, without the part that falls by the ratio between them.
+
+    That is the error of central differences themselves, of second order.
+    """
+    falls = max(0.0, first - second) / (ratio - 1)
+    return max(0.0, second - falls)
 
 
 def _norm(params: Mapping[str, Tensor]) -> float:

@@ -71,6 +71,9 @@ CONCENTRATED, LESS = 0.65, 0.5
 LEAST_SHARE = 0.3
 """The same where no step for all terms solves the equation."""
 
+SPARED = 0.1
+"""Share of the loss that the best step leaves, below which nothing but more steps is lacking."""
+
 AT_START, ALL_EARLY = 0.5, 0.9
 """Share of these points that are early in time; all of them."""
 
@@ -155,6 +158,8 @@ def causality(case: Case) -> Verdict | None:
     """What is left of an equation sits in a few points, early in time."""
     if case.clash is not None and case.clash[2] > CLASH:
         return None  # it sits where conditions meet
+    if case.kept < SPARED:
+        return None
     along_a_line = all(len(axes) == 1 for axes in case.ranges.values())
     if case.at_odds and along_a_line and not case.beginnings:
         return None  # data say otherwise

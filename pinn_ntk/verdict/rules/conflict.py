@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pinn_ntk.verdict.case import CLASH, Case
+from pinn_ntk.verdict.case import CLASH, FINE, HALF, Case
 from pinn_ntk.verdict.cause import Cause
 from pinn_ntk.verdict.remedies import EARLY_FIRST
 from pinn_ntk.verdict.verdict import FACT, LIKELY, Evidence, Verdict
@@ -65,7 +65,7 @@ def torn(case: Case) -> Verdict | None:
 
 def incompatible(case: Case) -> Verdict | None:
     """What a term asks for is not to be had with what the others ask for."""
-    if len(case.rms) < 2 or not case.at_odds:
+    if len(case.rms) < 2 or not case.at_odds or _out_of_reach(case):
         return None
     term, after = case.stuck
     seen = (
@@ -75,6 +75,13 @@ def incompatible(case: Case) -> Verdict | None:
     if _from_the_start(case):
         return Verdict(Cause.CAUSALITY, term, seen, LIKELY, EARLY_FIRST)
     return Verdict(Cause.CONTRADICTION, term, seen, LIKELY, CHECK)
+
+
+def _out_of_reach(case: Case) -> bool:
+    """Whether it is the network that cannot follow: many oscillations, or a term beyond it."""
+    beyond = any(case.apart.get(t, (0.0, 0.0))[1] > HALF for t in case.unsolved)
+    phase = max((max(phases, default=0.0) for phases in case.phase.values()), default=0.0)
+    return beyond or (phase > FINE and not case.within)
 
 
 def _from_the_start(case: Case) -> bool:

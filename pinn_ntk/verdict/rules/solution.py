@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from pinn_ntk.analysis.wording import number
-from pinn_ntk.verdict.case import ERROR, SOLVED, WRONG, Case, worst_of
+from pinn_ntk.verdict.case import ERROR, FINE, SOLVED, WRONG, Case, worst_of
 from pinn_ntk.verdict.cause import Cause
 from pinn_ntk.verdict.remedies import EARLY_FIRST
 from pinn_ntk.verdict.verdict import FACT, LIKELY, POSSIBLE, Evidence, Verdict
@@ -149,10 +149,6 @@ def spectral_bias(case: Case) -> Verdict | None:
         Evidence(f"share of {term} in modes below 1e-3 of the fastest", slow[term], "above 0.65"),
     )
     return Verdict(Cause.SPECTRAL_BIAS, term, evidence, LIKELY, FEATURES)
-
-
-FINE = 15.0
-"""Phase of an equation across its domain, from which a plain network hardly finds the solution."""
 
 
 def fine(case: Case) -> Verdict | None:

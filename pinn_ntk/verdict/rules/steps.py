@@ -88,14 +88,16 @@ def step_too_short(case: Case) -> Verdict | None:
     return Verdict(Cause.STEP_TOO_SHORT, "", evidence, LIKELY, remedy)
 
 
-STOPPED = 0.01
-"""Decades in the last tenth of the steps below which a loss stands."""
+STOPPED, SLOWER = 0.01, 0.5
+"""Decades in the last tenth of the steps below which a loss stands; the same over their mean."""
 
 
 def stopped(case: Case) -> Verdict | None:
     """An adaptive optimizer came to a stand before it had come far."""
-    falling = case.course.get("falling", math.nan)
+    falling, fallen = case.course.get("falling", math.nan), case.course.get("fallen", 0.0)
     if not case.adaptive or case.steps < ENOUGH or not abs(falling) < STOPPED:
+        return None
+    if falling > SLOWER * fallen / 10:  # as fast as ever
         return None
     if case.scheduled is None or not case.scheduled < LEARNED:
         return None
