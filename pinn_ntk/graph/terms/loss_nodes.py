@@ -130,8 +130,13 @@ def _product(node: Node) -> Head | None:
     left, right = (plain(saved(node, operation(node).partners[i])) for i in (1, 0))
     one = output_shape(node)[-2:] == (1, 1)
     square = one if operation(node).matrix else left.shape == right.shape
-    same = square and torch.equal(left, right.reshape(left.shape))
+    same = square and _equal(left, right.reshape(left.shape))
     return Head(node, SQUARE, left) if same and not left.is_complex() else None
+
+
+def _equal(left: Tensor, right: Tensor) -> bool:
+    """Whether two tensors have the same entries; NaN is like NaN."""
+    return torch.equal(left, right) or bool(left.isclose(right, 0, 0, equal_nan=True).all())
 
 
 def _source(node: Node, output: int) -> tuple[Node, int]:

@@ -19,6 +19,9 @@ FREE, FREE_OF_SIZE, FREE_COEFFICIENT = 5e-4, 0.012, 0.02
 FEWEST = 10
 """Points, of a batch along each of two coordinates, from which these tell what is free."""
 
+HANDFUL, MORE = 16, 3.0
+"""Points that are few in a plane; mean square between them over that at them, where known."""
+
 ONE_MODE = 0.5
 """Share of the largest mode in what is free, above which it is a function and not noise."""
 
@@ -169,6 +172,17 @@ def _too_few(case: Case) -> Verdict:
         Evidence("points of the equation", case.n_points or 0, ""),
         Evidence("variance of u that the terms leave, over u^2", case.free["size"], "above 0.012"),
     )
+    return Verdict(Cause.POINTS, "", evidence, LIKELY, "More points.", "too few points")
+
+
+def handful(case: Case) -> Verdict | None:
+    """An equation in a plane or in space has a handful of points, the same in each step."""
+    axes = max(map(len, case.ranges.values()), default=1)
+    if axes < 2 or not case.stays or (case.n_points or HANDFUL + 1) > HANDFUL:
+        return None
+    if max(case.fresh.values(), default=MORE) < MORE:
+        return None
+    evidence = (Evidence(f"points of the equation, in {axes} dimensions", case.n_points or 0, ""),)
     return Verdict(Cause.POINTS, "", evidence, LIKELY, "More points.", "too few points")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pinn_ntk.analysis.wording import number
-from pinn_ntk.verdict.case import Case, worst_of
+from pinn_ntk.verdict.case import HALF, Case, worst_of
 from pinn_ntk.verdict.cause import Cause
 from pinn_ntk.verdict.verdict import FACT, LIKELY, Evidence, Verdict
 
@@ -84,12 +84,12 @@ def saturated(case: Case) -> Verdict | None:
 
 
 def nothing_to_find(case: Case) -> Verdict | None:
-    """u = 0 solves all terms, and the network has found it."""
+    """u = 0 solves all terms, and the network has found it, or nothing keeps it from there."""
     terms = {t for t in case.rms if case.weights.get(t, 1.0)}
     if not terms or case.undefined or not terms <= set(case.homogeneous):
         return None
     size, first = case.size, case.size_first
-    if size is None or size > NEAR_ZERO * max(first or 0.0, 1.0):
+    if size is None or (size > NEAR_ZERO * max(first or 0.0, 1.0) and not _anything(case)):
         return None
     evidence = [Evidence("root mean square of u", size, "all terms hold at u = 0")]
     evidence += [
@@ -100,6 +100,11 @@ def nothing_to_find(case: Case) -> Verdict | None:
         "or check that targets are not zero by mistake."
     )
     return Verdict(Cause.NOTHING_TO_FIND, "", tuple(evidence), FACT, remedy)
+
+
+def _anything(case: Case) -> bool:
+    """Whether one function of the size of u may be added to it while no residual changes."""
+    return case.free.get("size", 0.0) > 1 and case.free.get("mode", 1.0) > HALF
 
 
 def outputs_not_scaled(case: Case) -> Verdict | None:
