@@ -178,6 +178,18 @@ def test_casts_and_what_is_made_within_are_of_float64():
     assert torch.zeros(1).dtype == torch.float32
 
 
+def test_what_no_module_holds_is_of_float64_beside_what_is():
+    w = torch.ones(1, dtype=torch.float64, requires_grad=True)
+    points = torch.tensor([0.1, 0.2])
+    with InDouble():
+        added, stacked = w + points, torch.cat([w, points])
+        slope = torch.autograd.grad((w * points).sum(), w)[0]
+        points.add_(1)
+    assert {added.dtype, stacked.dtype, slope.dtype} == {torch.float64}
+    assert torch.equal(stacked[1:], torch.tensor([0.1, 0.2]).double())
+    assert torch.equal(points, torch.tensor([1.1, 1.2]))
+
+
 def test_random_states_go_through_plain_values():
     def numbers() -> tuple[float, ...]:
         return (

@@ -293,3 +293,10 @@ def test_a_plain_number_by_the_scalar_overload_is_a_weight():
     theta = torch.ones(3, dtype=torch.float64, requires_grad=True)
     loss = torch.ops.aten.mul.Scalar((2 * theta - 1).square().mean(), 3.0)
     assert find_terms(loss)["term_0"].weight.tolist() == [1.0] * 3
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, 1.0])
+def test_a_product_with_itself_is_a_square_whatever_it_holds(problem: Problem, value: float):
+    r = problem.r + torch.tensor([0.0, value])
+    (term,) = find_terms((r * r).mean()).values()
+    torch.testing.assert_close(term.residual, r, equal_nan=True)

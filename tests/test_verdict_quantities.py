@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from pinn_ntk import empirical_ntk, look
 from pinn_ntk.looks.rerun import Change, Rerun
 from pinn_ntk.verdict.case import WHOLE, Case
-from pinn_ntk.verdict.wholeness import LENGTHS, _direction
+from pinn_ntk.verdict.wholeness import LENGTHS, _direction, _left
 from tests.cases_of_residuals import Residuals, case_of, d, grid, network, rms
 
 
@@ -511,6 +511,14 @@ def test_the_derivative_of_a_steep_network_is_whole():
     direction = {n: _direction(n, p) for n, p in case.wide.params.items()}
     assert case._cut(direction, LENGTHS[0])["ode"] > 3 * WHOLE
     assert case.cut["ode"] < WHOLE
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "left"),
+    [(0.02, 0.02, 0.02), (0.5, 0.005, 0.0), (0.52, 0.025, 0.02), (0.001, 0.002, 0.002)],
+)
+def test_what_two_lengths_of_differences_leave(first: float, second: float, left: float):
+    assert _left(first, second, 100.0) == pytest.approx(left, abs=1e-4)
 
 
 def test_what_cannot_be_looked_at_has_a_reason():

@@ -343,6 +343,43 @@ SPEAKS: dict[str, tuple[Cause, dict[str, Any]]] = {
         Cause.REPEATED_POINTS,
         {**SOLVED, "free": {"u": 0.7, "size": 5.0}, "redrawn": {"pde": 6}},
     ),
+    "a handful of points in a plane": (
+        Cause.POINTS,
+        {**SOLVED, "n_points": 10, "fresh": {"pde": 7.0}, "ranges": {"pde": [(0, 1), (0, 1)]}},
+    ),
+    "a handful of points, unsolved": (
+        Cause.POINTS,
+        {"n_points": 4, "fresh": {}, "ranges": {"pde": [(0, 1), (0, 1)]}},
+    ),
+    "second order in time and no rate": (
+        Cause.NOT_UNIQUE,
+        {**SOLVED, "free": {"u": 2e-4, "size": 5e-3}, "without_rate": ["pde"]},
+    ),
+    "a field beside u that nothing tells": (
+        Cause.NOT_UNIQUE,
+        {**SOLVED, "free_beside": {"k": {"u": 0.02, "size": 0.6, "mode": 0.99}}},
+    ),
+    "u = 0 is as good, though not reached yet": (
+        Cause.NOTHING_TO_FIND,
+        {
+            **SOLVED,
+            "zero": {"pde": 0.0, "bc": 0.0},
+            "parts": {"pde": 1.0, "bc": 1.0},
+            "free": {"u": 0.5, "size": 100.0},
+        },
+    ),
+    "barely solved, with parameters that nobody holds": (
+        Cause.NOT_TRAINED,
+        {"rms": {"pde": 0.2, "bc": 0.01}, "error": 0.01, "unheld": ["k"], "unheld_share": 0.3},
+    ),
+    "at odds, gradients cancel by two thirds": (
+        Cause.CONTRADICTION,
+        {**AT_ODDS, "cancelling": 0.32},
+    ),
+    "at odds, with many oscillations and data": (
+        Cause.CONTRADICTION,
+        {**AT_ODDS, "phase": {"pde": [30.0]}, "within": ["bc"]},
+    ),
     "points that end before a wall": (
         Cause.POINTS,
         {**SOLVED, "free": {"u": 0.7, "size": 5.0}, "walled": {"pde": (0, 0.25, 1.0)}},
@@ -637,6 +674,62 @@ SILENT: dict[str, tuple[Cause, dict[str, Any]]] = {
             "cancelling": 1e-6,
             "modes": {"pde": (0.8, 0.0), "bc": (0.8, 0.0)},
         },
+    ),
+    "a handful of points along a line": (Cause.POINTS, {**SOLVED, "n_points": 10}),
+    "a handful of points of a batch": (
+        Cause.POINTS,
+        {**SOLVED, "n_points": 10, "stays": False, "ranges": {"pde": [(0, 1), (0, 1)]}},
+    ),
+    "a handful of points that are enough": (
+        Cause.POINTS,
+        {**SOLVED, "n_points": 10, "ranges": {"pde": [(0, 1), (0, 1)]}},
+    ),
+    "no rate, but it is given by construction": (
+        Cause.NOT_UNIQUE,
+        {**SOLVED, "without_rate": ["pde"]},
+    ),
+    "a field beside u that is told": (
+        Cause.NOT_UNIQUE,
+        {**SOLVED, "free_beside": {"k": {"u": 1e-5, "size": 0.6, "mode": 0.99}}},
+    ),
+    "u = 0 is as good, for noise between points": (
+        Cause.NOTHING_TO_FIND,
+        {
+            **SOLVED,
+            "zero": {"pde": 0.0, "bc": 0.0},
+            "parts": {"pde": 1.0, "bc": 1.0},
+            "free": {"u": 0.5, "size": 100.0, "mode": 0.1},
+        },
+    ),
+    "at odds, but the best step would end most of the loss": (
+        Cause.CONTRADICTION,
+        {**AT_ODDS, "apart": {"pde": (0.36, 0.01), "bc": (0.1, 0.0)}},
+    ),
+    "at odds, with many oscillations": (
+        Cause.CONTRADICTION,
+        {**AT_ODDS, "phase": {"pde": [30.0]}},
+    ),
+    "at odds, with data beyond the network": (
+        Cause.CONTRADICTION,
+        {**AT_ODDS, "apart": {"pde": (0.9, 0.01), "bc": (0.97, 0.96)}},
+    ),
+    "early times, which the best step would end": (
+        Cause.CAUSALITY,
+        {
+            "concentration": {"pde": {"share": 0.9, "early": 1.0}},
+            "apart": {"pde": (0.31, 0.0), "bc": (0.0, 0.0)},
+        },
+    ),
+    "a loss that falls as fast as ever": (
+        Cause.STEP_TOO_SHORT,
+        {
+            "scheduled": 0.04,
+            "course": {"falling": 0.0085, "fallen": 0.07, "rising": 0.0, "jitter": 0.0},
+        },
+    ),
+    "frozen at the beginning": (
+        Cause.NOT_TRAINED,
+        {"frozen": ["net.0.weight"], "frozen_share": 0.8, "steps": 0},
     ),
     "free by the prior, small beside u": (
         Cause.NOT_UNIQUE,
