@@ -298,5 +298,5 @@ def test_a_plain_number_by_the_scalar_overload_is_a_weight():
 @pytest.mark.parametrize("value", [math.nan, math.inf, 1.0])
 def test_a_product_with_itself_is_a_square_whatever_it_holds(problem: Problem, value: float):
     r = problem.r + torch.tensor([0.0, value])
-    (term,) = find_terms((r * r).mean()).values()
+    (term,) = find_terms((r * r).mean(), check=False).values()
     torch.testing.assert_close(term.residual, r, equal_nan=True)
