@@ -83,6 +83,7 @@ UNSOLVED: dict[str, Any] = {
     "beginnings": False,
     "without_rate": [],
     "within": [],
+    "short": {},
     "unit": 1.0,
     "ranges": {"pde": [(0.0, 1.0)]},
 }

@@ -16,6 +16,7 @@ from pinn_ntk.verdict.network import Network
 from pinn_ntk.verdict.noise import Noise
 from pinn_ntk.verdict.parameters import Parameters
 from pinn_ntk.verdict.parts import Parts
+from pinn_ntk.verdict.scaled import Scaled
 from pinn_ntk.verdict.smoothness import Smoothness
 from pinn_ntk.verdict.training import Training
 from pinn_ntk.verdict.walls import Walls
@@ -75,6 +76,7 @@ class Case(
     Duration,
     Waves,
     Walls,
+    Scaled,
     Noise,
     Directions,
     Smoothness,
@@ -215,7 +217,7 @@ class Case(
     def findings(self) -> dict[str, Any]:
         """All that was computed, as plain values."""
         _ = self.rms, self.rates, self.prints, self.curvature_now, self.saturated, self.size
-        _ = self.steps, self.decay, self.balanced, self.curvature_unbalanced, self.lr
+        _ = self.ranges, self.steps, self.decay, self.balanced, self.curvature_unbalanced, self.lr
         return {name: plain(v) for name, v in self.known.items() if is_plain_value(v)}
 
 

@@ -35,6 +35,7 @@ SOLVED: tuple[Rule, ...] = (
     balance.long_time,
     steps.on_its_way,
     solution.fine,
+    places.short,
     solution.clean,
 )
 """Asked where all terms are solved: nothing else is wrong then."""

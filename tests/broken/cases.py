@@ -16,6 +16,7 @@ from tests.broken.points import PLACES
 from tests.broken.run import Run
 from tests.broken.scales import SCALES
 from tests.broken.seventh import SEVENTH
+from tests.broken.several import SEVERAL
 from tests.broken.sixth import SIXTH
 from tests.broken.slow import SLOW
 from tests.broken.steps import STEPS
@@ -32,6 +33,7 @@ RUNS: list[Run] = [
         *SLOW,
         *HEALTHY,
         *OTHERS,
+        *SEVERAL,
         *UNSEEN,
         *THIRD,
         *FOURTH,

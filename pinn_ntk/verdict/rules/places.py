@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from pinn_ntk.verdict.case import BARELY, SOLVED, WRONG, Case, worst_of
 from pinn_ntk.verdict.cause import Cause
@@ -21,6 +21,9 @@ FEWEST = 10
 
 HANDFUL, MORE = 16, 3.0
 """Points that are few in a plane; mean square between them over that at them, where known."""
+
+SAME = 0.2
+"""Distance of the ends of points from those of the last measurement, over what they lack."""
 
 ONE_MODE = 0.5
 """Share of the largest mode in what is free, above which it is a function and not noise."""
@@ -202,6 +205,29 @@ def _redrawn(case: Case) -> Verdict | None:
         title = "the same points are drawn at each step"
         return Verdict(Cause.REPEATED_POINTS, term, evidence, LIKELY, remedy, title)
     return None
+
+
+def short(case: Case) -> Verdict | None:
+    """Points reach one end of the domain that the network is scaled to, and not the other."""
+    before = case.previous[-1].get("ranges", {}) if case.previous else {}
+    for term, (axis, end, of) in case.short.items():
+        if not _same(before.get(term, []), case.ranges.get(term, []), abs(of - end)):
+            continue  # a window that moves, perhaps
+        evidence = (
+            Evidence(f"last point of {term} along coordinate {axis}", end, ""),
+            Evidence("where the domain ends that the network is scaled to", of, ""),
+        )
+        remedy = "Draw points from the whole domain, if u is asked for there."
+        title = "points miss a part of the domain"
+        return Verdict(Cause.POINTS, term, evidence, POSSIBLE, remedy, title)
+    return None
+
+
+def _same(box: Sequence[Sequence[float]], other: Sequence[Sequence[float]], size: float) -> bool:
+    """Whether two boxes have the same ends, as far as random points tell."""
+    ends = [[end for side in one for end in side] for one in (box, other)]
+    apart = (abs(a - b) for a, b in zip(*ends, strict=True))
+    return len(ends[0]) == len(ends[1]) > 0 and max(apart) < SAME * size
 
 
 def _ended(case: Case) -> Verdict | None:
