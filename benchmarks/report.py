@@ -44,6 +44,12 @@ def write(path: Path, report: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(report, indent=1) + "\n")
 
 
+def read(path: str | Path) -> dict[str, Any]:
+    """The figures of an earlier run."""
+    found: dict[str, Any] = json.loads(Path(path).read_text())
+    return found
+
+
 def environment(device: torch.device) -> dict[str, object]:
     """Hardware, software and load of this moment, ready for JSON."""
     return {

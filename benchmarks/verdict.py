@@ -4,8 +4,9 @@
 
 Trains the runs of ``tests/broken`` (about 17 a minute on two cores) with
 `NTKMonitor()` as it comes, and compares what each verdict names at the end with what was planted.
-Thresholds were set on those of the half "set"; those of "judge" were judged once. Prints the
-confusion table and writes docs/verdict.md and a JSON with all verdicts.
+Thresholds were set on seed 0 of the half "set"; those of "judge" are of strangers, judged once
+before anybody looked at them. Prints the confusion table and writes docs/verdict.md and a JSON with
+all verdicts; ``--beside`` puts earlier ones beside them.
 
 | count | of |
 | --- | --- |
@@ -26,16 +27,15 @@ from time import process_time
 from typing import Any
 
 from benchmarks.claims import false_claims
-from benchmarks.report import FOLDER, begun, parser, write
-from benchmarks.verdict_page import PAGE, confusion, counts, page
+from benchmarks.report import FOLDER, begun, parser, read, write
+from benchmarks.verdict_page import PAGE, confusion, counts, group, page
 from pinn_ntk import Cause, Verdict
 from pinn_ntk.callbacks import NTKMonitor
 from tests.broken.cases import RUNS
 from tests.broken.measure import quiet
-from tests.broken.run import FAILS, Run
+from tests.broken.run import Run
 
 RESULTS = FOLDER / "verdict.json"
-HEALTHY = ("CLEAN", "EARLY")
 BY_NAME = {run.name: run for run in RUNS}
 
 
@@ -45,6 +45,7 @@ class Judged:
 
     name: str
     twin: bool  # whether it is the cured twin
+    seed: int
     half: str
     planted: str
     named: str
@@ -70,6 +71,7 @@ def judged(name: str, seed: int, *, twin: bool) -> Judged:
     return Judged(
         name=name,
         twin=twin,
+        seed=seed,
         half=run.half,
         planted=planted,
         named=verdict.cause.name,
@@ -81,11 +83,6 @@ def judged(name: str, seed: int, *, twin: bool) -> Judged:
         false=false_claims(verdict, setup.module, planted, error),
         seconds=process_time() - start,
     )
-
-
-def fails(one: Judged) -> bool:
-    """Whether something was to be named: it was planted, and the run failed."""
-    return one.planted not in HEALTHY and not one.error <= FAILS
 
 
 def all_judged(runs: Iterable[Run], seed: int, jobs: int, *, twins: bool) -> list[Judged]:
@@ -122,19 +119,20 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--jobs", type=int, default=2)
     options.add_argument("--twins", action="store_true", help="cured twins as well")
+    options.add_argument("--beside", nargs="*", default=[], help="JSONs that the page has as well")
     options.add_argument("--page", default=str(PAGE), help="where the page goes; empty for none")
     asked = options.parse_args(arguments)
     report = begun(asked.threads)
     runs = chosen(asked.patterns, asked.half)
     done = all_judged(runs, asked.seed, asked.jobs, twins=asked.twins)
-    failing = {one.name for one in done if fails(one)}
-    print(confusion(done))
-    for half in ("set", "judge"):
-        print(half, counts([one for one in done if one.half == half], failing))
+    done += [Judged(**one) for file in asked.beside for one in read(file)["runs"]]
+    for title in sorted({group(one) for one in done}):
+        of = [one for one in done if group(one) == title]
+        print(f"{title}\n{confusion(of)}\n{counts(of)}")
     report["runs"] = [asdict(one) for one in done]
     write(asked.json, report)
     if asked.page:
-        page(done, failing, asked.page)
+        page(done, asked.page)
     return report
 
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from benchmarks.report import ROOT
 from pinn_ntk import Cause
-from tests.broken.cases import RUNS
+from tests.broken.run import FAILS
 
 PAGE = ROOT / "docs" / "verdict.md"
 
-TITLES = {"set": "thresholds set on", "judge": "judged on"}
-"""Half -> what it is called on the page."""
+SEEDS, STRANGERS, LOOKED_AT = "other seeds", "by strangers", "thresholds set on"
+"""Groups of runs: of a seed never looked at, of a hand that nobody had read, and the others."""
+
+HEALTHY = ("CLEAN", "EARLY")
 
 NEAR = 2.0
 """Factor within which an estimate of the error is near."""
@@ -25,6 +27,7 @@ class Judged(Protocol):
 
     name: str
     twin: bool
+    seed: int
     half: str
     planted: str
     named: str
@@ -35,11 +38,24 @@ class Judged(Protocol):
     false: list[str]
 
 
-def confusion(done: Iterable[Any]) -> str:
-    """Cause planted -> causes named, with how often."""
+def fails(one: Judged) -> bool:
+    """Whether something was to be named: it was planted, and the run failed."""
+    return one.planted not in HEALTHY and not one.error <= FAILS
+
+
+def group(one: Judged) -> str:
+    """Which of the columns of the page a run counts in."""
+    if one.seed:
+        return SEEDS
+    return STRANGERS if one.half == "judge" else LOOKED_AT
+
+
+def confusion(done: Iterable[Judged]) -> str:
+    """Cause planted -> causes named, with how often, of runs that failed and healthy ones."""
     rows: dict[str, Counter[str]] = {}
     for one in done:
-        rows.setdefault(one.planted, Counter())[one.named] += 1
+        if not one.twin and (fails(one) or one.planted in HEALTHY):
+            rows.setdefault(one.planted, Counter())[one.named] += 1
     lines = ["| planted | runs | named | others named |", "| --- | --- | --- | --- |"]
     for planted in sorted(rows, key=lambda name: int(Cause[name])):
         named = rows[planted]
@@ -48,10 +64,10 @@ def confusion(done: Iterable[Any]) -> str:
     return "\n".join(lines)
 
 
-def counts(done: Sequence[Any], failing: Collection[str]) -> dict[str, str]:
+def counts(done: Sequence[Judged]) -> dict[str, str]:
     """The figures that are to be reached."""
-    broken = [one for one in done if one.name in failing and not one.twin]
-    healthy = [one for one in done if one.planted in {"CLEAN", "EARLY"} and not one.twin]
+    broken = [one for one in done if fails(one)]
+    healthy = [one for one in done if one.planted in HEALTHY and not one.twin]
     twins = [one for one in done if one.twin]
     right = sum(one.named == one.planted for one in broken)
     accused = sum(bool(one.accused) or _accuses(one) for one in healthy)
@@ -65,51 +81,39 @@ def counts(done: Sequence[Any], failing: Collection[str]) -> dict[str, str]:
     }
 
 
-def _accuses(one: Any) -> bool:
+def _accuses(one: Judged) -> bool:
     return Cause[one.named] not in {Cause.CLEAN, Cause.EARLY, Cause.UNKNOWN}
 
 
 MEASURED = """Small PINNs, broken on purpose (one mistake each, confirmed by a twin without it that
 works), healthy, and stopped early, trained under `NTKMonitor()` as it comes by
 `python -m benchmarks.verdict`, which writes this section. A broken run counts where it fails: its
-solution is off by more than 20 %. Thresholds were set on {set} of them, of eight hands; {judge}
-were written by three hands that had seen neither the rules nor the first ones nor each other, and
-were judged before anybody looked at them: that is what to expect of a run of your own.
+solution is off by more than 20 %.
 
 {table}
 
-Cause planted against cause named:
-
-{confusion}
-
-Where another cause was named than planted:
-
-{misses}
+{confusions}
 
 Where nothing is wrong, or it is early, the verdict says what error of u the residuals amount to.
 It is within a factor of {near:g} of the true one in {close} of {estimated} such runs, twins
 included."""
 
 
-def page(done: Sequence[Any], failing: Collection[str], path: str | Path) -> None:
+def page(done: Sequence[Any], path: str | Path) -> None:
     """Write what was measured into the page, and the causes."""
-    figures = {
-        title: counts(of, failing)
-        for half, title in TITLES.items()
-        if (of := [one for one in done if one.half == half])
+    groups = {
+        title: of
+        for title in (STRANGERS, SEEDS, LOOKED_AT)
+        if (of := [one for one in done if group(one) == title])
     }
+    figures = {title: counts(of) for title, of in groups.items()}
     lines = [f"| | {' | '.join(figures)} |", f"| --- |{' --- |' * len(figures)}"]
     names = next(iter(figures.values()))
     lines += [f"| {n} | {' | '.join(of[n] for of in figures.values())} |" for n in names]
-    first = [one for one in done if not one.twin]
-    missed = [one for one in first if one.name in failing and one.named != one.planted]
     close, estimated = estimates(done)
     measured = MEASURED.format(
-        set=sum(run.half == "set" for run in RUNS),
-        judge=sum(run.half == "judge" for run in RUNS),
         table="\n".join(lines),
-        confusion=confusion(first),
-        misses="\n".join(f"- {one.name} ({one.half}): {_first_line(one)}" for one in missed),
+        confusions="\n\n".join(_confused(title, of) for title, of in groups.items()),
         near=NEAR,
         close=close,
         estimated=estimated,
@@ -118,12 +122,22 @@ def page(done: Sequence[Any], failing: Collection[str], path: str | Path) -> Non
     Path(path).write_text(between(text, "causes", causes()))
 
 
-def estimates(done: Iterable[Any]) -> tuple[int, int]:
+def _confused(title: str, done: Sequence[Any]) -> str:
+    """Cause planted against cause named, and the runs where these differ."""
+    missed = [one for one in done if fails(one) and one.named != one.planted]
+    misses = "\n".join(f"- {one.name}: {_first_line(one)}" for one in missed)
+    return (
+        f"### Runs {title}\n\nCause planted against cause named:\n\n{confusion(done)}\n\n"
+        f"Where another cause was named than planted:\n\n{misses or '- nowhere'}"
+    )
+
+
+def estimates(done: Iterable[Judged]) -> tuple[int, int]:
     """Runs without a mistake in which the error is estimated within a factor, and all of these."""
     known = [
         one.estimate / one.error
         for one in done
-        if one.estimate and one.error and one.planted in {"CLEAN", "EARLY"}
+        if one.estimate and one.error and one.planted in HEALTHY
     ]
     return sum(1 / NEAR <= ratio <= NEAR for ratio in known), len(known)
 
@@ -141,7 +155,7 @@ def causes() -> str:
     return "\n".join(map(_paragraph, Cause)).strip()
 
 
-def _first_line(one: Any) -> str:
+def _first_line(one: Judged) -> str:
     return str(one.sentence).partition("\n")[0]
 
 

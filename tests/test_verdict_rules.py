@@ -10,7 +10,7 @@ from pinn_ntk.verdict import diagnose
 from pinn_ntk.verdict.about import ABOUT
 from pinn_ntk.verdict.cause import Cause
 from pinn_ntk.verdict.diagnose import judge
-from pinn_ntk.verdict.verdict import Evidence, Verdict
+from pinn_ntk.verdict.verdict import LIKELY, Evidence, Verdict
 from tests.cases_of_verdicts import SOLVED, case
 
 START = {"saturated": 0.1, "size": 1.0}
@@ -380,6 +380,22 @@ SPEAKS: dict[str, tuple[Cause, dict[str, Any]]] = {
         Cause.CONTRADICTION,
         {**AT_ODDS, "phase": {"pde": [30.0]}, "within": ["bc"]},
     ),
+    "at odds, and hardly falling": (
+        Cause.CONTRADICTION,
+        {
+            **AT_ODDS,
+            "apart": {"pde": (0.99, 0.01), "bc": (1.3, 0.0)},
+            "course": {"falling": 0.05, "fallen": 1.0, "rising": 0.5, "jitter": 0.01},
+        },
+    ),
+    "slow modes of many oscillations, and falling": (
+        Cause.SPECTRAL_BIAS,
+        {
+            "phase": {"pde": [60.0]},
+            "modes": {"pde": (0.0, 0.99), "bc": (0.1, 0.5)},
+            "course": {"falling": 0.09, "fallen": 1.0, "rising": 0.0, "jitter": 0.0},
+        },
+    ),
     "points that end before a wall": (
         Cause.POINTS,
         {**SOLVED, "free": {"u": 0.7, "size": 5.0}, "walled": {"pde": (0, 0.25, 1.0)}},
@@ -731,6 +747,25 @@ SILENT: dict[str, tuple[Cause, dict[str, Any]]] = {
         Cause.NOT_TRAINED,
         {"frozen": ["net.0.weight"], "frozen_share": 0.8, "steps": 0},
     ),
+    "at odds, and falling": (
+        Cause.CONTRADICTION,
+        {
+            **AT_ODDS,
+            "apart": {"pde": (0.7, 0.01), "bc": (0.1, 0.0)},
+            "course": {"falling": 0.05, "fallen": 1.0, "rising": 0.5, "jitter": 0.1},
+        },
+    ),
+    "slow modes, and falling": (
+        Cause.SPECTRAL_BIAS,
+        {
+            "modes": {"pde": (0.0, 0.99), "bc": (0.1, 0.5)},
+            "course": {"falling": 0.09, "fallen": 1.0, "rising": 0.0, "jitter": 0.0},
+        },
+    ),
+    "a window that moves over the inputs": (
+        Cause.INPUTS_NOT_SCALED,
+        {"inputs": {"largest": 1.0, "spread": 0.06, "offset": 17.0}, "moved": {"pde": 1.0}},
+    ),
     "free by the prior, small beside u": (
         Cause.NOT_UNIQUE,
         {**SOLVED, "free": {"u": 0.01, "size": 1e-3}},
@@ -929,3 +964,27 @@ def test_a_verdict_goes_through_a_checkpoint():
     again = Verdict.of_state(verdict.state_dict())
     assert again == verdict
     assert again.findings == verdict.findings
+
+
+@pytest.mark.parametrize(
+    ("before", "left", "cause"),
+    [
+        (Verdict(Cause.SPECTRAL_BIAS, "pde", (), LIKELY, step=7), 0.5, Cause.SPECTRAL_BIAS),
+        (Verdict(Cause.SPECTRAL_BIAS, "pde", (), LIKELY, step=7), 0.01, Cause.UNKNOWN),
+        (Verdict(Cause.SPECTRAL_BIAS, "other", (), LIKELY, step=7), 0.5, Cause.UNKNOWN),
+        (Verdict(Cause.STEP_TOO_LARGE, "", (), LIKELY, step=7), 0.5, Cause.UNKNOWN),
+        (Verdict(Cause.EARLY, step=7), 0.5, Cause.UNKNOWN),
+    ],
+)
+def test_what_was_seen_before_is_recalled_where_nothing_is_known(
+    before: Verdict, left: float, cause: Cause
+):
+    now = case(rms={"pde": left, "bc": 0.4})
+    found = diagnose.recalled(judge(now), [before, Verdict(Cause.UNKNOWN)], now)
+    assert found.cause is cause
+    assert found.findings == judge(now).findings
+    if cause is not Cause.UNKNOWN:
+        assert found.confidence == "possible"
+        assert str(found.evidence[0]) == "seen at step 7 (no longer)"
+        again = diagnose.recalled(judge(now), [found], now)
+        assert again.evidence == found.evidence

@@ -175,7 +175,7 @@ ABOUT: dict[str, About] = {
     "NOT_UNIQUE": About(
         "the solution is not unique",
         "The terms leave a direction free: u may change and no residual does.",
-        "The variance of u given all residuals is above 0.012 u^2, that of a coefficient 0.1.",
+        "The variance of u given all residuals is above 0.012 u^2, that of a coefficient 0.02.",
         "A condition there: an initial value, a boundary, a datum.",
         "Rasmussen, Williams 2006, sec. 2.2, with the kernel of the network",
     ),

@@ -39,9 +39,15 @@ ERROR = "error of {} that residuals amount to, for the equation as written"
 CLASH = 0.2
 """Difference of two values that are asked for at one place, over the largest, that counts."""
 
-STUCK, ALONE, CALM, KEPT = 0.15, 0.1, 0.5, 0.15
+STUCK, ALONE, CALM = 0.15, 0.1, 0.5
 """What is left of a term after the best step for all terms; share that one for it alone leaves;
-|sum of gradients| over the sum of their sizes of a loss at rest; share of the loss that is left."""
+|sum of gradients| over the sum of their sizes of a loss at rest."""
+
+KEPT, ALL_BUT = 0.15, 0.8
+"""Share of the loss that the best step leaves where terms are at odds; where it is nearly all."""
+
+FALLS = 0.07
+"""Decades in the last tenth of the steps by which a loss falls that is not held up yet."""
 
 HARDLY = 1e-3
 """Rate 2 w mean(K_ii) of a term over that of the fastest, below which its weight is in its way."""
@@ -181,10 +187,19 @@ class Case(
     @property
     def at_odds(self) -> bool:
         """Whether the loss is at rest where no step helps all terms, and no weight is why."""
+        return self._held and self.stationary and self.kept > KEPT
+
+    @property
+    def nearly_at_odds(self) -> bool:
+        """The same of a loss that hardly falls, if the best step would leave nearly all of it."""
+        slowly = abs(self.course.get("falling", 0.0)) < FALLS
+        return self.at_odds or (self._held and slowly and self.kept > ALL_BUT)
+
+    @property
+    def _held(self) -> bool:
         calm = (1.0 if self.cancelling is None else self.cancelling) < CALM
         term = self.stuck[0]
-        rests = calm and self.stationary and bool(term) and not self.hardly_counts(term)
-        return rests and self.kept > KEPT
+        return calm and bool(term) and not self.hardly_counts(term)
 
     @property
     def kept(self) -> float:

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from pinn_ntk.looks.look import Look
 from pinn_ntk.looks.rerun import Rerun
 from pinn_ntk.verdict.case import Case
+from pinn_ntk.verdict.cause import Cause
 from pinn_ntk.verdict.rules import balance, conflict, numbers, places, scales, solution, steps
-from pinn_ntk.verdict.verdict import FACT, Verdict
+from pinn_ntk.verdict.verdict import FACT, POSSIBLE, Evidence, Verdict
 
 Rule = Callable[[Case], Verdict | None]
 
@@ -141,7 +142,37 @@ def diagnose(
     """
     if residuals is not None and isinstance(look.module, nn.Module):
         look = replace(look, rerun=Rerun(look.module, points, residuals))
-    return judge(Case(look, [verdict.findings for verdict in previous]))
+    case = Case(look, [verdict.findings for verdict in previous])
+    found = judge(case)
+    return recalled(found, previous, case) if found.cause is Cause.UNKNOWN else found
+
+
+AT_STEP = "seen at step"
+"""The first evidence of what was seen earlier."""
+
+
+def recalled(found: Verdict, previous: Sequence[Verdict], case: Case) -> Verdict:
+    """What was last said to be wrong, of a term that is not solved since, where nothing else is.
+
+    Not what a measurement says for certain or not at all, such as points that repeat.
+    """
+    last = next((v for v in reversed(previous) if v.cause is not Cause.UNKNOWN), None)
+    if last is None or last.cause not in SLOWLY or last.about not in case.unsolved:
+        return found
+    earlier = tuple(one for one in last.evidence if one.quantity != AT_STEP)
+    first = next((one for one in last.evidence if one.quantity == AT_STEP), None)
+    seen = (first or Evidence(AT_STEP, last.step, "no longer"), *earlier[:2])
+    return replace(found, cause=last.cause, about=last.about, evidence=seen, remedy=last.remedy,
+                   title=last.title, confidence=POSSIBLE)  # fmt: skip
+
+
+SLOWLY = {
+    Cause.IMBALANCE,
+    Cause.CAUSALITY,
+    Cause.CONTRADICTION,
+    Cause.SPECTRAL_BIAS,
+}
+"""Causes that do not go while a term stays unsolved."""
 
 
 @torch.enable_grad()

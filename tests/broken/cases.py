@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.broken.capacity import CAPACITY
 from tests.broken.conditions import CONDITIONS
 from tests.broken.eighth import EIGHTH
+from tests.broken.eleventh import ELEVENTH
 from tests.broken.fifth import FIFTH
 from tests.broken.fourth import FOURTH
 from tests.broken.graph import GRAPH
@@ -22,6 +23,7 @@ from tests.broken.slow import SLOW
 from tests.broken.steps import STEPS
 from tests.broken.tenth import TENTH
 from tests.broken.third import THIRD
+from tests.broken.twelfth import TWELFTH
 from tests.broken.unseen import UNSEEN
 from tests.broken.vanishing import VANISHES
 
@@ -43,5 +45,7 @@ RUNS: list[Run] = [
         *EIGHTH,
         *NINTH,
         *TENTH,
+        *ELEVENTH,
+        *TWELFTH,
     ),
 ]

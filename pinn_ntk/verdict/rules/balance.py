@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pinn_ntk.analysis.wording import number
-from pinn_ntk.verdict.case import CLASH, SOLVABLE, Case
+from pinn_ntk.verdict.case import CLASH, FALLS, SOLVABLE, Case
 from pinn_ntk.verdict.cause import Cause
 from pinn_ntk.verdict.remedies import EARLY_FIRST
 from pinn_ntk.verdict.verdict import LIKELY, Evidence, Verdict
@@ -39,9 +39,6 @@ BEGUN = 30
 
 WORSE = 10.0
 """What is left of the worst term over that of the best one."""
-
-FALLS = 0.07
-"""Decades in the last tenth of the steps by which a loss falls that is not held up yet."""
 
 HEAVY = 10.0
 """Weight in force from which a larger one is tried in small steps."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pinn_ntk.verdict.case import CLASH, FINE, HALF, Case
+from pinn_ntk.verdict.case import CLASH, FALLS, FINE, HALF, Case
 from pinn_ntk.verdict.cause import Cause
 from pinn_ntk.verdict.remedies import EARLY_FIRST
 from pinn_ntk.verdict.verdict import FACT, LIKELY, Evidence, Verdict
@@ -13,9 +13,6 @@ NOTICED = 0.05
 
 BEGUN = 30
 """Steps before which a term may not have been learned yet."""
-
-FALLS = 0.07
-"""Decades in the last tenth of the steps by which a loss falls that is not held up yet."""
 
 FAST = 0.3
 """r^T K r / (lambda_max r^T r) from which a term could learn fast."""
@@ -65,7 +62,7 @@ def torn(case: Case) -> Verdict | None:
 
 def incompatible(case: Case) -> Verdict | None:
     """What a term asks for is not to be had with what the others ask for."""
-    if len(case.rms) < 2 or not case.at_odds or _out_of_reach(case):
+    if len(case.rms) < 2 or not case.nearly_at_odds or _out_of_reach(case):
         return None
     term, after = case.stuck
     seen = (

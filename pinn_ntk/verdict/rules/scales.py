@@ -46,6 +46,10 @@ def repeated_points(case: Case) -> Verdict | None:
     return None
 
 
+MOVES = 0.3
+"""Share of the last points that lie outside of those of now, from which these are a window."""
+
+
 def inputs_not_scaled(case: Case) -> Verdict | None:
     """The first layer sees numbers far from [-1, 1]."""
     seen = case.inputs
@@ -55,7 +59,10 @@ def inputs_not_scaled(case: Case) -> Verdict | None:
         ("largest |x| that the first layer sees", seen["largest"], LARGE_INPUT),
         ("mean over spread of an input", seen["offset"], FAR_MEAN),
     ]
+    window = max(case.moved.values(), default=0.0) > MOVES  # a part of the domain, for now
     evidence = [Evidence(what, x, f"above {most:g}") for what, x, most in said if x > most]
+    if window and not seen["largest"] > LARGE_INPUT:
+        return None
     if seen["spread"] < SMALL_SPREAD:
         evidence.append(Evidence("spread of an input", seen["spread"], f"below {SMALL_SPREAD:g}"))
     if not evidence:

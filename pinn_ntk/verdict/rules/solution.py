@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from pinn_ntk.analysis.wording import number
-from pinn_ntk.verdict.case import ERROR, FINE, SOLVED, WRONG, Case, worst_of
+from pinn_ntk.verdict.case import ERROR, FALLS, FINE, SOLVED, WRONG, Case, worst_of
 from pinn_ntk.verdict.cause import Cause
 from pinn_ntk.verdict.remedies import EARLY_FIRST
 from pinn_ntk.verdict.verdict import FACT, LIKELY, POSSIBLE, Evidence, Verdict
@@ -19,11 +19,11 @@ ROUNDED = 0.05
 COUNTS = 0.1
 """Share of the loss from which rounding in a term is in the way of others."""
 
+FALLING = 0.1
+"""Decades in the last tenth of the steps by which it falls that needs nothing but time."""
+
 SLOW, MUCH = 0.65, 0.2
 """Share of r^2 in slow modes; what is left of a term, from which that is a bias."""
-
-FALLS = 0.07
-"""Decades in the last tenth of the steps by which a loss falls that is not held up yet."""
 
 EXPLAINED, LITTLE = 0.25, 0.4
 """R^2 of data by their neighbours, and what is left of them, below which that is like noise."""
@@ -141,7 +141,7 @@ def spectral_bias(case: Case) -> Verdict | None:
     if (
         not slow.get(term, 0.0) > SLOW
         or not case.left[term] > MUCH
-        or case.course.get("falling", 0.0) > FALLS
+        or case.course.get("falling", 0.0) > (FALLING if _turns(case) > FINE else FALLS)
         or noisy(case, term)
     ):
         return None
@@ -151,13 +151,17 @@ def spectral_bias(case: Case) -> Verdict | None:
     return Verdict(Cause.SPECTRAL_BIAS, term, evidence, LIKELY, FEATURES)
 
 
+def _turns(case: Case) -> float:
+    """Largest phase of an equation."""
+    return max((max(phases, default=0.0) for phases in case.phase.values()), default=0.0)
+
+
 def fine(case: Case) -> Verdict | None:
     """u is wrong, the loss stands, and the equation asks for many oscillations or a thin layer."""
     falls = case.course.get("falling", 0.0) > FALLS
     if falls or case.error is None or not case.error > WRONG:
         return None
-    largest = {t: max(phases, default=0.0) for t, phases in case.phase.items()}
-    term, phase = worst_of(largest)
+    term, phase = worst_of({t: max(phases, default=0.0) for t, phases in case.phase.items()})
     if not phase > FINE:
         return None
     evidence = (
