@@ -766,6 +766,10 @@ SILENT: dict[str, tuple[Cause, dict[str, Any]]] = {
         Cause.INPUTS_NOT_SCALED,
         {"inputs": {"largest": 1.0, "spread": 0.06, "offset": 17.0}, "moved": {"pde": 1.0}},
     ),
+    "a window where u is small": (
+        Cause.OUTPUTS_NOT_SCALED,
+        {"demand": {"pde": 1e-4, "bc": 1e-4}, "moved": {"pde": 1.0}},
+    ),
     "free by the prior, small beside u": (
         Cause.NOT_UNIQUE,
         {**SOLVED, "free": {"u": 0.01, "size": 1e-3}},

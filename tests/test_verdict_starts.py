@@ -72,3 +72,20 @@ def test_what_a_step_puts_around_its_network_holds_u_at_the_start(power: int, ti
 
     case = case_of(pendulum, network(), 6 * grid(60))
     assert case.time("ode") == time
+
+
+def layer(model: nn.Module, points: Tensor) -> dict[str, Tensor]:
+    """u'' = 1 with u given at both ends, by a call for each."""
+    x = points.clone().requires_grad_()
+    ends = [model(torch.full((1, 1), value, dtype=x.dtype)) for value in (0.0, 1.0)]
+    return {"ode": d(d(model(x), x), x) - 1, "ends": torch.cat(ends)}
+
+
+@pytest.mark.parametrize("half", [1.0, 0.5])
+def test_both_ends_in_one_term_are_no_start(half: float):
+    case = case_of(layer, network(), half * grid())
+    assert case.spots["ends"].flatten().tolist() == [0.0, 1.0]
+    assert len(case.points["ends"]) == 1
+    assert case.time("ode") is None
+    assert case.without_rate == []
+    assert not case.beginnings

@@ -67,6 +67,25 @@ def points_behind(ran: Ran) -> dict[str, Tensor]:
     return {term: x for term, x in found.items() if x is not None}
 
 
+def places_of(ran: Ran) -> dict[str, Tensor]:
+    """Term -> all its points: also those of several calls, rows of which a term has one by one.
+
+    In the order of the calls, which need not be that of its rows.
+    """
+    found = points_behind(ran)
+    graphs = _own_nodes(ran)
+    for term, residual in ran.residuals.items():
+        if residual.grad_fn is None:
+            continue
+        behind = postorder(nodes.origin(residual)[0]).keys()
+        calls = [c for c, own in zip(ran.calls, graphs, strict=True) if own & behind]
+        every = [x for call in calls if (x := columns(call)) is not None]
+        alike = len({x.shape[1] for x in every}) == 1 and len(every) == len(calls)
+        if len(calls) > 1 and alike and sum(c.output.numel() for c in calls) == residual.numel():
+            found[term] = torch.cat(every)
+    return found
+
+
 def _of_slice(residual: Tensor, ran: Ran) -> Tensor | None:
     for call in sorted(ran.calls, key=lambda call: -call.output.numel()):
         x = columns(call)

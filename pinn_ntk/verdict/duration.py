@@ -50,7 +50,7 @@ class Duration(Points):
     def _values_alone(self, equation: str) -> bool:
         """Whether all conditions are values, at the start or at walls."""
         axis, others = self.time(equation), self._conditions()
-        if axis is None or not all(t in self.points for t in others):
+        if axis is None or not all(t in self.spots for t in others):
             return False
         places = self.places(equation, others)
         start = {t for t, place in places.items() if near(place[:, axis], 0.0).all()}

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pinn_ntk.looks.networks import NetworkCall
 from pinn_ntk.looks.rerun import Change
-from pinn_ntk.verdict.calls import behind_any, calls_behind, points_behind
+from pinn_ntk.verdict.calls import behind_any, calls_behind, places_of, points_behind
 from pinn_ntk.verdict.fields import u_of
 from pinn_ntk.verdict.quantity import nothing, quantity
 from pinn_ntk.verdict.reruns import Reruns
@@ -44,6 +44,13 @@ class Points(Reruns):
         if "points" not in self.__dict__:
             self.__dict__["points"] = {} if self.base is None else points_behind(self.base)
         return self.__dict__["points"]  # type: ignore[no-any-return]
+
+    @property
+    def spots(self) -> dict[str, Tensor]:
+        """Term -> all its points, not in the order of its rows, (N, d)."""
+        if "spots" not in self.__dict__:
+            self.__dict__["spots"] = {} if self.base is None else places_of(self.base)
+        return self.__dict__["spots"]  # type: ignore[no-any-return]
 
     @property
     def networks(self) -> dict[str, set[str]]:
@@ -88,12 +95,12 @@ class Points(Reruns):
 
     def time(self, equation: str) -> int | None:
         """Column of the points at whose first value conditions hold, and not at its last."""
-        x = self.points.get(equation)
+        x = self.spots.get(equation)
         conditions = self._conditions()
         if x is not None and not conditions:
             return self._held_at_start(equation, x)
-        others = [t for t in conditions if t in self.points]
-        if x is None or not others or any(self.points[t].shape[1] != x.shape[1] for t in others):
+        others = [t for t in conditions if t in self.spots]
+        if x is None or not others or any(self.spots[t].shape[1] != x.shape[1] for t in others):
             return None
         places = list(self.places(equation, others).values())
         first = [k for k in range(x.shape[1]) if any(near(p[:, k], 0.0).all() for p in places)]
@@ -104,19 +111,19 @@ class Points(Reruns):
     def places(self, equation: str, others: Sequence[str]) -> dict[str, Tensor]:
         """Term -> its points within the box of those of an equation and its conditions, 0 to 1."""
         own = [t for t in others if self.networks[t] & self.networks[equation]]
-        box = torch.cat([self.points[t] for t in (equation, *own)])
+        box = torch.cat([self.spots[t] for t in (equation, *own)])
         low, size = box.min(0).values, box.max(0).values - box.min(0).values
-        return {t: (self.points[t] - low) / size.clamp(min=1e-12) for t in others}
+        return {t: (self.spots[t] - low) / size.clamp(min=1e-12) for t in others}
 
     def _conditions(self) -> list[str]:
         """Terms that hold elsewhere than the equations; not a sum that is to be conserved, say."""
-        inside = [self.points[t] for t in self.equations if t in self.points]
+        inside = [self.spots[t] for t in self.equations if t in self.spots]
         solved = set(self.homogeneous)
         return [
             t
             for t in self.rms
             if t not in self.equations
-            and not (t in solved and any(_same(self.points.get(t), x) for x in inside))
+            and not (t in solved and any(_same(self.spots.get(t), x) for x in inside))
         ]
 
     def _held_at_start(self, equation: str, x: Tensor) -> int | None:
@@ -155,7 +162,7 @@ class Points(Reruns):
             return False
         every = torch.cat(lines)
         low, size = every.min(), (every.max() - every.min()).clamp(min=1e-12)
-        others = [self.points.get(t) for t in self._conditions()]
+        others = [self.spots.get(t) for t in self._conditions()]
         return all(
             x is not None and x.shape[1] == 1 and bool(near((x - low) / size, 0.0).all())
             for x in others

@@ -158,7 +158,7 @@ def _free(case: Case, name: str) -> Verdict:
     free = case.free if name == "u" else case.free_beside[name]
     if name == "u" and case.stays and (case.n_points or FEWEST) < FEWEST:
         return _too_few(case)
-    if name == "u" and (places := _ended(case) or _redrawn(case)) is not None:
+    if name == "u" and (places := _ended(case) or short(case) or _redrawn(case)) is not None:
         return places
     seen = (
         Evidence(

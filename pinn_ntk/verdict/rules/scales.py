@@ -50,6 +50,11 @@ MOVES = 0.3
 """Share of the last points that lie outside of those of now, from which these are a window."""
 
 
+def _window(case: Case) -> bool:
+    """Whether points are those of a part of the domain, for now."""
+    return max(case.moved.values(), default=0.0) > MOVES
+
+
 def inputs_not_scaled(case: Case) -> Verdict | None:
     """The first layer sees numbers far from [-1, 1]."""
     seen = case.inputs
@@ -59,9 +64,8 @@ def inputs_not_scaled(case: Case) -> Verdict | None:
         ("largest |x| that the first layer sees", seen["largest"], LARGE_INPUT),
         ("mean over spread of an input", seen["offset"], FAR_MEAN),
     ]
-    window = max(case.moved.values(), default=0.0) > MOVES  # a part of the domain, for now
     evidence = [Evidence(what, x, f"above {most:g}") for what, x, most in said if x > most]
-    if window and not seen["largest"] > LARGE_INPUT:
+    if _window(case) and not seen["largest"] > LARGE_INPUT:
         return None
     if seen["spread"] < SMALL_SPREAD:
         evidence.append(Evidence("spread of an input", seen["spread"], f"below {SMALL_SPREAD:g}"))
@@ -122,7 +126,7 @@ def outputs_not_scaled(case: Case) -> Verdict | None:
     unit = case.unit or 1.0
     asked = {t: x / unit for t, x in case.demand.items() if t in driven}
     term, most = worst_of(asked)
-    if not (most > LARGE or most < SMALL):
+    if not (most > LARGE or (most < SMALL and not _window(case))):
         return None
     threshold = f"above {LARGE:g}" if most > LARGE else f"below {SMALL:g}"
     quantity = f"size of u that {term} asks for"
