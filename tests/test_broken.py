@@ -45,6 +45,7 @@ SOME = 10
 """Every so many runs are started in CI."""
 
 
+@pytest.mark.filterwarnings("ignore")  # of what a run is broken by
 @pytest.mark.parametrize(
     "run",
     [

@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from pinn_ntk.verdict.cause import Cause
+from pinn_ntk.verdict.diagnose import judge
 from tests.cases_of_residuals import case_of, d, grid, network
 from tests.cases_of_verdicts import SOLVED, case
-from tests.test_verdict_rules import Cause, judge
 
 
 class Scaling(nn.Module):
