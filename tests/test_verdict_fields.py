@@ -74,7 +74,7 @@ def test_u_is_what_the_parts_make_up(name: str):
 def test_u_is_free_where_a_condition_is_missing_and_not_where_none_is(name: str):
     fixed = oscillator(PARTS[name], conditions=True)
     loose = oscillator(PARTS[name], conditions=False)
-    assert set(fixed.free) == {"u", "size", "mode"}
+    assert set(fixed.free) == {"u", "size", "mode", "a constant"}
     assert 8 * fixed.free["size"] < loose.free["size"]
     assert loose.free["mode"] > 0.5
 
@@ -175,3 +175,18 @@ def test_derivatives_are_noted_where_that_is_asked_for():
     noted = case.rerun(Change(fields=True)).derived
     assert [rms(u) for u in noted] == [pytest.approx(rms(PARTS["a sum"](Nets(), grid())))]
     assert case.rerun(Change()).derived == []
+
+
+@pytest.mark.parametrize(("held", "level"), [("slope", True), ("value", False)])
+def test_what_is_free_is_a_constant_where_slopes_alone_are_given(held: str, level: bool):
+    """u'' = 1 with u' at both ends, or with u at one of them."""
+
+    def residuals(nets: nn.Module, points: Tensor) -> dict[str, Tensor]:
+        x = points.clone().requires_grad_()
+        u_x = d(nets.a(x), x)
+        ends = u_x[[0, -1]] - x[[0, -1]] if held == "slope" else nets.a(x)[:1]
+        return {"ode": d(u_x, x) - 1, "ends": ends}
+
+    case = case_of(residuals, Nets(), grid())
+    assert case.free["mode"] > 0.9
+    assert (case.free["a constant"] > 0.99) is level

@@ -992,3 +992,12 @@ def test_what_was_seen_before_is_recalled_where_nothing_is_known(
         assert str(found.evidence[0]) == "seen at step 7 (no longer)"
         again = diagnose.recalled(judge(now), [found], now)
         assert again.evidence == found.evidence
+
+
+@pytest.mark.parametrize(("level", "word"), [(1.0, "constant"), (0.5, "unique")])
+def test_a_constant_that_may_be_added_is_called_so(level: float, word: str):
+    free = {"u": 0.7, "size": 5.0, "mode": 0.99, "a constant": level}
+    found = judge(case(**SOLVED, free=free))
+    assert found.cause is Cause.NOT_UNIQUE
+    assert word in found.title
+    assert found.about == ""

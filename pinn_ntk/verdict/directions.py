@@ -27,6 +27,10 @@ LARGEST = 1500
 """Rows of all terms up to which the range of J is looked at."""
 
 
+CONSTANT = "a constant"
+"""How much the largest mode is one; no name of a coefficient has a space."""
+
+
 class Directions(Reruns):
     """Quantities of the joint kernel of all terms."""
 
@@ -63,8 +67,8 @@ class Directions(Reruns):
         """Largest v at points of the equation over the prior one; v of its largest mode over u^2.
 
         ``mode`` is the share of that mode: large where a condition is missing, small where points
-        are few for what the network may do between them. Of each coefficient that is trained its
-        own variance, where 1 is the prior one.
+        are few for what the network may do between them; `CONSTANT` is 1 where it is u + c. Of each
+        coefficient that is trained its own variance, where 1 is the prior one.
         """
         if self._joint is None:
             return {}
@@ -170,8 +174,9 @@ def _field(name: str) -> str:
 def _loose(joint: Joint, name: str, u: Tensor) -> dict[str, float]:
     """What the residuals leave of a field, see `Directions.free`."""
     prior, left = joint.variance(_field(name))
-    largest, share = joint.leading(_field(name))
-    return {"u": float((left / prior).max()), "size": largest / rms(u) ** 2, "mode": share}
+    largest, share, level = joint.leading(_field(name))
+    size = largest / rms(u) ** 2
+    return {"u": float((left / prior).max()), "size": size, "mode": share, CONSTANT: level}
 
 
 def _off(joint: Joint, name: str, u: Tensor) -> float | None:

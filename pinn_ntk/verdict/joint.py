@@ -67,13 +67,18 @@ class Joint:
         taken = (cross * self._solved(cross.mT).mT).sum(1)
         return prior, prior - taken
 
-    def leading(self, asked: str) -> tuple[float, float]:
-        """Mean variance in the largest mode of what residuals leave, and its share in all of it."""
+    def leading(self, asked: str) -> tuple[float, float, float]:
+        """Of the largest mode of what residuals leave: its mean variance, and share in all of it.
+
+        And how constant it is: (sum of its entries)^2 over their number, 1 for u + c.
+        """
         cross = self._cross(asked)
         left = self.kernel[asked, asked] - cross @ self._solved(cross.mT)
-        values = torch.linalg.eigvalsh((left + left.mT) / 2).clamp(min=0)
-        total = float(values.sum())
-        return float(values[-1]) / len(values), float(values[-1]) / total if total else 0.0
+        values, vectors = torch.linalg.eigh((left + left.mT) / 2)
+        values, mode = values.clamp(min=0), vectors[:, -1]
+        total, largest = float(values.sum()), float(values[-1])
+        level = float(mode.sum()) ** 2 / len(mode)
+        return largest / len(values), largest / total if total else 0.0, level
 
     def change(self, asked: str) -> Tensor:
         """du of what is asked, (M,)."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from pinn_ntk.verdict.case import BARELY, SOLVED, WRONG, Case, worst_of
 from pinn_ntk.verdict.cause import Cause
+from pinn_ntk.verdict.directions import CONSTANT
 from pinn_ntk.verdict.verdict import FACT, LIKELY, POSSIBLE, Evidence, Verdict
 
 BETWEEN, APART = 100.0, 20.0
@@ -144,7 +145,7 @@ def not_unique(case: Case) -> Verdict | None:
     return next((_free(case, n) for n, free in of_fields.items() if _is_free(free, bound)), None)
 
 
-OF_FIELD = ("u", "size", "mode")
+OF_FIELD = ("u", "size", "mode", CONSTANT)
 """What `Case.free` says of u; all else in it is of coefficients."""
 
 
@@ -166,7 +167,18 @@ def _free(case: Case, name: str) -> Verdict:
         ),
         Evidence("the same over the prior one", free["u"], "1e-6 where nothing is free"),
     )
-    return Verdict(Cause.NOT_UNIQUE, "" if name == "u" else name, seen, LIKELY, FIX)
+    about = "" if name == "u" else name
+    if free.get(CONSTANT, 0.0) > LEVEL:
+        return Verdict(Cause.NOT_UNIQUE, about, seen, LIKELY, ANCHOR, UP_TO_A_CONSTANT)
+    return Verdict(Cause.NOT_UNIQUE, about, seen, LIKELY, FIX)
+
+
+LEVEL = 0.99
+"""How constant the function is that may be added."""
+
+UP_TO_A_CONSTANT = "the solution is determined up to a constant"
+
+ANCHOR = "Fix its value at one point; nothing is wrong if its derivatives alone are wanted."
 
 
 def _too_few(case: Case) -> Verdict:
