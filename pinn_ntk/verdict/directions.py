@@ -28,7 +28,7 @@ LARGEST = 1500
 
 
 CONSTANT = "a constant"
-"""How much the largest mode is one; no name of a coefficient has a space."""
+"""Share of what is free that is one; no name of a coefficient has a space."""
 
 
 class Directions(Reruns):
@@ -59,7 +59,7 @@ class Directions(Reruns):
         rows = {t: _some(self.counted(t, r), ROWS) for t, r in live.items()}
         kernel = empirical_ntk({**rows, **asked}, params, certify=False)
         moved = {t: r for t, r in rows.items() if kernel.trace(t) > 0}
-        trained = {n: u.detach() for n, u in some.items() if kernel.trace(_field(n)) > 0}
+        trained = {n: found[n].detach() for n in some if kernel.trace(_field(n)) > 0}
         return (Joint(kernel, moved), trained) if moved and trained else None
 
     @quantity("what the terms leave free", dict)
@@ -174,14 +174,16 @@ def _field(name: str) -> str:
 def _loose(joint: Joint, name: str, u: Tensor) -> dict[str, float]:
     """What the residuals leave of a field, see `Directions.free`."""
     prior, left = joint.variance(_field(name))
-    largest, share, level = joint.leading(_field(name))
-    size = largest / rms(u) ** 2
+    largest, share = joint.leading(_field(name))
+    level = joint.level(_field(name), _places(len(u.flatten()), VALUES) % u.shape[-1])
+    size = largest / rms(_some(u, VALUES)) ** 2
     return {"u": float((left / prior).max()), "size": size, "mode": share, CONSTANT: level}
 
 
 def _off(joint: Joint, name: str, u: Tensor) -> float | None:
     """Root mean square of du over that of a field."""
-    return rms(joint.change(_field(name))) / rms(u) if rms(u) else None
+    size = rms(_some(u, VALUES))
+    return rms(joint.change(_field(name))) / size if size else None
 
 
 def _numbers(coefficient: Tensor) -> Tensor:
@@ -193,4 +195,8 @@ def _numbers(coefficient: Tensor) -> Tensor:
 def _some(tensor: Tensor, most: int) -> Tensor:
     """Evenly strided entries of a live tensor."""
     flat = tensor.flatten()
-    return flat[torch.linspace(0, len(flat) - 1, min(most, len(flat))).round().long()]
+    return flat[_places(len(flat), most)]
+
+
+def _places(length: int, most: int) -> Tensor:
+    return torch.linspace(0, length - 1, min(most, length)).round().long()

@@ -67,18 +67,28 @@ class Joint:
         taken = (cross * self._solved(cross.mT).mT).sum(1)
         return prior, prior - taken
 
-    def leading(self, asked: str) -> tuple[float, float, float]:
-        """Of the largest mode of what residuals leave: its mean variance, and share in all of it.
+    def leading(self, asked: str) -> tuple[float, float]:
+        """Mean variance in the largest mode of what residuals leave, and its share in all of it."""
+        values = torch.linalg.eigvalsh(self._left(asked)).clamp(min=0)
+        total = float(values.sum())
+        return float(values[-1]) / len(values), float(values[-1]) / total if total else 0.0
 
-        And how constant it is: (sum of its entries)^2 over their number, 1 for u + c.
+    def level(self, asked: str, groups: Tensor) -> float:
+        """Share of what residuals leave that is the same for all of a group: 1 for u + c.
+
+        ``groups`` (M,) has a number for each entry, such as that of its output.
         """
+        left = self._left(asked)
+        inside = torch.nn.functional.one_hot(groups).to(left)
+        means = (inside.mT @ left @ inside).diagonal() / inside.sum(0).clamp(min=1)
+        total = float(left.trace())
+        return float(means.sum()) / total if total else 0.0
+
+    def _left(self, asked: str) -> Tensor:
+        """Covariance of what is asked that the residuals leave, (M, M)."""
         cross = self._cross(asked)
         left = self.kernel[asked, asked] - cross @ self._solved(cross.mT)
-        values, vectors = torch.linalg.eigh((left + left.mT) / 2)
-        values, mode = values.clamp(min=0), vectors[:, -1]
-        total, largest = float(values.sum()), float(values[-1])
-        level = float(mode.sum()) ** 2 / len(mode)
-        return largest / len(values), largest / total if total else 0.0, level
+        return (left + left.mT) / 2
 
     def change(self, asked: str) -> Tensor:
         """du of what is asked, (M,)."""

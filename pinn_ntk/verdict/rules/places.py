@@ -173,8 +173,8 @@ def _free(case: Case, name: str) -> Verdict:
     return Verdict(Cause.NOT_UNIQUE, about, seen, LIKELY, FIX)
 
 
-LEVEL = 0.99
-"""How constant the function is that may be added."""
+LEVEL = 0.95
+"""Share of what is free that is a constant, of each output."""
 
 UP_TO_A_CONSTANT = "the solution is determined up to a constant"
 
