@@ -396,6 +396,23 @@ SPEAKS: dict[str, tuple[Cause, dict[str, Any]]] = {
             "course": {"falling": 0.09, "fallen": 1.0, "rising": 0.0, "jitter": 0.0},
         },
     ),
+    "a schedule that ended": (
+        Cause.STEP_TOO_SHORT,
+        {
+            "scheduled": 0.3,
+            "lr": 1e-6,
+            "course": {"falling": 0.0, "fallen": 1.0, "rising": 0.0, "jitter": 0.0},
+        },
+    ),
+    "one reading many times, met up to rounding": (
+        Cause.REPEATED_POINTS,
+        {
+            "rms": {"bc": 1e-8},
+            "repeated": {"bc": (1, 50)},
+            "torn": {"bc": 0.5},
+            "order": {"bc": 0},
+        },
+    ),
     "points that end before a wall": (
         Cause.POINTS,
         {**SOLVED, "free": {"u": 0.7, "size": 5.0}, "walled": {"pde": (0, 0.25, 1.0)}},
@@ -769,6 +786,33 @@ SILENT: dict[str, tuple[Cause, dict[str, Any]]] = {
     "a window where u is small": (
         Cause.OUTPUTS_NOT_SCALED,
         {"demand": {"pde": 1e-4, "bc": 1e-4}, "moved": {"pde": 1.0}},
+    ),
+    "a small learning rate, and a loss that stands for a while": (
+        Cause.STEP_TOO_SHORT,
+        {
+            "scheduled": 0.3,
+            "lr": 1.5e-4,
+            "course": {"falling": 0.0, "fallen": 1.0, "rising": 0.0, "jitter": 0.0},
+        },
+    ),
+    "at odds, beside a term of hardly any weight": (
+        Cause.CONTRADICTION,
+        {
+            **AT_ODDS,
+            "rms": {"pde": 0.5, "bc": 0.4, "start": 0.7},
+            "zero": {"pde": 1.0, "bc": 1.0, "start": 0.7},
+            "rates": {"pde": 10.0, "bc": 1.0, "start": 1.0},
+            "weights": {"pde": 1.0, "bc": 1.0, "start": 1e-4},
+        },
+    ),
+    "one reading measured many times": (
+        Cause.REPEATED_POINTS,
+        {
+            "rms": {"bc": 0.3},
+            "repeated": {"bc": (1, 50)},
+            "torn": {"bc": 0.5},
+            "order": {"bc": 0},
+        },
     ),
     "free by the prior, small beside u": (
         Cause.NOT_UNIQUE,

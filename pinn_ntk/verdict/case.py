@@ -199,7 +199,7 @@ class Case(
     def _held(self) -> bool:
         calm = (1.0 if self.cancelling is None else self.cancelling) < CALM
         term = self.stuck[0]
-        return calm and bool(term) and not self.hardly_counts(term)
+        return calm and bool(term) and not any(map(self.hardly_counts, (term, *self.unsolved)))
 
     @property
     def kept(self) -> float:

@@ -16,6 +16,9 @@ FLAT, FLAT_AT_FIRST, DEAD = 0.5, 0.3, 0.9
 REPEATED = 0.5
 """Share of the points that repeat others."""
 
+NO_ROUNDING = 1e-5
+"""What is left of a term from which rows differ by more than rounding."""
+
 MEASURED = 0.01
 """Share of r^2 that differs at equal points, from which these were measured more than once."""
 
@@ -36,7 +39,7 @@ def repeated_points(case: Case) -> Verdict | None:
     """Inputs of the network are equal, entry by entry."""
     for term, (different, every) in case.repeated.items():
         others = term not in case.equations and len(case.rms) > 1
-        if case.torn.get(term, 0.0) > MEASURED:
+        if case.torn.get(term, 0.0) > MEASURED and case.left.get(term, 1.0) > NO_ROUNDING:
             continue
         condition = others and different <= FEW_PLACES
         if every >= 4 and different < (1 - REPEATED) * every and not condition:

@@ -89,7 +89,8 @@ def step_too_short(case: Case) -> Verdict | None:
 
 
 STOPPED, SLOWER = 0.01, 0.5
-"""Decades in the last tenth of the steps below which a loss stands; the same over their mean."""
+"""Decades in the last tenth of the steps below which a loss stands; the same over their mean, and
+the learning rate over its mean, of a loss that stands because that has fallen."""
 
 
 def stopped(case: Case) -> Verdict | None:
@@ -98,6 +99,8 @@ def stopped(case: Case) -> Verdict | None:
     if not case.adaptive or case.steps < ENOUGH or not abs(falling) < STOPPED:
         return None
     if falling > SLOWER * fallen / 10:  # as fast as ever
+        return None
+    if (case.lr or 0.0) > SLOWER * (case.scheduled or 0.0) / case.steps:  # no schedule
         return None
     if case.scheduled is None or not case.scheduled < LEARNED:
         return None
