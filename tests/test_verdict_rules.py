@@ -413,6 +413,20 @@ SPEAKS: dict[str, tuple[Cause, dict[str, Any]]] = {
             "order": {"bc": 0},
         },
     ),
+    "a generator that is seeded at each step, of a few points": (
+        Cause.REPEATED_POINTS,
+        {**SOLVED, "free": {"u": 0.7, "size": 5.0}, "redrawn": {"pde": 6}, "n_points": 6},
+    ),
+    "a generator that is seeded at each step, of a handful": (
+        Cause.REPEATED_POINTS,
+        {
+            **SOLVED,
+            "n_points": 6,
+            "fresh": {"pde": 7.0},
+            "redrawn": {"pde": 6},
+            "ranges": {"pde": [(0, 1), (0, 1)]},
+        },
+    ),
     "points that end before a wall": (
         Cause.POINTS,
         {**SOLVED, "free": {"u": 0.7, "size": 5.0}, "walled": {"pde": (0, 0.25, 1.0)}},

@@ -157,10 +157,10 @@ def _is_free(free: Mapping[str, float], bound: float) -> bool:
 def _free(case: Case, name: str) -> Verdict:
     """Of u or another field, why it is."""
     free = case.free if name == "u" else case.free_beside[name]
-    if name == "u" and case.stays and (case.n_points or FEWEST) < FEWEST:
-        return _too_few(case)
-    if name == "u" and (places := _ended(case) or short(case) or _redrawn(case)) is not None:
-        return places
+    few = case.stays and (case.n_points or FEWEST) < FEWEST
+    places = (_redrawn, _too_few if few else _ended, short) if name == "u" else ()
+    if (said := next((v for rule in places if (v := rule(case)) is not None), None)) is not None:
+        return said
     seen = (
         Evidence(
             f"variance of {name} that the terms leave, over {name}^2", free["size"], "above 0.012"
@@ -197,6 +197,8 @@ def handful(case: Case) -> Verdict | None:
         return None
     if max(case.fresh.values(), default=MORE) < MORE:
         return None
+    if (same := _redrawn(case)) is not None:
+        return same
     evidence = (Evidence(f"points of the equation, in {axes} dimensions", case.n_points or 0, ""),)
     return Verdict(Cause.POINTS, "", evidence, LIKELY, "More points.", "too few points")
 
