@@ -153,11 +153,13 @@ def test_points_of_a_subdomain_are_held_against_those_of_its_own_network():
             "left": d(d(nets.a(left), left), left) + 1,
             "right": d(d(nets.b(right), right), right) + 1,
             "middle": nets.a(middle) - nets.b(middle),
+            "ends": torch.cat([nets.a(middle - 0.5), nets.b(middle + 0.5)]),
         }
 
     case = case_of(halves, Nets(), [grid() / 2 - 0.5, grid() / 2 + 0.5])
     assert case.networks["left"] == {"a"}
     assert case.networks["middle"] == {"a", "b"}
+    assert case.networks["ends"] == {"a", "b"}
     assert case.outside.get("left", 0.0) < 2
     assert case.outside.get("right", 0.0) < 2
 

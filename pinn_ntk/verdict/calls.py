@@ -27,7 +27,7 @@ def calls_behind(ran: Ran) -> dict[str, NetworkCall]:
         behind = postorder(nodes.origin(residual)[0]).keys()
         for call, of_call in zip(ran.calls, own, strict=True):
             x, most = columns(call), found.get(term)
-            if any(_computed(one) for one in call.inputs):  # a layer's, by what came before it
+            if computed(call):  # a layer's, by what came before it
                 continue
             if x is None or residual.numel() % max(1, len(x)) or not of_call & behind:
                 continue
@@ -89,7 +89,7 @@ def places_of(ran: Ran) -> dict[str, Tensor]:
 def _of_slice(residual: Tensor, ran: Ran) -> Tensor | None:
     for call in sorted(ran.calls, key=lambda call: -call.output.numel()):
         x = columns(call)
-        if x is None or not len(x) or any(_computed(one) for one in call.inputs):
+        if x is None or not len(x) or computed(call):
             continue
         if (rows := rows_taken(residual, call, len(x))) is not None:
             return x[rows.to(x.device)]
@@ -118,6 +118,11 @@ def width(x: Tensor, call: NetworkCall) -> int:
     """Coordinates of one input: (N,), (N, d), or of the shape of the output, as a grid has it."""
     grid = len(call.inputs) > 1 and x.shape == call.output.shape
     return 1 if x.ndim == 1 or grid else math.prod(x.shape[1:])
+
+
+def computed(call: NetworkCall) -> bool:
+    """Whether what a call is given depends on parameters, so that it is no point."""
+    return any(map(_computed, call.inputs))
 
 
 def _computed(x: Tensor) -> bool:

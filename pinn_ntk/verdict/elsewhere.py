@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from pinn_ntk.looks.rerun import Change
-from pinn_ntk.verdict.calls import points_behind
+from pinn_ntk.verdict.calls import behind_any, columns, computed, points_behind
 from pinn_ntk.verdict.moves import MADE, between, beyond, movable, outside_of, scattered
 from pinn_ntk.verdict.points import Points
 from pinn_ntk.verdict.quantity import CannotBeLookedAtError, nothing, quantity
@@ -127,9 +127,15 @@ class Elsewhere(Points):
         for column in columns.to(own).T:
             same = [k for k in range(own.shape[1]) if bool((own[:, k] == column).all())]
             order += same[:1]
-        same_u = {t for t, names in self.networks.items() if names & self.networks[term]} - {term}
-        others = [x for t, x in self.points.items() if t in same_u and x.shape[1] == own.shape[1]]
+        others = [x for t in self.rms if t != term for x in self._of_networks(t, term)]
+        others = [x for x in others if x.shape[1] == own.shape[1]]
         return [x[:, order] for x in others] if len(set(order)) == own.shape[1] else []
+
+    def _of_networks(self, term: str, equation: str) -> list[Tensor]:
+        """Points at which a term calls the networks of an equation."""
+        calls = behind_any(self.base, [term]) if self.base is not None else []
+        own = [c for c in calls if c.name in self.networks[equation] and not computed(c)]
+        return [x for call in own if (x := columns(call)) is not None]
 
 
 def _put(moved: Mapping[str, Tensor], name: str, tensor: Tensor) -> Tensor:
