@@ -23,6 +23,7 @@ from tests.broken.slow import SLOW
 from tests.broken.steps import STEPS
 from tests.broken.tenth import TENTH
 from tests.broken.third import THIRD
+from tests.broken.thirteenth import THIRTEENTH
 from tests.broken.twelfth import TWELFTH
 from tests.broken.unseen import UNSEEN
 from tests.broken.vanishing import VANISHES
@@ -47,5 +48,6 @@ RUNS: list[Run] = [
         *TENTH,
         *ELEVENTH,
         *TWELFTH,
+        *THIRTEENTH,
     ),
 ]
