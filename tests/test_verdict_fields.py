@@ -138,7 +138,16 @@ def rate(nets: nn.Module, points: Tensor) -> dict[str, Tensor]:
     return {"ode": d(u, x) + nets.scale[0] * u + nets.scale[1], "ends": nets.a(x[:1]) - 1}
 
 
-@pytest.mark.parametrize(("residuals", "scales"), [(weighted, True), (rate, False)])
+def insulated(nets: nn.Module, points: Tensor) -> dict[str, Tensor]:
+    """A conductivity that makes one term vanish, and not the equation."""
+    x = points.clone().requires_grad_()
+    flow = nets.scale[0] * d(nets.a(x), x)
+    return {"ode": d(flow, x) + 1, "wall": nets.scale[1] * flow[:1]}
+
+
+@pytest.mark.parametrize(
+    ("residuals", "scales"), [(weighted, True), (rate, False), (insulated, False)]
+)
 def test_a_trained_weight_is_no_coefficient(residuals: Any, scales: bool):
     case = case_of(residuals, Nets(), grid())
     assert case.scaling["scale"] is scales
@@ -207,3 +216,26 @@ def test_outputs_may_each_be_free_up_to_a_constant():
     case = case_of(residuals, nets, grid())
     assert case.free["mode"] < 0.95
     assert case.free["a constant"] > 0.95
+
+
+def test_outputs_without_a_column_are_no_constants():
+    """u (N,), free by a slope."""
+
+    def residuals(nets: nn.Module, points: Tensor) -> dict[str, Tensor]:
+        x = points.clone().requires_grad_()
+        u = nets.flat(x)
+        return {"ode": d(d(u, x), x) - 1, "start": u[:1]}
+
+    class Flat(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = network()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.net(x)[:, 0]
+
+    nets = Nets()
+    nets.flat = Flat()
+    free = case_of(residuals, nets, grid()).free
+    assert free["mode"] > 0.9
+    assert free["a constant"] < 0.9

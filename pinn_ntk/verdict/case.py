@@ -209,6 +209,11 @@ class Case(
         total = sum(now.values())
         return sum(after.values()) / total if total else 0.0
 
+    @property
+    def turns(self) -> float:
+        """Largest phase of an equation across its domain."""
+        return max((max(phases, default=0.0) for phases in self.phase.values()), default=0.0)
+
     def hardly_counts(self, term: str) -> bool:
         """Whether another term learns far faster with the weights in force."""
         rates = {t: self.weights.get(t, 1.0) * x for t, x in self.rates.items() if t in self.rms}

@@ -137,14 +137,17 @@ class Directions(Reruns):
 
     @quantity("what scales whole terms", dict, lasts=bool)
     def scaling(self) -> dict[str, bool]:
-        """Parameter outside of the networks -> whether a term vanishes with it, as a weight."""
+        """Parameter outside of the networks -> whether all terms that hold it vanish with it."""
         groups = self.look.groups
         outside = [n for n in self.look.trained if groups.get(n) == "inverse"][:FEW]
-        return {name: self._vanishes(name) for name in outside}
+        return {name: self._scales(name) for name in outside}
 
-    def _vanishes(self, name: str) -> bool:
-        ran = self.rerun(Change(parameters=lambda n, p: p * 0 if n == name else p))
-        return any(self.rms.get(t) and not r.any() for t, r in ran.residuals.items())
+    def _scales(self, name: str) -> bool:
+        if self.base is None:
+            return False
+        without = self.rerun(Change(parameters=lambda n, p: p * 0 if n == name else p)).residuals
+        held = [r for t, r in without.items() if not torch.equal(r, self.base.residuals[t])]
+        return bool(held) and not any(r.any() for r in held)
 
     @quantity("the range of J", nothing)
     def unreached(self) -> float | None:
@@ -175,7 +178,8 @@ def _loose(joint: Joint, name: str, u: Tensor) -> dict[str, float]:
     """What the residuals leave of a field, see `Directions.free`."""
     prior, left = joint.variance(_field(name))
     largest, share = joint.leading(_field(name))
-    level = joint.level(_field(name), _places(len(u.flatten()), VALUES) % u.shape[-1])
+    outputs = u.shape[1] if u.ndim == 2 else 1
+    level = joint.level(_field(name), _places(u.numel(), VALUES) % outputs)
     size = largest / rms(_some(u, VALUES)) ** 2
     return {"u": float((left / prior).max()), "size": size, "mode": share, CONSTANT: level}
 

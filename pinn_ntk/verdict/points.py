@@ -55,8 +55,12 @@ class Points(Reruns):
     @property
     def networks(self) -> dict[str, set[str]]:
         """Term -> names of the networks behind it: each may have a part of the domain."""
-        ran = self.base
-        return {} if ran is None else {t: {c.name for c in behind_any(ran, [t])} for t in self.rms}
+        if "networks" not in self.__dict__:
+            ran = self.base
+            self.__dict__["networks"] = (
+                {} if ran is None else {t: {c.name for c in behind_any(ran, [t])} for t in self.rms}
+            )
+        return self.__dict__["networks"]  # type: ignore[no-any-return]
 
     @quantity("repeated points", dict)
     def repeated(self) -> dict[str, tuple[int, int]]:

@@ -77,8 +77,7 @@ def incompatible(case: Case) -> Verdict | None:
 def _out_of_reach(case: Case) -> bool:
     """Whether it is the network that cannot follow: many oscillations, or a term beyond it."""
     beyond = any(case.apart.get(t, (0.0, 0.0))[1] > HALF for t in case.unsolved)
-    phase = max((max(phases, default=0.0) for phases in case.phase.values()), default=0.0)
-    return beyond or (phase > FINE and not case.within)
+    return beyond or (case.turns > FINE and not case.within)
 
 
 def _from_the_start(case: Case) -> bool:

@@ -132,8 +132,10 @@ def not_unique(case: Case) -> Verdict | None:
     """u, a field beside it, or a coefficient may change while no residual does."""
     few = not case.stays and (case.n_points or FEW_POINTS) < FEW_POINTS
     name, variance = worst_of({n: v for n, v in case.free.items() if n not in OF_FIELD})
-    if variance > (COEFFICIENT_IN_BATCH if few else FREE_COEFFICIENT):
-        evidence = (Evidence(f"variance of {name} that the terms leave", variance, "above 0.02"),)
+    most = COEFFICIENT_IN_BATCH if few else FREE_COEFFICIENT
+    if variance > most:
+        what = f"variance of {name} that the terms leave"
+        evidence = (Evidence(what, variance, f"above {most:g}"),)
         remedy = "Data that tell the coefficients apart, or fewer of them."
         title = "coefficients are not determined"
         return Verdict(Cause.NOT_UNIQUE, name, evidence, LIKELY, remedy, title)
@@ -142,7 +144,8 @@ def not_unique(case: Case) -> Verdict | None:
         return None
     bound = FREE_IN_BATCH if few else FREE_OF_SIZE
     of_fields = {"u": case.free, **case.free_beside}
-    return next((_free(case, n) for n, free in of_fields.items() if _is_free(free, bound)), None)
+    loose = (n for n, free in of_fields.items() if _is_free(free, bound))
+    return next((_free(case, n, bound) for n in loose), None)
 
 
 OF_FIELD = ("u", "size", "mode", CONSTANT)
@@ -154,7 +157,7 @@ def _is_free(free: Mapping[str, float], bound: float) -> bool:
     return of_prior > FREE and of_size > bound and free.get("mode", 1.0) > ONE_MODE
 
 
-def _free(case: Case, name: str) -> Verdict:
+def _free(case: Case, name: str, bound: float) -> Verdict:
     """Of u or another field, why it is."""
     free = case.free if name == "u" else case.free_beside[name]
     few = case.stays and (case.n_points or FEWEST) < FEWEST
@@ -163,7 +166,9 @@ def _free(case: Case, name: str) -> Verdict:
         return said
     seen = (
         Evidence(
-            f"variance of {name} that the terms leave, over {name}^2", free["size"], "above 0.012"
+            f"variance of {name} that the terms leave, over {name}^2",
+            free["size"],
+            f"above {bound:g}",
         ),
         Evidence("the same over the prior one", free["u"], "1e-6 where nothing is free"),
     )
@@ -228,8 +233,8 @@ def short(case: Case) -> Verdict | None:
         if not _same(before.get(term, []), case.ranges.get(term, []), abs(of - end)):
             continue  # a window that moves, perhaps
         evidence = (
-            Evidence(f"last point of {term} along coordinate {axis}", end, ""),
-            Evidence("where the domain ends that the network is scaled to", of, ""),
+            Evidence(f"where points of {term} end along coordinate {axis}", end, ""),
+            Evidence("where the domain does that the network is scaled to", of, ""),
         )
         remedy = "Draw points from the whole domain, if u is asked for there."
         title = "points miss a part of the domain"

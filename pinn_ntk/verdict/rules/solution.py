@@ -141,7 +141,7 @@ def spectral_bias(case: Case) -> Verdict | None:
     if (
         not slow.get(term, 0.0) > SLOW
         or not case.left[term] > MUCH
-        or case.course.get("falling", 0.0) > (FALLING if _turns(case) > FINE else FALLS)
+        or case.course.get("falling", 0.0) > (FALLING if case.turns > FINE else FALLS)
         or noisy(case, term)
     ):
         return None
@@ -149,11 +149,6 @@ def spectral_bias(case: Case) -> Verdict | None:
         Evidence(f"share of {term} in modes below 1e-3 of the fastest", slow[term], "above 0.65"),
     )
     return Verdict(Cause.SPECTRAL_BIAS, term, evidence, LIKELY, FEATURES)
-
-
-def _turns(case: Case) -> float:
-    """Largest phase of an equation."""
-    return max((max(phases, default=0.0) for phases in case.phase.values()), default=0.0)
 
 
 def fine(case: Case) -> Verdict | None:
