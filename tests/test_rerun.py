@@ -183,9 +183,10 @@ def test_what_no_module_holds_is_of_float64_beside_what_is():
     points = torch.tensor([0.1, 0.2])
     with InDouble():
         added, stacked = w + points, torch.cat([w, points])
+        layered = nn.functional.linear(points[:, None], w[:, None])
         slope = torch.autograd.grad((w * points).sum(), w)[0]
         points.add_(1)
-    assert {added.dtype, stacked.dtype, slope.dtype} == {torch.float64}
+    assert {t.dtype for t in (added, stacked, layered, slope)} == {torch.float64}
     assert torch.equal(stacked[1:], torch.tensor([0.1, 0.2]).double())
     assert torch.equal(points, torch.tensor([1.1, 1.2]))
 
