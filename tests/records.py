@@ -8,7 +8,6 @@ The record itself is never made anew, see records/README.md.
 from __future__ import annotations
 
 import functools
-import hashlib
 import inspect
 import json
 import os
@@ -31,7 +30,6 @@ from tensorboard.util import tensor_util
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from benchmarks.report import cpu_model
 from pinn_ntk import tap
 from pinn_ntk.callbacks import NTKBalancer, NTKMonitor
 
@@ -285,67 +283,21 @@ def recorded() -> dict[str, Any]:
     return json.loads((FOLDER / "before.json").read_text())
 
 
-@functools.cache
-def same_arithmetic() -> bool:
-    """Whether this machine computes as the one of the record did.
-
-    Another processor may agree in all that the fingerprint is made of, and not in a training.
-    """
-    return cpu_model() == recorded()["cpu"] and fingerprint() == recorded()["fingerprint"]
-
-
-def fingerprint() -> str:
-    """Digest of what this machine computes: equal where digits can be expected to be equal."""
-    torch.set_num_threads(1)
-    digest = hashlib.sha256(f"{torch.__version__} {np.__version__}".encode())
-    for array in [*_algebra(), *_training()]:
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
-
-
-def _algebra() -> Iterator[Any]:
-    """Products, functions and factorisations of small and larger matrices."""
-    for rows, columns in ((5, 3), (14, 97), (40, 120), (129, 65)):
-        count = torch.arange(rows * columns, dtype=torch.float64)
-        a = torch.sin(count * count).reshape(rows, columns)
-        kernel = a @ a.T
-        yield from (kernel, torch.tanh(a), torch.exp(a), a.square().sum(), a.norm())
-        yield from (torch.linalg.eigvalsh(kernel), *torch.linalg.qr(a), torch.linalg.svdvals(a))
-        yield from (np.linalg.eigvalsh(kernel.numpy()), np.linalg.norm(a.numpy()))
-        yield torch.einsum("ni,nj->ij", a, torch.cos(a))
-
-
-def _training() -> Iterator[Any]:
-    """A few steps of both problems without any callback."""
-    for name in PROBLEMS:
-        module = built(name, "fingerprint")
-        optimizer = module.configure_optimizers()
-        for batch in module.batches(5):
-            optimizer.zero_grad()
-            losses = [r.square().mean() for r in module.residuals(batch).values()]
-            torch.stack(losses).sum().backward()
-            optimizer.step()
-        yield from (p.detach() for p in module.parameters())
-
-
 # --- The comparison
 
 DIGITS = 1e-8
-"""Relative tolerance where the arithmetic is not that of the record."""
+"""Relative tolerance: even one kind of processor does not always give the same last digit."""
 
 SINGLE = 1e-6
 """The same for scalars that TensorBoard has written in float32."""
 
 NOISE = ("certificate", "log10_condition", "predicted_decrease_ratio", "spectra", "tensors")
-"""What is made of rounding errors or of small differences: not compared on another machine."""
+"""What is made of rounding errors or of small differences: compared only if asked for."""
 
 
-def differences(got: Any, expected: Any, *, exact: bool | None = None) -> list[str]:
-    """Where two records differ: to the last digit, or to `DIGITS` and without texts.
-
-    By default the machine decides.
-    """
-    agree = _equal if (same_arithmetic() if exact is None else exact) else _near
+def differences(got: Any, expected: Any, *, exact: bool = False) -> list[str]:
+    """Where two records differ: to `DIGITS` and without texts, or to the last digit."""
+    agree = _equal if exact else _near
     return [
         f"{path}: {a!r}, expected {b!r}"
         for path, a, b in _pairs(got, expected)

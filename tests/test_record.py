@@ -1,4 +1,4 @@
-"""Whole runs equal, to the last digit, those of the code before it was rewritten.
+"""Whole runs equal those of the code before it was rewritten, to the digits that machines share.
 
 So do runs that go on from its checkpoints.
 """
@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from pinn_ntk.callbacks import NTKMonitor
-from tests import records
 from tests.records import (
     CASES,
     FOLDER,
@@ -20,14 +19,8 @@ from tests.records import (
     differences,
     recorded,
     run,
-    same_arithmetic,
     short,
 )
-
-
-def test_this_machine_computes_as_that_of_the_record():
-    if not same_arithmetic():
-        pytest.skip("digits of other hardware or another torch: runs are compared to 1e-8")
 
 
 @pytest.mark.parametrize(("problem", "route"), CASES)
@@ -81,13 +74,6 @@ def test_the_verdict_is_new_and_nothing_else_may_be():
     assert differences(after, before, exact=True) == []
     after["monitor"]["ntk/another"] = [[0, 1.0]]
     assert len(differences(after, before, exact=True)) == 1
-
-
-def test_another_processor_is_not_asked_for_the_last_digit(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(records, "fingerprint", lambda: recorded()["fingerprint"])
-    for model, same in ((recorded()["cpu"], True), ("another", False)):
-        monkeypatch.setattr(records, "cpu_model", lambda model=model: model)
-        assert records.same_arithmetic.__wrapped__() is same
 
 
 # --- Checkpoints of the code before it was rewritten
