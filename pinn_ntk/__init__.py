@@ -57,7 +57,9 @@ if TYPE_CHECKING:
     from pinn_ntk.verdict.cause import Cause
     from pinn_ntk.verdict.diagnose import diagnose
     from pinn_ntk.verdict.verdict import Evidence, Verdict
+    from pinn_ntk.weights.balancing import Balancing
     from pinn_ntk.weights.loss_weights import LossWeights
+    from pinn_ntk.weights.rule import BalancingRule
     from pinn_ntk.weights.trace import trace_weights
 
 __version__ = "0.1.0"
@@ -65,6 +67,8 @@ __version__ = "0.1.0"
 __all__ = [
     "NTK",
     "ArgumentError",
+    "Balancing",
+    "BalancingRule",
     "Cause",
     "Decay",
     "Definiteness",
@@ -147,7 +151,9 @@ _MODULES = publish(
         "verdict.cause": "Cause",
         "verdict.diagnose": "diagnose",
         "verdict.verdict": "Evidence Verdict",
+        "weights.balancing": "Balancing",
         "weights.loss_weights": "LossWeights",
+        "weights.rule": "BalancingRule",
         "weights.trace": "trace_weights",
     },
 )

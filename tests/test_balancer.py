@@ -370,7 +370,7 @@ def test_two_balancers_are_refused():
     ("options", "message"),
     [
         ({"every_n_steps": 0}, "every_n_steps is 0; expected an integer of at least 1"),
-        ({"rule": "gradnorm"}, "rule is 'gradnorm'; expected 'trace'"),
+        ({"rule": "gradnorm"}, r"rule is 'gradnorm'; expected one of \('trace', 'largest"),
         ({"convention": "median"}, "convention is 'median'; expected one of"),
         ({"ema": 1.0}, r"ema is 1\.0; expected a number in \[0, 1\)"),
         ({"min_weight": 2.0, "max_weight": 1.0}, "expected 0 <= min_weight < max_weight"),

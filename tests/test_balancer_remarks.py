@@ -132,7 +132,8 @@ SILENT: dict[str, Any] = {
 @pytest.mark.parametrize("loss", SILENT.values(), ids=list(SILENT))
 @pytest.mark.parametrize("accumulate", [1, 4])
 def test_weights_that_do_not_matter_are_not_told(loss: Any, accumulate: int):
-    fit(make(Own, loss), NTKBalancer(every_n_steps=1), steps=2, accumulate_grad_batches=accumulate)
+    balancer = NTKBalancer(every_n_steps=1, keep_stable=False)  # 1e4 times a loss is not stable
+    fit(make(Own, loss), balancer, steps=2, accumulate_grad_batches=accumulate)
 
 
 def test_sums_fit_the_convention_of_sums():
@@ -231,5 +232,5 @@ def test_where_nothing_moves_any_term_the_weights_stay():
         warnings.simplefilter("always")
         fit(make(Still), balancer, steps=3)
     (said,) = ours(warned)
-    assert re.search("weighting the loss failed with ValueError: .* trace 0", said)
+    assert re.search("weighting the loss failed with ValueError: the cost of term .* is 0", said)
     assert set(balancer.weights.values()) == {1.0}

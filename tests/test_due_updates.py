@@ -19,10 +19,11 @@ from torch.utils.data import DataLoader
 from pinn_ntk.callbacks import NTKBalancer, NTKMonitor
 from pinn_ntk.callbacks.trainer.guard import Guard
 from pinn_ntk.callbacks.trainer.steps import last_step, logged_step
-from pinn_ntk.callbacks.weighting.term_weights import TermWeights
 from pinn_ntk.callbacks.weighting.update import WeightUpdate
 from pinn_ntk.looks.look import Look
-from pinn_ntk.weights.trace import TraceRule
+from pinn_ntk.weights.limits import Limits
+from pinn_ntk.weights.term_weights import TermWeights
+from pinn_ntk.weights.trace import Trace
 from tests.pinn import (
     ONE_BATCH,
     Pinn,
@@ -298,11 +299,11 @@ def test_one_step_after_an_odd_one():
 
 
 def test_attempts_that_fail_become_rare_until_it_is_due_again():
-    update = WeightUpdate(TraceRule())
+    update = WeightUpdate(Trace(), Limits())
     update.restart(Guard("NTKBalancer"))
     tried: list[int] = []
 
-    def fails(_: Any) -> Any:
+    def fails() -> Any:
         tried.append(step)
         raise ValueError("no")
 
@@ -349,7 +350,7 @@ def test_ranks_wait_for_a_term_together(tmp_path: Path):
 
 
 def test_a_term_that_was_passed_over_is_waited_for_once_it_was_measured():
-    terms = TermWeights(TraceRule())
+    terms = TermWeights(Trace(), Limits())
     terms.meet(["pde", "bc"])
     terms.pass_over(["bc"])
     terms.update({"pde": (4.0, 2)})

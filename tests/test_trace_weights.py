@@ -74,7 +74,7 @@ def test_weights_of_a_kernel() -> None:
 
 @pytest.mark.parametrize("trace", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_term_without_a_positive_trace_is_named(trace: float) -> None:
-    with pytest.raises(ValueError, match=rf"the block of term 'bc' has trace {trace}; a weight"):
+    with pytest.raises(ValueError, match=rf"the cost of term 'bc' .* is {trace}; a weight"):
         weights_from_traces({"pde": 1.0, "bc": trace}, {"pde": 1, "bc": 1})
 
 

@@ -54,6 +54,8 @@ def shared_look(
     if look is not None:
         look.balanced = partial(_weights_on_heads, every, at)
         look.balancing = any(one.balances for one in active)
+        for other in (one for one in active if one is not callback):
+            look.weigh_points(other.looks.points)
     return look
 
 

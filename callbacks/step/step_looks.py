@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from weakref import ref
+
+from torch import Tensor
+from torch.autograd.graph import Node
 
 from pinn_ntk.callbacks.step.manual_backward import Backward
 from pinn_ntk.callbacks.step.step_inputs import StepInputs
@@ -28,11 +32,19 @@ class StepLooks:
         self.inputs: StepInputs | None = None  # what the step begins from, if that is kept
         self.first: Look | None = None  # of the batch, that was read
         self.done: set[str] = set()  # names of the terms of the step that were read
+        self.loss: ref[Tensor] | None = None  # of the step, that was read last
+        self.points: Mapping[Node, Tensor] = {}  # head of a term -> weights put on its points
         self._open: list[Look] = []
 
     def fresh(self, found: StepTerms) -> StepTerms:
         """The terms that were not read in this step."""
         return found.of(lambda name: name not in self.done)
+
+    def is_new(self, loss: Tensor | None) -> bool:
+        """Whether a further loss of the step was not read; without one, whether all taps were."""
+        if loss is None:
+            return not self.done.issuperset(self.finder.recorder.taps)
+        return self.loss is None or self.loss() is not loss
 
     def look(
         self,
@@ -94,6 +106,7 @@ class StepLooks:
     def batch_ends(self) -> None:
         """Let go of what belongs to the batch."""
         self.inputs = self.first = None
+        self.points = {}
 
     def close(self) -> None:
         """The backward pass is over: let go of graphs and kernels."""
@@ -104,7 +117,14 @@ class StepLooks:
 
     def __getstate__(self) -> dict[str, object]:
         # Live graphs can be neither copied nor pickled, and are of this step alone.
-        return {**vars(self), "_open": [], "inputs": None, "first": None}
+        return {
+            **vars(self),
+            "_open": [],
+            "inputs": None,
+            "first": None,
+            "loss": None,
+            "points": {},
+        }
 
 
 def _identity(found: StepTerms) -> object:

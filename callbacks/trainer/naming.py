@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import is_dataclass
 from functools import partial
 from typing import Any
 
@@ -27,7 +28,7 @@ def named(function: Any) -> str:
     name = getattr(function, "__qualname__", None)
     if name is not None:
         return str(name)
-    attributes = getattr(function, "__dict__", {}) if callable(function) else {}
+    attributes = vars(function) if callable(function) or is_dataclass(function) else {}
     return f"{type(function).__qualname__}({', '.join(_keywords(attributes))})"
 
 

@@ -1,4 +1,4 @@
-"""Traces of the terms, of all ranks, so that every rank sets the same weights."""
+"""Costs of the terms, of all ranks, so that every rank sets the same weights."""
 
 from __future__ import annotations
 
@@ -8,25 +8,11 @@ from typing import TYPE_CHECKING
 import torch
 
 from pinn_ntk.errors import warn as _give
-from pinn_ntk.looks.look import Look
 from pinn_ntk.looks.step_terms import UNNAMED
-from pinn_ntk.weights.trace import unmoved
+from pinn_ntk.weights.rule import Costs
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
-
-Traces = dict[str, tuple[float, int]]
-"""Term -> trace of its block, number of its rows."""
-
-
-def traces_of(look: Look) -> Traces:
-    """Those of a look; 0 where no parameter moves a residual but for rounding."""
-    kernel = look.kernel
-    rows = {name: kernel.sampled(name)[1] for name in kernel.terms}
-    traces = {name: kernel.trace(name) for name in kernel.terms}
-    eps = {name: torch.finfo(look.residuals[name].dtype).eps for name in kernel.terms}
-    still = unmoved(traces, rows, eps)
-    return {name: (0.0 if name in still else traces[name], rows[name]) for name in kernel.terms}
 
 
 def _warn(message: str) -> None:
@@ -34,21 +20,21 @@ def _warn(message: str) -> None:
 
 
 def from_all_ranks(
-    trainer: pl.Trainer, local: Traces | None, warn: Callable[[str], None] = _warn
-) -> Traces | None:
+    trainer: pl.Trainer, local: Costs | None, warn: Callable[[str], None] = _warn
+) -> Costs | None:
     """Sum over all ranks, which must all call it; None where one failed or names are unclear."""
     if trainer.world_size == 1:
         return local
-    gathered: list[Traces | None] = [None] * trainer.world_size
+    gathered: list[Costs | None] = [None] * trainer.world_size
     torch.distributed.all_gather_object(gathered, local)
-    known = [traces for traces in gathered if traces is not None]
+    known = [costs for costs in gathered if costs is not None]
     if len(known) < len(gathered):
         return None
-    unclear = ambiguous([{n for n, (_, rows) in traces.items() if rows} for traces in known])
+    unclear = ambiguous([{n for n, (_, rows) in costs.items() if rows} for costs in known])
     if unclear:
         warn(
             f"the ranks disagree on {', '.join(unclear)}, a name that a term gets by its place in "
-            "the loss when it is not logged; traces of different terms would be added up, so the "
+            "the loss when it is not logged; costs of different terms would be added up, so the "
             "weights stay as they are. Log the terms on all ranks, or pass names=[...]."
         )
         return None
@@ -72,16 +58,25 @@ def ambiguous(ranks: Iterable[Collection[str]]) -> list[str]:
     return sorted(name for name in partly if UNNAMED.fullmatch(name))
 
 
-def total(ranks: Iterable[Mapping[str, tuple[float, int]]]) -> Traces:
-    """Sum of traces and rows by term.
+def total(ranks: Iterable[Mapping[str, tuple[float, int]]]) -> Costs:
+    """Sum of costs and rows by term.
 
     Example:
         >>> total([{"pde": (2.0, 3)}, {"pde": (1.0, 3), "bc": (5.0, 1)}])
         {'pde': (3.0, 6), 'bc': (5.0, 1)}
     """
-    result: Traces = {}
-    for traces in ranks:
-        for name, (trace, rows) in traces.items():
+    result: Costs = {}
+    for costs in ranks:
+        for name, (cost, rows) in costs.items():
             before, rows_before = result.get(name, (0.0, 0))
-            result[name] = (before + trace, rows_before + rows)
+            result[name] = (before + cost, rows_before + rows)
     return result
+
+
+def least_of_all_ranks(trainer: pl.Trainer, number: float) -> float:
+    """The smallest of a number over all ranks, which must all call it."""
+    if trainer.world_size == 1:
+        return number
+    gathered: list[float] = [number] * trainer.world_size
+    torch.distributed.all_gather_object(gathered, number)
+    return min(gathered)

@@ -14,6 +14,7 @@ from pinn_ntk.callbacks.step.measuring import measuring, weighted, weighted_all
 from pinn_ntk.callbacks.step.term_finder import TermFinder
 from pinn_ntk.callbacks.trainer.checks import BY_VALUE, is_lbfgs
 from pinn_ntk.callbacks.trainer.guard import Guard
+from pinn_ntk.callbacks.weighting.point_weights import PointWeights
 from pinn_ntk.callbacks.weighting.term_nodes import TermNodes
 from pinn_ntk.graph.subclasses import on_gradient
 from pinn_ntk.looks.step_terms import StepTerms
@@ -39,18 +40,21 @@ ASIDE = "an L-BFGS has taken over, so that no weights are put on gradients while
 class GradientWeights:
     """Puts weights on the graph of a loss, and takes them off again.
 
-    They are put ``aside`` while an optimizer reads the loss.
+    They are put ``aside`` while an optimizer reads the loss, and there are none where they are
+    ``in_loss``.
     """
 
-    aside = False
+    aside = in_loss = False
 
     def __init__(
         self,
         finder: TermFinder,
         weight_of: Callable[[str], float],
         rename: Callable[[dict[str, str]], None],
+        points: PointWeights,
     ) -> None:
         self.finder, self.weight_of, self.rename = finder, weight_of, rename
+        self.points = points
         self._handles: list[RemovableHandle] = []
         self.forget()
 
@@ -65,9 +69,14 @@ class GradientWeights:
             guard.warn_once("L-BFGS", f"{ASIDE} {BY_VALUE}")
         return not self.aside and (at.loss is not None or bool(self.finder.recorder.taps))
 
-    def weighable(self, found: StepTerms) -> StepTerms:
+    @property
+    def rest(self) -> bool:
+        """Whether no weights are put on gradients."""
+        return self.aside or self.in_loss
+
+    def weighable(self, found: StepTerms, loss: Tensor | None) -> StepTerms:
         """Without residuals of a function that the loss has no term for."""
-        if not found.from_function:
+        if self.in_loss or loss is None or not found.from_function:
             return found
         self.finder.strangers.matter("they stay unweighted", NOT_GIVEN)
         return found.of(lambda name: name in found.terms)
@@ -85,24 +94,25 @@ class GradientWeights:
         except ValueError:  # said elsewhere
             return set()
 
-    def put(self, module: nn.Module, loss: Tensor, *, remember: bool) -> None:
+    def put(self, module: nn.Module, loss: Tensor, guard: Guard, *, remember: bool) -> None:
         """Weigh each term that the loss descends; see `TermNodes.of` for ``remember``."""
         if self.aside:
             return
         if self.finder.taps:
-            self._put_on_taps(module, loss)
+            self._put_on_taps(module, loss, guard)
             return
         reading = partial(measuring, module)
         nodes = self._nodes.of(loss, remember=remember, reading=reading)
         self.rename(self.finder.recorder.known.renamed)
         for name, node in nodes:
-            self._put_on(module, name, node)
+            self._put_on(module, name, node, guard)
 
-    def _put_on(self, module: nn.Module, name: str, node: Node) -> None:
+    def _put_on(self, module: nn.Module, name: str, node: Node, guard: Guard) -> None:
         hook = partial(weighted_all, module, self.weight_of(name))
         self._handles.append(node.register_prehook(hook))
+        self._handles += self.points.put(module, name, node, guard)
 
-    def _put_on_taps(self, module: nn.Module, loss: Tensor) -> None:
+    def _put_on_taps(self, module: nn.Module, loss: Tensor, guard: Guard) -> None:
         """The same where residuals are tapped: at their terms, as far as those are found."""
         with measuring(module):
             found = self.finder.terms_of_taps(loss)
@@ -110,9 +120,12 @@ class GradientWeights:
             if not terms:
                 weigh = partial(weighted, module, self.weight_of(name))
                 self._handles.append(on_gradient(self.finder.taps[name], weigh))
+                if name in self.points.of:
+                    of_points = partial(self.points.on_tap, module, name)
+                    self._handles.append(on_gradient(self.finder.taps[name], of_points))
             for term in terms:
                 if not term.ascends:
-                    self._put_on(module, name, term.head)
+                    self._put_on(module, name, term.head, guard)
 
     def take_off(self) -> None:
         """The backward pass is over."""

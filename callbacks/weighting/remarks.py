@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from pinn_ntk.callbacks.trainer.guard import Guard
-from pinn_ntk.callbacks.weighting.distributed import Traces
 from pinn_ntk.callbacks.weighting.weights_in_loss import WeightsInLoss
 from pinn_ntk.graph.terms.learned import learned_weights
 from pinn_ntk.looks.look import Look
+from pinn_ntk.weights.rule import BalancingRule, Costs, unmoved
 
 HARMLESS = 3.001
 """Ratio of two weights of the loss up to which they change little, and rounding."""
@@ -30,6 +30,7 @@ class Remarks:
         self._own: dict[str, Own] | None = None
         self._learned: list[str] = []
         self._held: dict[str, Held] = {}
+        self._still: list[str] = []  # terms that no parameter moves
         self._away: dict[str, int] = {}  # term -> last batch of an epoch that it missed first
 
     def note(self, look: Look, in_loss: WeightsInLoss | None) -> None:
@@ -37,6 +38,7 @@ class Remarks:
         weights = {} if in_loss is None else in_loss.by_term(look.found.terms)
         before, now = self._held, held(look, weights)
         self._held = before | now
+        self._still = unmoved(look)
         if unheard := not_in_loss(before, now):
             self.guard.warn_once("unheard", unheard)
         if self._own is not None:
@@ -45,9 +47,9 @@ class Remarks:
         self._learned = [name for name, tensor in look.trained.items() if id(tensor) in learned]
         self._own = {} if self._learned else own_weights(look, weights)
 
-    def updated(self, traces: Traces, weights: Mapping[str, float], convention: str) -> None:
+    def updated(self, costs: Costs, weights: Mapping[str, float], rule: BalancingRule) -> None:
         """There are new weights."""
-        back = [name for name, (_, rows) in traces.items() if rows]
+        back = [name for name, (_, rows) in costs.items() if rows]
         self._away = {name: since for name, since in self._away.items() if name not in back}
         if self._learned:
             self.guard.warn_once(
@@ -56,19 +58,30 @@ class Remarks:
                 "multiply with the balancer's; their own gradient is that of the unweighted loss. "
                 "Let one of them weigh the terms: train the weights, or balance.",
             )
-        said = multiplied(self._own or {}, weights, traces, convention)
+        said = multiplied(self._own or {}, weights, costs, rule.power)
         if said is not None:
             self.guard.warn_once("own weights", said)
         self._own = {}
-        still = [name for name in back if traces[name][0] == 0]
-        if still:
+        if listed := ", ".join(self._still):
             self.guard.warn_once(
                 "unmoved",
-                f"no trained parameter moves the residual of {', '.join(still)} (trace 0), so it "
+                f"no trained parameter moves the residual of {listed} (trace 0), so it "
                 "is left out of the balancing until one does, and the other terms are balanced. "
                 "Right for a hard constraint; else look for a detach(), or an activation without "
                 "that derivative (ReLU has no second one).",
             )
+
+    def scaled(self, factor: float, look: Look | None) -> None:
+        """The weights would have made gradient descent diverge."""
+        lr = None if look is None else look.learning_rate
+        in_use = "the learning rate" if lr is None else f"the learning rate {lr:.3g}"
+        self.guard.warn_once(
+            "unstable",
+            f"with the new weights {in_use} lies above the largest that plain gradient descent "
+            f"stands, 2 / lambda_max of the weighted kernel, so all of them were multiplied by "
+            f"{factor:.3g}, which keeps their ratios. Lower the learning rate by as much to have "
+            "the weights as they are; keep_stable=False leaves them alone.",
+        )
 
     def epoch_ends(self, waiting: Iterable[str], batch: int) -> None:
         """Terms that wait for their update were away for a whole epoch, and some batches."""
@@ -129,19 +142,20 @@ def own_weights(look: Look, in_loss: Mapping[str, float]) -> dict[str, Own]:
 
 
 def multiplied(
-    own: Mapping[str, Own], weights: Mapping[str, float], traces: Traces, convention: str
+    own: Mapping[str, Own], weights: Mapping[str, float], costs: Costs, power: int
 ) -> str | None:
     """That two sources of weights multiply, with both numbers; None where they do not.
 
     A factor that all terms share changes nothing between them, and a small one little: the sum of
     means over three sides is three of their mean. Neither do weights of single points, unless all
-    of a term weigh more than any of another. Under the convention "sum" neither do sums.
+    of a term weigh more than any of another. With ``power`` 0 (the convention
+    "sum") neither do sums.
     """
-    own = {name: weight for name, weight in own.items() if name in weights and name in traces}
-    rows = {name: traces[name][1] for name in own}
+    own = {name: weight for name, weight in own.items() if name in weights and name in costs}
+    rows = {name: costs[name][1] for name in own}
     of_sums = [name for name, weight in own.items() if _same(weight.mean, rows[name])]
     sums = [name for name in of_sums if rows[name] > 1]
-    fits = convention == "sum" and len(of_sums) == len(own)
+    fits = power == 0 and len(of_sums) == len(own)
     largest = min((weight.most for weight in own.values()), default=math.inf)
     if fits or all(weight.least <= HARMLESS * largest for weight in own.values()):
         return None

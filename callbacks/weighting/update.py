@@ -8,11 +8,16 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pinn_ntk.callbacks.trainer.guard import Guard
-from pinn_ntk.callbacks.weighting.distributed import Traces, from_all_ranks
+from pinn_ntk.callbacks.weighting.distributed import from_all_ranks, least_of_all_ranks
 from pinn_ntk.callbacks.weighting.remarks import Remarks
-from pinn_ntk.callbacks.weighting.term_weights import TermWeights
 from pinn_ntk.callbacks.weighting.weights_in_loss import WeightsInLoss
-from pinn_ntk.weights.trace import TraceRule
+from pinn_ntk.graph.residuals import named_residuals
+from pinn_ntk.looks.look import Look
+from pinn_ntk.looks.parameters import may_descend_plainly
+from pinn_ntk.weights.limits import Limits
+from pinn_ntk.weights.rule import BalancingRule, Costs
+from pinn_ntk.weights.stability import stable_factor
+from pinn_ntk.weights.term_weights import TermWeights
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -28,8 +33,11 @@ class WeightUpdate:
     and absent are waited for.
     """
 
-    def __init__(self, rule: TraceRule) -> None:
-        self.terms = TermWeights(rule)
+    def __init__(
+        self, rule: BalancingRule, limits: Limits, keep_stable: bool | None = None
+    ) -> None:
+        self.terms, self.limits = TermWeights(rule, limits), limits
+        self.keep_stable = keep_stable
         self._open = False
 
     def restart(self, guard: Guard) -> None:
@@ -37,9 +45,10 @@ class WeightUpdate:
         self.guard, self._remarks = guard, Remarks(guard)
         self.in_loss: WeightsInLoss | None = None
         self.step: int | None = None
+        self.look: Look | None = None  # that is measured
         self.now, self._failures, self._retry = False, 0, 0
         self._alone = True
-        self._errors: dict[str, float] = {}  # standard errors of traces that were estimated
+        self._errors: dict[str, float] = {}  # standard errors of costs that were estimated
 
     def fit_starts(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Look for weights in the loss, which go on from where they are."""
@@ -51,13 +60,15 @@ class WeightUpdate:
     @property
     def ends(self) -> str:
         """Which steps of a fit are due whatever the schedule says."""
-        return "" if self.terms.measured else "first"
+        return "" if self.terms.measured or self.limits.warmup_steps else "first"
 
     def begins(self, step: int, *, asked: bool) -> None:
         """A step begins; whether the schedule asked for an update since the last one."""
         if asked:
             self._failures, self._retry = 0, 0
-        due = asked or not (self.terms.measured or self._open)
+        if self.limits.are_over(step):
+            self._open = False
+        due = self.limits.allow(step) and (asked or not (self.terms.measured or self._open))
         self.step, self._open = step, self._open or due
         self.now = self._open and self._may_try
         if due:
@@ -65,7 +76,8 @@ class WeightUpdate:
 
     @property
     def _may_try(self) -> bool:
-        return (self.step or 0) >= self._retry
+        step = self.step or 0
+        return step >= self._retry and self.limits.allow(step)
 
     def wants(self, present: Callable[[], Iterable[str]]) -> bool:
         """Whether to measure a loss of this step: at once, or since a term waits that is there."""
@@ -86,46 +98,82 @@ class WeightUpdate:
     def _groups(self, names: Iterable[str]) -> set[str]:
         return set(names) if self.in_loss is None else self.in_loss.groups(names)
 
-    def measured(self, measure: Callable[[Remarks], Traces]) -> Traces | None:
-        """Traces of this rank, none where there is nothing to weigh; None where that fails."""
-        local = self.guard.run(TITLE, partial(measure, self._remarks), retry=True)
+    def costs_of(self, look: Look) -> Costs:
+        """What the terms of a look cost; remarks on what weighs them."""
+        named_residuals(look.found.residuals)  # says what is wrong with a residual
+        costs = self.terms.rule.costs(look)
+        self.look = look
+        self._remarks.note(look, self.in_loss)
+        errors = self._grouped({n: (e**2, 1) for n, e in self.terms.rule.cost_errors(look).items()})
+        self._errors = {name: math.sqrt(square) for name, (square, _) in errors.items()}
+        return costs
+
+    def measured(self, measure: Callable[[], Costs]) -> Costs | None:
+        """Costs of this rank, none where there is nothing to weigh; None where that fails."""
+        local = self.guard.run(TITLE, measure, retry=True)
         if local is None or self._alone:
             return local
         return dict.fromkeys(self.terms.weights, (0.0, 0)) | local
 
-    def take(self, trainer: pl.Trainer, local: Traces | None) -> dict[str, float]:
-        """New weights from the traces of all ranks, which must all call it; empty without any."""
+    def take(self, trainer: pl.Trainer, local: Costs | None) -> dict[str, float]:
+        """New weights from the costs of all ranks, which must all call it; empty without any."""
         gathered = from_all_ranks(trainer, local, partial(self.guard.warn_once, "names"))
-        traces, weights = gathered or {}, None
-        if any(rows for _, rows in traces.values()):
-            weights = self.guard.run(TITLE, partial(self._new, traces), retry=True)
+        costs, weights = gathered or {}, None
+        if any(rows for _, rows in costs.values()):
+            weights = self.guard.run(TITLE, partial(self._new, costs), retry=True)
         if weights is not None:
-            self._remarks.updated(self._grouped(traces), weights, self.terms.rule.convention)
+            self._remarks.updated(self._grouped(costs), weights, self.terms.rule)
             self._open, self._failures, self._retry = False, 0, 0
         elif (gathered != {} or not self.now) and self._may_try:  # of a step, one failure counts
             self._retry = (self.step or 0) + 2**self._failures
             self._failures += 1
-        return weights or {}
-
-    def estimated(self, errors: Mapping[str, float]) -> None:
-        """Standard errors of the traces that this rank estimated, by term."""
-        squares = self._grouped({name: (error**2, 1) for name, error in errors.items()})
-        self._errors = {name: math.sqrt(square) for name, (square, _) in squares.items()}
+        factor = self._stabilise(trainer) if weights else 1.0
+        self.look = None
+        return {name: factor * weight for name, weight in (weights or {}).items()}
 
     def tagged(self, weights: Mapping[str, float]) -> dict[str, float]:
-        """New weights by tag, and their standard errors where a trace was estimated."""
+        """New weights by tag, and their standard errors where a cost was estimated."""
         errors = self.terms.errors(self._errors) if self._errors and weights else {}
         said = {f"weight_error/{name}": errors[name] for name in weights if name in errors}
         return {f"weight/{name}": weight for name, weight in weights.items()} | said
 
-    def _new(self, traces: Traces) -> dict[str, float]:
-        weights = self.terms.update(self._grouped(traces))
+    def _new(self, costs: Costs) -> dict[str, float]:
+        weights = self.terms.update(self._grouped(costs))
         if self.in_loss is not None:
             self.in_loss.prepare(weights)
         return weights
 
-    def _grouped(self, traces: Traces) -> Traces:
-        return traces if self.in_loss is None else self.in_loss.grouped(traces)
+    def _grouped(self, costs: Costs) -> Costs:
+        return costs if self.in_loss is None else self.in_loss.grouped(costs)
+
+    def _stabilise(self, trainer: pl.Trainer) -> float:
+        """Scale all weights down where plain descent would diverge; all ranks must call it.
+
+        Returns what they were multiplied with.
+        """
+        plain = all(map(may_descend_plainly, trainer.optimizers))
+        if not (plain if self.keep_stable is None else self.keep_stable):
+            return 1.0
+        look, factor = self.look, 1.0
+        if look is not None:
+            of_rank = partial(stable_factor, look, self._factors(look))
+            factor = self.guard.run("the stable step", of_rank) or 1.0
+        factor = least_of_all_ranks(trainer, factor)
+        if factor < 1.0:
+            self.terms.scale(factor)
+            if self.in_loss is not None:
+                self.in_loss.prepare(self.terms.weights)
+            self._remarks.scaled(factor, look)
+        return factor
+
+    def _factors(self, look: Look) -> dict[str, float]:
+        """Term -> what the new weights multiply its weight in the differentiated loss with."""
+        if self.in_loss is None:
+            return {name: look.scale * self.terms.weights.get(name, 1.0) for name in look.terms}
+        held, new = (
+            self.in_loss.by_term(look.terms, weights) for weights in (None, self.terms.weights)
+        )
+        return {n: look.scale * new.get(n, 1.0) / held.get(n, 1.0) for n in look.terms}
 
     def epoch_ends(self, batch: int) -> None:
         """Say which terms are waited for in vain."""

@@ -12,8 +12,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from pinn_ntk.callbacks.trainer.checks import is_lbfgs
-from pinn_ntk.callbacks.weighting.distributed import Traces, total
+from pinn_ntk.callbacks.weighting.distributed import total
 from pinn_ntk.weights.loss_weights import LossWeights
+from pinn_ntk.weights.rule import Costs
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -47,18 +48,20 @@ class WeightsInLoss:
             held = part.as_dict() | held
         return held
 
-    def grouped(self, traces: Traces) -> Traces:
-        """Traces added up by the names of the weights; one may stand before several terms."""
-        return total({self._name(term): measured} for term, measured in traces.items())
+    def grouped(self, costs: Costs) -> Costs:
+        """Costs added up by the names of the weights; one may stand before several terms."""
+        return total({self._name(term): measured} for term, measured in costs.items())
 
     def groups(self, terms: Iterable[str]) -> set[str]:
         """Names of the weights of these terms, as far as they have one."""
         return {name for name in map(self._known, terms) if name is not None}
 
-    def by_term(self, terms: Iterable[str]) -> dict[str, float]:
-        """Term -> weight that stands before it."""
+    def by_term(
+        self, terms: Iterable[str], weights: Mapping[str, float] | None = None
+    ) -> dict[str, float]:
+        """Term -> weight that stands before it, or would with other ``weights`` of the names."""
         named = {term: self._known(term) for term in terms}
-        held = self.as_dict()
+        held = self.as_dict() if weights is None else weights
         return {term: held[name] for term, name in named.items() if name is not None}
 
     def prepare(self, weights: Mapping[str, float]) -> None:

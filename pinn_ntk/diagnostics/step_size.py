@@ -9,14 +9,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import SGD, Optimizer
 
 from pinn_ntk.analysis.step_size import max_stable_lr
 from pinn_ntk.analysis.wording import number
 from pinn_ntk.diagnostics.base import Diagnostic, Reading, Readings, Tag, finite
 from pinn_ntk.errors import UnavailableError
 from pinn_ntk.looks.look import Look
-from pinn_ntk.looks.parameters import used_names
+from pinn_ntk.looks.parameters import may_descend_plainly, used_names
 
 COPIES = 24
 """Bytes that an entry of a parameter, its step and its gradient take."""
@@ -132,7 +131,7 @@ class ExpectedStep:
     def of(cls, look: Look) -> ExpectedStep | None:
         """That of a look; None where the optimizer has another rule, or not all is known."""
         lr, whole = look.learning_rate, look.losses.keys() == look.residuals.keys()
-        if lr is None or not whole or not all(map(_is_plain, look.optimizers)):
+        if lr is None or not whole or not all(map(may_descend_plainly, look.optimizers)):
             return None
         if look.n_params * COPIES > look.bounds.held:
             return None
@@ -154,12 +153,6 @@ class ExpectedStep:
             off += float((moved - step.to(moved)).square().sum())
             rounding += float(before.square().sum()) * torch.finfo(now.dtype).eps ** 2
         return size > 0 and off + rounding <= SAME**2 * size
-
-
-def _is_plain(optimizer: Optimizer) -> bool:
-    """Whether it may descend by plain gradients: what its settings do not tell, its steps will."""
-    momentum = [group.get("momentum") for group in optimizer.param_groups]
-    return isinstance(optimizer, SGD) and not any(momentum)
 
 
 def _times(ratio: float) -> str:

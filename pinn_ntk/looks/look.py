@@ -138,12 +138,21 @@ class Look(MeasuredStep):
             return {}
         return {term: self.kernel.jacobian(term).squared_norms() for term in self.kernel.terms}
 
+    @shared("the diagonals")
+    def diagonals(self) -> dict[str, Tensor]:
+        """Term -> K_ii of the rows measured, (R,); no block is formed."""
+        return {term: self.kernel.diagonal(term) for term in self.kernel.terms}
+
+    def trace(self, term: str) -> float:
+        """Tr K_aa of all rows off `diagonals`, an estimate where the kernel is of some."""
+        return self.kernel.jacobian(term).total(self.diagonals[term])
+
     @shared("the traces")
     def traces(self) -> dict[str, float]:
         """Term -> trace of its block, of all rows; an estimate where the kernel is of some."""
         if self.shares:  # off the blocks, where those are whole
             return {term: sum(of_term.values()) for term, of_term in self.shares.items()}
-        return {term: self.kernel.trace(term) for term in self.kernel.terms}
+        return {term: self.trace(term) for term in self.kernel.terms}
 
     @shared("the groups of parameters")
     def groups(self) -> dict[str, str]:
@@ -254,6 +263,12 @@ class Look(MeasuredStep):
         if self.find_again is None:
             return None
         return replace(self, found=self.find_again(), loss=None, kept={})
+
+    def weigh_points(self, weights: Mapping[Node, Tensor]) -> None:
+        """Count weights of single points in: head of a term -> what is put on its points."""
+        if weights:
+            self.found = self.found.with_points(weights)
+            self.kept = {name: found for name, found in self.kept.items() if name != "finite"}
 
     def close(self) -> None:
         """Let go of graph and kernel, when the backward pass is over."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch.optim import SGD, Optimizer
 
 from pinn_ntk.errors import ArgumentError
 from pinn_ntk.kernel.ntk import NTK
@@ -102,6 +102,12 @@ def group_scales(optimizers: Sequence[Optimizer], params: Mapping[str, Tensor]) 
             scale = 1.0 if rate is None or not max(known) > 0 else rate / max(known)
             scales |= {id(parameter): scale for parameter in group["params"]}
     return {name: scales.get(id(tensor), 1.0) for name, tensor in params.items()}
+
+
+def may_descend_plainly(optimizer: Optimizer) -> bool:
+    """Whether it may descend by plain gradients: what its settings do not tell, its steps will."""
+    momentum = [group.get("momentum") for group in optimizer.param_groups]
+    return isinstance(optimizer, SGD) and not any(momentum)
 
 
 def used_names(kernel: NTK) -> set[str]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from torch import Tensor
+from torch.autograd.graph import Node
 
 from pinn_ntk.graph.jacobian.inputs import fingerprint
 from pinn_ntk.graph.terms.curvature import curvature, curvature_of_rows, uniform_weight
@@ -49,6 +50,16 @@ class StepTerms:
     def descending(self) -> StepTerms:
         """What is left of it without terms of a negative weight, as in min-max schemes."""
         return self.of(lambda name: name not in self.terms or not self.terms[name].ascends)
+
+    def with_points(self, weights: Mapping[Node, Tensor]) -> StepTerms:
+        """The same with weights of single points: head of a term -> weights, shape of r."""
+        terms = {
+            name: replace(t, coefficient=t.weight.detach() * weights[t.head].to(t.weight))
+            if t.head in weights
+            else t
+            for name, t in self.terms.items()
+        }
+        return replace(self, terms=terms)
 
     @property
     def dtype(self) -> str:

@@ -1,38 +1,40 @@
-"""Weights of the terms of a training, and the traces that they follow from."""
+"""Weights of the terms of a training, and the costs that they follow from."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pinn_ntk.callbacks.weighting.distributed import Traces
-from pinn_ntk.weights.trace import TraceRule
+from pinn_ntk.weights.limits import Limits
+from pinn_ntk.weights.rule import BalancingRule, Costs
 
 
 class TermWeights:
-    """Term -> weight in force, and its last trace and rows, over all steps.
+    """Term -> weight in force, and its last cost and rows, over all steps.
 
     An update may take several steps, since not all terms are in every batch: the terms seen so far
-    get their weights of all traces known, and `waiting` are those that are still to come.
+    get their weights of all costs known, and `waiting` are those that are still to come.
     """
 
-    def __init__(self, rule: TraceRule) -> None:
-        self.rule = rule
+    def __init__(self, rule: BalancingRule, limits: Limits) -> None:
+        self.rule, self.limits = rule, limits
         self.reset()
 
     def reset(self) -> None:
         """Another module is trained."""
         self.weights: dict[str, float] = {}  # term -> lambda_a
-        self._traces: Traces = {}
+        self._costs: Costs = {}
         self._known: dict[str, None] = {}  # names, in the order in which they came
         self._before: dict[str, float] = {}  # weights before the update
         self._seen: dict[str, None] = {}  # terms that were part of it
+        self._weighed: set[str] = set()  # terms that had a cost in an earlier update
         self._passed: set[str] = set()  # those that are there and are not measured
 
     @property
     def measured(self) -> bool:
         """Whether there was an update."""
-        return bool(self._traces)
+        return bool(self._costs)
 
     @property
     def waiting(self) -> list[str]:
@@ -50,11 +52,12 @@ class TermWeights:
     def begin(self) -> None:
         """An update is due."""
         self._before, self._seen = dict(self.weights), {}
+        self._weighed = {name for name, (cost, _) in self._costs.items() if cost != 0}
 
     def rename(self, renamed: dict[str, str]) -> None:
         """Go on under the name of a term that had a number until it was logged."""
         held: list[dict[str, Any]] = [
-            self.weights, self._traces, self._known, self._before, self._seen
+            self.weights, self._costs, self._known, self._before, self._seen
         ]  # fmt: skip
         for old, new in renamed.items():
             for by_name in held:
@@ -62,33 +65,56 @@ class TermWeights:
                     by_name.setdefault(new, by_name.pop(old))
         renamed.clear()
 
-    def update(self, measured: Traces) -> dict[str, float]:
-        """New weights of the terms of this update; what is absent counts with its last trace.
+    def update(self, measured: Costs) -> dict[str, float]:
+        """New weights of the terms of this update; what is absent counts with its last cost.
 
-        A term without rows is known, no more.
+        A term without rows is known, no more; one whose cost is 0 keeps its weight, unless that is
+        so of all. ValueError where those are all, or a weight is not finite.
         """
         self.meet(measured)
         new = {name: of_term for name, of_term in measured.items() if of_term[1]}
         self._passed -= set(new)
-        traces, seen = self._traces | new, self._seen | dict.fromkeys(new)
-        weights = self.rule.weights(self._before, traces, seen)
+        costs, seen = self._costs | new, self._seen | dict.fromkeys(new)
+        targets = self.rule.weights(costs)
+        weights = {name: self._after(name, targets[name]) for name in seen if name in targets}
+        if not all(map(math.isfinite, weights.values())):
+            raise ValueError(f"the weights {weights} are not finite; the costs are {costs}.")
         self.weights |= weights
-        self._traces, self._seen = traces, seen
+        self._costs, self._seen = costs, seen
         return weights
 
-    def errors(self, of_traces: Mapping[str, float]) -> dict[str, float]:
-        """Standard errors of the weights that follow from those of some traces."""
-        return self.rule.errors(self.weights, self._traces, of_traces)
+    def _after(self, name: str, target: float) -> float:
+        first = name not in self._weighed
+        return self.limits.after(self._before.get(name, 1.0), target, first=first)
+
+    def scale(self, factor: float) -> None:
+        """Weigh all terms less, or more, by one factor."""
+        self.weights |= {name: factor * weight for name, weight in self.weights.items()}
+
+    def errors(self, of_costs: Mapping[str, float]) -> dict[str, float]:
+        """Standard errors of the weights that follow from those of some costs.
+
+        What ``ema`` keeps has none.
+        """
+        found = self.rule.errors(self.weights, self._costs, of_costs)
+        return {name: (1 - self.limits.ema) * error for name, error in found.items()}
 
     def state_dict(self) -> dict[str, Any]:
         """Plain numbers."""
         running = {"before": dict(self._before), "seen": list(self._seen)}
-        known = {"known": list(self._known)}
-        return {"weights": dict(self.weights), "traces": dict(self._traces), **running, **known}
+        known = {"known": list(self._known), "weighed": sorted(self._weighed)}
+        of_rule = {"rule": self.rule.title, "traces": dict(self._costs)}
+        return {"weights": dict(self.weights), **of_rule, **running, **known}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from other weights; earlier versions knew of no update under way."""
-        self.weights, self._traces = dict(state["weights"]), dict(state["traces"])
+        """Go on from other weights; costs of another rule are left behind, so an update is due.
+
+        Earlier versions knew of no update under way, and of traces alone.
+        """
+        same = state.get("rule", self.rule.title) == self.rule.title
+        costs = dict(state["traces"]) if same else {}
+        self.weights, self._costs = dict(state["weights"]), costs
         self._before = dict(state.get("before", self.weights))
-        self._known = dict.fromkeys(state.get("known", self._traces))
-        self._seen = dict.fromkeys(state.get("seen", self._traces))
+        self._known = dict.fromkeys(state.get("known", costs))
+        self._seen = dict.fromkeys(state.get("seen", costs) if same else ())
+        self._weighed = set(state.get("weighed", costs)) if same else set()

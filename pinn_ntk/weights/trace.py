@@ -17,21 +17,19 @@ is what fits a loss of sums.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
+from typing import ClassVar, Literal, TypeAlias, get_args
 
 from pinn_ntk.kernel.ntk import NTK
+from pinn_ntk.looks.look import Look
+from pinn_ntk.weights.rule import BalancingRule, inverse
 
 Convention: TypeAlias = Literal["sum", "mean", "rate"]
 """Which reading of the trace rule is used."""
 
 DEFAULT: Convention = "mean"
 """What does not depend on how many points were drawn."""
-
-ROUNDING = 4.0
-"""Size of a row that is taken for rounding, in rounding units of the largest."""
 
 _EXPONENT = {"sum": 0, "mean": 1, "rate": 2}
 
@@ -76,108 +74,48 @@ def weights_from_traces(
     """
     if convention not in _EXPONENT:
         raise ValueError(f"convention is {convention!r}; expected one of {get_args(Convention)}.")
-    for name, trace in traces.items():
-        if not 0.0 < trace < float("inf"):
-            raise ValueError(
-                f"the block of term {name!r} has trace {trace}; a weight needs a positive finite "
-                "one. Likely the term does not depend on any trained parameter, or it holds NaN."
-            )
-    cost = {name: trace / rows[name] ** _EXPONENT[convention] for name, trace in traces.items()}
-    total = sum(cost.values())
-    return {name: total / own for name, own in cost.items()}
-
-
-def unmoved(
-    traces: Mapping[str, float], rows: Mapping[str, int], eps: Mapping[str, float]
-) -> list[str]:
-    """Terms that no parameter moves but for rounding: those that a hard constraint fulfils.
-
-    ``eps`` is the rounding unit of each residual. What is sin(pi) there, or a difference of equal
-    numbers, has rows of this size beside those of other terms; its weight would mean nothing.
-
-    >>> unmoved({"pde": 9.0, "bc": 1e-31}, {"pde": 2, "bc": 1}, {"pde": 2e-16, "bc": 2e-16})
-    ['bc']
-    """
-    means = {name: trace / rows[name] for name, trace in traces.items() if math.isfinite(trace)}
-    largest = max(means.values(), default=0.0)
-    return [name for name, mean in means.items() if mean <= (ROUNDING * eps[name]) ** 2 * largest]
+    return inverse({n: trace / rows[n] ** _EXPONENT[convention] for n, trace in traces.items()})
 
 
 @dataclass(frozen=True)
-class TraceRule:
-    """lambda_a = sum_b c_b / c_a, between bounds; ``ema`` of the old weight is kept.
+class Trace(BalancingRule):
+    """c_a = Tr K_aa / N_a, or what else the convention says; see the module.
 
-    >>> TraceRule(ema=0.5).weights({}, {"pde": (9.0, 3), "bc": (1.0, 1)}, ["bc"])
-    {'bc': 2.5}
+    Raises:
+        ValueError: Unknown convention.
+
+    >>> Trace().weights({"pde": (9.0, 3), "bc": (1.0, 1)}), Trace("sum").title
+    ({'pde': 1.3333333333333333, 'bc': 4.0}, 'traces (convention="sum")')
     """
 
     convention: Convention = DEFAULT
-    ema: float = 0.0
-    min_weight: float = 0.0
-    max_weight: float = math.inf
+    name: ClassVar[str] = "trace"
 
     def __post_init__(self) -> None:
         if self.convention not in get_args(Convention):
             raise ValueError(
-                f"NTKBalancer: convention is {self.convention!r}; expected one of "
-                f"{get_args(Convention)}."
-            )
-        if not 0 <= self.ema < 1:
-            raise ValueError(f"NTKBalancer: ema is {self.ema!r}; expected a number in [0, 1).")
-        if not 0 <= self.min_weight < math.inf or not self.min_weight < self.max_weight:
-            raise ValueError(
-                f"NTKBalancer: min_weight is {self.min_weight!r} and max_weight is "
-                f"{self.max_weight!r}; expected 0 <= min_weight < max_weight."
+                f"convention is {self.convention!r}; expected one of {get_args(Convention)}."
             )
 
-    def errors(
-        self,
-        weights: Mapping[str, float],
-        traces: Mapping[str, tuple[float, int]],
-        of_traces: Mapping[str, float],
-    ) -> dict[str, float]:
-        """Standard errors of ``weights`` that follow from those of the traces, independent ones.
+    @property
+    def power(self) -> int:  # type: ignore[override]
+        """Of N in Tr K_aa / N^power."""
+        return _EXPONENT[self.convention]
 
-        To first order: of lambda_a = sum_b c_b / c_a a relative error e_b of c_b makes the share
-        c_b / sum_c c_c of e_b, and -e_a of its own besides. What ``ema`` keeps has none.
+    @property
+    def title(self) -> str:
+        """What it is called in a sentence."""
+        return f'traces (convention="{self.convention}")'
 
-        >>> rule = TraceRule(convention="sum")
-        >>> errors = rule.errors({"pde": 2.0}, {"pde": (1.0, 1), "bc": (1.0, 1)}, {"bc": 0.1})
-        >>> errors["pde"]  # half of 10 % of 2
-        0.1
-        """
-        power = _EXPONENT[self.convention]
-        moved = {name: of_term for name, of_term in traces.items() if of_term[0] != 0}
-        cost = {name: trace / rows**power for name, (trace, rows) in moved.items()}
-        total = sum(cost.values())
-        shares = {name: own / total for name, own in cost.items()}
-        relative = {name: of_traces.get(name, 0.0) / trace for name, (trace, _) in moved.items()}
-        found = {}
-        for name, weight in weights.items():
-            parts = [relative[b] * (shares[b] - (b == name)) for b in shares]
-            found[name] = (1 - self.ema) * weight * math.hypot(*parts)
-        return found
+    def cost(self, look: Look, term: str) -> float:
+        """In (r / theta)^2."""
+        rows = look.kernel.sampled(term)[1]
+        return look.trace(term) / float(rows**self.power)
 
-    def weights(
-        self,
-        old: Mapping[str, float],
-        traces: Mapping[str, tuple[float, int]],
-        measured: Iterable[str],
-    ) -> dict[str, float]:
-        """New weights of the terms measured, from the last trace and rows of all terms.
+    def total(self, look: Look, term: str, _rows: int) -> float:
+        """Tr K_aa."""
+        return look.trace(term)
 
-        An old weight that is absent is 1. Terms of trace zero are left out, unless all are.
-        ValueError where those are all, or a weight is not finite.
-        """
-        moved = {name: of_term for name, of_term in traces.items() if of_term[0] != 0} or traces
-        new = weights_from_traces(
-            {name: trace for name, (trace, _) in moved.items()},
-            {name: rows for name, (_, rows) in moved.items()},
-            self.convention,
-        )
-        kept = {name: self.ema * old.get(name, 1.0) for name in measured if name in moved}
-        weights = {name: share + (1 - self.ema) * new[name] for name, share in kept.items()}
-        if not all(map(math.isfinite, weights.values())):
-            raise ValueError(f"the weights {weights} are not finite; the traces are {traces}.")
-        low, high = self.min_weight, self.max_weight
-        return {name: min(max(weight, low), high) for name, weight in weights.items()}
+    def cost_errors(self, look: Look) -> dict[str, float]:
+        """Those of the traces of terms of which rows were left out."""
+        return {term: look.kernel.trace_error(term) for term in look.kernel.sampled_terms}
