@@ -204,7 +204,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     }
     report = begun(options.threads) | {"steps": options.steps, "target": TARGET}
     report |= {"model": config["model"], "data": config["data"]}
-    with load_example("report").quiet():
+    with load_example("gallery/command_line").quiet():
         for number, runs in enumerate(in_turns(contestants, options.rounds), 1):
             report |= {"rounds": number, "contestants": figures(runs)}
             write(options.json, report)

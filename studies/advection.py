@@ -6,7 +6,8 @@ import math
 from typing import Any
 
 import torch
-from problems import report, wave
+from problems import points as drawn
+from problems import problem, wave
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -14,7 +15,7 @@ Batch = dict[str, Any]
 Terms = dict[str, Tensor]
 
 
-class Windows(report.Tested):
+class Windows(drawn.Points):
     """Fixed points (t, x) of each window, handed out one window after another.
 
     Args:
@@ -76,7 +77,7 @@ class Network(nn.Sequential):
         return super().forward(torch.cat([2 * t / self.end - 1, torch.sin(x), torch.cos(x)], 1))
 
 
-class Advection(report.Solved):
+class Advection(problem.Problem):
     """The PINN of one window after another: Adam, behind some steps of gradient descent.
 
     Args:

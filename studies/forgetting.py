@@ -15,7 +15,7 @@ import torch
 from advection import Advection, Batch, Windows
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from problems import report
+from problems import command_line
 from pytorch_lightning import LightningModule, Trainer
 from results import COLOURS, markdown, write_json
 from torch import Tensor
@@ -136,7 +136,7 @@ def measure(model: Advection, data: Windows, switch: Switch, steps: int) -> None
     switch.cosine[steps] = cosine(empirical_ntk(residuals, model.net), residuals, weights)
 
 
-class Forgetting(report.Report):
+class Forgetting(command_line.Report):
     """Compares forecast and measurement at each new window; at the end figure, table, numbers."""
 
     def __init__(self, title: str) -> None:

@@ -14,9 +14,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
 import wave
 
 import poisson
-import report
+from gallery import command_line, points, problem
 
-__all__ = ["fit_quietly", "poisson", "report", "wave"]
+__all__ = ["command_line", "fit_quietly", "points", "poisson", "problem", "wave"]
 
 
 def fit_quietly(
@@ -26,7 +26,7 @@ def fit_quietly(
     torch.set_num_threads(1)  # the matrices are small: a second thread costs more than it does
     off = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
     chosen = dict.fromkeys(off, False) | {"max_steps": points.steps} | options
-    with report.quiet():
+    with command_line.quiet():
         trainer = Trainer(accelerator="cpu", callbacks=list(callbacks), **chosen)
         trainer.fit(model, points)
     return trainer

@@ -26,13 +26,13 @@ from __future__ import annotations
 
 from advection import Advection, Windows
 from forgetting import Forgetting
-from problems import report
+from problems import command_line
 
 
 def main() -> None:
     """Run the command line."""
     study = Forgetting("Time windows of advection and diffusion")
-    report.run(Advection, Windows, study, max_steps=3000, shared=("end",))
+    command_line.run(Advection, Windows, study, max_steps=3000, shared=("end",))
 
 
 if __name__ == "__main__":

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import ast
 import importlib
+import importlib.util
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -38,22 +41,46 @@ def imported(file: Path, *, inside: bool = True) -> set[str]:
     return modules
 
 
+def folder_of(name: str) -> Path:
+    """Where a module lies; of two of one name, that of the studies."""
+    file = f"{name.replace('.', '/')}.py"
+    return next(p for f in ("studies", "examples") if (p := ROOT / f).joinpath(file).exists())
+
+
 def path_of(name: str) -> Path:
-    (path,) = (p for f in ("examples", "studies") if (p := ROOT / f / f"{name}.py").exists())
-    return path
+    return folder_of(name) / f"{name.replace('.', '/')}.py"
 
 
-def load(name: str) -> ModuleType:
-    """A script, imported as by one beside it: ``wave`` is not that of Python."""
+@contextmanager
+def beside(folder: Path) -> Iterator[None]:
+    """Imports are as from a script in ``folder``: ``wave`` is not that of Python."""
     path, of_python = list(sys.path), sys.modules.pop("wave", None)
-    sys.path.insert(0, str(path_of(name).parent))
+    sys.path.insert(0, str(folder))
     try:
-        return importlib.import_module(name)
+        yield
     finally:
         sys.path[:] = path
         sys.modules.pop("wave", None)
         if of_python is not None:
             sys.modules["wave"] = of_python
+
+
+def load(name: str) -> ModuleType:
+    """A script or what it imports, such as ``gallery.points``, imported as by one beside it."""
+    with beside(folder_of(name)):
+        return importlib.import_module(name)
+
+
+def example(name: str) -> ModuleType:
+    """A script of ``examples/``, under a name that no study has."""
+    known = f"examples.{name}"
+    if known not in sys.modules:
+        file = ROOT / "examples" / f"{name}.py"
+        spec = importlib.util.spec_from_file_location(known, file)
+        sys.modules[known] = importlib.util.module_from_spec(spec)
+        with beside(file.parent):
+            spec.loader.exec_module(sys.modules[known])
+    return sys.modules[known]
 
 
 def run(

@@ -24,7 +24,8 @@ from tests.networks import Lambda
 from tests.scripts import ROOT, command, load
 
 poisson, wave, milestones = load("poisson"), load("wave"), load("milestones")
-fit_quietly = load("problems").fit_quietly
+fit_quietly, Draws = load("problems").fit_quietly, load("gallery.points").Draws
+OneLayer = load("gallery.one_layer").OneLayer
 STEPS = 60
 
 
@@ -50,9 +51,9 @@ def test_residual_is_in_physical_units():
 
 def test_initialisation_is_the_standard_parametrisation():
     torch.manual_seed(0)
-    net = poisson.Network(width=20_000, mean=0.5, std=1.0)
+    net = OneLayer(width=20_000, mean=0.5, std=1.0)
     torch.manual_seed(1)
-    biases = torch.cat([poisson.Network(1, 0.5, 1.0)[2].bias.detach() for _ in range(2000)])
+    biases = torch.cat([OneLayer(1, 0.5, 1.0)[2].bias.detach() for _ in range(2000)])
     samples = {net[0].weight: 1.0, net[0].bias: 1.0, net[2].weight: 20_000**-0.5, biases: 1.0}
     for sample, std in samples.items():
         assert float(sample.detach().std()) == pytest.approx(std, rel=0.05)
@@ -246,9 +247,9 @@ def test_loss_of_u_is_the_sum_of_three_means():
 def test_residual_of_fourier_features_is_that_of_plane_waves():
     """Without hidden layers u = sum_k v_k sin(w_k . (t, x)) + ..., so u_tt = -w_t^2 u_k."""
     model = wave.Wave(c=3.0, depth=0, frequencies=10, scale=4.0).double()
-    points, out = points_inside(20), model.net.layers[0]
-    w_t, w_x = model.net.angles  # (5,) each
-    phase = points @ model.net.angles
+    features, (out,) = model.net[0], model.net[1].layers
+    points, (w_t, w_x) = points_inside(20), features.angles  # (5,) each
+    phase = points @ features.angles
     factor = 3.0**2 * w_x**2 - w_t**2
     expected = torch.cat([factor * phase.sin(), factor * phase.cos()], 1) @ out.weight.mT
     torch.testing.assert_close(model.residual(points), expected)
@@ -307,8 +308,8 @@ def test_draws_are_decided_by_seed_and_number():
 @pytest.mark.parametrize("done", [0, 2, 6])
 def test_draws_go_on_where_they_were(done: int):
     points = wave.Points(n_initial=2, n_boundary=2, n_residual=2)
-    whole = [flat(batch) for batch in wave.Draws(points, 7)]
-    interrupted, resumed = wave.Draws(points, 7), wave.Draws(points, 7)
+    whole = [flat(batch) for batch in Draws(points, 7)]
+    interrupted, resumed = Draws(points, 7), Draws(points, 7)
     batches = iter(interrupted)
     for _ in range(done):
         next(batches)
@@ -422,7 +423,8 @@ def test_configuration_fits_its_classes(config: str):
     model, data = wave.Wave(**said["model"]), wave.Points(**said["data"])
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
     assert model.residual(data.draw(1)["r"]).shape == (300, 1)
-    assert len(model.net.layers) == said["model"]["depth"] + 1
+    network = model.net[1] if "frequencies" in said["model"] else model.net
+    assert len(network.layers) == said["model"]["depth"] + 1
 
 
 # --- Milestones
