@@ -1,0 +1,95 @@
+"""Which balancing rule when: ten problems, eight rules, two designs of points, three seeds.
+
+    python -m benchmarks.gallery              # trains what is missing, two runs side by side
+    python -m benchmarks.gallery wave burgers # some of it, by part of the name of the script
+    python -m benchmarks.gallery --settings   # other settings of the rule that the table takes
+    python -m benchmarks.gallery --page       # trains nothing, writes docs/gallery.md
+
+Every run takes `STEPS` steps on one thread. What was trained is kept in
+benchmarks/results/gallery.json after every run, and not trained again. All seeds count, runs that
+diverge too; `HOW` in `benchmarks.gallery_table` says how the default of `NTKBalancer` follows.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from benchmarks.gallery_problems import DESIGNS, PROBLEMS, RULES, SETTINGS
+from benchmarks.gallery_run import Task, train
+from benchmarks.gallery_table import decided
+from benchmarks.report import FOLDER, begun, parser, read, write
+
+RESULTS = FOLDER / "gallery.json"
+SEEDS = (0, 1, 2)
+
+
+def tasks(columns: Iterable[str], scripts: Sequence[str] = ()) -> list[Task]:
+    """All runs of some columns, seed by seed, so that a part of them is a table, too."""
+    wanted = [p for p in PROBLEMS if not scripts or any(part in p.script for part in scripts)]
+    every = itertools.product(SEEDS, DESIGNS, wanted, list(columns))
+    return [Task(problem.title, design, column, seed) for seed, design, problem, column in every]
+
+
+def key(run: dict[str, Any]) -> str:
+    """Name of a run in the results."""
+    return Task(run["problem"], run["design"], run["column"], run["seed"]).key
+
+
+def kept(path: Path) -> dict[str, dict[str, Any]]:
+    """Runs that were made before, by name."""
+    return {key(run): run for run in read(path)["runs"]} if path.exists() else {}
+
+
+def trained(wanted: Sequence[Task], done: dict[str, dict[str, Any]], path: Path, jobs: int) -> None:
+    """Train what is missing, and write the results after every run."""
+    missing = [task for task in wanted if task.key not in done]
+    report = begun(1)
+    context = get_context("spawn")
+    with ProcessPoolExecutor(jobs, context, initializer=os.nice, initargs=(5,)) as pool:
+        running = [pool.submit(train, task) for task in missing]
+        bar = tqdm(as_completed(running), total=len(missing), unit="run", smoothing=0.05)
+        for finished in bar:
+            record = finished.result()
+            done[Task(record.problem, record.design, record.column, record.seed).key] = (
+                record.as_json()
+            )
+            ordered = sorted(done.values(), key=key)
+            partial = path.with_suffix(".part")
+            write(partial, report | {"runs": ordered})
+            partial.replace(path)
+            bar.set_postfix_str(f"{record.problem}, {record.column}: {record.error:.2g}")
+
+
+def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
+    """Train, and write."""
+    options = parser(__doc__, RESULTS)
+    options.add_argument("scripts", nargs="*", help="part of the names of scripts to train")
+    options.add_argument("--jobs", type=int, default=2)
+    options.add_argument("--settings", action="store_true", help="other settings of the rule taken")
+    options.add_argument("--page", action="store_true", help="write the page, train nothing")
+    asked = options.parse_args(arguments)
+    done = kept(asked.json)
+    if asked.page:
+        from benchmarks.gallery_page import page
+
+        page(list(done.values()))
+        return {"runs": list(done.values())}
+    columns: list[str] = list(RULES)
+    if asked.settings:
+        rule = decided(list(done.values()), columns)
+        columns = [f"{rule} + {setting}" for setting in SETTINGS]
+    trained(tasks(columns, asked.scripts), done, asked.json, asked.jobs)
+    return {"runs": list(done.values())}
+
+
+if __name__ == "__main__":
+    print(json.dumps({"runs": len(main()["runs"])}))
