@@ -32,10 +32,12 @@ RESULTS = FOLDER / "gallery.json"
 SEEDS = (0, 1, 2)
 
 
-def tasks(columns: Iterable[str], scripts: Sequence[str] = ()) -> list[Task]:
+def tasks(
+    columns: Iterable[str], scripts: Sequence[str] = (), designs: Sequence[str] = DESIGNS
+) -> list[Task]:
     """All runs of some columns, seed by seed, so that a part of them is a table, too."""
     wanted = [p for p in PROBLEMS if not scripts or any(part in p.script for part in scripts)]
-    every = itertools.product(SEEDS, DESIGNS, wanted, list(columns))
+    every = itertools.product(SEEDS, designs, wanted, list(columns))
     return [Task(problem.title, design, column, seed) for seed, design, problem, column in every]
 
 
@@ -87,7 +89,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     if asked.settings:
         rule = decided(list(done.values()), columns)
         columns = [f"{rule} + {setting}" for setting in SETTINGS]
-    trained(tasks(columns, asked.scripts), done, asked.json, asked.jobs)
+    designs = DESIGNS[:1] if asked.settings else DESIGNS
+    trained(tasks(columns, asked.scripts, designs), done, asked.json, asked.jobs)
     return {"runs": list(done.values())}
 
 

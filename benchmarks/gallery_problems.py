@@ -18,7 +18,7 @@ from pytorch_lightning import LightningDataModule, LightningModule
 
 from benchmarks.report import ROOT
 
-STEPS = 4000
+STEPS = 3000
 """Of every run."""
 
 EVERY = 100
