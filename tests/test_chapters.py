@@ -28,6 +28,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("verdict", "weights", "looks", "limit", "analysis", "graph", "graph.terms", "kernel"),
         *("tensorboard", "errors", "lazy"),
     },
+    "integrations": {"diagnostics", "verdict", "weights", "looks", "errors"},
     "callbacks.trainer": {"diagnostics", "looks", "tensorboard", "errors"},
     "callbacks.step": {
         *("callbacks.trainer", "weights", "looks", "graph", "graph.terms", "kernel"),

@@ -118,7 +118,7 @@ def test_wheel_metadata(wheel: Path):
     metadata = email.message_from_bytes(archive.read(name))
     assert metadata["License-Expression"] == "MIT"
     assert metadata["Version"] == pinn_ntk.__version__
-    assert set(metadata.get_all("Provides-Extra")) == {"examples", "test", "dev"}
+    assert set(metadata.get_all("Provides-Extra")) == {"examples", "deepxde", "test", "dev"}
 
 
 @pytest.mark.parametrize("how", ["wheel", "source", "editable"])

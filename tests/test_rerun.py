@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from collections import namedtuple
 from collections.abc import Mapping
@@ -228,13 +229,34 @@ def test_functions_with_what_they_enclose_are_copied():
 
     module = nn.Linear(1, 1)
     module.also, module.sample, module.lib = [partial(drawn)], drawn, np
-    copy = copied(module)
+    other = copied(module)
     alone = nn.Linear(1, 1)
     alone.sample = partial(drawn)
     assert (copied(alone).sample(), count) == (1, 0)
-    assert (copy.sample(), copy.also[0](), count, counter.n) == (1, 2, 0, 0)
-    assert copy.lib is np
+    assert (other.sample(), other.also[0](), count, counter.n) == (1, 2, 0, 0)
+    assert other.lib is np
     assert (module.sample(), counter.n) == (1, 1)
+
+
+class Labelled(Tensor):
+    """Points with labels, which copy themselves as some libraries write it."""
+
+    def __deepcopy__(self, memo: Any) -> Labelled:
+        return copy.deepcopy(self.as_subclass(Tensor)).as_subclass(Labelled)
+
+
+def test_subclasses_of_tensors_are_copied_whatever_they_say_of_it():
+    module = nn.Linear(1, 1)
+    module.points = torch.rand(3, 1).as_subclass(Labelled).requires_grad_()
+    module.points.labels = ["x"]
+    with pytest.raises(RuntimeError, match="deepcopy"):
+        copy.deepcopy(module.points)
+    other = copied(module)
+    assert type(other.points) is Labelled
+    assert other.points.labels == ["x"]
+    assert other.points.requires_grad
+    assert torch.equal(other.points, module.points)
+    assert other.points.data_ptr() != module.points.data_ptr()
 
 
 def test_tensors_of_a_graph_are_copied_as_leaves():

@@ -341,6 +341,26 @@ def test_the_trainer_is_read_and_not_used(tmp_path: Any, capsys: pytest.CaptureF
     assert set(asks.why) == {""}
 
 
+class OwnTrainer(pl.Trainer):
+    """With settings of its own, as libraries have that make a Trainer."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.logging_kwargs, self._hidden, self.net = {"sync": [1]}, 2, torch.nn.Linear(1, 1)
+
+
+def test_plain_attributes_of_a_trainer_of_ones_own_are_there():
+    trainer = OwnTrainer(logger=False)
+    stand_in = StandIn(trainer)
+    assert stand_in.logging_kwargs == {"sync": [1]}
+    stand_in.logging_kwargs["sync"].append(2)  # what a step changes stays with the copy
+    assert trainer.logging_kwargs == {"sync": [1]}
+    assert stand_in.max_steps == trainer.max_steps
+    for name in ("net", "_hidden"):
+        with pytest.raises(AttributeError, match="is not there when a step is run again"):
+            getattr(stand_in, name)
+
+
 def test_at_zero_the_source_is_left():
     source = torch.sin(3 * batch()["x"]).square().mean()
     asks = monitored(make(Pinn))

@@ -568,6 +568,7 @@ def test_a_number_wrapped_anew_is_no_point_and_no_weight():
     assert wrapped(weight * data + at_0) == 0
     assert wrapped(at_0 + anew) == 1
     assert wrapped(at_0 + 2 * anew) == 1
+    assert wrapped(torch.zeros(1, requires_grad=True) + data + at_0) == 0  # a sum begins so
 
 
 def scaled(layer: Tensor) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -47,7 +48,9 @@ class StandIn:
 
     def __init__(self, trainer: pl.Trainer) -> None:
         known = {name: getattr(trainer, name, None) for name in VALUES}
-        vars(self).update({name: value for name, value in known.items() if is_plain(value)})
+        own = {name: v for name, v in vars(trainer).items() if not name.startswith("_")}
+        plain = {name: value for name, value in (own | known).items() if is_plain(value)}
+        vars(self).update(copy.deepcopy(plain))  # of subclasses, too, which steps may ask for
         self.loggers = [Silent() for _ in trainer.loggers]
         self.logger = self.loggers[0] if self.loggers else None
         self.callback_metrics: dict[str, Any] = {}

@@ -8,6 +8,7 @@ from types import CellType, FunctionType, ModuleType
 from typing import Any
 
 from torch import Tensor
+from torch.nn import Buffer, Parameter
 
 from pinn_ntk.graph.subclasses import copied as copied_tensor
 from pinn_ntk.looks.held import held
@@ -16,7 +17,8 @@ from pinn_ntk.looks.held import held
 def copied(what: Any, aside: Mapping[int, Any] | None = None) -> Any:
     """A deep copy; ``aside`` has what stands in it for objects that are not to be copied, by id.
 
-    Tensors of a graph, which ``copy.deepcopy`` refuses, are copied as leaves, and functions with
+    Tensors of a graph, which ``copy.deepcopy`` refuses, are copied as leaves, subclasses of Tensor
+    without what they say of copies (which may refuse what requires a gradient), and functions with
     what they enclose, such as a counter. What has no copy (a generator, an open file) raises.
     """
     memo: dict[int, Any] = dict(aside or {})
@@ -29,7 +31,7 @@ def _prepare(value: Any, memo: dict[int, Any]) -> None:
     if id(value) in memo:
         return
     if isinstance(value, Tensor):
-        if not value.is_leaf:
+        if not value.is_leaf or type(value) not in {Tensor, Parameter, Buffer}:
             memo[id(value)] = copied_tensor(value)
     elif isinstance(value, ModuleType):
         memo[id(value)] = value

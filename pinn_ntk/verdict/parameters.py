@@ -65,14 +65,18 @@ class Parameters(Reruns):
 
     @quantity("numbers wrapped anew", int)
     def wrapped(self) -> int:
-        """Single numbers with a gradient that are added to the loss, and are no parameters."""
+        """Single numbers with a gradient that are added to the loss, and are no parameters.
+
+        A sum that begins with zeros(1, requires_grad=True) has lost nothing by that.
+        """
         if self.look.loss is None or self.look.loss.grad_fn is None:
             return 0
         known = {id(p) for p in self.look.trained.values()}
         start = nodes.origin(self.look.loss)[0]
         leaves = [nodes.leaf(node) for node in nodes.reachable([start], _summed)]
         strange = [x for x in leaves if x is not None and not isinstance(x, nn.Parameter)]
-        return sum(x.numel() == 1 and id(x) not in known for x in strange)
+        single = [x for x in strange if x.numel() == 1 and id(x) not in known]
+        return sum(bool(x.detach().count_nonzero()) for x in single)
 
     @quantity("what of the loss depends on no parameter", float)
     def constant(self) -> float:
