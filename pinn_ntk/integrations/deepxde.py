@@ -17,6 +17,7 @@ import torch
 from pinn_ntk.diagnostics.history import History
 from pinn_ntk.diagnostics.panel import Panel
 from pinn_ntk.diagnostics.registry import chosen
+from pinn_ntk.errors import ArgumentError, warn
 from pinn_ntk.looks.look import Look
 from pinn_ntk.looks.make import look
 from pinn_ntk.looks.untouched import untouched
@@ -94,6 +95,7 @@ class NTKCallback(_base()):  # type: ignore[misc]
         self.paths: dict[str, str] = {}
         self._panel = Panel(chosen(READ))
         self._last: int | None = None
+        self._failed = False
         self._spent, self._began = 0.0, 0.0
 
     @property
@@ -119,6 +121,7 @@ class NTKCallback(_base()):  # type: ignore[misc]
     def on_train_begin(self) -> None:
         """The clock starts, and the first step is due."""
         self._last, self._spent, self._began = None, 0.0, perf_counter()
+        self._failed = False
 
     def on_batch_begin(self) -> None:
         """Measure the step that comes, if that is due; L-BFGS counts many steps as one batch."""
@@ -133,7 +136,24 @@ class NTKCallback(_base()):  # type: ignore[misc]
             print(f"\nVerdict at step {self.verdict.step}: {self.verdict}")
 
     def _measure(self, step: int, *, rebalance: bool = True) -> None:
-        self._last, start = step, perf_counter()
+        """Measure, or warn once and go quiet: a diagnostic never ends a training."""
+        self._last = step
+        if self._failed:
+            return
+        try:
+            self._read(step, rebalance=rebalance)
+        except ArgumentError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever is raised, training goes on
+            self._failed = True
+            warn(
+                f"NTKCallback: the measurement at step {step} failed with {type(error).__name__}: "
+                f"{error}. Training goes on as it is; nothing more is measured or rebalanced.",
+                stacklevel=3,
+            )
+
+    def _read(self, step: int, *, rebalance: bool) -> None:
+        start = perf_counter()
         with self._losses(step) as found:
             self.paths = {
                 t: "rows" if found.kernel.jacobian(t).fallbacks else "fast" for t in found.residuals
@@ -172,7 +192,7 @@ class NTKCallback(_base()):  # type: ignore[misc]
     def _named(self, losses: int) -> list[str]:
         if self.names is not None:
             if len(self.names) != losses:
-                raise ValueError(
+                raise ArgumentError(
                     f"NTKCallback: names is {list(self.names)}, but DeepXDE has {losses} losses."
                 )
             return list(self.names)
