@@ -12,8 +12,9 @@ import torch
 from pytorch_lightning.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from pinn_ntk.callbacks import NTKMonitor
-from tests.pinn import build, fit
+import pinn_ntk
+from pinn_ntk.callbacks import NTKBalancer, NTKMonitor
+from tests.pinn import batch, build, fit
 from tests.scripts import ROOT, run, sources
 from tests.tag_table import DOCS, DOCSTRING, found, table
 
@@ -28,7 +29,7 @@ def blocks(name: str, kind: str = "python") -> list[str]:
 
 
 def test_the_module_of_getting_started_runs(tmp_path: Path):
-    code, _ = blocks("getting-started")
+    code, *_ = blocks("getting-started")
     assert code.count("* 3000") == 1
     shown = """
 monitor = next(c for c in trainer.callbacks if isinstance(c, NTKMonitor))
@@ -41,7 +42,7 @@ print("TERMS", sorted(monitor.spectra), monitor.history["ntk/trace/pde"][:, 0])
 
 
 def test_the_diagnostic_of_getting_started_arrives_everywhere(tmp_path: Path):
-    _, code = blocks("getting-started")
+    _, code, _ = blocks("getting-started")
     body = code[code.index("class LargestResidual") : code.index("monitor =")]
     assert len(body.strip().splitlines()) <= 20, "the page promises a short one"
     space: dict[str, Any] = {"NTKMonitor": NTKMonitor}
@@ -58,6 +59,19 @@ def test_the_diagnostic_of_getting_started_arrives_everywhere(tmp_path: Path):
     assert "ntk/largest_residual/pde" in trainer.callback_metrics
     saved = torch.load(tmp_path / "c.ckpt", weights_only=True)["callbacks"][monitor.state_key]
     assert saved["history"]["ntk/largest_residual/pde"].tolist()[-1] == [2, last]
+
+
+def test_the_rule_of_getting_started_balances():
+    *_, code = blocks("getting-started")
+    space: dict[str, Any] = {"pinn_ntk": pinn_ntk}
+    exec(code, space)  # noqa: S102 - the text of the documentation
+    module = build()
+    residuals = module.residuals(batch())
+    look = pinn_ntk.look(None, module, residuals=residuals)
+    top = {name: float(look.kernel.diagonal(name).max()) for name in residuals}
+    balancer = NTKBalancer(rule=space["Loudest"]())
+    fit(module, balancer, steps=1)
+    assert balancer.weights == pytest.approx({n: sum(top.values()) / c for n, c in top.items()})
 
 
 def test_tables_of_tags_are_those_of_the_diagnostics():

@@ -1,0 +1,235 @@
+"""docs/gallery.md and its figure: the table of the gallery, made of its runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from benchmarks.gallery_problems import DESIGNS, PROBLEMS, RULES, SETTINGS, STEPS
+from benchmarks.gallery_table import (
+    HOW,
+    Runs,
+    cost,
+    decided,
+    decided_setting,
+    error_of,
+    harm,
+    medians,
+    whole,
+    worst_cases,
+)
+from benchmarks.report import ROOT
+
+PAGE = ROOT / "docs" / "gallery.md"
+FIGURE = ROOT / "docs" / "figures" / "gallery.png"
+BEGIN, END = "<!-- made by python -m benchmarks.gallery --page -->", "<!-- end -->"
+WHOLE = 3 * len(DESIGNS) * len(PROBLEMS) * len(RULES)
+
+
+def page(runs: Runs, path: Path = PAGE, figure: Path = FIGURE) -> None:
+    """Write the part of the page between the marks, and draw the figure."""
+    text = path.read_text()
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    path.write_text(f"{before}{BEGIN}\n\n{body(runs)}\n\n{END}{after}")
+    draw(runs, figure)
+
+
+def body(runs: Runs) -> str:
+    """All tables."""
+    of_rules = [run for run in runs if run["column"] in RULES]
+    made = (
+        f"{len(of_rules)} of {WHOLE} runs of {STEPS} steps were made; a cell has the median over "
+        "the seeds of the relative L2 error at the end, in brackets the smallest and the largest."
+    )
+    parts = [
+        made,
+        *(errors(of_rules, design) for design in DESIGNS),
+        "### How the default is decided",
+        HOW,
+        verdict(of_rules, runs),
+        "### Cost",
+        costs(of_rules),
+        "### At the best step",
+        best(of_rules),
+        "### Weights at the end",
+        weights(of_rules),
+        "### Learning rate against the largest stable one",
+        bounds(of_rules),
+        "### What the spectra had said at the first step",
+        spectra(of_rules),
+    ]
+    return "\n\n".join(parts)
+
+
+def errors(runs: Runs, design: str) -> str:
+    """Problem x rule: median, least and largest error."""
+    of_design = [run for run in runs if run["design"] == design]
+    rows = [[p.title, *_cells(of_design, p.title, _spread)] for p in PROBLEMS]
+    return f"### {design[0].upper()}{design[1:]}\n\n{table(['problem', *RULES], rows)}"
+
+
+def best(runs: Runs) -> str:
+    """The same at the best step of the course, with all points."""
+
+    def cell(of: Runs) -> str:
+        steps = median(run["best_step"] for run in of)
+        return f"{number(median(error_of(run, 'best') for run in of))} ({steps:g})"
+
+    of_design = [run for run in runs if run["design"] == DESIGNS[0]]
+    rows = [[p.title, *_cells(of_design, p.title, cell)] for p in PROBLEMS]
+    said = "Median of the smallest error of the course, and of its step in brackets."
+    return f"{said}\n\n{table(['problem', *RULES], rows)}"
+
+
+def weights(runs: Runs) -> str:
+    """Weights of seed 0 at the end, with all points, over that of the equation."""
+
+    def cell(of: Runs) -> str:
+        found = of[0]["weights"]
+        return ", ".join(f"{t.removeprefix('loss_')} {w:.3g}" for t, w in found.items()) or "1"
+
+    first = [run for run in runs if run["design"] == DESIGNS[0] and run["seed"] == 0]
+    rows = [[p.title, *_cells(first, p.title, cell)] for p in PROBLEMS]
+    return f"Seed 0, all points.\n\n{table(['problem', *RULES], rows)}"
+
+
+def bounds(runs: Runs) -> str:
+    """Learning rate at the end over the largest stable one of plain descent."""
+
+    def cell(of: Runs) -> str:
+        ratios = [
+            r["end"]["lr"] / r["end"]["max_stable_lr"] for r in of if "max_stable_lr" in r["end"]
+        ]
+        return f"{median(ratios):.2g}" if ratios else "-"
+
+    of_design = [run for run in runs if run["design"] == DESIGNS[0]]
+    rows = [[p.title, *_cells(of_design, p.title, cell)] for p in PROBLEMS]
+    said = (
+        "Median over the seeds. The bound is that of plain gradient descent; Adam, which trained "
+        "here, is not bound by it."
+    )
+    return f"{said}\n\n{table(['problem', *RULES], rows)}"
+
+
+def spectra(runs: Runs) -> str:
+    """Traces a row, effective ranks and conditions at the first step, by term."""
+    rows = []
+    for problem in PROBLEMS:
+        found = [r for r in runs if r["problem"] == problem.title and r["design"] == DESIGNS[0]]
+        if not found:
+            continue
+        run = min(found, key=lambda r: (r["seed"], r["column"]))
+        start, count = run["start"], run["rows"]
+        per_row = {t: start[f"trace/{t}"] / n for t, n in count.items() if f"trace/{t}" in start}
+        rows.append([
+            problem.title,
+            ", ".join(f"{t.removeprefix('loss_')} {n}" for t, n in count.items()),
+            _of_terms(per_row, ".2g"),
+            _of_terms({t: start.get(f"effective_rank/{t}", math.nan) for t in per_row}, ".2g"),
+            f"{max(per_row.values()) / min(per_row.values()):.2g}",
+        ])  # fmt: skip
+    head = ["problem", "rows", "trace a row", "effective rank", "largest over smallest trace a row"]
+    return f"Seed 0.\n\n{table(head, rows)}"
+
+
+def costs(runs: Runs) -> str:
+    """Seconds of one core a step, of problems that all rules have."""
+    keys = [{r["problem"] + r["design"] for r in runs if r["column"] == c} for c in RULES]
+    common = set.intersection(*keys) if all(keys) else set()
+    seconds = cost([run for run in runs if run["problem"] + run["design"] in common])
+    rows = [[c, f"{1e3 * seconds[c] / STEPS:.3g}"] for c in RULES if c in seconds]
+    said = "Milliseconds of one core a step, mean over runs that all rules have, two side by side."
+    return f"{said}\n\n{table(['rule', 'ms'], rows)}"
+
+
+def verdict(of_rules: Runs, runs: Runs) -> str:
+    """Worst cases of each rule, and what follows."""
+    columns, cells = list(RULES), whole(medians(of_rules), RULES)
+    if not cells:
+        return "Nothing can be said yet."
+    worst, harms = worst_cases(cells, columns), harm(cells, columns)
+    rows = [[c, number(worst[c]), number(harms[c])] for c in columns]
+    made = table(["rule", "worst ratio to the best rule", "worst ratio to none"], rows)
+    done = len(of_rules) == WHOLE
+    rule = decided([run for run in of_rules if (run["problem"], run["design"]) in cells], columns)
+    said = f"The rule that follows is **{rule}**." if done else _so_far(rule, len(cells))
+    return f"{made}\n\n{said}\n\n{settings(runs, rule)}".rstrip()
+
+
+def settings(runs: Runs, rule: str) -> str:
+    """Worst cases of other settings of the rule that is taken; empty before they are trained."""
+    columns = [rule, *(f"{rule} + {setting}" for setting in SETTINGS)]
+    cells = whole(medians(runs), columns)
+    if not cells:
+        return ""
+    worst = worst_cases(cells, columns)
+    rows = [[c, number(worst[c])] for c in columns]
+    found = decided_setting([r for r in runs if (r["problem"], r["design"]) in cells], columns)
+    made = table(["settings", "worst ratio to the best"], rows)
+    return f"{made}\n\nThe settings that follow are those of **{found}**."
+
+
+def _so_far(rule: str, cells: int) -> str:
+    of = f"{cells} of {len(PROBLEMS) * len(DESIGNS)}"
+    return f"So far, of the {of} rows that all rules have, **{rule}** would follow."
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def number(value: float) -> str:
+    """Two digits; what diverged is infinite."""
+    return "diverged" if math.isinf(value) else f"{value:.2g}"
+
+
+def _cells(runs: Runs, problem: str, cell: Callable[[Runs], str]) -> list[str]:
+    found = [[r for r in runs if (r["problem"], r["column"]) == (problem, c)] for c in RULES]
+    return [cell(of) if of else "-" for of in found]
+
+
+def _spread(runs: Runs) -> str:
+    found = sorted(error_of(run) for run in runs)
+    middle = number(median(found))
+    return f"{middle} ({number(found[0])}, {number(found[-1])})" if found[1:] else middle
+
+
+def _of_terms(values: Mapping[str, float], how: str) -> str:
+    return ", ".join(f"{t.removeprefix('loss_')} {value:{how}}" for t, value in values.items())
+
+
+def draw(runs: Runs, path: Path) -> None:
+    """Error against steps and against seconds of one core: a row of panels each."""
+    from matplotlib.figure import Figure
+
+    shown = [p for p in PROBLEMS if any(r["problem"] == p.title for r in runs)]
+    figure = Figure(figsize=(2.6 * max(len(shown), 1), 5.6), layout="constrained")
+    panels = figure.subplots(2, max(len(shown), 1), squeeze=False)
+    colours = {column: f"C{i}" for i, column in enumerate(RULES)}
+    for i, problem in enumerate(shown):
+        for run in runs:
+            mine = (run["problem"], run["design"]) == (problem.title, DESIGNS[0])
+            if mine and run["column"] in RULES:
+                _curve(panels[:, i], run, colours[run["column"]])
+        panels[0, i].set_title(problem.title, fontsize=9)
+        for panel, label in zip(panels[:, i], ("step", "seconds of one core"), strict=True):
+            panel.set(yscale="log", xlabel=label)
+    panels[0, 0].set_ylabel("relative L2 error")
+    panels[1, 0].set_ylabel("relative L2 error")
+    lines = [panels[0, 0].plot([], [], color=c)[0] for c in colours.values()]
+    figure.legend(lines, list(colours), loc="outside lower center", ncols=8, fontsize=8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+
+
+def _curve(panels: Any, run: Mapping[str, Any], colour: str) -> None:
+    steps, seconds, found = zip(*run["course"], strict=True)
+    values = [math.nan if e is None or math.isinf(e) else e for e in found]
+    for panel, x in zip(panels, (steps, seconds), strict=True):
+        panel.plot(x, values, color=colour, linewidth=1.0, alpha=0.8)

@@ -1,0 +1,236 @@
+"""The benchmark of the gallery, shrunk: what it trains, keeps and concludes."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import gallery, gallery_page, gallery_problems, gallery_run
+from benchmarks.gallery_problems import DESIGNS, PROBLEMS, RULES, SETTINGS, balancer_of
+from benchmarks.gallery_run import Task, train
+from benchmarks.gallery_table import decided, decided_setting, harm, medians, worst_cases
+from pinn_ntk.callbacks import NTKBalancer
+from tests.scripts import ROOT
+
+PAGE = ROOT / "docs" / "gallery.md"
+
+
+def run(problem: str, column: str, *errors: float | None, seconds: float = 1.0, **more: Any) -> Any:
+    """Runs of one cell, a seed each."""
+    return [
+        {
+            "problem": problem,
+            "design": DESIGNS[0],
+            "column": column,
+            "seed": seed,
+            "error": error,
+            "best": error,
+            "best_step": 10,
+            "seconds": seconds,
+            "course": [[1, 0.1, 1.0], [10, 0.5, error]],
+            "weights": {"loss_b": 2.0},
+            "rows": {"loss_b": 2, "loss_r": 4},
+            "end": {"lr": 1.0, "max_stable_lr": 2.0},
+            "start": {"trace/loss_b": 2.0, "trace/loss_r": 40.0, "effective_rank/loss_b": 1.5},
+            **more,
+        }
+        for seed, error in enumerate(errors)
+    ]
+
+
+def made(table: dict[str, dict[str, float | None]], **more: Any) -> list[Any]:
+    return [
+        one
+        for problem, of in table.items()
+        for column, error in of.items()
+        for one in run(problem, column, error, **more)
+    ]
+
+
+# --- The table
+
+
+def test_medians_count_all_seeds_and_those_that_diverged():
+    runs = [*run("a", "none", 1.0, 3.0, 2.0), *run("a", "trace", 0.1, None, None)]
+    assert medians(runs) == {("a", DESIGNS[0]): {"none": 2.0, "trace": math.inf}}
+
+
+def test_worst_cases_are_ratios_to_the_best_rule_and_to_none():
+    table = medians(made({
+        "a": {"none": 1.0, "trace": 0.1, "other": 0.2},
+        "b": {"none": 0.2, "trace": 0.4, "other": 0.1},
+        "c": {"none": 0.2, "trace": 0.1},  # not all rules have it yet
+    }))  # fmt: skip
+    columns = ["none", "trace", "other"]
+    assert worst_cases(table, columns) == pytest.approx({"none": 10.0, "trace": 4.0, "other": 2.0})
+    assert harm(table, ["trace", "other"]) == pytest.approx({"trace": 2.0, "other": 0.5})
+
+
+DECISIONS: dict[str, tuple[dict[str, dict[str, float | None]], str]] = {
+    "smallest worst case": (
+        {
+            "a": {"none": 1.0, "trace": 0.1, "other": 0.3},
+            "b": {"none": 1.0, "trace": 0.8, "other": 0.2},
+        },
+        "other",
+    ),
+    "one that harms drops out": (
+        {
+            "a": {"none": 1.0, "trace": 0.1, "other": 0.9},
+            "b": {"none": 0.2, "trace": 0.31, "other": 0.2},
+        },
+        "other",
+    ),
+    "where all harm, the least": (
+        {"a": {"none": 0.1, "trace": 0.2, "other": 0.3}},
+        "trace",
+    ),
+    "none is never taken": ({"a": {"none": 0.1, "trace": 0.12, "other": 0.13}}, "trace"),
+    "one that diverged": (
+        {
+            "a": {"none": 1.0, "trace": None, "other": 0.9},
+            "b": {"none": 1, "trace": 0.1, "other": 1},
+        },
+        "other",
+    ),
+}
+
+
+@pytest.mark.parametrize(("table", "rule"), DECISIONS.values(), ids=list(DECISIONS))
+def test_the_rule_that_follows(table: dict[str, dict[str, float | None]], rule: str):
+    assert decided(made(table), ["none", "trace", "other"]) == rule
+
+
+def test_of_two_that_are_equal_the_cheaper_one_is_taken():
+    runs = [
+        *made({"a": {"none": 1.0}}),
+        *made({"a": {"trace": 0.100}}, seconds=5.0),
+        *made({"a": {"other": 0.105}}, seconds=2.0),
+    ]
+    assert decided(runs, ["none", "trace", "other"]) == "other"
+
+
+@pytest.mark.parametrize(("error", "setting"), [(0.95, "trace"), (0.5, "trace + ema 0")])
+def test_settings_of_the_table_stay_unless_others_are_clearly_better(error: float, setting: str):
+    runs = made({"a": {"trace": 1.0, "trace + ema 0": error}})
+    assert decided_setting(runs, ["trace", "trace + ema 0"]) == setting
+
+
+# --- What is trained
+
+
+def test_every_column_is_a_balancer_and_every_problem_an_example():
+    columns = [*RULES, *(f"trace + {setting}" for setting in SETTINGS)]
+    balancers = [repr(NTKBalancer(**balancer_of(column))) for column in columns]
+    assert len(set(balancers)) == len(columns)
+    scripts = {file.stem for file in (ROOT / "examples").glob("*.py")}
+    assert {problem.script for problem in PROBLEMS} == scripts
+    assert len(gallery.tasks(RULES)) == len(RULES) * len(PROBLEMS) * 2 * 3 == gallery_page.WHOLE
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (gallery_problems, gallery_run):
+        monkeypatch.setattr(module, "STEPS", 3)
+
+
+@pytest.mark.usefixtures("short")
+@pytest.mark.parametrize("problem", PROBLEMS, ids=lambda p: p.script)
+def test_a_problem_is_trained_with_its_boundary_cut(problem: gallery_problems.GalleryProblem):
+    all_points, few = (problem.build(design, 0)[1].draw(1) if problem.script != "poisson"
+                       else problem.build(design, 0)[1].train for design in DESIGNS)  # fmt: skip
+    smaller = {name for name in all_points if len(few[name]) < len(all_points[name])}
+    assert smaller
+    for name in smaller - {"u"}:  # of the wave, that has the initial line besides
+        assert len(few[name]) * 10 == len(all_points[name])
+
+
+@pytest.mark.usefixtures("short")
+def test_a_run_keeps_what_came_out():
+    record = train(Task("Helmholtz 2-D", DESIGNS[1], "trace", 1))
+    assert record.rows == {"loss_b": 10, "loss_r": 400}
+    assert [step for step, *_ in record.course] == [1]
+    assert set(record.weights) == {"loss_b", "loss_r"}
+    assert record.start["trace/loss_r"] > 0
+    assert {"lr", "max_stable_lr", "verdict"} <= record.end.keys()
+    assert math.isfinite(record.error)
+    assert record.seconds > 0
+    assert json.loads(json.dumps(record.as_json()))["seed"] == 1
+
+
+@pytest.mark.usefixtures("short")
+def test_rules_begin_alike_and_end_apart_and_poisson_is_trained_by_adam():
+    names = ("none", "trace", "gradient_norm")
+    records = [train(Task("Poisson 1-D, a = 4", DESIGNS[0], name, 0)) for name in names]
+    assert len({json.dumps(record.start) for record in records}) == 1
+    assert len({record.error for record in records}) == 3
+    assert all(record.end["lr"] == pytest.approx(2e-3, rel=1e-2) for record in records)
+
+
+def test_what_was_trained_is_not_trained_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    made_now: list[str] = []
+
+    class Here:
+        """Trains in this process."""
+
+        def __init__(self, *_: Any, **__: Any) -> None: ...
+        def __enter__(self) -> Here:
+            return self
+
+        def __exit__(self, *_: Any) -> None: ...
+        def submit(self, _: Any, task: Task) -> Any:
+            made_now.append(task.key)
+            (one,) = run(task.problem, task.column, 0.5)
+            record = {**one, "design": task.design, "seed": task.seed}
+            known = {**record, "best": 0.5, "best_step": 1}
+            return type("Done", (), {"result": lambda _: gallery_run.Record(**known)})()
+
+    monkeypatch.setattr(gallery, "ProcessPoolExecutor", Here)
+    monkeypatch.setattr(gallery, "as_completed", list)
+    path = tmp_path / "gallery.json"
+    gallery.main(["helm", "--json", str(path)])
+    assert len(made_now) == len(RULES) * 2 * 3
+    made_now.clear()
+    report = json.loads(path.read_text())
+    report["runs"] = report["runs"][5:]
+    path.write_text(json.dumps(report))
+    gallery.main(["helm", "--json", str(path)])
+    assert len(made_now) == 5
+    assert len(gallery.kept(path)) == len(RULES) * 2 * 3
+
+
+# --- The page
+
+
+def test_the_page_holds_all_numbers(tmp_path: Path):
+    runs = [
+        one
+        for problem in PROBLEMS
+        for column, error in zip(RULES, (1.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, None), strict=True)
+        for one in run(problem.title, column, error, error, error)
+    ]
+    path, figure = tmp_path / "gallery.md", tmp_path / "gallery.png"
+    path.write_text(f"# Head\n\n{gallery_page.BEGIN}\nold\n{gallery_page.END}\n\nfoot\n")
+    gallery_page.page(runs, path, figure)
+    text = path.read_text()
+    assert text.startswith("# Head")
+    assert text.endswith("foot\n")
+    assert "old" not in text
+    assert f"{len(runs)} of {gallery_page.WHOLE} runs" in text
+    assert "| Burgers | 1 (1, 1) | 0.1 (0.1, 0.1) |" in text
+    assert "diverged" in text
+    assert "| trace | 1 | 0.1 |" in text
+    assert "So far" in text  # the other design is missing
+    assert "b 1, r 10" in text  # traces a row
+    assert figure.stat().st_size > 10_000
+
+
+def test_the_page_of_the_docs_is_made_of_the_results():
+    runs = list(gallery.kept(gallery.RESULTS).values())
+    text = PAGE.read_text()
+    between = text.partition(gallery_page.BEGIN)[2].partition(gallery_page.END)[0].strip()
+    assert between == gallery_page.body(runs)
