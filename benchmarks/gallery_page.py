@@ -26,6 +26,8 @@ from benchmarks.report import ROOT
 PAGE = ROOT / "docs" / "gallery.md"
 FIGURE = ROOT / "docs" / "figures" / "gallery.png"
 BEGIN, END = "<!-- made by python -m benchmarks.gallery --page -->", "<!-- end -->"
+ACROSS = 5
+"""Problems in a row of the figure."""
 WHOLE = 3 * len(DESIGNS) * len(PROBLEMS) * len(RULES)
 
 
@@ -205,27 +207,34 @@ def _of_terms(values: Mapping[str, float], how: str) -> str:
 
 
 def draw(runs: Runs, path: Path) -> None:
-    """Error against steps and against seconds of one core: a row of panels each."""
+    """Error against steps, and below it against seconds of one core; five problems a row."""
     from matplotlib.figure import Figure
 
     shown = [p for p in PROBLEMS if any(r["problem"] == p.title for r in runs)]
-    figure = Figure(figsize=(2.6 * max(len(shown), 1), 5.6), layout="constrained")
-    panels = figure.subplots(2, max(len(shown), 1), squeeze=False)
+    rows = 2 * math.ceil(max(len(shown), 1) / ACROSS)
+    figure = Figure(figsize=(13.0, 2.5 * rows + 0.5), layout="constrained")
+    panels = figure.subplots(rows, ACROSS, squeeze=False)
+    for panel in panels.flat:
+        panel.set_visible(False)
     colours = {column: f"C{i}" for i, column in enumerate(RULES)}
     for i, problem in enumerate(shown):
-        for run in runs:
-            mine = (run["problem"], run["design"]) == (problem.title, DESIGNS[0])
-            if mine and run["column"] in RULES:
-                _curve(panels[:, i], run, colours[run["column"]])
-        panels[0, i].set_title(problem.title, fontsize=9)
-        for panel, label in zip(panels[:, i], ("step", "seconds of one core"), strict=True):
-            panel.set(yscale="log", xlabel=label)
-    panels[0, 0].set_ylabel("relative L2 error")
-    panels[1, 0].set_ylabel("relative L2 error")
+        row, column = 2 * (i // ACROSS), i % ACROSS
+        of = [r for r in runs if (r["problem"], r["design"]) == (problem.title, DESIGNS[0])]
+        _panels(panels[row : row + 2, column], problem.title, of, colours)
     lines = [panels[0, 0].plot([], [], color=c)[0] for c in colours.values()]
-    figure.legend(lines, list(colours), loc="outside lower center", ncols=8, fontsize=8)
+    figure.legend(lines, list(colours), loc="outside lower center", ncols=8, fontsize=9)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=100)
+
+
+def _panels(pair: Any, title: str, runs: Runs, colours: Mapping[str, str]) -> None:
+    for panel, label in zip(pair, ("step", "seconds of one core"), strict=True):
+        panel.set_visible(True)
+        panel.set(yscale="log", xlabel=label, ylabel="relative L2 error")
+    pair[0].set_title(title, fontsize=10)
+    for run in runs:
+        if run["column"] in colours:
+            _curve(pair, run, colours[run["column"]])
 
 
 def _curve(panels: Any, run: Mapping[str, Any], colour: str) -> None:

@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from advection import Advection, Batch, Windows
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from problems import command_line
 from pytorch_lightning import LightningModule, Trainer
 from results import COLOURS, markdown, write_json
 from torch import Tensor
+from windows import Advection, Batch, Windows
 
 from pinn_ntk import NTK, empirical_ntk
 from pinn_ntk.analysis.dynamics import LinearizedTraining

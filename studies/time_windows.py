@@ -24,9 +24,9 @@ and figure are those of "Forgetting, one time window after another" in docs/resu
 
 from __future__ import annotations
 
-from advection import Advection, Windows
 from forgetting import Forgetting
 from problems import command_line
+from windows import Advection, Windows
 
 
 def main() -> None:

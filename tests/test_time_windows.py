@@ -15,7 +15,7 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from tests.scripts import ROOT, command, load
 
-advection, forgetting = load("advection"), load("forgetting")
+windows, forgetting = load("windows"), load("forgetting")
 pytestmark = pytest.mark.usefixtures("float64")
 
 
@@ -29,7 +29,7 @@ class Exact(nn.Module):
 
 
 def test_exact_solution_has_no_residual() -> None:
-    model, data = advection.Advection(), advection.Windows()
+    model, data = windows.Advection(), windows.Windows()
     model.net = Exact()
     for window in range(3):
         batch = data.batch(window)
@@ -42,20 +42,20 @@ def test_exact_solution_has_no_residual() -> None:
 
 
 def test_network_is_periodic() -> None:
-    net, points = advection.Network(5, 3.0), torch.rand(6, 2)
+    net, points = windows.Network(5, 3.0), torch.rand(6, 2)
     shifted = points + torch.tensor([0.0, 2 * math.pi])
     torch.testing.assert_close(net(points), net(shifted))
 
 
 def test_windows_follow_one_another() -> None:
-    data = advection.Windows(windows=3, length=0.5, n_t=2, n_x=4, steps=7)
+    data = windows.Windows(windows=3, length=0.5, n_t=2, n_x=4, steps=7)
     assert [batch["window"] for batch in data.train_dataloader()] == [0, 0, 0, 1, 1, 2, 2]
     second = data.batch(1)
     assert sorted(set(second["pde"][:, 0].tolist())) == [0.625, 0.875]
     assert set(second["initial"][:, 0].tolist()) == {0.5}
     assert second["initial"][:, 1].tolist() == pytest.approx([0, math.pi / 2, math.pi, 4.712389])
     with pytest.raises(ValueError, match="windows is 1; expected 2 or more"):
-        advection.Windows(windows=1)
+        windows.Windows(windows=1)
 
 
 Setup = tuple[Any, Any]
@@ -64,8 +64,8 @@ Setup = tuple[Any, Any]
 @pytest.fixture
 def begun() -> Setup:
     """Model and points at the start of the third window; nothing of it fits the network yet."""
-    data = advection.Windows(windows=3, n_t=3, n_x=6)
-    model = advection.Advection(width=8).double()
+    data = windows.Windows(windows=3, n_t=3, n_x=6)
+    model = windows.Advection(width=8).double()
     for window in range(3):
         model.enter(data.batch(window))
         with torch.no_grad():
