@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from pinn_ntk.callbacks import NTKBalancer, NTKMonitor
 from pinn_ntk.weights.pointwise import Pointwise
 from pinn_ntk.weights.residual_decay import ResidualDecay
 from tests.pinn import ONE_BATCH, Pinn, batch, build, fit, same, told_once
+from tests.scripts import python
 from tests.zoo import make
 
 SCALAR = ("trace", "largest_eigenvalue", "gradient_norm", "residual_decay")
@@ -318,3 +321,36 @@ def test_rule_from_yaml(tmp_path: Path):
     rule = "{class_path: pinn_ntk.weights.residual_decay.ResidualDecay, init_args: {floor: 0.3}}"
     given = parser.instantiate_classes(parser.parse_string(f"balancer: {{rule: {rule}}}"))
     assert given.balancer.rule == ResidualDecay(floor=0.3)
+
+
+# --- Several processes
+
+TWO_RANKS = """
+import torch
+from tests.pinn import Pinn, fit
+from pinn_ntk.callbacks import NTKBalancer
+
+class Apart(Pinn):
+    def residuals(self, batch):
+        shift = 0.3 * self.global_rank
+        found = super().residuals({"x": batch["x"] - shift, "ends": batch["ends"] + shift})
+        return found | {"pde": found["pde"] + 0 * self.net[-1].bias}  # DDP wants all parameters
+
+if __name__ == "__main__":
+    for rule in ("trace", "largest_eigenvalue", "gradient_norm", "residual_decay", "pointwise"):
+        torch.manual_seed(1)
+        module, balancer = Apart(), NTKBalancer(every_n_steps=2, rule=rule)
+        fit(module, balancer, steps=5, devices=2, strategy="ddp")
+        digest = sum(float(p.detach().sum()) for p in module.parameters())
+        print(f"\\nRESULT {rule} {balancer.weights!r} {digest!r}\\n", flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_all_processes_set_the_same_weights(tmp_path: Path):
+    file = tmp_path / "two_ranks.py"
+    file.write_text(TWO_RANKS)
+    results = re.findall(r"RESULT (\w+) (\{.*?\}) (\S+)", python(file).stdout)
+    assert len(results) == 2 * 5
+    assert len(set(results)) == 5  # both ranks have the same weights and parameters
+    assert all(ast.literal_eval(weights)["bc"] > 1.1 for _, weights, _ in results)

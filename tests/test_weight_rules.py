@@ -314,6 +314,15 @@ def test_state_goes_on_and_another_rule_starts_anew():
     assert again.update(moved) == one.update(moved)
     free = Balancing("gradient_norm").update(moved)
     assert other.update(moved) == free  # the first update of a rule is not limited
+    old = {name: kept for name, kept in one.state_dict().items() if name != "rule"}
+    trace, norm = Balancing("trace", max_change=1.5), Balancing("gradient_norm", max_change=1.5)
+    for balancing in (trace, norm):  # of versions that knew of traces alone
+        balancing.load_state_dict(copy.deepcopy(old))
+    with torch.no_grad():
+        net[2].weight.div_(100)
+    back = look_at(residuals(net, *points(17)), net)
+    assert trace.update(back) == one.update(back)
+    assert norm.update(back) == Balancing("gradient_norm").update(back)
 
 
 @pytest.mark.parametrize(

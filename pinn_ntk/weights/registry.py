@@ -10,7 +10,8 @@
 | "none" | all weights stay 1 | |
 
 Costs are of means without weights, so none depends on how many points were drawn, but for the
-conventions "sum" and "rate" of "trace".
+conventions "sum" and "rate" of "trace". Over several processes they are averaged by rows: that is
+exact for traces, and an average of norms, eigenvalues and rates for the others.
 """
 
 from __future__ import annotations

@@ -111,7 +111,8 @@ class TermWeights:
 
         Earlier versions knew of no update under way, and of traces alone.
         """
-        same = state.get("rule", self.rule.title) == self.rule.title
+        by_trace = self.rule.title if self.rule.name == "trace" else ""
+        same = state.get("rule", by_trace) == self.rule.title
         costs = dict(state["traces"]) if same else {}
         self.weights, self._costs = dict(state["weights"]), costs
         self._before = dict(state.get("before", self.weights))
