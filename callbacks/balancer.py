@@ -5,7 +5,6 @@ Parameters get the gradient of sum_a lambda_a L_a; the loss, and all that is log
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -32,7 +31,7 @@ from pinn_ntk.callbacks.weighting.update import TITLE, WeightUpdate
 from pinn_ntk.kernel.bounds import MAX_ROWS, MEMORY_BUDGET
 from pinn_ntk.looks.parameters import matches
 from pinn_ntk.looks.step_terms import StepTerms
-from pinn_ntk.weights.limits import MAX_CHANGE, Limits
+from pinn_ntk.weights.limits import MAX_CHANGE, MAX_WEIGHT, Limits
 from pinn_ntk.weights.registry import RuleName, rule_of
 from pinn_ntk.weights.rule import BalancingRule, Costs
 from pinn_ntk.weights.trace import Convention
@@ -80,12 +79,12 @@ class NTKBalancer(KernelCallback):
         convention: For "trace", what is made equal for unequal numbers of rows, "mean" (if left
             out), "sum" (the paper's equations as they stand) or "rate": `pinn_ntk.weights.trace`.
         ema: Share of the old weight that an update keeps; 0 replaces it, as the paper does.
-        min_weight: Smallest weight; ``max_weight`` the largest.
+        min_weight: Smallest weight, but for ``keep_stable``; ``max_weight`` the largest.
         max_change: Factor by which an update changes a weight at most, save the first of a term.
         warmup_steps: Steps before the first update, in which all weights are 1.
         freeze_after: Step after which weights stay as they are.
-        keep_stable: Scale all weights down where plain gradient descent would diverge, and say so;
-            if left out, where that is the optimizer.
+        keep_stable: At updates, and as the learning rate rises, scale all weights down where plain
+            gradient descent would diverge, and say so; if left out, where that is the optimizer.
         names: Names of the terms, in the order in which the loss is written.
         include: Pattern or patterns of the names to weigh, such as "pde*"; others keep weight 1.
         params: The same for the parameters that the kernel is taken over, such as "net.*".
@@ -116,7 +115,7 @@ class NTKBalancer(KernelCallback):
         convention: Convention | None = None,
         ema: float = 0.0,
         min_weight: float = 0.0,
-        max_weight: float = math.inf,
+        max_weight: float = MAX_WEIGHT,
         max_change: float = MAX_CHANGE,
         warmup_steps: int = 0,
         freeze_after: int | None = None,
@@ -137,11 +136,10 @@ class NTKBalancer(KernelCallback):
         self.bounds = bounded("NTKBalancer", max_rows, memory_budget)
         self._update = WeightUpdate(self.rule or BalancingRule(), limits, keep_stable)
         self.check_first = certify
-        schedule = Schedule("NTKBalancer", every_n_steps, steps, per_decade)
-        finder = TermFinder(names, include, residuals)
-        terms = self._update.terms
+        finder, terms = TermFinder(names, include, residuals), self._update.terms
         self._points = PointWeights(terms.rule, limits)
         self._on_gradients = GradientWeights(finder, self.weight_of, terms.rename, self._points)
+        schedule = Schedule("NTKBalancer", every_n_steps, steps, per_decade)
         self._set_up(schedule, finder, params, prefix)
 
     @property
@@ -212,21 +210,23 @@ class NTKBalancer(KernelCallback):
         if self._update.in_loss is None:
             self.balances = self._on_gradients.look_at(at, self.guard)
         if self.active and not self._on_gradients.aside and self._is_due(at):
-            measure = partial(readable, self.guard, at, partial(self._measure, at))
-            local = self._update.measured(lambda: measure() or {})
+            local = self._update.measured(
+                lambda: readable(self.guard, at, partial(self._measure, at)) or {}
+            )
             if tagged := self._update.tagged(self._update.take(at.trainer, local)):
                 self.acts += 1
                 self.writer.log(at.trainer, logged_step(at.trainer), tagged)
         if self.active and not (self._on_gradients.aside or self._points.is_of(at.loss)):
-            keep = partial(self._on_gradients.weighable, loss=at.loss)
-            look = partial(self.look, at, keep, lambda _: False)
-            self.looks.points = self._points.refresh(at, self.guard, look)
+            weighable, known = self._on_gradients.weighable, self._points.known(at)
+            keep = partial(weighable, loss=at.loss, known=known)
+            self.looks.points = self._points.refresh(at, self.guard, partial(self.look, at, keep))
 
     def _is_due(self, at: Backward) -> bool:
         """Once a step, and again for each further loss of a step in manual optimisation."""
         step = logged_step(at.trainer)
         if step != self._update.step:
             self.looks.done = set()
+            self._update.follow(at.trainer)
             self._update.begins(step, asked=self.schedule.asks(step, self._update.step))
             if self._update.in_loss is not None:
                 self._update.meet(self._on_gradients.names(at))
@@ -270,6 +270,9 @@ class NTKBalancer(KernelCallback):
             return 1.0
         self._update.meet([name])
         return self.weights.setdefault(name, 1.0)
+
+    def weighed(self, name: str, gradient: Tensor) -> Tensor:
+        return self._on_gradients.weighed(name, gradient)
 
     def close_looks(self) -> None:
         """The backward pass is over: take the weights off the graph, too."""

@@ -56,7 +56,7 @@ class KernelCallback(StatefulCallback):
         self.guard = guard = Guard(type(self).__name__)
         self.checks, self.writer = TermChecks(finder, guard), LogWriter(guard, prefix)
         self.looks.say = guard.say_once
-        self.manual = ManualBackward(finder, self.at_backward, self.weight_of)
+        self.manual = ManualBackward(finder, self.at_backward, self.weighed)
         self._module: ref[pl.LightningModule] | None = None
         self._resumed = self._fitting = False
         self._restart()
@@ -75,9 +75,9 @@ class KernelCallback(StatefulCallback):
         """A backward pass begins."""
         raise NotImplementedError
 
-    def weight_of(self, name: str) -> float:
-        """What the gradient of a term is to be multiplied with."""
-        return 1.0
+    def weighed(self, name: str, gradient: Tensor) -> Tensor:
+        """The gradient of a tapped residual as it is to go on."""
+        return gradient
 
     def weights_on_heads(self, loss: Tensor | None) -> Mapping[Node, float]:
         """Head of a term -> weight that this callback puts on its gradient."""
@@ -208,7 +208,7 @@ class KernelCallback(StatefulCallback):
         self,
         at: Backward,
         keep: Callable[[StepTerms], StepTerms],
-        certify: Callable[[StepTerms], bool],
+        certify: Callable[[StepTerms], bool] = lambda _: False,
     ) -> Look | None:
         """A look at the terms to keep, None without any; others that look at the same share it."""
         others = callbacks_of(at.trainer, KernelCallback, self)

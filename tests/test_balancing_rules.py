@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import pickle
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.loggers import CSVLogger
@@ -224,6 +226,47 @@ def test_points_that_are_tapped_are_weighed():
         torch.testing.assert_close(p, q, rtol=1e-9, atol=1e-12)
 
 
+class Raw(Pinn):
+    """Taps, and a backward pass that Lightning does not see."""
+
+    def __init__(self, **options: Any):
+        super().__init__(**options)
+        self.automatic_optimization = False
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:  # type: ignore[override]
+        residuals = {n: tap(r, n) for n, r in self.residuals(batch).items()}
+        optimizer = self.optimizers()
+        optimizer.zero_grad()
+        torch.stack(list(self.losses(residuals).values())).sum().backward()
+        optimizer.step()
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_points_are_weighed_in_a_raw_backward_pass(beside: bool):
+    hand, balanced = make(PointsByHand), make(Raw)
+    monitors = [NTKMonitor(every_n_steps=2)] if beside else []
+    fit(hand, steps=4)
+    fit(balanced, *monitors, NTKBalancer(rule="pointwise"), steps=4)
+    for p, q in zip(hand.parameters(), balanced.parameters(), strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-9, atol=1e-12)
+
+
+def test_a_rule_that_gives_other_than_a_weight_a_point_is_named():
+    class Wrong(Pointwise):
+        def points(self, look: Any, term: str) -> Tensor:
+            return torch.ones(3)
+
+    with told_once("rule 'pointwise' gives 3 weights for the 6 points of 'pde'"):
+        fit(build(), NTKBalancer(rule=Wrong(), keep_stable=False), steps=2)
+
+
+@pytest.mark.parametrize("rule", [*SCALAR, "pointwise", "none"])
+def test_callbacks_can_be_pickled_after_a_fit(rule: Any):
+    balancer = NTKBalancer(rule=rule)
+    fit(build(), balancer, steps=2)
+    assert pickle.loads(pickle.dumps(balancer)).weights == balancer.weights
+
+
 def test_a_norm_has_no_points_and_is_said_to_have_none():
     module = make(Written, lambda r: r.norm(dim=0).square().mean())
     with told_once("the loss takes a norm of it"):
@@ -281,6 +324,105 @@ def test_weights_that_would_let_descent_diverge_are_scaled_down_and_said(tmp_pat
     ratio = {b: b.history["ntk/weight/bc"][0, 1] / b.history["ntk/weight/pde"][0, 1]
              for b in (left, balancer)}  # fmt: skip
     assert ratio[left] == pytest.approx(ratio[balancer], rel=1e-9)  # ratios are kept
+
+
+class Two(pl.LightningModule):
+    """pde = a (w0 - x0), bc = b (w1 - x1), in one loss, in turns, or in two backward passes."""
+
+    def __init__(self, lr: float, how: str = "sum", scales: Any = lambda _: (10.0, 1.0)) -> None:
+        super().__init__()
+        self.lr, self.how, self.scales = lr, how, scales
+        self.w = nn.Linear(2, 1, bias=False).double()
+        self.automatic_optimization = how != "manual"
+        with torch.no_grad():
+            self.w.weight.zero_()
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), lr=self.lr)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        a, b = self.scales(batch_idx)
+        one = torch.eye(2, dtype=torch.float64)
+        losses = {"pde": (a * (self.w(one[:1]) - 0.5)).square().mean(),
+                  "bc": (b * (self.w(one[1:]) - 2)).square().mean()}  # fmt: skip
+        if self.how == "turns":
+            losses = dict([list(losses.items())[batch_idx % 2]])
+        self.log_dict(losses)
+        if self.how != "manual":
+            return torch.stack(list(losses.values())).sum()
+        self.optimizers().zero_grad()
+        for loss in losses.values():
+            self.manual_backward(loss, retain_graph=True)
+        self.optimizers().step()
+        return None
+
+
+@pytest.mark.parametrize("how", ["sum", "turns", "manual"])
+@pytest.mark.parametrize("rule", ["trace", "gradient_norm"])
+def test_terms_that_are_measured_apart_share_one_factor(how: str, rule: Any):
+    module, balancer = Two(0.05, how), NTKBalancer(every_n_steps=1000, rule=rule)
+    with told_once("with the new weights the learning rate 0.05 lies above"):
+        fit(module, balancer, steps=200)
+    a, b = balancer.weights["pde"] * 200, balancer.weights["bc"] * 2  # curvatures of both terms
+    assert 0.05 * max(a, b) < 2
+    assert bool(module.w.weight.isfinite().all())
+    assert float(module.w.weight[0, 0].detach()) == pytest.approx(0.5, abs=0.05)
+
+
+def test_ratios_follow_the_rule_where_weights_are_scaled_down():
+    """Costs turn over by 1e8; an update is limited by the rule's weights, not by scaled ones."""
+    module = Two(1.0, scales=lambda step: (100.0, 1.0) if step < 10 else (1.0, 100.0))
+    balancer = NTKBalancer(every_n_steps=5)
+    with told_once("with the new weights the learning rate 1 lies above"):
+        fit(module, balancer, steps=60)
+    assert balancer.weights["pde"] / balancer.weights["bc"] == pytest.approx(1e4, rel=1e-6)
+
+
+def test_weights_are_scaled_as_the_learning_rate_rises():
+    class Warm(Two):
+        def configure_optimizers(self) -> Any:
+            sgd = torch.optim.SGD(self.parameters(), lr=0.02)
+            rises = torch.optim.lr_scheduler.LambdaLR(sgd, lambda step: 1e-3 + step / 40)
+            return {"optimizer": sgd, "lr_scheduler": {"scheduler": rises, "interval": "step"}}
+
+    module, balancer = Warm(0.0), NTKBalancer(freeze_after=0)
+    with told_once("with the new weights the learning rate"):
+        fit(module, balancer, steps=200)
+    first = float(balancer.history["ntk/weight/pde"][0, 1])
+    assert balancer.weights["pde"] < 0.5 * first
+    assert bool(module.w.weight.isfinite().all())
+
+
+def test_weights_of_points_are_held_against_the_bound_too():
+    """Fifty rows e_0 and fifty rows 6.3 e_j: with the weights of points the bound is half."""
+
+    class Rows(pl.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w = nn.Linear(51, 1, bias=False).double()
+            eye = torch.eye(51, dtype=torch.float64)
+            self.rows = torch.cat([eye[:1].repeat(50, 1), 40**0.5 * eye[1:]])
+
+        def configure_optimizers(self) -> Any:
+            return torch.optim.SGD(self.parameters(), lr=1.9)
+
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            return (self.w(self.rows) - 1).square().mean()
+
+    module = Rows()
+    with told_once("with the new weights the learning rate 1.9 lies above"):
+        fit(module, NTKBalancer(rule="pointwise"), steps=100)
+    assert float((module.w(module.rows) - 1).square().mean().detach()) < 0.5
+
+
+def test_where_no_bound_is_known_it_is_said_to_who_asked():
+    class Absolute(Fast):
+        def losses(self, residuals: dict[str, Tensor]) -> dict[str, Tensor]:
+            return {n: r.abs().mean() for n, r in residuals.items()}
+
+    fit(make(Absolute), NTKBalancer(), steps=2)
+    with told_once("keep_stable=True is without effect here"):
+        fit(make(Absolute), NTKBalancer(keep_stable=True), steps=2)
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "momentum"])

@@ -144,7 +144,11 @@ def check_cli(lightning: ModuleType, folder: Path) -> None:
     built = cli.LightningCLI(model_class(lightning), args=arguments, **silent)
     kinds = (NTKMonitor, NTKBalancer)
     monitor, balancer = [ours for ours in built.trainer.callbacks if isinstance(ours, kinds)]
-    assert (built.model.lr, monitor.schedule.steps, balancer.rule.max_weight) == (0.02, {0, 2}, 1e3)
+    assert (built.model.lr, monitor.schedule.steps, balancer._update.limits.max_weight) == (
+        0.02,
+        {0, 2},
+        1e3,
+    )
     assert monitor.history["ntk/trace/bc"].tolist() == [[0.0, 8.0], [2.0, 8.0]]
     assert balancer.weights["bc"] == pytest.approx(1 + MEANS["pde"] / MEANS["bc"], rel=1e-12)
 

@@ -16,7 +16,7 @@ from pinn_ntk.weights.pointwise import Pointwise
 from pinn_ntk.weights.registry import rule_of
 from pinn_ntk.weights.residual_decay import ResidualDecay
 from pinn_ntk.weights.rule import BalancingRule
-from pinn_ntk.weights.stability import stable_factor
+from pinn_ntk.weights.stability import sharpness, stable_factor
 
 RULES = ("trace", "largest_eigenvalue", "gradient_norm", "residual_decay", "pointwise")
 
@@ -373,10 +373,93 @@ def test_the_largest_stable_step_of_the_weighted_operator(lr: float):
     D = torch.cat([torch.full((r.numel(),), 2 * weights[n] / r.numel()) for n, r in found.items()])
     root = D.double().sqrt()
     bound = 2 / float(torch.linalg.eigvalsh(root[:, None] * K * root)[-1])
-    expected = 1.0 if lr < bound else 0.9 * bound / lr
-    assert stable_factor(step, weights) == pytest.approx(expected, rel=1e-7)  # by Lanczos
+    sharp = sharpness(step, weights)
+    assert sharp == pytest.approx(lr / bound, rel=1e-7)  # by Lanczos
+    assert stable_factor(sharp) == pytest.approx(1.0 if lr < bound else 0.9 * bound / lr, rel=1e-7)
 
 
 def test_limits_say_where_they_are_wrong():
     with pytest.raises(ValueError, match=r"^NTKBalancer: ema is -1"):
         Limits(ema=-1, owner="NTKBalancer")
+
+
+def test_weights_of_points_count_in_the_bound():
+    net = network()
+    found = residuals(net, *points(17))
+    step = look_at(found, net, optimizer=torch.optim.SGD(net.parameters(), lr=1.0))
+    w = {"pde": torch.linspace(0, 2, 17, dtype=torch.float64)}
+    D = torch.cat([2 * w["pde"] / 17, torch.ones(2, dtype=torch.float64)]).sqrt()
+    top = float(torch.linalg.eigvalsh(D[:, None] * whole(found, net) * D)[-1])
+    assert sharpness(step, {}, w) == pytest.approx(top / 2, rel=1e-7)
+
+
+# --- As people found them
+
+
+def test_an_absolute_value_that_is_nearly_solved_is_not_chased_either():
+    net = network()
+    found = residuals(net, *points(17))
+    tiny = {"pde": found["pde"] - found["pde"].detach() + 1e-5, "bc": found["bc"]}
+
+    def loss(found: dict[str, Tensor]) -> Tensor:
+        return found["pde"].abs().mean() + found["bc"].square().mean()
+
+    step = look_at(tiny, net, loss)
+    by_trace, by_decay = Balancing("trace").update(step), Balancing("residual_decay").update(step)
+    for name, weight in by_trace.items():
+        assert 0.1 <= by_decay[name] / weight <= 10
+
+
+def test_points_behind_a_mask_do_not_count():
+    net = network()
+    found = residuals(net, *points(17))
+    alone = look_at({"pde": found["pde"][:9], "bc": found["bc"]}, net)
+    mask = (torch.arange(17) < 9)[:, None]
+    masked = look_at({"pde": mask * found["pde"], "bc": found["bc"]}, net)
+    rule = Pointwise()
+    assert 1 <= rule.cost(masked, "pde") / rule.cost(alone, "pde") < 2  # rows of 0 made it 0.02
+    w, expected = rule.points(masked, "pde"), rule.points(alone, "pde")
+    assert float(w.mean()) == pytest.approx(1.0)
+    torch.testing.assert_close(w[:9] / w[0], expected / expected[0])
+
+
+def test_a_cost_of_zero_in_between_makes_no_first_update():
+    net = network()
+    found = residuals(net, *points(17))
+    solved = found | {"bc": found["bc"] - found["bc"].detach()}
+    balancing = Balancing("gradient_norm", max_change=2.0)
+    before = balancing.update(look_at(found, net))
+    assert balancing.update(look_at(solved, net))["bc"] == before["bc"]
+    close = found | {"bc": found["bc"] - found["bc"].detach() + 1e-9}
+    assert balancing.update(look_at(close, net))["bc"] == pytest.approx(2 * before["bc"])
+
+
+def test_a_first_weight_does_not_overflow():
+    net = network()
+    found = residuals(net, *points(17))
+    close = found | {"bc": found["bc"] - found["bc"].detach() + 1e-30}
+    assert Balancing("gradient_norm").update(look_at(close, net))["bc"] == 1e12
+
+
+def test_steps_are_asked_for_where_they_count():
+    net = network()
+    found = residuals(net, *points(17))
+    for options in ({"warmup_steps": 3}, {"freeze_after": 3}):
+        balancing = Balancing("trace", **options)
+        balancing.update(look_at(found, net))
+        with pytest.raises(ValueError, match=r"two looks are of step 0.*step=step"):
+            balancing.update(look_at(found, net))
+    free = Balancing("trace")
+    assert free.update(look_at(found, net)) == free.update(look_at(found, net))
+
+
+def test_a_cost_may_be_a_tensor():
+    class Top(BalancingRule):
+        name = "top"
+
+        def cost(self, look: Any, term: str) -> Any:
+            return look.diagonals[term].max()
+
+    net = network()
+    weights = Balancing(Top()).update(look_at(residuals(net, *points(17)), net))
+    assert all(type(weight) is float for weight in weights.values())

@@ -47,10 +47,10 @@ class ManualBackward:
         self,
         finder: TermFinder,
         look: Callable[[Backward], None],
-        weight: Callable[[str], float],
+        weighed: Callable[[str, Tensor], Tensor],
     ) -> None:
         self.recorder, self.functions = finder.recorder, finder.by_function
-        self.look, self.weight = look, weight
+        self.look, self.weighed = look, weighed
         self._manual = self._speaks = False
         self._handles: list[RemovableHandle] = []
         self._restart()
@@ -135,7 +135,7 @@ class ManualBackward:
             self._backwards += 1
             self.recorder.backward_began()
             self.look(at)
-            return self.weight(name) * gradient
+            return self.weighed(name, gradient)
         if is_asked_for(leaves):  # what the step takes for itself is not weighed
             self._own += 1
             self.look(at)

@@ -8,7 +8,7 @@ and hooks on parameters, which belong to gradients that an optimizer is to see, 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -92,6 +92,8 @@ def weighted_all(
     return tuple(None if g is None else weight * g for g in gradients)
 
 
-def weighted(module: nn.Module, weight: float, gradient: Tensor) -> Tensor | None:
-    """The same as hook of a tensor."""
-    return None if is_measuring(module) else weight * gradient
+def weighted(
+    module: nn.Module, weighed: Callable[[Tensor], Tensor], gradient: Tensor
+) -> Tensor | None:
+    """The same as hook of a tensor, by a function."""
+    return None if is_measuring(module) else weighed(gradient)

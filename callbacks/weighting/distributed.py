@@ -73,10 +73,10 @@ def total(ranks: Iterable[Mapping[str, tuple[float, int]]]) -> Costs:
     return result
 
 
-def least_of_all_ranks(trainer: pl.Trainer, number: float) -> float:
-    """The smallest of a number over all ranks, which must all call it."""
+def largest_of_all_ranks(trainer: pl.Trainer, number: float) -> float:
+    """The largest of a number over all ranks, which must all call it."""
     if trainer.world_size == 1:
         return number
     gathered: list[float] = [number] * trainer.world_size
     torch.distributed.all_gather_object(gathered, number)
-    return min(gathered)
+    return max(gathered)

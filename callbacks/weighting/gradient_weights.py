@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 
 from torch import Tensor, nn
@@ -74,8 +74,11 @@ class GradientWeights:
         """Whether no weights are put on gradients."""
         return self.aside or self.in_loss
 
-    def weighable(self, found: StepTerms, loss: Tensor | None) -> StepTerms:
-        """Without residuals of a function that the loss has no term for."""
+    def weighable(
+        self, found: StepTerms, loss: Tensor | None, known: Collection[str] = ()
+    ) -> StepTerms:
+        """Without residuals of a function that the loss has no term for, and without ``known``."""
+        found = found.of(lambda name: name not in known) if known else found
         if self.in_loss or loss is None or not found.from_function:
             return found
         self.finder.strangers.matter("they stay unweighted", NOT_GIVEN)
@@ -118,14 +121,15 @@ class GradientWeights:
             found = self.finder.terms_of_taps(loss)
         for name, terms in found.items():
             if not terms:
-                weigh = partial(weighted, module, self.weight_of(name))
+                weigh = partial(weighted, module, partial(self.weighed, name))
                 self._handles.append(on_gradient(self.finder.taps[name], weigh))
-                if name in self.points.of:
-                    of_points = partial(self.points.on_tap, module, name)
-                    self._handles.append(on_gradient(self.finder.taps[name], of_points))
             for term in terms:
                 if not term.ascends:
                     self._put_on(module, name, term.head, guard)
+
+    def weighed(self, name: str, gradient: Tensor) -> Tensor:
+        """The gradient of a tapped residual times its weights."""
+        return self.points.on_tap(name, self.weight_of(name) * gradient)
 
     def take_off(self) -> None:
         """The backward pass is over."""

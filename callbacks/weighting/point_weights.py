@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
+from typing import Any
 from weakref import ref
 
 from torch import Tensor, nn
@@ -27,6 +28,7 @@ class PointWeights:
         self.rule, self.limits = rule, limits
         self.of: dict[str, Tensor] = {}
         self._loss: ref[Tensor] | None = None
+        self._step: int | None = None
 
     def refresh(
         self, at: Backward, guard: Guard, look: Callable[[], Look | None]
@@ -35,11 +37,22 @@ class PointWeights:
 
         Returns head of a term -> weights of its points, in the shape of the residual.
         """
-        self.of, self._loss = {}, None if at.loss is None else ref(at.loss)
+        self.of = {name: self.of[name] for name in self.known(at)}
+        self._loss = None if at.loss is None else ref(at.loss)
+        self._step = logged_step(at.trainer)
         if not self.rule.pointwise or self.limits.warmup_steps > logged_step(at.trainer):
             return {}
         weigh = partial(readable, guard, at, lambda: self._measured(at, guard, look))
         return guard.run("weighting the points", weigh, retry=True) or {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Of the running step alone; weak references cannot be pickled.
+        return vars(self) | {"of": {}, "_loss": None}
+
+    def known(self, at: Backward) -> set[str]:
+        """Terms measured before in a raw backward pass, of which each tap is heard by itself."""
+        same = at.loss is None and self._step == logged_step(at.trainer)
+        return set(self.of) if same else set()
 
     def is_of(self, loss: Tensor | None) -> bool:
         """Whether the points of a loss were measured."""
@@ -57,11 +70,20 @@ class PointWeights:
         kernel = look.kernel
         left = [term for term in kernel.terms if kernel.rows(term) != _rows(look, term)]
         moved = [t for t in kernel.terms if t not in left and look.trace(t) > 0]
-        self.of = {term: self.rule.points(look, term) for term in moved}
+        self.of |= {term: self._points(look, term) for term in moved}
         if left:
             guard.warn_once("points", f"{', '.join(left)}: {NO_POINTS}")
         terms = {name: look.terms[name] for name in moved if name in look.terms}
         return {t.head: self.of[name].view(t.residual.shape) for name, t in terms.items()}
+
+    def _points(self, look: Look, term: str) -> Tensor:
+        weights, rows = self.rule.points(look, term), look.kernel.rows(term)
+        if weights.numel() != rows:
+            raise ValueError(
+                f"rule {self.rule.title!r} gives {weights.numel()} weights for the {rows} points "
+                f"of {term!r}; expected one a point."
+            )
+        return weights.flatten()
 
     def put(self, module: nn.Module, name: str, node: Node, guard: Guard) -> list[RemovableHandle]:
         """Weigh the gradient where it leaves the head of a term, towards the residual."""
@@ -69,10 +91,10 @@ class PointWeights:
             return []
         return [node.register_hook(partial(_weighted, module, self.of[name], name, guard))]
 
-    def on_tap(self, module: nn.Module, name: str, gradient: Tensor) -> Tensor:
+    def on_tap(self, name: str, gradient: Tensor) -> Tensor:
         """The gradient of a tapped residual, weighed."""
         weights = self.of.get(name)
-        if weights is None or is_measuring(module) or weights.numel() != gradient.numel():
+        if weights is None or weights.numel() != gradient.numel():
             return gradient
         return gradient * weights.to(gradient).view(gradient.shape)
 

@@ -67,20 +67,27 @@ class Remarks:
                 "unmoved",
                 f"no trained parameter moves the residual of {listed} (trace 0), so it "
                 "is left out of the balancing until one does, and the other terms are balanced. "
-                "Right for a hard constraint; else look for a detach(), or an activation without "
-                "that derivative (ReLU has no second one).",
+                "Right for a hard constraint; else look for a detach(), an activation without that "
+                "derivative (ReLU has no second one), or units saturated by too large steps.",
             )
 
-    def scaled(self, factor: float, look: Look | None) -> None:
+    def scaled(self, factor: float, lr: float) -> None:
         """The weights would have made gradient descent diverge."""
-        lr = None if look is None else look.learning_rate
-        in_use = "the learning rate" if lr is None else f"the learning rate {lr:.3g}"
         self.guard.warn_once(
             "unstable",
-            f"with the new weights {in_use} lies above the largest that plain gradient descent "
-            f"stands, 2 / lambda_max of the weighted kernel, so all of them were multiplied by "
-            f"{factor:.3g}, which keeps their ratios. Lower the learning rate by as much to have "
-            "the weights as they are; keep_stable=False leaves them alone.",
+            f"with the new weights the learning rate {lr:.3g} lies above the largest that plain "
+            "gradient descent stands, 2 / lambda_max of the weighted kernel, so all of them were "
+            f"multiplied by {factor:.3g}, which keeps their ratios. It holds until the kernel is "
+            "another one: update more often where it moves fast. Lower the learning rate by as "
+            "much to have the weights as they are; keep_stable=False leaves them alone.",
+        )
+
+    def no_bound(self) -> None:
+        """Nothing is known of stability, though it was asked for."""
+        self.guard.warn_once(
+            "no bound",
+            "keep_stable=True is without effect here: the largest stable learning rate is known "
+            "for sums of squares over all trained parameters under one optimizer only.",
         )
 
     def epoch_ends(self, waiting: Iterable[str], batch: int) -> None:

@@ -7,16 +7,18 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from torch import Tensor
+
 from pinn_ntk.callbacks.trainer.guard import Guard
-from pinn_ntk.callbacks.weighting.distributed import from_all_ranks, least_of_all_ranks
+from pinn_ntk.callbacks.weighting.distributed import from_all_ranks, largest_of_all_ranks
 from pinn_ntk.callbacks.weighting.remarks import Remarks
 from pinn_ntk.callbacks.weighting.weights_in_loss import WeightsInLoss
 from pinn_ntk.graph.residuals import named_residuals
 from pinn_ntk.looks.look import Look
-from pinn_ntk.looks.parameters import may_descend_plainly
+from pinn_ntk.looks.parameters import largest_rate, may_descend_plainly
 from pinn_ntk.weights.limits import Limits
 from pinn_ntk.weights.rule import BalancingRule, Costs
-from pinn_ntk.weights.stability import stable_factor
+from pinn_ntk.weights.stability import sharpness, stable_factor
 from pinn_ntk.weights.term_weights import TermWeights
 
 if TYPE_CHECKING:
@@ -46,6 +48,9 @@ class WeightUpdate:
         self.in_loss: WeightsInLoss | None = None
         self.step: int | None = None
         self.look: Look | None = None  # that is measured
+        self._sharp: dict[frozenset[str], float] = {}  # terms measured together -> lr over bound
+        self._total = 0.0  # of all terms, on all ranks
+        self._rate: float | None = None  # learning rate that it is of
         self.now, self._failures, self._retry = False, 0, 0
         self._alone = True
         self._errors: dict[str, float] = {}  # standard errors of costs that were estimated
@@ -98,6 +103,12 @@ class WeightUpdate:
     def _groups(self, names: Iterable[str]) -> set[str]:
         return set(names) if self.in_loss is None else self.in_loss.groups(names)
 
+    def points_of(self, look: Look) -> dict[str, Tensor]:
+        """Weights that the rule puts on single points, (N,)."""
+        rule = self.terms.rule
+        moved = [t for t in look.kernel.terms if look.trace(t) > 0] if rule.pointwise else []
+        return {term: rule.points(look, term) for term in moved}
+
     def costs_of(self, look: Look) -> Costs:
         """What the terms of a look cost; remarks on what weighs them."""
         named_residuals(look.found.residuals)  # says what is wrong with a residual
@@ -127,9 +138,10 @@ class WeightUpdate:
         elif (gathered != {} or not self.now) and self._may_try:  # of a step, one failure counts
             self._retry = (self.step or 0) + 2**self._failures
             self._failures += 1
-        factor = self._stabilise(trainer) if weights else 1.0
+        if weights and self.keeps_stable(trainer):
+            self._stabilise(trainer)
         self.look = None
-        return {name: factor * weight for name, weight in (weights or {}).items()}
+        return {name: self.terms.weights[name] for name in weights or {}}
 
     def tagged(self, weights: Mapping[str, float]) -> dict[str, float]:
         """New weights by tag, and their standard errors where a cost was estimated."""
@@ -146,34 +158,49 @@ class WeightUpdate:
     def _grouped(self, costs: Costs) -> Costs:
         return costs if self.in_loss is None else self.in_loss.grouped(costs)
 
-    def _stabilise(self, trainer: pl.Trainer) -> float:
-        """Scale all weights down where plain descent would diverge; all ranks must call it.
-
-        Returns what they were multiplied with.
-        """
+    def keeps_stable(self, trainer: pl.Trainer) -> bool:
+        """Whether the learning rate is held against the bound of plain descent."""
         plain = all(map(may_descend_plainly, trainer.optimizers))
-        if not (plain if self.keep_stable is None else self.keep_stable):
-            return 1.0
-        look, factor = self.look, 1.0
+        return plain if self.keep_stable is None else self.keep_stable
+
+    def _stabilise(self, trainer: pl.Trainer) -> None:
+        """Scale all weights down where plain descent would diverge; all ranks must call it."""
+        look, found = self.look, None
         if look is not None:
-            of_rank = partial(stable_factor, look, self._factors(look))
-            factor = self.guard.run("the stable step", of_rank) or 1.0
-        factor = least_of_all_ranks(trainer, factor)
-        if factor < 1.0:
+            found = self.guard.run("the stable step", partial(self._sharpness, look))
+            names = frozenset(look.residuals)
+            self._sharp = {n: s for n, s in self._sharp.items() if n.isdisjoint(names)}
+            self._sharp[names] = found or 0.0
+        if found is None and self.keep_stable:
+            self._remarks.no_bound()
+        self._total = largest_of_all_ranks(trainer, sum(self._sharp.values()))
+        self._rate = largest_rate(trainer.optimizers)
+        self.follow(trainer)
+
+    def _sharpness(self, look: Look) -> float | None:
+        return sharpness(look, self._factors(look), self.points_of(look))
+
+    def follow(self, trainer: pl.Trainer) -> None:
+        """Scale by the learning rate of now: it may have risen since weights were measured."""
+        rate = largest_rate(trainer.optimizers)
+        if not self._total or not self._rate or rate is None:
+            return
+        factor = stable_factor(self._total * rate / self._rate)
+        if factor != self.terms.factor:
             self.terms.scale(factor)
             if self.in_loss is not None:
                 self.in_loss.prepare(self.terms.weights)
-            self._remarks.scaled(factor, look)
-        return factor
+            if factor < 1:
+                self._remarks.scaled(factor, rate)
 
     def _factors(self, look: Look) -> dict[str, float]:
-        """Term -> what the new weights multiply its weight in the differentiated loss with."""
+        """Term -> what the rule's weights multiply its weight in the differentiated loss with."""
+        new = self.terms.by_rule
         if self.in_loss is None:
-            return {name: look.scale * self.terms.weights.get(name, 1.0) for name in look.terms}
-        held, new = (
-            self.in_loss.by_term(look.terms, weights) for weights in (None, self.terms.weights)
-        )
-        return {n: look.scale * new.get(n, 1.0) / held.get(n, 1.0) for n in look.terms}
+            return {name: look.scale * new.get(name, 1.0) for name in look.terms}
+        held = self.in_loss.by_term(look.terms)
+        by_term = self.in_loss.by_term(look.terms, new)
+        return {n: look.scale * by_term.get(n, 1.0) / held.get(n, 1.0) for n in look.terms}
 
     def epoch_ends(self, batch: int) -> None:
         """Say which terms are waited for in vain."""

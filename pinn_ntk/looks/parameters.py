@@ -104,6 +104,12 @@ def group_scales(optimizers: Sequence[Optimizer], params: Mapping[str, Tensor]) 
     return {name: scales.get(id(tensor), 1.0) for name, tensor in params.items()}
 
 
+def largest_rate(optimizers: Sequence[Optimizer]) -> float | None:
+    """The largest learning rate of all groups; None where none is a number."""
+    rates = [_as_number(group.get("lr")) for o in optimizers for group in o.param_groups]
+    return max((rate for rate in rates if rate is not None), default=None)
+
+
 def may_descend_plainly(optimizer: Optimizer) -> bool:
     """Whether it may descend by plain gradients: what its settings do not tell, its steps will."""
     momentum = [group.get("momentum") for group in optimizer.param_groups]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 from pinn_ntk.looks.look import Look
-from pinn_ntk.weights.limits import MAX_CHANGE, Limits
+from pinn_ntk.weights.limits import MAX_CHANGE, MAX_WEIGHT, Limits
 from pinn_ntk.weights.registry import RuleName, rule_of
 from pinn_ntk.weights.rule import BalancingRule
 from pinn_ntk.weights.term_weights import TermWeights
@@ -55,7 +54,7 @@ class Balancing:
         convention: Convention | None = None,
         ema: float = 0.0,
         min_weight: float = 0.0,
-        max_weight: float = math.inf,
+        max_weight: float = MAX_WEIGHT,
         max_change: float = MAX_CHANGE,
         warmup_steps: int = 0,
         freeze_after: int | None = None,
@@ -65,6 +64,7 @@ class Balancing:
         found = rule_of(rule, convention)
         self._terms = None if found is None else TermWeights(found, limits)
         self.limits = limits
+        self._step: int | None = None
 
     @property
     def weights(self) -> dict[str, float]:
@@ -75,13 +75,24 @@ class Balancing:
         """Measure a step, and give the weights of its terms from now on.
 
         Raises:
-            ValueError: No term is moved by a parameter, or a residual holds NaN or inf.
+            ValueError: No term is moved by a parameter, a residual holds NaN or inf, or steps that
+                are to be counted do not go on.
         """
+        self._check_step(look.step)
         terms = self._terms
         if terms is not None and self.limits.allow(look.step):
             terms.begin()
             terms.update(terms.rule.costs(look))
         return {name: self.weights.get(name, 1.0) for name in look.residuals}
+
+    def _check_step(self, step: int) -> None:
+        counted = self.limits.warmup_steps or self.limits.freeze_after is not None
+        if counted and self._step == step:
+            raise ValueError(
+                f"Balancing: two looks are of step {step}, and warmup_steps and freeze_after count "
+                "steps. Say which one it is: pinn_ntk.look(..., step=step)."
+            )
+        self._step = step
 
     def state_dict(self) -> dict[str, Any]:
         """Plain numbers."""

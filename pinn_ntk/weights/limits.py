@@ -9,6 +9,10 @@ MAX_CHANGE = 10.0
 """Factor by which one update after the first may change a weight."""
 
 
+MAX_WEIGHT = 1e12
+"""Largest weight unless told otherwise: float32 overflows at 3e38, and gradients are multiplied."""
+
+
 @dataclass(frozen=True)
 class Limits:
     """An average over updates, bounds, a largest change, and steps between which weights move.
@@ -16,7 +20,7 @@ class Limits:
     Args:
         ema: Share of the old weight that an update keeps; 0 replaces it, as the paper does.
         min_weight: Smallest weight.
-        max_weight: Largest weight.
+        max_weight: Largest weight, so that gradients do not overflow where a first cost is tiny.
         max_change: Factor by which an update changes a weight at most, save the first of a term.
         warmup_steps: Steps before the first update, in which all weights are 1.
         freeze_after: Step after which weights stay as they are; None for never.
@@ -31,7 +35,7 @@ class Limits:
 
     ema: float = 0.0
     min_weight: float = 0.0
-    max_weight: float = math.inf
+    max_weight: float = MAX_WEIGHT
     max_change: float = MAX_CHANGE
     warmup_steps: int = 0
     freeze_after: int | None = None
@@ -50,8 +54,11 @@ class Limits:
         last = self.freeze_after
         count = last is not None and _is_count(last) and last >= self.warmup_steps
         expected = {
-            "ema": (0 <= self.ema < 1, "a number in [0, 1)"),
-            "max_change": (self.max_change > 1, "a factor above 1, or inf for none"),
+            "ema": (_is_number(self.ema) and 0 <= self.ema < 1, "a number in [0, 1)"),
+            "max_change": (
+                _is_number(self.max_change) and self.max_change > 1,
+                "a factor above 1, or inf for none",
+            ),
             "warmup_steps": (_is_count(self.warmup_steps), "an integer of at least 0"),
             "freeze_after": (
                 last is None or count,
@@ -79,6 +86,10 @@ class Limits:
         if not first:
             new = min(max(new, old / self.max_change), old * self.max_change)
         return min(max(new, self.min_weight), self.max_weight)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _is_count(value: object) -> bool:

@@ -50,5 +50,8 @@ class Pointwise(BalancingRule):
 
 
 def _diagonal(look: Look, term: str) -> Tensor:
+    """K_ii from its least value on; what no parameter moves, as by a mask, counts as the mean."""
     diagonal = look.diagonals[term]
-    return diagonal.clamp(min=LEAST * float(diagonal.mean()))
+    moved = diagonal > 0
+    mean = float(diagonal[moved].mean()) if bool(moved.any()) else 0.0
+    return diagonal.clamp(min=LEAST * mean).where(moved, mean)

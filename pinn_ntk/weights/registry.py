@@ -61,7 +61,7 @@ def rule_of(
         return rule
     if rule == "none":
         return None
-    if rule not in _RULES:
+    if not isinstance(rule, str) or rule not in _RULES:
         raise ValueError(
             f"{owner}: rule is {rule!r}; expected one of {get_args(RuleName)}, or an object of a "
             "subclass of BalancingRule."

@@ -25,8 +25,9 @@ class ResidualDecay(BalancingRule):
     """c_a = |grad L_a|^2 / L_a, and no less than ``floor`` times its largest possible value.
 
     No residual decays faster than at 4 Tr K_aa / N_a (for a mean of squares), the cost of the trace
-    rule: weights lie within a factor 1 / ``floor`` of those by traces, and with ``floor`` = 1 they
-    are the same. A term that is solved exactly costs as by its trace.
+    rule, which bounds other losses too: weights lie within a factor 1 / ``floor`` of those by
+    traces, and with ``floor`` = 1 they are the same. A term that is solved exactly costs as by its
+    trace.
 
     Raises:
         ValueError: ``floor`` is not in (0, 1].
@@ -56,4 +57,5 @@ class ResidualDecay(BalancingRule):
         most = 4 * look.trace(term) / look.kernel.sampled(term)[1]
         if loss == 0:
             return most
-        return max(float(mean_gradient(look, term).square().sum()) / loss, self.floor * most)
+        rate = float(mean_gradient(look, term).square().sum()) / loss
+        return min(max(rate, self.floor * most), most)

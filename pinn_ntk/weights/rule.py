@@ -121,7 +121,7 @@ def inverse(costs: Mapping[str, float]) -> dict[str, float]:
             raise ValueError(
                 f"the cost of term {term!r} (the trace of its block, or what the rule takes) is "
                 f"{cost}; a weight needs a positive finite one. Likely the term does not depend "
-                "on any trained parameter, or it holds NaN."
+                "on any trained parameter, its residual is exactly zero, or it holds NaN."
             )
     total = sum(costs.values())
     return {term: total / own for term, own in costs.items()}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from torch import Tensor
+
 from pinn_ntk.analysis.step_size import max_stable_lr
 from pinn_ntk.looks.look import Look
 
@@ -12,13 +14,22 @@ SHARE = 0.9
 """Of the largest stable learning rate that the one in use is brought to."""
 
 
-def stable_factor(look: Look, factors: Mapping[str, float]) -> float:
-    """What all weights are to be multiplied with so that gradient descent is stable; 1 if it is.
+def sharpness(
+    look: Look, factors: Mapping[str, float], points: Mapping[str, Tensor] | None = None
+) -> float | None:
+    """Learning rate over the largest that plain gradient descent stands; above 1 it diverges.
 
-    Gradient descent is stable for a learning rate below 2 / lambda_max of D^(1/2) K D^(1/2) (Wang,
-    Yu, Perdikaris 2022, eq. 6.3). ``factors`` are what the weight of each term in the
-    differentiated loss is multiplied with. 1 where the bound is not known: no sum of squares, a
-    kernel of some parameters only, no learning rate.
+    That is lr lambda_max / 2 of D^(1/2) K D^(1/2) (Wang, Yu, Perdikaris 2022, eq. 6.3). Of losses
+    whose terms are measured apart the sum of these bounds that of the whole.
+
+    Args:
+        look: The step.
+        factors: Term -> what its weight in the differentiated loss is multiplied with.
+        points: Term -> weights of its points besides, (N,).
+
+    Returns:
+        None where it is not known: no sum of squares, a kernel of some parameters or points only,
+        several optimizers, no learning rate.
 
     >>> import torch
     >>> import pinn_ntk
@@ -26,12 +37,22 @@ def stable_factor(look: Look, factors: Mapping[str, float]) -> float:
     >>> optimizer = torch.optim.SGD([w], lr=0.5)
     >>> loss = (w * torch.tensor([3.0]) - 1).square().mean()
     >>> step = pinn_ntk.look(loss, [w], names=["pde"], optimizer=optimizer)
-    >>> round(stable_factor(step, {"pde": 1.0}), 9)  # largest stable learning rate 2 / 18
-    0.2
+    >>> round(sharpness(step, {"pde": 1.0}), 9)  # largest stable learning rate 2 / 18
+    4.5
     """
-    lr = look.learning_rate
-    D = look.finite.curvature(factors) if look.over_all else None
+    lr, D = look.learning_rate, look.finite.curvature(factors) if look.over_all else None
     if D is None or lr is None or not look.kernel.terms or not set(look.kernel.terms) <= D.keys():
-        return 1.0
+        return None
+    for term, weights in (points or {}).items():
+        D[term] = D[term] * weights.to(D[term]) if len(weights) == len(D[term]) else D[term]
     bound = max_stable_lr(look.descent, look.kernel, D, look.rows_kept)
-    return SHARE * bound / lr if 0 < bound < lr < math.inf else 1.0
+    return lr / bound if 0 < bound < math.inf else 0.0
+
+
+def stable_factor(sharp: float) -> float:
+    """What all weights are to be multiplied with so that gradient descent is stable; 1 if it is.
+
+    >>> stable_factor(0.95), stable_factor(4.5)
+    (1.0, 0.2)
+    """
+    return 1.0 if sharp < 1 else SHARE / sharp

@@ -23,10 +23,11 @@ class TermWeights:
 
     def reset(self) -> None:
         """Another module is trained."""
-        self.weights: dict[str, float] = {}  # term -> lambda_a
+        self.weights: dict[str, float] = {}  # term -> lambda_a in force, by the rule times `factor`
+        self.factor = 1.0  # that all weights share, so that descent is stable
         self._costs: Costs = {}
         self._known: dict[str, None] = {}  # names, in the order in which they came
-        self._before: dict[str, float] = {}  # weights before the update
+        self._before: dict[str, float] = {}  # weights by the rule before the update
         self._seen: dict[str, None] = {}  # terms that were part of it
         self._weighed: set[str] = set()  # terms that had a cost in an earlier update
         self._passed: set[str] = set()  # those that are there and are not measured
@@ -51,8 +52,13 @@ class TermWeights:
 
     def begin(self) -> None:
         """An update is due."""
-        self._before, self._seen = dict(self.weights), {}
-        self._weighed = {name for name, (cost, _) in self._costs.items() if cost != 0}
+        self._before, self._seen = self.by_rule, {}
+        self._weighed |= {name for name, (cost, _) in self._costs.items() if cost != 0}
+
+    @property
+    def by_rule(self) -> dict[str, float]:
+        """Term -> lambda_a without the factor that all share."""
+        return {name: weight / self.factor for name, weight in self.weights.items()}
 
     def rename(self, renamed: dict[str, str]) -> None:
         """Go on under the name of a term that had a number until it was logged."""
@@ -72,11 +78,12 @@ class TermWeights:
         so of all. ValueError where those are all, or a weight is not finite.
         """
         self.meet(measured)
-        new = {name: of_term for name, of_term in measured.items() if of_term[1]}
+        new = {n: (float(cost), rows) for n, (cost, rows) in measured.items() if rows}
         self._passed -= set(new)
         costs, seen = self._costs | new, self._seen | dict.fromkeys(new)
         targets = self.rule.weights(costs)
-        weights = {name: self._after(name, targets[name]) for name in seen if name in targets}
+        by_rule = {name: self._after(name, targets[name]) for name in seen if name in targets}
+        weights = {name: self.factor * weight for name, weight in by_rule.items()}
         if not all(map(math.isfinite, weights.values())):
             raise ValueError(f"the weights {weights} are not finite; the costs are {costs}.")
         self.weights |= weights
@@ -88,8 +95,9 @@ class TermWeights:
         return self.limits.after(self._before.get(name, 1.0), target, first=first)
 
     def scale(self, factor: float) -> None:
-        """Weigh all terms less, or more, by one factor."""
-        self.weights |= {name: factor * weight for name, weight in self.weights.items()}
+        """Weigh all terms by one factor besides the rule."""
+        self.weights |= {name: factor * weight for name, weight in self.by_rule.items()}
+        self.factor = factor
 
     def errors(self, of_costs: Mapping[str, float]) -> dict[str, float]:
         """Standard errors of the weights that follow from those of some costs.
@@ -103,7 +111,7 @@ class TermWeights:
         """Plain numbers."""
         running = {"before": dict(self._before), "seen": list(self._seen)}
         known = {"known": list(self._known), "weighed": sorted(self._weighed)}
-        of_rule = {"rule": self.rule.title, "traces": dict(self._costs)}
+        of_rule = {"rule": self.rule.title, "factor": self.factor, "traces": dict(self._costs)}
         return {"weights": dict(self.weights), **of_rule, **running, **known}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -115,7 +123,8 @@ class TermWeights:
         same = state.get("rule", by_trace) == self.rule.title
         costs = dict(state["traces"]) if same else {}
         self.weights, self._costs = dict(state["weights"]), costs
-        self._before = dict(state.get("before", self.weights))
+        self.factor = float(state.get("factor", 1.0))
+        self._before = dict(state.get("before", self.by_rule))
         self._known = dict.fromkeys(state.get("known", costs))
         self._seen = dict.fromkeys(state.get("seen", costs) if same else ())
         self._weighed = set(state.get("weighed", costs)) if same else set()
