@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from pinn_ntk.callbacks.log_writer import LogWriter
 from pinn_ntk.callbacks.trainer import announcement
 from pinn_ntk.callbacks.trainer.flavours import rank_zero_info
-from pinn_ntk.callbacks.trainer.loggers import log_figure, log_layout, log_text, writers
+from pinn_ntk.callbacks.trainer.loggers import log_figure, log_layout, log_text, takes_figures
 from pinn_ntk.callbacks.trainer.state import StatefulCallback, callbacks_of
 from pinn_ntk.callbacks.trainer.steps import last_step
 from pinn_ntk.diagnostics.base import Diagnostic, Reading, Tag
@@ -114,7 +114,7 @@ class Report(Read):
         if last != self._told:
             self._tell(trainer, last)
         self._tell_verdict(trainer, last)
-        if next(writers(trainer), None) is None:
+        if not self.guard.run("asking for loggers", partial(takes_figures, trainer)):
             return
         draws = {d.title: partial(self._draw, trainer, d, last) for d in self.panel}
         drawn = [self.guard.run(f"the figure of {title}", draw) for title, draw in draws.items()]
