@@ -1,4 +1,4 @@
-"""The Allen-Cahn equation: Raissi, Perdikaris, Karniadakis 2019 (PINNs), section 3.2.
+"""The Allen-Cahn equation of Raissi, Perdikaris, Karniadakis 2019, as in Wang et al. 2023 (jaxpi).
 
     u_t = 1e-4 u_xx - 5 u^3 + 5 u on [0, 1] x [-1, 1],    u and u_x periodic in x
     u(0, x) = x^2 cos(pi x)
