@@ -103,8 +103,7 @@ class NTKBalancer(KernelCallback):
     """
 
     balances = stays = True
-    without = "So the loss is trained on unweighted."
-    act = "update"
+    without, act = "So the loss is trained on unweighted.", "update"
 
     def __init__(
         self,
