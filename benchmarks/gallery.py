@@ -15,7 +15,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
@@ -26,7 +26,7 @@ from tqdm import tqdm
 from benchmarks.gallery_problems import DESIGNS, PROBLEMS, RULES, SETTINGS
 from benchmarks.gallery_run import Task, train
 from benchmarks.gallery_table import decided
-from benchmarks.report import FOLDER, begun, parser, read, write
+from benchmarks.report import FOLDER, begun, parser, read
 
 RESULTS = FOLDER / "gallery.json"
 SEEDS = (0, 1, 2)
@@ -64,11 +64,17 @@ def trained(wanted: Sequence[Task], done: dict[str, dict[str, Any]], path: Path,
             done[Task(record.problem, record.design, record.column, record.seed).key] = (
                 record.as_json()
             )
-            ordered = sorted(done.values(), key=key)
-            partial = path.with_suffix(".part")
-            write(partial, report | {"runs": ordered})
-            partial.replace(path)
+            keep(path, report, done.values())
             bar.set_postfix_str(f"{record.problem}, {record.column}: {record.error:.2g}")
+
+
+def keep(path: Path, report: Mapping[str, Any], runs: Iterable[dict[str, Any]]) -> None:
+    """Write the results, a line a run; a stop in between leaves those of before."""
+    head = json.dumps(dict(report), indent=1).removesuffix("\n}")
+    lines = ",\n".join(json.dumps(run) for run in sorted(runs, key=key))
+    partial = path.with_suffix(".part")
+    partial.write_text(f'{head},\n "runs": [\n{lines}\n]\n}}\n')
+    partial.replace(path)
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:

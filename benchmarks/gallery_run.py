@@ -54,7 +54,7 @@ class Record:
     start: dict[str, float]
     end: dict[str, float]
     found: dict[str, str] = field(default_factory=dict)  # such as a coefficient
-    seconds: float = 0.0  # of one core, without measurements
+    seconds: float = 0.0  # of one core, without the first and the last step
     steps: int = STEPS
 
     def as_json(self) -> dict[str, Any]:
@@ -68,7 +68,6 @@ class Course(Callback):
     def __init__(self) -> None:
         self.course: list[list[float]] = []
         self.spent = 0.0
-        self.rows: dict[str, int] = {}
 
     def on_train_batch_start(self, *_: Any) -> None:
         """The clock runs while a batch is trained on."""
@@ -79,7 +78,8 @@ class Course(Callback):
     ) -> None:
         """Without what the error takes; the last of ``others`` is the number of the batch."""
         batch_idx = others[-1]
-        self.spent += time.process_time() - self._from
+        if 0 < batch_idx < STEPS - 1:  # the monitor measures at the first and the last step
+            self.spent += time.process_time() - self._from
         if batch_idx == 0 or (batch_idx + 1) % LOOK_EVERY == 0:
             error = float(pl_module.error(trainer.datamodule.test))
             self.course.append([batch_idx + 1, round(self.spent, 3), _finite(error)])
@@ -117,7 +117,7 @@ def train(task: Task) -> Record:
         start=_first(monitor),
         end=_last(monitor),
         found=dict(model.found()),
-        seconds=round(course.spent - monitor.guard.seconds, 3),
+        seconds=round(course.spent, 3),
     )
 
 

@@ -40,6 +40,7 @@ def cole_hopf(points: Tensor, nu: float) -> Tensor:
     return -(f * torch.sin(math.pi * y)).sum(1, keepdim=True)
 
 
+@pytest.mark.slow
 def test_references_have_converged_as_their_docstrings_say():
     found = references.convergence()
     assert found.keys() == LIMITS.keys()
