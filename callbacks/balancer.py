@@ -153,7 +153,7 @@ class NTKBalancer(KernelCallback):
 
     def reset(self) -> None:
         super().reset()
-        self._update.terms.reset()
+        self._update.reset()
         self._on_gradients.forget()
 
     def _restart(self) -> None:
@@ -264,11 +264,11 @@ class NTKBalancer(KernelCallback):
         return self._on_gradients.on_heads(loss)
 
     def weight_of(self, name: str) -> float:
-        """Weight in force of a term on gradients; a new one has 1 until the next update."""
+        """Weight in force of a term on gradients; by the rule a new one has 1 until updated."""
         if self._on_gradients.rest or not matches(name, self.finder.include):
             return 1.0
         self._update.meet([name])
-        return self.weights.setdefault(name, 1.0)
+        return self.weights.setdefault(name, self._update.terms.factor)
 
     def weighed(self, name: str, gradient: Tensor) -> Tensor:
         return self._on_gradients.weighed(name, gradient)

@@ -269,7 +269,7 @@ def test_callbacks_can_be_pickled_after_a_fit(rule: Any):
 
 def test_a_norm_has_no_points_and_is_said_to_have_none():
     module = make(Written, lambda r: r.norm(dim=0).square().mean())
-    with told_once("the loss takes a norm of it"):
+    with told_once("its points cannot be weighed one by one"):
         fit(module, NTKBalancer(rule="pointwise"), steps=3)
 
 
@@ -391,6 +391,46 @@ def test_weights_are_scaled_as_the_learning_rate_rises():
     first = float(balancer.history["ntk/weight/pde"][0, 1])
     assert balancer.weights["pde"] < 0.5 * first
     assert bool(module.w.weight.isfinite().all())
+
+
+def test_a_scaled_run_goes_on_as_without_a_stop(tmp_path: Path):
+    """The bound is followed as the learning rate rises, and known after a restart."""
+
+    class Rising(Two):
+        def configure_optimizers(self) -> Any:
+            sgd = torch.optim.SGD(self.parameters(), lr=0.02)
+            rises = torch.optim.lr_scheduler.LambdaLR(sgd, lambda step: 0.1 + step / 10)
+            return {"optimizer": sgd, "lr_scheduler": {"scheduler": rises, "interval": "step"}}
+
+    whole, half, again = Rising(0.0), Rising(0.0), Rising(0.0)
+    said = "with the new weights the learning rate"
+    with told_once(said):
+        fit(whole, NTKBalancer(), steps=16, **ONE_BATCH)
+    with told_once(said):
+        run = fit(half, NTKBalancer(), steps=8, **ONE_BATCH)
+    run.save_checkpoint(tmp_path / "half.ckpt")
+    with told_once(said):
+        fit(again, NTKBalancer(), steps=16, ckpt=tmp_path / "half.ckpt", **ONE_BATCH)
+    assert same(whole, again)
+    assert not same(whole, half)
+
+
+def test_a_new_term_shares_the_factor_of_the_others():
+    class Late(Two):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            if batch_idx < 2:
+                loss = (100 * self.w.weight[:, 0] - 1).square().mean()
+                self.log("pde", loss)
+                return loss
+            return super().training_step(batch, batch_idx)
+
+    balancer = NTKBalancer()
+    with told_once("with the new weights the learning rate"):
+        run = fit(Late(0.05), balancer, steps=2)
+    factor = balancer.weights["pde"]
+    assert factor < 0.1
+    assert balancer.weight_of("new") == factor
+    assert run.global_step == 2
 
 
 def test_weights_of_points_are_held_against_the_bound_too():

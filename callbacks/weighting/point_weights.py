@@ -100,15 +100,15 @@ class PointWeights:
 
 
 NO_POINTS = (
-    "the loss takes a norm of it, or has no row a point that could be weighed, so it is weighed as "
-    "a whole. Use a mean of squares, or a larger max_rows where rows are sampled."
+    "its points cannot be weighed one by one (the loss takes the square of a norm, or rows are "
+    "sampled), so the term is weighed as a whole. Use a mean of squares, or a larger max_rows."
 )
 """Why points have no weights."""
 
 POINTS_IN_LOSS = (
     "NTKBalancer(rule='pointwise') weighs single points, and the LossWeights of your module hold "
-    "one number a term. Take the LossWeights out, so that weights are put on gradients, or another "
-    "rule."
+    "one number a term. Take the LossWeights out, so that weights are put on gradients, or take "
+    "another rule."
 )
 """Why the two do not go together."""
 

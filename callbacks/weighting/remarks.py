@@ -77,8 +77,8 @@ class Remarks:
             "unstable",
             f"with the new weights the learning rate {lr:.3g} lies above the largest that plain "
             "gradient descent stands, 2 / lambda_max of the weighted kernel, so all of them were "
-            f"multiplied by {factor:.3g}, which keeps their ratios. It holds until the kernel is "
-            "another one: update more often where it moves fast. Lower the learning rate by as "
+            f"multiplied by {factor:.3g}, which keeps their ratios. That is of the kernel as it "
+            "was measured: update more often where it changes fast. Lower the learning rate by as "
             "much to have the weights as they are; keep_stable=False leaves them alone.",
         )
 

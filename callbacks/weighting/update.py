@@ -18,7 +18,7 @@ from pinn_ntk.looks.look import Look
 from pinn_ntk.looks.parameters import largest_rate, may_descend_plainly
 from pinn_ntk.weights.limits import Limits
 from pinn_ntk.weights.rule import BalancingRule, Costs
-from pinn_ntk.weights.stability import sharpness, stable_factor
+from pinn_ntk.weights.stability import Sharpness, sharpness
 from pinn_ntk.weights.term_weights import TermWeights
 
 if TYPE_CHECKING:
@@ -40,7 +40,12 @@ class WeightUpdate:
     ) -> None:
         self.terms, self.limits = TermWeights(rule, limits), limits
         self.keep_stable = keep_stable
-        self._open = False
+        self._open, self._sharp = False, Sharpness()
+
+    def reset(self) -> None:
+        """Another module is trained."""
+        self.terms.reset()
+        self._sharp = Sharpness()
 
     def restart(self, guard: Guard) -> None:
         """A fit starts."""
@@ -48,9 +53,6 @@ class WeightUpdate:
         self.in_loss: WeightsInLoss | None = None
         self.step: int | None = None
         self.look: Look | None = None  # that is measured
-        self._sharp: dict[frozenset[str], float] = {}  # terms measured together -> lr over bound
-        self._total = 0.0  # of all terms, on all ranks
-        self._rate: float | None = None  # learning rate that it is of
         self.now, self._failures, self._retry = False, 0, 0
         self._alone = True
         self._errors: dict[str, float] = {}  # standard errors of costs that were estimated
@@ -168,13 +170,11 @@ class WeightUpdate:
         look, found = self.look, None
         if look is not None:
             found = self.guard.run("the stable step", partial(self._sharpness, look))
-            names = frozenset(look.residuals)
-            self._sharp = {n: s for n, s in self._sharp.items() if n.isdisjoint(names)}
-            self._sharp[names] = found or 0.0
         if found is None and self.keep_stable:
             self._remarks.no_bound()
-        self._total = largest_of_all_ranks(trainer, sum(self._sharp.values()))
-        self._rate = largest_rate(trainer.optimizers)
+        own = self._sharp.measured(() if look is None else look.residuals, found or 0.0)
+        self._sharp.total = largest_of_all_ranks(trainer, own)
+        self._sharp.rate = largest_rate(trainer.optimizers)
         self.follow(trainer)
 
     def _sharpness(self, look: Look) -> float | None:
@@ -183,15 +183,14 @@ class WeightUpdate:
     def follow(self, trainer: pl.Trainer) -> None:
         """Scale by the learning rate of now: it may have risen since weights were measured."""
         rate = largest_rate(trainer.optimizers)
-        if not self._total or not self._rate or rate is None:
+        factor = self._sharp.factor(rate)
+        if factor is None or rate is None or factor == self.terms.factor:
             return
-        factor = stable_factor(self._total * rate / self._rate)
-        if factor != self.terms.factor:
-            self.terms.scale(factor)
-            if self.in_loss is not None:
-                self.in_loss.prepare(self.terms.weights)
-            if factor < 1:
-                self._remarks.scaled(factor, rate)
+        self.terms.scale(factor)
+        if self.in_loss is not None:
+            self.in_loss.prepare(self.terms.weights)
+        if factor < 1:
+            self._remarks.scaled(factor, rate)
 
     def _factors(self, look: Look) -> dict[str, float]:
         """Term -> what the rule's weights multiply its weight in the differentiated loss with."""
@@ -208,9 +207,10 @@ class WeightUpdate:
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values."""
-        return {**self.terms.state_dict(), "due": self._open}
+        return {**self.terms.state_dict(), "due": self._open, "sharp": self._sharp.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from there."""
         self.terms.load_state_dict(state)
         self._open = bool(state.get("due", False))
+        self._sharp = Sharpness.of_state(state.get("sharp", {}))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor
 
@@ -56,3 +58,41 @@ def stable_factor(sharp: float) -> float:
     (1.0, 0.2)
     """
     return 1.0 if sharp < 1 else SHARE / sharp
+
+
+@dataclass
+class Sharpness:
+    """What is known of the stability of all terms, which may be measured apart from each other."""
+
+    parts: dict[frozenset[str], float] = field(default_factory=dict)  # terms measured together
+    total: float = 0.0  # of all, on all processes
+    rate: float | None = None  # learning rate that it is of
+
+    def measured(self, terms: Iterable[str], sharp: float) -> float:
+        """Take in what these terms have now; the sum over all terms.
+
+        >>> known = Sharpness()
+        >>> known.measured(["pde"], 2.0), known.measured(["bc"], 1.0), known.measured(["pde"], 0.5)
+        (2.0, 3.0, 1.5)
+        """
+        names = frozenset(terms)
+        apart = {known: s for known, s in self.parts.items() if known.isdisjoint(names)}
+        self.parts = apart | {names: sharp}
+        return sum(self.parts.values())
+
+    def factor(self, rate: float | None) -> float | None:
+        """What all weights are to be multiplied with at a learning rate; None where unknown."""
+        if not self.total or not self.rate or rate is None:
+            return None
+        return stable_factor(self.total * rate / self.rate)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        parts = [[sorted(names), sharp] for names, sharp in self.parts.items()]
+        return {"parts": parts, "total": self.total, "rate": self.rate}
+
+    @classmethod
+    def of_state(cls, state: Mapping[str, Any]) -> Sharpness:
+        """What `state_dict` gave; nothing is known of an empty state."""
+        parts = {frozenset(names): sharp for names, sharp in state.get("parts", [])}
+        return cls(parts, state.get("total", 0.0), state.get("rate"))
