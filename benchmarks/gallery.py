@@ -1,4 +1,4 @@
-"""Which balancing rule when: ten problems, eight rules, two designs of points, three seeds.
+"""Which balancing rule when: ten problems, eight columns, two designs of points, three seeds.
 
     python -m benchmarks.gallery              # trains what is missing, two runs side by side
     python -m benchmarks.gallery wave burgers # some of it, by part of the name of the script

@@ -6,9 +6,9 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any
 
-from benchmarks.gallery_problems import DESIGNS, PROBLEMS, RULES, SETTINGS, STEPS
+from benchmarks.gallery_figure import draw
+from benchmarks.gallery_problems import DESIGNS, PROBLEMS, RULES, SETTINGS, STEPS, example
 from benchmarks.gallery_table import (
     HOW,
     Runs,
@@ -26,8 +26,6 @@ from benchmarks.report import ROOT
 PAGE = ROOT / "docs" / "gallery.md"
 FIGURE = ROOT / "docs" / "figures" / "gallery.png"
 BEGIN, END = "<!-- made by python -m benchmarks.gallery --page -->", "<!-- end -->"
-ACROSS = 5
-"""Problems in a row of the figure."""
 WHOLE = 3 * len(DESIGNS) * len(PROBLEMS) * len(RULES)
 
 
@@ -53,6 +51,8 @@ def body(runs: Runs) -> str:
         "### How the default is decided",
         HOW,
         verdict(of_rules, runs),
+        "### Published, with other budgets",
+        published(),
         "### Cost",
         costs(of_rules),
         "### At the best step",
@@ -138,6 +138,12 @@ def spectra(runs: Runs) -> str:
     return f"Seed 0.\n\n{table(head, rows)}"
 
 
+def published() -> str:
+    """What the scripts quote; the budgets stand in it."""
+    rows = [[p.title, example(p.script).PUBLISHED] for p in PROBLEMS]
+    return table(["problem", "relative L2 error"], rows)
+
+
 def costs(runs: Runs) -> str:
     """Seconds of one core a step, of problems that all rules have."""
     keys = [{r["problem"] + r["design"] for r in runs if r["column"] == c} for c in RULES]
@@ -204,41 +210,3 @@ def _spread(runs: Runs) -> str:
 
 def _of_terms(values: Mapping[str, float], how: str) -> str:
     return ", ".join(f"{t.removeprefix('loss_')} {value:{how}}" for t, value in values.items())
-
-
-def draw(runs: Runs, path: Path) -> None:
-    """Error against steps, and below it against seconds of one core; five problems a row."""
-    from matplotlib.figure import Figure
-
-    shown = [p for p in PROBLEMS if any(r["problem"] == p.title for r in runs)]
-    rows = 2 * math.ceil(max(len(shown), 1) / ACROSS)
-    figure = Figure(figsize=(13.0, 2.5 * rows + 0.5), layout="constrained")
-    panels = figure.subplots(rows, ACROSS, squeeze=False)
-    for panel in panels.flat:
-        panel.set_visible(False)
-    colours = {column: f"C{i}" for i, column in enumerate(RULES)}
-    for i, problem in enumerate(shown):
-        row, column = 2 * (i // ACROSS), i % ACROSS
-        of = [r for r in runs if (r["problem"], r["design"]) == (problem.title, DESIGNS[0])]
-        _panels(panels[row : row + 2, column], problem.title, of, colours)
-    lines = [panels[0, 0].plot([], [], color=c)[0] for c in colours.values()]
-    figure.legend(lines, list(colours), loc="outside lower center", ncols=8, fontsize=9)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=100)
-
-
-def _panels(pair: Any, title: str, runs: Runs, colours: Mapping[str, str]) -> None:
-    for panel, label in zip(pair, ("step", "seconds of one core"), strict=True):
-        panel.set_visible(True)
-        panel.set(yscale="log", xlabel=label, ylabel="relative L2 error")
-    pair[0].set_title(title, fontsize=10)
-    for run in runs:
-        if run["column"] in colours:
-            _curve(pair, run, colours[run["column"]])
-
-
-def _curve(panels: Any, run: Mapping[str, Any], colour: str) -> None:
-    steps, seconds, found = zip(*run["course"], strict=True)
-    values = [math.nan if e is None or math.isinf(e) else e for e in found]
-    for panel, x in zip(panels, (steps, seconds), strict=True):
-        panel.plot(x, values, color=colour, linewidth=1.0, alpha=0.8)
