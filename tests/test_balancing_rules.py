@@ -536,3 +536,16 @@ def test_all_processes_set_the_same_weights(tmp_path: Path):
     assert len(results) == 2 * 5
     assert len(set(results)) == 5  # both ranks have the same weights and parameters
     assert all(ast.literal_eval(weights)["bc"] > 1.1 for _, weights, _ in results)
+
+
+def test_terms_that_cannot_be_measured_are_not_said_to_be_absent():
+    """A run that diverged says so, and not that its terms were in no batch."""
+
+    class Diverges(Pinn):
+        def losses(self, residuals: dict[str, Tensor]) -> dict[str, Tensor]:
+            bad = float("nan") if self.global_step > 3 else 1.0
+            return super().losses({n: r * bad for n, r in residuals.items()})
+
+    options = {"max_epochs": -1, "limit_train_batches": 2}
+    with told_once("weighting the loss failed with ResidualError"):
+        fit(make(Diverges), NTKBalancer(every_n_steps=4), steps=24, **options)

@@ -202,8 +202,9 @@ class WeightUpdate:
         return {n: look.scale * by_term.get(n, 1.0) / held.get(n, 1.0) for n in look.terms}
 
     def epoch_ends(self, batch: int) -> None:
-        """Say which terms are waited for in vain."""
-        self._remarks.epoch_ends(self.terms.waiting if self.terms.measured else [], batch)
+        """Say which terms are waited for in vain, unless it is measuring that fails."""
+        absent = self.terms.measured and not self._failures
+        self._remarks.epoch_ends(self.terms.waiting if absent else [], batch)
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values."""
