@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
+from benchmarks.gallery_beforehand import foretold, spectra
 from benchmarks.gallery_figure import draw
-from benchmarks.gallery_problems import DESIGNS, PROBLEMS, RULES, SETTINGS, STEPS, example
+from benchmarks.gallery_problems import (
+    DESIGNS,
+    PROBLEMS,
+    RULES,
+    SEEDS,
+    SETTINGS,
+    STEPS,
+    example,
+)
 from benchmarks.gallery_table import (
     HOW,
     Runs,
@@ -21,21 +29,39 @@ from benchmarks.gallery_table import (
     whole,
     worst_cases,
 )
+from benchmarks.markdown import number, table
 from benchmarks.report import ROOT
 
 PAGE = ROOT / "docs" / "gallery.md"
 FIGURE = ROOT / "docs" / "figures" / "gallery.png"
+README = ROOT / "README.md"
 BEGIN, END = "<!-- made by python -m benchmarks.gallery --page -->", "<!-- end -->"
-WHOLE = 3 * len(DESIGNS) * len(PROBLEMS) * len(RULES)
+WHOLE = sum(map(len, SEEDS.values())) * len(PROBLEMS) * len(RULES)
 
 
-def page(runs: Runs, path: Path = PAGE, figure: Path = FIGURE) -> None:
-    """Write the part of the page between the marks, and draw the figure."""
-    text = path.read_text()
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    path.write_text(f"{before}{BEGIN}\n\n{body(runs)}\n\n{END}{after}")
+def page(runs: Runs, path: Path = PAGE, figure: Path = FIGURE, readme: Path = README) -> None:
+    """Write what stands between the marks of the page and of README, and draw the figure."""
+    for file, made in ((path, body(runs)), (readme, summary(runs))):
+        before, _, rest = file.read_text().partition(BEGIN)
+        _, _, after = rest.partition(END)
+        file.write_text(f"{before}{BEGIN}\n\n{made}\n\n{END}{after}")
     draw(runs, figure)
+
+
+def summary(runs: Runs) -> str:
+    """README's table: without weights, with the rule that is taken, with the best rule."""
+    of_rules = [run for run in runs if run["column"] in RULES]
+    of_design = [run for run in of_rules if run["design"] == DESIGNS[0]]
+    taken, found, rows = decided(of_rules, list(RULES)), medians(of_design), []
+    for title, of in ((p.title, found.get((p.title, DESIGNS[0]), {})) for p in PROBLEMS):
+        if of.keys() >= RULES.keys():
+            best = min(RULES, key=lambda column: of[column])
+            plain, weighted = (
+                _spread([r for r in of_design if (r["problem"], r["column"]) == (title, c)])
+                for c in ("none", taken)
+            )
+            rows.append([title, plain, weighted, f"{number(of[best])} ({best})"])
+    return table(["problem", "without weights", f"`{taken}`", "best rule of each"], rows)
 
 
 def body(runs: Runs) -> str:
@@ -63,6 +89,8 @@ def body(runs: Runs) -> str:
         bounds(of_rules),
         "### What the spectra had said at the first step",
         spectra(of_rules),
+        "### What the verdict says without balancing, and what weights gain",
+        foretold(of_rules),
     ]
     return "\n\n".join(parts)
 
@@ -117,27 +145,6 @@ def bounds(runs: Runs) -> str:
     return f"{said}\n\n{table(['problem', *RULES], rows)}"
 
 
-def spectra(runs: Runs) -> str:
-    """Traces a row, effective ranks and conditions at the first step, by term."""
-    rows = []
-    for problem in PROBLEMS:
-        found = [r for r in runs if r["problem"] == problem.title and r["design"] == DESIGNS[0]]
-        if not found:
-            continue
-        run = min(found, key=lambda r: (r["seed"], r["column"]))
-        start, count = run["start"], run["rows"]
-        per_row = {t: start[f"trace/{t}"] / n for t, n in count.items() if f"trace/{t}" in start}
-        rows.append([
-            problem.title,
-            ", ".join(f"{t.removeprefix('loss_')} {n}" for t, n in count.items()),
-            _of_terms(per_row, ".2g"),
-            _of_terms({t: start.get(f"effective_rank/{t}", math.nan) for t in per_row}, ".2g"),
-            f"{max(per_row.values()) / min(per_row.values()):.2g}",
-        ])  # fmt: skip
-    head = ["problem", "rows", "trace a row", "effective rank", "largest over smallest trace a row"]
-    return f"Seed 0.\n\n{table(head, rows)}"
-
-
 def published() -> str:
     """What the scripts quote; the budgets stand in it."""
     rows = [[p.title, example(p.script).PUBLISHED] for p in PROBLEMS]
@@ -186,17 +193,6 @@ def _so_far(rule: str, cells: int) -> str:
     return f"So far, of the {of} rows that all rules have, **{rule}** would follow."
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def number(value: float) -> str:
-    """Two digits; what diverged is infinite."""
-    return "diverged" if math.isinf(value) else f"{value:.2g}"
-
-
 def _cells(runs: Runs, problem: str, cell: Callable[[Runs], str]) -> list[str]:
     found = [[r for r in runs if (r["problem"], r["column"]) == (problem, c)] for c in RULES]
     return [cell(of) if of else "-" for of in found]
@@ -206,7 +202,3 @@ def _spread(runs: Runs) -> str:
     found = sorted(error_of(run) for run in runs)
     middle = number(median(found))
     return f"{middle} ({number(found[0])}, {number(found[-1])})" if found[1:] else middle
-
-
-def _of_terms(values: Mapping[str, float], how: str) -> str:
-    return ", ".join(f"{t.removeprefix('loss_')} {value:{how}}" for t, value in values.items())

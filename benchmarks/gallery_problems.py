@@ -33,6 +33,9 @@ NETWORK = {"width": 50, "depth": 3}
 DESIGNS = ("all points", "a tenth of the boundary")
 """Each problem is also trained with its boundary points cut to a tenth."""
 
+SEEDS = {DESIGNS[0]: (0, 1, 2), DESIGNS[1]: (0,)}
+"""Of each design."""
+
 
 @dataclass(frozen=True)
 class GalleryProblem:

@@ -16,7 +16,7 @@ from benchmarks.gallery_table import decided, decided_setting, harm, medians, wo
 from pinn_ntk.callbacks import NTKBalancer
 from tests.scripts import ROOT
 
-PAGE = ROOT / "docs" / "gallery.md"
+PAGE, README = ROOT / "docs" / "gallery.md", ROOT / "README.md"
 
 
 def run(problem: str, column: str, *errors: float | None, seconds: float = 1.0, **more: Any) -> Any:
@@ -34,7 +34,7 @@ def run(problem: str, column: str, *errors: float | None, seconds: float = 1.0, 
             "course": [[1, 0.1, 1.0], [10, 0.5, error]],
             "weights": {"loss_b": 2.0},
             "rows": {"loss_b": 2, "loss_r": 4},
-            "end": {"lr": 1.0, "max_stable_lr": 2.0},
+            "end": {"lr": 1.0, "max_stable_lr": 2.0, "verdict": 23.0},
             "start": {"trace/loss_b": 2.0, "trace/loss_r": 40.0, "effective_rank/loss_b": 1.5},
             **more,
         }
@@ -129,7 +129,7 @@ def test_every_column_is_a_balancer_and_every_problem_an_example():
     assert len(set(balancers)) == len(columns)
     scripts = {file.stem for file in (ROOT / "examples").glob("*.py")}
     assert {problem.script for problem in PROBLEMS} == scripts
-    assert len(gallery.tasks(RULES)) == len(RULES) * len(PROBLEMS) * 2 * 3 == gallery_page.WHOLE
+    assert len(gallery.tasks(RULES)) == len(RULES) * len(PROBLEMS) * 4 == gallery_page.WHOLE
 
 
 @pytest.fixture
@@ -193,14 +193,14 @@ def test_what_was_trained_is_not_trained_again(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(gallery, "as_completed", list)
     path = tmp_path / "gallery.json"
     gallery.main(["helm", "--json", str(path)])
-    assert len(made_now) == len(RULES) * 2 * 3
+    assert len(made_now) == len(RULES) * 4
     made_now.clear()
     report = json.loads(path.read_text())
     report["runs"] = report["runs"][5:]
     path.write_text(json.dumps(report))
     gallery.main(["helm", "--json", str(path)])
     assert len(made_now) == 5
-    assert len(gallery.kept(path)) == len(RULES) * 2 * 3
+    assert len(gallery.kept(path)) == len(RULES) * 4
 
 
 # --- The page
@@ -213,9 +213,10 @@ def test_the_page_holds_all_numbers(tmp_path: Path):
         for column, error in zip(RULES, (1.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, None), strict=True)
         for one in run(problem.title, column, error, error, error)
     ]
-    path, figure = tmp_path / "gallery.md", tmp_path / "gallery.png"
-    path.write_text(f"# Head\n\n{gallery_page.BEGIN}\nold\n{gallery_page.END}\n\nfoot\n")
-    gallery_page.page(runs, path, figure)
+    path, figure, readme = (tmp_path / name for name in ("gallery.md", "gallery.png", "README.md"))
+    for file in (path, readme):
+        file.write_text(f"# Head\n\n{gallery_page.BEGIN}\nold\n{gallery_page.END}\n\nfoot\n")
+    gallery_page.page(runs, path, figure, readme)
     text = path.read_text()
     assert text.startswith("# Head")
     assert text.endswith("foot\n")
@@ -226,11 +227,15 @@ def test_the_page_holds_all_numbers(tmp_path: Path):
     assert "| trace | 1 | 0.1 |" in text
     assert "So far" in text  # the other design is missing
     assert "b 1, r 10" in text  # traces a row
+    assert "| Burgers | nothing wrong is seen (3) | 1 | 10 (trace) | 0 (pointwise) |" in text
+    shown = readme.read_text()
+    assert "| Burgers | 1 (1, 1) | 0.1 (0.1, 0.1) | 0.1 (trace) |" in shown
+    assert "old" not in shown
     assert figure.stat().st_size > 10_000
 
 
-def test_the_page_of_the_docs_is_made_of_the_results():
+def test_the_page_and_readme_are_made_of_the_results():
     runs = list(gallery.kept(gallery.RESULTS).values())
-    text = PAGE.read_text()
-    between = text.partition(gallery_page.BEGIN)[2].partition(gallery_page.END)[0].strip()
-    assert between == gallery_page.body(runs)
+    for file, made in ((PAGE, gallery_page.body(runs)), (README, gallery_page.summary(runs))):
+        between = file.read_text().partition(gallery_page.BEGIN)[2].partition(gallery_page.END)[0]
+        assert between.strip() == made
