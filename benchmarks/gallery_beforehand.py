@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from scipy.stats import spearmanr
 
 from benchmarks.gallery_problems import DESIGNS, PROBLEMS, RULES
 from benchmarks.gallery_table import Runs, medians, ratio
@@ -20,17 +23,16 @@ def spectra(runs: Runs) -> str:
         if not found:
             continue
         run = min(found, key=lambda r: (r["seed"], r["column"]))
-        start, count = run["start"], run["rows"]
-        per_row = {t: start[f"trace/{t}"] / n for t, n in count.items() if f"trace/{t}" in start}
+        start, per_row = run["start"], _per_row(run)
         rows.append([
             problem.title,
-            ", ".join(f"{t.removeprefix('loss_')} {n}" for t, n in count.items()),
+            _of_terms(run["rows"], "d"),
             _of_terms(per_row, ".2g"),
             _of_terms({t: start.get(f"effective_rank/{t}", math.nan) for t in per_row}, ".2g"),
-            f"{max(per_row.values()) / min(per_row.values()):.2g}",
+            f"{_spread(per_row.values()):.2g}",
         ])  # fmt: skip
     head = ["problem", "rows", "trace a row", "effective rank", "largest over smallest trace a row"]
-    return f"Seed 0.\n\n{table(head, rows)}"
+    return f"Seed 0.\n\n{table(head, rows)}\n\n{correlations(runs)}"
 
 
 def foretold(runs: Runs) -> str:
@@ -58,6 +60,42 @@ def foretold(runs: Runs) -> str:
         "rule, medians, with all points."
     )
     return f"{said}\n\n{table(head, rows)}"
+
+
+def correlations(runs: Runs) -> str:
+    """Spearman's rank correlation of ratios of traces and of weights with what `trace` gains."""
+    found, start, end, gains = medians(runs), [], [], []
+    for problem in PROBLEMS:
+        of = found.get((problem.title, DESIGNS[0]), {})
+        if of.keys() >= {"none", "trace"}:
+            run = _first(runs, problem.title, "trace")
+            start.append(_spread(_per_row(run).values()))
+            end.append(_spread(run["weights"].values()))
+            gains.append(ratio(of["none"], of["trace"]))
+    if len(gains) < len(PROBLEMS):
+        return "Nothing can be said of the gain yet."
+    first, last = (float(spearmanr(which, gains).statistic) for which in (start, end))
+    return (
+        "Over the ten problems, the rank correlation of the gain of `trace` (error without "
+        f"balancing over its error) with the last column is {first:.2f}; with the largest over the "
+        f"smallest of its weights at the end it is {last:.2f}."
+    )
+
+
+def _first(runs: Runs, problem: str, column: str) -> Mapping[str, Any]:
+    """Seed 0, with all points."""
+    wanted = (problem, DESIGNS[0], column, 0)
+    return next(r for r in runs if (r["problem"], r["design"], r["column"], r["seed"]) == wanted)
+
+
+def _per_row(run: Mapping[str, Any]) -> dict[str, float]:
+    start, rows = run["start"], run["rows"]
+    return {t: start[f"trace/{t}"] / n for t, n in rows.items() if f"trace/{t}" in start}
+
+
+def _spread(values: Iterable[float]) -> float:
+    of = list(values)
+    return max(of) / min(of)
 
 
 def _causes(runs: Runs) -> Counter[str]:

@@ -68,8 +68,9 @@ def body(runs: Runs) -> str:
     """All tables."""
     of_rules = [run for run in runs if run["column"] in RULES]
     made = (
-        f"{len(of_rules)} of {WHOLE} runs of {STEPS} steps were made; a cell has the median over "
-        "the seeds of the relative L2 error at the end, in brackets the smallest and the largest."
+        f"{len(of_rules)} of {WHOLE} runs of {STEPS} steps were made: three seeds with all points, "
+        "one with a tenth of the boundary. A cell has the median over the seeds of the "
+        "relative L2 error at the end, in brackets the smallest and the largest."
     )
     parts = [
         made,
