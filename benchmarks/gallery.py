@@ -23,7 +23,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from benchmarks.gallery_problems import DESIGNS, PROBLEMS, RULES, SEEDS, SETTINGS
+from benchmarks.gallery_problems import DESIGNS, PROBLEMS, RULES, SEEDS, SETTINGS, SPARSER
 from benchmarks.gallery_run import Task, train
 from benchmarks.gallery_table import decided
 from benchmarks.report import FOLDER, begun, parser, read
@@ -94,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     columns: list[str] = list(RULES)
     if asked.settings:
         rule = decided(list(done.values()), columns)
-        columns = [f"{rule} + {setting}" for setting in SETTINGS]
+        columns = [f"{rule} + {setting}" for setting in SETTINGS | SPARSER]
     designs = DESIGNS[:1] if asked.settings else DESIGNS
     trained(tasks(columns, asked.scripts, designs), done, asked.json, asked.jobs)
     return {"runs": list(done.values())}

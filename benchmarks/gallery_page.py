@@ -2,33 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
 from benchmarks.gallery_beforehand import foretold, spectra
+from benchmarks.gallery_cells import by_problem, spread
+from benchmarks.gallery_default import WHOLE, verdict
 from benchmarks.gallery_figure import draw
-from benchmarks.gallery_problems import (
-    DESIGNS,
-    PROBLEMS,
-    RULES,
-    SEEDS,
-    SETTINGS,
-    STEPS,
-    example,
-)
-from benchmarks.gallery_table import (
-    HOW,
-    Runs,
-    cost,
-    decided,
-    decided_setting,
-    error_of,
-    harm,
-    medians,
-    whole,
-    worst_cases,
-)
+from benchmarks.gallery_problems import DESIGNS, PROBLEMS, RULES, STEPS, example
+from benchmarks.gallery_table import HOW, Runs, cost, decided, error_of, medians
 from benchmarks.markdown import number, table
 from benchmarks.report import ROOT
 
@@ -36,7 +18,6 @@ PAGE = ROOT / "docs" / "gallery.md"
 FIGURE = ROOT / "docs" / "figures" / "gallery.png"
 README = ROOT / "README.md"
 BEGIN, END = "<!-- made by python -m benchmarks.gallery --page -->", "<!-- end -->"
-WHOLE = sum(map(len, SEEDS.values())) * len(PROBLEMS) * len(RULES)
 
 
 def page(runs: Runs, path: Path = PAGE, figure: Path = FIGURE, readme: Path = README) -> None:
@@ -57,7 +38,7 @@ def summary(runs: Runs) -> str:
         if of.keys() >= RULES.keys():
             best = min(RULES, key=lambda column: of[column])
             plain, weighted = (
-                _spread([r for r in of_design if (r["problem"], r["column"]) == (title, c)])
+                spread([r for r in of_design if (r["problem"], r["column"]) == (title, c)])
                 for c in ("none", taken)
             )
             rows.append([title, plain, weighted, f"{number(of[best])} ({best})"])
@@ -99,8 +80,8 @@ def body(runs: Runs) -> str:
 def errors(runs: Runs, design: str) -> str:
     """Problem x rule: median, least and largest error."""
     of_design = [run for run in runs if run["design"] == design]
-    rows = [[p.title, *_cells(of_design, p.title, _spread)] for p in PROBLEMS]
-    return f"### {design[0].upper()}{design[1:]}\n\n{table(['problem', *RULES], rows)}"
+    made = by_problem(of_design, RULES, spread)
+    return f"### {design[0].upper()}{design[1:]}\n\n{made}"
 
 
 def best(runs: Runs) -> str:
@@ -111,9 +92,9 @@ def best(runs: Runs) -> str:
         return f"{number(median(error_of(run, 'best') for run in of))} ({steps:g})"
 
     of_design = [run for run in runs if run["design"] == DESIGNS[0]]
-    rows = [[p.title, *_cells(of_design, p.title, cell)] for p in PROBLEMS]
+    made = by_problem(of_design, RULES, cell)
     said = "Median of the smallest error of the course, and of its step in brackets."
-    return f"{said}\n\n{table(['problem', *RULES], rows)}"
+    return f"{said}\n\n{made}"
 
 
 def weights(runs: Runs) -> str:
@@ -124,8 +105,8 @@ def weights(runs: Runs) -> str:
         return ", ".join(f"{t.removeprefix('loss_')} {w:.3g}" for t, w in found.items()) or "1"
 
     first = [run for run in runs if run["design"] == DESIGNS[0] and run["seed"] == 0]
-    rows = [[p.title, *_cells(first, p.title, cell)] for p in PROBLEMS]
-    return f"Seed 0, all points.\n\n{table(['problem', *RULES], rows)}"
+    made = by_problem(first, RULES, cell)
+    return f"Seed 0, all points.\n\n{made}"
 
 
 def bounds(runs: Runs) -> str:
@@ -138,12 +119,12 @@ def bounds(runs: Runs) -> str:
         return f"{median(ratios):.2g}" if ratios else "-"
 
     of_design = [run for run in runs if run["design"] == DESIGNS[0]]
-    rows = [[p.title, *_cells(of_design, p.title, cell)] for p in PROBLEMS]
+    made = by_problem(of_design, RULES, cell)
     said = (
         "Median over the seeds. The bound is that of plain gradient descent; Adam, which trained "
         "here, is not bound by it."
     )
-    return f"{said}\n\n{table(['problem', *RULES], rows)}"
+    return f"{said}\n\n{made}"
 
 
 def published() -> str:
@@ -160,46 +141,3 @@ def costs(runs: Runs) -> str:
     rows = [[c, f"{1e3 * seconds[c] / STEPS:.3g}"] for c in RULES if c in seconds]
     said = "Milliseconds of one core a step, mean over runs that all rules have, two side by side."
     return f"{said}\n\n{table(['rule', 'ms'], rows)}"
-
-
-def verdict(of_rules: Runs, runs: Runs) -> str:
-    """Worst cases of each rule, and what follows."""
-    columns, cells = list(RULES), whole(medians(of_rules), RULES)
-    if not cells:
-        return "Nothing can be said yet."
-    worst, harms = worst_cases(cells, columns), harm(cells, columns)
-    rows = [[c, number(worst[c]), number(harms[c])] for c in columns]
-    made = table(["rule", "worst ratio to the best rule", "worst ratio to none"], rows)
-    done = len(of_rules) == WHOLE
-    rule = decided([run for run in of_rules if (run["problem"], run["design"]) in cells], columns)
-    said = f"The rule that follows is **{rule}**." if done else _so_far(rule, len(cells))
-    return f"{made}\n\n{said}\n\n{settings(runs, rule)}".rstrip()
-
-
-def settings(runs: Runs, rule: str) -> str:
-    """Worst cases of other settings of the rule that is taken; empty before they are trained."""
-    columns = [rule, *(f"{rule} + {setting}" for setting in SETTINGS)]
-    cells = whole(medians(runs), columns)
-    if not cells:
-        return ""
-    worst = worst_cases(cells, columns)
-    rows = [[c, number(worst[c])] for c in columns]
-    found = decided_setting([r for r in runs if (r["problem"], r["design"]) in cells], columns)
-    made = table(["settings", "worst ratio to the best"], rows)
-    return f"{made}\n\nThe settings that follow are those of **{found}**."
-
-
-def _so_far(rule: str, cells: int) -> str:
-    of = f"{cells} of {len(PROBLEMS) * len(DESIGNS)}"
-    return f"So far, of the {of} rows that all rules have, **{rule}** would follow."
-
-
-def _cells(runs: Runs, problem: str, cell: Callable[[Runs], str]) -> list[str]:
-    found = [[r for r in runs if (r["problem"], r["column"]) == (problem, c)] for c in RULES]
-    return [cell(of) if of else "-" for of in found]
-
-
-def _spread(runs: Runs) -> str:
-    found = sorted(error_of(run) for run in runs)
-    middle = number(median(found))
-    return f"{middle} ({number(found[0])}, {number(found[-1])})" if found[1:] else middle

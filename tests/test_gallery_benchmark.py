@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks import gallery, gallery_page, gallery_problems, gallery_run
-from benchmarks.gallery_problems import DESIGNS, PROBLEMS, RULES, SETTINGS, balancer_of
+from benchmarks import gallery, gallery_default, gallery_page, gallery_problems, gallery_run
+from benchmarks.gallery_problems import DESIGNS, PROBLEMS, RULES, SETTINGS, SPARSER, balancer_of
 from benchmarks.gallery_run import Task, train
 from benchmarks.gallery_table import decided, decided_setting, harm, medians, worst_cases
 from pinn_ntk.callbacks import NTKBalancer
@@ -124,12 +124,12 @@ def test_settings_of_the_table_stay_unless_others_are_clearly_better(error: floa
 
 
 def test_every_column_is_a_balancer_and_every_problem_an_example():
-    columns = [*RULES, *(f"trace + {setting}" for setting in SETTINGS)]
+    columns = [*RULES, *(f"trace + {setting}" for setting in SETTINGS | SPARSER)]
     balancers = [repr(NTKBalancer(**balancer_of(column))) for column in columns]
     assert len(set(balancers)) == len(columns)
     scripts = {file.stem for file in (ROOT / "examples").glob("*.py")}
     assert {problem.script for problem in PROBLEMS} == scripts
-    assert len(gallery.tasks(RULES)) == len(RULES) * len(PROBLEMS) * 4 == gallery_page.WHOLE
+    assert len(gallery.tasks(RULES)) == len(RULES) * len(PROBLEMS) * 4 == gallery_default.WHOLE
 
 
 @pytest.fixture
@@ -221,7 +221,7 @@ def test_the_page_holds_all_numbers(tmp_path: Path):
     assert text.startswith("# Head")
     assert text.endswith("foot\n")
     assert "old" not in text
-    assert f"{len(runs)} of {gallery_page.WHOLE} runs" in text
+    assert f"{len(runs)} of {gallery_default.WHOLE} runs" in text
     assert "| Burgers | 1 (1, 1) | 0.1 (0.1, 0.1) |" in text
     assert "diverged" in text
     assert "| trace | 1 | 0.1 |" in text
@@ -232,6 +232,21 @@ def test_the_page_holds_all_numbers(tmp_path: Path):
     assert "| Burgers | 1 (1, 1) | 0.1 (0.1, 0.1) | 0.1 (trace) |" in shown
     assert "old" not in shown
     assert figure.stat().st_size > 10_000
+
+
+def test_the_page_says_what_settings_do():
+    assert gallery_default.settings(run("Burgers", "trace", 0.1), "trace") == ""
+    errors = {"trace": 0.1, **{f"trace + {s}": 0.2 for s in SETTINGS}}
+    runs = made({"Burgers": errors, "Allen-Cahn": errors})
+    text = gallery_default.settings(runs, "trace")
+    assert "| Burgers | 0.1 | 0.2 | 0.2 | 0.2 | 0.2 | - |" in text
+    assert "| trace + ema 0 | 2 |" in text
+    assert "those of **trace**" in text
+    assert "geometric mean" not in text
+    runs += [*run("Burgers", "trace + every 500, ema 0.6", 0.4)]
+    runs += [*run("Allen-Cahn", "trace + every 500, ema 0.6", 0.1)]
+    text = gallery_default.settings(runs, "trace")
+    assert "is 2 in the geometric mean, 1 to 4." in text
 
 
 def test_the_page_and_readme_are_made_of_the_results():
