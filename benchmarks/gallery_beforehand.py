@@ -72,7 +72,7 @@ def correlations(runs: Runs) -> str:
             start.append(_spread(_per_row(run).values()))
             end.append(_spread(run["weights"].values()))
             gains.append(ratio(of["none"], of["trace"]))
-    if len(gains) < len(PROBLEMS):
+    if len(gains) < len(PROBLEMS) or any(len(set(of)) == 1 for of in (start, end, gains)):
         return "Nothing can be said of the gain yet."
     first, last = (float(spearmanr(which, gains).statistic) for which in (start, end))
     return (

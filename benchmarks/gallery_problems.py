@@ -97,7 +97,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 """Other settings that the rule that is chosen is trained with."""
 
-SPARSER: dict[str, dict[str, Any]] = {"every 500, ema 0.6": {"every_n_steps": 500, "ema": 0.6}}
+SPARSER: dict[str, dict[str, Any]] = {
+    "every 500, ema 0.6, no bound": {"every_n_steps": 500, "ema": 0.6, "max_change": float("inf")}
+}
 """An average over as many steps (0.6 is near 0.9 ** 5), at a fifth of the cost."""
 
 

@@ -9,7 +9,14 @@ from typing import Any
 
 import pytest
 
-from benchmarks import gallery, gallery_default, gallery_page, gallery_problems, gallery_run
+from benchmarks import (
+    gallery,
+    gallery_beforehand,
+    gallery_default,
+    gallery_page,
+    gallery_problems,
+    gallery_run,
+)
 from benchmarks.gallery_problems import DESIGNS, PROBLEMS, RULES, SETTINGS, SPARSER, balancer_of
 from benchmarks.gallery_run import Task, train
 from benchmarks.gallery_table import decided, decided_setting, harm, medians, worst_cases
@@ -234,6 +241,19 @@ def test_the_page_holds_all_numbers(tmp_path: Path):
     assert figure.stat().st_size > 10_000
 
 
+def test_rank_correlations_are_those_of_the_ranks():
+    runs = []
+    for i, problem in enumerate(PROBLEMS, start=1):
+        start = {"trace/loss_b": 1.0, "trace/loss_r": 2.0 * i}  # a ratio of i a row
+        weights = {"loss_b": 1.0, "loss_r": 100.0 / i}
+        for column, error in (("none", 1.0), ("trace", 1.0 / i**2)):
+            runs += run(problem.title, column, error, start=start, weights=weights)
+    text = gallery_beforehand.correlations(runs)
+    assert "last column is 1.00" in text
+    assert "at the end it is -1.00" in text
+    assert "yet" in gallery_beforehand.correlations(runs[:-2])
+
+
 def test_the_page_says_what_settings_do():
     assert gallery_default.settings(run("Burgers", "trace", 0.1), "trace") == ""
     errors = {"trace": 0.1, **{f"trace + {s}": 0.2 for s in SETTINGS}}
@@ -243,8 +263,8 @@ def test_the_page_says_what_settings_do():
     assert "| trace + ema 0 | 2 |" in text
     assert "those of **trace**" in text
     assert "geometric mean" not in text
-    runs += [*run("Burgers", "trace + every 500, ema 0.6", 0.4)]
-    runs += [*run("Allen-Cahn", "trace + every 500, ema 0.6", 0.1)]
+    runs += [*run("Burgers", "trace + every 500, ema 0.6, no bound", 0.4)]
+    runs += [*run("Allen-Cahn", "trace + every 500, ema 0.6, no bound", 0.1)]
     text = gallery_default.settings(runs, "trace")
     assert "is 2 in the geometric mean, 1 to 4." in text
 
